@@ -1,0 +1,251 @@
+"""What is compared: benchmark, model, task and arm files, read, checked and turned into dataclasses.
+
+One YAML file is one thing. `load_benchmark("benchmarks/quick.yaml")` reads the matrix and every file it names,
+checks each against `workflow/schemas/` and raises `BadInput` with file, key, value and mend at the first fault.
+"""
+
+import difflib
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from groupppo.errors import BadInput
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SCHEMAS = REPOSITORY / "workflow" / "schemas"
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Supervised start of a task: stop as soon as sampled dev accuracy reaches `target_accuracy`."""
+
+    target_accuracy: float
+    max_accuracy: float
+    max_steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    eval_every: int
+    eval_prompts: int
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str
+    title: str
+    version: str
+    generator: str
+    params: dict[str, Any]
+    splits: dict[str, int]
+    seed: int
+    max_prompt_tokens: int
+    max_response_tokens: int
+    warmstart: WarmStart
+    source: Path
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str
+    title: str
+    factory: str
+    params: dict[str, Any]
+    seed: int
+    resources: dict[str, int]
+    verl: dict[str, Any]
+    source: Path
+
+
+@dataclass(frozen=True)
+class Arm:
+    name: str
+    title: str
+    description: str
+    verl: dict[str, Any]
+    source: Path
+
+
+@dataclass(frozen=True)
+class Train:
+    """What every arm of a cell shares (design: matched arms). Tokens, prompts and steps are counts."""
+
+    steps: int
+    prompts_per_step: int
+    responses_per_prompt: int
+    mini_batches: int
+    epochs: int
+    actor_lr: float
+    critic_lr: float
+    temperature: float
+    gamma: float
+    lam: float
+    rollout: str
+    time_limit_s: int
+    verl: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    batch_size: int
+    repeats: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    name: str
+    title: str
+    models: dict[str, Model]
+    tasks: dict[str, Task]
+    arms: dict[str, Arm]
+    seeds: tuple[int, ...]
+    reference: str
+    train: Train
+    evaluation: Evaluation
+    claims: Path
+    source: Path
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole matrix as plain data, sources relative to the repository: what `benchmark.yaml` records."""
+        return _plain(asdict(self))
+
+
+def load_benchmark(path: str | Path) -> Benchmark:
+    """Read a benchmark file and every model, task and arm file it names.
+
+    Raises:
+        BadInput: a file is missing or not YAML, a key is unknown, missing or out of range, or a name has no file.
+    """
+    path = Path(path)
+    data = read_checked(path, "benchmark")
+    home = path.parent
+    arms = {name: load_arm(_named(home, "arms", name, path)) for name in data["arms"]}
+    if data["reference"] not in arms:
+        raise BadInput(path, "reference", data["reference"], f"name one of the arms: {', '.join(arms)}.")
+    claims = home / data["claims"]
+    if not claims.is_file():
+        raise BadInput(path, "claims", data["claims"], f"name an existing file in {home}.")
+    return Benchmark(
+        name=data["name"],
+        title=data["title"],
+        models={name: load_model(_named(home, "models", name, path)) for name in data["models"]},
+        tasks={name: load_task(_named(home, "tasks", name, path)) for name in data["tasks"]},
+        arms=arms,
+        seeds=tuple(data["seeds"]),
+        reference=data["reference"],
+        train=Train(**data["train"]),
+        evaluation=Evaluation(**data["evaluation"]),
+        claims=claims,
+        source=path,
+    )
+
+
+def load_task(path: str | Path) -> Task:
+    data = _named_file(Path(path), "task")
+    return Task(**(data | {"warmstart": WarmStart(**data["warmstart"])}), source=Path(path))
+
+
+def load_model(path: str | Path) -> Model:
+    return Model(**_named_file(Path(path), "model"), source=Path(path))
+
+
+def load_arm(path: str | Path) -> Arm:
+    return Arm(**_named_file(Path(path), "arm"), source=Path(path))
+
+
+def read_checked(path: Path, schema: str) -> dict[str, Any]:
+    """Read a YAML file and check it against `workflow/schemas/<schema>.schema.yaml`; defaults are filled in."""
+    data = read_yaml(path)
+    validator = jsonschema.Draft202012Validator(_schema(schema))
+    errors = sorted(validator.iter_errors(data), key=lambda error: (len(error.absolute_path), str(error.message)))
+    if errors:
+        raise _as_bad_input(path, errors[0])
+    return _with_defaults(data, _schema(schema))
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file, refusing duplicate keys (plain YAML silently keeps the last one)."""
+    if not path.is_file():
+        raise BadInput(path, "file", None, "check the path; the file does not exist.")
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(path, "file", str(error).replace("\n", " "), "write valid UTF-8 YAML.") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that raises on a key written twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key written twice: {sorted(map(str, twice))}")
+        return super().construct_mapping(node, deep)
+
+
+@cache
+def _schema(name: str) -> dict[str, Any]:
+    return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8"))
+
+
+def _with_defaults(data: Any, schema: dict[str, Any]) -> Any:
+    if not isinstance(data, dict):
+        return data
+    filled = dict(data)
+    for key, sub in schema.get("properties", {}).items():
+        if key not in filled and "default" in sub:
+            filled[key] = sub["default"]
+        if key in filled:
+            filled[key] = _with_defaults(filled[key], sub)
+    return filled
+
+
+def _as_bad_input(path: Path, error: jsonschema.ValidationError) -> BadInput:
+    where = ".".join(str(part) for part in error.absolute_path)
+    described = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema["properties"])
+        unknown = sorted(set(error.instance) - set(known))[0]
+        close = difflib.get_close_matches(str(unknown), known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        key = f"{where}.{unknown}" if where else str(unknown)
+        return BadInput(path, key, error.instance[unknown], f"unknown key; {hint}Known keys: {', '.join(known)}.")
+    if error.validator == "required":
+        missing = sorted(set(error.validator_value) - set(error.instance))[0]
+        key = f"{where}.{missing}" if where else missing
+        text = error.schema.get("properties", {}).get(missing, {}).get("description", "")
+        return BadInput(path, key, None, f"add this key: {text}" if text else "add this key.")
+    return BadInput(path, where or "file", error.instance, f"{error.message}. {described}".strip())
+
+
+def _named(home: Path, kind: str, name: str, asked_by: Path) -> Path:
+    path = home / kind / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in (home / kind).glob("*.yaml"))
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise BadInput(asked_by, kind, name, f"no such file {path}; {hint}Known: {', '.join(known) or 'none'}.")
+    return path
+
+
+def _named_file(path: Path, kind: str) -> dict[str, Any]:
+    data = read_checked(path, kind)
+    if data["name"] != path.stem:
+        raise BadInput(path, "name", data["name"], f"write the file's own name: {path.stem}.")
+    return data
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        absolute = value.resolve()
+        return str(absolute.relative_to(REPOSITORY) if absolute.is_relative_to(REPOSITORY) else absolute)
+    return value

@@ -1,0 +1,33 @@
+"""SHA-256 of files and folders: what a result rests on, independent of place and time."""
+
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_folder(folder: Path, *, exclude: Collection[str] = ()) -> str:
+    """SHA-256 over the relative paths and contents of all files below `folder`, in hexadecimal.
+
+    Paths are sorted, so the order in which a file system lists them does not matter; neither do times, owners,
+    empty folders and the place of the folder itself.
+
+    Args:
+        folder: an existing folder.
+        exclude: relative paths, with forward slashes, of files that are left out.
+
+    Raises:
+        NotADirectoryError: `folder` is not a folder.
+    """
+    if not folder.is_dir():
+        raise NotADirectoryError(folder)
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    total = hashlib.sha256()
+    for name in sorted(set(files) - set(exclude)):
+        total.update(f"{name}\0{sha256_file(files[name])}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,187 @@
+"""Supervised warm start: teach the form of an answer, then stop while reinforcement learning still has room.
+
+All arms and seeds of a task begin from the one folder written here. Only demonstrations of the train split are seen;
+the dev split decides when to stop; the test split is never read.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's own abbreviation
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from groupppo.config import Task
+from groupppo.errors import RunFailed
+from groupppo.models.check import check_model_folder
+from groupppo.models.sampling import sample
+from groupppo.models.tokenizer import chat_ids, save_tokenizer
+from groupppo.tasks.base import Example
+from groupppo.tasks.reward import score
+from groupppo.tasks.rows import read_examples
+
+# Written beside the model, with timings: never part of the model's identity.
+LOGS = ("warmstart.jsonl", "warmstart.json")
+WARMUP_STEPS = 50
+# Batches sorted by length together: rows of one batch are then nearly as long as each other.
+BUCKET = 8
+# Sampling begins when the mean probability of a demonstration exceeds this share of the target accuracy.
+WORTH_SAMPLING = 0.5
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class WarmStartRow:
+    """One dev evaluation. `loss` (nats per response token) and `demonstration_probability` (of the whole response)
+    are means over the training batches since the row before; accuracies are None where nothing was sampled."""
+
+    step: int
+    loss: float
+    demonstration_probability: float
+    sampled_accuracy: float | None
+    greedy_accuracy: float | None
+    seconds: float
+    cpu_seconds: float
+
+
+def warm_start(task: Task, model_folder: Path, task_folder: Path, out: Path) -> WarmStartRow:
+    """Train on demonstrations until sampled dev accuracy reaches the task's target; write the model into `out`.
+
+    Every `eval_every` steps a row goes to `warmstart.jsonl`. A model answers right at least as often as it reproduces
+    the demonstration, so sampling (temperature 1) waits until the mean demonstration probability of the last training
+    batches has reached half the target. The same inputs and thread count give the same weights.
+
+    Returns:
+        The last row, the only one with greedy accuracy.
+
+    Raises:
+        BadInput: the model folder or a split is missing, damaged or incomplete.
+        RunFailed: `max_steps` came before the target, or accuracy is above `max_accuracy` when it is first reached.
+    """
+    check_model_folder(model_folder)
+    train, dev = (read_examples(task_folder / f"{split}.parquet") for split in ("train", "dev"))
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOGS[0]).open("w", encoding="utf-8") as log:
+        for row in _train(task, model, tokenizer, train, dev[: task.warmstart.eval_prompts]):
+            log.write(json.dumps(asdict(row)) + "\n")
+            log.flush()
+    model.save_pretrained(out)
+    save_tokenizer(tokenizer, out)
+    (out / LOGS[1]).write_text(json.dumps({"task": task.name} | asdict(row), indent=2) + "\n", encoding="utf-8")
+    return row
+
+
+def accuracy(
+    task: Task, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: list[Example], temperature: float
+) -> float:
+    """Share of `examples` answered right by one response each; temperature 0 is greedy. Seeded by the task file."""
+    model.eval()
+    responses = sample(
+        model,
+        [chat_ids(tokenizer, example.prompt) for example in examples],
+        max_new_tokens=task.max_response_tokens,
+        temperature=temperature,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        generator=torch.Generator(model.device).manual_seed(task.warmstart.seed),
+    )
+    texts = tokenizer.batch_decode(responses, skip_special_tokens=True)
+    return sum(score(text, example.answer) for text, example in zip(texts, examples, strict=True)) / len(examples)
+
+
+def _train(
+    task: Task,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: list[Example],
+    dev: list[Example],
+) -> Iterator[WarmStartRow]:
+    """Take steps and yield a row at each evaluation, until the one that reaches the target."""
+    settings = task.warmstart
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    batches = _batches(tokenizer, train, settings.batch_size, settings.seed)
+    losses, probabilities = [], []
+    started, cpu_started = time.perf_counter(), time.process_time()
+    for step in range(1, settings.max_steps + 1):
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * min(1.0, step / WARMUP_STEPS)
+        loss, probability = _step(model, optimizer, next(batches))
+        losses.append(loss)
+        probabilities.append(probability)
+        if step % settings.eval_every:
+            continue
+        probability = sum(probabilities) / len(probabilities)
+        sampled = greedy = None
+        if probability >= WORTH_SAMPLING * settings.target_accuracy:
+            sampled = accuracy(task, model, tokenizer, dev, temperature=1.0)
+        reached = sampled is not None and sampled >= settings.target_accuracy
+        if reached:
+            greedy = accuracy(task, model, tokenizer, dev, temperature=0.0)
+        yield WarmStartRow(
+            step=step,
+            loss=sum(losses) / len(losses),
+            demonstration_probability=probability,
+            sampled_accuracy=sampled,
+            greedy_accuracy=greedy,
+            seconds=round(time.perf_counter() - started, 3),
+            cpu_seconds=round(time.process_time() - cpu_started, 3),
+        )
+        if sampled is not None and sampled > settings.max_accuracy:
+            raise RunFailed(
+                f"{task.source}: warm start went past warmstart.max_accuracy {settings.max_accuracy}: sampled dev "
+                f"accuracy {sampled:.3f} at step {step}\n  mend: lower warmstart.learning_rate or warmstart.eval_every."
+            )
+        if reached:
+            return
+        losses.clear()
+        probabilities.clear()
+    raise RunFailed(
+        f"{task.source}: warm start did not reach warmstart.target_accuracy {settings.target_accuracy} within "
+        f"warmstart.max_steps {settings.max_steps}\n  mend: raise max_steps or lower the target."
+    )
+
+
+def _step(
+    model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[float, float]:
+    """One update; returns loss per response token in nats and mean probability of a whole demonstration."""
+    tokens, labels = batch
+    model.train()
+    # Padding is on the right, where causal attention never looks back at it: no attention mask is needed.
+    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+    losses = F.cross_entropy(logits.transpose(1, 2), labels[:, 1:], ignore_index=IGNORED, reduction="none")
+    loss = losses.sum() / (labels[:, 1:] != IGNORED).sum()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item(), losses.detach().sum(1).neg().exp().mean().item()
+
+
+def _batches(
+    tokenizer: PreTrainedTokenizerBase, examples: list[Example], batch_size: int, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless batches of (tokens, labels), both (batch, length): reshuffled each pass, bucketed by length."""
+    prompts = [chat_ids(tokenizer, example.prompt) for example in examples]
+    encoded = tokenizer([example.demonstration for example in examples], add_special_tokens=False)["input_ids"]
+    responses = [[*ids, tokenizer.eos_token_id] for ids in encoded]
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(examples), generator=generator).tolist()
+        for start in range(0, len(order), BUCKET * batch_size):
+            bucket = sorted(order[start : start + BUCKET * batch_size], key=lambda index: len(responses[index]))
+            chunks = [bucket[first : first + batch_size] for first in range(0, len(bucket), batch_size)]
+            for chunk in torch.randperm(len(chunks), generator=generator).tolist():
+                rows = chunks[chunk]
+                width = max(len(prompts[row]) + len(responses[row]) for row in rows)
+                tokens = torch.full((len(rows), width), tokenizer.pad_token_id)
+                labels = torch.full((len(rows), width), IGNORED)
+                for line, row in enumerate(rows):
+                    begin, end = len(prompts[row]), len(prompts[row]) + len(responses[row])
+                    tokens[line, :end] = torch.tensor(prompts[row] + responses[row])
+                    labels[line, begin:end] = torch.tensor(responses[row])
+                yield tokens, labels

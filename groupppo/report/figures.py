@@ -1,0 +1,152 @@
+"""All figures of a benchmark, written as SVG, PNG and CSV with captions and alternative text.
+
+    records = write_figures(load_tables(results), benchmark, results / "figures")
+
+`figures.json` beside the pictures holds the records, so that the report can be rendered without drawing again.
+Only admissible runs are drawn; what cannot be drawn leaves a record that says why.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from groupppo.config import Arm, Benchmark
+from groupppo.errors import BadInput
+from groupppo.report import captions
+from groupppo.report.figures_accuracy import accuracy_data, accuracy_figure
+from groupppo.report.figures_costs import (
+    stage_memory_data,
+    stage_memory_figure,
+    stage_seconds_data,
+    stage_seconds_figure,
+)
+from groupppo.report.figures_training import density_data, density_figure, reward_data, reward_figure
+from groupppo.report.style import RUN_KEYS, START, figure_style, refuse_empty, save
+from groupppo.report.tables import Tables
+
+INDEX = "figures.json"
+
+
+@dataclass(frozen=True)
+class FigureRecord:
+    """One figure of the report.
+
+    Args:
+        id: what verdicts and links call it.
+        title: its heading.
+        caption: how to read it, number of seeds included; for a figure without files, why it is not drawn.
+        files: file names by format ("svg", "png", "csv"), beside `figures.json`; empty when it is not drawn.
+        alt: what the picture shows, in words and numbers, for readers who do not see it.
+    """
+
+    id: str
+    title: str
+    caption: str
+    files: dict[str, str]
+    alt: str
+
+
+@dataclass(frozen=True)
+class _Plan:
+    id: str
+    title: str
+    table: str
+    data: Callable[[pd.DataFrame], pd.DataFrame]
+    draw: Callable[[pd.DataFrame, Benchmark], Figure]
+
+
+PLANS = (
+    _Plan("reward", "Reward over training", "steps", reward_data, reward_figure),
+    _Plan("accuracy", "Held-out accuracy", "evals", accuracy_data, accuracy_figure),
+    _Plan("density", "Endpoint density and what closes groups", "groups", density_data, density_figure),
+    _Plan("stage_seconds", "Seconds of each stage", "stages", stage_seconds_data, stage_seconds_figure),
+    _Plan("stage_memory", "Memory of each stage", "stages", stage_memory_data, stage_memory_figure),
+)
+
+
+def write_figures(tables: Tables, benchmark: Benchmark, out: Path) -> list[FigureRecord]:
+    """Draw every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and write `figures.json`.
+
+    Args:
+        tables: the tidy tables of one results folder.
+        benchmark: gives titles, order and colours of arms.
+        out: the folder for the figures; made when missing, its older figures replaced.
+
+    Returns:
+        One record for each figure, in the report's order. A figure none of whose runs is admissible, and the density of
+        a benchmark without grouped arms, has no files and a caption that says why.
+
+    Raises:
+        BadInput: there is no run, there are admissible runs but a table has no row of them, or a metric is missing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    refuse_empty(tables.runs, "runs")
+    records = []
+    with figure_style():
+        for plan in PLANS:
+            rows = admissible_rows(getattr(tables, plan.table), tables.runs)
+            reason = _why_not(plan, tables, benchmark)
+            if reason:
+                records.append(_not_drawn(plan, reason, out))
+            else:
+                records.append(_drawn(plan, rows, tables.runs, benchmark, out))
+    text = json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
+    (out / INDEX).write_text(text + "\n", encoding="utf-8")
+    return records
+
+
+def read_figures(folder: Path) -> list[FigureRecord]:
+    """The records that `write_figures` left in `folder`.
+
+    Raises:
+        BadInput: `figures.json` is missing or is not what `write_figures` writes.
+    """
+    index = folder / INDEX
+    try:
+        return [FigureRecord(**record) for record in json.loads(index.read_text(encoding="utf-8"))]
+    except FileNotFoundError as error:
+        raise BadInput(index, "file", None, "draw the figures first.") from error
+    except (ValueError, TypeError) as error:
+        raise BadInput(index, "file", str(error), "draw the figures again.") from error
+
+
+def is_grouped(arm: Arm) -> bool:
+    return arm.verl.get("algorithm.adv_estimator") == "group_ppo"
+
+
+def admissible_rows(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of admissible runs, and of the start checkpoint, which is no run."""
+    admissible = pd.MultiIndex.from_frame(runs.loc[runs["admissible"].astype(bool), RUN_KEYS])
+    return table[pd.MultiIndex.from_frame(table[RUN_KEYS]).isin(admissible) | (table["arm"] == START)]
+
+
+def _drawn(plan: _Plan, rows: pd.DataFrame, runs: pd.DataFrame, benchmark: Benchmark, out: Path) -> FigureRecord:
+    data = plan.data(rows)
+    svg, png = save(plan.draw(data, benchmark), out, plan.id)
+    csv = f"{plan.id}.csv"
+    data.to_csv(out / csv, index=False)
+    words = captions.WORDS[plan.id]
+    caption = " ".join(part for part in (words.caption(data, benchmark), captions.excluded(runs)) if part)
+    files = {"svg": svg, "png": png, "csv": csv}
+    return FigureRecord(plan.id, plan.title, caption, files, words.alt(data, benchmark))
+
+
+def _why_not(plan: _Plan, tables: Tables, benchmark: Benchmark) -> str:
+    """Why a figure has nothing to show, or an empty text."""
+    usable = tables.runs[tables.runs["admissible"].astype(bool)]
+    if plan.table == "groups":
+        grouped = [name for name, arm in benchmark.arms.items() if is_grouped(arm)]
+        if not grouped:
+            return "Not drawn: no arm of this benchmark forms groups."
+        usable = usable[usable["arm"].isin(grouped)]
+    return "" if len(usable) else f"Not drawn: none of its runs may serve as evidence. {captions.excluded(tables.runs)}"
+
+
+def _not_drawn(plan: _Plan, reason: str, out: Path) -> FigureRecord:
+    for suffix in ("svg", "png", "csv"):
+        (out / f"{plan.id}.{suffix}").unlink(missing_ok=True)
+    return FigureRecord(plan.id, plan.title, reason, {}, "")

@@ -1,0 +1,216 @@
+"""What training did, step by step: reward, and endpoint density with what closed the groups.
+
+Each figure has two functions: `<id>_data` computes the tidy frame that is drawn (and saved as CSV beside the picture),
+`<id>_figure` draws exactly that frame. A seed of <NA> marks the mean over seeds and its t interval.
+"""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from groupppo.config import Benchmark
+from groupppo.errors import BadInput
+from groupppo.report.style import (
+    ARM_KEYS,
+    CLOSED_COLOURS,
+    RUN_KEYS,
+    WIDTH,
+    Look,
+    arm_looks,
+    arms_in,
+    cell_title,
+    cells,
+    dash_pattern,
+    grid,
+    legend_below,
+    line,
+    patch,
+    percent,
+    refuse_empty,
+    share_limits,
+    t_interval,
+    wrap,
+)
+
+CLOSED_BY = ("cap", "criterion", "end")
+
+
+def smoothing_window(steps: int) -> int:
+    """Width of the centred moving mean of the reward curves: a tenth of the run, made odd; 1 is no smoothing."""
+    return max(1, round(steps / 10)) // 2 * 2 + 1
+
+
+def reward_data(steps: pd.DataFrame) -> pd.DataFrame:
+    """Reward of every seed and its mean over seeds, against steps and against seconds.
+
+    Args:
+        steps: the tidy `steps` table.
+
+    Returns:
+        task, model, arm, seed (<NA>: the mean), x_axis ("step" or "seconds"), x, reward (0..1; moving mean), low, high
+        (90 % t interval over seeds of the moving mean), seeds.
+
+    Raises:
+        BadInput: the table is empty, or lacks "reward/mean" or "elapsed_seconds".
+    """
+    wide = _metrics(steps, {"reward/mean": "reward", "elapsed_seconds": "seconds"})
+    window = smoothing_window(int(wide["step"].max()))
+    rows = []
+    for keys, arm_rows in wide.groupby(ARM_KEYS, sort=False):
+        runs = [run.sort_values("step") for _, run in arm_rows.groupby("seed")]
+        for x_axis in ("step", "seconds"):
+            curves = [
+                (
+                    run["seed"].iloc[0],
+                    run[x_axis].to_numpy(float),
+                    run["reward"].rolling(window, center=True, min_periods=1).mean().to_numpy(),
+                )
+                for run in runs
+            ]
+            rows += [_curve(keys, seed, x_axis, x, y) for seed, x, y in curves]
+            # Seeds differ in speed: their mean is read off where all of them have a value.
+            first, last = max(x[0] for _, x, _ in curves), min(x[-1] for _, x, _ in curves)
+            shared = np.linspace(first, last, len(curves[0][1])) if x_axis == "seconds" else curves[0][1]
+            shared = shared[(shared >= first) & (shared <= last)]
+            over_seeds = np.array([np.interp(shared, x, y) for _, x, y in curves])
+            mean, low, high = t_interval(over_seeds, pool=len(shared) // 4)
+            rows.append(_curve(keys, pd.NA, x_axis, shared, mean, low, high, len(curves)))
+    return pd.concat(rows, ignore_index=True)
+
+
+def reward_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
+    """Reward against steps (left) and seconds (right), one row of panels for each task and model."""
+    looks, facets = arm_looks(benchmark), cells(data, benchmark)
+    figure, axes = grid(len(facets), 2, 2.9)
+    for row, cell in enumerate(facets):
+        for column, (x_axis, label) in enumerate([("step", "training step"), ("seconds", "training time, s")]):
+            panel = axes[row, column]
+            rows = cell.rows(data)
+            _curves(panel, rows[rows["x_axis"] == x_axis].rename(columns={"reward": "y"}), looks)
+            panel.set(xlabel=label, ylabel="reward (mean of rollouts)" if column == 0 else "")
+            panel.set_xlim(left=0)
+        axes[row, 1].sharey(axes[row, 0])
+        axes[row, 0].set_ylim(*share_limits(cell.rows(data)[["reward", "low", "high"]]))
+        axes[row, 0].set_title(cell_title(cell, benchmark))
+    legend_below(figure, [line(looks[arm]) for arm in arms_in(data, benchmark)], 4)
+    return figure
+
+
+def density_data(groups: pd.DataFrame) -> pd.DataFrame:
+    """Endpoint density of every seed and its mean, and the mean shares of groups by what closed them.
+
+    Args:
+        groups: the tidy `groups` table.
+
+    Returns:
+        task, model, arm, seed (<NA>: the mean), x (step), density (endpoints/tokens), low, high (90 % t interval over
+        seeds), seeds, and cap, criterion, end (shares of groups, sum 1).
+
+    Raises:
+        BadInput: the table is empty.
+    """
+    refuse_empty(groups, "groups")
+    values = ["density", *CLOSED_BY]
+    single = groups[[*RUN_KEYS, "step", *values]].rename(columns={"step": "x"})
+    rows = [single]
+    for keys, arm_rows in single.groupby(ARM_KEYS, sort=False):
+        # Only steps that every seed has: a seed dropping out would move the mean by itself.
+        density = arm_rows.pivot(index="x", columns="seed", values="density").dropna()
+        mean, low, high = t_interval(density.to_numpy(float).T, pool=len(density) // 4)
+        shares = arm_rows.groupby("x")[list(CLOSED_BY)].mean().loc[density.index].reset_index(drop=True)
+        curve = pd.DataFrame({"x": density.index, "density": mean, "low": low, "high": high})
+        rows.append(pd.concat([curve, shares], axis=1).assign(**_named(keys), seeds=density.shape[1]))
+    return pd.concat(rows, ignore_index=True).astype({"seed": "Int64", "seeds": "Int64"})
+
+
+def density_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
+    """Density of all grouped arms above; below, one stacked area for each arm; one block per task and model."""
+    looks, facets = arm_looks(benchmark), cells(data, benchmark)
+    columns = max(len(arms_in(cell.rows(data), benchmark)) for cell in facets)
+    figure = Figure(figsize=(WIDTH, 4.6 * len(facets) + 0.3), layout="constrained")
+    for block, cell in zip(figure.subfigures(len(facets), 1, squeeze=False)[:, 0], facets, strict=True):
+        layout = block.add_gridspec(2, columns, height_ratios=[1.1, 1])
+        rows = cell.rows(data)
+        top = block.add_subplot(layout[0, :])
+        _curves(top, rows.rename(columns={"density": "y"}), looks)
+        top.set(xlabel="", ylabel="density (endpoints / tokens)", ylim=(0, None), title=cell_title(cell, benchmark))
+        top.yaxis.set_major_formatter(percent)
+        if rows["x"].nunique() > 1:
+            top.set_xlim(rows["x"].min(), rows["x"].max())
+        first: Axes | None = None
+        for column, arm in enumerate(arms_in(rows, benchmark)):
+            panel = block.add_subplot(layout[1, column], sharex=top, sharey=first)
+            mean = rows[(rows["arm"] == arm) & rows["seed"].isna()]
+            panel.stackplot(
+                mean["x"],
+                *(mean[cause] for cause in CLOSED_BY),
+                colors=[CLOSED_COLOURS[cause] for cause in CLOSED_BY],
+                edgecolor="white",
+                linewidth=0.5,
+            )
+            panel.set(xlabel="training step", ylim=(0, 1))
+            panel.set_title(wrap(looks[arm].label, 26), fontsize=9, color=looks[arm].colour)
+            panel.yaxis.set_major_formatter(percent)
+            panel.set_ylabel("share of groups" if column == 0 else "")
+            first = first or panel
+        arm_lines = [line(looks[arm]) for arm in arms_in(rows, benchmark)]
+        causes = [patch(CLOSED_COLOURS[cause], f"closed by {cause}") for cause in CLOSED_BY]
+        legend_below(block, [*arm_lines, *causes], 4)
+    return figure
+
+
+def _curves(panel: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
+    """Thin lines for seeds, a thick one and a band for their mean; `rows` holds arm, seed, x, y, low, high."""
+    colours = {arm: look.colour for arm, look in looks.items()}
+    single = rows[rows["seed"].notna()]
+    sns.lineplot(
+        single,
+        x="x",
+        y="y",
+        hue="arm",
+        palette=colours,
+        units="seed",
+        estimator=None,
+        linewidth=0.8,
+        alpha=0.45,
+        legend=False,
+        ax=panel,
+    )
+    for arm, look in looks.items():
+        mean = rows[(rows["arm"] == arm) & rows["seed"].isna()]
+        if mean.empty:
+            continue
+        panel.plot(mean["x"], mean["y"], color=look.colour, linestyle=dash_pattern(look), zorder=3)
+        if mean["low"].notna().all():
+            panel.fill_between(mean["x"], mean["low"], mean["high"], color=look.colour, alpha=0.14, linewidth=0)
+
+
+def _metrics(steps: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """The named metrics as columns, one row for each run and step; steps without one of them are left out."""
+    refuse_empty(steps, "steps")
+    for metric in names:
+        if not (steps["metric"] == metric).any():
+            raise BadInput("tables/steps.parquet", metric, None, "collect runs that log this metric in steps.jsonl.")
+    chosen = steps[steps["metric"].isin(names)]
+    wide = chosen.pivot(index=[*RUN_KEYS, "step"], columns="metric", values="value").dropna().reset_index()
+    return wide.rename(columns=names)
+
+
+def _curve(
+    keys: tuple[str, ...],
+    seed: object,
+    x_axis: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    low: np.ndarray | float = np.nan,
+    high: np.ndarray | float = np.nan,
+    seeds: int = 1,
+) -> pd.DataFrame:
+    columns = {"x_axis": x_axis, "x": x, "reward": y, "low": low, "high": high, "seeds": seeds}
+    return pd.DataFrame(columns).assign(**_named(keys), seed=pd.Series([seed] * len(x), dtype="Int64"))
+
+
+def _named(keys: tuple[str, ...]) -> dict[str, str]:
+    return dict(zip(ARM_KEYS, keys, strict=True))

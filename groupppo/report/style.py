@@ -1,0 +1,213 @@
+"""One look for every figure: colours, sizes, labels, and how a figure is laid out in facets and saved.
+
+Colours are Okabe and Ito's, told apart with any common colour blindness; dashes and markers repeat the distinction for
+a print in grey. Figures are built on `matplotlib.figure.Figure`, without pyplot's global state.
+"""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from scipy import stats
+
+from groupppo.config import Benchmark
+from groupppo.errors import BadInput
+
+ARM_KEYS = ["task", "model", "arm"]
+RUN_KEYS = [*ARM_KEYS, "seed"]
+LEVEL = 0.90
+WIDTH = 7.6
+INK = "#222222"
+QUIET = "#6b6b6b"
+START = "start"
+ARM_COLOURS = ("#0072b2", "#e08a00", "#009e73", "#c8479a", "#56b4e9", "#d55e00", "#7a5c3e")
+DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.6, 1.3), (6, 1.6, 1.6, 1.6))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+# Neighbours in the stack are far apart in both hue and lightness.
+STAGE_COLOURS = {
+    "gen": "#0072b2",
+    "old_log_prob": "#8ecbef",
+    "values": "#007a59",
+    "adv": "#f0e442",
+    "update_critic": "#c8479a",
+    "update_actor": "#f2b134",
+    "update_weights": "#8a3b00",
+    "rest": "#c4c4c4",
+}
+CLOSED_COLOURS = {"cap": "#56b4e9", "criterion": "#d55e00", "end": "#c4c4c4"}
+
+_RC: dict[Any, Any] = {
+    "axes.edgecolor": QUIET,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.5,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 2.0,
+    # Paths, because a reader's machine may lack the font, and another font would clip.
+    "svg.fonttype": "path",
+    "svg.hashsalt": "groupppo",
+    "text.color": INK,
+    # Titles come from YAML files: a lone dollar sign must not be read as mathematics.
+    "text.parse_math": False,
+    "xtick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 9,
+    "ytick.color": QUIET,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 9,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one arm is drawn in every figure."""
+
+    label: str
+    colour: str
+    dashes: tuple[float, ...]
+    marker: str
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One facet: a task with a model."""
+
+    task: str
+    model: str
+
+    def rows(self, data: pd.DataFrame) -> pd.DataFrame:
+        return data[(data["task"] == self.task) & (data["model"] == self.model)]
+
+
+def arm_looks(benchmark: Benchmark) -> dict[str, Look]:
+    """Label, colour, dashes and marker of each arm, fixed by the arm's place in the benchmark."""
+    return {
+        name: Look(
+            arm.title,
+            ARM_COLOURS[i % len(ARM_COLOURS)],
+            DASHES[i % len(DASHES)],
+            MARKERS[i % len(MARKERS)],
+        )
+        for i, (name, arm) in enumerate(benchmark.arms.items())
+    }
+
+
+def cells(data: pd.DataFrame, benchmark: Benchmark) -> list[Cell]:
+    """The (task, model) pairs that `data` has, in the benchmark's order."""
+    found = set(zip(data["task"], data["model"], strict=True))
+    return [Cell(task, model) for task in benchmark.tasks for model in benchmark.models if (task, model) in found]
+
+
+def cell_title(cell: Cell, benchmark: Benchmark) -> str:
+    return wrap(f"{benchmark.tasks[cell.task].title}, {benchmark.models[cell.model].title}", 72)
+
+
+def arms_in(data: pd.DataFrame, benchmark: Benchmark) -> list[str]:
+    """The arms that `data` has, in the benchmark's order."""
+    found = set(data["arm"])
+    return [arm for arm in benchmark.arms if arm in found]
+
+
+def wrap(text: str, width: int = 18) -> str:
+    """Break a label over lines so that it is not clipped."""
+    return "\n".join(textwrap.wrap(text, width)) or text
+
+
+def refuse_empty(table: pd.DataFrame, name: str) -> None:
+    """Raise BadInput for a table without rows: an empty picture would look like a result."""
+    if table.empty:
+        mend = "collect at least one finished run; there is nothing to draw."
+        raise BadInput(f"tables/{name}.parquet", "rows", 0, mend)
+
+
+def share_limits(values: pd.DataFrame) -> tuple[float, float]:
+    """Limits of an accuracy or reward axis: the data with a margin, inside 0..1, never a span below 0.1."""
+    low, high = float(values.min(axis=None)), float(values.max(axis=None))
+    margin = max(0.05 * (high - low), (0.1 - (high - low)) / 2, 0.01)
+    return max(0.0, low - margin), min(1.0, high + margin)
+
+
+def percent(share: float, _position: int = 0) -> str:
+    """A tick label: 0.075 is "7.5 %"."""
+    return f"{100 * share:.4g} %"
+
+
+def t_interval(values: np.ndarray, level: float = LEVEL, pool: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and t interval over seeds: mean -+ t(n-1) * sqrt(variance / n).
+
+    Args:
+        values: shape (seeds, points).
+        pool: the variance at a point is averaged over this many neighbouring points. At single points of a curve the
+            spread of a few seeds is mostly chance: it vanishes wherever two seeds happen to cross.
+
+    Returns:
+        Mean, lower and upper bound, each of shape (points,). The bounds are NaN for one seed: one value has no spread.
+    """
+    n = values.shape[0]
+    mean = values.mean(axis=0)
+    if n < 2:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    variance = pd.Series(values.var(axis=0, ddof=1)).rolling(max(1, pool), center=True, min_periods=1).mean()
+    half = stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(variance.to_numpy() / n)
+    return mean, mean - half, mean + half
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Every figure is built AND saved inside this context, so that no caller's settings leak in."""
+    with matplotlib.rc_context({**sns.axes_style("white"), **_RC}):
+        yield
+
+
+def grid(rows: int, columns: int, row_height: float, width: float = WIDTH) -> tuple[Figure, np.ndarray]:
+    """A figure of `rows` x `columns` axes (array of that shape), laid out so that nothing overlaps; sizes in inches."""
+    figure = Figure(figsize=(width, row_height * rows + 0.5), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def legend_below(figure: Figure | SubFigure, handles: Sequence[Artist], columns: int) -> None:
+    """One legend for all panels, under them; the labels are the handles' own."""
+    labels = [str(handle.get_label()) for handle in handles]
+    figure.legend(list(handles), labels, loc="outside lower center", ncols=columns, columnspacing=1.6)
+
+
+def patch(colour: str, label: str) -> Artist:
+    return Patch(facecolor=colour, edgecolor="white", label=label)
+
+
+def line(look: Look) -> Artist:
+    return Line2D([], [], color=look.colour, linestyle=dash_pattern(look), label=look.label)
+
+
+def dash_pattern(look: Look) -> tuple[float, tuple[float, ...]]:
+    return (0, look.dashes)
+
+
+def save(figure: Figure, out: Path, name: str) -> tuple[str, str]:
+    """Write `<name>.svg` and `<name>.png` (160 dots per inch); the same figure gives the same bytes."""
+    figure.savefig(out / f"{name}.svg", metadata={"Date": None})
+    figure.savefig(out / f"{name}.png", dpi=160, metadata={"Software": None})
+    return f"{name}.svg", f"{name}.png"

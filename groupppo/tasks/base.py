@@ -1,0 +1,103 @@
+"""What a task generator is, and the register that finds one by the name in a task file."""
+
+import difflib
+import inspect
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from groupppo.config import Task
+from groupppo.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt with its exact answer.
+
+    Attributes:
+        prompt: the user's message, without chat template.
+        demonstration: a response that earns reward 1; it ends in ``#`` and the answer.
+        answer: ground truth, compared character by character.
+        size: length of the problem (digits, terms), to break accuracy down by difficulty.
+    """
+
+    prompt: str
+    demonstration: str
+    answer: str
+    size: int
+
+
+class ParamError(ValueError):
+    """A generator's own complaint about one of its parameters; `bind` adds the file that holds it."""
+
+    def __init__(self, key: str, value: object, mend: str):
+        self.key, self.value, self.mend = key, value, mend
+        super().__init__(f"{key} = {value!r}: {mend}")
+
+
+Generator = Callable[..., Example]
+Draw = Callable[[random.Random], Example]
+Registered = TypeVar("Registered", bound=Generator)
+
+_GENERATORS: dict[str, Generator] = {}
+
+
+def register(name: str) -> Callable[[Registered], Registered]:
+    """Make a function known as generator `name`: its first argument a `random.Random`, its parameters keyword-only."""
+
+    def keep(generator: Registered) -> Registered:
+        if name in _GENERATORS:
+            raise ValueError(f"generator {name!r} is registered twice")
+        _GENERATORS[name] = generator
+        return generator
+
+    return keep
+
+
+def get_generator(name: str) -> Generator:
+    """The generator registered as `name`.
+
+    Raises:
+        KeyError: no such generator; the message lists those that exist.
+    """
+    if name not in _GENERATORS:
+        close = difflib.get_close_matches(name, _GENERATORS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise KeyError(f"no generator {name!r}; {hint}Known: {', '.join(sorted(_GENERATORS))}.")
+    return _GENERATORS[name]
+
+
+def bind(task: Task) -> Draw:
+    """The task's generator with its parameters filled in and checked: a function of the random state alone.
+
+    Raises:
+        BadInput: the generator is unknown, or a parameter is unknown, missing or out of range.
+    """
+    try:
+        generator = get_generator(task.generator)
+    except KeyError as error:
+        raise BadInput(task.source, "generator", task.generator, str(error.args[0])) from error
+    known = [
+        parameter.name
+        for parameter in inspect.signature(generator).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    listing = f"parameters of {task.generator}: {', '.join(known)}."
+    for key in sorted(set(task.params) - set(known)):
+        raise BadInput(task.source, f"params.{key}", task.params[key], f"unknown parameter; {listing}")
+    for key in sorted(set(known) - set(task.params)):
+        raise BadInput(task.source, f"params.{key}", None, f"add it; {listing}")
+    draw = partial(generator, **task.params)
+    try:
+        draw(random.Random(task.seed))
+    except ParamError as error:
+        raise BadInput(task.source, f"params.{error.key}", error.value, error.mend) from error
+    return draw
+
+
+def require_range(key: str, value: object, low: int, high: int) -> None:
+    """Raise `ParamError` unless `value` is a whole number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ParamError(key, value, f"write a whole number from {low} to {high}.")

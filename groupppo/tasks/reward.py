@@ -1,0 +1,39 @@
+"""The exact 0/1 reward, the same in training (verl) and in evaluation (lm-eval).
+
+verl loads this file by its path in every reward worker (`reward.custom_reward_function.path`), so it imports
+nothing but `re`.
+"""
+
+import re
+
+ANSWER = re.compile(r"#([^#\s]+)\Z")
+
+
+def extract_answer(text: str) -> str | None:
+    """What follows the last ``#`` when it ends the text; ``None`` when the text ends in no answer."""
+    found = ANSWER.search(text)
+    return found.group(1) if found else None
+
+
+def score(text: str, answer: str) -> float:
+    """1.0 when the text ends in ``#`` and exactly `answer`, else 0.0. There is no partial credit."""
+    return float(extract_answer(text) == answer)
+
+
+def compute_score(
+    data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs: object
+) -> dict[str, float]:
+    """verl's reward function: reward of one response decoded without special tokens.
+
+    Args:
+        data_source: name of the task; every task is scored the same way.
+        solution_str: the response, up to its end token.
+        ground_truth: `reward_model.ground_truth` of the prompt's row.
+        extra_info: the row's `extra_info`, not needed.
+        kwargs: what verl adds for reward models, not needed.
+
+    Returns:
+        `score`, the reward, and `acc`, the same number, which verl logs as accuracy.
+    """
+    reward = score(solution_str, ground_truth)
+    return {"score": reward, "acc": reward}

@@ -1,0 +1,1 @@
+"""From tidy tables to verdicts: measured quantities, intervals over training seeds, and decision rules."""

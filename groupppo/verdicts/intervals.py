@@ -1,0 +1,138 @@
+"""Intervals and tests over training seeds: paired t, ratios on the log scale, TOST, exact sign-flip, Holm.
+
+One value per seed goes in; a value is already a paired difference (or ratio) of two arms that share the seed.
+Levels are two-sided: at level 0.90 each end of an interval is a one-sided test at 5 %, so "the 90 % interval lies
+inside the margin" and "TOST rejects at 5 %" are one statement (Schuirmann 1987).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
+
+EXACT_LIMIT = 20
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its confidence interval.
+
+    Args:
+        estimate: mean, or geometric mean for ratios.
+        low, high: ends of the interval.
+        spread: sample standard deviation of the values (ddof 1); of their logarithms for ratios.
+        seeds: number of values, at least 2.
+        level: confidence, such as 0.90.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    spread: float
+    seeds: int
+    level: float
+
+
+def paired_t(differences: ArrayLike, level: float) -> Interval:
+    """Student's t interval of the mean of paired differences, one per seed.
+
+    With two seeds it has one degree of freedom and is 6.3 standard errors wide to each side at level 0.90; that is
+    what two seeds know.
+
+    Raises:
+        ValueError: fewer than two differences (no spread, no interval), one that is not finite, or a level
+            outside (0, 1).
+    """
+    values = _values(differences, at_least=2)
+    _check_level(level)
+    mean, spread = float(values.mean()), float(values.std(ddof=1))
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * spread / np.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half, spread, len(values), level)
+
+
+def paired_ratio(ratios: ArrayLike, level: float) -> Interval:
+    """t interval of the geometric mean of paired ratios: `paired_t` of their logarithms, mapped back.
+
+    Swapping numerator and denominator turns [low, high] into [1/high, 1/low].
+
+    Raises:
+        ValueError: as `paired_t`, or a ratio that is not above zero.
+    """
+    values = _values(ratios, at_least=2)
+    if np.any(values <= 0):
+        raise ValueError("ratios must be above zero")
+    logs = paired_t(np.log(values), level)
+    estimate, low, high = (float(np.exp(end)) for end in (logs.estimate, logs.low, logs.high))
+    return Interval(estimate, low, high, logs.spread, logs.seeds, level)
+
+
+def tost(differences: ArrayLike, low: float, high: float) -> float:
+    """p-value of the two one-sided tests for equivalence: small means the mean lies between `low` and `high`.
+
+    Raises:
+        ValueError: fewer than two differences, one that is not finite, or `low` not below `high`.
+    """
+    values = _values(differences, at_least=2)
+    if not low < high:
+        raise ValueError(f"low = {low} must be below high = {high}")
+    if values.std(ddof=1) == 0:
+        return 0.0 if low < values[0] < high else 1.0
+    p_value, _, _ = ttost_paired(values, np.zeros_like(values), low, high)
+    return float(p_value)
+
+
+def one_sided(differences: ArrayLike, bound: float) -> float:
+    """p-value of the one-sided paired t test: small means that the mean lies above `bound`.
+
+    Raises:
+        ValueError: fewer than two differences, or one that is not finite.
+    """
+    values = _values(differences, at_least=2)
+    if np.isinf(bound):
+        return 0.0 if bound < 0 else 1.0
+    if values.std(ddof=1) == 0:
+        return 0.0 if values[0] > bound else 1.0
+    return float(stats.ttest_1samp(values, bound, alternative="greater").pvalue)
+
+
+def sign_flip(differences: ArrayLike) -> float:
+    """Exact two-sided sign-flip (randomisation) p-value that paired differences are symmetric about zero.
+
+    All 2^n sign patterns are counted, so with n seeds it cannot fall below 2^(1-n): never below 5 % with fewer than 6.
+
+    Raises:
+        ValueError: no difference, one that is not finite, or more than 20 (a million patterns).
+    """
+    values = _values(differences, at_least=1)
+    if len(values) > EXACT_LIMIT:
+        raise ValueError(f"{len(values)} differences: all sign patterns are counted up to {EXACT_LIMIT}")
+    sums = np.zeros(1)
+    for value in np.abs(values):
+        sums = np.concatenate([sums + value, sums - value])
+    observed = abs(values.sum())
+    # Patterns that tie with the observed one differ from it by rounding only.
+    slack = 1e-12 * np.abs(values).sum()
+    return float(np.mean(np.abs(sums) >= observed - slack))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment: compare each result with the level, and the family keeps it."""
+    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+
+
+def _values(values: ArrayLike, at_least: int) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or len(array) < at_least:
+        raise ValueError(f"{array.size} values: at least {at_least} in one dimension are needed")
+    if not np.all(np.isfinite(array)):
+        raise ValueError("every value must be finite")
+    return array
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level} must lie between 0 and 1")

@@ -1,0 +1,1 @@
+"""The only room that imports verl: plug-in, trainer, rollouts and the launcher. verl itself is stock."""

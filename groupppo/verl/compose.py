@@ -1,0 +1,181 @@
+"""From a cell of the matrix to verl's config: what all arms share, what the machine needs, what the arm changes."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from groupppo.config import Arm, Model, Task, Train
+from groupppo.errors import BadInput
+from groupppo.grouping.params import GroupParams
+
+CONFIG = Path(__file__).parent / "config"
+_FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+# Mappings that verl hands on to somebody else; their keys are not verl's to know.
+_OPEN = ("override_config.", "ray_kwargs.ray_init.", "rollout.custom.")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run: a task, a model, an arm and a seed, with the folders it reads and writes."""
+
+    task: Task
+    model: Model
+    arm: Arm
+    seed: int
+    train: Train
+    task_folder: Path
+    start: Path
+    out: Path
+    device: str = "cpu"
+    ranks: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name}/{self.model.name}/{self.arm.name}/seed{self.seed}"
+
+
+def compose(cell: Cell) -> DictConfig:
+    """verl's full config for this cell; later sources win: shared, device, model, matrix, arm.
+
+    Raises:
+        BadInput: a key is not in verl's config, or a `group_params` value is out of range.
+    """
+    with initialize_config_dir(config_dir=str(CONFIG), version_base=None):
+        config = hydra_compose("group_ppo")
+    own = _shared(cell) | (_cpu(cell) if cell.device == "cpu" else {})
+    for source, keys in (
+        (Path(__file__), own),
+        (cell.model.source, cell.model.verl),
+        (Path("benchmark"), cell.train.verl),
+        (cell.arm.source, cell.arm.verl),
+    ):
+        for key, value in keys.items():
+            _set(config, key, value, source)
+    try:
+        GroupParams.from_config(dict(config.algorithm.group_params))
+    except BadInput as error:
+        raise BadInput(cell.arm.source, f"{error.file}.{error.key}", error.value, error.mend) from error
+    return config
+
+
+def _set(config: DictConfig, key: str, value: Any, source: Path) -> None:
+    try:
+        OmegaConf.update(config, key, value, merge=True, force_add=any(part in key for part in _OPEN))
+    except OmegaConfBaseException as error:
+        close = difflib.get_close_matches(key, _dotted(config), n=1)
+        hint = f"did you mean {close[0]}?" if close else "see verl.trainer.config for its keys."
+        raise BadInput(source, key, value, f"verl's config has no such key; {hint}") from error
+
+
+def _dotted(config: DictConfig) -> list[str]:
+    found, queue = [], [("", OmegaConf.to_container(config, resolve=False))]
+    while queue:
+        prefix, node = queue.pop()
+        if isinstance(node, dict):
+            queue.extend((f"{prefix}.{key}" if prefix else str(key), value) for key, value in node.items())
+        found.append(prefix)
+    return found
+
+
+def _shared(cell: Cell) -> dict[str, Any]:
+    train, task = cell.train, cell.task
+    if train.prompts_per_step % train.mini_batches:
+        mend = f"write a divisor of prompts_per_step ({train.prompts_per_step})."
+        raise BadInput("benchmark", "train.mini_batches", train.mini_batches, mend)
+    mini_batch = train.prompts_per_step // train.mini_batches
+    length = task.max_prompt_tokens + task.max_response_tokens
+    actor, rollout, model = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
+    return {
+        "data.train_files": str(cell.task_folder / "train.parquet"),
+        "data.val_files": str(cell.task_folder / "dev.parquet"),
+        "data.train_batch_size": train.prompts_per_step,
+        "data.max_prompt_length": task.max_prompt_tokens,
+        "data.max_response_length": task.max_response_tokens,
+        "data.seed": cell.seed,
+        "data.dataloader_num_workers": 0,
+        "reward.custom_reward_function.path": "pkg://groupppo.tasks.reward",
+        "reward.custom_reward_function.name": "compute_score",
+        "reward.num_workers": 1,
+        f"{model}.path": str(cell.start),
+        "critic.model.path": str(cell.start),
+        "critic.model.tokenizer_path": str(cell.start),
+        f"{actor}.strategy": "fsdp2",
+        f"{actor}.optim.lr": train.actor_lr,
+        f"{actor}.ppo_mini_batch_size": mini_batch,
+        f"{actor}.ppo_epochs": train.epochs,
+        f"{actor}.use_dynamic_bsz": True,
+        f"{actor}.data_loader_seed": cell.seed,
+        f"{actor}.fsdp_config.seed": cell.seed,
+        f"{actor}.fsdp_config.full_determinism": True,
+        f"{actor}.checkpoint.save_contents": ["hf_model"],
+        "critic.strategy": "fsdp2",
+        "critic.optim.lr": train.critic_lr,
+        "critic.ppo_mini_batch_size": mini_batch,
+        "critic.ppo_epochs": train.epochs,
+        "critic.data_loader_seed": cell.seed,
+        "critic.fsdp.seed": cell.seed,
+        "critic.fsdp.full_determinism": True,
+        "critic.checkpoint.save_contents": [],
+        f"{rollout}.name": train.rollout,
+        f"{rollout}.n": train.responses_per_prompt,
+        f"{rollout}.temperature": train.temperature,
+        f"{rollout}.seed": cell.seed,
+        f"{rollout}.calculate_log_probs": True,
+        f"{rollout}.tensor_model_parallel_size": 1,
+        f"{rollout}.max_model_len": length,
+        f"{rollout}.agent.agent_loop_config_path": str(CONFIG / "agent_loop.yaml"),
+        f"{rollout}.agent.default_agent_loop": "seeded_single_turn",
+        f"{rollout}.agent.num_workers": 1,
+        "algorithm.gamma": train.gamma,
+        "algorithm.lam": train.lam,
+        "trainer.total_training_steps": train.steps,
+        "trainer.total_epochs": 10**6,
+        "trainer.save_freq": train.steps,
+        "trainer.test_freq": -1,
+        "trainer.val_before_train": False,
+        "trainer.resume_mode": "disable",
+        "trainer.logger": ["console"],
+        "trainer.project_name": "groupppo",
+        "trainer.experiment_name": cell.name,
+        "trainer.default_local_dir": str(cell.out),
+        "trainer.nnodes": 1,
+        "trainer.n_gpus_per_node": cell.ranks,
+        "trainer.device": cell.device,
+    }
+
+
+def _cpu(cell: Cell) -> dict[str, Any]:
+    """What a machine without an accelerator needs; a "GPU" is then a scheduling slot of Ray."""
+    actor, rollout, model = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
+    length = cell.task.max_prompt_tokens + cell.task.max_response_tokens
+    keys: dict[str, Any] = {
+        f"{rollout}.dtype": "float32",
+        f"{rollout}.enforce_eager": True,
+        f"{rollout}.free_cache_engine": False,
+        f"{rollout}.enable_sleep_mode": False,
+        f"{rollout}.max_num_seqs": 256,
+        f"{rollout}.max_num_batched_tokens": max(8192, length),
+        f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": 64,
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
+        "ray_kwargs.ray_init.num_gpus": cell.ranks,
+        "ray_kwargs.ray_init.num_cpus": 4 + 4 * cell.ranks,
+        "ray_kwargs.ray_init.include_dashboard": False,
+        "ray_kwargs.ray_init.object_store_memory": 256 * 2**20,
+    }
+    for part in (model, "critic.model"):
+        keys[f"{part}.override_config.attn_implementation"] = "sdpa"
+        # A packed row builds a quadratic mask on this path: slower than padding.
+        keys[f"{part}.use_remove_padding"] = False
+        keys[f"{part}.enable_gradient_checkpointing"] = False
+    for engine in (f"{actor}.fsdp_config", "critic.fsdp"):
+        keys[f"{engine}.strategy"] = "fsdp2"
+        keys[f"{engine}.mixed_precision"] = _FP32
+        keys[f"{engine}.use_torch_compile"] = False
+    keys[f"{actor}.use_torch_compile"] = False
+    return keys

@@ -1,0 +1,104 @@
+"""Batched sampling with a KV cache, for the transformers rollout server: torch and transformers only."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groupppo.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Request:
+    """One response to sample. `temperature` 0 is greedy; `seed` fixes the draws of this request alone."""
+
+    prompt_ids: list[int]
+    max_tokens: int
+    temperature: float
+    seed: int
+
+    @classmethod
+    def from_sampling_params(cls, prompt_ids: list[int], params: dict[str, Any], max_tokens: int) -> "Request":
+        """Read verl's sampling parameters, refusing what this server does not do rather than ignoring it."""
+        neutral = {"top_p": (1.0,), "top_k": (-1, 0), "repetition_penalty": (1.0,)}
+        for key, allowed in neutral.items():
+            if params.get(key, allowed[0]) not in allowed:
+                home = "actor_rollout_ref.rollout (name=transformers)"
+                raise BadInput(home, key, params[key], f"use {allowed[0]}, or rollout.name=vllm.")
+        asked = params.get("max_tokens") or params.get("max_new_tokens") or max_tokens
+        return cls(prompt_ids, max(1, min(asked, max_tokens)), float(params["temperature"]), int(params.get("seed", 0)))
+
+
+@dataclass(frozen=True)
+class Response:
+    """Sampled ids, the end token included, and their log-probabilities at the request's temperature."""
+
+    token_ids: list[int]
+    log_probs: list[float]
+
+
+@torch.no_grad()
+def decode(model: torch.nn.Module, requests: list[Request], *, eos: int, pad: int) -> list[Response]:
+    """Decode all requests as one left-padded batch.
+
+    Each request draws its uniform numbers from a generator seeded by `request.seed`, so a response depends on its
+    batch only through rounding.
+
+    Returns:
+        One response per request, in order; each ends at `eos` or after `max_tokens`.
+    """
+    batch, longest = len(requests), max(len(request.prompt_ids) for request in requests)
+    length = max(request.max_tokens for request in requests)
+    ids = torch.full((batch, longest), pad)
+    attention = torch.zeros(batch, longest + length, dtype=torch.long)
+    for row, request in enumerate(requests):
+        ids[row, longest - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
+        attention[row, longest - len(request.prompt_ids) :] = 1
+    uniform = torch.stack([_uniform(request, length) for request in requests])
+    temperature = torch.tensor([request.temperature for request in requests])
+    limit = torch.tensor([request.max_tokens for request in requests])
+    position = (attention[:, :longest].cumsum(1) - 1).clamp(min=0)
+    tokens = torch.full((batch, length), pad)
+    log_probs = torch.zeros(batch, length)
+    done = torch.zeros(batch, dtype=torch.bool)
+    cache, inputs = None, ids
+    for t in range(length):
+        output = model(
+            input_ids=inputs,
+            attention_mask=attention[:, : longest + t],
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = output.past_key_values
+        chosen, log_prob = _choose(output.logits[:, -1].float(), temperature, uniform[:, t])
+        tokens[:, t] = torch.where(done, pad, chosen)
+        log_probs[:, t] = torch.where(done, 0.0, log_prob)
+        done = done | (chosen == eos) | (limit <= t + 1)
+        if done.all():
+            break
+        inputs, position = tokens[:, t : t + 1], position[:, -1:] + 1
+    return [_cut(tokens[row], log_probs[row], eos, request.max_tokens) for row, request in enumerate(requests)]
+
+
+def _uniform(request: Request, length: int) -> Tensor:
+    return torch.rand(length, generator=torch.Generator().manual_seed(request.seed))
+
+
+def _choose(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse-CDF sample per row, or the likeliest token where the temperature is 0; (B, V) -> (B,), (B,)."""
+    greedy = temperature == 0
+    log_prob = torch.log_softmax(logits / torch.where(greedy, 1.0, temperature).unsqueeze(1), dim=1)
+    cumulative = log_prob.double().exp().cumsum(dim=1)
+    target = uniform.double().unsqueeze(1) * cumulative[:, -1:]
+    drawn = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+    chosen = torch.where(greedy, logits.argmax(dim=1), drawn)
+    return chosen, log_prob.gather(1, chosen.unsqueeze(1)).squeeze(1)
+
+
+def _cut(tokens: Tensor, log_probs: Tensor, eos: int, max_tokens: int) -> Response:
+    ends = (tokens[:max_tokens] == eos).nonzero()
+    stop = int(ends[0]) + 1 if len(ends) else max_tokens
+    return Response(tokens[:stop].tolist(), log_probs[:stop].tolist())

@@ -1,0 +1,58 @@
+"""One training run in this process: python -m groupppo.verl.main RUN_FOLDER
+
+RUN_FOLDER/config.yaml is verl's resolved config. verl's stock `run_ppo` starts Ray and asks for a task runner; ours runs
+in this process instead of one more Ray actor, which saves a full set of imports, and imports the trainer.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_BEGAN = time.perf_counter()
+
+
+class _Remote:
+    """The few words of Ray's actor interface that `run_ppo` speaks, answered in this process."""
+
+    def __init__(self, function: Any):
+        self.function = function
+
+    def remote(self, *args: Any) -> Any:
+        import ray
+
+        return ray.put(self.function(*args))
+
+
+class InProcessRunner:
+    """`run_ppo(config, task_runner_class=InProcessRunner)` runs verl's own V1 task runner right here."""
+
+    @staticmethod
+    def remote() -> Any:
+        from verl.trainer.main_ppo import TaskRunnerV1
+
+        import groupppo.verl.trainer  # noqa: F401  registers the trainer "group_ppo"
+
+        runner = TaskRunnerV1.__ray_metadata__.modified_class()
+        runner.run = _Remote(runner.run)
+        return runner
+
+
+def main(run_folder: Path) -> None:
+    from omegaconf import OmegaConf
+    from verl.trainer.main_ppo import run_ppo
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    from groupppo.verl.plugin import require_platform
+
+    require_platform()
+    config = OmegaConf.load(run_folder / "config.yaml")
+    validate_config(
+        config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
+    )
+    run_ppo(config, task_runner_class=InProcessRunner)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,194 @@
+"""The trainer `group_ppo`: verl's synchronous PPO trainer with grouping, fixed order and stage measurement.
+
+Every arm runs through it. With a stock advantage estimator (`gae`, `grpo`) the algorithm is verl's own, untouched; with
+`algorithm.adv_estimator=group_ppo` the advantage stage groups tokens and writes the endpoint mask as the batch's
+`response_mask` and `loss_mask`, so that verl's stock losses count, and normalise over, endpoints only.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import transfer_queue as tq
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.protocol import DataProto
+from verl.trainer.ppo.ray_trainer import apply_kl_penalty
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
+from verl.workers.utils.padding import response_to_nested
+
+from groupppo.advantage import gae, segment_gae, whiten
+from groupppo.grouping import GroupParams, Threshold, group_tokens
+from groupppo.measure.probes import ProcessTreeProbe
+from groupppo.measure.stages import StageMeter
+from groupppo.metrics import dense_metrics, group_metrics
+from groupppo.verl.records import append_row, step_row
+from groupppo.verl.rollouts import register_replicas
+from groupppo.verl.workers import ActorWorker, CriticWorker
+
+ESTIMATOR = "group_ppo"
+FULL_MASK = "full_response_mask"
+
+
+@register_trainer("group_ppo")
+class GroupPPOTrainer(PPOTrainerSync):
+    # The base class compares `trainer_mode` with "sync" in many places and assigns the registered name to it.
+    trainer_mode = property(lambda self: "sync", lambda self, name: None)
+
+    def __init__(self, config: Any):
+        register_replicas()
+        super().__init__(config)
+        self.grouped = config.algorithm.adv_estimator == ESTIMATOR
+        self.params = GroupParams.from_config(dict(config.algorithm.group_params))
+        self.threshold = Threshold.start(self.params)
+        run = Path(config.trainer.default_local_dir)
+        run.mkdir(parents=True, exist_ok=True)
+        self.steps_file = run / "steps.jsonl"
+        self.meter = StageMeter(run / "stages.jsonl", ProcessTreeProbe())
+        self._fit_began = 0.0
+        self._counts: dict[str, float] = {}
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        for role in self.role_worker_mapping:
+            self.role_worker_mapping[role] = ray.remote(CriticWorker if role == Role.Critic else ActorWorker)
+
+    # ---- one order of prompts, responses and seeds for all arms
+
+    def _fetch_one_gen_batch(self) -> TensorDict:
+        batch = super()._fetch_one_gen_batch()
+        uids = np.array([f"step{self.global_steps:06d}-prompt{row:05d}" for row in range(len(batch))], dtype=object)
+        batch.update(tu.get_tensordict({"uid": uids}))
+        requests = len(batch) * self.config.actor_rollout_ref.rollout.n
+        tu.assign_non_tensor_data(batch, "requests_in_step", requests)
+        return batch
+
+    # ---- stages: every method below is a stage of verl's step, measured and otherwise stock
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        self._fit_began = time.perf_counter()
+        try:
+            super().fit(agent_loop_manager)
+        finally:
+            if self.meter.in_step:
+                self.meter.end_step(completed=False)
+
+    def on_step_begin(self) -> None:
+        self.meter.begin_step(self.global_steps)
+        super().on_step_begin()
+
+    def prepare_step(self) -> dict[str, Any]:
+        self.meter.begin_stage("gen")
+        return super().prepare_step()
+
+    def on_sample_end(self) -> None:
+        super().on_sample_end()
+        self.meter.end_stage()
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        with self.meter.stage("old_log_prob"):
+            return super()._compute_old_log_prob(batch, metrics)
+
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        with self.meter.stage("ref"):
+            return super()._compute_ref_log_prob(batch, metrics)
+
+    def _compute_values(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        with self.meter.stage("values"):
+            return super()._compute_values(batch, metrics)
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        with self.meter.stage("adv"):
+            if self.grouped:
+                batch = self._compute_group_advantage(batch, metrics)
+            else:
+                batch = super()._compute_advantage(batch, metrics)
+        if not self.grouped:
+            mask = tq.kv_batch_get(
+                keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"]
+            )["response_mask"]
+            self._counts = dense_metrics(int(mask.values().sum()))
+        self.meter.count(
+            tokens=int(self._counts["group/total_tokens"]), endpoints=int(self._counts["group/total_endpoints"])
+        )
+        return batch
+
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        with self.meter.stage("update_critic"):
+            return super()._update_critic(batch, metrics)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        with self.meter.stage("update_actor"):
+            return super()._update_actor(batch, metrics)
+
+    def _save_checkpoint(self) -> None:
+        with self.meter.stage("save_checkpoint"):
+            super()._save_checkpoint()
+            folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+            (folder / "group_ppo.json").write_text(json.dumps(self.threshold.state_dict()))
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self.global_steps:
+            folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+            self.threshold.load_state_dict(json.loads((folder / "group_ppo.json").read_text()))
+
+    def on_step_end(self) -> None:
+        with self.meter.stage("update_weights"):
+            super().on_step_end()
+        self.meter.end_step()
+
+    # ---- the algorithm
+
+    def _compute_group_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """Group the batch's tokens and write advantages, returns and the endpoint mask back."""
+        fields = ["response_mask", "rm_scores", "old_log_probs", "ref_log_prob", "values"]
+        nested = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        nested_mask = nested["response_mask"]
+        data = DataProto(batch=nested.to_padded_tensor())
+        data.batch["token_level_scores"] = data.batch["rm_scores"]
+        data.batch["token_level_rewards"] = data.batch["rm_scores"]
+        if self.config.algorithm.use_kl_in_reward:
+            data, kl_metrics = apply_kl_penalty(
+                data, kl_ctrl=self.kl_ctrl_in_reward, kl_penalty=self.config.algorithm.kl_penalty
+            )
+            metrics.update(kl_metrics)
+        gamma, lam = float(self.config.algorithm.gamma), float(self.config.algorithm.lam)
+        rewards, values = data.batch["token_level_rewards"], data.batch["values"]
+        full = data.batch["response_mask"]
+        mask = full.bool()
+        dense = gae(rewards, values, mask, gamma, lam)
+        groups = group_tokens(dense, mask, self.params, self.threshold.value)
+        advantages, returns = segment_gae(rewards, values, mask, groups.endpoints, gamma, lam)
+        endpoints = groups.endpoints.to(full.dtype)
+        written = {
+            "advantages": whiten(advantages, endpoints),
+            "returns": returns,
+            "response_mask": endpoints,
+            "loss_mask": endpoints,
+            FULL_MASK: full,
+        }
+        if self.config.algorithm.use_kl_in_reward:
+            written["token_level_rewards"] = rewards
+        self._counts = group_metrics(groups, mask, self.threshold.value)
+        self.threshold.update(self._counts["group/density"])
+        output = {key: response_to_nested(value, nested_mask) for key, value in written.items()}
+        return tq.kv_batch_put(
+            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(output, batch_size=len(batch))
+        )
+
+    # ---- records
+
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
+    ) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        metrics.update(self._counts)
+        elapsed = time.perf_counter() - self._fit_began
+        append_row(self.steps_file, step_row(global_steps, metrics, step_seconds=timing_raw["step"], elapsed=elapsed))
