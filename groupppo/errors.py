@@ -22,7 +22,7 @@ class BadInput(GroupPPOError):
         shown = "missing" if value is None else repr(value)
         super().__init__(f"{self.file}: {key} = {shown}\n  mend: {mend}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["BadInput"], tuple[str, str, object, str]]:
         # The default rebuilds from the message alone, which loses the parts on the way out of a worker process.
         return type(self), (self.file, self.key, self.value, self.mend)
 

@@ -1,10 +1,10 @@
 """CPU seconds and resident memory of a process tree, read from Linux's /proc.
 
-What is summed: the process given and all its descendants (for a training run: the launcher's process with the trainer,
-Ray's daemons, the training worker and the rollout server on this machine). Memory is resident memory (RSS), which counts
-a page shared by several processes once in each. The kernel keeps every process's high-water mark; writing "5" to
-`clear_refs` resets it (proc(5)), so a peak between two points in time is exact for each process, and the sum of the
-peaks is an upper bound of the tree's peak, for the processes need not peak at the same moment.
+What is summed: the process given and all its descendants (for a training run: the trainer's process, Ray's daemons, the
+training worker and the rollout server on this machine). Memory is resident memory (RSS), which counts a page shared by
+several processes once in each. The kernel keeps every process's high-water mark; writing "5" to `clear_refs` resets it
+(proc(5)), so a peak between two points in time is exact for each process, and the sum of the peaks is an upper bound of
+the tree's peak, for the processes need not peak at the same moment.
 """
 
 import os
@@ -12,6 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+# For readers of a report.
+DEFINITION = (
+    "Memory is resident memory of the run's process tree on its machine: trainer, Ray's daemons, training worker and "
+    "rollout server, summed over processes, a page shared by several of them counted in each. The peak of a stage is "
+    "the sum of the processes' own peaks within that stage, the rise is that peak minus what each process held when "
+    "the stage began. The processes need not peak at the same moment, so both are upper bounds."
+)
 
 _PROC = Path("/proc")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")

@@ -5,8 +5,8 @@
         with meter.stage("gen"): ...
         meter.count(tokens=6400, endpoints=420)
 
-One JSON line per (step, stage) is written when the step ends, and also when it ends by an exception, so that a step that
-ran out of memory is data.
+One JSON line per (step, stage) is written when the step ends, and also when it ends by an exception, so that a step
+that ran out of memory is data.
 """
 
 import json

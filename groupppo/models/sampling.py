@@ -33,7 +33,9 @@ def sample(
     """
     longest = max(len(prompt) for prompt in prompts)
     device = model.device
-    tokens = torch.tensor([[pad_token_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    tokens = torch.tensor(
+        [[pad_token_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device
+    )
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     position = (mask.cumsum(1) - 1).clamp(min=0)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)

@@ -9,9 +9,9 @@ from groupppo.config import Benchmark
 from groupppo.report.figures_costs import WHOLE
 from groupppo.report.figures_training import smoothing_window
 from groupppo.report.style import START, Cell, arms_in, cell_title, cells
-from groupppo.report.wording import in_bytes, number, percentage, plural, seconds_text
+from groupppo.report.wording import in_bytes, number, percentage, plural, quantity, seconds_text
 
-POOLED = "its width at a step uses the variance over seeds averaged over the nearest quarter of the run"
+POOLED = "their width at a step uses the variance over seeds averaged over the nearest quarter of the run"
 
 
 def reward(data: pd.DataFrame, benchmark: Benchmark) -> str:
@@ -21,7 +21,7 @@ def reward(data: pd.DataFrame, benchmark: Benchmark) -> str:
     return (
         "Mean 0/1 reward of the rollouts of each step, against training steps (left) and seconds since the first step "
         f"began, start-up left out (right). {smooth}Thin lines are single seeds, thick lines their mean. "
-        f"{_band(seeds, benchmark, f'bands are its 90 % t interval over seeds ({POOLED})')} "
+        f"{_band(seeds, benchmark, f'bands are 90 % t intervals of the mean over seeds ({POOLED})')} "
         "Read it from left to right: an arm that learns faster lies higher; bands that overlap decide nothing."
     )
 
@@ -39,7 +39,7 @@ def accuracy(data: pd.DataFrame, benchmark: Benchmark) -> str:
     return (
         "Accuracy on the held-out prompts after training. Each point is one run; grey lines join the runs of one seed. "
         f"Bars beside the points are means over seeds. "
-        f"{_band(data[data['seed'].notna()], benchmark, 'their whiskers are 90 % t intervals over seeds')} "
+        f"{_band(data[data['seed'].notna()], benchmark, 'whiskers are 90 % t intervals of the mean over seeds')} "
         "The dashed line is the start checkpoint that all runs share, its band one standard error over prompts. "
         "Differences between arms are judged within a seed: follow the grey lines."
     )
@@ -49,7 +49,7 @@ def accuracy_alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     metric = data["metric"].iloc[0]
     rows = data[(data["metric"] == metric) & data["seed"].isna()]
     starts = rows[rows["arm"] == START]
-    start = f"Start checkpoint {number(starts['value'].mean())}. " if len(starts) else ""
+    start = f"Start checkpoint {', '.join(number(value) for value in starts['value'])}. " if len(starts) else ""
 
     def arm(rows: pd.DataFrame, title: str) -> str:
         return f"{title} {number(rows['value'].iloc[0])}"
@@ -61,9 +61,10 @@ def density(data: pd.DataFrame, benchmark: Benchmark) -> str:
     seeds = data[data["seed"].notna()]
     return (
         "Above: share of response tokens that are group endpoints, at each step. Thin lines are single seeds, thick "
-        f"lines their mean. {_band(seeds, benchmark, f'bands are its 90 % t interval over seeds ({POOLED})')} "
+        f"lines their mean. {_band(seeds, benchmark, f'bands are 90 % t intervals of the mean over seeds ({POOLED})')} "
         "Below: why groups closed, as shares of groups (mean over seeds): the size cap was reached, the variance "
-        "criterion split the group, or the response ended. Where the cap closes nearly everything, the rule is a fixed stride."
+        "criterion split the group, or the response ended. Where the cap closes nearly "
+        "everything, the rule is a fixed stride."
     )
 
 
@@ -114,6 +115,21 @@ def memory_alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
         return f"{title} {in_bytes(rows['peak_bytes'].mean())}"
 
     return f"Bar chart of stage memory. Peak of whole steps: {_each(whole, benchmark, arm)}"
+
+
+def verdicts(data: pd.DataFrame, judged: int) -> str:
+    rest = judged - len(data)
+    others = f" Verdicts without an interval are not drawn ({rest})." if rest else ""
+    return (
+        "Each claim on an axis of its own: the claimed region, widened by its margin, and "
+        "the estimate with its 90 % interval over seeds. A claim is supported where the interval lies wholly inside "
+        f"the region and refuted where it lies wholly outside. Ratios (x) are on a log scale.{others}"
+    )
+
+
+def verdicts_alt(data: pd.DataFrame) -> str:
+    told = (f"{row.claim} {row.verdict}, {quantity(row.estimate, row.unit)}" for row in data.itertuples())
+    return f"Interval chart of estimates against claimed regions. {'; '.join(told)}."
 
 
 def excluded(runs: pd.DataFrame) -> str:

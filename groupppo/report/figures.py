@@ -1,6 +1,6 @@
 """All figures of a benchmark, written as SVG, PNG and CSV with captions and alternative text.
 
-    records = write_figures(load_tables(results), benchmark, results / "figures")
+    records = write_figures(load_tables(results / "tables"), benchmark, results / "figures", judged)
 
 `figures.json` beside the pictures holds the records, so that the report can be rendered without drawing again.
 Only admissible runs are drawn; what cannot be drawn leaves a record that says why.
@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -25,10 +26,13 @@ from groupppo.report.figures_costs import (
     stage_seconds_figure,
 )
 from groupppo.report.figures_training import density_data, density_figure, reward_data, reward_figure
+from groupppo.report.figures_verdicts import VERDICT_COLOURS, verdicts_data, verdicts_figure
 from groupppo.report.style import RUN_KEYS, START, figure_style, refuse_empty, save
 from groupppo.report.tables import Tables
+from groupppo.verdicts.claims import load_claims
 
 INDEX = "figures.json"
+FORMATS = ("svg", "png", "csv")
 
 
 @dataclass(frozen=True)
@@ -68,30 +72,34 @@ PLANS = (
 )
 
 
-def write_figures(tables: Tables, benchmark: Benchmark, out: Path) -> list[FigureRecord]:
+def write_figures(
+    tables: Tables, benchmark: Benchmark, out: Path, judged: dict[str, Any] | None = None
+) -> list[FigureRecord]:
     """Draw every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and write `figures.json`.
 
     Args:
         tables: the tidy tables of one results folder.
         benchmark: gives titles, order and colours of arms.
         out: the folder for the figures; made when missing, its older figures replaced.
+        judged: the content of verdicts.json, for the overview of verdicts; without it there is no overview.
 
     Returns:
         One record for each figure, in the report's order. A figure none of whose runs is admissible, and the density of
         a benchmark without grouped arms, has no files and a caption that says why.
 
     Raises:
-        BadInput: there is no run, there are admissible runs but a table has no row of them, or a metric is missing.
+        BadInput: there is no run, there are admissible runs but a table has no row of them, a metric is missing, or
+            the benchmark's claims are not those that were judged.
     """
     out.mkdir(parents=True, exist_ok=True)
     refuse_empty(tables.runs, "runs")
-    records = []
     with figure_style():
+        records = [_overview(judged, benchmark, out)] if judged else []
         for plan in PLANS:
             rows = admissible_rows(getattr(tables, plan.table), tables.runs)
             reason = _why_not(plan, tables, benchmark)
             if reason:
-                records.append(_not_drawn(plan, reason, out))
+                records.append(_not_drawn(plan.id, plan.title, reason, out))
             else:
                 records.append(_drawn(plan, rows, tables.runs, benchmark, out))
     text = json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
@@ -124,14 +132,21 @@ def admissible_rows(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return table[pd.MultiIndex.from_frame(table[RUN_KEYS]).isin(admissible) | (table["arm"] == START)]
 
 
+def _overview(judged: dict[str, Any], benchmark: Benchmark, out: Path) -> FigureRecord:
+    name, title = "verdicts", "Claims against measurements"
+    if not any(verdict["verdict"] in VERDICT_COLOURS and verdict["low"] is not None for verdict in judged["verdicts"]):
+        return _not_drawn(name, title, "Not drawn: no claim was judged by an interval.", out)
+    data = verdicts_data(judged, load_claims(benchmark.claims))
+    files = _write(name, data, verdicts_figure(data, benchmark), out)
+    caption = captions.verdicts(data, len(judged["verdicts"]))
+    return FigureRecord(name, title, caption, files, captions.verdicts_alt(data))
+
+
 def _drawn(plan: _Plan, rows: pd.DataFrame, runs: pd.DataFrame, benchmark: Benchmark, out: Path) -> FigureRecord:
     data = plan.data(rows)
-    svg, png = save(plan.draw(data, benchmark), out, plan.id)
-    csv = f"{plan.id}.csv"
-    data.to_csv(out / csv, index=False)
+    files = _write(plan.id, data, plan.draw(data, benchmark), out)
     words = captions.WORDS[plan.id]
     caption = " ".join(part for part in (words.caption(data, benchmark), captions.excluded(runs)) if part)
-    files = {"svg": svg, "png": png, "csv": csv}
     return FigureRecord(plan.id, plan.title, caption, files, words.alt(data, benchmark))
 
 
@@ -146,7 +161,13 @@ def _why_not(plan: _Plan, tables: Tables, benchmark: Benchmark) -> str:
     return "" if len(usable) else f"Not drawn: none of its runs may serve as evidence. {captions.excluded(tables.runs)}"
 
 
-def _not_drawn(plan: _Plan, reason: str, out: Path) -> FigureRecord:
-    for suffix in ("svg", "png", "csv"):
-        (out / f"{plan.id}.{suffix}").unlink(missing_ok=True)
-    return FigureRecord(plan.id, plan.title, reason, {}, "")
+def _not_drawn(name: str, title: str, reason: str, out: Path) -> FigureRecord:
+    for suffix in FORMATS:
+        (out / f"{name}.{suffix}").unlink(missing_ok=True)
+    return FigureRecord(name, title, reason, {}, "")
+
+
+def _write(name: str, data: pd.DataFrame, figure: Figure, out: Path) -> dict[str, str]:
+    save(figure, out, name)
+    data.to_csv(out / f"{name}.csv", index=False)
+    return {suffix: f"{name}.{suffix}" for suffix in FORMATS}

@@ -13,9 +13,11 @@ from matplotlib.lines import Line2D
 from groupppo.config import Benchmark
 from groupppo.report.style import (
     ARM_KEYS,
+    LETTER,
     QUIET,
     RUN_KEYS,
     START,
+    WIDTH,
     arm_looks,
     arms_in,
     cell_title,
@@ -58,16 +60,19 @@ def accuracy_data(evals: pd.DataFrame) -> pd.DataFrame:
 def accuracy_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """A point for each run, seeds joined across arms, mean with interval, start checkpoint as a line with its error."""
     facets, metrics = cells(data, benchmark), list(dict.fromkeys(data["metric"]))
-    figure, axes = grid(len(facets), len(metrics), 3.1)
-    for row, cell in enumerate(facets):
-        for column, metric in enumerate(metrics):
-            panel, rows = axes[row, column], cell.rows(data)
-            _accuracy_panel(panel, rows[rows["metric"] == metric], benchmark)
+    arms = len(arms_in(data[data["arm"] != START], benchmark))
+    # Side by side, the names of many arms would not fit under the panels.
+    shape = (len(facets), len(metrics)) if arms <= 4 else (len(facets) * len(metrics), 1)
+    figure, axes = grid(*shape, 3.1)
+    for row, panels in enumerate(axes.reshape(len(facets), len(metrics))):
+        rows = facets[row].rows(data)
+        for panel, metric in zip(panels, metrics, strict=True):
+            _accuracy_panel(panel, rows[rows["metric"] == metric], benchmark, WIDTH / shape[1])
             panel.set_ylabel(f"held-out {metric}")
-            panel.sharey(axes[row, 0])
-        axes[row, 0].set_title(cell_title(cell, benchmark))
-        axes[row, 0].set_ylim(*share_limits(cell.rows(data)[["value", "low", "high"]]))
-    legend_below(figure, _accuracy_handles(), 4)
+            panel.sharey(panels[0])
+        panels[0].set_title(cell_title(facets[row], benchmark))
+        panels[0].set_ylim(*share_limits(rows[["value", "low", "high"]]))
+    legend_below(figure, _accuracy_handles())
     return figure
 
 
@@ -80,7 +85,7 @@ def _accuracy_handles() -> list[Artist]:
     ]
 
 
-def _accuracy_panel(panel: Axes, rows: pd.DataFrame, benchmark: Benchmark) -> None:
+def _accuracy_panel(panel: Axes, rows: pd.DataFrame, benchmark: Benchmark, inches: float) -> None:
     looks, arms = arm_looks(benchmark), arms_in(rows[rows["arm"] != START], benchmark)
     place = {arm: i for i, arm in enumerate(arms)}
     runs = rows[rows["seed"].notna() & rows["arm"].isin(arms)]
@@ -118,6 +123,9 @@ def _accuracy_panel(panel: Axes, rows: pd.DataFrame, benchmark: Benchmark) -> No
         value, error = float(start["value"].iloc[0]), float(start["stderr"].iloc[0])
         panel.axhspan(value - error, value + error, color=QUIET, alpha=0.18, linewidth=0)
         panel.axhline(value, color=QUIET, linewidth=1.3, dashes=(5, 2))
-    panel.set_xticks(range(len(arms)), [wrap(looks[arm].label, 13) for arm in arms])
+    letters = int((inches - 0.6) / len(arms) / LETTER) - 1
+    turned = letters < 10
+    labels = [wrap(looks[arm].label, 26 if turned else letters) for arm in arms]
+    panel.set_xticks(range(len(arms)), labels, rotation=35 if turned else 0, ha="right" if turned else "center")
     panel.set_xlim(-0.5, len(arms) - 0.4)
     panel.grid(visible=False, axis="x")

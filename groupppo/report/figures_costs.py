@@ -26,6 +26,7 @@ from groupppo.report.style import (
     patch,
     wrap,
 )
+from groupppo.report.wording import seconds_text
 
 STAGES = tuple(stage for stage in STAGE_COLOURS if stage != "rest")
 WHOLE = "step"
@@ -84,7 +85,7 @@ def stage_seconds_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
         _as_bar_panel(panel)
     stages = [patch(colour, stage) for stage, colour in STAGE_COLOURS.items() if (data["stage"] == stage).any()]
     whole_step = Line2D([], [], color=INK, marker="D", linestyle="none", markersize=4.5, label="whole step")
-    legend_below(figure, [*stages, whole_step], 5)
+    legend_below(figure, [*stages, whole_step])
     return figure
 
 
@@ -113,7 +114,7 @@ def stage_memory_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     arms = arms_in(data, benchmark)
     found = set(data["stage"])
     order = [stage for stage in (*STAGES, WHOLE) if stage in found]
-    height = len(facets) * (len(order) * (0.14 * len(arms) + 0.12) + 0.75) + 0.4
+    height = len(facets) * (len(order) * (0.1 * len(arms) + 0.22) + 0.75) + 0.4
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(len(facets), 2, squeeze=False)
     for row, cell in enumerate(facets):
@@ -134,14 +135,14 @@ def stage_memory_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
             panel.tick_params(axis="y", length=0, labelleft=column == 0)
             panel.grid(visible=False, axis="y")
         axes[row, 0].set_title(cell_title(cell, benchmark))
-    legend_below(figure, [patch(looks[arm].colour, looks[arm].label) for arm in arms], 4)
+    legend_below(figure, [patch(looks[arm].colour, looks[arm].label) for arm in arms])
     return figure
 
 
 def _seconds_label(whole: pd.Series, arm: str, reference: str) -> str:
-    """Such as "0.731 s (1.02x)": the second number is the ratio to the reference arm, where that has runs."""
+    """Such as "0.73 s (1.02x)": the second number is the ratio to the reference arm, where that has runs."""
     ratio = f" ({whole[arm] / whole[reference]:.2f}x)" if reference in whole and arm != reference else ""
-    return f"{whole[arm]:.3g} s{ratio}"
+    return f"{seconds_text(float(whole[arm]))}{ratio}"
 
 
 def _as_bar_panel(panel: Axes) -> None:

@@ -4,17 +4,20 @@ Each figure has two functions: `<id>_data` computes the tidy frame that is drawn
 `<id>_figure` draws exactly that frame. A seed of <NA> marks the mean over seeds and its t interval.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.report.style import (
     ARM_KEYS,
     CLOSED_COLOURS,
+    LETTER,
     RUN_KEYS,
     WIDTH,
     Look,
@@ -30,6 +33,7 @@ from groupppo.report.style import (
     percent,
     refuse_empty,
     share_limits,
+    steps_axis,
     t_interval,
     wrap,
 )
@@ -90,11 +94,12 @@ def reward_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
             rows = cell.rows(data)
             _curves(panel, rows[rows["x_axis"] == x_axis].rename(columns={"reward": "y"}), looks)
             panel.set(xlabel=label, ylabel="reward (mean of rollouts)" if column == 0 else "")
-            panel.set_xlim(left=0)
+            panel.set_xlim(0, 1.04 * rows.loc[rows["x_axis"] == x_axis, "x"].max())
+        steps_axis(axes[row, 0], 6)
         axes[row, 1].sharey(axes[row, 0])
         axes[row, 0].set_ylim(*share_limits(cell.rows(data)[["reward", "low", "high"]]))
         axes[row, 0].set_title(cell_title(cell, benchmark))
-    legend_below(figure, [line(looks[arm]) for arm in arms_in(data, benchmark)], 4)
+    legend_below(figure, [line(looks[arm]) for arm in arms_in(data, benchmark)])
     return figure
 
 
@@ -127,38 +132,52 @@ def density_data(groups: pd.DataFrame) -> pd.DataFrame:
 
 def density_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Density of all grouped arms above; below, one stacked area for each arm; one block per task and model."""
-    looks, facets = arm_looks(benchmark), cells(data, benchmark)
-    columns = max(len(arms_in(cell.rows(data), benchmark)) for cell in facets)
-    figure = Figure(figsize=(WIDTH, 4.6 * len(facets) + 0.3), layout="constrained")
+    facets = cells(data, benchmark)
+    arms = max(len(arms_in(cell.rows(data), benchmark)) for cell in facets)
+    columns = min(arms, 3)
+    lower = math.ceil(arms / columns)
+    figure = Figure(figsize=(WIDTH, (2.6 + 2.1 * lower) * len(facets) + 0.3), layout="constrained")
     for block, cell in zip(figure.subfigures(len(facets), 1, squeeze=False)[:, 0], facets, strict=True):
-        layout = block.add_gridspec(2, columns, height_ratios=[1.1, 1])
-        rows = cell.rows(data)
-        top = block.add_subplot(layout[0, :])
-        _curves(top, rows.rename(columns={"density": "y"}), looks)
-        top.set(xlabel="", ylabel="density (endpoints / tokens)", ylim=(0, None), title=cell_title(cell, benchmark))
-        top.yaxis.set_major_formatter(percent)
-        if rows["x"].nunique() > 1:
-            top.set_xlim(rows["x"].min(), rows["x"].max())
-        first: Axes | None = None
-        for column, arm in enumerate(arms_in(rows, benchmark)):
-            panel = block.add_subplot(layout[1, column], sharex=top, sharey=first)
-            mean = rows[(rows["arm"] == arm) & rows["seed"].isna()]
-            panel.stackplot(
-                mean["x"],
-                *(mean[cause] for cause in CLOSED_BY),
-                colors=[CLOSED_COLOURS[cause] for cause in CLOSED_BY],
-                edgecolor="white",
-                linewidth=0.5,
-            )
-            panel.set(xlabel="training step", ylim=(0, 1))
-            panel.set_title(wrap(looks[arm].label, 26), fontsize=9, color=looks[arm].colour)
-            panel.yaxis.set_major_formatter(percent)
-            panel.set_ylabel("share of groups" if column == 0 else "")
-            first = first or panel
-        arm_lines = [line(looks[arm]) for arm in arms_in(rows, benchmark)]
-        causes = [patch(CLOSED_COLOURS[cause], f"closed by {cause}") for cause in CLOSED_BY]
-        legend_below(block, [*arm_lines, *causes], 4)
+        _density_block(block, cell.rows(data), cell_title(cell, benchmark), benchmark, (lower, columns))
     return figure
+
+
+def _density_block(
+    block: SubFigure, rows: pd.DataFrame, title: str, benchmark: Benchmark, shape: tuple[int, int]
+) -> None:
+    looks, arms = arm_looks(benchmark), arms_in(rows, benchmark)
+    layout = block.add_gridspec(1 + shape[0], shape[1], height_ratios=[1.2, *[1.0] * shape[0]])
+    top = block.add_subplot(layout[0, :])
+    _curves(top, rows.rename(columns={"density": "y"}), looks)
+    top.set(xlabel="", ylabel="density\n(endpoints / tokens)", title=title)
+    top.set_ylim(0, 1.1 * float(rows[["density", "high"]].max(axis=None)))
+    top.yaxis.set_major_formatter(percent)
+    # Half a step of room makes a run of a single step visible.
+    ends = (rows["x"].min(), rows["x"].max()) if rows["x"].nunique() > 1 else (0.5, 1.5)
+    top.set_xlim(*ends)
+    steps_axis(top, 8)
+    for i, arm in enumerate(arms):
+        row, column = divmod(i, shape[1])
+        panel = block.add_subplot(layout[1 + row, column])
+        _closed_by(panel, rows[(rows["arm"] == arm) & rows["seed"].isna()], ends)
+        steps_axis(panel, 8 // shape[1])
+        panel.set(xlabel="training step", ylabel="share of groups" if column == 0 else "")
+        panel.tick_params(labelleft=column == 0)
+        panel.set_title(wrap(looks[arm].label, int(5.5 / LETTER / shape[1])), fontsize=9, color=looks[arm].colour)
+    causes = [patch(CLOSED_COLOURS[cause], f"closed by {cause}") for cause in CLOSED_BY]
+    legend_below(block, [*(line(looks[arm]) for arm in arms), *causes])
+
+
+def _closed_by(panel: Axes, mean: pd.DataFrame, ends: tuple[float, float]) -> None:
+    """Shares of groups as stacked areas over the steps `mean["x"]`."""
+    x = mean["x"].to_numpy(float)
+    shares = [mean[cause].to_numpy(float) for cause in CLOSED_BY]
+    if len(x) == 1:
+        x, shares = np.array(ends), [np.repeat(share, 2) for share in shares]
+    colours = [CLOSED_COLOURS[cause] for cause in CLOSED_BY]
+    panel.stackplot(x, *shares, colors=colours, edgecolor="white", linewidth=0.5)
+    panel.set(xlim=ends, ylim=(0, 1))
+    panel.yaxis.set_major_formatter(percent)
 
 
 def _curves(panel: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
@@ -182,7 +201,8 @@ def _curves(panel: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
         mean = rows[(rows["arm"] == arm) & rows["seed"].isna()]
         if mean.empty:
             continue
-        panel.plot(mean["x"], mean["y"], color=look.colour, linestyle=dash_pattern(look), zorder=3)
+        marker = look.marker if len(mean) == 1 else ""
+        panel.plot(mean["x"], mean["y"], marker=marker, color=look.colour, linestyle=dash_pattern(look), zorder=3)
         if mean["low"].notna().all():
             panel.fill_between(mean["x"], mean["low"], mean["high"], color=look.colour, alpha=0.14, linewidth=0)
 

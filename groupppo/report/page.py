@@ -18,25 +18,41 @@ from markupsafe import Markup
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.report import page_data
+from groupppo.report import page_data, page_runs
 from groupppo.report.figures import FigureRecord, read_figures
 from groupppo.report.tables import load_tables
-from groupppo.report.wording import MISSING, percentage, quantity
+from groupppo.report.wording import MISSING, interval, quantity
 
 LARGEST_SVG = 400_000
 """Bytes; a larger drawing is inlined as its PNG, so that many long runs still make a page that opens at once."""
 
-VERDICTS = tuple(page_data.ANSWER_WORDS)
-_KEYS = ("id", "claim", "source", "reading", "arm", "quantity", "comparison", "margin", "unit", "verdict", "estimate")
+VERDICTS = tuple(page_data.ANSWERS)
+_KEYS = (
+    "id",
+    "task",
+    "model",
+    "claim",
+    "source",
+    "reading",
+    "arm",
+    "quantity",
+    "comparison",
+    "margin",
+    "unit",
+    "verdict",
+    "estimate",
+)
 _KEYS_AFTER = ("low", "high", "seeds", "seeds_needed", "reason", "evidence", "figure")
 
 
 @dataclass(frozen=True)
 class VerdictRow:
-    """One verdict as the page shows it; `figure` is the id of a figure on the page, or empty."""
+    """One verdict as the page shows it. `place` is the task and model, empty where the benchmark has only one of each;
+    `figure` is the id of a figure on the page, or empty."""
 
     id: str
     claim: str
+    place: str
     source: str
     reading: str
     arm: str
@@ -44,10 +60,12 @@ class VerdictRow:
     verdict: str
     estimate: str
     interval: str
+    unit: str
     seeds: int
     seeds_needed: str
     reason: str
-    evidence: str
+    table: str
+    rows: str
     figure: str
 
 
@@ -81,15 +99,16 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         benchmark=benchmark,
         answer=page_data.answer([verdict.verdict for verdict in verdicts]),
         verdicts=verdicts,
-        level=percentage(judged["level"]),
+        scope=page_runs.scope(benchmark, tables),
+        level=f"{100 * judged['level']:g} %",
         claims_sha256=judged["claims_sha256"],
-        excluded=page_data.excluded_rows(judged["excluded"], benchmark),
+        excluded=page_runs.excluded_rows(judged["excluded"], benchmark),
         figures=figures,
-        matrix=page_data.matrix(results, benchmark, tables),
+        matrix=page_runs.matrix(results, benchmark, tables),
         differences=page_data.arm_differences(benchmark),
         settings=page_data.matched_settings(benchmark),
         warm_starts=page_data.warm_starts(results, benchmark),
-        provenance=page_data.provenance(results, benchmark, tables),
+        provenance=page_runs.provenance(results, benchmark, tables),
         devices=sorted(set(tables.runs["device"].dropna())),
         memory_definition=memory_definition,
         tables=sorted(path.relative_to(results).as_posix() for path in (results / "tables").glob("*.parquet")),
@@ -126,22 +145,25 @@ def verdict_rows(judged: dict[str, Any], file: Path, benchmark: Benchmark, figur
 
 
 def _verdict_row(verdict: dict[str, Any], benchmark: Benchmark, figures: set[str]) -> VerdictRow:
-    low, high, unit = verdict["low"], verdict["high"], verdict["unit"]
+    unit = verdict["unit"]
     arm = benchmark.arms[verdict["arm"]].title if verdict["arm"] in benchmark.arms else verdict["arm"]
     return VerdictRow(
         id=verdict["id"],
         claim=verdict["claim"],
+        place=page_runs.place(benchmark, verdict["task"], verdict["model"]),
         source=verdict["source"],
         reading=verdict["reading"],
         arm=arm,
         quantity=verdict["quantity"],
         verdict=verdict["verdict"],
         estimate=quantity(verdict["estimate"], unit),
-        interval="" if low is None or high is None else f"[{quantity(low, unit)}, {quantity(high, unit)}]",
+        interval=interval(verdict["low"], verdict["high"], unit),
+        unit="" if unit == "x" or verdict["estimate"] is None else unit,
         seeds=verdict["seeds"],
         seeds_needed=MISSING if verdict["seeds_needed"] is None else str(verdict["seeds_needed"]),
         reason=verdict["reason"],
-        evidence=f"{verdict['evidence']['table']}: {verdict['evidence']['rows']}",
+        table=verdict["evidence"]["table"],
+        rows=verdict["evidence"]["rows"],
         figure=verdict["figure"] if verdict["figure"] in figures else "",
     )
 

@@ -1,60 +1,23 @@
-"""What the page says, gathered from the results folder into plain texts: no HTML here, and no decision about looks."""
+"""What the page says about the benchmark, as plain texts: no HTML here, and no decision about looks."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from groupppo.config import Arm, Benchmark
 from groupppo.errors import BadInput
-from groupppo.report.tables import Tables
-from groupppo.report.wording import MISSING, number, percentage, plural, seconds_text
+from groupppo.report.wording import percentage, plural, seconds_text
 
 UNSET = "not set"
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """One cell of the matrix; `log` is a path relative to the results folder, empty when there is no log."""
-
-    task: str
-    model: str
-    arm: str
-    seed: int
-    status: str
-    note: str
-    steps: str
-    wall: str
-    startup: str
-    rollout: str
-    accuracy: str
-    log: str
 
 
 @dataclass(frozen=True)
 class Setting:
     key: str
     value: str
-
-
-@dataclass(frozen=True)
-class Differing:
-    """A key whose value is not the same in all runs: each value with the runs that have it."""
-
-    key: str
-    values: list[tuple[str, list[str]]]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    runs: int
-    shared: list[Setting]
-    differing: list[Differing]
-    unrecorded: list[str]
 
 
 @dataclass(frozen=True)
@@ -76,29 +39,12 @@ class WarmStartRow:
     seconds: str
 
 
-def matrix(results: Path, benchmark: Benchmark, tables: Tables) -> list[RunRow]:
-    """Every planned run in the benchmark's order, then runs outside the matrix."""
-    found = {(run.task, run.model, run.arm, int(run.seed)): run for run in tables.runs.itertuples()}
-    planned = [
-        (task, model, arm, seed)
-        for task in benchmark.tasks
-        for model in benchmark.models
-        for arm in benchmark.arms
-        for seed in benchmark.seeds
-    ]
-    accuracies = _accuracies(tables.evals)
-    return [
-        _run_row(results, benchmark, keys, found.get(keys), accuracies.get(keys, MISSING))
-        for keys in [*planned, *sorted(set(found) - set(planned))]
-    ]
-
-
 def arm_differences(benchmark: Benchmark) -> ArmDifferences:
     """The reference arm first, then the others in the benchmark's order; keys in the order the arms name them."""
     reference = benchmark.arms[benchmark.reference]
     arms = [reference, *(arm for arm in benchmark.arms.values() if arm.name != reference.name)]
     keys = dict.fromkeys(key for arm in arms for key in arm.verl)
-    rows = [(key, [_text(arm.verl[key]) if key in arm.verl else UNSET for arm in arms]) for key in keys]
+    rows = [(key, [as_text(arm.verl[key]) if key in arm.verl else UNSET for arm in arms]) for key in keys]
     return ArmDifferences(arms, [(key, values) for key, values in rows if len(set(values)) > 1])
 
 
@@ -126,13 +72,13 @@ def matched_settings(benchmark: Benchmark) -> list[Setting]:
         f"held-out prompts, responses up to {task.max_response_tokens:,} tokens"
         for task in benchmark.tasks.values()
     }
-    settings |= {f"Model {model.title}": _text(model.params) for model in benchmark.models.values()}
+    settings |= {f"Model {model.title}": as_text(model.params) for model in benchmark.models.values()}
     settings["Held-out evaluation"] = (
         f"greedy, and {plural(evaluation.repeats, 'sampled response')} per prompt with seed {evaluation.seed}; "
         f"batch size {evaluation.batch_size:,}"
     )
     return [Setting(key, value) for key, value in settings.items()] + [
-        Setting(key, _text(value)) for key, value in train.verl.items()
+        Setting(key, as_text(value)) for key, value in train.verl.items()
     ]
 
 
@@ -149,7 +95,7 @@ def warm_starts(results: Path, benchmark: Benchmark) -> list[WarmStartRow]:
                 WarmStartRow(
                     task=task.title,
                     model=model.title,
-                    steps=_text(last.get("step")),
+                    steps=as_text(last.get("step")),
                     sampled=percentage(last.get("sampled_accuracy")),
                     target=percentage(task.warmstart.target_accuracy),
                     greedy=percentage(last.get("greedy_accuracy")),
@@ -159,48 +105,18 @@ def warm_starts(results: Path, benchmark: Benchmark) -> list[WarmStartRow]:
     return rows
 
 
-def provenance(results: Path, benchmark: Benchmark, tables: Tables) -> Provenance:
-    """provenance.json of every run, split into what all runs share and what differs.
-
-    Raises:
-        BadInput: a provenance.json is not a JSON object.
-    """
-    records: dict[str, dict[str, str]] = {}
-    unrecorded = []
-    for run in tables.runs.itertuples():
-        label = _run_label(benchmark, run.task, run.model, run.arm, int(run.seed))
-        file = _run_folder(results, run.task, run.model, run.arm, int(run.seed)) / "provenance.json"
-        if file.is_file():
-            records[label] = dict(_flat(read_object(file, "run this cell again.")))
-        else:
-            unrecorded.append(label)
-    shared, differing = [], []
-    for key in dict.fromkeys(key for record in records.values() for key in record):
-        by_value: dict[str, list[str]] = {}
-        for label, record in records.items():
-            by_value.setdefault(record.get(key, "not recorded"), []).append(label)
-        if len(by_value) == 1:
-            shared.append(Setting(key, next(iter(by_value))))
-        else:
-            differing.append(Differing(key, list(by_value.items())))
-    return Provenance(len(records), shared, differing, unrecorded)
-
-
-def answer(verdicts: list[str]) -> str:
-    """One sentence: how many verdicts of each kind, in the order of VERDICTS.
-
-    Args:
-        verdicts: the verdict of each claim.
-    """
+def answer(verdicts: Sequence[str]) -> str:
+    """One sentence: how many of the verdicts are of each kind."""
     counts = Counter(verdicts)
-    parts = [f"{counts[kind]} {word}" for kind, word in ANSWER_WORDS.items() if counts[kind]]
-    if not parts:
+    told = [(counts[kind], words) for kind, words in ANSWERS.items() if counts[kind]]
+    if not told:
         return "No claim was tested."
+    parts = [f"{count} {'is' if count == 1 else 'are'} {words}" for count, words in told]
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     return f"Of {plural(len(verdicts), 'verdict')}, {listed}."
 
 
-ANSWER_WORDS = {
+ANSWERS = {
     "supported": "supported",
     "refuted": "refuted",
     "inconclusive": "inconclusive",
@@ -227,76 +143,14 @@ def read_object(file: Path, mend: str) -> dict[str, Any]:
     return value
 
 
-def _run_row(
-    results: Path, benchmark: Benchmark, keys: tuple[str, str, str, int], run: Any, accuracy: str
-) -> RunRow:
-    task, model, arm, seed = keys
-    titles = _titles(benchmark, task, model, arm)
-    if run is None:
-        return RunRow(*titles, seed, "missing", "no record of this run", MISSING, MISSING, MISSING, MISSING, accuracy, "")
-    log = _run_folder(results, *keys) / "log.txt"
-    return RunRow(
-        *titles,
-        seed=seed,
-        status=run.status if run.admissible or run.status == "failed" else f"{run.status}, excluded",
-        note="" if run.admissible else str(run.reason),
-        steps=f"{run.steps:,} of {run.planned_steps:,}",
-        wall=seconds_text(_float(run.wall_seconds)),
-        startup=seconds_text(_float(run.startup_seconds)),
-        rollout=str(run.rollout),
-        accuracy=accuracy,
-        log=log.relative_to(results).as_posix() if log.is_file() else "",
-    )
-
-
-def _accuracies(evals: pd.DataFrame) -> dict[tuple[str, str, str, int], str]:
-    rows = evals[(evals["metric"] == "accuracy") & evals["seed"].notna()]
-    return {
-        (row.task, row.model, row.arm, int(row.seed)): f"{number(row.value)} ± {number(row.stderr)}"
-        for row in rows.itertuples()
-    }
-
-
-def _titles(benchmark: Benchmark, task: str, model: str, arm: str) -> tuple[str, str, str]:
-    """Titles, or bare names for what the benchmark does not know."""
-    homes: tuple[tuple[Mapping[str, Any], str], ...] = (
-        (benchmark.tasks, task),
-        (benchmark.models, model),
-        (benchmark.arms, arm),
-    )
-    first, second, third = (home[name].title if name in home else name for home, name in homes)
-    return first, second, third
-
-
-def _run_label(benchmark: Benchmark, task: str, model: str, arm: str, seed: int) -> str:
-    titles = _titles(benchmark, task, model, arm)
-    known = titles if len(benchmark.tasks) * len(benchmark.models) > 1 else titles[2:]
-    return f"{', '.join(known)}, seed {seed}"
-
-
-def _run_folder(results: Path, task: str, model: str, arm: str, seed: int) -> Path:
-    return results / "runs" / task / model / arm / f"seed{seed}"
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping) and item:
-            yield from _flat(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _text(item)
-
-
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value from a YAML or JSON file in plain words."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {as_text(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _float(value: Any) -> float | None:
-    return None if pd.isna(value) else float(value)
+        return ", ".join(map(as_text, value))
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from groupppo.config import Benchmark
@@ -28,6 +30,8 @@ ARM_KEYS = ["task", "model", "arm"]
 RUN_KEYS = [*ARM_KEYS, "seed"]
 LEVEL = 0.90
 WIDTH = 7.6
+LETTER = 0.078
+"""Inches: width of a figure, and of an average letter at label size."""
 INK = "#222222"
 QUIET = "#6b6b6b"
 START = "start"
@@ -46,7 +50,8 @@ STAGE_COLOURS = {
     "update_weights": "#8a3b00",
     "rest": "#c4c4c4",
 }
-CLOSED_COLOURS = {"cap": "#56b4e9", "criterion": "#d55e00", "end": "#c4c4c4"}
+# None of the arms' colours: here a colour is a cause.
+CLOSED_COLOURS = {"cap": "#b4bfcc", "criterion": "#4b3f8f", "end": "#e6e3da"}
 
 _RC: dict[Any, Any] = {
     "axes.edgecolor": QUIET,
@@ -150,7 +155,7 @@ def share_limits(values: pd.DataFrame) -> tuple[float, float]:
     return max(0.0, low - margin), min(1.0, high + margin)
 
 
-def percent(share: float, _position: int = 0) -> str:
+def percent(share: float, _position: float = 0) -> str:
     """A tick label: 0.075 is "7.5 %"."""
     return f"{100 * share:.4g} %"
 
@@ -188,10 +193,24 @@ def grid(rows: int, columns: int, row_height: float, width: float = WIDTH) -> tu
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def legend_below(figure: Figure | SubFigure, handles: Sequence[Artist], columns: int) -> None:
-    """One legend for all panels, under them; the labels are the handles' own."""
-    labels = [str(handle.get_label()) for handle in handles]
-    figure.legend(list(handles), labels, loc="outside lower center", ncols=columns, columnspacing=1.6)
+def legend_below(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:
+    """One legend for all panels, under them, in as many columns as fit the width; the labels are the handles' own."""
+    labels = [wrap(str(handle.get_label()), 36) for handle in handles]
+    columns = _columns_that_fit([max(map(len, label.split("\n"))) for label in labels])
+    figure.legend(list(handles), labels, loc="outside lower center", ncols=columns, columnspacing=1.4)
+
+
+def _columns_that_fit(lengths: list[int]) -> int:
+    for columns in range(min(6, len(lengths)), 1, -1):
+        # matplotlib fills column by column, the first ones one longer.
+        longest = [max(chunk) for chunk in np.array_split(lengths, columns)]
+        if sum(LETTER * length + 0.72 for length in longest) < WIDTH:
+            return columns
+    return 1
+
+
+def steps_axis(panel: Axes, ticks: int) -> None:
+    panel.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
 
 
 def patch(colour: str, label: str) -> Artist:
@@ -206,8 +225,9 @@ def dash_pattern(look: Look) -> tuple[float, tuple[float, ...]]:
     return (0, look.dashes)
 
 
-def save(figure: Figure, out: Path, name: str) -> tuple[str, str]:
+def save(figure: Figure, out: Path, name: str) -> None:
     """Write `<name>.svg` and `<name>.png` (160 dots per inch); the same figure gives the same bytes."""
     figure.savefig(out / f"{name}.svg", metadata={"Date": None})
+    # The layout found for the first format serves the second; finding it is most of the work.
+    figure.set_layout_engine("none")
     figure.savefig(out / f"{name}.png", dpi=160, metadata={"Software": None})
-    return f"{name}.svg", f"{name}.png"

@@ -61,14 +61,16 @@ SCHEMA: dict[str, tuple[Column, ...]] = {
     "runs": (
         *_KEYS,
         Column("status", "str", "`finished` or `failed`."),
-        Column("cause", "str", "Why a failed run failed.", missing=True),
+        Column("cause", "str", "Why a failed run failed; else missing.", missing=True),
         Column("rollout", "str", "Rollout server, `transformers` or `vllm`."),
-        Column("device", "str", "Where the run trained, `cpu` or `cuda`.", missing=True),
+        Column("device", "str", "`cpu` or `cuda`; missing where a failed run did not say.", missing=True),
         Column("steps", "int64", "Training steps done."),
         Column("planned_steps", "int64", "Training steps the run set out to do."),
         Column("fallbacks", "int64", "Steps that fell back to dense PPO."),
-        Column("startup_seconds", "float64", "Wall-clock seconds before the first step.", missing=True),
-        Column("wall_seconds", "float64", "Wall-clock seconds of the whole run.", missing=True),
+        Column(
+            "startup_seconds", "float64", "Wall-clock seconds before the first step; missing as `device`.", missing=True
+        ),
+        Column("wall_seconds", "float64", "Wall-clock seconds of the whole run; missing as `device`.", missing=True),
         Column("admissible", "bool", "Whether the run may serve as evidence."),
         Column("reason", "str", "Why it may not; missing when it may.", missing=True),
     ),
@@ -95,7 +97,7 @@ SCHEMA: dict[str, tuple[Column, ...]] = {
         Column("tokens", "int64", "Valid response tokens of the step."),
         Column("endpoints", "int64", "Group endpoints of the step."),
         Column("density", "float64", "endpoints / tokens."),
-        Column("threshold", "float64", "Variance threshold tau in force.", missing=True),
+        Column("threshold", "float64", "Threshold tau; it and the rest may be missing at a fallback.", missing=True),
         Column("criterion", "float64", "Share of groups closed by the rule's criterion.", missing=True),
         Column("cap", "float64", "Share of groups closed by the largest group size.", missing=True),
         Column("end", "float64", "Share of groups closed by the end of the response.", missing=True),
@@ -212,11 +214,11 @@ def _read_run(results: Path, keys: _Keys, planned: bool, benchmark: Benchmark, r
     known = provenance.is_file() or not failed
     device = _Record.of_file(provenance, "run this cell again.").text("device", DEVICES) if known else None
     reasons = [] if planned else ["not in the benchmark's matrix"]
-    if failed:
-        reasons.append(f"failed: {status.text('cause')}")
     if wanted != benchmark.train.steps:
         reasons.append(f"planned {wanted} steps where the benchmark plans {benchmark.train.steps}")
-    if not failed and done < wanted:
+    if failed:
+        reasons.append(f"failed: {status.text('cause')}")
+    elif done < wanted:
         reasons.append(f"did {done} of {wanted} steps")
     if not failed and planned:
         grouped = benchmark.arms[keys.arm].verl.get("algorithm.adv_estimator") == "group_ppo"
@@ -267,18 +269,15 @@ def _group_rows(steps: list["_Record"], fell_back: bool) -> Iterator[tuple[Any, 
 
 
 def _read_evaluation(results: Path, keys: _Keys) -> list[tuple[Any, ...]]:
-    places = (place.below(results / "evals") for place in (keys, _Keys(keys.task, keys.model, "start", None)))
-    result, start = (_Record.of_file(place / "result.json", "evaluate this checkpoint.") for place in places)
+    pair = (keys.below(results / "evals"), _Keys(keys.task, keys.model, "start", None).below(results / "evals"))
+    result, start = (_Record.of_file(place / "result.json", "evaluate this checkpoint.") for place in pair)
     result.check_keys(keys)
     for key in MATCHED_EVALUATION:
         if result.value(key) != start.value(key):
             raise result.bad(key, f"evaluate again: the start checkpoint was measured with {start.value(key)!r}.")
-    rows = []
-    for metric in (metrics := result.part("metrics")).values:
-        record = metrics.part(metric)
-        measured = (record.real("value"), record.real("stderr", least=0.0))
-        rows.append((*keys, metric, *measured, result.whole("n", least=1)))
-    return rows
+    metrics, prompts = result.part("metrics"), result.whole("n", least=1)
+    records = {metric: metrics.part(metric) for metric in metrics.values}
+    return [(*keys, metric, of.real("value"), of.real("stderr", least=0.0), prompts) for metric, of in records.items()]
 
 
 def _wrong_steps(source: str, found: set[int], wanted: int) -> list[str]:

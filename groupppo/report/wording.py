@@ -57,5 +57,25 @@ def in_bytes(value: float | None) -> str:
     return f"{value:.0f} B"
 
 
+def quantity(value: float | None, unit: str) -> str:
+    """A value in the form its unit asks for; a unit without a form of its own leaves a bare number."""
+    if value is None or not math.isfinite(value):
+        return number(value)
+    return next((form(value) for start, form in _FORMS.items() if unit.startswith(start)), number(value))
+
+
+def interval(low: float | None, high: float | None, unit: str) -> str:
+    """[low, high], or nothing where there is no interval."""
+    return "" if low is None or high is None else f"[{quantity(low, unit)}, {quantity(high, unit)}]"
+
+
 def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _signed(value: float) -> str:
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+# The first word of a unit decides; whole units are the quantities' own.
+_FORMS = {"x": ratio, "share": percentage, "difference": _signed, "seconds": seconds_text, "bytes": in_bytes}

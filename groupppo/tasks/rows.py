@@ -94,15 +94,11 @@ def check_splits(folder: Path) -> dict[str, int]:
         BadInput: a split is missing or damaged, or a prompt occurs twice, within a split or across two.
     """
     folder = Path(folder)
-    prompts = {
-        split: [example.prompt for example in read_examples(folder / f"{split}.parquet")] for split in SPLITS
-    }
+    prompts = {split: [example.prompt for example in read_examples(folder / f"{split}.parquet")] for split in SPLITS}
     if repeat := find_repeat(prompts):
         prompt, first, second = repeat
         where = "twice in this split" if first == second else f"in {first}.parquet as well"
-        raise BadInput(
-            folder / f"{second}.parquet", "prompt", prompt, f"remove it here: the same prompt is {where}."
-        )
+        raise BadInput(folder / f"{second}.parquet", "prompt", prompt, f"remove it here: the same prompt is {where}.")
     return {split: len(texts) for split, texts in prompts.items()}
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 EXACT_LIMIT = 20
@@ -49,7 +48,7 @@ def paired_t(differences: ArrayLike, level: float) -> Interval:
     """
     values = _values(differences, at_least=2)
     _check_level(level)
-    mean, spread = float(values.mean()), float(values.std(ddof=1))
+    mean, spread = float(values.mean()), _spread(values)
     half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * spread / np.sqrt(len(values))
     return Interval(mean, mean - half, mean + half, spread, len(values), level)
 
@@ -79,7 +78,7 @@ def tost(differences: ArrayLike, low: float, high: float) -> float:
     values = _values(differences, at_least=2)
     if not low < high:
         raise ValueError(f"low = {low} must be below high = {high}")
-    if values.std(ddof=1) == 0:
+    if _spread(values) == 0:
         return 0.0 if low < values[0] < high else 1.0
     p_value, _, _ = ttost_paired(values, np.zeros_like(values), low, high)
     return float(p_value)
@@ -94,7 +93,7 @@ def one_sided(differences: ArrayLike, bound: float) -> float:
     values = _values(differences, at_least=2)
     if np.isinf(bound):
         return 0.0 if bound < 0 else 1.0
-    if values.std(ddof=1) == 0:
+    if _spread(values) == 0:
         return 0.0 if values[0] > bound else 1.0
     return float(stats.ttest_1samp(values, bound, alternative="greater").pvalue)
 
@@ -120,8 +119,12 @@ def sign_flip(differences: ArrayLike) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment: compare each result with the level, and the family keeps it."""
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+    """Holm's step-down adjustment (1979): compare each result with the level, and the family of tests keeps it."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return [float(value) for value in adjusted]
 
 
 def _values(values: ArrayLike, at_least: int) -> np.ndarray:
@@ -131,6 +134,11 @@ def _values(values: ArrayLike, at_least: int) -> np.ndarray:
     if not np.all(np.isfinite(array)):
         raise ValueError("every value must be finite")
     return array
+
+
+def _spread(values: np.ndarray) -> float:
+    """Sample standard deviation; exactly 0 where values differ by rounding only."""
+    return 0.0 if np.ptp(values) <= 1e-12 * np.abs(values).max() else float(values.std(ddof=1))
 
 
 def _check_level(level: float) -> None:

@@ -49,13 +49,11 @@ def seeds_for_equivalence(spread: float, margin: float, level: float, power: flo
     return _fewest(0.0, spread, -margin, margin, level, power)
 
 
-def seeds_for_interval(
-    mean: float, spread: float, low: float, high: float, level: float, power: float
-) -> int | None:
+def seeds_for_interval(mean: float, spread: float, low: float, high: float, level: float, power: float) -> int | None:
     """Smallest number of seeds with which the interval falls wholly on one side, were `mean` and `spread` the truth.
 
-    That is inside (low, high) for a mean inside it, and wholly beyond the nearer end for a mean outside. None: more than
-    1,000 seeds, as for a mean at an end of the region.
+    That is inside (low, high) for a mean inside it, and wholly beyond the nearer end for a mean outside. None: more
+    than 1,000 seeds, as for a mean at an end of the region.
 
     Raises:
         ValueError: spread not above zero.

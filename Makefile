@@ -1,0 +1,51 @@
+# `make`       sets up .venv and runs the default benchmark, ending in results/quick/report.html
+# `make test`  sets up what the tests need and runs them all
+PYTHON ?= python3.11
+# PyTorch's own index of CPU builds, if you have one at hand: a far smaller download than the default build.
+TORCH_INDEX ?=
+BENCHMARK ?= benchmarks/quick.yaml
+
+BIN := .venv/bin
+LOCK := requirements/cpu.lock
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
+RESULTS := results/$(basename $(notdir $(BENCHMARK)))
+CORES := $(shell nproc)
+MEMORY_MB := $(shell awk '/MemAvailable/ { print int($$2 / 1024) }' /proc/meminfo)
+DEBIAN_PACKAGES := chromium
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: all test setup lint clean
+all: setup
+	snakemake --cores $(CORES) --resources mem_mb=$(MEMORY_MB) --config benchmark=$(BENCHMARK)
+	@echo "$(RESULTS)/report.html"
+
+setup: .venv/.done
+
+.venv/.done: $(LOCK) pyproject.toml
+	@echo "installing $(LOCK) into .venv (some minutes)"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --requirement $(LOCK)
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+test: setup .venv/.debian lint
+	python -m pytest
+
+.venv/.debian:
+	@for package in $(DEBIAN_PACKAGES); do \
+	    dpkg-query --show $$package > /dev/null 2>&1 && continue; \
+	    echo "installing Debian package $$package"; \
+	    apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends $$package || exit 1; \
+	done
+	touch $@
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint --quiet
+
+clean:
+	rm -rf results/quick .snakemake

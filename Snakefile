@@ -1,0 +1,48 @@
+# GROUP-PPO bench: from a matrix of models, tasks, arms and seeds to a report with verdicts.
+#
+#   snakemake                                            the default benchmark, on this machine
+#   snakemake --config benchmark=benchmarks/mine.yaml    another one
+#   snakemake -n                                         the plan
+
+from dataclasses import asdict
+from pathlib import Path
+
+from groupppo.config import load_benchmark
+from groupppo.errors import BadInput
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.27.1")
+
+try:
+    BENCHMARK = load_benchmark(config.get("benchmark", "benchmarks/quick.yaml"))
+except BadInput as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = f"results/{BENCHMARK.name}"
+RUN = "{task}/{model}/{arm}/seed{seed}"
+
+
+wildcard_constraints:
+    task="|".join(BENCHMARK.tasks),
+    model="|".join(BENCHMARK.models),
+    arm="|".join(BENCHMARK.arms),
+    seed=r"\d+",
+
+
+include: "workflow/rules/assets.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    resolve,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report.html",
+        f"{RESULTS}/benchmark.yaml",

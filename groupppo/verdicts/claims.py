@@ -1,0 +1,139 @@
+"""Claims under test: data read from benchmarks/claims.yaml, never code."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groupppo.config import read_checked
+from groupppo.errors import BadInput
+from groupppo.measure.hashing import sha256_file
+from groupppo.verdicts.quantities import QUANTITIES, Quantity, Sample
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Region:
+    """Open region of a quantity, in its unit; an end may be infinite."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"at least {self.low:.4g}"
+        return f"at most {self.high:.4g}" if math.isinf(self.low) else f"{self.low:.4g} to {self.high:.4g}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim; docs and defaults of the keys are in workflow/schemas/claims.schema.yaml.
+
+    `claimed` is the region as claimed, `margin` widens it at each end; None where the rule is `identity`.
+    """
+
+    id: str
+    claim: str
+    source: str
+    reading: str
+    arm: str
+    quantity: str
+    comparison: str
+    claimed: Region
+    rule: str
+    warmup_steps: int
+    evidence: tuple[str, ...]
+    needs_learning: bool
+    what_would_change: str
+    margin: float | None = None
+    against: str | None = None
+    stage: str | None = None
+    metric: str | None = None
+    figure: str | None = None
+
+    @property
+    def region(self) -> Region:
+        """What the interval is held against: the claimed region widened by the margin."""
+        margin = self.margin or 0.0
+        return Region(self.claimed.low - margin, self.claimed.high + margin)
+
+    @property
+    def measured(self) -> Quantity:
+        return QUANTITIES[self.quantity]
+
+    def compared(self, reference: str) -> str | None:
+        """The arm it is paired with, `reference` resolved."""
+        return reference if self.against == REFERENCE else self.against
+
+    def sample(self, task: str, model: str, reference: str) -> Sample:
+        stage = self.measured.stage or self.stage
+        return Sample(task, model, self.arm, self.compared(reference), stage, self.metric, self.warmup_steps)
+
+
+@dataclass(frozen=True)
+class Claims:
+    """All claims of a file, with the confidence, power and learning metric they share."""
+
+    level: float
+    power: float
+    learning_metric: str
+    claims: tuple[Claim, ...]
+    source: Path
+    sha256: str
+
+
+def load_claims(path: str | Path) -> Claims:
+    """Read a claims file, check it against its schema and against the quantities.
+
+    Raises:
+        BadInput: a key, quantity or rule is unknown, an id is written twice, an arm has no file, a region is empty, or
+            a claim lacks (or has too many of) the keys its quantity and rule need.
+    """
+    path = Path(path)
+    data = read_checked(path, "claims")
+    claims: list[Claim] = []
+    for index, entry in enumerate(data["claims"]):
+        _check(path, f"claims.{index}", entry)
+        if entry["id"] in [claim.id for claim in claims]:
+            raise BadInput(path, f"claims.{index}.id", entry["id"], "give each claim an id of its own.")
+        lists = {"claimed": Region(**entry["claimed"]), "evidence": tuple(entry["evidence"])}
+        claims.append(Claim(**(entry | lists)))
+    shared = {key: data[key] for key in ("level", "power", "learning_metric")}
+    return Claims(**shared, claims=tuple(claims), source=path, sha256=sha256_file(path))
+
+
+def _check(path: Path, place: str, entry: Mapping[str, Any]) -> None:
+    quantity = QUANTITIES[entry["quantity"]]
+    for key in ("against", "stage", "metric"):
+        if key in quantity.needs and key not in entry:
+            raise BadInput(path, f"{place}.{key}", None, f"state the {key}: {entry['quantity']} is measured by it.")
+        if key in entry and key not in quantity.needs:
+            raise BadInput(path, f"{place}.{key}", entry[key], f"remove it: {entry['quantity']} has no {key}.")
+    for key in ("arm", "against"):
+        name = entry.get(key, REFERENCE)
+        known = sorted(file.stem for file in (path.parent / "arms").glob("*.yaml"))
+        if name not in known and not (key == "against" and name == REFERENCE):
+            raise BadInput(path, f"{place}.{key}", name, f"name a file in {path.parent / 'arms'}: {', '.join(known)}.")
+    if quantity.table == "evals" and entry["warmup_steps"]:
+        raise BadInput(path, f"{place}.warmup_steps", entry["warmup_steps"], "write 0: evaluations have no steps.")
+    _check_rule(path, place, entry, quantity)
+
+
+def _check_rule(path: Path, place: str, entry: Mapping[str, Any], quantity: Quantity) -> None:
+    identity = entry["rule"] == "identity"
+    if identity and quantity.identity is None:
+        raise BadInput(path, f"{place}.rule", "identity", f"write interval: {entry['quantity']} is a measurement.")
+    if not identity and quantity.identity is not None:
+        raise BadInput(path, f"{place}.rule", entry["rule"], f"write identity: {quantity.identity}.")
+    if identity == ("margin" in entry):
+        mend = "remove it: an identity has no margin." if identity else "state the margin, 0 for none."
+        raise BadInput(path, f"{place}.margin", entry.get("margin"), mend)
+    claimed, margin = entry["claimed"], entry.get("margin", 0.0)
+    if entry["rule"] == "equivalence" and len(claimed) < 2:
+        raise BadInput(path, f"{place}.claimed", claimed, "write low and high: equivalence has two ends.")
+    if not identity and len(claimed) == 2 and claimed["low"] - margin >= claimed["high"] + margin:
+        raise BadInput(path, f"{place}.claimed", claimed, "write low below high, or a margin above 0.")
+    if quantity.ratio and claimed.get("low", math.inf) - margin <= 0:
+        raise BadInput(path, f"{place}.claimed", claimed, "write a low end that is above 0 after the margin: a ratio.")

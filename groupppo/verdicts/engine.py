@@ -1,0 +1,132 @@
+"""Verdicts on claims: `decide(load_claims(benchmark.claims), load_tables(folder), benchmark)`.
+
+For every claim and every cell (task, model) the first of these that holds is the verdict:
+
+1. `identity`: the claim's rule says that arithmetic alone makes it true.
+2. `not testable`: an arm of the claim is not in the benchmark.
+3. `not measurable here`: every run was made on a kind of device whose evidence the claim does not accept.
+4. `not testable`: a planned run of the claim's arms is inadmissible, or the runs are not matched.
+5. `not testable`: the claim needs learning, and the reference did not beat its own start.
+6. `supported`, `refuted` or `inconclusive`, as `rules.judge` finds.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from groupppo.config import Benchmark
+from groupppo.report.tables import Tables
+from groupppo.verdicts.assay import planned_runs, unaccepted_devices, why_inadmissible, why_insensitive
+from groupppo.verdicts.claims import Claim, Claims
+from groupppo.verdicts.rules import IDENTITY, NOT_MEASURABLE, NOT_TESTABLE, Finding, judge, shown, summarise
+
+
+@dataclass(frozen=True)
+class _Cell:
+    task: str
+    model: str
+
+
+def decide(claims: Claims, tables: Tables, benchmark: Benchmark) -> dict[str, Any]:
+    """The content of verdicts.json, ready for `json.dumps(..., allow_nan=False)`.
+
+    One entry per claim and cell (task, model), in the claims' order; `task` and `model` tell the cells apart.
+    `excluded` lists every inadmissible run with its reason.
+    """
+    cells = [_Cell(task, model) for task in benchmark.tasks for model in benchmark.models]
+    verdicts = []
+    for claim in claims.claims:
+        found = _examine(claim, claims, tables, benchmark, cells)
+        verdicts += [_entry(claim, cell, found[cell], benchmark) for cell in cells]
+    excluded = tables.runs[~tables.runs["admissible"]]
+    return {
+        "benchmark": benchmark.name,
+        "claims_sha256": claims.sha256,
+        "level": claims.level,
+        "verdicts": verdicts,
+        "excluded": [
+            {"task": run.task, "model": run.model, "arm": run.arm, "seed": int(run.seed), "reason": run.reason}
+            for run in excluded.itertuples()
+        ],
+    }
+
+
+def _examine(
+    claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark, cells: list[_Cell]
+) -> dict[_Cell, Finding]:
+    barred = {cell: _barrier(claim, claims, tables, benchmark, cell) for cell in cells}
+    open_cells = [cell for cell in cells if barred[cell] is None]
+    measured = [_values(claim, tables, benchmark, cell) for cell in open_cells]
+    judged = judge(claim, claims, measured, len(benchmark.seeds)) if open_cells else []
+    return {cell: finding for cell, finding in barred.items() if finding} | dict(zip(open_cells, judged, strict=True))
+
+
+def _barrier(claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark, cell: _Cell) -> Finding | None:
+    """The finding that keeps this claim from being judged by its interval, or None."""
+    compared = claim.compared(benchmark.reference)
+    arms = [claim.arm] if compared is None else [claim.arm, compared]
+    absent = [arm for arm in arms if arm not in benchmark.arms]
+    runs = planned_runs(tables.runs, cell.task, cell.model, arms)
+    evidence = why_inadmissible(runs, arms, benchmark.seeds) is None
+    if claim.measured.identity:
+        finding = Finding(IDENTITY, f"True by arithmetic: {claim.measured.identity}.")
+        return _with_numbers(finding, claim, claims, tables, benchmark, cell, evidence)
+    if absent:
+        return Finding(NOT_TESTABLE, f"The arm {absent[0]} is not in this benchmark.")
+    devices = unaccepted_devices(claim, runs)
+    if devices:
+        kinds, accepted = " and ".join(devices).upper(), " or ".join(claim.evidence).upper()
+        seen = summarise(claim, claims.level, _values(claim, tables, benchmark, cell)) if evidence else None
+        aside = f" The runs here gave {shown(seen)} {claim.measured.unit}, which does not decide it." if seen else ""
+        return Finding(NOT_MEASURABLE, f"The claim takes evidence from a {accepted}; all runs used a {kinds}.{aside}")
+    if claim.needs_learning:
+        arms = list(dict.fromkeys([*arms, benchmark.reference]))
+        runs = planned_runs(tables.runs, cell.task, cell.model, arms)
+    reason = why_inadmissible(runs, arms, benchmark.seeds)
+    if reason is None and claim.needs_learning:
+        metric = claims.learning_metric
+        reason = why_insensitive(tables, benchmark, cell.task, cell.model, metric, claims.level)
+    return Finding(NOT_TESTABLE, reason) if reason else None
+
+
+def _values(claim: Claim, tables: Tables, benchmark: Benchmark, cell: _Cell) -> dict[int, float]:
+    sample = claim.sample(cell.task, cell.model, benchmark.reference)
+    return claim.measured.values(tables, sample, benchmark.seeds)
+
+
+def _with_numbers(
+    finding: Finding, claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark, cell: _Cell, evidence: bool
+) -> Finding:
+    """The finding with estimate and interval, for a reader; they take no part in the verdict."""
+    values = _values(claim, tables, benchmark, cell) if evidence else {}
+    interval = summarise(claim, claims.level, values)
+    if interval is None:
+        return finding
+    return replace(finding, estimate=interval.estimate, low=interval.low, high=interval.high, seeds=interval.seeds)
+
+
+def _entry(claim: Claim, cell: _Cell, finding: Finding, benchmark: Benchmark) -> dict[str, Any]:
+    return {
+        "id": claim.id,
+        "task": cell.task,
+        "model": cell.model,
+        "claim": claim.claim,
+        "source": claim.source,
+        "reading": claim.reading,
+        "arm": claim.arm,
+        "quantity": claim.quantity,
+        "comparison": claim.comparison,
+        "margin": claim.margin,
+        "unit": claim.measured.unit,
+        "verdict": finding.verdict,
+        "estimate": finding.estimate,
+        "low": finding.low,
+        "high": finding.high,
+        "seeds": finding.seeds,
+        "seeds_needed": finding.seeds_needed,
+        "reason": finding.reason,
+        "evidence": {
+            "table": claim.measured.table,
+            "rows": claim.sample(cell.task, cell.model, benchmark.reference).query(),
+        },
+        "figure": claim.figure,
+    }

@@ -1,0 +1,144 @@
+"""Ray workers as forks of one process that has imported everything already.
+
+A verl run on a CPU starts about eight Python processes, and each spends some nine CPU seconds on the same imports: more
+than the training of a tiny model takes. Here the launcher's process imports them once, forks a server before Ray starts
+(no threads exist yet, so the fork is clean), and Ray starts its workers through `forkclient.py`, which is set as the
+runtime environment's `py_executable`: the server forks, and the child runs Ray's own worker script.
+"""
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+CLIENT = Path(__file__).with_name("forkclient.py")
+# Whatever a process of a run imports.
+MODULES = (
+    "groupppo.verl.trainer",
+    "groupppo.verl.transformers_rollout",
+    "verl.experimental.agent_loop.single_turn_agent_loop",
+    "verl.experimental.reward_loop",
+    "verl.trainer.ppo.v1",
+)
+_POLL_SECONDS = 1.0
+
+
+def load_ray() -> None:
+    """Load Ray's library; must come before anything else imports it.
+
+    The library reads RAY_JOB_ID and RAY_RAYLET_PID when it is loaded and never again, and a worker does not start
+    without them. The first job of a cluster of our own always has the same number, and "the process whose end ends me"
+    may as well be this one as the raylet.
+    """
+    if "ray" in sys.modules:
+        raise RuntimeError("Ray is loaded already: its workers could not be forked from this process")
+    flags = {"RAY_JOB_ID": "01000000", "RAY_RAYLET_PID": str(os.getpid())}
+    os.environ.update(flags)
+    importlib.import_module("ray")
+    for name in flags:
+        del os.environ[name]
+
+
+def start(address: str) -> str:
+    """Import what workers need, and fork the server from this process.
+
+    Args:
+        address: path of the Unix socket to make.
+
+    Returns:
+        The value for Ray's `py_executable`.
+    """
+    for module in MODULES:
+        importlib.import_module(module)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    parent = os.getpid()
+    gc.collect()
+    gc.freeze()  # objects alive now are never collected, so collections in the forks do not copy their pages
+    if os.fork() == 0:
+        _serve(listener, parent)
+        os._exit(0)
+    listener.close()
+    return f"{sys.executable} -S -E {CLIENT} {address}"
+
+
+def _serve(listener: socket.socket, parent: int) -> None:
+    """Fork a worker for each connection until the parent is gone; tell each client how its worker ended."""
+    clients: dict[int, socket.socket] = {}
+    with selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        while os.getppid() == parent:
+            if selector.select(timeout=_POLL_SECONDS if not clients else 0.1):
+                connection, _ = listener.accept()
+                pid = _fork_worker(connection, (listener, *clients.values()))
+                clients[pid] = connection
+                connection.sendall(f"{pid}\n".encode())
+            _reap(clients)
+
+
+def _fork_worker(connection: socket.socket, others: tuple[socket.socket, ...]) -> int:
+    message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+    pid = os.fork()
+    if pid:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return pid
+    for other in (connection, *others):
+        other.close()
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    _become(json.loads(message))
+
+
+def _become(request: dict[str, object]) -> None:
+    """Run the script that was asked for, as if this were a fresh interpreter; never returns."""
+    code = 0
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        environment, arguments = request["environment"], request["arguments"]
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(str(request["folder"]))
+        _reread_ray_settings()
+        sys.argv = list(arguments)
+        runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _reread_ray_settings() -> None:
+    """Ray reads its other RAY_* variables when it is loaded too, here before the raylet wrote this worker's."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _reap(clients: dict[int, socket.socket]) -> None:
+    while clients:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        client = clients.pop(pid)
+        try:
+            client.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        except BrokenPipeError:
+            continue  # the client was ended before its worker
+        finally:
+            client.close()

@@ -1,0 +1,169 @@
+"""Run one cell to its end: check inputs, start verl in a process of its own, keep what it wrote, say how it ended.
+
+Everything a run leaves is in its folder (see docs of `Cell`): config.yaml, log.txt, steps.jsonl, stages.jsonl,
+provenance.json, status.json and, if it finished, checkpoint/. No process outlives `train`, however the run ends.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from omegaconf import OmegaConf
+
+from groupppo.errors import BadInput, RunFailed
+from groupppo.models.check import check_model_folder
+from groupppo.verl.compose import Cell, compose
+
+_OUTPUTS = ("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "log.txt", "started.json")
+
+
+@dataclass(frozen=True)
+class _Ending:
+    status: str
+    cause: str | None
+    wall_seconds: float
+
+
+def train(cell: Cell) -> None:
+    """Train one cell.
+
+    Raises:
+        BadInput: an input file or a config key is wrong; nothing was started.
+        RunFailed: verl ended with an error, or not within `train.time_limit_s`; status.json says which.
+    """
+    check_model_folder(cell.start)
+    for split in ("train", "dev"):
+        if not (cell.task_folder / f"{split}.parquet").is_file():
+            raise BadInput(cell.task_folder / f"{split}.parquet", "file", None, "build the task first (rule `task`).")
+    _clear(cell.out)
+    config = compose(cell)
+    with tempfile.TemporaryDirectory(prefix="gppo-", ignore_cleanup_errors=True) as ray_folder:
+        OmegaConf.update(config, "ray_kwargs.ray_init._temp_dir", ray_folder, force_add=True)
+        OmegaConf.save(config, cell.out / "config.yaml")
+        ending = _run(cell, ray_folder)
+    if ending.status == "finished":
+        _keep_checkpoint(cell)
+    _write_status(cell, ending)
+    if ending.status != "finished":
+        raise RunFailed(f"run {cell.name} failed: {ending.cause}\n  its log: {cell.out / 'log.txt'}")
+
+
+def environment(cell: Cell) -> dict[str, str]:
+    """The environment of verl's processes; Ray hands it on to its workers."""
+    variables = dict(os.environ) | {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HYDRA_FULL_ERROR": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONHASHSEED": str(cell.seed),
+    }
+    if cell.device == "cpu":
+        variables |= {
+            "GROUPPPO_PLATFORM": "cpu",
+            "OMP_NUM_THREADS": "1",
+            "TQ_NUM_THREADS": "1",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            # Blocks from 128 KiB go back to the system when freed, so that resident memory follows live tensors and
+            # a stage's peak is that stage's own. Setting it also stops glibc from raising the threshold by itself.
+            "MALLOC_MMAP_THRESHOLD_": str(128 * 1024),
+        }
+    if cell.train.rollout != "vllm":
+        variables["GROUPPPO_HIDDEN_PACKAGES"] = "vllm"
+    return variables
+
+
+def _run(cell: Cell, ray_folder: str) -> _Ending:
+    command = [sys.executable, "-m", "groupppo.verl.main", str(cell.out)]
+    began = time.monotonic()
+    with (cell.out / "log.txt").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, env=environment(cell), stdout=log, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait(timeout=cell.train.time_limit_s)
+            cause = None if code == 0 else _cause(cell.out / "log.txt", code)
+        except subprocess.TimeoutExpired:
+            cause = f"not finished within train.time_limit_s = {cell.train.time_limit_s} s"
+        finally:
+            _end_tree(process, ray_folder)
+    status = "finished" if cause is None else "failed"
+    return _Ending(status, cause, time.monotonic() - began)
+
+
+def _end_tree(process: subprocess.Popen[bytes], ray_folder: str) -> None:
+    """End what is left of the run: its descendants, and Ray's daemons, known by the folder they were started with."""
+    family = {other.pid: other for other in psutil.process_iter(["cmdline"]) if _names(other, ray_folder)}
+    try:
+        root = psutil.Process(process.pid)
+        family |= {member.pid: member for member in (root, *root.children(recursive=True))}
+    except psutil.NoSuchProcess:
+        root = None
+    for member in family.values():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(list(family.values()), timeout=10)
+    process.wait()
+
+
+def _names(process: psutil.Process, folder: str) -> bool:
+    return any(folder in word for word in process.info["cmdline"] or ())
+
+
+def _cause(log: Path, code: int) -> str:
+    """The last line of the log that names an error, which is where a Python traceback ends."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    named = [line.strip() for line in lines if "Error" in line.partition(":")[0] and " " not in line.partition(":")[0]]
+    return f"exit code {code}; {named[-1]}" if named else f"exit code {code}, and the log names no error"
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier attempt left, so that its rows never mix with this one's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _OUTPUTS:
+        (folder / name).unlink(missing_ok=True)
+    for left in (folder / "checkpoint", *folder.glob("global_step_*")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _keep_checkpoint(cell: Cell) -> None:
+    """Keep the Hugging Face folder of the last step as `checkpoint/`, drop verl's own layout around it."""
+    saved = cell.out / f"global_step_{cell.train.steps}"
+    (saved / "actor" / "huggingface").rename(cell.out / "checkpoint")
+    check_model_folder(cell.out / "checkpoint")
+    shutil.rmtree(saved)
+    (cell.out / "latest_checkpointed_iteration.txt").unlink(missing_ok=True)
+
+
+def _write_status(cell: Cell, ending: _Ending) -> None:
+    steps_file, started = cell.out / "steps.jsonl", cell.out / "started.json"
+    rows = steps_file.read_text(encoding="utf-8").splitlines() if steps_file.is_file() else []
+    startup = json.loads(started.read_text())["startup_seconds"] if started.is_file() else None
+    started.unlink(missing_ok=True)
+    status: dict[str, Any] = {
+        "status": ending.status,
+        "cause": ending.cause,
+        "task": cell.task.name,
+        "model": cell.model.name,
+        "arm": cell.arm.name,
+        "seed": cell.seed,
+        "steps": len(rows),
+        "planned_steps": cell.train.steps,
+        "rollout": cell.train.rollout,
+        "fallbacks": sum(json.loads(row).get("group/fallbacks", 0) for row in rows),
+        "startup_seconds": startup,
+        "wall_seconds": ending.wall_seconds,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    (cell.out / "status.json").write_text(json.dumps(status, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,63 @@
+"""Shared fixtures: a task and a model small enough for every test to use."""
+
+from pathlib import Path
+
+import pytest
+
+from groupppo.config import REPOSITORY, Task, WarmStart
+
+
+@pytest.fixture(scope="session")
+def small_task() -> Task:
+    """Sorting one to three digits: 1,110 possible prompts, responses of at most 16 tokens."""
+    return Task(
+        name="small",
+        title="Sort up to three digits",
+        version="1.0",
+        generator="sorting",
+        params={"min_length": 1, "max_length": 3},
+        splits={"train": 200, "dev": 30, "test": 40},
+        seed=5,
+        max_prompt_tokens=10,
+        max_response_tokens=16,
+        warmstart=WarmStart(
+            target_accuracy=0.2,
+            max_accuracy=0.9,
+            max_steps=400,
+            batch_size=16,
+            learning_rate=1e-2,
+            seed=0,
+            eval_every=20,
+            eval_prompts=30,
+        ),
+        source=REPOSITORY / "benchmarks" / "tasks" / "small.yaml",
+    )
+
+
+@pytest.fixture(scope="session")
+def small_task_folder(small_task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built splits of `small_task`; copy before changing."""
+    from groupppo.tasks.build import build_task
+
+    folder = tmp_path_factory.mktemp("task")
+    build_task(small_task, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen2 of 32 channels and one layer with random weights; copy before changing."""
+    from groupppo.models.tiny import tiny_qwen2
+
+    folder = tmp_path_factory.mktemp("model")
+    tiny_qwen2(
+        folder,
+        hidden_size=32,
+        layers=1,
+        attention_heads=2,
+        key_value_heads=1,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        seed=0,
+    )
+    return folder

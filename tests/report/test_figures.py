@@ -1,0 +1,350 @@
+"""Figures show what the tables hold, say how many seeds that is, and never show less in silence."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from matplotlib.figure import Figure
+
+from groupppo.config import Benchmark
+from groupppo.errors import BadInput
+from groupppo.report import style
+from groupppo.report.figures import FigureRecord, admissible_rows, read_figures, write_figures
+from groupppo.report.figures_accuracy import accuracy_data, accuracy_figure
+from groupppo.report.figures_costs import (
+    stage_memory_data,
+    stage_memory_figure,
+    stage_seconds_data,
+    stage_seconds_figure,
+)
+from groupppo.report.figures_training import density_data, density_figure, reward_data, reward_figure, smoothing_window
+from groupppo.report.figures_verdicts import verdicts_data
+from groupppo.report.style import arm_looks, figure_style, save, t_interval
+from groupppo.report.tables import Tables, collect, load_tables
+from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import decide
+from groupppo.verdicts.intervals import paired_t
+from tests.synthetic import ARMS, STAGE_SECONDS, synthetic_benchmark, write_results
+
+FIGURES = ["verdicts", "reward", "accuracy", "density", "stage_seconds", "stage_memory"]
+DATA_AND_FIGURE = [
+    ("steps", reward_data, reward_figure),
+    ("evals", accuracy_data, accuracy_figure),
+    ("groups", density_data, density_figure),
+    ("stages", stage_seconds_data, stage_seconds_figure),
+    ("stages", stage_memory_data, stage_memory_figure),
+]
+
+
+def results(folder: Path, **options) -> tuple[Tables, Benchmark]:
+    benchmark = write_results(folder, **options)
+    collect(folder, benchmark)
+    return load_tables(folder / "tables"), benchmark
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> tuple[Tables, Benchmark]:
+    return results(tmp_path_factory.mktemp("quick"), seeds=(1, 2), steps=12)
+
+
+@pytest.fixture(scope="module")
+def drawn(quick, tmp_path_factory) -> tuple[list[FigureRecord], Path]:
+    tables, benchmark = quick
+    out = tmp_path_factory.mktemp("figures")
+    judged = decide(load_claims(benchmark.claims), tables, benchmark)
+    return write_figures(tables, benchmark, out, judged), out
+
+
+def only_seed(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    return table[(table["seed"] == seed).fillna(True).astype(bool)]
+
+
+def test_every_figure_is_written_as_svg_png_and_csv_with_caption_and_alternative_text(drawn):
+    records, out = drawn
+    assert [record.id for record in records] == FIGURES
+    for record in records:
+        assert record.title
+        assert record.caption.endswith(".")
+        assert record.alt.endswith(".")
+        assert list(record.files) == ["svg", "png", "csv"]
+        assert (out / record.files["svg"]).read_text(encoding="utf-8").rstrip().endswith("</svg>")
+        assert (out / record.files["png"]).read_bytes().startswith(b"\x89PNG")
+        assert len(pd.read_csv(out / record.files["csv"])) > 0
+
+
+def test_the_records_read_back_from_the_folder_are_the_records_that_were_written(drawn):
+    records, out = drawn
+    assert read_figures(out) == records
+    assert read_figures(out) != records[1:]
+
+
+@pytest.mark.parametrize("text", [None, "{", '[{"id": "reward"}]'])
+def test_a_folder_without_a_proper_index_is_refused(tmp_path, text):
+    if text is not None:
+        (tmp_path / "figures.json").write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput, match="draw the figures"):
+        read_figures(tmp_path)
+
+
+def test_captions_state_the_number_of_seeds_and_what_the_band_is(drawn):
+    captions = {record.id: record.caption for record in drawn[0]}
+    for name in ("reward", "accuracy", "density", "stage_seconds", "stage_memory"):
+        assert "2 seeds in each arm" in captions[name]
+    for name in ("reward", "accuracy", "density"):
+        assert "90 % t interval" in captions[name]
+
+
+def test_alternative_texts_carry_the_numbers_of_the_picture(drawn):
+    texts = {record.id: record.alt for record in drawn[0]}
+    assert "Start checkpoint 0.400" in texts["accuracy"]
+    assert "GROUP-PPO 0.762" in texts["accuracy"]  # mean of 0.76 and 0.76 + 0.004
+    assert "8.0 %" in texts["density"]
+
+
+def test_one_seed_gives_a_figure_without_band_and_a_caption_that_says_so(quick, tmp_path):
+    tables, benchmark = quick
+    alone = Tables(**{name: only_seed(getattr(tables, name), 1) for name in vars(tables)})
+    for data in (reward_data(alone.steps), density_data(alone.groups), accuracy_data(alone.evals)):
+        assert data["low"].isna().all()
+    assert reward_data(tables.steps)["low"].notna().any()
+    captions = {record.id: record.caption for record in write_figures(alone, benchmark, tmp_path)}
+    for name in ("reward", "accuracy", "density"):
+        assert "One seed in each arm, so there is no interval over seeds." in captions[name]
+
+
+def test_an_arm_keeps_its_look_when_other_arms_have_no_data(quick):
+    _, benchmark = quick
+    looks = arm_looks(benchmark)
+    fewer = replace(benchmark, arms={"ppo": benchmark.arms["ppo"], "grpo": benchmark.arms["grpo"]})
+    assert arm_looks(fewer)["grpo"] == looks["grpo"]
+    assert len({look.colour for look in looks.values()}) == len(looks)
+    assert looks["ppo"].label == benchmark.arms["ppo"].title
+
+
+@pytest.mark.parametrize(("table", "compute", "draw"), DATA_AND_FIGURE)
+def test_a_missing_arm_or_reference_does_not_stop_a_figure(quick, table, compute, draw):
+    tables, benchmark = quick
+    rows = getattr(tables, table)
+    without = rows[rows["arm"] != "ppo"]
+    with figure_style():
+        draw(compute(without), benchmark)
+
+
+@pytest.mark.parametrize(("table", "compute", "draw"), DATA_AND_FIGURE)
+def test_an_empty_table_is_refused_instead_of_drawn(quick, table, compute, draw):
+    with pytest.raises(BadInput, match="collect"):
+        compute(getattr(quick[0], table).iloc[:0])
+
+
+def test_a_table_without_the_reward_is_refused_by_the_metric_s_name(quick):
+    steps = quick[0].steps
+    with pytest.raises(BadInput, match="reward/mean"):
+        reward_data(steps[steps["metric"] != "reward/mean"])
+
+
+def test_admissible_runs_without_rows_are_refused(quick, tmp_path):
+    tables, benchmark = quick
+    with pytest.raises(BadInput, match=r"stages\.parquet"):
+        write_figures(replace(tables, stages=tables.stages.iloc[:0]), benchmark, tmp_path)
+    with pytest.raises(BadInput, match=r"runs\.parquet"):
+        write_figures(replace(tables, runs=tables.runs.iloc[:0]), benchmark, tmp_path)
+
+
+def test_excluded_runs_are_not_drawn_and_the_caption_counts_them(tmp_path):
+    tables, benchmark = results(
+        tmp_path / "quick", seeds=(1, 2), steps=4, fallbacks={("group_ppo", 1): 2, ("group_ppo", 2): 1}
+    )
+    kept = admissible_rows(tables.stages, tables.runs)
+    assert set(kept["arm"]) == {"ppo", "grpo"}
+    assert "group_ppo" in set(tables.stages["arm"])
+    assert "start" in set(admissible_rows(tables.evals, tables.runs)["arm"])
+    records = {record.id: record for record in write_figures(tables, benchmark, tmp_path / "figures")}
+    assert "2 runs excluded from the evidence are not drawn." in records["reward"].caption
+    for name in ("reward", "accuracy", "stage_seconds", "stage_memory"):
+        assert set(pd.read_csv(tmp_path / "figures" / f"{name}.csv")["arm"]) - {"start"} == {"ppo", "grpo"}
+    assert records["density"].files == {}
+    assert records["density"].caption.startswith("Not drawn: none of its runs may serve as evidence.")
+
+
+def test_a_figure_that_is_not_drawn_leaves_no_older_picture_behind(tmp_path):
+    arms = {name: ARMS[name] for name in ("ppo", "grpo")}
+    tables, benchmark = results(tmp_path / "dense", arms=arms, steps=2)
+    (tmp_path / "density.svg").write_text("an older figure", encoding="utf-8")
+    records = {record.id: record for record in write_figures(tables, benchmark, tmp_path)}
+    assert records["density"].caption == "Not drawn: no arm of this benchmark forms groups."
+    assert not (tmp_path / "density.svg").exists()
+    assert (tmp_path / "reward.svg").exists()
+
+
+def test_the_interval_over_seeds_is_the_one_that_verdicts_use():
+    values = np.array([[0.50], [0.62], [0.58], [0.71]])
+    mean, low, high = t_interval(values)
+    expected = paired_t(values[:, 0], 0.90)
+    assert (mean[0], low[0], high[0]) == pytest.approx((expected.estimate, expected.low, expected.high))
+    assert t_interval(values, level=0.95)[1][0] < low[0]
+
+
+@given(arrays(float, (3, 8), elements=st.floats(-10, 10)), st.integers(1, 8))
+def test_a_band_holds_its_mean_and_moves_with_the_data(values, pool):
+    mean, low, high = t_interval(values, pool=pool)
+    assert np.all(low <= mean)
+    assert np.all(mean <= high)
+    moved = t_interval(values + 1, pool=pool)
+    np.testing.assert_allclose(moved[1], low + 1, atol=1e-6)
+
+
+def test_pooling_keeps_two_crossing_seeds_from_looking_certain():
+    crossing = np.array([np.linspace(-1, 1, 21), np.linspace(1, -1, 21)])
+    _, low, high = t_interval(crossing)
+    _, pooled_low, pooled_high = t_interval(crossing, pool=21)
+    assert high[10] - low[10] == pytest.approx(0, abs=1e-9)
+    assert pooled_high[10] - pooled_low[10] > 1
+
+
+@given(st.integers(1, 5000))
+def test_the_smoothing_window_is_odd_and_a_tenth_of_the_run(steps):
+    window = smoothing_window(steps)
+    assert window % 2 == 1
+    assert window <= max(1, steps / 10 + 1.5)
+
+
+def test_the_mean_over_seconds_covers_only_what_every_seed_reached(quick):
+    data = reward_data(quick[0].steps)
+    seconds = data[(data["x_axis"] == "seconds") & (data["arm"] == "grpo")]
+    ends = seconds[seconds["seed"].notna()].groupby("seed")["x"].max()
+    assert seconds[seconds["seed"].isna()]["x"].max() == pytest.approx(ends.min())
+    assert ends.max() > ends.min()
+
+
+def test_stage_seconds_are_medians_over_steps_and_the_rest_fills_the_step(quick):
+    data = stage_seconds_data(quick[0].stages)
+    dense = data[(data["arm"] == "ppo") & (data["seed"] == 1)].set_index("stage")["seconds"]
+    # Of twelve steps two are slow, and the others take 0.97, 1 or 1.03 of the nominal time.
+    for stage, seconds in STAGE_SECONDS.items():
+        assert dense[stage] == pytest.approx(seconds, rel=0.04)
+    assert dense["rest"] == pytest.approx(0.02 * sum(STAGE_SECONDS.values()), rel=0.1)
+    means = quick[0].stages.query("arm == 'ppo' and seed == 1 and stage == 'gen'")["seconds"].mean()
+    assert means > 1.2 * dense["gen"]
+
+
+def test_arms_without_a_critic_have_no_critic_stages(quick):
+    data = stage_seconds_data(quick[0].stages)
+    assert "update_critic" not in set(data.loc[data["arm"] == "grpo", "stage"])
+    assert "update_critic" in set(data.loc[data["arm"] == "ppo", "stage"])
+
+
+def test_bars_start_at_zero_and_axes_carry_units(quick):
+    tables, benchmark = quick
+    with figure_style():
+        seconds = stage_seconds_figure(stage_seconds_data(tables.stages), benchmark)
+        memory = stage_memory_figure(stage_memory_data(tables.stages), benchmark)
+    for panel in [*seconds.axes, *memory.axes]:
+        assert panel.get_xlim()[0] == 0
+    assert "seconds" in seconds.axes[0].get_xlabel()
+    assert [panel.get_xlabel() for panel in memory.axes] == ["peak, GB", "rise above stage entry, MB"]
+
+
+def test_shares_of_groups_are_drawn_from_zero_to_one_and_sum_to_one(quick):
+    tables, benchmark = quick
+    data = density_data(tables.groups)
+    assert data[["cap", "criterion", "end"]].sum(axis=1).to_numpy() == pytest.approx(1)
+    with figure_style():
+        figure = density_figure(data, benchmark)
+    assert figure.axes[1].get_ylim() == (0, 1)
+    assert figure.axes[0].get_ylim()[0] == 0
+
+
+def test_each_task_and_model_gets_panels_of_its_own(quick):
+    tables, benchmark = quick
+    two = synthetic_benchmark(tasks=("sorting", "chain"))
+    steps = pd.concat([tables.steps, tables.steps.assign(task="chain")])
+    with figure_style():
+        assert len(reward_figure(reward_data(steps), two).axes) == 4
+        assert len(reward_figure(reward_data(tables.steps), benchmark).axes) == 2
+
+
+def test_dollar_signs_in_a_title_are_letters_not_mathematics(quick, tmp_path):
+    tables, benchmark = quick
+    priced = replace(benchmark.arms["ppo"], title=r"PPO $\undefined$ <b>")
+    titled = replace(benchmark, arms=benchmark.arms | {"ppo": priced})
+    with figure_style():
+        save(stage_seconds_figure(stage_seconds_data(tables.stages), titled), tmp_path, "priced")
+    assert "<b>" not in (tmp_path / "priced.svg").read_text(encoding="utf-8")
+
+
+def overhang(figure: Figure) -> float:
+    """Inches by which anything drawn leaves the picture."""
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches()
+    box = figure.get_tightbbox()
+    return max(-box.x0, -box.y0, box.x1 - width, box.y1 - height)
+
+
+@pytest.mark.parametrize("count", [2, 5, 9])
+def test_legends_and_labels_of_many_arms_stay_inside_the_picture(quick, monkeypatch, count):
+    tables, benchmark = quick
+    base = benchmark.arms["grpo"]
+    arms = {f"arm{i}": replace(base, name=f"arm{i}", title=f"GROUP-PPO, random endpoints {i}") for i in range(count)}
+    many = replace(benchmark, arms=benchmark.arms | arms)
+
+    def with_arms(table: pd.DataFrame) -> pd.DataFrame:
+        return pd.concat([table, *(table[table["arm"] == "grpo"].assign(arm=arm) for arm in arms)])
+
+    with figure_style():
+        assert overhang(accuracy_figure(accuracy_data(with_arms(tables.evals)), many)) < 0.05
+        data = reward_data(with_arms(tables.steps))
+        assert overhang(reward_figure(data, many)) < 0.05
+        monkeypatch.setattr(style, "_columns_that_fit", len)
+        assert overhang(reward_figure(data, many)) > 0.05
+
+
+def test_the_same_tables_give_the_same_bytes(quick, tmp_path):
+    tables, benchmark = quick
+    data = stage_seconds_data(tables.stages)
+    with figure_style():
+        save(stage_seconds_figure(data, benchmark), tmp_path, "first")
+        save(stage_seconds_figure(data, benchmark), tmp_path, "second")
+        save(stage_seconds_figure(data.assign(seconds=2 * data["seconds"]), benchmark), tmp_path, "other")
+    for suffix in ("svg", "png"):
+        first = (tmp_path / f"first.{suffix}").read_bytes()
+        assert (tmp_path / f"second.{suffix}").read_bytes() == first
+        assert (tmp_path / f"other.{suffix}").read_bytes() != first
+
+
+def test_the_overview_shows_each_claim_judged_by_an_interval_against_its_region(quick, drawn):
+    tables, benchmark = quick
+    records, out = drawn
+    judged = decide(load_claims(benchmark.claims), tables, benchmark)
+    shown = pd.read_csv(out / "verdicts.csv")
+    decided = [
+        v["id"] for v in judged["verdicts"] if v["verdict"] in ("supported", "refuted", "inconclusive") and v["low"]
+    ]
+    assert list(shown["id"]) == decided
+    regions = {claim.id: claim.region for claim in load_claims(benchmark.claims).claims}
+    assert list(shown["region_low"]) == pytest.approx([regions[name].low for name in decided])
+    assert f"({len(judged['verdicts']) - len(decided)})" in records[0].caption
+
+
+def test_the_overview_refuses_claims_other_than_those_that_were_judged(quick):
+    tables, benchmark = quick
+    claims = load_claims(benchmark.claims)
+    judged = decide(claims, tables, benchmark)
+    assert len(verdicts_data(judged, claims)) > 0
+    with pytest.raises(BadInput, match="claims_sha256"):
+        verdicts_data(judged | {"claims_sha256": "0" * 64}, claims)
+
+
+def test_verdicts_without_any_interval_leave_a_record_that_says_so(quick, tmp_path):
+    tables, benchmark = quick
+    judged = decide(load_claims(benchmark.claims), tables, benchmark)
+    none = judged | {"verdicts": [v | {"low": None, "high": None} for v in judged["verdicts"]]}
+    record = write_figures(tables, benchmark, tmp_path, none)[0]
+    assert record.files == {}
+    assert record.caption == "Not drawn: no claim was judged by an interval."
+    assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))[0]["id"] == "verdicts"

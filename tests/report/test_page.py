@@ -1,0 +1,358 @@
+"""The page says what the files say, verdicts first, in numbers for readers, and no text of a file can run in it."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from groupppo.config import Benchmark
+from groupppo.errors import BadInput
+from groupppo.report import page, page_data, page_runs, wording
+from groupppo.report.figures import write_figures
+from groupppo.report.page import write_report
+from groupppo.report.tables import collect, load_tables
+from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import decide
+from groupppo.verdicts.rules import VERDICTS
+from tests.synthetic import rewrite_json, write_results
+
+MEMORY = "Resident memory of all processes of a run, peaks reset at each stage's entry."
+ATTACK = "<script>alert(1)</script>"
+WARM_START = {"task": "sorting", "step": 575, "sampled_accuracy": 0.415, "greedy_accuracy": 0.463, "seconds": 81.2}
+
+
+def build(results: Path, **options) -> Benchmark:
+    """Everything that comes before the page, from synthetic runs."""
+    benchmark = write_results(results, **options)
+    collect(results, benchmark)
+    tables = load_tables(results / "tables")
+    judged = decide(load_claims(benchmark.claims), tables, benchmark)
+    (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
+    write_figures(tables, benchmark, results / "figures", judged)
+    return benchmark
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> tuple[Path, Benchmark]:
+    results = tmp_path_factory.mktemp("quick")
+    return results, build(results, seeds=(1, 2, 3), steps=8, failed={("grpo", 3): "out of memory"})
+
+
+@pytest.fixture(scope="module")
+def text(quick) -> str:
+    results, benchmark = quick
+    return write_report(results, benchmark, memory_definition=MEMORY).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def spare(quick, tmp_path) -> tuple[Path, Benchmark]:
+    """The same results, small files copied and figures shared, for tests that break or change something."""
+    results, benchmark = quick
+    for file in results.rglob("*.*"):
+        if file.is_file() and file.name != "report.html":
+            copy = tmp_path / file.relative_to(results)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    return tmp_path, benchmark
+
+
+def rendered(spare: tuple[Path, Benchmark]) -> str:
+    return write_report(*spare, memory_definition=MEMORY).read_text(encoding="utf-8")
+
+
+def section(page_text: str, name: str) -> str:
+    return re.search(rf'<section id="{name}">(.*?)</section>', page_text, re.DOTALL).group(1)
+
+
+def test_the_verdict_table_is_the_first_table_and_comes_before_any_figure(text):
+    assert re.search(r"<table[^>]*>", text).group(0) == '<table id="verdict-table">'
+    assert text.index("<table") < text.index("<img")
+    order = [text.index(f'<section id="{name}">') for name in ("excluded", "figures", "matrix", "arms", "settings")]
+    assert order == sorted(order)
+
+
+def test_the_first_sentence_counts_the_verdicts(quick, text):
+    verdicts = [entry["verdict"] for entry in json.loads((quick[0] / "verdicts.json").read_text())["verdicts"]]
+    sentence = re.search(r'<p class="answer">(.*?)</p>', text).group(1)
+    assert sentence == page_data.answer(verdicts)
+    assert sentence.startswith(f"Of {len(verdicts)} verdicts, ")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "sentence"),
+    [
+        ([], "No claim was tested."),
+        (["refuted"], "Of 1 verdict, 1 is refuted."),
+        (["refuted", "identity", "refuted"], "Of 3 verdicts, 2 are refuted and 1 is true by arithmetic alone."),
+        (
+            ["supported", "not testable", "inconclusive"],
+            "Of 3 verdicts, 1 is supported, 1 is inconclusive and 1 is not testable.",
+        ),
+    ],
+)
+def test_the_answer_is_a_sentence(verdicts, sentence):
+    assert page_data.answer(verdicts) == sentence
+
+
+def test_the_page_knows_every_verdict_that_can_be_given():
+    assert set(page.VERDICTS) == set(VERDICTS)
+
+
+def test_each_verdict_is_shown_with_its_estimate_interval_and_reason(quick, text):
+    for entry in json.loads((quick[0] / "verdicts.json").read_text())["verdicts"]:
+        assert html.escape(entry["claim"], quote=False).replace('"', "&#34;") in text
+        assert f">{entry['verdict']}</span>" in text
+        assert wording.quantity(entry["estimate"], entry["unit"]) in text
+        if entry["low"] is not None:
+            assert wording.interval(entry["low"], entry["high"], entry["unit"]) in text
+
+
+def test_verdicts_link_to_figures_that_are_on_the_page(text):
+    links = set(re.findall(r'href="#(figure-[a-z_]+)"', text))
+    assert links
+    for link in links:
+        assert f'id="{link}"' in text
+
+
+def test_a_figure_that_a_verdict_names_but_nobody_drew_is_not_linked(spare):
+    verdicts = json.loads((spare[0] / "verdicts.json").read_text())
+    verdicts["verdicts"][0]["figure"] = "nowhere"
+    rewrite_json(spare[0] / "verdicts.json", **verdicts)
+    assert "figure-nowhere" not in rendered(spare)
+
+
+def test_excluded_runs_stand_with_their_reasons(text):
+    assert "out of memory" in section(text, "excluded")
+    assert "9 runs, 1 excluded" in text
+
+
+def test_the_matrix_has_a_row_for_each_run_and_shows_what_happened(quick, text):
+    rows = re.findall(r"<tr>\s*<td>.*?</tr>", section(text, "matrix"), re.DOTALL)
+    assert len(rows) == 9
+    assert "8 of 8" in rows[0]
+    assert re.search(r"0\.800 ± 0\.013", rows[0])
+    assert "4 of 8" in rows[5]
+    assert "failed" in rows[5]
+    assert 'href="runs/sorting/tiny/grpo/seed3/log.txt"' in rows[5]
+
+
+def test_a_planned_run_without_record_is_shown_as_missing(quick, tmp_path):
+    results, benchmark = quick
+    wider = replace(benchmark, seeds=(1, 2, 3, 4))
+    rows = page_runs.matrix(results, wider, load_tables(results / "tables"))
+    assert [row.status for row in rows if row.seed == 4] == ["missing"] * 3
+    assert all(row.status != "missing" for row in rows if row.seed < 4)
+
+
+def test_arms_are_shown_by_the_keys_in_which_they_differ(quick, text):
+    _, benchmark = quick
+    differences = page_data.arm_differences(benchmark)
+    assert differences.arms[0].name == benchmark.reference
+    shown = dict(differences.rows)
+    assert shown["algorithm.adv_estimator"] == ["gae", "grpo", "group_ppo"]
+    assert shown["algorithm.group_params.rule"] == ["not set", "not set", "variance_split"]
+    same = replace(benchmark, arms={"ppo": benchmark.arms["ppo"], "group_ppo": benchmark.arms["group_ppo"]})
+    assert "critic.enable" not in dict(page_data.arm_differences(same).rows)
+    assert "algorithm.group_params.rule" in section(text, "arms")
+
+
+def test_matched_settings_are_in_words_with_their_values(text):
+    settings = section(text, "settings")
+    assert "128 responses per step" in settings
+    assert "20,000 training and 1,000 held-out prompts" in settings
+
+
+def test_the_warm_start_is_shown_when_its_record_is_there(spare):
+    assert "no record of the warm start" in section(rendered(spare), "start")
+    file = spare[0] / "assets" / "starts" / "sorting" / "tiny" / "warmstart.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(WARM_START), encoding="utf-8")
+    assert re.search(r"575.*41\.5 %.*40\.0 %.*46\.3 %.*81\.2 s", section(rendered(spare), "start"), re.DOTALL)
+
+
+def test_provenance_is_shown_once_where_runs_agree_and_by_run_where_they_differ(spare):
+    results, benchmark = spare
+    before = page_runs.provenance(results, benchmark, load_tables(results / "tables"))
+    assert page_data.Setting("torch", "2.13.0") in before.shared
+    assert before.differing == []
+    rewrite_json(results / "runs/sorting/tiny/ppo/seed2/provenance.json", host="another", git={"commit": "abc"})
+    after = page_runs.provenance(results, benchmark, load_tables(results / "tables"))
+    by_key = {item.key: dict(item.by_value) for item in after.differing}
+    assert by_key["host"]["another"] == ["PPO (dense), seed 2"]
+    assert len(by_key["host"]["synthetic"]) == 8
+    assert by_key["git.commit"]["abc"] == ["PPO (dense), seed 2"]
+    assert "another" in section(rendered(spare), "provenance")
+
+
+def test_runs_without_provenance_are_named(spare):
+    (spare[0] / "runs/sorting/tiny/grpo/seed3/provenance.json").unlink()
+    assert "No provenance was recorded for: GRPO, seed 3." in rendered(spare)
+
+
+def test_the_memory_definition_and_the_limits_are_stated(text):
+    method = section(text, "method")
+    assert html.escape(MEMORY).replace("&#x27;", "&#39;") in method
+    assert "unit of replication is the training seed" in method
+    assert "All runs trained on a CPU." in method
+
+
+def test_text_from_files_cannot_become_markup(spare):
+    results, benchmark = spare
+    arm = replace(benchmark.arms["ppo"], title=f"PPO {ATTACK}", description=ATTACK)
+    hostile = replace(benchmark, title=ATTACK, arms=benchmark.arms | {"ppo": arm})
+    judged = json.loads((results / "verdicts.json").read_text())
+    for key in ("claim", "source", "reading", "reason", "unit"):
+        judged["verdicts"][0][key] = f"{key} {ATTACK}"
+    judged["verdicts"][0]["evidence"] = {"table": f"a{ATTACK}", "rows": ATTACK}
+    judged["claims_sha256"] = ATTACK
+    judged["excluded"][0]["reason"] = ATTACK
+    rewrite_json(results / "verdicts.json", **judged)
+    rewrite_json(results / "runs/sorting/tiny/ppo/seed1/provenance.json", **{ATTACK: ATTACK, "host": f'"{ATTACK}'})
+    records = json.loads((results / "figures" / "figures.json").read_text())
+    records[0] |= {"title": ATTACK, "caption": ATTACK, "alt": f'"><img src=x onerror=alert(1)>{ATTACK}'}
+    (results / "figures" / "figures.json").write_text(json.dumps(records))
+    text = write_report(results, hostile, memory_definition=ATTACK).read_text(encoding="utf-8")
+    assert ATTACK in (results / "verdicts.json").read_text()
+    assert ATTACK not in text
+    assert text.count(html.escape(ATTACK)) > 15
+    assert "<img src=x" not in text
+    assert text.count("<script>") == 1
+
+
+def test_the_policy_allows_no_request_and_only_the_page_s_own_script_and_style(text):
+    policy = html.unescape(re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text).group(1))
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    for tag in ("style", "script"):
+        bodies = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        assert len(bodies) == 1
+        digest = base64.b64encode(hashlib.sha256(bodies[0].encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+
+
+def test_nothing_on_the_page_points_to_the_network(text):
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]*"', text)
+    sources = re.findall(r'<img src="([^"]{20})', text)
+    assert len(sources) == 6
+    assert all(source.startswith("data:image/svg+xml") for source in sources)
+    assert " style=" not in text
+
+
+def test_every_link_to_a_file_leads_to_a_file(quick, text):
+    links = set(re.findall(r'href="([^"#:]+)"', text))
+    assert {"verdicts.json", "benchmark.yaml", "tables/runs.parquet", "figures/reward.csv"} <= links
+    for link in links:
+        assert (quick[0] / link).is_file(), link
+
+
+def test_the_page_stays_small_and_a_large_drawing_is_inlined_as_png(quick, text, spare, monkeypatch):
+    assert len(text.encode()) < 3_000_000
+    assert "data:image/png" not in text
+    monkeypatch.setattr(page, "LARGEST_SVG", 10)
+    assert rendered(spare).count("data:image/png") == 6
+
+
+def test_a_figure_that_is_not_drawn_is_explained(spare):
+    index = spare[0] / "figures" / "figures.json"
+    records = json.loads(index.read_text())
+    records[1] |= {"files": {}, "caption": "Not drawn: for a reason.", "alt": ""}
+    index.write_text(json.dumps(records))
+    text = rendered(spare)
+    assert "Not drawn: for a reason." in text
+    assert text.count("<img ") == 5
+
+
+def test_several_tasks_put_their_name_beside_each_verdict(quick):
+    _, benchmark = quick
+    two = replace(benchmark, tasks=benchmark.tasks | {"chain": replace(benchmark.tasks["sorting"], name="chain")})
+    assert page_runs.place(two, "sorting", "tiny") == "Selection sort, Qwen2 0.1M"
+    assert page_runs.place(benchmark, "sorting", "tiny") == ""
+
+
+def test_the_page_is_replaced_as_a_whole_or_not_at_all(spare, monkeypatch):
+    report = spare[0] / "report.html"
+    report.write_text("the page before", encoding="utf-8")
+
+    def refuse(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(page.os, "replace", refuse)
+        with pytest.raises(OSError, match="disk full"):
+            rendered(spare)
+    assert report.read_text(encoding="utf-8") == "the page before"
+    assert rendered(spare) != "the page before"
+
+
+def test_unreadable_verdicts_are_refused_by_file(spare):
+    (spare[0] / "verdicts.json").write_text("{", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"verdicts\.json"):
+        rendered(spare)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "named"),
+    [
+        (lambda judged: judged.pop("level"), "level"),
+        (lambda judged: judged["verdicts"][1].pop("reason"), r"verdicts\[1\].reason"),
+        (lambda judged: judged["verdicts"][0].update(verdict="proven"), r"verdicts\[0\].verdict = 'proven'"),
+    ],
+)
+def test_verdicts_of_another_form_are_refused_by_key(quick, break_it, named):
+    results, benchmark = quick
+    judged = json.loads((results / "verdicts.json").read_text())
+    assert page.verdict_rows(judged, results / "verdicts.json", benchmark, set())
+    break_it(judged)
+    with pytest.raises(BadInput, match=named):
+        page.verdict_rows(judged, results / "verdicts.json", benchmark, set())
+
+
+@pytest.mark.parametrize("name", ["verdicts.json", "figures/figures.json", "figures/reward.png", "tables/runs.parquet"])
+def test_a_missing_file_is_named(spare, name):
+    (spare[0] / name).unlink()
+    with pytest.raises(BadInput, match=Path(name).name):
+        rendered(spare)
+
+
+@pytest.mark.parametrize(
+    ("shown", "wanted"),
+    [
+        (wording.number(0.84321), "0.843"),
+        (wording.number(0), "0"),
+        (wording.number(12.34), "12.3"),
+        (wording.number(12345.6), "12,346"),
+        (wording.number(0.000021), "2.1e-05"),
+        (wording.number(None), "–"),  # noqa: RUF001
+        (wording.number(float("nan")), "–"),  # noqa: RUF001
+        (wording.number(float("-inf")), "-infinity"),
+        (wording.ratio(1.0249), "1.02x"),
+        (wording.ratio(1234.5), "1,234x"),
+        (wording.percentage(0.9375), "93.8 %"),
+        (wording.seconds_text(0.0123), "12.3 ms"),
+        (wording.seconds_text(0.529), "0.53 s"),
+        (wording.seconds_text(12.34), "12.3 s"),
+        (wording.seconds_text(119.96), "120.0 s"),
+        (wording.seconds_text(900), "15 min 00 s"),
+        (wording.seconds_text(3599.7), "1 h 00 min"),
+        (wording.seconds_text(7384), "2 h 03 min"),
+        (wording.in_bytes(256e6), "256 MB"),
+        (wording.in_bytes(4.049e9), "4.05 GB"),
+        (wording.in_bytes(999.9e6), "1 GB"),
+        (wording.in_bytes(512), "512 B"),
+        (wording.plural(1, "run"), "1 run"),
+        (wording.plural(0, "run"), "0 runs"),
+        (wording.quantity(-0.0412, "difference in accuracy"), "-0.041"),
+        (wording.quantity(0.0412, "difference in accuracy"), "+0.041"),
+        (wording.quantity(0.9201, "share of positions"), "92.0 %"),
+        (wording.quantity(12.5, "tokens per endpoint"), "12.5"),
+        (wording.interval(0.977, 1.023, "x"), "[0.98x, 1.02x]"),
+        (wording.interval(None, None, "x"), ""),
+    ],
+)
+def test_numbers_are_written_for_readers(shown, wanted):
+    assert shown == wanted

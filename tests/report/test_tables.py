@@ -1,0 +1,353 @@
+"""Tidy tables: what goes in comes out, and what cannot be read is refused with file, line, value and mend."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from groupppo.config import REPOSITORY, Benchmark
+from groupppo.errors import BadInput
+from groupppo.report.tables import SCHEMA, Tables, collect, load_tables
+from tests.synthetic import ARMS, Effect, rewrite_json, synthetic_benchmark, write_results
+
+RUN = Path("runs/sorting/tiny/group_ppo/seed2")
+EVAL = Path("evals/sorting/tiny/group_ppo/seed2/result.json")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> tuple[Path, Benchmark]:
+    return tmp_path, write_results(tmp_path, steps=4)
+
+
+def tables_of(folder: Path, benchmark: Benchmark) -> Tables:
+    collect(folder, benchmark)
+    return load_tables(folder / "tables")
+
+
+def run_row(tables: Tables, arm: str = "group_ppo", seed: int = 2) -> pd.Series:
+    return tables.runs.set_index(["arm", "seed"]).loc[(arm, seed)]
+
+
+def edit_line(file: Path, number: int, change: Callable[[str], str]) -> None:
+    lines = file.read_text().splitlines(keepends=True)
+    lines[number - 1] = change(lines[number - 1])
+    file.write_text("".join(lines))
+
+
+def with_value(key: str, value: object) -> Callable[[str], str]:
+    return lambda line: json.dumps(json.loads(line) | {key: value}) + "\n"
+
+
+def test_every_fact_of_the_files_is_one_row(results):
+    folder, benchmark = results
+    tables = tables_of(folder, benchmark)
+    assert len(tables.runs) == 3 * 2
+    assert tables.runs["admissible"].all()
+    assert tables.runs["reason"].isna().all()
+    logged = [json.loads(line) for file in folder.glob("runs/*/*/*/*/steps.jsonl") for line in file.open()]
+    assert len(tables.steps) == sum(len(line) - 1 for line in logged)
+    assert len(tables.stages) == sum(len(file.read_text().splitlines()) for file in folder.glob("runs/**/stages.jsonl"))
+    assert set(tables.groups["arm"]) == {"group_ppo"}
+    assert len(tables.groups) == 2 * 4
+    assert len(tables.evals) == (1 + 3 * 2) * 2
+
+
+def test_values_survive_unchanged(results):
+    folder, benchmark = results
+    tables = tables_of(folder, benchmark)
+    line = json.loads((folder / RUN / "steps.jsonl").read_text().splitlines()[2])
+    step = tables.steps.query("arm == 'group_ppo' and seed == 2 and step == 3").set_index("metric")["value"]
+    assert step["reward/mean"] == line["reward/mean"]
+    group = tables.groups.query("seed == 2 and step == 3").iloc[0]
+    assert (group["endpoints"], group["cap"]) == (line["group/total_endpoints"], line["group/closed_by/cap"])
+    stage = json.loads((folder / RUN / "stages.jsonl").read_text().splitlines()[5])
+    row = tables.stages.query("arm == 'group_ppo' and seed == 2 and step == 1 and stage == @stage['stage']").iloc[0]
+    assert {key: row[key] for key in stage} == stage
+
+
+def test_the_start_has_no_seed_and_null_metrics_stay_missing(results):
+    folder, benchmark = results
+    tables = tables_of(folder, benchmark)
+    assert tables.evals.query("arm == 'start'")["seed"].isna().all()
+    assert tables.evals.query("arm != 'start'")["seed"].notna().all()
+    assert tables.steps.query("arm == 'grpo' and metric == 'critic/vf_loss'")["value"].isna().all()
+    assert tables.steps.query("arm == 'ppo' and metric == 'critic/vf_loss'")["value"].notna().all()
+
+
+def test_types_are_the_declared_ones_even_of_empty_tables(tmp_path):
+    benchmark = write_results(tmp_path, arms={"ppo": Effect()}, steps=2, failed={("ppo", 1): "killed", ("ppo", 2): "x"})
+    tables = tables_of(tmp_path, benchmark)
+    assert tables.groups.empty
+    for name, columns in SCHEMA.items():
+        frame = getattr(tables, name)
+        assert {column.name: column.dtype for column in columns} == frame.dtypes.astype(str).to_dict()
+
+
+def test_collecting_leaves_runs_and_evaluations_untouched_and_repeats_to_the_byte(results):
+    folder, benchmark = results
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.rglob("*") if file.is_file()}
+    collect(folder, benchmark)
+    assert before == {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in before}
+    first = {file.name: file.read_bytes() for file in (folder / "tables").iterdir()}
+    collect(folder, benchmark)
+    assert first == {file.name: file.read_bytes() for file in (folder / "tables").iterdir()}
+    assert set(first) == {f"{name}.parquet" for name in SCHEMA}
+
+
+def test_a_failed_run_is_kept_with_its_cause_and_nothing_of_it_is_measured(tmp_path):
+    benchmark = write_results(tmp_path, steps=4, failed={("group_ppo", 2): "out of memory"})
+    (tmp_path / RUN / "provenance.json").unlink()
+    (tmp_path / RUN / "steps.jsonl").write_text('{"step": 1, "rew')
+    tables = tables_of(tmp_path, benchmark)
+    row = run_row(tables)
+    assert (row["status"], row["cause"], row["steps"]) == ("failed", "out of memory", 2)
+    assert not row["admissible"]
+    assert row["reason"] == "failed: out of memory"
+    for name in ("steps", "stages", "groups", "evals"):
+        assert getattr(tables, name).query("arm == 'group_ppo' and seed == 2").empty
+
+
+def test_a_run_with_fallbacks_is_inadmissible(tmp_path):
+    benchmark = write_results(tmp_path, steps=4, fallbacks={("group_ppo", 2): 2})
+    tables = tables_of(tmp_path, benchmark)
+    assert run_row(tables)["reason"] == "2 fallbacks to dense PPO"
+    assert not run_row(tables)["admissible"]
+    assert run_row(tables, seed=1)["admissible"]
+
+
+def test_a_fallback_that_only_the_steps_tell_of_counts_too(results):
+    folder, benchmark = results
+    edit_line(folder / RUN / "steps.jsonl", 3, with_value("group/fallbacks", 1))
+    row = run_row(tables_of(folder, benchmark))
+    assert (row["fallbacks"], row["admissible"]) == (1, False)
+
+
+def test_a_run_of_fewer_steps_than_planned_is_inadmissible(results):
+    folder, benchmark = results
+    rewrite_json(folder / RUN / "status.json", steps=3)
+    assert "did 3 of 4 steps" in run_row(tables_of(folder, benchmark))["reason"]
+
+
+@pytest.mark.parametrize("name", ["steps.jsonl", "stages.jsonl"])
+def test_a_log_that_lacks_a_step_makes_the_run_inadmissible(results, name):
+    folder, benchmark = results
+    file = folder / RUN / name
+    kept = [line for line in file.read_text().splitlines(keepends=True) if json.loads(line)["step"] != 4]
+    file.write_text("".join(kept))
+    assert f"{name} lacks step 4 of 4" in run_row(tables_of(folder, benchmark))["reason"]
+
+
+def test_a_run_planned_for_another_benchmark_is_inadmissible(results):
+    folder, benchmark = results
+    rewrite_json(folder / RUN / "status.json", planned_steps=5, steps=5)
+    assert "planned 5 steps where the benchmark plans 4" in run_row(tables_of(folder, benchmark))["reason"]
+
+
+@pytest.mark.parametrize(("excess", "admissible"), [(0.02, True), (0.04, False)])
+def test_stages_may_sum_to_more_than_their_step_by_the_tolerance_only(results, excess, admissible):
+    folder, benchmark = results
+    file = folder / RUN / "stages.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    parts = sum(row["seconds"] for row in rows if row["step"] == 3 and row["stage"] != "step")
+    number = next(i for i, row in enumerate(rows, start=1) if (row["step"], row["stage"]) == (3, "step"))
+    edit_line(file, number, with_value("seconds", parts / (1 + excess)))
+    row = run_row(tables_of(folder, benchmark))
+    assert row["admissible"] == admissible
+    assert admissible or row["reason"].startswith("stages of step 3 sum to")
+
+
+@pytest.mark.parametrize(("whole", "admissible"), [(0.003, True), (0.001, False)])
+def test_very_short_steps_are_given_the_clock_some_milliseconds(results, whole, admissible):
+    folder, benchmark = results
+    file = folder / RUN / "stages.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    short = [row | {"seconds": whole if row["stage"] == "step" else 0.001} for row in rows]
+    file.write_text("".join(json.dumps(row) + "\n" for row in short))
+    assert run_row(tables_of(folder, benchmark))["admissible"] == admissible
+
+
+def test_a_seed_taken_out_of_the_matrix_stays_visible(tmp_path):
+    write_results(tmp_path, steps=4, seeds=(1, 2))
+    tables = tables_of(tmp_path, synthetic_benchmark(seeds=(1,), steps=4))
+    assert run_row(tables)["reason"] == "not in the benchmark's matrix"
+    assert set(tables.steps["seed"]) == {1}
+
+
+def test_a_planned_run_that_is_not_there_stops_the_collection(results):
+    folder, _ = results
+    with pytest.raises(BadInput, match=r"seed3/status.json: file = missing"):
+        collect(folder, synthetic_benchmark(seeds=(1, 2, 3), steps=4))
+
+
+def truncate(line: str) -> str:
+    return line[: len(line) // 2]
+
+
+BROKEN_LINES = {
+    "truncated": (truncate, "line 3"),
+    "blank": (lambda line: "\n", "line 3"),
+    "not an object": (lambda line: "3\n", "line 3"),
+    "NaN": (with_value("seconds", float("nan")), "line 3"),
+    "infinite": (with_value("seconds", float("inf")), "line 3"),
+    "too large for a float": (lambda line: re.sub(r'"seconds": [0-9.e-]+', '"seconds": 1e999', line), "line 3"),
+    "negative": (with_value("seconds", -1.0), "line 3 seconds"),
+    "text for a number": (with_value("seconds", "0.1"), "line 3 seconds"),
+    "true for a number": (with_value("seconds", True), "line 3 seconds"),
+    "null for a number": (with_value("seconds", None), "line 3 seconds"),
+    "half a byte": (with_value("peak_bytes", 0.5), "line 3 peak_bytes"),
+    "number for a text": (with_value("stage", 7), "line 3 stage"),
+    "step zero": (with_value("step", 0), "line 3 step"),
+    "a key gone": (lambda line: line.replace('"cpu_seconds"', '"cpu"'), "line 3 cpu_seconds"),
+    "a key twice": (lambda line: line.replace("}", ', "seconds": 0.5}'), "line 3"),
+    "a row twice": (with_value("stage", "gen"), "line 3"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_LINES)
+def test_a_line_that_cannot_be_read_is_named(results, case):
+    folder, benchmark = results
+    change, place = BROKEN_LINES[case]
+    file = folder / RUN / "stages.jsonl"
+    edit_line(file, 3, change)
+    with pytest.raises(BadInput) as caught:
+        collect(folder, benchmark)
+    assert (caught.value.file, caught.value.key) == (str(file), place)
+    assert caught.value.mend
+    assert not (folder / "tables").exists()
+
+
+def test_a_broken_last_line_is_not_taken_for_the_end(results):
+    folder, benchmark = results
+    file = folder / RUN / "steps.jsonl"
+    edit_line(file, 4, truncate)
+    with pytest.raises(BadInput, match="line 4"):
+        collect(folder, benchmark)
+
+
+def test_a_step_logged_twice_is_refused(results):
+    folder, benchmark = results
+    file = folder / RUN / "steps.jsonl"
+    file.write_text(file.read_text() + file.read_text().splitlines(keepends=True)[1])
+    with pytest.raises(BadInput, match="line 2 has the same row") as caught:
+        collect(folder, benchmark)
+    assert (caught.value.key, caught.value.value) == ("line 5", "step 2")
+
+
+@pytest.mark.parametrize("metric", ["group/total_tokens", "group/density", "group/closed_by/cap", "group/size/p50"])
+def test_a_grouped_arm_without_group_metrics_is_refused(results, metric):
+    folder, benchmark = results
+    edit_line(folder / RUN / "steps.jsonl", 2, lambda line: line.replace(metric, "group/else"))
+    with pytest.raises(BadInput) as caught:
+        collect(folder, benchmark)
+    assert caught.value.key == f"line 2 {metric}"
+
+
+def test_a_density_that_contradicts_its_counts_is_refused(results):
+    folder, benchmark = results
+    edit_line(folder / RUN / "steps.jsonl", 2, with_value("group/density", 0.0625))
+    with pytest.raises(BadInput, match="contradict") as caught:
+        collect(folder, benchmark)
+    assert caught.value.value == 0.0625
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "key"),
+    [
+        (RUN / "status.json", {"status": "running"}, "status"),
+        (RUN / "status.json", {"seed": 3}, "seed"),
+        (RUN / "status.json", {"rollout": "else"}, "rollout"),
+        (RUN / "status.json", {"wall_seconds": None}, "wall_seconds"),
+        (RUN / "provenance.json", {"device": "tpu"}, "device"),
+        (EVAL, {"arm": "ppo"}, "arm"),
+        (EVAL, {"data_sha256": "other prompts"}, "data_sha256"),
+        (EVAL, {"n": 999}, "n"),
+        (EVAL, {"metrics": [0.5]}, "metrics"),
+        (EVAL, {"metrics": {"accuracy": 0.5}}, "metrics accuracy"),
+        (EVAL, {"metrics": {"accuracy": {"value": 0.5}}}, "metrics accuracy stderr"),
+        (EVAL, {"metrics": {"accuracy": {"value": float("nan"), "stderr": 0.1}}}, "file"),
+    ],
+)
+def test_a_record_that_contradicts_its_place_or_its_kind_is_refused(results, file, change, key):
+    folder, benchmark = results
+    rewrite_json(folder / file, **change)
+    with pytest.raises(BadInput) as caught:
+        collect(folder, benchmark)
+    assert (caught.value.file, caught.value.key) == (str(folder / file), key)
+
+
+@pytest.mark.parametrize("name", ["status.json", "provenance.json", "steps.jsonl", "stages.jsonl"])
+def test_a_finished_run_without_one_of_its_files_is_refused(results, name):
+    folder, benchmark = results
+    (folder / RUN / name).unlink()
+    with pytest.raises(BadInput) as caught:
+        collect(folder, benchmark)
+    assert caught.value.file == str(folder / RUN / name)
+
+
+def test_a_missing_evaluation_is_refused(results):
+    folder, benchmark = results
+    (folder / EVAL).unlink()
+    with pytest.raises(BadInput, match="evaluate this checkpoint"):
+        collect(folder, benchmark)
+
+
+def test_a_folder_among_the_runs_that_is_no_seed_is_refused(results):
+    folder, benchmark = results
+    (folder / RUN).with_name("seed2-old").mkdir()
+    with pytest.raises(BadInput, match="seed2-old"):
+        collect(folder, benchmark)
+
+
+@pytest.mark.parametrize("left", [0, 100, -1])
+def test_a_truncated_table_is_named(results, left):
+    folder, benchmark = results
+    collect(folder, benchmark)
+    file = folder / "tables" / "stages.parquet"
+    file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(BadInput, match="collect the results again") as caught:
+        load_tables(folder / "tables")
+    assert caught.value.file == str(file)
+
+
+def test_a_missing_table_and_one_of_other_columns_are_named(results):
+    folder, benchmark = results
+    collect(folder, benchmark)
+    file = folder / "tables" / "evals.parquet"
+    pd.read_parquet(file).rename(columns={"stderr": "error"}).to_parquet(file)
+    with pytest.raises(BadInput, match="not the columns and types"):
+        load_tables(folder / "tables")
+    file.unlink()
+    with pytest.raises(BadInput, match=r"evals.parquet: file = missing"):
+        load_tables(folder / "tables")
+
+
+def documented() -> dict[str, list[tuple[str, ...]]]:
+    """Column, type and description of every table in docs/tables.md."""
+    text = (REPOSITORY / "docs" / "tables.md").read_text(encoding="utf-8")
+    tables = {}
+    for section in text.split("\n## ")[1:]:
+        rows = [
+            tuple(cell.strip() for cell in line.strip("|").split("|")) for line in section.splitlines() if "|" in line
+        ]
+        if rows:
+            tables[section.splitlines()[0]] = rows[2:]
+    return tables
+
+
+def test_docs_and_schema_agree():
+    declared = {name: [(c.name, c.dtype, c.description) for c in columns] for name, columns in SCHEMA.items()}
+    assert documented() == declared
+
+
+def test_a_column_that_may_be_missing_says_so():
+    rest = {"criterion", "cap", "end", "size_mean", "size_p50"}
+    for columns in SCHEMA.values():
+        for column in columns:
+            assert ("missing" in column.description) == (column.missing and column.name not in rest)
+
+
+def test_the_synthetic_arms_are_arms_of_the_quick_benchmark():
+    assert set(ARMS) == set(synthetic_benchmark().arms)

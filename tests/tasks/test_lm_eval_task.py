@@ -1,0 +1,61 @@
+"""The lm-eval task: the reward of training, and files that are the same on every machine."""
+
+from dataclasses import replace
+
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groupppo.tasks import lm_eval
+from groupppo.tasks.reward import score
+from groupppo.tasks.rows import read_examples
+
+responses = st.lists(st.sampled_from(["#12", "1|2#12", "#21", "12", ""]), min_size=1, max_size=8)
+
+
+@given(texts=responses)
+def test_evaluation_rewards_are_the_training_rewards(texts):
+    doc = {"prompt": "sort 21", "answer": "12"}
+    rewards = [score(text, "12") for text in texts]
+    assert lm_eval.process_greedy(doc, [texts]) == {"accuracy": rewards[0]}
+    assert lm_eval.process_sampled(doc, [texts]) == {f"mean@{len(texts)}": sum(rewards) / len(texts)}
+
+
+def test_the_files_name_no_path_and_are_the_same_wherever_they_are_written(small_task, tmp_path):
+    for folder in ("a", "b"):
+        metrics = lm_eval.write_yaml(small_task, tmp_path / folder, repeats=4)
+    assert metrics == {"small_greedy": "accuracy", "small_sampled": "mean@4"}
+    for name in metrics:
+        text = (tmp_path / "a" / f"{name}.yaml").read_text()
+        assert text == (tmp_path / "b" / f"{name}.yaml").read_text()
+        assert "/" not in text
+
+
+def test_the_settings_come_from_the_task_and_the_benchmark(small_task, tmp_path):
+    class Loader(yaml.SafeLoader):
+        """Reads `!function` as the name that follows it."""
+
+    Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+    lm_eval.write_yaml(replace(small_task, max_response_tokens=33, version="2.1"), tmp_path, repeats=4)
+    greedy, sampled = (
+        yaml.load((tmp_path / f"small_{kind}.yaml").read_text(), Loader=Loader) for kind in ("greedy", "sampled")
+    )
+    assert greedy["generation_kwargs"] == {"until": [], "do_sample": False, "temperature": 0.0, "max_gen_toks": 33}
+    assert sampled["generation_kwargs"] == {
+        "until": [],
+        "do_sample": True,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "max_gen_toks": 33,
+    }
+    assert (greedy["repeats"], sampled["repeats"], sampled["filter_list"][0]["filter"][0]["k"]) == (1, 4, 4)
+    assert sampled["metadata"] == {"version": "2.1"}
+    assert sampled["process_results"] == "groupppo.tasks.lm_eval.process_sampled"
+
+
+def test_the_test_split_is_loaded_in_file_order(small_task_folder):
+    path = small_task_folder / "test.parquet"
+    loaded = lm_eval.load_test(test_file=str(path), version="1.0", config_source="anything")["test"]
+    assert [row["prompt"] for row in loaded] == [example.prompt for example in read_examples(path)]
+    assert set(loaded.column_names) == {"prompt", "answer", "size"}

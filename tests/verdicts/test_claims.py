@@ -1,0 +1,161 @@
+"""Claims are data: what the file says is what is tested, and what it cannot mean is refused."""
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from groupppo.config import REPOSITORY, SCHEMAS, load_benchmark, read_yaml
+from groupppo.errors import BadInput
+from groupppo.verdicts.claims import Claim, Claims, load_claims
+from groupppo.verdicts.quantities import QUANTITIES
+from tests.synthetic import STAGE_SECONDS
+
+SHIPPED = REPOSITORY / "benchmarks" / "claims.yaml"
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Claims:
+    return load_claims(SHIPPED)
+
+
+def by_id(claims: Claims, name: str) -> Claim:
+    return next(claim for claim in claims.claims if claim.id == name)
+
+
+def test_the_shipped_claims_are_those_of_the_origin(shipped):
+    assert [claim.id for claim in shipped.claims] == [
+        "compression",
+        "endpoint-share",
+        "speedup-tokens",
+        "speedup-adv",
+        "speedup-update",
+        "speedup-step",
+        "memory-update",
+        "parity-ppo",
+    ]
+    assert (shipped.level, shipped.power) == (0.90, 0.80)
+
+
+def test_the_quick_benchmark_uses_them():
+    assert load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml").claims.resolve() == SHIPPED.resolve()
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("compression", 0.9275, math.inf),
+        ("endpoint-share", 0.05, 0.20),
+        ("speedup-adv", 12.8, math.inf),
+        ("speedup-update", 12.8, math.inf),
+        ("speedup-step", 12.8, math.inf),
+        ("memory-update", -math.inf, 0.30),
+        ("parity-ppo", -0.05, 0.05),
+    ],
+)
+def test_a_region_is_the_claimed_one_widened_by_the_margin(shipped, name, low, high):
+    region = by_id(shipped, name).region
+    assert (region.low, region.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_every_stage_of_a_claim_is_a_stage_of_a_run(shipped):
+    for claim in shipped.claims:
+        assert claim.sample("sorting", "tiny", "ppo").stage in {None, "step", *STAGE_SECONDS}
+
+
+def test_the_reference_is_resolved_and_other_arms_are_left_alone(shipped):
+    assert by_id(shipped, "parity-ppo").compared("ppo") == "ppo"
+    assert by_id(shipped, "parity-ppo").compared("dense") == "dense"
+    assert by_id(shipped, "compression").compared("ppo") is None
+
+
+def test_schema_and_registry_name_the_same_quantities():
+    items = read_yaml(SCHEMAS / "claims.schema.yaml")["properties"]["claims"]["items"]
+    assert set(items["properties"]["quantity"]["enum"]) == set(QUANTITIES)
+    assert set(items["properties"]) == set(Claim.__dataclass_fields__)
+
+
+def test_a_region_reads_as_words(shipped):
+    texts = {claim.id: str(claim.region) for claim in shipped.claims}
+    assert texts["speedup-step"] == "at least 12.8"
+    assert texts["memory-update"] == "at most 0.3"
+    assert texts["parity-ppo"] == "-0.05 to 0.05"
+
+
+def claim_at(index: int, **values: Any) -> Callable[[dict[str, Any]], None]:
+    """Set keys of one claim; a value of None removes the key."""
+
+    def change(data: dict[str, Any]) -> None:
+        data["claims"][index] |= values
+        for key in [key for key, value in values.items() if value is None]:
+            del data["claims"][index][key]
+
+    return change
+
+
+COMPRESSION, TOKENS, ADV, MEMORY, PARITY = 0, 2, 3, 6, 7
+
+BAD_CLAIMS = {
+    "unknown quantity": (claim_at(ADV, quantity="flops"), "claims.3.quantity"),
+    "unknown rule": (claim_at(ADV, rule="bayes"), "claims.3.rule"),
+    "unknown key": (claim_at(ADV, margins=0.1), "claims.3.margins"),
+    "unknown evidence": (claim_at(ADV, evidence=["tpu"]), "claims.3.evidence.0"),
+    "no evidence": (claim_at(ADV, evidence=[]), "claims.3.evidence"),
+    "no source": (claim_at(ADV, source=None), "claims.3.source"),
+    "an id twice": (claim_at(ADV, id="compression"), "claims.3.id"),
+    "an arm without a file": (claim_at(ADV, arm="group_pp0"), "claims.3.arm"),
+    "a compared arm without a file": (claim_at(ADV, against="dense"), "claims.3.against"),
+    "no compared arm": (claim_at(ADV, against=None), "claims.3.against"),
+    "a compared arm that nothing uses": (claim_at(COMPRESSION, against="ppo"), "claims.0.against"),
+    "no stage": (claim_at(ADV, stage=None), "claims.3.stage"),
+    "a stage that nothing uses": (claim_at(PARITY, stage="adv"), "claims.7.stage"),
+    "no metric": (claim_at(PARITY, metric=None), "claims.7.metric"),
+    "warm-up of an evaluation": (claim_at(PARITY, warmup_steps=5), "claims.7.warmup_steps"),
+    "no margin": (claim_at(ADV, margin=None), "claims.3.margin"),
+    "a negative margin": (claim_at(ADV, margin=-1.0), "claims.3.margin"),
+    "an identity with a margin": (claim_at(TOKENS, margin=1.0), "claims.2.margin"),
+    "an identity put to the test": (claim_at(TOKENS, rule="interval", margin=1.0), "claims.2.rule"),
+    "a measurement called an identity": (claim_at(ADV, rule="identity", margin=None), "claims.3.rule"),
+    "equivalence with one end": (claim_at(PARITY, claimed={"low": 0.0}), "claims.7.claimed"),
+    "equivalence without room": (claim_at(PARITY, margin=0.0), "claims.7.claimed"),
+    "an empty region": (claim_at(ADV, claimed={"low": 30.0, "high": 16.0}), "claims.3.claimed"),
+    "no region": (claim_at(ADV, claimed={}), "claims.3.claimed"),
+    "a ratio of nothing": (claim_at(ADV, margin=16.0), "claims.3.claimed"),
+    "a level in percent": (lambda data: data.update(level=90), "level"),
+    "no claim": (lambda data: data.update(claims=[]), "claims"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CLAIMS)
+def test_a_claim_that_cannot_be_meant_is_refused(tmp_path: Path, case: str):
+    change, key = BAD_CLAIMS[case]
+    shutil.copytree(REPOSITORY / "benchmarks" / "arms", tmp_path / "arms")
+    data = yaml.safe_load(SHIPPED.read_text())
+    file = tmp_path / "claims.yaml"
+    file.write_text(yaml.safe_dump(data))
+    assert len(load_claims(file).claims) == 8
+    change(data)
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(BadInput) as caught:
+        load_claims(file)
+    assert (caught.value.file, caught.value.key) == (str(file), key)
+    assert caught.value.mend
+
+
+def test_an_empty_file_is_refused(tmp_path: Path):
+    (tmp_path / "claims.yaml").write_text("")
+    with pytest.raises(BadInput):
+        load_claims(tmp_path / "claims.yaml")
+
+
+def test_the_hash_is_that_of_the_file(tmp_path: Path, shipped):
+    shutil.copytree(REPOSITORY / "benchmarks" / "arms", tmp_path / "arms")
+    file = tmp_path / "claims.yaml"
+    shutil.copy(SHIPPED, file)
+    assert load_claims(file).sha256 == shipped.sha256
+    file.write_text(file.read_text() + "# moved margin\n")
+    assert load_claims(file).sha256 != shipped.sha256

@@ -1,0 +1,115 @@
+"""Measured quantities on rows small enough to compute by hand."""
+
+import pandas as pd
+import pytest
+
+from groupppo.report.tables import Tables, collect, load_tables
+from groupppo.verdicts.quantities import QUANTITIES, Sample, accuracy_difference, stage_seconds_ratio
+from tests.synthetic import ARMS, Effect, Spread, standardised, write_results
+
+SAMPLE = Sample("sorting", "tiny", "group_ppo", "ppo", stage="update_actor", warmup_steps=2)
+
+
+def stage_rows(seconds: dict[tuple[str, int], list[float]]) -> pd.DataFrame:
+    rows = [
+        {"task": "sorting", "model": "tiny", "arm": arm, "seed": seed, "step": step, "stage": "update_actor"}
+        | {"seconds": value, "rise_bytes": int(1e6 * value), "endpoints": 1, "tokens": 4}
+        for (arm, seed), values in seconds.items()
+        for step, value in enumerate(values, start=1)
+    ]
+    return pd.DataFrame(rows).astype({"seed": "Int64"})
+
+
+def tables_with(**frames: pd.DataFrame) -> Tables:
+    empty = {name: pd.DataFrame() for name in ("runs", "steps", "stages", "groups", "evals")}
+    return Tables(**(empty | frames))
+
+
+STAGES = stage_rows(
+    {
+        ("ppo", 1): [90, 80, 4, 6, 5],
+        ("group_ppo", 1): [900, 70, 2, 90, 2.5],
+        ("ppo", 2): [9, 9, 8, 8, 8],
+        ("group_ppo", 2): [9, 9, 4, 4, 4],
+    }
+)
+
+
+def test_a_speed_up_is_the_ratio_of_medians_after_warm_up_paired_by_seed():
+    values = QUANTITIES["stage_seconds_ratio"].values(tables_with(stages=STAGES), SAMPLE, (1, 2))
+    assert values == {1: 5 / 2.5, 2: 2.0}
+
+
+def test_warm_up_pairing_and_medians_each_change_the_answer():
+    """Negative controls: with warm-up, unpaired, or with means, the number is another one."""
+    rows = SAMPLE.select(STAGES)
+    with_warmup = stage_seconds_ratio(STAGES, SAMPLE)
+    assert with_warmup[1] == pytest.approx(6 / 70)
+    swapped = rows.assign(seed=rows["seed"].where(rows["arm"] == "ppo", 3 - rows["seed"]))
+    assert stage_seconds_ratio(swapped, SAMPLE)[1] == pytest.approx(5 / 4)
+    means = rows.groupby(["seed", "arm"])["seconds"].mean().unstack()
+    assert means["ppo"][1] / means["group_ppo"][1] != pytest.approx(2.0)
+
+
+def test_a_memory_ratio_is_below_one_where_memory_is_saved():
+    values = QUANTITIES["rise_bytes_ratio"].values(tables_with(stages=STAGES), SAMPLE, (1, 2))
+    assert values == {1: pytest.approx(2.5 / 5), 2: pytest.approx(0.5)}
+
+
+def test_density_is_pooled_over_tokens_not_averaged_over_steps():
+    groups = pd.DataFrame(
+        {
+            **{"task": "sorting", "model": "tiny", "arm": "group_ppo", "seed": 1, "step": [1, 2]},
+            **{"tokens": [100, 900], "endpoints": [50, 50]},
+        }
+    )
+    tables, sample = tables_with(groups=groups), Sample("sorting", "tiny", "group_ppo")
+    assert QUANTITIES["density"].values(tables, sample, (1,)) == {1: 0.1}
+    assert QUANTITIES["compression"].values(tables, sample, (1,)) == {1: 0.9}
+    assert QUANTITIES["tokens_per_endpoint"].values(tables, sample, (1,)) == {1: 10.0}
+    assert pytest.approx(0.1) != (50 / 100 + 50 / 900) / 2
+
+
+def test_a_seed_without_a_value_is_missing_never_zero():
+    stages = stage_rows({("ppo", 1): [1, 1, 1], ("group_ppo", 1): [1, 1, 0], ("ppo", 2): [1, 1, 1]})
+    for name in ("stage_seconds_ratio", "rise_bytes_ratio"):
+        assert QUANTITIES[name].values(tables_with(stages=stages), SAMPLE, (1, 2, 3)) == {}
+
+
+def test_seeds_outside_the_matrix_and_the_start_do_not_count():
+    evals = pd.DataFrame(
+        {
+            **{"task": "sorting", "model": "tiny", "metric": "accuracy"},
+            "arm": ["start", "ppo", "group_ppo", "ppo", "group_ppo"],
+            "seed": pd.array([None, 1, 1, 9, 9], dtype="Int64"),
+            "value": [0.4, 0.8, 0.7, 0.8, 0.1],
+        }
+    )
+    sample = Sample("sorting", "tiny", "group_ppo", "ppo", metric="accuracy")
+    values = QUANTITIES["accuracy_difference"].values(tables_with(evals=evals), sample, (1, 2))
+    assert values == {1: pytest.approx(-0.1)}
+    assert set(accuracy_difference(sample.select(evals), sample).index) == {1, 9}
+
+
+def test_the_synthetic_folder_holds_the_answers_it_was_asked_for(tmp_path):
+    seeds, effect = (3, 5, 8), Effect(0.76, 0.08, {"adv": 0.5, "step": 2.0}, 0.4)
+    spread = Spread(0.02, 0.001, 0.1, 0.1)
+    benchmark = write_results(tmp_path, seeds=seeds, arms=ARMS | {"group_ppo": effect}, spread=spread)
+    collect(tmp_path, benchmark)
+    tables = load_tables(tmp_path / "tables")
+
+    def measured(name: str, stage: str | None = None, metric: str | None = None) -> pd.Series:
+        against = "ppo" if QUANTITIES[name].needs else None
+        warmup = 5 if QUANTITIES[name].table == "stages" else 0
+        sample = Sample("sorting", "tiny", "group_ppo", against, stage, metric, warmup)
+        values = QUANTITIES[name].values(tables, sample, seeds)
+        assert list(values) == list(seeds)
+        return pd.Series(values)
+
+    differences = measured("accuracy_difference", metric="accuracy")
+    assert differences.to_numpy() == pytest.approx([-0.04 + 0.02 * offset for offset in standardised(3)])
+    assert measured("density").mean() == pytest.approx(0.08, abs=1e-4)
+    for stage, ratio in (("adv", 0.5), ("update_actor", 2.0)):
+        assert measured("stage_seconds_ratio", stage).median() == pytest.approx(ratio)
+    assert measured("rise_bytes_ratio", "update_actor").median() == pytest.approx(0.4)
+    assert measured("step_seconds_ratio", "step").median() == pytest.approx(0.98 / (0.96 / 2 + 0.02 / 0.5))

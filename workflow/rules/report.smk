@@ -1,0 +1,111 @@
+# From run folders to tables, verdicts, figures and the page.
+
+from groupppo.report.tables import SCHEMA
+
+
+rule collect:
+    input:
+        runs=expand(
+            rules.train.output.status,
+            task=BENCHMARK.tasks,
+            model=BENCHMARK.models,
+            arm=BENCHMARK.arms,
+            seed=BENCHMARK.seeds,
+        ),
+        evals=expand(
+            rules.evaluate.output[0],
+            task=BENCHMARK.tasks,
+            model=BENCHMARK.models,
+            arm=BENCHMARK.arms,
+            seed=BENCHMARK.seeds,
+        ),
+        starts=expand(
+            rules.evaluate_start.output[0],
+            task=BENCHMARK.tasks,
+            model=BENCHMARK.models,
+        ),
+    output:
+        expand(f"{RESULTS}/tables/{{table}}.parquet", table=SCHEMA),
+    log:
+        f"{RESULTS}/logs/collect.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/collect.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        matrix=BENCHMARK.resolved(),
+    message:
+        "collect tables"
+    script:
+        "../scripts/collect.py"
+
+
+rule verdicts:
+    input:
+        tables=rules.collect.output,
+        claims=BENCHMARK.claims,
+    output:
+        f"{RESULTS}/verdicts.json",
+    log:
+        f"{RESULTS}/logs/verdicts.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/verdicts.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    message:
+        "decide the claims"
+    script:
+        "../scripts/verdicts.py"
+
+
+rule figures:
+    input:
+        tables=rules.collect.output,
+        verdicts=rules.verdicts.output[0],
+    output:
+        directory(f"{RESULTS}/figures"),
+    log:
+        f"{RESULTS}/logs/figures.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figures.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    message:
+        "draw figures"
+    script:
+        "../scripts/figures.py"
+
+
+rule report:
+    input:
+        verdicts=rules.verdicts.output[0],
+        figures=rules.figures.output[0],
+        matrix=rules.resolve.output[0],
+    output:
+        f"{RESULTS}/report.html",
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    message:
+        "write {output}"
+    script:
+        "../scripts/report.py"

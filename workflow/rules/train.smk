@@ -1,0 +1,33 @@
+# One rule trains every cell: stock verl with the arm's config.
+
+
+rule train:
+    input:
+        train=rules.task.output.train,
+        dev=rules.task.output.dev,
+        start=rules.warmstart.output[0],
+    output:
+        status=f"{RESULTS}/runs/{RUN}/status.json",
+        config=f"{RESULTS}/runs/{RUN}/config.yaml",
+        steps=f"{RESULTS}/runs/{RUN}/steps.jsonl",
+        stages=f"{RESULTS}/runs/{RUN}/stages.jsonl",
+        provenance=f"{RESULTS}/runs/{RUN}/provenance.json",
+        checkpoint=directory(f"{RESULTS}/runs/{RUN}/checkpoint"),
+    log:
+        f"{RESULTS}/runs/{RUN}/log.txt",
+    benchmark:
+        f"{RESULTS}/benchmarks/train/{{task}}.{{model}}.{{arm}}.seed{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: BENCHMARK.models[wildcards.model].resources["mem_mb"],
+        runtime=-(-BENCHMARK.train.time_limit_s // 60) + 5,
+    params:
+        train=asdict(BENCHMARK.train),
+        arm=lambda wildcards: BENCHMARK.arms[wildcards.arm].verl,
+        model=lambda wildcards: BENCHMARK.models[wildcards.model].verl,
+    message:
+        "train {wildcards.arm} seed {wildcards.seed} on {wildcards.task} with {wildcards.model}"
+    script:
+        "../scripts/train.py"

@@ -1,0 +1,24 @@
+"""Measure a checkpoint's held-out accuracy with lm-eval."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from job import job
+
+from groupppo.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake) as benchmark:
+    names = snakemake.wildcards
+    evaluate(
+        Path(snakemake.input.checkpoint),
+        benchmark.tasks[names.task],
+        Path(snakemake.input.test).parent,
+        Path(snakemake.output[0]).parent,
+        model=names.model,
+        arm=names.get("arm", "start"),
+        seed=int(names.seed) if "seed" in names.keys() else None,
+        evaluation=benchmark.evaluation,
+    )

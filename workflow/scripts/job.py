@@ -1,0 +1,55 @@
+"""What every rule's script shares: one thread, a log, and errors a user can read.
+
+with job(snakemake) as benchmark:
+    ...
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import contextlib
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from groupppo.config import Benchmark, load_benchmark
+from groupppo.errors import GroupPPOError
+
+DEFAULT_BENCHMARK = "benchmarks/quick.yaml"
+
+
+@contextlib.contextmanager
+def job(snakemake: Any, *, own_log: bool = False) -> Iterator[Benchmark]:
+    """Give the benchmark to the script's body; its output goes to the rule's log, its error also to the screen.
+
+    Args:
+        snakemake: the object Snakemake gives a script.
+        own_log: the body writes the log itself.
+    """
+    # Snakemake ends jobs with SIGTERM; as an exception it lets the body end what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    screen = sys.stderr
+    log = Path(snakemake.log[0])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        if not own_log:
+            file = stack.enter_context(log.open("w", encoding="utf-8", buffering=1))
+            stack.enter_context(contextlib.redirect_stdout(file))
+            stack.enter_context(contextlib.redirect_stderr(file))
+        try:
+            yield load_benchmark(snakemake.config.get("benchmark", DEFAULT_BENCHMARK))
+        except GroupPPOError as error:
+            print(error, file=screen)
+            sys.exit(1)
+        except Exception:
+            text = traceback.format_exc()
+            with log.open("a", encoding="utf-8") as file:
+                file.write(text)
+            print(f"{text.splitlines()[-1]}\n  its log: {log}", file=screen)
+            sys.exit(1)

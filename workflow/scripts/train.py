@@ -1,0 +1,27 @@
+"""Train one cell with verl."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from job import job
+
+from groupppo.verl.compose import Cell
+from groupppo.verl.launch import train
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake, own_log=True) as benchmark:
+    names = snakemake.wildcards
+    train(
+        Cell(
+            task=benchmark.tasks[names.task],
+            model=benchmark.models[names.model],
+            arm=benchmark.arms[names.arm],
+            seed=int(names.seed),
+            train=benchmark.train,
+            task_folder=Path(snakemake.input.train).parent.resolve(),
+            start=Path(snakemake.input.start).resolve(),
+            out=Path(snakemake.output.status).parent.resolve(),
+        )
+    )

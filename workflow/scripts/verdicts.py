@@ -1,0 +1,20 @@
+"""Decide each claim from the tables."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from job import job
+
+from groupppo.report.tables import load_tables
+from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import decide
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake) as benchmark:
+    tables = load_tables(Path(snakemake.input.tables[0]).parent)
+    judged = decide(load_claims(benchmark.claims), tables, benchmark)
+    text = json.dumps(judged, indent=2, allow_nan=False, ensure_ascii=False)
+    Path(snakemake.output[0]).write_text(text + "\n", encoding="utf-8")
