@@ -24,6 +24,8 @@ from groupppo.errors import BadInput, RunFailed
 from groupppo.models.check import check_model_folder
 from groupppo.verl.compose import Cell, compose
 
+# What a failed run wrote goes here: a workflow may delete the outputs of a job that failed.
+FAILED = "failed"
 _OUTPUTS = ("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "log.txt", "started.json")
 
 
@@ -46,16 +48,15 @@ def train(cell: Cell) -> None:
         if not (cell.task_folder / f"{split}.parquet").is_file():
             raise BadInput(cell.task_folder / f"{split}.parquet", "file", None, "build the task first (rule `task`).")
     _clear(cell.out)
-    config = compose(cell)
+    OmegaConf.save(compose(cell), cell.out / "config.yaml")
     with tempfile.TemporaryDirectory(prefix="gppo-", ignore_cleanup_errors=True) as ray_folder:
-        OmegaConf.update(config, "ray_kwargs.ray_init._temp_dir", ray_folder, force_add=True)
-        OmegaConf.save(config, cell.out / "config.yaml")
         ending = _run(cell, ray_folder)
     if ending.status == "finished":
         _keep_checkpoint(cell)
     _write_status(cell, ending)
     if ending.status != "finished":
-        raise RunFailed(f"run {cell.name} failed: {ending.cause}\n  its log: {cell.out / 'log.txt'}")
+        _set_aside(cell.out)
+        raise RunFailed(f"run {cell.name} failed: {ending.cause}\n  what it left: {cell.out / FAILED}")
 
 
 def environment(cell: Cell) -> dict[str, str]:
@@ -90,7 +91,7 @@ def _run(cell: Cell, ray_folder: str) -> _Ending:
     command = [sys.executable, "-m", "groupppo.verl.main", str(cell.out)]
     began = time.monotonic()
     with (cell.out / "log.txt").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, env=environment(cell), stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=environment(cell) | {"RAY_TMPDIR": ray_folder}, stdout=log, stderr=subprocess.STDOUT)
         try:
             code = process.wait(timeout=cell.train.time_limit_s)
             cause = None if code == 0 else _cause(cell.out / "log.txt", code)
@@ -135,6 +136,14 @@ def _clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for left in (folder / "checkpoint", *folder.glob("global_step_*")):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _set_aside(folder: Path) -> None:
+    shutil.rmtree(folder / FAILED, ignore_errors=True)
+    (folder / FAILED).mkdir()
+    for name in (*_OUTPUTS, "config.yaml"):
+        if (folder / name).is_file():
+            shutil.copy2(folder / name, folder / FAILED / name)
 
 
 def _keep_checkpoint(cell: Cell) -> None:

@@ -5,6 +5,7 @@ runs in this process instead of one more Ray actor, which saves a full set of im
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,8 @@ def main(run_folder: Path) -> None:
     (run_folder / "provenance.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     if on_cpu:
-        ray_init = config.ray_kwargs.ray_init
-        ray_init.runtime_env.py_executable = forkserver.start(f"{ray_init._temp_dir}/fork.socket")
+        executable = forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")
+        config.ray_kwargs.ray_init.runtime_env.py_executable = executable
     run_ppo(config, task_runner_class=InProcessRunner)
 
 

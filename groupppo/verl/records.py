@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Columns that measure time: they differ between two runs with the same seed.
-TIME_COLUMNS = ("timing_", "perf/", "throughput/", "elapsed_seconds")
+# Columns that measure the machine (time, memory, throughput): they differ between two runs with the same seed.
+MEASURED = ("timing_", "perf/", "throughput/", "elapsed_seconds")
 
 
 def step_row(step: int, metrics: Mapping[str, Any], *, step_seconds: float, elapsed: float) -> dict[str, Any]:
@@ -30,9 +30,9 @@ def step_row(step: int, metrics: Mapping[str, Any], *, step_seconds: float, elap
     return row
 
 
-def without_time(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that must repeat when a run is repeated."""
-    return {key: value for key, value in row.items() if not key.startswith(TIME_COLUMNS)}
+def repeatable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that must repeat to the bit when a run is repeated."""
+    return {key: value for key, value in row.items() if not any(part in key for part in MEASURED)}
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

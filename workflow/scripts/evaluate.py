@@ -1,5 +1,6 @@
 """Measure a checkpoint's held-out accuracy with lm-eval."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,6 @@ with job(snakemake) as benchmark:
         Path(snakemake.output[0]).parent,
         model=names.model,
         arm=names.get("arm", "start"),
-        seed=int(names.seed) if "seed" in names.keys() else None,
-        evaluation=benchmark.evaluation,
+        training_seed=int(names.seed) if "seed" in names.keys() else None,
+        **asdict(benchmark.evaluation),
     )

@@ -46,7 +46,7 @@ def load_ray() -> None:
         del os.environ[name]
 
 
-def start(address: str) -> str:
+def start(address: Path) -> str:
     """Import what workers need, and fork the server from this process.
 
     Args:
@@ -58,7 +58,7 @@ def start(address: str) -> str:
     for module in MODULES:
         importlib.import_module(module)
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
+    listener.bind(str(address))
     listener.listen(64)
     parent = os.getpid()
     gc.collect()

@@ -1,0 +1,52 @@
+"""Cells of the default benchmark on the small task and model of tests/conftest.py."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from groupppo.config import REPOSITORY, Arm, Benchmark, Task, load_arm, load_benchmark
+from groupppo.verl.compose import Cell
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+MakeCell = Callable[..., Cell]
+
+
+@pytest.fixture(scope="session")
+def quick() -> Benchmark:
+    return load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml")
+
+
+@pytest.fixture(scope="session")
+def singleton() -> Arm:
+    """GROUP-PPO with every token a group of its own."""
+    arm = load_arm(REPOSITORY / "benchmarks" / "arms" / "group_ppo.yaml")
+    return replace(arm, name="singleton", verl=arm.verl | {"algorithm.group_params.rule": "singleton"})
+
+
+@pytest.fixture(scope="session")
+def make_cell(
+    quick: Benchmark,
+    small_task: Task,
+    small_task_folder: Path,
+    small_model_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[MakeCell]:
+    def make(arm: str | Arm, *, seed: int = 1, **train: object) -> Cell:
+        arm = quick.arms[arm] if isinstance(arm, str) else arm
+        settings = {"steps": 3, "prompts_per_step": 4, "responses_per_prompt": 4, "time_limit_s": 300} | train
+        return Cell(
+            task=small_task,
+            model=quick.models["tiny"],
+            arm=arm,
+            seed=seed,
+            train=replace(quick.train, **settings),
+            task_folder=small_task_folder,
+            start=small_model_folder,
+            out=tmp_path_factory.mktemp(f"{arm.name}_seed{seed}_"),
+        )
+
+    yield make

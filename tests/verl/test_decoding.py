@@ -1,0 +1,93 @@
+"""The decoder of the transformers rollout server, against a plain forward pass and `generate`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from groupppo.errors import BadInput
+from groupppo.verl.agent_loop import sampling_seed
+from groupppo.verl.decoding import Request, Response, decode
+
+EOS, PAD = 4, 0
+
+
+@pytest.fixture(scope="module")
+def model(small_model_folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(small_model_folder, dtype=torch.float32).eval()
+
+
+def requests(temperature: float = 1.0) -> list[Request]:
+    prompts = [[7, 9, 11], [8], [20, 21, 22, 23, 24], [30, 31]]
+    return [Request(prompt, 12, temperature, seed=100 + row) for row, prompt in enumerate(prompts)]
+
+
+def log_probs(model: PreTrainedModel, request: Request, response: Response) -> torch.Tensor:
+    """What a trainer computes: one full forward pass of prompt and response, no padding, no cache."""
+    ids = torch.tensor([request.prompt_ids + response.token_ids])
+    with torch.no_grad():
+        logits = model(ids).logits[0, :-1] / (request.temperature or 1.0)
+    return torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[len(request.prompt_ids) - 1 :, 0]
+
+
+def test_log_probs_are_those_of_a_full_forward_pass(model: PreTrainedModel) -> None:
+    for request in (*requests(0.7), *requests(1.0)):
+        (response,) = decode(model, [request], eos=EOS, pad=PAD)
+        expected = log_probs(model, request, response)
+        assert torch.allclose(torch.tensor(response.log_probs), expected, atol=1e-5)
+        shifted = expected.roll(1)
+        assert len(shifted) == 1 or not torch.allclose(torch.tensor(response.log_probs), shifted, atol=1e-5)
+
+
+def test_greedy_decoding_is_that_of_generate(model: PreTrainedModel) -> None:
+    for request, response in zip(requests(0.0), decode(model, requests(0.0), eos=EOS, pad=PAD), strict=True):
+        ids = torch.tensor([request.prompt_ids])
+        expected = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, eos_token_id=EOS, pad_token_id=PAD
+        )
+        assert response.token_ids == expected[0, len(request.prompt_ids) :].tolist()
+
+
+def test_a_response_follows_its_seed_and_not_its_place_in_the_batch(model: PreTrainedModel) -> None:
+    forward = decode(model, requests(), eos=EOS, pad=PAD)
+    backward = decode(model, requests()[::-1], eos=EOS, pad=PAD)[::-1]
+    assert [response.token_ids for response in forward] == [response.token_ids for response in backward]
+    alone = [decode(model, [request], eos=EOS, pad=PAD)[0].token_ids for request in requests()]
+    assert [response.token_ids for response in forward] == alone
+    reseeded = [Request(request.prompt_ids, 12, 1.0, request.seed + 50) for request in requests()]
+    other = decode(model, reseeded, eos=EOS, pad=PAD)
+    assert [response.token_ids for response in forward] != [response.token_ids for response in other]
+
+
+def test_samples_have_the_models_distribution(model: PreTrainedModel) -> None:
+    many = [Request([7, 9, 11], 1, 1.0, seed=sampling_seed(run_seed=0, step=1, prompt=0, response=i)) for i in range(4000)]
+    drawn = torch.tensor([response.token_ids[0] for response in decode(model, many, eos=EOS, pad=PAD)])
+    with torch.no_grad():
+        expected = torch.softmax(model(torch.tensor([[7, 9, 11]])).logits[0, -1], -1)
+    counts = torch.bincount(drawn, minlength=len(expected)).double()
+    spread = (4000 * expected * (1 - expected)).sqrt()
+    assert ((counts - 4000 * expected).abs() < 5 * spread + 1).all()
+
+
+def test_a_response_ends_at_the_end_token_or_at_its_own_limit(model: PreTrainedModel) -> None:
+    limits = [Request([7, 9, 11], limit, 1.0, seed=limit) for limit in (1, 3, 30)]
+    for request, response in zip(limits, decode(model, limits, eos=EOS, pad=PAD), strict=True):
+        assert len(response.token_ids) == len(response.log_probs) <= request.max_tokens
+        assert EOS not in response.token_ids[:-1]
+        assert response.token_ids[-1] == EOS or len(response.token_ids) == request.max_tokens
+
+
+@pytest.mark.parametrize(("key", "value"), [("top_p", 0.9), ("top_k", 5), ("repetition_penalty", 1.2)])
+def test_sampling_this_server_does_not_do_is_refused(key: str, value: float) -> None:
+    with pytest.raises(BadInput, match=key):
+        Request.from_sampling_params([1], {"temperature": 1.0, key: value}, max_tokens=4)
+
+
+def test_sampling_seeds_differ_between_steps_prompts_responses_and_runs() -> None:
+    seeds = {
+        sampling_seed(run_seed=run, step=step, prompt=prompt, response=response)
+        for run in range(3) for step in range(5) for prompt in range(10) for response in range(4)
+    }  # fmt: skip
+    assert len(seeds) == 3 * 5 * 10 * 4
+    assert all(0 <= seed < 2**63 for seed in seeds)

@@ -1,0 +1,133 @@
+"""Real verl runs, a few steps each, on the small task and model: what the whole project rests on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from groupppo.config import Arm
+from groupppo.errors import RunFailed
+from groupppo.measure.stages import WHOLE_STEP
+from groupppo.models.check import check_model_folder
+from groupppo.verl.compose import Cell
+from groupppo.verl.launch import FAILED, train
+from groupppo.verl.records import repeatable
+from tests.verl.conftest import MakeCell
+
+pytestmark = pytest.mark.verl
+
+Run = Callable[..., Cell]
+
+
+@pytest.fixture(scope="module")
+def run(make_cell: MakeCell) -> Run:
+    """Train a cell once and keep it for all tests that ask for the same one."""
+    done: dict[tuple[str, int, int], Cell] = {}
+
+    def trained(arm: str | Arm, *, seed: int = 1, again: int = 0, **settings: object) -> Cell:
+        key = (arm if isinstance(arm, str) else arm.name, seed, again)
+        if key not in done:
+            done[key] = make_cell(arm, seed=seed, **settings)
+            train(done[key])
+        return done[key]
+
+    return trained
+
+
+def rows(cell: Cell, name: str) -> list[dict]:
+    return [json.loads(line) for line in (cell.out / name).read_text().splitlines()]
+
+
+def weights(cell: Cell) -> dict[str, torch.Tensor]:
+    return load_file(cell.out / "checkpoint" / "model.safetensors")
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("arm", ["ppo", "grpo", "group_ppo"])
+def test_every_arm_trains_and_leaves_what_the_tables_read(run: Run, arm: str) -> None:
+    cell = run(arm)
+    status = json.loads((cell.out / "status.json").read_text())
+    assert (status["status"], status["steps"], status["fallbacks"], status["cause"]) == ("finished", 3, 0, None)
+    assert 0 < status["startup_seconds"] < status["wall_seconds"]
+    steps = rows(cell, "steps.jsonl")
+    assert [row["step"] for row in steps] == [1, 2, 3]
+    for row in steps:
+        assert 0.0 <= row["reward/mean"] <= 1.0
+        assert row["group/total_tokens"] == row["tokens/response"] > 0
+        assert row["group/density"] == pytest.approx(row["group/total_endpoints"] / row["group/total_tokens"])
+        assert row["training/rollout_probs_diff_max"] < 1e-5  # rollout and trainer agree, so weight sync works
+        assert (row["group/density"] < 1.0) == (arm == "group_ppo")
+    check_model_folder(cell.out / "checkpoint")
+    assert not list(cell.out.glob("global_step_*"))
+    assert json.loads((cell.out / "provenance.json").read_text())["device"] == "cpu"
+
+
+@pytest.mark.parametrize("arm", ["ppo", "grpo", "group_ppo"])
+def test_stages_are_those_of_the_algorithm_and_sum_to_no_more_than_the_step(run: Run, arm: str) -> None:
+    stages = ["gen", "old_log_prob", "adv", "update_actor", "update_weights"]
+    if arm != "grpo":
+        stages[2:2] = ["values"]
+        stages[4:4] = ["update_critic"]
+    measured = rows(run(arm), "stages.jsonl")
+    for step in (1, 2, 3):
+        of_step = [row for row in measured if row["step"] == step]
+        expected = [*stages[:-1], *(["save_checkpoint"] if step == 3 else []), stages[-1], WHOLE_STEP]
+        assert [row["stage"] for row in of_step] == expected
+        assert sum(row["seconds"] for row in of_step[:-1]) <= of_step[-1]["seconds"]
+        assert all(row["completed"] and row["peak_bytes"] > row["rise_bytes"] >= 0 for row in of_step)
+        assert len({(row["tokens"], row["endpoints"]) for row in of_step}) == 1
+
+
+def test_the_same_seed_gives_the_same_steps_to_the_bit_and_another_does_not(run: Run) -> None:
+    first, again, other = run("ppo"), run("ppo", again=1), run("ppo", seed=2)
+    assert [repeatable(row) for row in rows(first, "steps.jsonl")] == [
+        repeatable(row) for row in rows(again, "steps.jsonl")
+    ]
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+
+
+def test_singleton_groups_train_the_parameters_of_dense_ppo_to_the_bit(run: Run, singleton: Arm) -> None:
+    dense, grouped = run("ppo"), run(singleton)
+    assert same(weights(dense), weights(grouped))
+    assert not same(weights(dense), weights(run("group_ppo")))  # the comparison can fail
+    start = load_file(dense.start / "model.safetensors")
+    assert not same(weights(dense), start)
+
+
+def test_all_arms_see_the_same_prompts_and_draw_the_same_first_responses(run: Run) -> None:
+    first = {arm: rows(run(arm), "steps.jsonl")[0] for arm in ("ppo", "grpo", "group_ppo")}
+    for key in ("prompt_length/mean", "response_length/mean", "reward/mean", "actor/entropy"):
+        assert len({row[key] for row in first.values()}) == 1, key
+    assert len({row["actor/grad_norm"] for row in first.values()}) == 3
+
+
+def test_a_run_past_its_time_limit_fails_with_its_cause_and_leaves_no_process(make_cell: MakeCell) -> None:
+    cell = make_cell("ppo", time_limit_s=12)
+    with pytest.raises(RunFailed, match="time_limit_s = 12"):
+        train(cell)
+    status = json.loads((cell.out / FAILED / "status.json").read_text())
+    assert (status["status"], status["steps"]) == ("failed", 0)
+    assert not (cell.out / "checkpoint").exists()
+    assert not descendants(cell.out)
+
+
+def test_a_run_that_breaks_inside_verl_fails_with_the_error_of_its_log(make_cell: MakeCell) -> None:
+    cell = make_cell("ppo", verl={"reward.custom_reward_function.name": "no_such_function"})
+    with pytest.raises(RunFailed, match="no_such_function"):
+        train(cell)
+    assert (cell.out / FAILED / "log.txt").is_file()
+    assert not descendants(cell.out)
+
+
+def descendants(out: Path) -> list[str]:
+    """Command lines that name the run's folder or are Ray workers of this test process."""
+    found = [process.name() for process in psutil.Process().children(recursive=True)]
+    return [name for name in found if name.startswith(("ray::", "raylet", "gcs_server"))]
