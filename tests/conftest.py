@@ -23,9 +23,9 @@ def small_task() -> Task:
         warmstart=WarmStart(
             target_accuracy=0.2,
             max_accuracy=0.9,
-            max_steps=400,
+            max_steps=2000,
             batch_size=16,
-            learning_rate=1e-2,
+            learning_rate=5e-3,
             seed=0,
             eval_every=20,
             eval_prompts=30,

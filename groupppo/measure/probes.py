@@ -9,13 +9,19 @@ from groupppo.measure.stages import Usage
 
 
 class ProcessTreeProbe:
-    """Resident memory and CPU time of this process and all below it (see process_tree.py for what is summed)."""
+    """Resident memory and CPU time of this process and all below it (see process_tree.py for what is summed).
 
-    def __init__(self, root: int | None = None):
-        self.root = os.getpid() if root is None else root
+    Args:
+        settle: called before a stage is read, to have the training workers hand freed memory back to the system: a
+            stage then starts from what is alive, not from what earlier stages once needed.
+    """
+
+    def __init__(self, settle: Callable[[], object] = lambda: None):
+        self.root, self.settle = os.getpid(), settle
         self._start = process_tree.TreeSnapshot({}, {})
 
     def begin(self) -> None:
+        self.settle()
         self._start = process_tree.begin(self.root)
 
     def end(self) -> Usage:

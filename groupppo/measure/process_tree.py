@@ -18,7 +18,8 @@ DEFINITION = (
     "Memory is resident memory of the run's process tree on its machine: trainer, Ray's daemons, training worker and "
     "rollout server, summed over processes, a page shared by several of them counted in each. The peak of a stage is "
     "the sum of the processes' own peaks within that stage, the rise is that peak minus what each process held when "
-    "the stage began. The processes need not peak at the same moment, so both are upper bounds."
+    "the stage began, after the training worker handed freed memory back to the system. The processes need not peak at "
+    "the same moment, so both are upper bounds."
 )
 
 _PROC = Path("/proc")

@@ -67,6 +67,8 @@ def environment(cell: Cell) -> dict[str, str]:
         "HYDRA_FULL_ERROR": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
+        "VERL_LOGGING_LEVEL": "WARNING",
+        "RAY_worker_niceness": "0",  # Ray's 15 lets anything else on the machine slow the training down
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "PYTHONHASHSEED": str(cell.seed),
@@ -78,9 +80,6 @@ def environment(cell: Cell) -> dict[str, str]:
             "TQ_NUM_THREADS": "1",
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            # Blocks from 128 KiB go back to the system when freed, so that resident memory follows live tensors and
-            # a stage's peak is that stage's own. Setting it also stops glibc from raising the threshold by itself.
-            "MALLOC_MMAP_THRESHOLD_": str(128 * 1024),
         }
     if cell.train.rollout != "vllm":
         variables["GROUPPPO_HIDDEN_PACKAGES"] = "vllm"
@@ -89,9 +88,10 @@ def environment(cell: Cell) -> dict[str, str]:
 
 def _run(cell: Cell, ray_folder: str) -> _Ending:
     command = [sys.executable, "-m", "groupppo.verl.main", str(cell.out)]
+    variables = environment(cell) | {"RAY_TMPDIR": ray_folder}
     began = time.monotonic()
     with (cell.out / "log.txt").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, env=environment(cell) | {"RAY_TMPDIR": ray_folder}, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
         try:
             code = process.wait(timeout=cell.train.time_limit_s)
             cause = None if code == 0 else _cause(cell.out / "log.txt", code)

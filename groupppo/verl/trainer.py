@@ -27,8 +27,8 @@ from verl.workers.utils.padding import response_to_nested
 
 from groupppo.advantage import gae, segment_gae, whiten
 from groupppo.grouping import GroupParams, Threshold, group_tokens
-from groupppo.measure.probes import ProcessTreeProbe
-from groupppo.measure.stages import StageMeter
+from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
+from groupppo.measure.stages import Probe, StageMeter
 from groupppo.metrics import dense_metrics, group_metrics
 from groupppo.verl.records import append_row, step_row
 from groupppo.verl.rollouts import register_replicas
@@ -57,10 +57,18 @@ class GroupPPOTrainer(PPOTrainerSync):
         self.threshold = Threshold.start(self.params)
         self.run_folder = Path(config.trainer.default_local_dir)
         self.run_folder.mkdir(parents=True, exist_ok=True)
-        self.meter = StageMeter(self.run_folder / "stages.jsonl", ProcessTreeProbe())
+        self.meter = StageMeter(self.run_folder / "stages.jsonl", self._probe(config.trainer.device))
         self._fit_began = 0.0
         self._policy_fields = (*_POLICY_UPDATE, "ref_log_prob") if self.use_reference_policy else _POLICY_UPDATE
         self._counts: dict[str, float] = {}
+
+    def _probe(self, device: str) -> Probe:
+        if device == "cpu":
+            return ProcessTreeProbe(settle=lambda: self.actor_rollout_wg.reset_peak_memory())
+        return AllocatorProbe(
+            reset=lambda: self.actor_rollout_wg.reset_peak_memory(),
+            read=lambda: self.actor_rollout_wg.read_peak_memory(),
+        )
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()

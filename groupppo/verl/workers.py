@@ -1,8 +1,12 @@
 """verl's worker classes as this project runs them: the same classes, imported after the mends of the platform."""
 
-import verl  # loads the plug-in, which sets the platform the classes below read at import
+import ctypes
+
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.device import get_device_name, get_torch_device
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
+from groupppo.measure.probes import AllocatorPeaks
 from groupppo.verl.plugin import require_platform
 from groupppo.verl.rollouts import register_adapters
 
@@ -12,7 +16,7 @@ __all__ = ["ActorWorker", "CriticWorker"]
 def _prepare() -> None:
     require_platform()
     register_adapters()
-    if verl.utils.device.get_device_name() == "cpu":
+    if get_device_name() == "cpu":
         from groupppo.verl.cpu.patches import patch_training
 
         patch_training()
@@ -22,7 +26,25 @@ _prepare()
 
 
 class ActorWorker(ActorRolloutRefWorker):
-    """Policy, reference policy and rollout adapter of one rank."""
+    """Policy, reference policy and rollout adapter of one rank; the critic of the rank shares its process."""
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def reset_peak_memory(self) -> AllocatorPeaks:
+        """Start a new peak: on a GPU the allocator's; on a CPU the C library hands freed memory back."""
+        device = get_torch_device()
+        if get_device_name() == "cpu":
+            ctypes.CDLL(None).malloc_trim(0)
+        else:
+            device.synchronize()
+            device.reset_peak_memory_stats()
+        return self.read_peak_memory()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def read_peak_memory(self) -> AllocatorPeaks:
+        """The accelerator's allocator of this rank; zeros on a CPU, where the process tree is read instead."""
+        device = get_torch_device()
+        device.synchronize()
+        return AllocatorPeaks(device.memory_allocated(), device.max_memory_allocated(), device.max_memory_reserved())
 
 
 class CriticWorker(TrainingWorker):

@@ -1,7 +1,7 @@
 """Cells of the default benchmark on the small task and model of tests/conftest.py."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def make_cell(
     small_task_folder: Path,
     small_model_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[MakeCell]:
+) -> MakeCell:
     def make(arm: str | Arm, *, seed: int = 1, **train: object) -> Cell:
         arm = quick.arms[arm] if isinstance(arm, str) else arm
         settings = {"steps": 3, "prompts_per_step": 4, "responses_per_prompt": 4, "time_limit_s": 300} | train
@@ -49,4 +49,4 @@ def make_cell(
             out=tmp_path_factory.mktemp(f"{arm.name}_seed{seed}_"),
         )
 
-    yield make
+    return make

@@ -44,7 +44,12 @@ def test_greedy_decoding_is_that_of_generate(model: PreTrainedModel) -> None:
     for request, response in zip(requests(0.0), decode(model, requests(0.0), eos=EOS, pad=PAD), strict=True):
         ids = torch.tensor([request.prompt_ids])
         expected = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, eos_token_id=EOS, pad_token_id=PAD
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=12,
+            do_sample=False,
+            eos_token_id=EOS,
+            pad_token_id=PAD,
         )
         assert response.token_ids == expected[0, len(request.prompt_ids) :].tolist()
 
@@ -61,7 +66,9 @@ def test_a_response_follows_its_seed_and_not_its_place_in_the_batch(model: PreTr
 
 
 def test_samples_have_the_models_distribution(model: PreTrainedModel) -> None:
-    many = [Request([7, 9, 11], 1, 1.0, seed=sampling_seed(run_seed=0, step=1, prompt=0, response=i)) for i in range(4000)]
+    many = [
+        Request([7, 9, 11], 1, 1.0, seed=sampling_seed(run_seed=0, step=1, prompt=0, response=i)) for i in range(4000)
+    ]
     drawn = torch.tensor([response.token_ids[0] for response in decode(model, many, eos=EOS, pad=PAD)])
     with torch.no_grad():
         expected = torch.softmax(model(torch.tensor([[7, 9, 11]])).logits[0, -1], -1)

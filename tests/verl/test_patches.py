@@ -58,7 +58,9 @@ def run(code: str, **environment: str) -> str:
     import os
 
     command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=True, timeout=300
+    )
     return done.stdout.strip().splitlines()[-1]
 
 

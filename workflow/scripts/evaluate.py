@@ -20,6 +20,6 @@ with job(snakemake) as benchmark:
         Path(snakemake.output[0]).parent,
         model=names.model,
         arm=names.get("arm", "start"),
-        training_seed=int(names.seed) if "seed" in names.keys() else None,
+        training_seed=int(names.seed) if names.get("seed") else None,
         **asdict(benchmark.evaluation),
     )

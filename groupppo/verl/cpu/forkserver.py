@@ -17,6 +17,7 @@ import socket
 import sys
 import traceback
 from pathlib import Path
+from typing import Any, NoReturn
 
 CLIENT = Path(__file__).with_name("forkclient.py")
 # Whatever a process of a run imports.
@@ -99,18 +100,17 @@ def _fork_worker(connection: socket.socket, others: tuple[socket.socket, ...]) -
     _become(json.loads(message))
 
 
-def _become(request: dict[str, object]) -> None:
+def _become(request: dict[str, Any]) -> NoReturn:
     """Run the script that was asked for, as if this were a fresh interpreter; never returns."""
     code = 0
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        environment, arguments = request["environment"], request["arguments"]
         os.environ.clear()
-        os.environ.update(environment)
-        os.chdir(str(request["folder"]))
+        os.environ.update(request["environment"])
+        os.chdir(request["folder"])
         _reread_ray_settings()
-        sys.argv = list(arguments)
-        runpy.run_path(arguments[0], run_name="__main__")
+        sys.argv = request["arguments"]
+        runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
@@ -124,10 +124,9 @@ def _become(request: dict[str, object]) -> None:
 
 def _reread_ray_settings() -> None:
     """Ray reads its other RAY_* variables when it is loaded too, here before the raylet wrote this worker's."""
-    from ray._raylet import AuthenticationTokenLoader, Config
-
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    raylet = importlib.import_module("ray._raylet")
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _reap(clients: dict[int, socket.socket]) -> None:

@@ -1,5 +1,7 @@
 """verl's vLLM server on a CPU, with linear layers that can be given new weights."""
 
+from typing import Any
+
 import ray
 import torch
 import vllm.model_executor.layers.utils as vllm_layers
@@ -7,7 +9,7 @@ from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
 
-def _plain_linear(layer: torch.nn.Module, remove_weight: bool) -> None:
+def _plain_linear(layer: Any, remove_weight: bool) -> None:
     """Keep `layer.weight`: vllm/model_executor/layers/utils.py:269 packs it away, and the next weight sync hangs."""
     layer.cpu_linear = torch.nn.functional.linear
 

@@ -1,0 +1,90 @@
+"""The tiny model: its size, its files, the same bytes for the same seed, and errors for bad model files."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from groupppo.config import REPOSITORY, load_model
+from groupppo.errors import BadInput
+from groupppo.measure.hashing import sha256_folder
+from groupppo.models import build_model
+
+TINY = load_model(REPOSITORY / "benchmarks" / "models" / "tiny.yaml")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    return folder, build_model(TINY, folder)
+
+
+def test_the_benchmarks_tiny_model_has_115584_parameters_in_float32(built):
+    folder, parameters = built
+    weights = load_file(folder / "model.safetensors")
+    assert parameters == 115_584 == sum(tensor.numel() for tensor in weights.values())
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_its_vocabulary_is_the_tokenizers_and_its_special_tokens_agree_everywhere(built):
+    folder, _ = built
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    generation = GenerationConfig.from_pretrained(folder)
+    assert model.config.vocab_size == len(tokenizer) == model.get_input_embeddings().num_embeddings
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert model.config.eos_token_id == generation.eos_token_id == tokenizer.eos_token_id
+    assert model.config.pad_token_id == generation.pad_token_id == tokenizer.pad_token_id
+    assert (generation.do_sample, generation.temperature, generation.top_k, generation.top_p) == (True, 1.0, 0, 1.0)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_gives_others(built, tmp_path):
+    folder, _ = built
+    torch.rand(3)  # an earlier use of the global random state must not matter
+    build_model(TINY, tmp_path / "again")
+    build_model(replace(TINY, seed=1), tmp_path / "other")
+    assert sha256_folder(tmp_path / "again") == sha256_folder(folder)
+    assert sha256_folder(tmp_path / "other") != sha256_folder(folder)
+
+
+def test_building_leaves_the_global_random_state_alone(tmp_path):
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    build_model(TINY, tmp_path)
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"depth": 3}, "params.depth"),
+        ({"layers": None}, "params.layers"),
+        ({"layers": 0}, "params.layers"),
+        ({"layers": 1.5}, "params.layers"),
+        ({"hidden_size": 66}, "params"),
+        ({"key_value_heads": 3}, "params"),
+    ],
+)
+def test_a_bad_parameter_is_reported_with_file_and_key(tmp_path, change, key):
+    with pytest.raises(BadInput) as error:
+        build_model(replace(TINY, params=TINY.params | change), tmp_path)
+    assert (error.value.file, error.value.key) == (str(TINY.source), key)
+
+
+def test_a_missing_parameter_and_an_unknown_factory_are_reported(tmp_path):
+    params = {key: value for key, value in TINY.params.items() if key != "layers"}
+    with pytest.raises(BadInput) as error:
+        build_model(replace(TINY, params=params), tmp_path)
+    assert (error.value.key, error.value.value) == ("params.layers", None)
+    with pytest.raises(BadInput, match="known factories: tiny_qwen2"):
+        build_model(replace(TINY, factory="huge"), tmp_path)
+
+
+def test_the_config_is_a_plain_qwen2(built):
+    config = json.loads((built[0] / "config.json").read_text())
+    assert config["architectures"] == ["Qwen2ForCausalLM"]
+    assert config["tie_word_embeddings"] is True

@@ -1,0 +1,149 @@
+"""Evaluation through lm-eval: right numbers, hashes of what they rest on, exact repeats, nothing left behind."""
+
+import json
+import shutil
+
+import pytest
+from transformers import AutoTokenizer
+
+from groupppo.errors import BadInput
+from groupppo.evaluate import evaluate
+from groupppo.measure.hashing import sha256_file, sha256_folder
+from groupppo.models.tokenizer import chat_ids
+from groupppo.models.warmstart import warm_start
+from groupppo.tasks.reward import score
+from groupppo.tasks.rows import read_examples
+
+
+@pytest.fixture(scope="module")
+def start(small_task, small_model_folder, small_task_folder, tmp_path_factory):
+    """A small model that answers some prompts right and some wrong."""
+    out = tmp_path_factory.mktemp("start")
+    warm_start(small_task, small_model_folder, small_task_folder, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(start, small_task, small_task_folder, tmp_path_factory):
+    """Evaluate into a new folder; returns the folder and the result."""
+
+    def run(seed=7, checkpoint=start, batch_size=16):
+        out = tmp_path_factory.mktemp("eval")
+        result = evaluate(
+            checkpoint,
+            small_task,
+            small_task_folder,
+            out,
+            model="mini",
+            arm="start",
+            training_seed=None,
+            batch_size=batch_size,
+            repeats=3,
+            seed=seed,
+        )
+        return out, result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def evaluated(run):
+    return run()
+
+
+def samples(out, kind):
+    (path,) = out.glob(f"samples_small_{kind}_*.jsonl")
+    return sorted((json.loads(line) for line in path.read_text().splitlines()), key=lambda row: row["doc_id"])
+
+
+def test_the_result_file_holds_the_cell_its_metrics_and_hashes(evaluated, start, small_task_folder):
+    out, result = evaluated
+    written = json.loads((out / "result.json").read_text())
+    assert {
+        key: written[key] for key in ("task", "model", "arm", "seed", "n", "batch_size", "repeats", "eval_seed")
+    } == {
+        "task": "small",
+        "model": "mini",
+        "arm": "start",
+        "seed": None,
+        "n": 40,
+        "batch_size": 16,
+        "repeats": 3,
+        "eval_seed": 7,
+    }
+    assert set(written["metrics"]) == {"accuracy", "mean@3"}
+    assert written["metrics"]["accuracy"]["value"] == result.metrics["accuracy"].value
+    assert written["data_sha256"] == sha256_file(small_task_folder / "test.parquet")
+    assert written["yaml_sha256"] == sha256_folder(out / "lm_eval")
+    assert written["lm_eval_version"] == "0.4.13"
+
+
+def test_the_metrics_are_means_of_the_training_reward_of_the_logged_responses(evaluated, small_task_folder):
+    out, result = evaluated
+    answers = [example.answer for example in read_examples(small_task_folder / "test.parquet")]
+    for kind, metric, repeats in [("greedy", "accuracy", 1), ("sampled", "mean@3", 3)]:
+        responses = [row["resps"][0] for row in samples(out, kind)]
+        assert {len(texts) for texts in responses} == {repeats}
+        rewards = [
+            sum(score(text, answer) for text in texts) / repeats
+            for texts, answer in zip(responses, answers, strict=True)
+        ]
+        assert result.metrics[metric].value == pytest.approx(sum(rewards) / len(rewards))
+        assert 0 < result.metrics[metric].value < 1
+        assert result.metrics[metric].stderr > 0
+
+
+def test_prompts_reach_the_model_as_they_do_in_training(evaluated, start, small_task_folder):
+    out, _ = evaluated
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    for row, example in zip(samples(out, "greedy"), read_examples(small_task_folder / "test.parquet"), strict=True):
+        text = row["arguments"]["gen_args_0"]["arg_0"]
+        assert tokenizer.encode(text) == chat_ids(tokenizer, example.prompt)
+
+
+def test_the_same_seed_repeats_every_response_and_another_changes_only_sampled_ones(evaluated, run):
+    first, again, other = (
+        {kind: [row["resps"] for row in samples(out, kind)] for kind in ("greedy", "sampled")}
+        for out in (evaluated[0], run()[0], run(seed=8)[0])
+    )
+    assert first == again
+    assert first["greedy"] == other["greedy"]
+    assert first["sampled"] != other["sampled"]
+
+
+def test_the_checkpoint_hash_ignores_warm_start_logs_but_no_other_file(evaluated, run, start, tmp_path):
+    quiet, changed = (shutil.copytree(start, tmp_path / name) for name in ("quiet", "changed"))
+    (quiet / "warmstart.json").unlink()
+    (changed / "generation_config.json").write_text('{"eos_token_id": 4, "pad_token_id": 0}')
+    assert run(checkpoint=quiet)[1].checkpoint_sha256 == evaluated[1].checkpoint_sha256
+    assert run(checkpoint=changed)[1].checkpoint_sha256 != evaluated[1].checkpoint_sha256
+
+
+def test_a_second_evaluation_replaces_the_files_of_the_first(evaluated, start, small_task, small_task_folder):
+    out, first = evaluated
+    before = {path.name for path in out.iterdir()}
+    evaluate(
+        start,
+        small_task,
+        small_task_folder,
+        out,
+        model="mini",
+        arm="start",
+        training_seed=None,
+        batch_size=16,
+        repeats=3,
+        seed=7,
+    )
+    assert len(list(out.iterdir())) == len(before) == 5
+    assert (
+        json.loads((out / "result.json").read_text())["metrics"]["accuracy"]["value"] == first.metrics["accuracy"].value
+    )
+
+
+def test_a_missing_checkpoint_and_one_without_tokenizer_are_refused(run, start, tmp_path):
+    with pytest.raises(BadInput, match="does not exist"):
+        run(checkpoint=tmp_path / "none")
+    bare = shutil.copytree(start, tmp_path / "bare")
+    (bare / "tokenizer.json").unlink()
+    with pytest.raises(BadInput, match=r"tokenizer\.json"):
+        run(checkpoint=bare)

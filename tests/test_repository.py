@@ -1,0 +1,113 @@
+"""The repository as a whole: locks and manifests agree, files are short, nothing names a machine."""
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+
+from groupppo.config import REPOSITORY
+
+LONGEST_FILE = 600
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def lock(name: str) -> dict[str, str]:
+    pins = {}
+    for line in (REPOSITORY / "requirements" / name).read_text().splitlines():
+        if line and not line.startswith("#"):
+            package, version = line.split("==")
+            pins[normal(package)] = version
+    return pins
+
+
+def manifest() -> dict:
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+
+def tracked() -> list[str]:
+    command = ["git", "-C", str(REPOSITORY), "ls-files"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("requirements", "locks"),
+    [
+        (manifest()["dependencies"], ["cpu.lock", "gpu.lock"]),
+        (manifest()["optional-dependencies"]["cpu"], ["cpu.lock"]),
+        (manifest()["optional-dependencies"]["gpu"], ["gpu.lock"]),
+        (manifest()["optional-dependencies"]["test"], ["cpu.lock"]),
+    ],
+)
+def test_every_direct_dependency_is_in_its_lock_at_the_same_version(requirements: list[str], locks: list[str]) -> None:
+    for name in locks:
+        pins = lock(name)
+        for requirement in requirements:
+            package, version = requirement.split("==")
+            assert pins.get(normal(package)) == version, (requirement, name)
+
+
+def test_locks_pin_every_line_exactly_and_name_no_place() -> None:
+    for name in ("cpu.lock", "gpu.lock"):
+        text = (REPOSITORY / "requirements" / name).read_text()
+        assert "://" not in text
+        assert "file:" not in text
+        assert len(lock(name)) == sum(1 for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def test_the_installed_environment_is_the_lock() -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    wrong = {}
+    for package, pinned in lock("cpu.lock").items():
+        try:
+            installed = version(package)
+        except PackageNotFoundError:
+            installed = "missing"
+        if installed.split("+")[0] != pinned:
+            wrong[package] = (pinned, installed)
+    assert not wrong
+
+
+def test_the_conda_front_door_uses_the_gpu_lock_and_this_project() -> None:
+    dependencies = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
+    requires = manifest()["requires-python"]
+    assert "python=3.11" in dependencies
+    assert requires == ">=3.11,<3.12"
+    assert dependencies[-1]["pip"] == ["-r requirements/gpu.lock", "-e .[gpu]"]
+
+
+def test_no_source_file_is_longer_than_agreed() -> None:
+    for name in tracked():
+        if name.endswith((".py", ".smk")) or name == "Snakefile":
+            assert len((REPOSITORY / name).read_text().splitlines()) <= LONGEST_FILE, name
+
+
+def test_no_tracked_file_names_a_path_of_one_machine() -> None:
+    pattern = re.compile(r"/(?:home|root|opt|work)/[A-Za-z0-9_-]+")
+    for name in tracked():
+        if not name.endswith((".lock", ".png", ".parquet")):
+            assert not pattern.search((REPOSITORY / name).read_text(errors="replace")), name
+
+
+def test_the_core_needs_neither_verl_nor_ray_nor_snakemake() -> None:
+    code = (
+        "import sys, groupppo.grouping, groupppo.advantage, groupppo.metrics; "
+        "print(sorted({'verl', 'ray', 'snakemake', 'transformers', 'vllm'} & set(sys.modules)))"
+    )
+    python = REPOSITORY / ".venv" / "bin" / "python"
+    done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_only_the_verl_room_imports_verl_and_only_the_workflow_imports_snakemake() -> None:
+    for name in tracked():
+        if name.startswith("groupppo/") and name.endswith(".py"):
+            text = (REPOSITORY / name).read_text()
+            imports = re.findall(r"^\s*(?:from|import) (\w+)", text, flags=re.MULTILINE)
+            assert "snakemake" not in imports, name
+            assert "verl" not in imports or name.startswith("groupppo/verl/"), name

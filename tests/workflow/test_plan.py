@@ -1,0 +1,108 @@
+"""The Snakemake plan: the whole DAG, its lint, and what a user sees after a mistake."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from groupppo.config import REPOSITORY
+
+QUICK = REPOSITORY / "benchmarks" / "quick.yaml"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The repository's workflow and benchmarks in a folder of their own, with nothing computed."""
+    for name in ("Snakefile", "workflow", "benchmarks", "environment.yml"):
+        source = REPOSITORY / name
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, tmp_path / name)
+    return tmp_path
+
+
+def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"XDG_CACHE_HOME": str(project / "cache")}
+    command = ["snakemake", "--cores", "1", *arguments]
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def edit(project: Path, **changes: object) -> None:
+    file = project / "benchmarks" / "quick.yaml"
+    data = yaml.safe_load(file.read_text())
+    data["train"] |= changes.pop("train", {})
+    file.write_text(yaml.safe_dump(data | changes))
+
+
+def test_a_dry_run_plans_every_run_evaluation_and_the_report(project: Path) -> None:
+    done = snakemake(project, "--dry-run", "--quiet", "host")
+    plan = done.stdout + done.stderr
+    assert done.returncode == 0, plan
+    for rule, jobs in {"task": 1, "model": 1, "warmstart": 1, "train": 6, "evaluate": 6, "evaluate_start": 1,
+                       "collect": 1, "verdicts": 1, "figures": 1, "report": 1}.items():  # fmt: skip
+        assert any(line.split() == [rule, str(jobs)] for line in plan.splitlines()), (rule, jobs)
+
+
+def test_the_plan_grows_with_the_matrix(project: Path) -> None:
+    edit(project, tasks=["sorting", "chain"], seeds=[1, 2, 3])
+    done = snakemake(project, "--dry-run", "--quiet", "host")
+    plan = done.stdout + done.stderr
+    assert any(line.split() == ["train", "18"] for line in plan.splitlines()), plan
+    assert any(line.split() == ["warmstart", "2"] for line in plan.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"tasks": ["sortng"]}, "tasks = 'sortng'"),
+        ({"models": ["large"]}, "models = 'large'"),
+        ({"arms": ["ppo", "grpoo"]}, "arms = 'grpoo'"),
+        ({"train": {"steps": -1}}, "train.steps = -1"),
+        ({"train": {"step": 4}}, "train.step = 4"),
+    ],
+)
+def test_a_mistake_in_the_benchmark_stops_the_plan_with_file_key_value_and_mend(
+    project: Path, changes: dict, named: str
+) -> None:
+    edit(project, **changes)
+    done = snakemake(project, "--dry-run")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "quick.yaml" in said
+    assert named in said
+    assert "mend: " in said
+    assert "Traceback" not in said
+
+
+def test_a_benchmark_file_that_does_not_exist_is_named(project: Path) -> None:
+    done = snakemake(project, "--dry-run", "--config", "benchmark=benchmarks/none.yaml")
+    assert done.returncode != 0
+    assert "benchmarks/none.yaml" in done.stdout + done.stderr
+
+
+def test_a_bad_task_parameter_fails_its_job_alone_and_says_so(project: Path) -> None:
+    file = project / "benchmarks" / "tasks" / "sorting.yaml"
+    data = yaml.safe_load(file.read_text())
+    data["params"] = {"min_length": 9, "max_lenght": 10}
+    file.write_text(yaml.safe_dump(data))
+    done = snakemake(project, "--until", "task", "model")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "max_lenght" in said
+    assert "mend: " in said
+    assert (project / "results/quick/assets/models/tiny/model.safetensors").is_file()  # what could be done is kept
+
+
+def test_a_start_checkpoint_without_its_tokenizer_fails_training_with_the_file_named(project: Path) -> None:
+    edit(project, arms=["ppo"], seeds=[1])
+    assert snakemake(project, "--until", "task", "model").returncode == 0
+    start = project / "results/quick/assets/starts/sorting/tiny"
+    shutil.copytree(project / "results/quick/assets/models/tiny", start)
+    (start / "tokenizer.json").unlink()
+    target = "results/quick/runs/sorting/tiny/ppo/seed1/status.json"
+    done = snakemake(project, "--rerun-triggers", "mtime", "--allowed-rules", "train", "--", target)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "tokenizer.json" in said
+    assert "mend: " in said
