@@ -1,69 +1,97 @@
-"""Batched sampling from a causal language model, for the short evaluations of a warm start."""
+"""Batched sampling from a causal language model, with a KV cache and a seed per response."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Request:
+    """One response to sample. `temperature` 0 is greedy; `seed` fixes the draws of this request alone."""
+
+    prompt_ids: list[int]
+    max_tokens: int
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Response:
+    """Sampled ids, the end token included, and their log-probabilities at the request's temperature."""
+
+    token_ids: list[int]
+    log_probs: list[float]
 
 
 @torch.no_grad()
-def sample(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    eos_token_id: int,
-    pad_token_id: int,
-    generator: torch.Generator | None = None,
-) -> list[list[int]]:
-    """One response for each prompt, with left padding and a key-value cache.
+def decode(model: Any, requests: Sequence[Request], *, eos: int, pad: int) -> list[Response]:
+    """Decode all requests as one left-padded batch.
+
+    Each request draws its uniform numbers from a generator seeded by `request.seed`, so a response depends on its
+    batch only through rounding.
 
     Args:
-        model: in evaluation mode; its full distribution is sampled (no top-k, no top-p).
-        prompts: token ids, of any lengths above 0.
-        max_new_tokens: length at which a response is cut.
-        temperature: 0 takes the likeliest token.
-        eos_token_id: ends a response and is its last token.
-        pad_token_id: fills the batch; never seen by attention.
-        generator: random state of the sampling; its own device must be the model's.
+        model: a Hugging Face causal language model on the CPU, in evaluation mode.
+        requests: what to sample, of any prompt lengths above 0.
+        eos: id that ends a response and is its last token. pad: id that fills the batch, never attended to.
 
     Returns:
-        Token ids of each response, at most `max_new_tokens` each, in the order of the prompts.
+        One response per request, in order; each ends at `eos` or after `max_tokens`.
     """
-    longest = max(len(prompt) for prompt in prompts)
-    device = model.device
-    tokens = torch.tensor(
-        [[pad_token_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device
-    )
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    position = (mask.cumsum(1) - 1).clamp(min=0)
-    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    cache, columns = None, []
-    for _ in range(max_new_tokens):
+    batch, longest = len(requests), max(len(request.prompt_ids) for request in requests)
+    length = max(request.max_tokens for request in requests)
+    ids = torch.full((batch, longest), pad)
+    attention = torch.zeros(batch, longest + length, dtype=torch.long)
+    for row, request in enumerate(requests):
+        ids[row, longest - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
+        attention[row, longest - len(request.prompt_ids) :] = 1
+    uniform = torch.stack([_uniform(request, length) for request in requests])
+    temperature = torch.tensor([request.temperature for request in requests])
+    limit = torch.tensor([request.max_tokens for request in requests])
+    position = (attention[:, :longest].cumsum(1) - 1).clamp(min=0)
+    tokens = torch.full((batch, length), pad)
+    log_probs = torch.zeros(batch, length)
+    done = torch.zeros(batch, dtype=torch.bool)
+    cache, inputs = None, ids
+    for t in range(length):
         output = model(
-            input_ids=tokens,
-            attention_mask=mask,
+            input_ids=inputs,
+            attention_mask=attention[:, : longest + t],
             position_ids=position,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
         cache = output.past_key_values
-        chosen = _choose(output.logits[:, -1], temperature, generator).masked_fill(ended, pad_token_id)
-        columns.append(torch.where(ended, -1, chosen))
-        ended = ended | (chosen == eos_token_id)
-        if ended.all():
+        chosen, log_prob = _choose(output.logits[:, -1].float(), temperature, uniform[:, t])
+        tokens[:, t] = torch.where(done, pad, chosen)
+        log_probs[:, t] = torch.where(done, 0.0, log_prob)
+        done = done | (chosen == eos) | (limit <= t + 1)
+        if done.all():
             break
-        tokens = chosen[:, None]
-        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
-        position = position[:, -1:] + 1
-    return [[token for token in row if token >= 0] for row in torch.stack(columns, dim=1).tolist()]
+        inputs, position = tokens[:, t : t + 1], position[:, -1:] + 1
+    return [_cut(tokens[row], log_probs[row], eos, request.max_tokens) for row, request in enumerate(requests)]
 
 
-def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
-    """Next token of each row of logits (batch, vocabulary); shape (batch,)."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    probabilities = (logits.float() / temperature).softmax(-1)
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+def _uniform(request: Request, length: int) -> Tensor:
+    return torch.rand(length, generator=torch.Generator().manual_seed(request.seed))
+
+
+def _choose(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse-CDF sample per row, or the likeliest token where the temperature is 0; (B, V) -> (B,), (B,)."""
+    greedy = temperature == 0
+    log_prob = torch.log_softmax(logits / torch.where(greedy, 1.0, temperature).unsqueeze(1), dim=1)
+    cumulative = log_prob.double().exp().cumsum(dim=1)
+    target = uniform.double().unsqueeze(1) * cumulative[:, -1:]
+    drawn = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+    chosen = torch.where(greedy, logits.argmax(dim=1), drawn)
+    return chosen, log_prob.gather(1, chosen.unsqueeze(1)).squeeze(1)
+
+
+def _cut(tokens: Tensor, log_probs: Tensor, eos: int, max_tokens: int) -> Response:
+    ends = (tokens[:max_tokens] == eos).nonzero()
+    stop = int(ends[0]) + 1 if len(ends) else max_tokens
+    return Response(tokens[:stop].tolist(), log_probs[:stop].tolist())

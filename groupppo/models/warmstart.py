@@ -2,9 +2,6 @@
 
 All arms and seeds of a task begin from the one folder written here. Only demonstrations of the train split are seen;
 the dev split decides when to stop; the test split is never read.
-
-The weights are written as the last update left them. Their average over steps would reach the target sooner, but
-a few dozen steps of reinforcement learning then gain almost nothing: what they mend first is the noise of the updates.
 """
 
 import json
@@ -20,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from groupppo.config import Task
 from groupppo.errors import BadInput, RunFailed
 from groupppo.models.check import check_model_folder
-from groupppo.models.sampling import sample
+from groupppo.models.sampling import Request, decode
 from groupppo.models.tokenizer import chat_ids, save_tokenizer
 from groupppo.tasks.base import Example
 from groupppo.tasks.reward import score
@@ -99,16 +96,13 @@ def accuracy(
 ) -> float:
     """Share of `examples` answered right by one response each; temperature 0 is greedy. Seeded by the task file."""
     model.eval()
-    responses = sample(
-        model,
-        [chat_ids(tokenizer, example.prompt) for example in examples],
-        max_new_tokens=task.max_response_tokens,
-        temperature=temperature,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        generator=torch.Generator(model.device).manual_seed(task.warmstart.seed),
-    )
-    texts = tokenizer.batch_decode(responses, skip_special_tokens=True)
+    prompts = [chat_ids(tokenizer, example.prompt) for example in examples]
+    first = task.warmstart.seed * len(prompts)
+    requests = [
+        Request(prompt, task.max_response_tokens, temperature, seed=first + row) for row, prompt in enumerate(prompts)
+    ]
+    responses = decode(model, requests, eos=tokenizer.eos_token_id, pad=tokenizer.pad_token_id)
+    texts = tokenizer.batch_decode([response.token_ids for response in responses], skip_special_tokens=True)
     return sum(score(text, example.answer) for text, example in zip(texts, examples, strict=True)) / len(examples)
 
 

@@ -20,8 +20,9 @@ from typing import Any
 import psutil
 from omegaconf import OmegaConf
 
-from groupppo.errors import BadInput, RunFailed
+from groupppo.errors import RunFailed
 from groupppo.models.check import check_model_folder
+from groupppo.tasks.rows import check_splits
 from groupppo.verl.compose import Cell, compose
 
 # What a failed run wrote goes here: a workflow may delete the outputs of a job that failed.
@@ -44,9 +45,7 @@ def train(cell: Cell) -> None:
         RunFailed: verl ended with an error, or not within `train.time_limit_s`; status.json says which.
     """
     check_model_folder(cell.start)
-    for split in ("train", "dev"):
-        if not (cell.task_folder / f"{split}.parquet").is_file():
-            raise BadInput(cell.task_folder / f"{split}.parquet", "file", None, "build the task first (rule `task`).")
+    check_splits(cell.task_folder)
     _clear(cell.out)
     OmegaConf.save(compose(cell), cell.out / "config.yaml")
     with tempfile.TemporaryDirectory(prefix="gppo-", ignore_cleanup_errors=True) as ray_folder:

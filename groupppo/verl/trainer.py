@@ -23,6 +23,7 @@ from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
+from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.utils.padding import response_to_nested
 
 from groupppo.advantage import gae, segment_gae, whiten
@@ -30,6 +31,7 @@ from groupppo.grouping import GroupParams, Threshold, group_tokens
 from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
 from groupppo.measure.stages import Probe, StageMeter
 from groupppo.metrics import dense_metrics, group_metrics
+from groupppo.verl.agent_loop import SingleServerClient
 from groupppo.verl.records import append_row, step_row
 from groupppo.verl.rollouts import register_replicas
 from groupppo.verl.workers import ActorWorker, CriticWorker
@@ -84,6 +86,10 @@ class GroupPPOTrainer(PPOTrainerSync):
         requests = len(batch) * self.config.actor_rollout_ref.rollout.n
         tu.assign_non_tensor_data(batch, "requests_in_step", requests)
         return batch
+
+    def get_llm_client(self) -> LLMServerClient:
+        manager = self.llm_server_manager
+        return manager.get_client(SingleServerClient) if len(manager.get_replicas()) == 1 else manager.get_client()
 
     # ---- stages: every method below is a stage of verl's step, measured and otherwise stock
 

@@ -17,7 +17,8 @@ from verl.utils.fs import copy_to_local
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
-from groupppo.verl.decoding import Request, Response, decode
+from groupppo.errors import BadInput
+from groupppo.models.sampling import Request, Response, decode
 
 # A step's requests arrive one by one; when the count the trainer announced is not reached (a request failed on its
 # way, or nothing was announced), the batch runs after this long without a newcomer.
@@ -71,9 +72,7 @@ class TransformersServer:
     ) -> TokenOutput:
         """Decode one request; `sampling_params` may carry `seed` and `requests_in_step` (see agent_loop.py)."""
         longest = self.config.prompt_length + self.config.response_length - len(prompt_ids)
-        request = Request.from_sampling_params(
-            list(prompt_ids), sampling_params, max_tokens=min(self.config.response_length, longest)
-        )
+        request = as_request(list(prompt_ids), sampling_params, min(self.config.response_length, longest))
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self.waiting.append(_Waiting(request, future))
         self.announced = int(sampling_params.get("requests_in_step", 0))
@@ -166,6 +165,17 @@ class TransformersAdapter(BaseRollout):
         if self.server is None:
             self.server = ray.get_actor(server_name(self.replica_rank))
         await self.server.load_weights.remote(state, global_steps)
+
+
+def as_request(prompt_ids: list[int], params: dict[str, Any], max_tokens: int) -> Request:
+    """verl's sampling parameters as a request; what this server does not do is refused rather than ignored."""
+    neutral = {"top_p": (1.0,), "top_k": (-1, 0), "repetition_penalty": (1.0,)}
+    for key, allowed in neutral.items():
+        if params.get(key, allowed[0]) not in allowed:
+            home = "actor_rollout_ref.rollout (name=transformers)"
+            raise BadInput(home, key, params[key], f"use {allowed[0]}, or rollout.name=vllm.")
+    asked = params.get("max_tokens") or params.get("max_new_tokens") or max_tokens
+    return Request(prompt_ids, max(1, min(asked, max_tokens)), float(params["temperature"]), int(params.get("seed", 0)))
 
 
 def server_name(replica_rank: int) -> str:

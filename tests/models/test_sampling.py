@@ -1,71 +1,81 @@
-"""The sampler agrees with Hugging Face `generate` and does not let padding or neighbours change a response."""
+"""The sampler of warm starts and of the transformers rollout server, against a forward pass and `generate`."""
+
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from groupppo.models.sampling import sample
+from groupppo.models.sampling import Request, Response, decode
 
 EOS, PAD = 4, 0
-PROMPTS = [[2, 10, 11, 3], [2, 20, 3], [2, 30, 31, 32, 33, 34, 3], [2, 3]]
 
 
 @pytest.fixture(scope="module")
-def model(small_model_folder):
-    """Random weights, the end token's logit raised so that responses end at different places."""
-    torch.manual_seed(3)
-    model = AutoModelForCausalLM.from_pretrained(small_model_folder, dtype=torch.float64).eval()
+def model(small_model_folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(small_model_folder, dtype=torch.float32).eval()
+
+
+def requests(temperature: float = 1.0) -> list[Request]:
+    prompts = [[7, 9, 11], [8], [20, 21, 22, 23, 24], [30, 31]]
+    return [Request(prompt, 12, temperature, seed=100 + row) for row, prompt in enumerate(prompts)]
+
+
+def log_probs(model: PreTrainedModel, request: Request, response: Response) -> torch.Tensor:
+    """What a trainer computes: one full forward pass of prompt and response, no padding, no cache."""
+    ids = torch.tensor([request.prompt_ids + response.token_ids])
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(6)
-    return model
+        logits = model(ids).logits[0, :-1] / (request.temperature or 1.0)
+    return torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[len(request.prompt_ids) - 1 :, 0]
 
 
-def draw(model, prompts, *, temperature, seed=0, length=24):
-    return sample(
-        model,
-        prompts,
-        max_new_tokens=length,
-        temperature=temperature,
-        eos_token_id=EOS,
-        pad_token_id=PAD,
-        generator=torch.Generator().manual_seed(seed),
-    )
+def test_log_probs_are_those_of_a_full_forward_pass(model: PreTrainedModel) -> None:
+    for request in (*requests(0.7), *requests(1.0)):
+        (response,) = decode(model, [request], eos=EOS, pad=PAD)
+        expected = log_probs(model, request, response)
+        assert torch.allclose(torch.tensor(response.log_probs), expected, atol=1e-5)
+        shifted = expected.roll(1)
+        assert len(shifted) == 1 or not torch.allclose(torch.tensor(response.log_probs), shifted, atol=1e-5)
 
 
-def test_greedy_responses_are_those_of_generate(model):
-    responses = draw(model, PROMPTS, temperature=0)
-    for prompt, response in zip(PROMPTS, responses, strict=True):
+def test_greedy_decoding_is_that_of_generate(model: PreTrainedModel) -> None:
+    for request, response in zip(requests(0.0), decode(model, requests(0.0), eos=EOS, pad=PAD), strict=True):
+        ids = torch.tensor([request.prompt_ids])
         expected = model.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=12,
             do_sample=False,
-            max_new_tokens=24,
             eos_token_id=EOS,
             pad_token_id=PAD,
-        )[0, len(prompt) :]
-        assert response == expected.tolist()
-    assert len({tuple(response) for response in responses}) == len(PROMPTS)
+        )
+        assert response.token_ids == expected[0, len(request.prompt_ids) :].tolist()
 
 
-def test_a_response_ends_at_its_first_end_token_and_never_beyond_the_limit(model):
-    responses = draw(model, PROMPTS * 40, temperature=1.0)
-    assert any(response[-1] == EOS for response in responses)
-    for response in responses:
-        assert EOS not in response[:-1]
-        assert len(response) == 24 or (len(response) < 24 and response[-1] == EOS)
+def test_a_response_follows_its_seed_and_not_its_place_in_the_batch(model: PreTrainedModel) -> None:
+    forward = decode(model, requests(), eos=EOS, pad=PAD)
+    backward = decode(model, requests()[::-1], eos=EOS, pad=PAD)[::-1]
+    assert [response.token_ids for response in forward] == [response.token_ids for response in backward]
+    alone = [decode(model, [request], eos=EOS, pad=PAD)[0].token_ids for request in requests()]
+    assert [response.token_ids for response in forward] == alone
+    reseeded = [Request(request.prompt_ids, 12, 1.0, request.seed + 50) for request in requests()]
+    other = decode(model, reseeded, eos=EOS, pad=PAD)
+    assert [response.token_ids for response in forward] != [response.token_ids for response in other]
 
 
-def test_the_same_generator_state_gives_the_same_responses_and_another_gives_others(model):
-    assert draw(model, PROMPTS, temperature=1.0) == draw(model, PROMPTS, temperature=1.0)
-    assert draw(model, PROMPTS, temperature=1.0) != draw(model, PROMPTS, temperature=1.0, seed=1)
+def test_samples_have_the_models_distribution(model: PreTrainedModel) -> None:
+    many = [Request([7, 9, 11], 1, 1.0, seed) for seed in range(4000)]
+    drawn = torch.tensor([response.token_ids[0] for response in decode(model, many, eos=EOS, pad=PAD)])
+    with torch.no_grad():
+        expected = torch.softmax(model(torch.tensor([[7, 9, 11]])).logits[0, -1], -1)
+    counts = torch.bincount(drawn, minlength=len(expected)).double()
+    spread = (4000 * expected * (1 - expected)).sqrt()
+    assert ((counts - 4000 * expected).abs() < 5 * spread + 1).all()
 
 
-def test_first_tokens_come_with_the_models_own_probabilities(model):
-    count = 4000
-    responses = draw(model, [PROMPTS[0]] * count, temperature=0.7, length=1)
-    logits = model(torch.tensor([PROMPTS[0]])).logits[0, -1].detach()
-    counts = torch.bincount(torch.tensor(responses).squeeze(1), minlength=logits.numel()) / count
-    expected, other = (logits / 0.7).softmax(-1), logits.softmax(-1)
-    assert (counts - expected).abs().sum() < (counts - other).abs().sum()
-    assert (counts - expected).abs().max() < 5 * (0.25 / count) ** 0.5
+def test_a_response_ends_at_the_end_token_or_at_its_own_limit(model: PreTrainedModel) -> None:
+    limits = [Request([7, 9, 11], limit, 1.0, seed=limit) for limit in (1, 3, 30)]
+    for request, response in zip(limits, decode(model, limits, eos=EOS, pad=PAD), strict=True):
+        assert len(response.token_ids) == len(response.log_probs) <= request.max_tokens
+        assert EOS not in response.token_ids[:-1]
+        assert response.token_ids[-1] == EOS or len(response.token_ids) == request.max_tokens

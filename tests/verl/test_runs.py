@@ -1,7 +1,9 @@
 """Real verl runs, a few steps each, on the small task and model: what the whole project rests on."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -10,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from groupppo.config import Arm
-from groupppo.errors import RunFailed
+from groupppo.errors import BadInput, RunFailed
 from groupppo.measure.stages import WHOLE_STEP
 from groupppo.models.check import check_model_folder
 from groupppo.verl.compose import Cell
@@ -131,3 +133,32 @@ def descendants(out: Path) -> list[str]:
     """Command lines that name the run's folder or are Ray workers of this test process."""
     found = [process.name() for process in psutil.Process().children(recursive=True)]
     return [name for name in found if name.startswith(("ray::", "raylet", "gcs_server"))]
+
+
+def test_vllm_rollouts_agree_with_the_trainer_before_and_after_a_weight_sync(make_cell: MakeCell) -> None:
+    cell = make_cell("ppo", rollout="vllm", steps=2)
+    train(cell)
+    steps = rows(cell, "steps.jsonl")
+    assert [row["step"] for row in steps] == [1, 2]
+    # Step 2 samples with the weights that step 1 trained; a sync that did not happen shows as 4e-3 and more.
+    assert all(row["training/rollout_probs_diff_max"] < 1e-5 for row in steps)
+    assert steps[0]["actor/grad_norm"] > 0
+    assert json.loads((cell.out / "status.json").read_text())["rollout"] == "vllm"
+
+
+def test_a_truncated_split_stops_the_run_before_verl_starts(make_cell: MakeCell, tmp_path: Path) -> None:
+    cell = make_cell("ppo")
+    spoilt = tmp_path / "task"
+    shutil.copytree(cell.task_folder, spoilt)
+    data = (spoilt / "train.parquet").read_bytes()
+    (spoilt / "train.parquet").write_bytes(data[: len(data) // 2])
+    with pytest.raises(BadInput, match=r"train\.parquet"):
+        train(replace(cell, task_folder=spoilt))
+    assert not (cell.out / "log.txt").exists()
+
+
+def test_a_missing_checkpoint_stops_the_run_before_verl_starts(make_cell: MakeCell, tmp_path: Path) -> None:
+    cell = make_cell("ppo")
+    with pytest.raises(BadInput, match="nowhere"):
+        train(replace(cell, start=tmp_path / "nowhere"))
+    assert not (cell.out / "log.txt").exists()

@@ -24,7 +24,6 @@ CLIENT = Path(__file__).with_name("forkclient.py")
 MODULES = (
     "groupppo.verl.trainer",
     "groupppo.verl.transformers_rollout",
-    "verl.experimental.agent_loop.single_turn_agent_loop",
     "verl.experimental.reward_loop",
     "verl.trainer.ppo.v1",
 )

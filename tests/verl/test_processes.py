@@ -1,0 +1,106 @@
+"""The processes of a run: the plug-in inside a Ray worker, and workers forked instead of started."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+LOOK = """
+    import json, ray
+    ray.init(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
+
+    @ray.remote
+    def look():
+        import groupppo.verl.workers
+        from verl.plugin.platform import get_platform
+        from verl.workers.engine.base import EngineRegistry
+        from verl.workers.rollout.base import get_rollout_class
+        engine = EngineRegistry.get_engine_cls("language_model", "fsdp2")
+        return [get_platform().device_name, engine.__name__, get_rollout_class("transformers").__name__]
+
+    print(json.dumps(ray.get(look.remote())))
+"""
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.verl
+def test_platform_engine_and_rollout_are_registered_inside_a_ray_worker(tmp_path: Path) -> None:
+    done = python(LOOK, GROUPPPO_PLATFORM="cpu", GROUPPPO_HIDDEN_PACKAGES="vllm")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == ["cpu", "FSDPEngineWithLMHead", "TransformersAdapter"]
+
+
+@pytest.mark.verl
+def test_a_worker_whose_plugin_was_not_loaded_says_so_instead_of_training() -> None:
+    done = python(LOOK, GROUPPPO_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS="none")
+    assert done.returncode != 0
+    assert "groupppo.verl.plugin was not loaded" in done.stderr
+
+
+SERVER = """
+    import sys, time
+    from pathlib import Path
+    from groupppo.verl.cpu import forkserver
+    forkserver.MODULES = ()
+    forkserver.load_ray()
+    print(forkserver.start(Path(sys.argv[1]) / "fork.socket"), flush=True)
+    sys.stdin.read()
+"""
+
+WORKER = """
+    import os, sys, time
+    print(os.environ["GREETING"], sys.argv[1:], os.getcwd(), "ray" in sys.modules, flush=True)
+    if sys.argv[1] == "wait":
+        time.sleep(60)
+    sys.exit(int(sys.argv[1]))
+"""
+
+
+class TestForkServer:
+    @pytest.fixture
+    def client(self, tmp_path: Path):
+        """Command that stands for a Python interpreter; the server lives as long as the test."""
+        command = [sys.executable, "-c", textwrap.dedent(SERVER), str(tmp_path)]
+        parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        (tmp_path / "worker.py").write_text(textwrap.dedent(WORKER))
+        yield [*parent.stdout.readline().split(), str(tmp_path / "worker.py")]
+        server = psutil.Process(parent.pid).children()[0]
+        parent.stdin.close()
+        parent.wait(timeout=10)
+        assert not psutil.wait_procs([server], timeout=10)[1]  # it ends with its parent
+
+    def test_a_forked_worker_has_the_callers_arguments_environment_folder_and_exit_code(
+        self, client: list[str], tmp_path: Path
+    ) -> None:
+        environment = {"GREETING": "hello", "PATH": os.environ["PATH"]}
+        done = subprocess.run([*client, "7", "a b"], env=environment, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 7
+        assert done.stdout == f"hello ['7', 'a b'] {tmp_path} True\n"
+
+    def test_workers_run_side_by_side(self, client: list[str]) -> None:
+        environment = os.environ | {"GREETING": "x"}
+        started = [subprocess.Popen([*client, str(code)], env=environment, stdout=subprocess.PIPE) for code in range(5)]
+        assert [process.wait(timeout=30) for process in started] == [0, 1, 2, 3, 4]
+        for process in started:
+            process.stdout.close()
+
+    def test_ending_the_client_ends_its_worker(self, client: list[str]) -> None:
+        environment = os.environ | {"GREETING": "x"}
+        process = subprocess.Popen([*client, "wait"], env=environment, stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline().startswith("x")
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+        assert time.monotonic() - began < 30
+        process.stdout.close()
