@@ -92,6 +92,7 @@ class Train:
 class Evaluation:
     batch_size: int
     repeats: int
+    sampled_prompts: int
     seed: int
 
 

@@ -21,10 +21,11 @@ from groupppo.tasks.rows import read_rows
 
 @dataclass(frozen=True)
 class Metric:
-    """A mean over test prompts; `stderr` covers the choice of prompts, not the choice of training seed."""
+    """A mean over `n` test prompts; `stderr` covers the choice of prompts, not the choice of training seed."""
 
     value: float
     stderr: float
+    n: int
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def evaluate(
     training_seed: int | None,
     batch_size: int,
     repeats: int,
+    sampled_prompts: int,
     seed: int,
 ) -> Evaluation:
     """Evaluate a Hugging Face folder; write `result.json`, the YAML and lm-eval's results and samples into `out`.
@@ -75,6 +77,7 @@ def evaluate(
         training_seed: seed of the training run, None for ``start``.
         batch_size: prompts or repeats generated together.
         repeats: k of mean@k.
+        sampled_prompts: how many test prompts, from the first, are sampled for mean@k; greedy accuracy takes all.
         seed: seed of the sampled responses.
 
     Raises:
@@ -86,7 +89,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     for old in [*out.glob("results_*.json"), *out.glob("samples_*.jsonl"), *out.glob("result.json")]:
         old.unlink()
-    names = write_yaml(task, out / "lm_eval", repeats)
+    names = write_yaml(task, out / "lm_eval", repeats, sampled_prompts)
     started = time.perf_counter()
     results = _run_lm_eval(checkpoint, list(names), task_folder / "test.parquet", out, batch_size, seed)
     evaluation = Evaluation(
@@ -96,7 +99,11 @@ def evaluate(
         seed=training_seed,
         n=prompts,
         metrics={
-            metric: Metric(results[name][f"{metric},responses"], results[name][f"{metric}_stderr,responses"])
+            metric: Metric(
+                results[name][f"{metric},responses"],
+                results[name][f"{metric}_stderr,responses"],
+                n=prompts if metric == "accuracy" else min(prompts, sampled_prompts),
+            )
             for name, metric in names.items()
         },
         checkpoint_sha256=sha256_folder(checkpoint, exclude=LOGS),

@@ -54,7 +54,7 @@ def small_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         hidden_size=32,
         layers=1,
-        attention_heads=2,
+        attention_heads=1,
         key_value_heads=1,
         intermediate_size=64,
         max_position_embeddings=64,

@@ -196,8 +196,8 @@ class _Cell:
         evaluation = self.benchmark.evaluation
         value = self.effect.accuracy
         stderr = math.sqrt(value * (1 - value) / ITEMS)
-        metrics = {"accuracy": {"value": value, "stderr": stderr}}
-        metrics[f"mean@{evaluation.repeats}"] = {"value": 0.95 * value, "stderr": 0.8 * stderr}
+        metrics = {"accuracy": {"value": value, "stderr": stderr, "n": ITEMS}}
+        metrics[f"mean@{evaluation.repeats}"] = {"value": 0.95 * value, "stderr": 0.8 * stderr, "n": ITEMS}
         result = {**self.keys, "n": ITEMS, "metrics": metrics, "checkpoint_sha256": str(self.place), "seconds": 12.0}
         result |= {"yaml_sha256": f"yaml {self.task}", "data_sha256": f"data {self.task}", "lm_eval_version": "0.4.13"}
         result |= {"batch_size": evaluation.batch_size, "repeats": evaluation.repeats, "eval_seed": evaluation.seed}

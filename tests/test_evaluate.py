@@ -39,6 +39,7 @@ def run(start, small_task, small_task_folder, tmp_path_factory):
             training_seed=None,
             batch_size=batch_size,
             repeats=3,
+            sampled_prompts=10,
             seed=seed,
         )
         return out, result
@@ -81,13 +82,14 @@ def test_the_result_file_holds_the_cell_its_metrics_and_hashes(evaluated, start,
 def test_the_metrics_are_means_of_the_training_reward_of_the_logged_responses(evaluated, small_task_folder):
     out, result = evaluated
     answers = [example.answer for example in read_examples(small_task_folder / "test.parquet")]
-    for kind, metric, repeats in [("greedy", "accuracy", 1), ("sampled", "mean@3", 3)]:
+    for kind, metric, repeats, prompts in [("greedy", "accuracy", 1, 40), ("sampled", "mean@3", 3, 10)]:
         responses = [row["resps"][0] for row in samples(out, kind)]
         assert {len(texts) for texts in responses} == {repeats}
         rewards = [
             sum(score(text, answer) for text in texts) / repeats
-            for texts, answer in zip(responses, answers, strict=True)
+            for texts, answer in zip(responses, answers[:prompts], strict=True)
         ]
+        assert result.metrics[metric].n == len(rewards)
         assert result.metrics[metric].value == pytest.approx(sum(rewards) / len(rewards))
         assert 0 < result.metrics[metric].value < 1
         assert result.metrics[metric].stderr > 0
@@ -132,6 +134,7 @@ def test_a_second_evaluation_replaces_the_files_of_the_first(evaluated, start, s
         training_seed=None,
         batch_size=16,
         repeats=3,
+        sampled_prompts=10,
         seed=7,
     )
     assert len(list(out.iterdir())) == len(before) == 5

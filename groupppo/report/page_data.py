@@ -74,7 +74,8 @@ def matched_settings(benchmark: Benchmark) -> list[Setting]:
     }
     settings |= {f"Model {model.title}": as_text(model.params) for model in benchmark.models.values()}
     settings["Held-out evaluation"] = (
-        f"greedy, and {plural(evaluation.repeats, 'sampled response')} per prompt with seed {evaluation.seed}; "
+        f"greedy, and {plural(evaluation.repeats, 'sampled response')} to each of the first "
+        f"{plural(evaluation.sampled_prompts, 'prompt')} with seed {evaluation.seed}; "
         f"batch size {evaluation.batch_size:,}"
     )
     return [Setting(key, value) for key, value in settings.items()] + [

@@ -275,9 +275,12 @@ def _read_evaluation(results: Path, keys: _Keys) -> list[tuple[Any, ...]]:
     for key in MATCHED_EVALUATION:
         if result.value(key) != start.value(key):
             raise result.bad(key, f"evaluate again: the start checkpoint was measured with {start.value(key)!r}.")
-    metrics, prompts = result.part("metrics"), result.whole("n", least=1)
+    metrics = result.part("metrics")
     records = {metric: metrics.part(metric) for metric in metrics.values}
-    return [(*keys, metric, of.real("value"), of.real("stderr", least=0.0), prompts) for metric, of in records.items()]
+    return [
+        (*keys, metric, of.real("value"), of.real("stderr", least=0.0), of.whole("n", least=1))
+        for metric, of in records.items()
+    ]
 
 
 def _wrong_steps(source: str, found: set[int], wanted: int) -> list[str]:

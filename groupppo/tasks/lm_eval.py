@@ -39,18 +39,19 @@ metric_list:
     higher_is_better: true
 metadata:
   version: "{version}"
-"""
+{first}"""
 # Greedy decoding refuses these; without them sampling would be cut to the model's own default of 50 tokens.
 FULL_DISTRIBUTION = "  top_k: 0\n  top_p: 1.0\n"
 
 
-def write_yaml(task: Task, folder: Path, repeats: int) -> dict[str, str]:
+def write_yaml(task: Task, folder: Path, repeats: int, sampled_prompts: int) -> dict[str, str]:
     """Write `<task>_greedy.yaml` and `<task>_sampled.yaml` into `folder`.
 
     Args:
         task: gives name, version and the longest response in tokens; generation stops at the model's end token.
         folder: made if missing.
         repeats: k, sampled responses per prompt at temperature 1.
+        sampled_prompts: test prompts that are sampled, the first ones; greedy accuracy takes all.
 
     Returns:
         The metric of each lm-eval task by the task's name: ``accuracy`` (greedy) and ``mean@k`` (sampled).
@@ -69,16 +70,18 @@ def write_yaml(task: Task, folder: Path, repeats: int) -> dict[str, str]:
             process="process_sampled" if sampled else "process_greedy",
             metric=metric,
             version=task.version,
+            first=f"  first: {sampled_prompts}\n" if sampled else "",
         )
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     return metrics
 
 
-def load_test(test_file: str, **metadata: object) -> dict[str, Any]:
+def load_test(test_file: str, first: int | None = None, **metadata: object) -> dict[str, Any]:
     """The test split as lm-eval wants it, in memory: nothing is written to the cache of `datasets`.
 
     Args:
         test_file: path of `test.parquet`.
+        first: take this many prompts from the start of the file; all when None.
         metadata: whatever else lm-eval knows of the task, not needed.
     """
     from datasets import Dataset  # only the harness needs it, and it takes a second to import
@@ -87,7 +90,7 @@ def load_test(test_file: str, **metadata: object) -> dict[str, Any]:
 
     rows = [
         {"prompt": example.prompt, "answer": example.answer, "size": example.size}
-        for example in read_examples(Path(test_file))
+        for example in read_examples(Path(test_file))[:first]
     ]
     return {"test": Dataset.from_list(rows)}
 

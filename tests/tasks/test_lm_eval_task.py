@@ -23,7 +23,7 @@ def test_evaluation_rewards_are_the_training_rewards(texts):
 
 def test_the_files_name_no_path_and_are_the_same_wherever_they_are_written(small_task, tmp_path):
     for folder in ("a", "b"):
-        metrics = lm_eval.write_yaml(small_task, tmp_path / folder, repeats=4)
+        metrics = lm_eval.write_yaml(small_task, tmp_path / folder, repeats=4, sampled_prompts=7)
     assert metrics == {"small_greedy": "accuracy", "small_sampled": "mean@4"}
     for name in metrics:
         text = (tmp_path / "a" / f"{name}.yaml").read_text()
@@ -36,7 +36,9 @@ def test_the_settings_come_from_the_task_and_the_benchmark(small_task, tmp_path)
         """Reads `!function` as the name that follows it."""
 
     Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
-    lm_eval.write_yaml(replace(small_task, max_response_tokens=33, version="2.1"), tmp_path, repeats=4)
+    lm_eval.write_yaml(
+        replace(small_task, max_response_tokens=33, version="2.1"), tmp_path, repeats=4, sampled_prompts=7
+    )
     greedy, sampled = (
         yaml.load((tmp_path / f"small_{kind}.yaml").read_text(), Loader=Loader) for kind in ("greedy", "sampled")
     )
@@ -50,7 +52,8 @@ def test_the_settings_come_from_the_task_and_the_benchmark(small_task, tmp_path)
         "max_gen_toks": 33,
     }
     assert (greedy["repeats"], sampled["repeats"], sampled["filter_list"][0]["filter"][0]["k"]) == (1, 4, 4)
-    assert sampled["metadata"] == {"version": "2.1"}
+    assert greedy["metadata"] == {"version": "2.1"}
+    assert sampled["metadata"] == {"version": "2.1", "first": 7}
     assert sampled["process_results"] == "groupppo.tasks.lm_eval.process_sampled"
 
 
@@ -59,3 +62,5 @@ def test_the_test_split_is_loaded_in_file_order(small_task_folder):
     loaded = lm_eval.load_test(test_file=str(path), version="1.0", config_source="anything")["test"]
     assert [row["prompt"] for row in loaded] == [example.prompt for example in read_examples(path)]
     assert set(loaded.column_names) == {"prompt", "answer", "size"}
+    few = lm_eval.load_test(test_file=str(path), first=3)["test"]
+    assert [row["prompt"] for row in few] == [row["prompt"] for row in loaded][:3]
