@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -99,8 +100,7 @@ def test_the_core_needs_neither_verl_nor_ray_nor_snakemake() -> None:
         "import sys, groupppo.grouping, groupppo.advantage, groupppo.metrics; "
         "print(sorted({'verl', 'ray', 'snakemake', 'transformers', 'vllm'} & set(sys.modules)))"
     )
-    python = REPOSITORY / ".venv" / "bin" / "python"
-    done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 
 
