@@ -51,7 +51,7 @@ def main(run_folder: Path) -> None:
     from verl.utils.config import validate_config
 
     from groupppo.measure.provenance import provenance
-    from groupppo.verl.plugin import require_platform
+    from groupppo.verl.platform import require_platform
 
     require_platform()
     origin = provenance(

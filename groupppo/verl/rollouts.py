@@ -4,9 +4,7 @@
 `vllm` on a CPU: verl's own vLLM server with the two mends that weight sync needs there.
 """
 
-import os
-
-from groupppo.verl.plugin import PLATFORM_VARIABLE
+from groupppo.verl.platform import asked_for_cpu
 
 TRANSFORMERS_ADAPTER = "groupppo.verl.transformers_rollout.TransformersAdapter"
 
@@ -33,5 +31,5 @@ def register_replicas() -> None:
         return CPUReplica
 
     RolloutReplicaRegistry.register("transformers", transformers)
-    if os.environ.get(PLATFORM_VARIABLE) == "cpu":
+    if asked_for_cpu():
         RolloutReplicaRegistry.register("vllm", vllm_on_cpu)

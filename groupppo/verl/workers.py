@@ -7,7 +7,7 @@ from verl.utils.device import get_device_name, get_torch_device
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from groupppo.measure.probes import AllocatorPeaks
-from groupppo.verl.plugin import require_platform
+from groupppo.verl.platform import require_platform
 from groupppo.verl.rollouts import register_adapters
 
 __all__ = ["ActorWorker", "CriticWorker"]
