@@ -7,6 +7,7 @@ provenance.json, status.json and, if it finished, checkpoint/. No process outliv
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,11 @@ from groupppo.verl.compose import Cell, compose
 # What a failed run wrote goes here: a workflow may delete the outputs of a job that failed.
 FAILED = "failed"
 _OUTPUTS = ("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "log.txt", "started.json")
+
+
+# What Ray puts before a worker's line, and how Python prints an exception.
+_RAY_PREFIX = re.compile(r"^(\x1b\[\d+m)?\([^)]*pid=\d+[^)]*\)(\x1b\[0m)? ")
+_ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception)(: |$)")
 
 
 @dataclass(frozen=True)
@@ -122,10 +128,12 @@ def _names(process: psutil.Process, folder: str) -> bool:
 
 
 def _cause(log: Path, code: int) -> str:
-    """The last line of the log that names an error, which is where a Python traceback ends."""
+    """First and last error of the log: verl often answers the one that matters with others."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    named = [line.strip() for line in lines if "Error" in line.partition(":")[0] and " " not in line.partition(":")[0]]
-    return f"exit code {code}; {named[-1]}" if named else f"exit code {code}, and the log names no error"
+    named = [line for line in (_RAY_PREFIX.sub("", line).strip() for line in lines) if _ERROR.match(line)]
+    if not named:
+        return f"exit code {code}, and the log names no error"
+    return f"exit code {code}; {named[0]}" + (f"; in the end {named[-1]}" if named[-1] != named[0] else "")
 
 
 def _clear(folder: Path) -> None:

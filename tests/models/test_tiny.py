@@ -65,7 +65,7 @@ def test_building_leaves_the_global_random_state_alone(tmp_path):
         ({"layers": None}, "params.layers"),
         ({"layers": 0}, "params.layers"),
         ({"layers": 1.5}, "params.layers"),
-        ({"hidden_size": 66}, "params"),
+        ({"hidden_size": 65}, "params"),
         ({"key_value_heads": 3}, "params"),
     ],
 )
