@@ -26,6 +26,8 @@ setup: .venv/.done
 	@echo "installing $(LOCK) into .venv (some minutes)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --requirement $(LOCK)
+	# A build of torch for GPUs needs libraries that the lock, made for CPUs, leaves out.
+	$(BIN)/python -c 'import torch' 2> /dev/null || $(PIP) install $(shell grep '^torch==' $(LOCK))
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
 
