@@ -61,7 +61,18 @@ def compose(cell: Cell) -> DictConfig:
         GroupParams.from_config(dict(config.algorithm.group_params))
     except BadInput as error:
         raise BadInput(cell.arm.source, f"{error.file}.{error.key}", error.value, error.mend) from error
+    _refuse_corrections(config, cell.arm.source)
     return config
+
+
+def _refuse_corrections(config: DictConfig, source: Path) -> None:
+    """verl corrects for the rollout's own log-probs in its advantage stage, which group_ppo replaces."""
+    if config.algorithm.adv_estimator != "group_ppo":
+        return
+    for name in ("rollout_is", "rollout_rs"):
+        value = config.algorithm.rollout_correction[name]
+        if value is not None:
+            raise BadInput(source, f"algorithm.rollout_correction.{name}", value, "leave it null with group_ppo.")
 
 
 def _set(config: DictConfig, key: str, value: Any, source: Path) -> None:

@@ -61,7 +61,11 @@ class GroupPPOTrainer(PPOTrainerSync):
         self.run_folder.mkdir(parents=True, exist_ok=True)
         self.meter = StageMeter(self.run_folder / "stages.jsonl", self._probe(config.trainer.device))
         self._fit_began = 0.0
-        self._policy_fields = (*_POLICY_UPDATE, "ref_log_prob") if self.use_reference_policy else _POLICY_UPDATE
+        self._policy_fields = [*_POLICY_UPDATE]
+        if self.use_reference_policy:
+            self._policy_fields.append("ref_log_prob")
+        if config.algorithm.rollout_correction.rollout_is is not None:
+            self._policy_fields.append("rollout_is_weights")
         self._counts: dict[str, float] = {}
 
     def _probe(self, device: str) -> Probe:

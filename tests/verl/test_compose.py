@@ -78,3 +78,14 @@ def test_mini_batches_must_divide_the_prompts_of_a_step(make_cell: MakeCell) -> 
     assert flat(make_cell("ppo", mini_batches=2))["actor_rollout_ref.actor.ppo_mini_batch_size"] == 2
     with pytest.raises(BadInput, match="mini_batches"):
         compose(make_cell("ppo", mini_batches=3))
+
+
+@pytest.mark.parametrize("name", ["rollout_is", "rollout_rs"])
+def test_a_correction_that_grouping_does_not_apply_is_refused_and_dense_ppo_keeps_it(
+    make_cell: MakeCell, name: str
+) -> None:
+    keys = {f"algorithm__rollout_correction__{name}": "token"}
+    dense, grouped = make_cell("ppo"), make_cell("group_ppo")
+    assert flat(replace(dense, arm=with_keys(dense.arm, **keys)))[f"algorithm.rollout_correction.{name}"] == "token"
+    with pytest.raises(BadInput, match=name):
+        compose(replace(grouped, arm=with_keys(grouped.arm, **keys)))
