@@ -25,10 +25,10 @@ def start(small_task, small_model_folder, small_task_folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(start, small_task, small_task_folder, tmp_path_factory):
-    """Evaluate into a new folder; returns the folder and the result."""
+    """Evaluate, into a new folder unless told; returns the folder and the result."""
 
-    def run(seed=7, checkpoint=start, batch_size=16):
-        out = tmp_path_factory.mktemp("eval")
+    def run(seed=7, checkpoint=start, batch_size=16, out=None):
+        out = out or tmp_path_factory.mktemp("eval")
         result = evaluate(
             checkpoint,
             small_task,
@@ -121,22 +121,10 @@ def test_the_checkpoint_hash_ignores_warm_start_logs_but_no_other_file(evaluated
     assert run(checkpoint=changed)[1].checkpoint_sha256 != evaluated[1].checkpoint_sha256
 
 
-def test_a_second_evaluation_replaces_the_files_of_the_first(evaluated, start, small_task, small_task_folder):
+def test_a_second_evaluation_replaces_the_files_of_the_first(evaluated, run):
     out, first = evaluated
     before = {path.name for path in out.iterdir()}
-    evaluate(
-        start,
-        small_task,
-        small_task_folder,
-        out,
-        model="mini",
-        arm="start",
-        training_seed=None,
-        batch_size=16,
-        repeats=3,
-        sampled_prompts=10,
-        seed=7,
-    )
+    run(out=out)
     assert len(list(out.iterdir())) == len(before) == 5
     assert (
         json.loads((out / "result.json").read_text())["metrics"]["accuracy"]["value"] == first.metrics["accuracy"].value

@@ -61,6 +61,6 @@ class AllocatorProbe:
 
     def end(self) -> Usage:
         ranks = self.read()
-        rises = (now.peak_allocated - then.allocated for now, then in zip(ranks, self._start, strict=True))
+        rises = (rank.peak_allocated - start.allocated for rank, start in zip(ranks, self._start, strict=True))
         peak = max(rank.peak_reserved for rank in ranks)
         return Usage(self._tree.end().cpu_seconds, peak, max(0, *rises))

@@ -111,11 +111,9 @@ def _run(cell: Cell, ray_folder: str) -> _Ending:
 def _end_tree(process: subprocess.Popen[bytes], ray_folder: str) -> None:
     """End what is left of the run: its descendants, and Ray's daemons, known by the folder they were started with."""
     family = {other.pid: other for other in psutil.process_iter(["cmdline"]) if _names(other, ray_folder)}
-    try:
+    if process.poll() is None:  # once it is reaped, its number may be another process's
         root = psutil.Process(process.pid)
         family |= {member.pid: member for member in (root, *root.children(recursive=True))}
-    except psutil.NoSuchProcess:
-        root = None
     for member in family.values():
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
@@ -164,7 +162,8 @@ def _keep_checkpoint(cell: Cell) -> None:
 
 def _write_status(cell: Cell, ending: _Ending) -> None:
     steps_file, started = cell.out / "steps.jsonl", cell.out / "started.json"
-    rows = steps_file.read_text(encoding="utf-8").splitlines() if steps_file.is_file() else []
+    lines = steps_file.read_text(encoding="utf-8").splitlines(keepends=True) if steps_file.is_file() else []
+    rows = [line for line in lines if line.endswith("\n")]  # a run that was killed may leave half a row
     startup = json.loads(started.read_text())["startup_seconds"] if started.is_file() else None
     started.unlink(missing_ok=True)
     status: dict[str, Any] = {

@@ -87,8 +87,9 @@ class GroupPPOTrainer(PPOTrainerSync):
         batch = super()._fetch_one_gen_batch()
         uids = np.array([f"step{self.global_steps:06d}-prompt{row:05d}" for row in range(len(batch))], dtype=object)
         batch.update(tu.get_tensordict({"uid": uids}))
-        requests = len(batch) * self.config.actor_rollout_ref.rollout.n
-        tu.assign_non_tensor_data(batch, "requests_in_step", requests)
+        requests = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
+        one_server = len(self.llm_server_manager.get_replicas()) == 1
+        tu.assign_non_tensor_data(batch, "requests_in_step", requests if one_server else 0)
         return batch
 
     def get_llm_client(self) -> LLMServerClient:

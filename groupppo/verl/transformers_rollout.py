@@ -5,6 +5,7 @@ decoded in one batch, sorted by their seed, and every request draws from a gener
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 from groupppo.errors import BadInput
 from groupppo.models.sampling import Request, Response, decode
 
+logger = logging.getLogger(__name__)
+
 # A step's requests arrive one by one; when the count the trainer announced is not reached (a request failed on its
 # way, or nothing was announced), the batch runs after this long without a newcomer.
-_QUIET_SECONDS = 5.0
+_QUIET_SECONDS = 30.0
 _QUIET_SECONDS_UNANNOUNCED = 0.02
 
 
@@ -102,6 +105,9 @@ class TransformersServer:
             try:
                 await asyncio.wait_for(self.arrival.wait(), quiet)
             except TimeoutError:
+                if self.announced:
+                    waiting, announced = len(self.waiting), self.announced
+                    logger.warning("%d of %d announced requests came; rounding may differ", waiting, announced)
                 return
 
     async def _run(self, batch: list[_Waiting]) -> None:

@@ -89,3 +89,29 @@ def test_a_correction_that_grouping_does_not_apply_is_refused_and_dense_ppo_keep
     assert flat(replace(dense, arm=with_keys(dense.arm, **keys)))[f"algorithm.rollout_correction.{name}"] == "token"
     with pytest.raises(BadInput, match=name):
         compose(replace(grouped, arm=with_keys(grouped.arm, **keys)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "key", "arrives"),
+    [
+        ("steps", 5, "trainer.total_training_steps", 5),
+        ("steps", 5, "trainer.save_freq", 5),
+        ("prompts_per_step", 6, "data.train_batch_size", 6),
+        ("responses_per_prompt", 3, "actor_rollout_ref.rollout.n", 3),
+        ("epochs", 2, "actor_rollout_ref.actor.ppo_epochs", 2),
+        ("epochs", 2, "critic.ppo_epochs", 2),
+        ("mini_batches", 2, "critic.ppo_mini_batch_size", 2),
+        ("actor_lr", 3e-5, "actor_rollout_ref.actor.optim.lr", 3e-5),
+        ("critic_lr", 3e-5, "critic.optim.lr", 3e-5),
+        ("temperature", 0.7, "actor_rollout_ref.rollout.temperature", 0.7),
+        ("gamma", 0.9, "algorithm.gamma", 0.9),
+        ("lam", 0.8, "algorithm.lam", 0.8),
+        ("rollout", "vllm", "actor_rollout_ref.rollout.name", "vllm"),
+        ("verl", {"critic.cliprange_value": 0.3}, "critic.cliprange_value", 0.3),
+    ],
+)
+def test_every_matched_setting_reaches_verl(
+    make_cell: MakeCell, setting: str, value: object, key: str, arrives: object
+) -> None:
+    assert flat(make_cell("ppo", **{setting: value}))[key] == arrives
+    assert flat(make_cell("ppo"))[key] != arrives  # it is the setting that put it there

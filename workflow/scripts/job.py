@@ -47,9 +47,7 @@ def job(snakemake: Any, *, own_log: bool = False) -> Iterator[Benchmark]:
         except GroupPPOError as error:
             print(error, file=screen)
             sys.exit(1)
-        except Exception:
-            text = traceback.format_exc()
+        except BaseException:
             with log.open("a", encoding="utf-8") as file:
-                file.write(text)
-            print(f"{text.splitlines()[-1]}\n  its log: {log}", file=screen)
-            sys.exit(1)
+                file.write(traceback.format_exc())
+            raise
