@@ -1,0 +1,181 @@
+"""The recursions compiled for the CPU by Numba: one thread, loops over rows and tokens, results written in place.
+
+Without fast-math LLVM neither reorders nor contracts operations, which is what makes them equal to the reference.
+Machine code is kept beside this file, or in the user's cache folder where that cannot be written.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor
+
+from groupppo.kernels import reference
+from groupppo.kernels.batched import powers
+
+CRITERION, CAP, END = reference.CRITERION, reference.CAP, reference.END
+RATIO_FLOOR = np.float32(reference.RATIO_FLOOR)
+
+Floats = NDArray[np.floating[Any]]
+Bools = NDArray[np.bool_]
+Causes = NDArray[np.int8]
+
+
+def variance_split(
+    advantages: Tensor, scores: Tensor, mask: Tensor, *, orthogonal: bool, tau: float, epsilon: float, cap: int
+) -> Tensor:
+    """As `groupppo.kernels.variance_split`."""
+    cause = torch.zeros(mask.shape, dtype=torch.int8)
+    _variance_split(
+        *_views(advantages, scores, mask), bool(orthogonal), float(tau), float(epsilon), int(cap), cause.numpy()
+    )
+    return cause
+
+
+def literal(advantages: Tensor, scores: Tensor, mask: Tensor, *, orthogonal: bool) -> Tensor:
+    """As `groupppo.kernels.literal`."""
+    cause = torch.zeros(mask.shape, dtype=torch.int8)
+    _literal(*_views(advantages, scores, mask), bool(orthogonal), cause.numpy())
+    return cause
+
+
+def published(advantages: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+    """As `groupppo.kernels.published`."""
+    cause = torch.zeros(mask.shape, dtype=torch.int8)
+    _published(*_views(advantages, scores, mask), cause.numpy())
+    return cause
+
+
+def segment_gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, endpoints: Tensor, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """As `groupppo.kernels.segment_gae`."""
+    length = mask.shape[1]
+    advantages = torch.zeros(values.shape, dtype=values.dtype)
+    returns = torch.zeros(values.shape, dtype=values.dtype)
+    tables = powers(gamma, length, values), powers(gamma, length, values, factor=lam)
+    scalar = values.new_tensor(gamma).numpy()[()]
+    _segment_gae(*_views(rewards, values, mask, endpoints), scalar, *_views(*tables, advantages, returns))
+    return advantages, returns
+
+
+def _views(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    """NumPy arrays on the same memory, whatever the strides."""
+    return tuple(tensor.numpy(force=True) for tensor in tensors)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _ratios(orthogonal: bool, a: float, p: float, q: float) -> tuple[float, float]:
+    if orthogonal:
+        return p, a * a * q
+    mean = a * q
+    return p * p, mean * mean
+
+
+@njit(cache=True, nogil=True)
+def _variance_split(
+    advantages: Floats,
+    scores: Floats,
+    mask: Bools,
+    orthogonal: bool,
+    tau: float,
+    epsilon: float,
+    cap: int,
+    cause: Causes,
+) -> None:
+    for row in range(mask.shape[0]):
+        size, p, q, previous = 0, 0.0, 0.0, 0
+        for t in range(mask.shape[1]):
+            if not mask[row, t]:
+                continue
+            a, s = advantages[row, t], scores[row, t]
+            weighted = a * a * s if orthogonal else a * s
+            r_ppo, r_grpo = _ratios(orthogonal, a, p + weighted, q + s)
+            if size >= 1 and r_grpo > tau * (r_ppo + epsilon):
+                cause[row, previous] = CRITERION
+                size, p, q = 1, weighted, s
+            else:
+                size, p, q = size + 1, p + weighted, q + s
+            if size == cap:
+                cause[row, t] = CAP
+                size, p, q = 0, 0.0, 0.0
+            previous = t
+        if size >= 1:
+            cause[row, previous] = END
+
+
+@njit(cache=True, nogil=True)
+def _literal(advantages: Floats, scores: Floats, mask: Bools, orthogonal: bool, cause: Causes) -> None:
+    for row in range(mask.shape[0]):
+        size, p, q, previous = 0, 0.0, 0.0, 0
+        for t in range(mask.shape[1]):
+            if not mask[row, t]:
+                continue
+            a, s = advantages[row, t], scores[row, t]
+            size, p, q = size + 1, p + (a * a * s if orthogonal else a * s), q + s
+            r_ppo, r_grpo = _ratios(orthogonal, a, p, q)
+            if size * r_ppo >= r_grpo:
+                cause[row, t] = CRITERION
+                size, p, q = 0, 0.0, 0.0
+            previous = t
+        if size >= 1:
+            cause[row, previous] = END
+
+
+# Numba promotes float32 with a Python number or an int64 to float64: every number below is a float32 by name.
+@njit(cache=True, nogil=True)
+def _published(advantages: Floats, scores: Floats, mask: Bools, cause: Causes) -> None:
+    zero = np.float32(0.0)
+    for row in range(mask.shape[0]):
+        count = 0
+        for t in range(mask.shape[1]):
+            count += mask[row, t]
+        if count == 0:
+            continue
+        inverse = np.float32(1.0 / count)
+        step, cg, c = 0, zero, zero
+        for t in range(mask.shape[1]):
+            if not mask[row, t]:
+                cg, c = zero, zero
+                continue
+            a, g = advantages[row, t], scores[row, t]
+            step += 1
+            cg, c = cg + a * g, c + g
+            r_ppo = inverse * (cg * cg)
+            r_grpo = (inverse * (c * c)) * (a * a)
+            # A division by zero, which Python would refuse, is never reached.
+            if r_ppo > RATIO_FLOOR and np.float32(step) >= r_grpo / r_ppo:
+                cause[row, t] = CRITERION
+                cg, c = zero, zero
+            elif step == count:
+                cause[row, t] = END
+
+
+@njit(cache=True, nogil=True)
+def _segment_gae(
+    rewards: Floats,
+    values: Floats,
+    mask: Bools,
+    endpoints: Bools,
+    gamma: float,
+    discount: Floats,
+    discount_lam: Floats,
+    advantages: Floats,
+    returns: Floats,
+) -> None:
+    zero = values.dtype.type(0.0)
+    for row in range(mask.shape[0]):
+        reward, next_value, next_advantage, steps = zero, zero, zero, 0
+        for t in range(mask.shape[1] - 1, -1, -1):
+            if mask[row, t]:
+                reward = rewards[row, t] + gamma * reward
+                steps += 1
+            if endpoints[row, t]:
+                value = values[row, t]
+                delta = reward + discount[steps] * next_value - value
+                advantage = delta + discount_lam[steps] * next_advantage
+                advantages[row, t] = advantage
+                returns[row, t] = advantage + value
+                reward, next_value, next_advantage, steps = zero, value, advantage, 0
