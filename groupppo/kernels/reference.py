@@ -131,18 +131,22 @@ def variance_split(
     advantages: Tensor, scores: Tensor, mask: Tensor, *, orthogonal: bool, tau: float, epsilon: float, cap: int
 ) -> Tensor:
     """As `groupppo.kernels.variance_split`."""
-    rows = [variance_split_response(*row, orthogonal, tau, epsilon, cap) for row in _rows(advantages, scores, mask)]
+    rows = [
+        variance_split_response(a, s, m, orthogonal, tau, epsilon, cap) for a, s, m in _rows(advantages, scores, mask)
+    ]
     return _stack(rows, mask, torch.int8)
 
 
 def literal(advantages: Tensor, scores: Tensor, mask: Tensor, *, orthogonal: bool) -> Tensor:
     """As `groupppo.kernels.literal`."""
-    return _stack([literal_response(*row, orthogonal) for row in _rows(advantages, scores, mask)], mask, torch.int8)
+    rows = [literal_response(a, s, m, orthogonal) for a, s, m in _rows(advantages, scores, mask)]
+    return _stack(rows, mask, torch.int8)
 
 
 def published(advantages: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
     """As `groupppo.kernels.published`."""
-    return _stack([published_response(*row) for row in _rows(advantages, scores, mask)], mask, torch.int8)
+    rows = [published_response(a, s, m) for a, s, m in _rows(advantages, scores, mask)]
+    return _stack(rows, mask, torch.int8)
 
 
 def segment_gae(
@@ -150,7 +154,9 @@ def segment_gae(
 ) -> tuple[Tensor, Tensor]:
     """As `groupppo.kernels.segment_gae`."""
     round_to = to_float32 if values.dtype == torch.float32 else float
-    rows = [segment_gae_response(*row, gamma, lam, round_to) for row in _rows(rewards, values, mask, endpoints)]
+    rows = [
+        segment_gae_response(r, v, m, e, gamma, lam, round_to) for r, v, m, e in _rows(rewards, values, mask, endpoints)
+    ]
     advantages, returns = [row[0] for row in rows], [row[1] for row in rows]
     return _stack(advantages, values, values.dtype), _stack(returns, values, values.dtype)
 
