@@ -1,11 +1,28 @@
-"""Advantages over all tokens and over group endpoints: pure tensors, torch alone.
+"""Advantages over all tokens and over group endpoints: pure tensors, without verl.
 
 Both recursions follow verl's `compute_gae_advantage_return` operation by operation, so that grouping every token by
 itself gives verl's dense GAE to the last bit. V_t is the value of the state before token t.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+from groupppo import kernels
+from groupppo.grouping.groups import Groups
+
+
+class Estimates(NamedTuple):
+    """Advantages and returns of a batch, (B, T) each, zero where they are not defined.
+
+    Attributes:
+        advantages: at endpoints, or at every token of a group with spread `group`; before whitening.
+        returns: targets of the value loss, at endpoints.
+    """
+
+    advantages: Tensor
+    returns: Tensor
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:
@@ -18,13 +35,13 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     Returns:
         (B, T) advantages, zero outside the mask.
     """
-    return segment_gae(rewards, values, mask, mask, gamma, lam)[0]
+    return segment_gae(rewards, values, mask, mask, gamma, lam).advantages
 
 
 def segment_gae(
     rewards: Tensor, values: Tensor, mask: Tensor, endpoints: Tensor, gamma: float, lam: float
-) -> tuple[Tensor, Tensor]:
-    """GAE with group endpoints as macro-steps; needs values at endpoints only.
+) -> Estimates:
+    """GAE with group endpoints as macro-steps (reading A); needs values at endpoints only.
 
     With endpoints e_1 < ... < e_K and steps counted in valid tokens:
     delta_k = sum_{n=e_k..e_{k+1}-1} gamma^(n-e_k) r_n + gamma^(e_{k+1}-e_k) V_{e_{k+1}} - V_{e_k}, where the last one
@@ -34,30 +51,44 @@ def segment_gae(
     Args:
         rewards, values: (B, T) float. mask, endpoints: (B, T) bool, endpoints inside the mask.
         gamma, lam: discount and lambda, in [0, 1].
-
-    Returns:
-        advantages and returns, (B, T), zero outside the endpoints.
     """
-    batch, length = mask.shape
-    discount = _powers(gamma, length, values)
-    discount_lam = _powers(gamma, length, values, factor=lam)
-    advantages, returns = torch.zeros_like(values), torch.zeros_like(values)
-    reward = torch.zeros(batch, dtype=values.dtype, device=values.device)
-    next_value, next_advantage = torch.zeros_like(reward), torch.zeros_like(reward)
-    steps = torch.zeros(batch, dtype=torch.long, device=values.device)
-    for t in reversed(range(length)):
-        valid, end = mask[:, t].bool(), endpoints[:, t].bool()
-        reward = torch.where(valid, rewards[:, t] + gamma * reward, reward)
-        steps = steps + valid.long()
-        delta = reward + discount[steps] * next_value - values[:, t]
-        advantage = delta + discount_lam[steps] * next_advantage
-        advantages[:, t] = torch.where(end, advantage, 0.0)
-        returns[:, t] = torch.where(end, advantage + values[:, t], 0.0)
-        next_value = torch.where(end, values[:, t], next_value)
-        next_advantage = torch.where(end, advantage, next_advantage)
-        reward = torch.where(end, 0.0, reward)
-        steps = torch.where(end, 0, steps)
-    return advantages, returns
+    return Estimates(*kernels.segment_gae(rewards, values, mask, endpoints, gamma, lam))
+
+
+def token_gae(dense: Tensor, values: Tensor, endpoints: Tensor) -> Estimates:
+    """Dense GAE, read at the endpoints (reading B).
+
+    Args:
+        dense: (B, T) advantages of every token (`gae`). values: (B, T). endpoints: (B, T) bool.
+    """
+    return Estimates(torch.where(endpoints, dense, 0.0), torch.where(endpoints, dense + values, 0.0))
+
+
+def published(rewards: Tensor, values: Tensor, groups: Groups) -> Estimates:
+    """The public code's: reward inside the group minus the value at its endpoint; the return is that reward.
+
+    With a reward at the last token alone, every group but the last one has the advantage 0 - V.
+
+    Args:
+        rewards, values: (B, T) float.
+    """
+    inside = groups.index >= 0
+    sums = torch.zeros_like(rewards).scatter_add_(1, groups.index.clamp(min=0), torch.where(inside, rewards, 0.0))
+    inner = torch.where(groups.endpoints, sums.gather(1, groups.index.clamp(min=0)), 0.0)
+    return Estimates(torch.where(groups.endpoints, inner - values, 0.0), inner)
+
+
+def share_in_group(advantages: Tensor, groups: Groups) -> Tensor:
+    """Every token gets the advantage of its own group's endpoint (reading C); (B, T), zero outside the mask.
+
+    Groups never cross a response, so nothing of one response reaches another response to the same prompt. (The public
+    code numbers groups within a response but looks their advantages up in one list over all responses to the prompt.)
+    """
+    inside = groups.index >= 0
+    index = groups.index.clamp(min=0)
+    at_endpoint = torch.where(groups.endpoints, advantages, 0.0)
+    by_group = torch.zeros_like(advantages).scatter_add_(1, index, at_endpoint)
+    return torch.where(inside, by_group.gather(1, index), 0.0)
 
 
 def whiten(advantages: Tensor, carriers: Tensor) -> Tensor:
@@ -81,9 +112,3 @@ def whiten(advantages: Tensor, carriers: Tensor) -> Tensor:
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / (mask.sum() + 1e-8)
-
-
-def _powers(gamma: float, length: int, like: Tensor, factor: float = 1.0) -> Tensor:
-    """gamma^n * factor for n = 0..length, rounded once: gamma^1 is exactly verl's scalar gamma."""
-    powers = [gamma**n * factor for n in range(length + 1)]
-    return torch.tensor(powers, dtype=torch.float64, device=like.device).to(like.dtype)

@@ -67,6 +67,7 @@ class Arm:
     description: str
     verl: dict[str, Any]
     source: Path
+    density_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def load_benchmark(path: str | Path) -> Benchmark:
     arms = {name: load_arm(_named(home, "arms", name, path)) for name in data["arms"]}
     if data["reference"] not in arms:
         raise BadInput(path, "reference", data["reference"], f"name one of the arms: {', '.join(arms)}.")
+    _check_density_sources(arms, path)
     claims = home / data["claims"]
     if not claims.is_file():
         raise BadInput(path, "claims", data["claims"], f"name an existing file in {home}.")
@@ -143,6 +145,18 @@ def load_benchmark(path: str | Path) -> Benchmark:
         claims=claims,
         source=path,
     )
+
+
+def _check_density_sources(arms: dict[str, Arm], path: Path) -> None:
+    """An arm that copies another arm's density needs that arm in the matrix, and one that has a density of its own."""
+    for arm in arms.values():
+        if arm.density_from is None:
+            continue
+        if arm.density_from not in arms:
+            raise BadInput(path, "arms", list(arms), f"add {arm.density_from}: {arm.name} takes its density from it.")
+        if arm.density_from == arm.name or arms[arm.density_from].density_from is not None:
+            mend = "name an arm whose density does not come from another arm."
+            raise BadInput(arm.source, "density_from", arm.density_from, mend)
 
 
 def load_task(path: str | Path) -> Task:

@@ -8,43 +8,71 @@ import torch
 from torch import Tensor
 
 from groupppo.grouping.groups import Cause, Groups
+from groupppo.grouping.params import GroupParams
+from groupppo.grouping.ratio import variance_ratios
+from groupppo.grouping.tokens import Tokens
 
 
-def group_metrics(groups: Groups, mask: Tensor, threshold: float) -> dict[str, float]:
+def group_metrics(groups: Groups, tokens: Tokens, params: GroupParams, threshold: float) -> dict[str, float]:
     """Metrics of one batch; `closed_by/*` are shares of groups, sizes are in tokens.
 
+    A metric that does not exist for a rule (a threshold, a variance ratio) is left out.
+
     Args:
-        groups: the batch's groups. mask: (B, T) bool, its valid tokens; at least one. threshold: tau used.
+        groups: the batch's groups. tokens: with at least one valid token, and what the rule needs.
+        params: rule and score. threshold: tau used.
     """
-    tokens, endpoints = int(mask.sum()), int(groups.endpoints.sum())
-    density = endpoints / tokens
-    compression = 1.0 - density
+    count, endpoints = int(tokens.mask.sum()), int(groups.endpoints.sum())
+    compression = 1.0 - endpoints / count
     sizes = group_sizes(groups).double()
     closed = groups.cause[groups.endpoints]
-    responses = int(mask.any(dim=1).sum())
-    return {
-        **dense_metrics(tokens),
+    rule = params.definition
+    metrics = {
+        **dense_metrics(count),
         "group/total_endpoints": endpoints,
-        "group/density": density,
+        "group/density": endpoints / count,
         "group/compression_ratio": compression,
-        "group/efficiency_gain": tokens / endpoints,
+        "group/efficiency_gain": count / endpoints,
         "group/algorithm_effectiveness": max(0.0, compression - 0.1) / 0.9,
-        "group/threshold": threshold,
         "group/closed_by/criterion": float((closed == Cause.CRITERION).double().mean()),
         "group/closed_by/cap": float((closed == Cause.CAP).double().mean()),
         "group/closed_by/end": float((closed == Cause.END).double().mean()),
         "group/size/mean": float(sizes.mean()),
-        "group/size/p10": float(sizes.quantile(0.1)),
-        "group/size/p50": float(sizes.quantile(0.5)),
-        "group/size/p90": float(sizes.quantile(0.9)),
-        "group/endpoints_per_response/mean": endpoints / responses,
+        "group/size/p10": _quantile(sizes, 0.1),
+        "group/size/p50": _quantile(sizes, 0.5),
+        "group/size/p90": _quantile(sizes, 0.9),
+        "group/endpoints_per_response/mean": endpoints / int(tokens.mask.any(dim=1).sum()),
+    }
+    if "group_variance_threshold" in rule.uses:
+        metrics["group/threshold"] = threshold
+    if rule.evidence is not None:
+        ratios = variance_ratios(groups, *rule.evidence(tokens, params))
+        metrics["group/r_ratio/p50"] = _quantile(ratios, 0.5)
+    return metrics
+
+
+def dense_metrics(tokens: int) -> dict[str, float]:
+    """The same counts for a step that trains on every token.
+
+    `update_density` is the share of valid response tokens that the policy update computes, masked or not.
+    """
+    return {
+        "group/total_tokens": tokens,
+        "group/total_endpoints": tokens,
+        "group/density": 1.0,
+        "group/update_density": 1.0,
         "group/fallbacks": 0,
     }
 
 
-def dense_metrics(tokens: int) -> dict[str, float]:
-    """The same counts for an arm that trains on every token."""
-    return {"group/total_tokens": tokens, "group/total_endpoints": tokens, "group/density": 1.0}
+def log_prob_gap(rollout_log_probs: Tensor, log_probs: Tensor, mask: Tensor) -> dict[str, float]:
+    """How far the rollout server's log-probabilities are from the trainer's, in nats: what drives rule `published`.
+
+    Args:
+        rollout_log_probs, log_probs: (B, T) float. mask: (B, T) bool, at least one valid token.
+    """
+    gap = (rollout_log_probs.double() - log_probs.double())[mask].abs()
+    return {"rollout/logp_gap/mean": float(gap.mean()), "rollout/logp_gap/p99": _quantile(gap, 0.99)}
 
 
 def group_sizes(groups: Groups) -> Tensor:
@@ -54,3 +82,9 @@ def group_sizes(groups: Groups) -> Tensor:
     counts = torch.zeros(index.shape[0], most, dtype=torch.long, device=index.device)
     counts.scatter_add_(1, index.clamp(min=0), (index >= 0).long())
     return counts[counts > 0]
+
+
+def _quantile(values: Tensor, share: float) -> float:
+    """The smallest value that at least `share` of them do not exceed; torch.quantile takes 16 M values at most."""
+    rank = max(1, int(-(-share * len(values) // 1)))
+    return float(values.kthvalue(rank).values)

@@ -1,27 +1,47 @@
-"""Grouping of response tokens: pure tensors, torch alone.
+"""Grouping of response tokens: pure tensors, without verl.
 
-groups = group_tokens(advantages, mask, GroupParams(rule="variance_split"), threshold=1.0)
+groups = group_tokens(Tokens(mask, advantages=advantages), GroupParams(rule="variance_split"))
 """
 
 import torch
-from torch import Tensor
 
+from groupppo.grouping.density import DensitySchedule
 from groupppo.grouping.groups import Cause, Groups, last_valid
 from groupppo.grouping.params import GroupParams
-from groupppo.grouping.rules import RULES
+from groupppo.grouping.registry import StepValues, known_rules
 from groupppo.grouping.threshold import Threshold
+from groupppo.grouping.tokens import Tokens
 
-__all__ = ["Cause", "GroupParams", "Groups", "Threshold", "group_tokens", "last_valid"]
+__all__ = [
+    "Cause",
+    "DensitySchedule",
+    "GroupParams",
+    "Groups",
+    "Threshold",
+    "Tokens",
+    "group_tokens",
+    "known_rules",
+    "last_valid",
+]
 
 
-def group_tokens(advantages: Tensor, mask: Tensor, params: GroupParams, threshold: float) -> Groups:
-    """Group the valid tokens of each response.
+@torch.no_grad()
+def group_tokens(
+    tokens: Tokens, params: GroupParams, threshold: float | None = None, density: float | None = None
+) -> Groups:
+    """Group the valid tokens of each response by `params.rule`.
 
     Args:
-        advantages: (B, T) per-token advantages before whitening.
-        mask: (B, T) bool, the valid tokens. Holes are allowed: a token outside the mask belongs to no group.
+        tokens: the batch, with what the rule and its score need.
         params: rule, score and their parameters.
-        threshold: tau of this step.
+        threshold: tau of this step; `params.group_variance_threshold` unless given.
+        density: endpoints over valid tokens of this step, for the rules that take one; `params.density` unless given.
+
+    Raises:
+        BadInput: the rule needs something that is not in `tokens`, or a density that nobody gave.
     """
-    weights = torch.ones_like(advantages)  # score "unit": every token's score vector has norm 1
-    return RULES[params.rule](advantages, weights, mask.bool(), params, threshold)
+    step = StepValues(
+        threshold=params.group_variance_threshold if threshold is None else threshold,
+        density=params.density if density is None else density,
+    )
+    return Groups.from_cause(known_rules()[params.rule].close(tokens, params, step), tokens.mask)

@@ -1,22 +1,23 @@
 """The parameters of GROUP-PPO: names and defaults of the origin where it has them, checked."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from groupppo.errors import BadInput
+from groupppo.grouping.registry import Rule, known_rules
+from groupppo.grouping.scores import NEEDS, SCORES
 
 HOME = "algorithm.group_params"
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "rule": ("variance_split", "singleton"),
-    "score": ("unit",),
-    "advantage": ("segment_gae",),
-    "spread": ("endpoint",),
-    "loss_normalizer": ("endpoints",),
+    "score": tuple(SCORES),
+    "advantage": ("segment_gae", "token_gae", "published"),
+    "spread": ("endpoint", "group"),
+    "loss_normalizer": ("endpoints", "tokens"),
     "update": ("masked",),
-    "on_error": ("raise",),
+    "on_error": ("raise", "dense"),
 }
 
 # key: (lowest, highest, whether the lowest itself is allowed)
@@ -28,7 +29,12 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "min_threshold": (0.0, float("inf"), False),
     "max_threshold": (0.0, float("inf"), False),
     "target_density": (0.0, 1.0, False),
+    "density": (0.0, 1.0, False),
+    "probability_cutoff": (0.0, 1.0, False),
 }
+
+# Keys that act whatever the rule; the others act only where the rule uses them.
+_COMMON = ("rule", "advantage", "spread", "loss_normalizer", "update", "on_error")
 
 
 @dataclass(frozen=True)
@@ -36,21 +42,28 @@ class GroupParams:
     """How responses are grouped and trained on; the config keys are `algorithm.group_params.<field>`.
 
     Attributes:
-        rule: where a group ends. `variance_split`: before the token whose variance ratio passes the threshold.
-            `singleton`: at every token, which is dense PPO.
-        score: squared norm of a token's score vector. `unit`: 1 for every token.
-        advantage: `segment_gae`, GAE over endpoints as macro-steps.
-        spread: `endpoint`, losses count endpoints only.
-        loss_normalizer: `endpoints`, losses are divided by the number of endpoints.
-        update: `masked`, full forward and backward pass, masked afterwards (what the origin does).
-        on_error: `raise`.
+        rule: where a group ends; a module of `groupppo.grouping.rules`, where each is defined.
+        score: proxy of a token's score vector. `unit`: norm 1. `logit_norm`: 1 - 2p + sum p^2, the norm of the gradient
+            in the logits. `log_ratio`: rollout minus trainer log-probability, a signed scalar.
+        advantage: `segment_gae`: GAE over endpoints as macro-steps (reading A). `token_gae`: dense GAE, read at the
+            endpoints (reading B). `published`: reward inside the group minus value at the endpoint, not whitened.
+        spread: `endpoint`: policy and value loss at endpoints only. `group`: all tokens of a group share its
+            endpoint's advantage in the policy loss, value loss at endpoints (reading C).
+        loss_normalizer: what divides a loss. `endpoints`: the tokens it counts, which are the endpoints, or all tokens
+            for the policy loss with spread `group`. `tokens`: all valid tokens.
+        update: `masked`: full forward and backward pass, masked afterwards (what the origin does).
+        on_error: `raise`, or `dense`: a step whose grouping fails runs as dense PPO, is logged and counted, and the run
+            is no evidence for a claim about GROUP-PPO.
         group_variance_threshold: tau, the ratio above which a group is split; the start value when adaptive.
-        group_max_size: cap on the tokens of one group.
+        group_max_size: cap on the tokens of one group, and the stride of rule `stride`.
         group_epsilon: added to r_ppo before it is multiplied by tau.
         adaptive_threshold: move tau towards `target_density` once a step.
         threshold_lr: rate of that move on the log scale.
         min_threshold, max_threshold: bounds of tau.
         target_density: endpoints over valid tokens that the adaptive threshold aims at.
+        density: endpoints over valid tokens for the rules `random` and `entropy`, the same in every step.
+        density_source: instead of a number, the `steps.jsonl` of a finished run, followed step by step.
+        probability_cutoff: rule `low_prob` closes at tokens less probable than this.
     """
 
     rule: str = "variance_split"
@@ -68,16 +81,17 @@ class GroupParams:
     min_threshold: float = 0.1
     max_threshold: float = 10.0
     target_density: float = 0.125
+    density: float | None = None
+    density_source: str | None = None
+    probability_cutoff: float = 0.9
 
     def __post_init__(self) -> None:
+        _check_choice("rule", self.rule, known_rules())
         for key, known in CHOICES.items():
-            value = getattr(self, key)
-            if value not in known:
-                close = difflib.get_close_matches(str(value), known, n=1)
-                hint = f"did you mean {close[0]}? " if close else ""
-                raise BadInput(HOME, key, value, f"{hint}write one of: {', '.join(known)}.")
+            _check_choice(key, getattr(self, key), known)
         for key, (low, high, closed) in RANGES.items():
-            _check_range(key, getattr(self, key), low, high, closed, whole=key == "group_max_size")
+            if key != "density" or self.density is not None:
+                _check_range(key, getattr(self, key), low, high, closed, whole=key == "group_max_size")
         if not isinstance(self.adaptive_threshold, bool):
             raise BadInput(HOME, "adaptive_threshold", self.adaptive_threshold, "write true or false.")
         if self.min_threshold > self.max_threshold:
@@ -85,21 +99,68 @@ class GroupParams:
         if not self.min_threshold <= self.group_variance_threshold <= self.max_threshold:
             bounds = f"[{self.min_threshold}, {self.max_threshold}]"
             raise BadInput(HOME, "group_variance_threshold", self.group_variance_threshold, f"keep it in {bounds}.")
+        self._check_live()
+        self._check_density()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "GroupParams":
         """Build from the mapping under `algorithm.group_params`.
 
         Raises:
-            BadInput: a key is unknown, or a value is of the wrong type or out of range.
+            BadInput: a key is unknown, has no effect with this rule, or its value is of the wrong type or out of range.
         """
         known = [field.name for field in fields(cls)]
         for key in config:
             if key not in known:
-                close = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"did you mean {close[0]}? " if close else ""
-                raise BadInput(HOME, str(key), config[key], f"unknown key; {hint}Known keys: {', '.join(known)}.")
+                mend = f"unknown key; {_hint(str(key), known)}Known keys: {', '.join(known)}."
+                raise BadInput(HOME, str(key), config[key], mend)
         return cls(**{str(key): value for key, value in config.items()})
+
+    @property
+    def definition(self) -> Rule:
+        return known_rules()[self.rule]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The fields of `Tokens` that rule and score read."""
+        score = NEEDS[self.score] if "score" in self.definition.uses else ()
+        return frozenset((*self.definition.needs, *score))
+
+    def _check_live(self) -> None:
+        """Refuse a key that was changed but cannot change anything: what a user writes is never ignored."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in _COMMON and value != field.default and field.name not in self.definition.uses:
+                used = ", ".join(sorted(self.definition.uses)) or "none"
+                mend = f"rule {self.rule} does not use it; leave it out. Of such keys it uses: {used}."
+                raise BadInput(HOME, field.name, value, mend)
+        for key in ("threshold_lr", "target_density"):
+            if not self.adaptive_threshold and getattr(self, key) != getattr(type(self), key):
+                raise BadInput(
+                    HOME, key, getattr(self, key), "without effect; leave it out or set adaptive_threshold: true."
+                )
+
+    def _check_density(self) -> None:
+        if "density" not in self.definition.uses:
+            return
+        if (self.density is None) == (self.density_source is None):
+            mend = (
+                f"rule {self.rule} needs either density, a number, or density_source, the steps.jsonl of another run."
+            )
+            raise BadInput(HOME, "density", self.density, mend)
+        if self.density_source is not None and not isinstance(self.density_source, str):
+            raise BadInput(HOME, "density_source", self.density_source, "write the path of a steps.jsonl.")
+
+
+def _check_choice(key: str, value: object, known: Iterable[str]) -> None:
+    known = list(known)
+    if value not in known:
+        raise BadInput(HOME, key, value, f"{_hint(str(value), known)}write one of: {', '.join(known)}.")
+
+
+def _hint(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}? " if close else ""
 
 
 def _check_range(key: str, value: object, low: float, high: float, closed: bool, whole: bool) -> None:

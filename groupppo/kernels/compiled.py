@@ -66,7 +66,7 @@ def _views(*tensors: Tensor) -> tuple[np.ndarray, ...]:
     return tuple(tensor.numpy(force=True) for tensor in tensors)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _ratios(orthogonal: bool, a: float, p: float, q: float) -> tuple[float, float]:
     if orthogonal:
         return p, a * a * q

@@ -35,7 +35,10 @@ GROUP_METRICS = {
     "end": "group/closed_by/end",
     "size_mean": "group/size/mean",
     "size_p50": "group/size/p50",
+    "r_ratio_p50": "group/r_ratio/p50",
 }
+# Rules without a threshold, or without a variance ratio, have no such metric.
+_RULE_METRICS = ("threshold", "r_ratio_p50")
 _ARROW = {"str": pa.string(), "int64": pa.int64(), "Int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 
 
@@ -97,12 +100,23 @@ SCHEMA: dict[str, tuple[Column, ...]] = {
         Column("tokens", "int64", "Valid response tokens of the step."),
         Column("endpoints", "int64", "Group endpoints of the step."),
         Column("density", "float64", "endpoints / tokens."),
-        Column("threshold", "float64", "Threshold tau; it and the rest may be missing at a fallback.", missing=True),
-        Column("criterion", "float64", "Share of groups closed by the rule's criterion.", missing=True),
+        Column("threshold", "float64", "Threshold tau; missing for a rule that has none.", missing=True),
+        Column(
+            "criterion",
+            "float64",
+            "Share of groups closed by the rule's criterion; it and the rest are missing where a step fell back.",
+            missing=True,
+        ),
         Column("cap", "float64", "Share of groups closed by the largest group size.", missing=True),
         Column("end", "float64", "Share of groups closed by the end of the response.", missing=True),
         Column("size_mean", "float64", "Mean group size, in tokens.", missing=True),
         Column("size_p50", "float64", "Median group size, in tokens.", missing=True),
+        Column(
+            "r_ratio_p50",
+            "float64",
+            "Median over groups of r_grpo / r_ppo at the endpoint; missing for a rule without a ratio.",
+            missing=True,
+        ),
     ),
     "evals": (
         *_KEYS,
@@ -264,7 +278,10 @@ def _group_rows(steps: list["_Record"], fell_back: bool) -> Iterator[tuple[Any, 
             mend = f"the same line has {endpoints} endpoints in {tokens} tokens: the metrics contradict each other."
             raise BadInput(record.file, f"{record.place} group/density", density, mend)
         # A step that fell back to dense PPO has no groups; its run is not evidence in any case.
-        rest = [record.real(metric, missing=fell_back) for metric in list(GROUP_METRICS.values())[3:]]
+        rest = [
+            record.real(metric, missing=fell_back or column in _RULE_METRICS)
+            for column, metric in list(GROUP_METRICS.items())[3:]
+        ]
         yield record.whole("step"), tokens, endpoints, density, *rest
 
 

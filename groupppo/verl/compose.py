@@ -22,7 +22,10 @@ _OPEN = ("override_config.", "ray_kwargs.ray_init.", "rollout.custom.")
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run: a task, a model, an arm and a seed, with the folders it reads and writes."""
+    """One training run: a task, a model, an arm and a seed, with the folders it reads and writes.
+
+    `density_source` is the steps.jsonl of the run that the arm takes its density from, where it takes it from one.
+    """
 
     task: Task
     model: Model
@@ -34,6 +37,7 @@ class Cell:
     out: Path
     device: str = "cpu"
     ranks: int = 1
+    density_source: Path | None = None
 
     @property
     def name(self) -> str:
@@ -57,18 +61,38 @@ def compose(cell: Cell) -> DictConfig:
     ):
         for key, value in keys.items():
             _set(config, key, value, source)
+    if cell.density_source is not None:
+        config.algorithm.group_params.density_source = str(cell.density_source)
     try:
-        GroupParams.from_config(dict(config.algorithm.group_params))
+        params = GroupParams.from_config(dict(config.algorithm.group_params))
     except BadInput as error:
         raise BadInput(cell.arm.source, f"{error.file}.{error.key}", error.value, error.mend) from error
-    _refuse_corrections(config, cell.arm.source)
+    if config.algorithm.adv_estimator == "group_ppo":
+        _refuse_corrections(config, cell.arm.source)
+        _check_evidence(config, params, cell.arm.source)
     return config
+
+
+def _check_evidence(config: DictConfig, params: GroupParams, source: Path) -> None:
+    """What the rule reads must be computed, and `loss_normalizer` must have something to divide."""
+    rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
+    asked = f"rule {params.rule} with score {params.score}"
+    if "rollout_log_probs" in params.needs and not rollout.calculate_log_probs:
+        raise BadInput(source, "actor_rollout_ref.rollout.calculate_log_probs", False, f"write true: {asked} needs it.")
+    if "sum_pi_squared" in params.needs and config.actor_rollout_ref.model.use_fused_kernels:
+        mend = f"write false: {asked} needs the logits, which fused kernels do not keep."
+        raise BadInput(source, "actor_rollout_ref.model.use_fused_kernels", True, mend)
+    if params.loss_normalizer == "tokens":
+        for key, mode in (("actor_rollout_ref.actor", actor.loss_agg_mode), ("critic", config.critic.loss_agg_mode)):
+            if mode != "token-mean":
+                raise BadInput(source, f"{key}.loss_agg_mode", mode, "write token-mean with loss_normalizer: tokens.")
 
 
 def _refuse_corrections(config: DictConfig, source: Path) -> None:
     """verl corrects for the rollout's own log-probs in its advantage stage, which group_ppo replaces."""
-    if config.algorithm.adv_estimator != "group_ppo":
-        return
+    if config.algorithm.rollout_correction.bypass_mode:
+        mend = "leave it false with group_ppo, which needs the trainer's own log-probabilities."
+        raise BadInput(source, "algorithm.rollout_correction.bypass_mode", True, mend)
     for name in ("rollout_is", "rollout_rs"):
         value = config.algorithm.rollout_correction[name]
         if value is not None:

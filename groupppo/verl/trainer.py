@@ -1,11 +1,12 @@
 """The trainer `group_ppo`: verl's synchronous PPO trainer with grouping, fixed order and stage measurement.
 
 Every arm runs through it. With a stock advantage estimator (`gae`, `grpo`) the algorithm is verl's own, untouched; with
-`algorithm.adv_estimator=group_ppo` the advantage stage groups tokens and writes the endpoint mask as the batch's
-`response_mask` and `loss_mask`, so that verl's stock losses count, and normalise over, endpoints only.
+`algorithm.adv_estimator=group_ppo` the advantage stage groups tokens, and each update gets its own masks: verl's stock
+losses count the tokens of `response_mask` and divide by the number of tokens in `loss_mask` over mini-batch and ranks.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import ray
+import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
@@ -24,17 +26,20 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.workers.rollout.llm_server import LLMServerClient
-from verl.workers.utils.padding import response_to_nested
+from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from groupppo.advantage import gae, segment_gae, whiten
-from groupppo.grouping import GroupParams, Threshold, group_tokens
+from groupppo.grouping import GroupParams
+from groupppo.loss import LossMask
 from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
 from groupppo.measure.stages import Probe, StageMeter
-from groupppo.metrics import dense_metrics, group_metrics
+from groupppo.metrics import dense_metrics, log_prob_gap
 from groupppo.verl.agent_loop import SingleServerClient
+from groupppo.verl.group_stage import Grouped, GroupStage
 from groupppo.verl.records import append_row, step_row
 from groupppo.verl.rollouts import register_replicas
 from groupppo.verl.workers import ActorWorker, CriticWorker
+
+logger = logging.getLogger(__name__)
 
 ESTIMATOR = "group_ppo"
 FULL_MASK = "full_response_mask"
@@ -54,9 +59,11 @@ class GroupPPOTrainer(PPOTrainerSync):
     def __init__(self, config: Any):
         register_replicas()
         super().__init__(config)
-        self.grouped = config.algorithm.adv_estimator == ESTIMATOR
-        self.params = GroupParams.from_config(dict(config.algorithm.group_params))
-        self.threshold = Threshold.start(self.params)
+        self.group_stage: GroupStage | None = None
+        if config.algorithm.adv_estimator == ESTIMATOR:
+            params = GroupParams.from_config(dict(config.algorithm.group_params))
+            gamma, lam = float(config.algorithm.gamma), float(config.algorithm.lam)
+            self.group_stage = GroupStage(params, gamma, lam, seed=config.data.seed)
         self.run_folder = Path(config.trainer.default_local_dir)
         self.run_folder.mkdir(parents=True, exist_ok=True)
         self.meter = StageMeter(self.run_folder / "stages.jsonl", self._probe(config.trainer.device))
@@ -66,7 +73,9 @@ class GroupPPOTrainer(PPOTrainerSync):
             self._policy_fields.append("ref_log_prob")
         if config.algorithm.rollout_correction.rollout_is is not None:
             self._policy_fields.append("rollout_is_weights")
-        self._counts: dict[str, float] = {}
+        self._grouped: Grouped | None = None  # of this step; None where it trains on every token
+        self._write_policy_masks: Callable[[], object] = _nothing
+        self._step_metrics: dict[str, float] = {}
 
     def _probe(self, device: str) -> Probe:
         if device == "cpu":
@@ -121,8 +130,12 @@ class GroupPPOTrainer(PPOTrainerSync):
         self.meter.end_stage()
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        wanted = self.group_stage is not None and "sum_pi_squared" in self.group_stage.params.needs
         with self.meter.stage("old_log_prob"):
-            return _only(batch, _TOKENS, super()._compute_old_log_prob, metrics)
+            batch.extra_info["calculate_sum_pi_squared"] = wanted
+            batch = _only(batch, _TOKENS, super()._compute_old_log_prob, metrics)
+            batch.extra_info["calculate_sum_pi_squared"] = False
+        return batch
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         with self.meter.stage("ref"):
@@ -133,19 +146,15 @@ class GroupPPOTrainer(PPOTrainerSync):
             return _only(batch, _TOKENS, super()._compute_values, metrics)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        self._grouped, self._write_policy_masks = None, _nothing
         with self.meter.stage("adv"):
-            if self.grouped:
-                batch = self._compute_group_advantage(batch, metrics)
-            else:
+            if self.group_stage is None:
                 batch = super()._compute_advantage(batch, metrics)
-        if not self.grouped:
-            mask = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])[
-                "response_mask"
-            ]
-            self._counts = dense_metrics(int(mask.values().sum()))
-        self.meter.count(
-            tokens=int(self._counts["group/total_tokens"]), endpoints=int(self._counts["group/total_endpoints"])
-        )
+            else:
+                batch = self._compute_group_advantage(self.group_stage, batch, metrics)
+        self._step_metrics = self._measure_tokens(batch)
+        tokens, endpoints = (int(self._step_metrics[f"group/total_{name}"]) for name in ("tokens", "endpoints"))
+        self.meter.count(tokens=tokens, endpoints=endpoints)
         return batch
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
@@ -154,19 +163,20 @@ class GroupPPOTrainer(PPOTrainerSync):
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         with self.meter.stage("update_actor"):
+            self._write_policy_masks()
             return _only(batch, self._policy_fields, super()._update_actor, metrics)
 
     def _save_checkpoint(self) -> None:
         with self.meter.stage("save_checkpoint"):
             super()._save_checkpoint()
             folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-            (folder / "group_ppo.json").write_text(json.dumps(self.threshold.state_dict()))
+            if self.group_stage is not None:
+                self.group_stage.save(folder)
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        if self.global_steps:
-            folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-            self.threshold.load_state_dict(json.loads((folder / "group_ppo.json").read_text()))
+        if self.global_steps and self.group_stage is not None:
+            self.group_stage.load(Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}")
 
     def on_step_end(self) -> None:
         with self.meter.stage("update_weights"):
@@ -175,11 +185,28 @@ class GroupPPOTrainer(PPOTrainerSync):
 
     # ---- the algorithm
 
-    def _compute_group_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """Group the batch's tokens and write advantages, returns and the endpoint mask back."""
-        fields = ["response_mask", "rm_scores", "old_log_probs", "ref_log_prob", "values"]
-        nested = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+    def _compute_group_advantage(self, stage: GroupStage, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        try:
+            return self._group(stage, batch, metrics)
+        except Exception:
+            if stage.params.on_error == "raise":
+                raise
+            logger.exception("step %d: grouping failed, the step runs as dense PPO (on_error=dense)", self.global_steps)
+            stock = self.config.algorithm.adv_estimator
+            self.config.algorithm.adv_estimator = "gae"
+            try:
+                return super()._compute_advantage(batch, metrics)
+            finally:
+                self.config.algorithm.adv_estimator = stock
+
+    def _group(self, stage: GroupStage, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """Group the batch's tokens and write advantages and returns back."""
+        fields = {"response_mask", "rm_scores", "old_log_probs", "ref_log_prob", "values", *stage.fields()}
+        fields -= {"token_level_rewards"}
+        nested = _get(batch, sorted(fields))
         nested_mask = nested["response_mask"]
+        if "sum_pi_squared" in fields:  # verl writes this one over prompt and response
+            nested["sum_pi_squared"] = response_from_nested(nested.pop("sum_pi_squared"), nested_mask)
         data = DataProto(batch=nested.to_padded_tensor())
         data.batch["token_level_scores"] = data.batch["rm_scores"]
         data.batch["token_level_rewards"] = data.batch["rm_scores"]
@@ -188,29 +215,19 @@ class GroupPPOTrainer(PPOTrainerSync):
                 data, kl_ctrl=self.kl_ctrl_in_reward, kl_penalty=self.config.algorithm.kl_penalty
             )
             metrics.update(kl_metrics)
-        gamma, lam = float(self.config.algorithm.gamma), float(self.config.algorithm.lam)
-        rewards, values = data.batch["token_level_rewards"], data.batch["values"]
+        grouped = stage.run(dict(data.batch.items()), batch.keys, self.global_steps)
         full = data.batch["response_mask"]
-        mask = full.bool()
-        dense = gae(rewards, values, mask, gamma, lam)
-        groups = group_tokens(dense, mask, self.params, self.threshold.value)
-        advantages, returns = segment_gae(rewards, values, mask, groups.endpoints, gamma, lam)
-        endpoints = groups.endpoints.to(full.dtype)
-        written = {
-            "advantages": whiten(advantages, endpoints),
-            "returns": returns,
-            "response_mask": endpoints,
-            "loss_mask": endpoints,
-            FULL_MASK: full,
-        }
+        losses = grouped.losses
+        written = {"advantages": losses.advantages, "returns": losses.returns, FULL_MASK: full}
+        written |= _masks(losses.value, full)
         if self.config.algorithm.use_kl_in_reward:
-            written["token_level_rewards"] = rewards
-        self._counts = group_metrics(groups, mask, self.threshold.value)
-        self.threshold.update(self._counts["group/density"])
-        output = {key: response_to_nested(value, nested_mask) for key, value in written.items()}
-        return tq.kv_batch_put(
-            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(output, batch_size=len(batch))
-        )
+            written["token_level_rewards"] = data.batch["token_level_rewards"]
+        batch = _put(batch, written, nested_mask)
+        # The critic is updated first; the policy's masks are written between the updates where they differ.
+        self._grouped = grouped
+        if not losses.policy.equals(losses.value):
+            self._write_policy_masks = lambda: _put(batch, _masks(losses.policy, full), nested_mask)
+        return batch
 
     # ---- records
 
@@ -218,10 +235,50 @@ class GroupPPOTrainer(PPOTrainerSync):
         self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-        metrics.update(self._counts)
+        metrics.update(self._step_metrics)
+        if self._write_policy_masks is not _nothing:
+            # verl took these over the policy's mask, on most of which there is no return.
+            for name in [name for name in metrics if name.startswith(("critic/returns/", "critic/vf_explained_var"))]:
+                del metrics[name]
         elapsed = time.perf_counter() - self._fit_began
         row = step_row(global_steps, metrics, step_seconds=timing_raw["step"], elapsed=elapsed)
         append_row(self.run_folder / "steps.jsonl", row)
+
+    def _measure_tokens(self, batch: KVBatchMeta) -> dict[str, float]:
+        """Counts of this step's tokens, statistics of their groups, and the gap between rollout and trainer."""
+        mask_name = "response_mask" if self._grouped is None else FULL_MASK
+        names = [mask_name, "old_log_probs"]
+        if self.config.actor_rollout_ref.rollout.calculate_log_probs:
+            names.append("rollout_log_probs")
+        data = _get(batch, names).to_padded_tensor()
+        mask = data[mask_name].bool()
+        if self.group_stage is None:
+            measured = dense_metrics(int(mask.sum()))
+        elif self._grouped is None:
+            measured = dense_metrics(int(mask.sum())) | {"group/fallbacks": 1}
+        else:
+            measured = self.group_stage.metrics(self._grouped)
+        if len(names) == 3:
+            measured |= log_prob_gap(data["rollout_log_probs"], data["old_log_probs"], mask)
+        return measured
+
+
+def _get(batch: KVBatchMeta, fields: Sequence[str]) -> TensorDict:
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
+
+
+def _put(batch: KVBatchMeta, fields: dict[str, torch.Tensor], nested_mask: torch.Tensor) -> KVBatchMeta:
+    """Write padded (B, T) tensors back as verl's nested ones, cut to the lengths of `nested_mask`."""
+    nested = {name: response_to_nested(tensor, nested_mask) for name, tensor in fields.items()}
+    written = TensorDict(nested, batch_size=len(batch))
+    return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=written)
+
+
+def _masks(mask: LossMask, like: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"response_mask": mask.counts.to(like.dtype), "loss_mask": mask.divides.to(like.dtype)}
+
+
+def _nothing() -> None: ...
 
 
 def _only(

@@ -23,5 +23,6 @@ with job(snakemake, own_log=True) as benchmark:
             task_folder=Path(snakemake.input.train).parent.resolve(),
             start=Path(snakemake.input.start).resolve(),
             out=Path(snakemake.output.status).parent.resolve(),
+            density_source=Path(snakemake.input.density).resolve() if snakemake.input.density else None,
         )
     )

@@ -1,0 +1,35 @@
+"""The variance ratio of closed groups, whatever rule closed them."""
+
+import torch
+from torch import Tensor
+
+from groupppo.grouping.groups import Groups
+from groupppo.grouping.scores import Score
+
+
+def variance_ratios(groups: Groups, advantages: Tensor, score: Score) -> Tensor:
+    """r_grpo / r_ppo of every group at its endpoint, (number of groups,) float64; 1 where both are zero.
+
+    Args:
+        groups: the batch's groups. advantages: (B, T) float. score: of the same tokens.
+    """
+    squared = advantages.double()
+    if score.orthogonal:
+        weighted, plain = squared**2 * score.values, score.values
+        r_ppo, norm = _group_sums(weighted, groups), _group_sums(plain, groups)
+    else:
+        r_ppo = _group_sums(squared * score.values, groups) ** 2
+        norm = _group_sums(score.values, groups) ** 2
+    at_endpoint = squared[groups.endpoints] ** 2
+    r_grpo = norm[groups.endpoints] * at_endpoint
+    r_ppo = r_ppo[groups.endpoints]
+    return torch.where(r_grpo == r_ppo, 1.0, r_grpo / r_ppo)
+
+
+def _group_sums(values: Tensor, groups: Groups) -> Tensor:
+    """(B, T): at every token of a group the sum over the group's tokens, zero outside."""
+    inside = groups.index >= 0
+    index = groups.index.clamp(min=0)
+    values = torch.where(inside, values, 0.0)
+    sums = torch.zeros_like(values).scatter_add_(1, index, values)
+    return torch.where(inside, sums.gather(1, index), 0.0)

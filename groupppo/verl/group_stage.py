@@ -1,0 +1,106 @@
+"""GROUP-PPO's advantage stage on verl's batch fields: group, estimate, whiten, and say where the losses count."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from groupppo.advantage import gae
+from groupppo.grouping import DensitySchedule, GroupParams, Groups, Threshold, Tokens, group_tokens
+from groupppo.loss import GroupBatch, group_batch
+from groupppo.metrics import group_metrics
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "group_ppo.json"
+
+# verl's name of each field of `Tokens`; the mask and the seeds are made here.
+_VERL_FIELDS = {
+    "rewards": "token_level_rewards",
+    "values": "values",
+    "log_probs": "old_log_probs",
+    "rollout_log_probs": "rollout_log_probs",
+    "entropies": "entropy",
+    "sum_pi_squared": "sum_pi_squared",
+}
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """One batch after the stage: its tokens and groups, and what its losses need."""
+
+    tokens: Tokens
+    groups: Groups
+    threshold: float
+    losses: GroupBatch
+
+
+class GroupStage:
+    """The stage with its state, the adaptive threshold.
+
+    Args:
+        params: of the run. gamma, lam: discount and lambda. seed: of the run, for rules that draw.
+    """
+
+    def __init__(self, params: GroupParams, gamma: float, lam: float, seed: int):
+        self.params = params
+        self.gamma, self.lam, self.seed = gamma, lam, seed
+        self.threshold = Threshold.start(params)
+        self.schedule = DensitySchedule.load(params.density_source) if params.density_source else None
+
+    def fields(self) -> list[str]:
+        """verl's batch fields that the stage reads next to mask, scores and values."""
+        return [_VERL_FIELDS[name] for name in sorted(self.params.needs) if name in _VERL_FIELDS]
+
+    def run(self, batch: dict[str, Tensor], keys: Sequence[str], step: int) -> Grouped:
+        """Group one batch and move the threshold.
+
+        Args:
+            batch: padded (B, T) tensors under verl's names: `response_mask`, `token_level_rewards`, `values` and what
+                `fields()` names.
+            keys: verl's key of each response. step: training step from 1.
+
+        Raises:
+            BadInput: the rule needs a field or a density that there is not.
+            ValueError: the batch has no valid token, or fewer than two would carry an advantage.
+        """
+        mask = batch["response_mask"].bool()
+        if not mask.any():
+            raise ValueError(f"step {step}: none of the batch's {len(mask)} responses has a valid token")
+        density = self.schedule.at(step) if self.schedule else None
+        tokens = self._tokens(batch, mask, keys)
+        threshold = self.threshold.value
+        groups = group_tokens(tokens, self.params, threshold, density)
+        losses = group_batch(tokens, groups, self.params, self.gamma, self.lam)
+        if "adaptive_threshold" in self.params.definition.uses:
+            self.threshold.update(int(groups.endpoints.sum()) / int(mask.sum()))
+        return Grouped(tokens, groups, threshold, losses)
+
+    def metrics(self, grouped: Grouped) -> dict[str, float]:
+        """Statistics of the step's groups; kept out of `run`, because they are not part of the algorithm."""
+        return group_metrics(grouped.groups, grouped.tokens, self.params, grouped.threshold)
+
+    def save(self, folder: Path) -> None:
+        (folder / STATE_FILE).write_text(json.dumps(self.threshold.state_dict()) + "\n", encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        self.threshold.load_state_dict(json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
+
+    def _tokens(self, batch: dict[str, Tensor], mask: Tensor, keys: Sequence[str]) -> Tokens:
+        found = {name: batch.get(field) for name, field in _VERL_FIELDS.items()}
+        advantages = seeds = None
+        if "advantages" in self.params.needs or self.params.advantage == "token_gae":
+            advantages = gae(batch["token_level_rewards"], batch["values"], mask, self.gamma, self.lam)
+        if "seeds" in self.params.needs:
+            seeds = torch.tensor([response_seed(self.seed, key) for key in keys], dtype=torch.int64)
+        return Tokens(mask, advantages=advantages, seeds=seeds, **found)
+
+
+def response_seed(run_seed: int, key: str) -> int:
+    """Seed of the draws for one response, from the run's seed and the response's key, which names its step."""
+    return int.from_bytes(hashlib.sha256(f"{run_seed}/{key}".encode()).digest()[:8], "big") >> 1
