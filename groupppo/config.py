@@ -86,6 +86,7 @@ class Train:
     lam: float
     rollout: str
     time_limit_s: int
+    save_critic: bool = False
     verl: dict[str, Any] = field(default_factory=dict)
 
 

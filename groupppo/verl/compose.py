@@ -156,7 +156,7 @@ def _shared(cell: Cell) -> dict[str, Any]:
         "critic.data_loader_seed": cell.seed,
         "critic.fsdp.seed": cell.seed,
         "critic.fsdp.full_determinism": True,
-        "critic.checkpoint.save_contents": [],
+        "critic.checkpoint.save_contents": ["hf_model"] if train.save_critic else [],
         f"{rollout}.name": train.rollout,
         f"{rollout}.n": train.responses_per_prompt,
         f"{rollout}.temperature": train.temperature,

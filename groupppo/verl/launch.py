@@ -28,6 +28,8 @@ from groupppo.verl.compose import Cell, compose
 
 # What a failed run wrote goes here: a workflow may delete the outputs of a job that failed.
 FAILED = "failed"
+# The trained critic, a Hugging Face token classifier with one label, where `train.save_critic` asks for it.
+CRITIC = "critic"
 _OUTPUTS = ("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "log.txt", "started.json")
 
 
@@ -139,7 +141,7 @@ def _clear(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in _OUTPUTS:
         (folder / name).unlink(missing_ok=True)
-    for left in (folder / "checkpoint", *folder.glob("global_step_*")):
+    for left in (folder / "checkpoint", folder / CRITIC, *folder.glob("global_step_*")):
         shutil.rmtree(left, ignore_errors=True)
 
 
@@ -152,10 +154,12 @@ def _set_aside(folder: Path) -> None:
 
 
 def _keep_checkpoint(cell: Cell) -> None:
-    """Keep the Hugging Face folder of the last step as `checkpoint/`, drop verl's own layout around it."""
+    """Keep the Hugging Face folders of the last step, the policy's as `checkpoint/`; drop verl's layout around them."""
     saved = cell.out / f"global_step_{cell.train.steps}"
     (saved / "actor" / "huggingface").rename(cell.out / "checkpoint")
     check_model_folder(cell.out / "checkpoint")
+    if cell.train.save_critic and (saved / "critic").is_dir():
+        (saved / "critic" / "huggingface").rename(cell.out / CRITIC)
     shutil.rmtree(saved)
     (cell.out / "latest_checkpointed_iteration.txt").unlink(missing_ok=True)
 

@@ -42,13 +42,15 @@ def _value_head_without_flash_attention() -> None:
     def load(local_path: str, torch_dtype: torch.dtype, model_config: Any, trust_remote_code: bool) -> torch.nn.Module:
         from transformers import AutoModelForTokenClassification
 
-        return AutoModelForTokenClassification.from_pretrained(
+        critic = AutoModelForTokenClassification.from_pretrained(
             local_path,
             dtype=torch_dtype,
             config=model_config,
             trust_remote_code=trust_remote_code,
             attn_implementation="sdpa",
         )
+        critic.config.architectures = [type(critic).__name__]  # by this verl knows what to save it as
+        return critic
 
     model.load_valuehead_model = load
 
