@@ -117,18 +117,24 @@ def segment_gae(
     operation, verl's `compute_gae_advantage_return` before whitening (Schulman et al., 2016).
 
     Args:
-        rewards, values: (B, T), both float32 or both float64. mask, endpoints: (B, T) bool, endpoints inside the mask.
+        rewards, values: (B, T) float. Narrower or mixed dtypes, such as the bfloat16 values of a critic under autocast,
+            are widened to the wider of the two and at least float32, which rounds nothing.
+        mask, endpoints: (B, T) bool, endpoints inside the mask.
         gamma, lam: discount and lambda, in [0, 1].
         backend: one of `BACKENDS`, or None to choose by device.
 
     Returns:
-        advantages and returns, (B, T) of the same dtype, zero outside the endpoints.
+        advantages and returns, (B, T) of that dtype, zero outside the endpoints.
 
     Raises:
-        TypeError: rewards or values are neither float32 nor float64, or not both the same.
+        TypeError: rewards or values are not floats.
         ValueError: shapes differ, or the backend is unknown or cannot run here.
     """
-    dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
+    for name, tensor in (("rewards", rewards), ("values", values)):
+        if not tensor.dtype.is_floating_point:
+            raise TypeError(f"{name} is {tensor.dtype}, needed is a float")
+    dtype = torch.promote_types(torch.promote_types(rewards.dtype, values.dtype), torch.float32)
+    rewards, values = rewards.to(dtype), values.to(dtype)
     mask = _checked(mask, dtype, rewards=rewards, values=values)
     endpoints = _checked(endpoints, dtype, values=values)
     module = _load(mask.device, backend)

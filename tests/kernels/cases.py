@@ -132,13 +132,13 @@ def transcription(
     return cause
 
 
-def every_cause(batch: Batch, backend: str, tau: float, cap: int) -> list[Tensor]:
+def every_cause(batch: Batch, backend: str, tau: float, cap: int, epsilon: float = 1e-6) -> list[Tensor]:
     """Causes of both float64 rules with both kinds of scores; squared norms are made from the signed scores."""
     found = []
     for orthogonal in (True, False):
         scores = batch.second.abs() if orthogonal else batch.second
         run: dict[str, Callable[..., Tensor]] = {"split": kernels.variance_split, "literal": kernels.literal}
-        split = {"tau": tau, "epsilon": 1e-6, "cap": cap}
+        split = {"tau": tau, "epsilon": epsilon, "cap": cap}
         for name, keys in (("split", split), ("literal", {})):
             found.append(run[name](batch.first, scores, batch.mask, orthogonal=orthogonal, backend=backend, **keys))
     return found

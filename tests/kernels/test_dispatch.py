@@ -134,6 +134,18 @@ def test_a_dtype_that_would_round_elsewhere_is_refused() -> None:
     with pytest.raises(TypeError, match="scores"):
         kernels.published(first.float(), second, mask)
     with pytest.raises(TypeError, match="rewards"):
-        run_gae(first.float(), second, mask, None)
-    with pytest.raises(TypeError, match="bfloat16"):
-        run_gae(first.bfloat16(), second.bfloat16(), mask, None)
+        run_gae(mask, second, mask, None)
+    with pytest.raises(TypeError, match="values"):
+        run_gae(first, mask.long(), mask, None)
+
+
+def test_narrow_or_mixed_floats_are_widened_before_the_first_operation() -> None:
+    first, second, mask = inputs()
+    narrow = second.bfloat16()
+    advantages, returns = run_gae(first.float(), narrow, mask, None)
+    widened = run_gae(first.float(), narrow.float(), mask, None)
+    assert advantages.dtype == returns.dtype == torch.float32
+    assert torch.equal(advantages, widened[0])
+    assert torch.equal(returns, widened[1])
+    assert not torch.equal(advantages, run_gae(first.float(), second.float(), mask, None)[0])
+    assert run_gae(first, second.float(), mask, None)[0].dtype == torch.float64

@@ -29,6 +29,7 @@ from tests.kernels.cases import (
 COMPARED = pytest.mark.parametrize("backend", ["numba", "torch"])
 ALL = pytest.mark.parametrize("backend", ["numba", "torch", "reference"])
 TAUS = st.sampled_from([0.1, 0.5, 1.0, 2.0, 10.0])
+EPSILONS = st.sampled_from([0.0, 1e-6])
 RATES = st.one_of(st.sampled_from([1.0, 0.99, 0.95, 0.5, 0.0]), st.floats(0, 1))
 
 
@@ -42,20 +43,24 @@ def test_causes_are_those_of_the_grouping() -> None:
 
 @COMPARED
 @settings(max_examples=100, deadline=None)
-@given(batch=batches(torch.float64), tau=TAUS, cap=st.integers(1, 6))
-def test_the_ratio_rules_are_their_definitions(backend: str, batch: Batch, tau: float, cap: int) -> None:
-    expected = every_cause(batch, "reference", tau, cap)
-    found = every_cause(batch, backend, tau, cap)
+@given(batch=batches(torch.float64), tau=TAUS, cap=st.integers(1, 6), epsilon=EPSILONS)
+def test_the_ratio_rules_are_their_definitions(
+    backend: str, batch: Batch, tau: float, cap: int, epsilon: float
+) -> None:
+    expected = every_cause(batch, "reference", tau, cap, epsilon)
+    found = every_cause(batch, backend, tau, cap, epsilon)
     assert all(torch.equal(left, right) for left, right in zip(found, expected, strict=True))
     assert all(cause.dtype == torch.int8 for cause in found)
 
 
 @COMPARED
 @settings(max_examples=100, deadline=None)
-@given(batch=batches(torch.float64, wild=True), tau=TAUS, cap=st.integers(1, 6))
-def test_numbers_that_are_not_finite_are_treated_alike(backend: str, batch: Batch, tau: float, cap: int) -> None:
-    expected = every_cause(batch, "reference", tau, cap)
-    found = every_cause(batch, backend, tau, cap)
+@given(batch=batches(torch.float64, wild=True), tau=TAUS, cap=st.integers(1, 6), epsilon=EPSILONS)
+def test_numbers_that_are_not_finite_are_treated_alike(
+    backend: str, batch: Batch, tau: float, cap: int, epsilon: float
+) -> None:
+    expected = every_cause(batch, "reference", tau, cap, epsilon)
+    found = every_cause(batch, backend, tau, cap, epsilon)
     assert all(torch.equal(left, right) for left, right in zip(found, expected, strict=True))
 
 
