@@ -1,0 +1,109 @@
+"""Where tokens and rows are: a batch of sequences, padded or packed, and the positions whose outputs are wanted."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """B sequences of prompt and response, one after the other in a flat stream of N tokens.
+
+    Attributes:
+        input_ids: (N,) int64, the sequences without padding.
+        lengths: (B,) int64, tokens of each sequence; they sum to N.
+        packed: whether the network sees one packed row (1, N), or rows padded on the right (B, S).
+    """
+
+    input_ids: Tensor
+    lengths: Tensor
+    packed: bool
+
+    @property
+    def starts(self) -> Tensor:
+        """(B,) offset of each sequence in the stream."""
+        return self.lengths.cumsum(0) - self.lengths
+
+    @property
+    def longest(self) -> int:
+        return int(self.lengths.max())
+
+    @property
+    def sequence(self) -> Tensor:
+        """(N,) the sequence that each token of the stream belongs to."""
+        return torch.repeat_interleave(torch.arange(len(self.lengths), device=self.lengths.device), self.lengths)
+
+    @property
+    def position(self) -> Tensor:
+        """(N,) place of each token in its sequence."""
+        return torch.arange(len(self.input_ids), device=self.lengths.device) - self.starts[self.sequence]
+
+    def cut(self, rows: Tensor) -> tuple["Layout", Tensor]:
+        """Drop the tokens after each sequence's last row, which no row can see; also the sequences without a row.
+
+        Args:
+            rows: (K,) places in the stream, increasing.
+
+        Returns:
+            the shorter layout, and the places of the same rows in it.
+        """
+        sequence, position = self.sequence, self.position
+        needed = torch.zeros_like(self.lengths)
+        needed.scatter_reduce_(0, sequence[rows], position[rows] + 1, reduce="amax")
+        keep = position < needed[sequence]
+        moved = keep.long().cumsum(0) - 1
+        return Layout(self.input_ids[keep], needed[needed > 0], self.packed), moved[rows]
+
+    def network_index(self) -> Tensor:
+        """(N,) place of each token on the network's flattened token axis."""
+        if self.packed:
+            return torch.arange(len(self.input_ids), device=self.input_ids.device)
+        return self.sequence * self.longest + self.position
+
+    def network_input(self) -> tuple[Tensor, Tensor]:
+        """Ids and position ids as the network takes them, (1, N) or (B, S); padding is id 0 at position 0."""
+        if self.packed:
+            return self.input_ids[None], self.position[None]
+        shape, index = (len(self.lengths), self.longest), self.network_index()
+        ids = torch.zeros(shape, dtype=torch.long, device=self.input_ids.device)
+        positions = torch.zeros_like(ids)
+        ids.view(-1)[index] = self.input_ids
+        positions.view(-1)[index] = self.position
+        return ids, positions
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Query rows of an attention whose keys are whole sequences; everything padded to (B, Q) rows and (B, S) keys.
+
+    Attributes:
+        table: (B, Q) number of each row in the list of K rows; padding repeats row 0.
+        real: (B, Q) bool, false at padding.
+        keys: (B, S) place of each key in the stream; padding repeats place 0.
+        mask: (B, 1, Q, S) bool, which keys a row sees: those of its sequence up to itself.
+    """
+
+    table: Tensor
+    real: Tensor
+    keys: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, layout: Layout, rows: Tensor) -> "Rows":
+        """Index K rows, (K,) increasing places in the stream."""
+        sequence, position = layout.sequence[rows], layout.position[rows]
+        count = torch.bincount(sequence, minlength=len(layout.lengths))
+        slot = torch.arange(len(rows), device=rows.device) - (count.cumsum(0) - count)[sequence]
+        shape = (len(layout.lengths), max(1, int(count.max()) if len(count) else 1))
+        table = torch.zeros(shape, dtype=torch.long, device=rows.device)
+        real = torch.zeros(shape, dtype=torch.bool, device=rows.device)
+        at = torch.zeros_like(table)
+        table[sequence, slot] = torch.arange(len(rows), device=rows.device)
+        real[sequence, slot] = True
+        at[sequence, slot] = position
+        place = torch.arange(layout.longest, device=rows.device)
+        inside = place[None] < layout.lengths[:, None]
+        keys = torch.where(inside, layout.starts[:, None] + place[None], 0)
+        # A padding row sees the first key, so that its softmax is defined; nobody reads it.
+        return cls(table, real, keys, (place[None, None] <= at[:, :, None])[:, None])
