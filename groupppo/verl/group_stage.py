@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from groupppo.advantage import gae
+from groupppo.errors import BadInput
 from groupppo.grouping import DensitySchedule, GroupParams, Groups, Threshold, Tokens, group_tokens
 from groupppo.loss import GroupBatch, group_batch
 from groupppo.metrics import group_metrics
@@ -72,6 +73,10 @@ class GroupStage:
         mask = batch["response_mask"].bool()
         if not mask.any():
             raise ValueError(f"step {step}: none of the batch's {len(mask)} responses has a valid token")
+        for field in ("token_level_rewards", "values", *self.fields()):
+            if batch.get(field) is None:
+                mend = f"rule {self.params.rule} with score {self.params.score} needs this field of verl's batch."
+                raise BadInput(f"batch of step {step}", field, None, mend)
         density = self.schedule.at(step) if self.schedule else None
         tokens = self._tokens(batch, mask, keys)
         threshold = self.threshold.value
@@ -89,7 +94,11 @@ class GroupStage:
         (folder / STATE_FILE).write_text(json.dumps(self.threshold.state_dict()) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
-        self.threshold.load_state_dict(json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
+        """Raises BadInput: the checkpoint is not one of group_ppo."""
+        file = folder / STATE_FILE
+        if not file.is_file():
+            raise BadInput(file, "file", None, "resume from a checkpoint of a run with adv_estimator: group_ppo.")
+        self.threshold.load_state_dict(json.loads(file.read_text(encoding="utf-8")))
 
     def _tokens(self, batch: dict[str, Tensor], mask: Tensor, keys: Sequence[str]) -> Tokens:
         found = {name: batch.get(field) for name, field in _VERL_FIELDS.items()}

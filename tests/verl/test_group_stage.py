@@ -1,0 +1,347 @@
+"""The advantage stage on verl's batch fields: what responses, padding, steps and checkpoints do to it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from groupppo.advantage import whiten
+from groupppo.errors import BadInput
+from groupppo.grouping import Cause, GroupParams, Groups, known_rules
+from groupppo.verl.group_stage import Grouped, GroupStage, response_seed
+
+GAMMA, LAM = 0.97, 0.9
+DENSITY_RULES = ("entropy", "random")
+MASKS = ("1111111111", "1", "0000", "1100111011", "0001111", "11111111111111111111")
+KEYS = tuple(f"step000001-prompt{row // 2:05d}_{row % 2}_0" for row in range(len(MASKS)))
+
+
+def hand_made(masks: Sequence[str] = MASKS, *, seed: int = 0, width: int = 20) -> dict[str, Tensor]:
+    """Two responses to a prompt, padded to (B, width); fields that verl leaves at nonsense outside the mask too."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.tensor([[int(valid) for valid in text.ljust(width, "0")] for text in masks])
+    random = {
+        name: torch.randn(mask.shape, generator=generator)
+        for name in ("token_level_rewards", "values", "entropy", "gap")
+    }
+    log_probs = torch.rand(mask.shape, generator=generator).log()
+    return {
+        "response_mask": mask,
+        "token_level_rewards": random["token_level_rewards"],
+        "values": random["values"],
+        "entropy": random["entropy"].abs(),
+        "old_log_probs": log_probs,
+        "rollout_log_probs": log_probs + 0.1 * random["gap"],
+        "sum_pi_squared": torch.rand(mask.shape, generator=generator),
+    }
+
+
+def stage(seed: int = 1, **params: Any) -> GroupStage:
+    rule = params.get("rule", "variance_split")
+    defaults: dict[str, Any] = {"density": 0.4} if rule in DENSITY_RULES and "density_source" not in params else {}
+    if rule in ("variance_split", "stride"):
+        defaults["group_max_size"] = 4
+    return GroupStage(GroupParams(**defaults | params), GAMMA, LAM, seed)
+
+
+def run(batch: dict[str, Tensor], keys: Sequence[str] = KEYS, step: int = 1, **params: Any) -> Grouped:
+    return stage(**params).run(batch, keys, step)
+
+
+def with_row(batch: dict[str, Tensor], row: int, other: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch with everything but the mask of one response taken from another batch."""
+    changed = {name: field.clone() for name, field in batch.items()}
+    for name in changed.keys() - {"response_mask"}:
+        changed[name][row] = other[name][row]
+    return changed
+
+
+# ---- responses of one prompt
+
+BY_RESPONSE = sorted(set(known_rules()) - {"entropy"})  # `entropy` ranks the tokens of the whole batch
+
+
+@pytest.mark.parametrize("spread", ["endpoint", "group"])
+@pytest.mark.parametrize("rule", BY_RESPONSE)
+@settings(max_examples=10, deadline=None)
+@given(changed=st.integers(0, len(MASKS) - 1), seed=st.integers(0, 10**6))
+def test_a_response_reaches_the_others_through_the_whitening_alone(
+    rule: str, spread: str, changed: int, seed: int
+) -> None:
+    batch = hand_made(seed=seed)
+    other = with_row(batch, changed, hand_made(seed=seed + 1))
+    before, after = run(batch, rule=rule, spread=spread), run(other, rule=rule, spread=spread)
+    rest = [row for row in range(len(MASKS)) if row != changed]
+    for name in ("endpoints", "index", "cause"):
+        assert torch.equal(getattr(before.groups, name)[rest], getattr(after.groups, name)[rest])
+    assert torch.equal(before.losses.returns[rest], after.losses.returns[rest])
+    carriers = before.losses.policy.counts[rest]
+    left, right = before.losses.advantages[rest][carriers], after.losses.advantages[rest][carriers]
+    # Whitening shifts and scales all of them alike, so that whitening them once more gives the same.
+    assert torch.allclose(standardised(left), standardised(right), atol=1e-4)
+
+
+def standardised(values: Tensor) -> Tensor:
+    return (values.double() - values.double().mean()) / values.double().std()
+
+
+def test_without_whitening_a_response_does_not_reach_the_others_at_all_and_with_it_it_does() -> None:
+    batch = hand_made()
+    other = with_row(batch, 0, hand_made(seed=1))
+    published = [run(fields, advantage="published").losses.advantages for fields in (batch, other)]
+    assert torch.equal(published[0][1:], published[1][1:])
+    assert not torch.equal(published[0][0], published[1][0])
+    whitened = [run(fields).losses.advantages for fields in (batch, other)]
+    assert not torch.equal(whitened[0][1:], whitened[1][1:])
+
+
+def looked_up_as_published(advantages: Tensor, groups: Groups) -> Tensor:
+    """The public code's broadcast: group numbers of one response, looked up among all responses to the prompt."""
+    listed = advantages[groups.endpoints]
+    return torch.where(groups.index >= 0, listed[groups.index.clamp(min=0)], 0.0)
+
+
+def test_the_public_codes_broadcast_hands_a_response_the_advantages_of_another_and_ours_does_not() -> None:
+    batch = {name: field[:2] for name, field in hand_made(("1111111111", "1111111")).items()}
+    other = with_row(batch, 0, hand_made(("1111111111", "1111111"), seed=1))
+    params = {"rule": "stride", "advantage": "published"}
+    ours, theirs = [], []
+    for fields in (batch, other):
+        ours.append(run(fields, KEYS[:2], spread="group", **params).losses.advantages)
+        endpoint = run(fields, KEYS[:2], **params)
+        theirs.append(looked_up_as_published(endpoint.losses.advantages, endpoint.groups))
+    assert torch.equal(ours[0][1], ours[1][1])
+    assert not torch.equal(theirs[0][1], theirs[1][1])
+    assert torch.equal(theirs[0][0], ours[0][0])  # the first response has its own: the formula is the public code's
+
+
+# ---- shapes
+
+
+@pytest.mark.parametrize("rule", sorted(known_rules()))
+@pytest.mark.parametrize("advantage", ["segment_gae", "token_gae", "published"])
+def test_padding_changes_nothing(rule: str, advantage: str) -> None:
+    batch = hand_made()
+    wide = {name: torch.nn.functional.pad(field, (0, 5)) for name, field in batch.items()}
+    for name in wide.keys() - {"response_mask"}:
+        wide[name][:, 20:] = 7.0
+    narrow, padded = (run(fields, rule=rule, advantage=advantage) for fields in (batch, wide))
+    assert torch.equal(padded.groups.endpoints[:, :20], narrow.groups.endpoints)
+    assert torch.equal(padded.losses.returns[:, :20], narrow.losses.returns)
+    assert torch.allclose(padded.losses.advantages[:, :20], narrow.losses.advantages, atol=1e-6)
+    for tensor in (padded.groups.endpoints, padded.losses.returns, padded.losses.advantages):
+        assert not tensor[:, 20:].any()
+    wide["response_mask"][0, 20] = 1  # a token more, which is no padding
+    assert run(wide, rule=rule, advantage=advantage).groups.endpoints[0, 20]
+
+
+@pytest.mark.parametrize("rule", sorted(known_rules()))
+def test_a_response_of_one_token_is_one_group_and_a_masked_one_is_none(rule: str) -> None:
+    grouped = run(hand_made(), rule=rule)
+    assert grouped.groups.endpoints[1].nonzero().flatten().tolist() == [0]
+    assert grouped.groups.cause[1, 0] != Cause.NONE
+    assert grouped.losses.advantages[1, 0] != 0.0
+    for tensor in (grouped.groups.endpoints, grouped.losses.advantages, grouped.losses.returns):
+        assert not tensor[2].any()
+    assert (grouped.groups.index[2] == -1).all()
+    for mask in (grouped.losses.policy, grouped.losses.value):
+        assert not mask.counts[2].any()
+        assert not mask.divides[2].any()
+
+
+@pytest.mark.parametrize("spread", ["endpoint", "group"])
+@pytest.mark.parametrize("rule", sorted(known_rules()))
+def test_nothing_counts_in_the_holes_of_a_conversation(rule: str, spread: str) -> None:
+    batch = hand_made()
+    hole = batch["response_mask"] == 0
+    grouped = run(batch, rule=rule, spread=spread, loss_normalizer="tokens")
+    for tensor in (grouped.groups.endpoints, grouped.losses.policy.counts, grouped.losses.policy.divides):
+        assert not tensor[hole].any()
+    assert not grouped.losses.advantages[hole].any()
+    filled = batch | {"response_mask": torch.ones_like(batch["response_mask"])}
+    assert run(filled, rule=rule, spread=spread).losses.advantages[hole].any()
+
+
+def test_advantages_are_the_whitened_returns_minus_values() -> None:
+    batch = hand_made()
+    grouped = run(batch)
+    raw = torch.where(grouped.groups.endpoints, grouped.losses.returns - batch["values"], 0.0)
+    assert torch.allclose(grouped.losses.advantages, whiten(raw, grouped.groups.endpoints.long()), atol=1e-5)
+    assert not torch.allclose(grouped.losses.advantages, whiten(raw, batch["response_mask"]), atol=1e-2)
+
+
+# ---- batches and inputs that cannot be used
+
+
+def test_a_batch_without_a_valid_token_is_an_error_that_says_so() -> None:
+    batch = hand_made(("000", "0"))
+    with pytest.raises(ValueError, match="step 7: none of the batch's 2 responses has a valid token"):
+        run(batch, KEYS[:2], step=7)
+
+
+def test_a_batch_with_one_endpoint_is_an_error_where_it_must_be_whitened_and_none_where_not() -> None:
+    batch = hand_made(("000", "11"))
+    with pytest.raises(ValueError, match="at least two tokens that carry an advantage, found 1"):
+        run(batch, KEYS[:2], rule="sequence")
+    assert run(batch, KEYS[:2], rule="sequence", advantage="published").groups.endpoints.sum() == 1
+    assert run(batch, KEYS[:2], rule="singleton").groups.endpoints.sum() == 2
+
+
+NEEDED = [
+    ({}, "values"),
+    ({}, "token_level_rewards"),
+    ({"advantage": "token_gae", "rule": "stride"}, "values"),
+    ({"advantage": "published", "rule": "stride"}, "token_level_rewards"),
+    ({"score": "logit_norm"}, "sum_pi_squared"),
+    ({"score": "logit_norm"}, "old_log_probs"),
+    ({"score": "log_ratio"}, "rollout_log_probs"),
+    ({"rule": "published"}, "rollout_log_probs"),
+    ({"rule": "entropy"}, "entropy"),
+    ({"rule": "low_prob"}, "old_log_probs"),
+]
+
+
+@pytest.mark.parametrize(("params", "field"), NEEDED, ids=lambda part: part if isinstance(part, str) else None)
+def test_a_missing_field_is_an_error_that_names_it(params: dict[str, str], field: str) -> None:
+    batch = hand_made()
+    assert run(batch, **params)
+    del batch[field]
+    with pytest.raises(BadInput) as error:
+        run(batch, **params)
+    assert error.value.key == field
+    assert error.value.value is None
+    assert error.value.mend
+
+
+@pytest.mark.parametrize(
+    ("params", "fields"),
+    [
+        ({}, []),
+        ({"rule": "random"}, []),
+        ({"rule": "entropy"}, ["entropy"]),
+        ({"rule": "low_prob"}, ["old_log_probs"]),
+        ({"score": "logit_norm"}, ["old_log_probs", "sum_pi_squared"]),
+        ({"score": "log_ratio"}, ["old_log_probs", "rollout_log_probs"]),
+    ],
+)
+def test_a_stage_asks_verl_for_what_it_reads_and_for_nothing_else(params: dict[str, str], fields: list[str]) -> None:
+    asked = stage(**params).fields()
+    assert asked == fields
+    batch = hand_made()
+    kept = {"response_mask", "token_level_rewards", "values", *asked}
+    narrow = run({name: field for name, field in batch.items() if name in kept}, **params)
+    assert torch.equal(narrow.losses.advantages, run(batch, **params).losses.advantages)
+
+
+# ---- draws
+
+
+@settings(max_examples=50, deadline=None)
+@given(order=st.permutations(range(len(MASKS))), seed=st.integers(0, 10**6))
+def test_the_same_key_draws_the_same_whatever_the_order_of_the_batch(order: list[int], seed: int) -> None:
+    batch = hand_made(seed=seed)
+    shuffled = {name: field[order] for name, field in batch.items()}
+    before = run(batch, rule="random").groups.endpoints
+    after = run(shuffled, [KEYS[row] for row in order], rule="random").groups.endpoints
+    assert torch.equal(after, before[order])
+
+
+def test_another_key_another_seed_and_another_step_draw_otherwise() -> None:
+    batch = hand_made(("1" * 20,) * len(MASKS))
+    before = run(batch, rule="random").groups.endpoints
+    later = [key.replace("step000001", "step000002") for key in KEYS]
+    assert torch.equal(run(batch, rule="random").groups.endpoints, before)
+    assert not torch.equal(run(batch, later, rule="random").groups.endpoints, before)
+    assert not torch.equal(run(batch, rule="random", seed=2).groups.endpoints, before)
+    assert len({response_seed(seed, key) for seed in range(20) for key in KEYS}) == 20 * len(KEYS)
+
+
+# ---- the threshold
+
+
+def batches() -> list[dict[str, Tensor]]:
+    return [hand_made(seed=seed) for seed in range(6)]
+
+
+def test_the_threshold_moves_towards_the_target_and_only_where_the_rule_has_one() -> None:
+    above, below = stage(target_density=0.05), stage(target_density=0.9)
+    for number, batch in enumerate(batches(), start=1):
+        for moving in (above, below):
+            grouped = moving.run(batch, KEYS, number)
+            assert grouped.threshold == pytest.approx(1.0) if number == 1 else grouped.threshold != 1.0
+    assert above.threshold.value > 1.0 > below.threshold.value
+    for still in (stage(adaptive_threshold=False), stage(rule="stride")):
+        still.run(hand_made(), KEYS, 1)
+        assert still.threshold.value == 1.0
+
+
+def test_a_restored_stage_goes_on_to_the_bit_and_one_that_starts_anew_does_not(tmp_path: Path) -> None:
+    quick = {"threshold_lr": 0.5, "target_density": 0.05}
+    through, first, fresh = stage(**quick), stage(**quick), stage(**quick)
+    expected = [through.run(batch, KEYS, step) for step, batch in enumerate(batches(), start=1)]
+    for step, batch in enumerate(batches()[:3], start=1):
+        first.run(batch, KEYS, step)
+    first.save(tmp_path)
+    restored = stage(**quick)
+    restored.load(tmp_path)
+    assert restored.threshold.value == first.threshold.value != 1.0
+    differs = False
+    for step, batch in list(enumerate(batches(), start=1))[3:]:
+        again, anew = restored.run(batch, KEYS, step), fresh.run(batch, KEYS, step)
+        assert again.threshold == expected[step - 1].threshold
+        assert torch.equal(again.groups.endpoints, expected[step - 1].groups.endpoints)
+        assert torch.equal(again.losses.advantages, expected[step - 1].losses.advantages)
+        differs |= not torch.equal(anew.groups.endpoints, again.groups.endpoints)
+    assert differs
+
+
+def test_a_checkpoint_of_another_estimator_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as error:
+        stage().load(tmp_path)
+    assert error.value.file == str(tmp_path / "group_ppo.json")
+
+
+# ---- the density of another run
+
+
+def steps_file(folder: Path, densities: dict[int, float]) -> str:
+    file = folder / "steps.jsonl"
+    rows = [json.dumps({"step": step, "group/density": density}) for step, density in densities.items()]
+    file.write_text("\n".join(rows) + "\n")
+    return str(file)
+
+
+@pytest.mark.parametrize("rule", DENSITY_RULES)
+def test_every_step_follows_the_density_of_that_step(rule: str, tmp_path: Path) -> None:
+    densities = {1: 0.3, 2: 0.75, 3: 1.0}
+    control = stage(rule=rule, density_source=steps_file(tmp_path, densities))
+    batch = hand_made()
+    tokens = int(batch["response_mask"].sum())
+    for step, density in densities.items():
+        assert int(control.run(batch, KEYS, step).groups.endpoints.sum()) == round(density * tokens)
+    assert int(stage(rule=rule, density=0.3).run(batch, KEYS, 2).groups.endpoints.sum()) == round(0.3 * tokens)
+
+
+def test_a_step_that_the_other_run_does_not_have_is_an_error_that_names_file_and_step(tmp_path: Path) -> None:
+    source = steps_file(tmp_path, {1: 0.3, 3: 0.3})
+    control = stage(rule="random", density_source=source)
+    assert control.run(hand_made(), KEYS, 1)
+    with pytest.raises(BadInput) as error:
+        control.run(hand_made(), KEYS, 2)
+    assert error.value.file == source
+    assert "step 2" in error.value.key
+    assert control.run(hand_made(), KEYS, 3)
+
+
+def test_the_density_is_read_when_the_stage_is_made_and_not_when_it_runs(tmp_path: Path) -> None:
+    params = GroupParams(rule="random", density_source=str(tmp_path / "nowhere.jsonl"))
+    with pytest.raises(BadInput, match=r"nowhere\.jsonl"):
+        GroupStage(params, GAMMA, LAM, 1)
+    assert GroupStage(replace(params, density=0.5, density_source=None), GAMMA, LAM, 1).schedule is None
