@@ -24,29 +24,33 @@ class DensitySchedule:
         """Read `group/density` of every step.
 
         Raises:
-            BadInput: the file does not exist, or a row is not JSON or has no such numbers.
+            BadInput: the file does not exist, or a row is not JSON, has no such numbers or a density not in (0, 1].
         """
         source = Path(source)
         if not source.is_file():
             raise BadInput(source, "density_source", None, "run the arm that this density is taken from first.")
         steps: dict[int, float] = {}
-        for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1):
+        # Bytes that are no text become characters that are no JSON: an error that names their line.
+        for number, line in enumerate(source.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
             try:
                 row = json.loads(line)
-                steps[int(row["step"])] = float(row["group/density"])
-            except (ValueError, KeyError, TypeError) as error:
+                step, density = int(row["step"]), float(row["group/density"])
+                if not 0.0 < density <= 1.0:
+                    raise ValueError(f"density {density} is not above 0 and at most 1")
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
                 mend = f"write a JSON object with numbers `step` and `group/density` ({type(error).__name__}: {error})."
                 raise BadInput(source, f"line {number}", line[:80], mend) from error
+            steps[step] = density
         return cls(source, steps)
 
     def at(self, step: int) -> float:
         """Density of a step.
 
         Raises:
-            BadInput: the run has no such step, or its density is not in (0, 1].
+            BadInput: the run has no such step.
         """
         density = self.steps.get(step)
-        if density is None or not 0.0 < density <= 1.0:
+        if density is None:
             mend = "take the density from a finished run with at least as many steps, or write a number."
             raise BadInput(self.source, f"step {step} group/density", density, mend)
         return density

@@ -16,7 +16,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "advantage": ("segment_gae", "token_gae", "published"),
     "spread": ("endpoint", "group"),
     "loss_normalizer": ("endpoints", "tokens"),
-    "update": ("masked",),
+    "update": ("auto", "masked", "gathered", "streamed"),
+    "kv": ("recompute", "reuse"),
     "on_error": ("raise", "dense"),
 }
 
@@ -31,10 +32,15 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "target_density": (0.0, 1.0, False),
     "density": (0.0, 1.0, False),
     "probability_cutoff": (0.0, 1.0, False),
+    "kv_bytes": (1, float("inf"), True),
+    "live_window": (0, float("inf"), True),
+    "live_share": (0.0, 1.0, True),
 }
+_WHOLE = ("group_max_size", "kv_bytes", "live_window")
 
 # Keys that act whatever the rule; the others act only where the rule uses them.
-_COMMON = ("rule", "advantage", "spread", "loss_normalizer", "update", "on_error")
+_STREAMED = ("kv", "kv_bytes", "live_window", "live_share")
+_COMMON = ("rule", "advantage", "spread", "loss_normalizer", "update", "on_error", *_STREAMED)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,13 @@ class GroupParams:
             endpoint's advantage in the policy loss, value loss at endpoints (reading C).
         loss_normalizer: what divides a loss. `endpoints`: the tokens it counts, which are the endpoints, or all tokens
             for the policy loss with spread `group`. `tokens`: all valid tokens.
-        update: `masked`: full forward and backward pass, masked afterwards (what the origin does).
+        update: what the updates compute. `masked`: everything, masked afterwards (what the origin does). `gathered`:
+            what the endpoints depend on, with the same gradients. `auto`: `gathered` in a step whose density is below
+            one half, else `masked`. `streamed`: only endpoints flow through the policy; an approximation, research. The
+            critic's update is `gathered` then.
+        kv: where `streamed` has the keys and values of other tokens from: `recompute` in the update, or `reuse` what
+            this step's old-log-prob pass kept. kv_bytes: largest size of what is kept per rank.
+        live_window, live_share: what flows next to endpoints in `streamed`: so many tokens before each, a random share.
         on_error: `raise`, or `dense`: a step whose grouping fails runs as dense PPO, is logged and counted, and the run
             is no evidence for a claim about GROUP-PPO.
         group_variance_threshold: tau, the ratio above which a group is split; the start value when adaptive.
@@ -71,7 +83,11 @@ class GroupParams:
     advantage: str = "segment_gae"
     spread: str = "endpoint"
     loss_normalizer: str = "endpoints"
-    update: str = "masked"
+    update: str = "auto"
+    kv: str = "reuse"
+    kv_bytes: int = 4 * 2**30
+    live_window: int = 0
+    live_share: float = 0.0
     on_error: str = "raise"
     group_variance_threshold: float = 1.0
     group_max_size: int = 16
@@ -91,7 +107,7 @@ class GroupParams:
             _check_choice(key, getattr(self, key), known)
         for key, (low, high, closed) in RANGES.items():
             if key != "density" or self.density is not None:
-                _check_range(key, getattr(self, key), low, high, closed, whole=key == "group_max_size")
+                _check_range(key, getattr(self, key), low, high, closed, whole=key in _WHOLE)
         if not isinstance(self.adaptive_threshold, bool):
             raise BadInput(HOME, "adaptive_threshold", self.adaptive_threshold, "write true or false.")
         if self.min_threshold > self.max_threshold:
@@ -134,6 +150,11 @@ class GroupParams:
                 used = ", ".join(sorted(self.definition.uses)) or "none"
                 mend = f"rule {self.rule} does not use it; leave it out. Of such keys it uses: {used}."
                 raise BadInput(HOME, field.name, value, mend)
+        for key in _STREAMED:
+            if self.update != "streamed" and getattr(self, key) != getattr(type(self), key):
+                raise BadInput(HOME, key, getattr(self, key), "without effect; leave it out or set update: streamed.")
+        if self.kv == "recompute" and self.kv_bytes != type(self).kv_bytes:
+            raise BadInput(HOME, "kv_bytes", self.kv_bytes, "without effect; leave it out or set kv: reuse.")
         for key in ("threshold_lr", "target_density"):
             if not self.adaptive_threshold and getattr(self, key) != getattr(type(self), key):
                 raise BadInput(

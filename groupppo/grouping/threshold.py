@@ -27,8 +27,13 @@ class Threshold:
         if not params.adaptive_threshold:
             return
         step = params.threshold_lr * (density - params.target_density) / params.target_density
-        moved = math.exp(math.log(self.value) + step)
-        self.value = min(max(moved, params.min_threshold), params.max_threshold)
+        # Compared before the exponential, which overflows, and multiplied, so that a step of zero keeps every bit.
+        if step >= math.log(params.max_threshold / self.value):
+            self.value = params.max_threshold
+        elif step <= math.log(params.min_threshold / self.value):
+            self.value = params.min_threshold
+        else:
+            self.value = min(max(self.value * math.exp(step), params.min_threshold), params.max_threshold)
 
     def state_dict(self) -> dict[str, float]:
         return {"threshold": self.value}

@@ -1,6 +1,6 @@
 """verl's FSDP engines with passes that compute endpoints only; without a plan in the batch they are verl's own.
 
-The plan arrives with the worker call (`extra_info`, keys below). Outputs have verl's shape, nested over prompt and
+The plan arrives with the worker call (`extra_info`, see engine_keys). Outputs have verl's shape, nested over prompt and
 response, and are zero where nothing was computed.
 """
 
@@ -19,10 +19,7 @@ from groupppo.update.network import install
 from groupppo.update.plan import Plan, caching_pass, policy_pass, value_pass
 from groupppo.update.store import KeysValuesStore
 from groupppo.update.streamed import LiveRows
-
-# Keys of `extra_info`. The trainer writes them for the calls they are meant for and takes them away again.
-MODE, WINDOW, SHARE, SEED = "endpoint_update", "live_window", "live_share", "live_seed"
-KEEP_BYTES, USE_KEPT = "keep_kv_bytes", "use_kept_kv"
+from groupppo.verl.engine_keys import KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, WINDOW
 
 
 class _Endpoints:

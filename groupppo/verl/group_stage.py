@@ -58,6 +58,27 @@ class GroupStage:
         """verl's batch fields that the stage reads next to mask, scores and values."""
         return [_VERL_FIELDS[name] for name in sorted(self.params.needs) if name in _VERL_FIELDS]
 
+    @property
+    def early(self) -> bool:
+        """Whether nothing but endpoints is ever needed, and the rule knows them before any pass over the batch."""
+        params = self.params
+        return (
+            params.definition.known_before_update
+            and params.spread == "endpoint"
+            and params.advantage != "token_gae"
+            and params.update in ("auto", "gathered")
+            and params.on_error == "raise"  # a step that falls back to dense PPO needs values everywhere
+        )
+
+    def group_early(self, mask: Tensor, keys: Sequence[str], step: int) -> Groups:
+        """Groups of a batch from its (B, T) bool mask of valid tokens alone."""
+        tokens = self._tokens({"response_mask": mask}, mask, keys)
+        return group_tokens(tokens, self.params, density=self.schedule.at(step) if self.schedule else None)
+
+    def gathers(self, density: float) -> bool:
+        """Whether the updates of a step of this density leave out what no endpoint depends on."""
+        return self.params.update in ("gathered", "streamed") or (self.params.update == "auto" and density < 0.5)
+
     def run(self, batch: dict[str, Tensor], keys: Sequence[str], step: int) -> Grouped:
         """Group one batch and move the threshold.
 

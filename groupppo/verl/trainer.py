@@ -8,7 +8,8 @@ losses count the tokens of `response_mask` and divide by the number of tokens in
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
 from groupppo.measure.stages import Probe, StageMeter
 from groupppo.metrics import dense_metrics, log_prob_gap
 from groupppo.verl.agent_loop import SingleServerClient
+from groupppo.verl.engine_keys import GATHERED, KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, WINDOW
 from groupppo.verl.group_stage import Grouped, GroupStage
 from groupppo.verl.records import append_row, step_row
 from groupppo.verl.rollouts import register_replicas
@@ -75,6 +77,7 @@ class GroupPPOTrainer(PPOTrainerSync):
             self._policy_fields.append("rollout_is_weights")
         self._grouped: Grouped | None = None  # of this step; None where it trains on every token
         self._write_policy_masks: Callable[[], object] = _nothing
+        self._early = False  # whether this step's passes before the update compute endpoints only
         self._step_metrics: dict[str, float] = {}
 
     def _probe(self, device: str) -> Probe:
@@ -130,19 +133,17 @@ class GroupPPOTrainer(PPOTrainerSync):
         self.meter.end_stage()
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        wanted = self.group_stage is not None and "sum_pi_squared" in self.group_stage.params.needs
         with self.meter.stage("old_log_prob"):
-            batch.extra_info["calculate_sum_pi_squared"] = wanted
-            batch = _only(batch, _TOKENS, super()._compute_old_log_prob, metrics)
-            batch.extra_info["calculate_sum_pi_squared"] = False
-        return batch
+            self._early = self._group_early(batch)
+            with _asking(batch, self._log_prob_keys()):
+                return _only(batch, _TOKENS, super()._compute_old_log_prob, metrics)
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("ref"):
+        with self.meter.stage("ref"), _asking(batch, GATHERED if self._early else {}):
             return _only(batch, _TOKENS, super()._compute_ref_log_prob, metrics)
 
     def _compute_values(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("values"):
+        with self.meter.stage("values"), _asking(batch, GATHERED if self._early else {}):
             return _only(batch, _TOKENS, super()._compute_values, metrics)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
@@ -158,13 +159,16 @@ class GroupPPOTrainer(PPOTrainerSync):
         return batch
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("update_critic"):
+        with self.meter.stage("update_critic"), _asking(batch, GATHERED if self._gathers else {}):
             return _only(batch, _VALUE_UPDATE, super()._update_critic, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("update_actor"):
+        with self.meter.stage("update_actor"), _asking(batch, self._policy_update_keys()):
             self._write_policy_masks()
-            return _only(batch, self._policy_fields, super()._update_actor, metrics)
+            batch = _only(batch, self._policy_fields, super()._update_actor, metrics)
+            if self._keeps:
+                self.actor_rollout_wg.drop_keys_values()
+            return batch
 
     def _save_checkpoint(self) -> None:
         with self.meter.stage("save_checkpoint"):
@@ -201,13 +205,15 @@ class GroupPPOTrainer(PPOTrainerSync):
 
     def _group(self, stage: GroupStage, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Group the batch's tokens and write advantages and returns back."""
-        fields = {"response_mask", "rm_scores", "old_log_probs", "ref_log_prob", "values", *stage.fields()}
+        mask_name = FULL_MASK if self._early else "response_mask"
+        fields = {mask_name, "rm_scores", "old_log_probs", "ref_log_prob", "values", *stage.fields()}
         fields -= {"token_level_rewards"}
         nested = _get(batch, sorted(fields))
-        nested_mask = nested["response_mask"]
+        nested_mask = nested[mask_name]
         if "sum_pi_squared" in fields:  # verl writes this one over prompt and response
             nested["sum_pi_squared"] = response_from_nested(nested.pop("sum_pi_squared"), nested_mask)
         data = DataProto(batch=nested.to_padded_tensor())
+        full = data.batch["response_mask"] = data.batch[mask_name]
         data.batch["token_level_scores"] = data.batch["rm_scores"]
         data.batch["token_level_rewards"] = data.batch["rm_scores"]
         if self.config.algorithm.use_kl_in_reward:
@@ -216,7 +222,6 @@ class GroupPPOTrainer(PPOTrainerSync):
             )
             metrics.update(kl_metrics)
         grouped = stage.run(dict(data.batch.items()), batch.keys, self.global_steps)
-        full = data.batch["response_mask"]
         losses = grouped.losses
         written = {"advantages": losses.advantages, "returns": losses.returns, FULL_MASK: full}
         written |= _masks(losses.value, full)
@@ -228,6 +233,53 @@ class GroupPPOTrainer(PPOTrainerSync):
         if not losses.policy.equals(losses.value):
             self._write_policy_masks = lambda: _put(batch, _masks(losses.policy, full), nested_mask)
         return batch
+
+    # ---- what passes and updates compute
+
+    def _group_early(self, batch: KVBatchMeta) -> bool:
+        """Write endpoints before any pass where the rule knows them; whether the passes of this step may gather."""
+        stage = self.group_stage
+        if stage is None or not stage.early or self.config.algorithm.use_kl_in_reward:
+            return False
+        nested = _get(batch, ["response_mask"])["response_mask"]
+        full = nested.to_padded_tensor(0)
+        mask = full.bool()
+        groups = stage.group_early(mask, batch.keys, self.global_steps)
+        if not stage.gathers(int(groups.endpoints.sum()) / max(1, int(mask.sum()))):
+            return False
+        endpoints = LossMask(groups.endpoints, groups.endpoints)
+        _put(batch, _masks(endpoints, full) | {FULL_MASK: full}, nested)
+        return True
+
+    def _log_prob_keys(self) -> dict[str, Any]:
+        if self.group_stage is None:
+            return {}
+        keys: dict[str, Any] = dict(GATHERED) if self._early else {}
+        if "sum_pi_squared" in self.group_stage.params.needs:
+            keys["calculate_sum_pi_squared"] = True
+        if self._keeps:
+            keys[KEEP_BYTES] = self.group_stage.params.kv_bytes
+        return keys
+
+    def _policy_update_keys(self) -> dict[str, Any]:
+        if not self._gathers or self.group_stage is None or self.group_stage.params.update != "streamed":
+            return GATHERED if self._gathers else {}
+        params = self.group_stage.params
+        streamed = {MODE: "streamed", WINDOW: params.live_window, SHARE: params.live_share, SEED: self.global_steps}
+        return streamed | {USE_KEPT: params.kv == "reuse"}
+
+    @property
+    def _keeps(self) -> bool:
+        params = self.group_stage.params if self.group_stage is not None else None
+        return params is not None and params.update == "streamed" and params.kv == "reuse"
+
+    @property
+    def _gathers(self) -> bool:
+        """Whether this step's updates leave out what no endpoint depends on."""
+        if self.group_stage is None or self._grouped is None:
+            return False
+        endpoints, tokens = int(self._grouped.groups.endpoints.sum()), int(self._grouped.tokens.mask.sum())
+        return self.group_stage.gathers(endpoints / tokens)
 
     # ---- records
 
@@ -258,6 +310,12 @@ class GroupPPOTrainer(PPOTrainerSync):
             measured = dense_metrics(int(mask.sum())) | {"group/fallbacks": 1}
         else:
             measured = self.group_stage.metrics(self._grouped)
+            policy = self._grouped.losses.policy.counts
+            computed = int(policy.sum()) / int(mask.sum())
+            measured["group/update_density"] = computed if self._gathers else 1.0
+            measured["group/log_prob_density"] = computed if self._early else 1.0
+            if self._early:
+                mask = policy  # nothing is known of the others
         if len(names) == 3:
             measured |= log_prob_gap(data["rollout_log_probs"], data["old_log_probs"], mask)
         return measured
@@ -276,6 +334,17 @@ def _put(batch: KVBatchMeta, fields: dict[str, torch.Tensor], nested_mask: torch
 
 def _masks(mask: LossMask, like: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"response_mask": mask.counts.to(like.dtype), "loss_mask": mask.divides.to(like.dtype)}
+
+
+@contextmanager
+def _asking(batch: KVBatchMeta, keys: dict[str, Any]) -> Iterator[None]:
+    """Send keys along with the worker calls made inside."""
+    batch.extra_info.update(keys)
+    try:
+        yield
+    finally:
+        for key in keys:
+            batch.extra_info.pop(key, None)
 
 
 def _nothing() -> None: ...

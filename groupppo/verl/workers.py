@@ -7,6 +7,7 @@ from verl.utils.device import get_device_name, get_torch_device
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from groupppo.measure.probes import AllocatorPeaks
+from groupppo.verl.engine import register_engines
 from groupppo.verl.platform import require_platform
 from groupppo.verl.rollouts import register_adapters
 
@@ -20,6 +21,7 @@ def _prepare() -> None:
         from groupppo.verl.cpu.patches import patch_training
 
         patch_training()
+    register_engines(get_device_name())
 
 
 _prepare()
@@ -45,6 +47,11 @@ class ActorWorker(ActorRolloutRefWorker):
         device = get_torch_device()
         device.synchronize()
         return AllocatorPeaks(device.memory_allocated(), device.max_memory_allocated(), device.max_memory_reserved())
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def drop_keys_values(self) -> None:
+        """Free what the log-probability pass kept for the update."""
+        self.actor.engine.store = None
 
 
 class CriticWorker(TrainingWorker):
