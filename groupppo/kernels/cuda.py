@@ -21,6 +21,7 @@ CRITERION, CAP, END = (tl.constexpr(code) for code in (reference.CRITERION, refe
 RATIO_FLOOR = tl.constexpr(reference.RATIO_FLOOR)
 
 LANES = 32
+OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
 
 
 def variance_split(
@@ -76,7 +77,7 @@ def _launch(kernel, mask: Tensor, *arguments: Tensor | int, **constants: bool) -
         return
     grid = (triton.cdiv(len(mask), LANES),)
     with torch.cuda.device_of(mask):
-        kernel[grid](*arguments, **constants, block=LANES, num_warps=1, enable_fp_fusion=False)
+        kernel[grid](*arguments, **constants, block=LANES, **OPTIONS)
 
 
 @triton.jit

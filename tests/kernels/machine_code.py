@@ -39,6 +39,8 @@ KERNELS = {
     ),
 }
 
+LAUNCHES = {"as launched": cuda.OPTIONS, "fused": cuda.OPTIONS | {"enable_fp_fusion": True}}
+
 
 @triton.jit
 def _divide_plainly(numbers, block: tl.constexpr):
@@ -46,21 +48,22 @@ def _divide_plainly(numbers, block: tl.constexpr):
     tl.store(place, 3.0 / tl.load(place))
 
 
-def arithmetic(kernel, signature: dict[str, str], constants: dict[str, object], arch: int, fusion: bool) -> list[str]:
+def arithmetic(
+    kernel, signature: dict[str, str], constants: dict[str, object], arch: int, options: dict[str, object]
+) -> list[str]:
     """The floating-point additions, products, quotients and fused operations of a kernel's PTX, sorted."""
     constants = constants | {"block": cuda.LANES}
     source = ASTSource(kernel, signature | dict.fromkeys(constants, "constexpr"), constexprs=constants)
-    options = {"num_warps": 1, "enable_fp_fusion": fusion}
     ptx = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options).asm["ptx"]
     return sorted(set(re.findall(r"\b(?:fma|add|sub|mul|div|rcp)\.[\w.]*f(?:32|64)\b", ptx)))
 
 
 if __name__ == "__main__":
     found = {
-        f"{name} sm_{arch} {'fused' if fusion else 'as launched'}": arithmetic(*kernel, arch, fusion)
+        f"{name} sm_{arch} {how}": arithmetic(*kernel, arch, options)
         for name, kernel in KERNELS.items()
         for arch in (80, 90)
-        for fusion in (False, True)
+        for how, options in LAUNCHES.items()
     }
-    found["plain division"] = arithmetic(_divide_plainly, {"numbers": "*fp32"}, {}, 80, False)
+    found["plain division"] = arithmetic(_divide_plainly, {"numbers": "*fp32"}, {}, 80, cuda.OPTIONS)
     print(json.dumps(found))

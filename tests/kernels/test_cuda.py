@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -60,6 +61,23 @@ def test_machine_code_with_fusion_allowed_would_not(arithmetic: dict[str, set[st
 def test_the_published_quotient_is_rounded_and_plain_division_is_not(arithmetic: dict[str, set[str]]) -> None:
     assert "div.rn.f32" in arithmetic["published sm_80 as launched"]
     assert "div.full.f32" in arithmetic["plain division"]
+
+
+@pytest.mark.parametrize("name", ["variance_split", "literal", "published", "segment_gae"])
+def test_every_launch_carries_the_options_that_were_compiled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from groupppo.kernels import cuda
+
+    launch = MagicMock()
+    monkeypatch.setattr(cuda, f"_{name}", launch)
+    assert cuda.OPTIONS["enable_fp_fusion"] is False
+    empty, mask = torch.zeros(40, 3), torch.ones(40, 3, dtype=torch.bool)
+    split = {"orthogonal": True, "tau": 1.0, "epsilon": 0.0, "cap": 4}
+    keys = {"variance_split": split, "literal": {"orthogonal": True}}.get(name, {})
+    rest = (mask, mask, 1.0, 1.0) if name == "segment_gae" else (mask,)
+    getattr(cuda, name)(empty, empty, *rest, **keys)
+    launch.__getitem__.assert_called_once_with((2,))
+    (call,) = launch.__getitem__.return_value.call_args_list
+    assert call.kwargs.items() >= (cuda.OPTIONS | {"block": cuda.LANES}).items()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
