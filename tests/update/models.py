@@ -117,3 +117,7 @@ def worst(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     """Largest relative error of a parameter's gradient."""
     assert found.keys() == expected.keys()
     return max(float((found[name] - expected[name]).norm() / expected[name].norm()) for name in expected)
+
+
+def flat(found: dict[str, Tensor]) -> Tensor:
+    return torch.cat([found[name].flatten() for name in sorted(found)])
