@@ -70,11 +70,23 @@ def compose(cell: Cell) -> DictConfig:
     if config.algorithm.adv_estimator == "group_ppo":
         _refuse_corrections(config, cell.arm.source)
         _check_evidence(config, params, cell.arm.source)
+    else:
+        _refuse_idle_keys(cell.arm)
     return config
+
+
+def _refuse_idle_keys(arm: Arm) -> None:
+    """What an arm's file says of groups must not be ignored; a matrix may say it once for all its arms."""
+    for key, value in arm.verl.items():
+        if key.startswith("algorithm.group_params."):
+            mend = "without effect; leave it out or write algorithm.adv_estimator: group_ppo."
+            raise BadInput(arm.source, key, value, mend)
 
 
 def _check_evidence(config: DictConfig, params: GroupParams, source: Path) -> None:
     """What the rule reads must be computed, and `loss_normalizer` must have something to divide."""
+    if not config.critic.enable:
+        raise BadInput(source, "critic.enable", config.critic.enable, "write true: group_ppo needs values.")
     rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
     asked = f"rule {params.rule} with score {params.score}"
     if "rollout_log_probs" in params.needs and not rollout.calculate_log_probs:

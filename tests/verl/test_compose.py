@@ -1,13 +1,17 @@
 """From a cell to verl's config: arms differ in what their files say, and a wrong key is an error."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import omega_conf_to_dataclass, validate_config
 
-from groupppo.config import Arm
+from groupppo.config import REPOSITORY, Arm, load_arm
 from groupppo.errors import BadInput
+from groupppo.grouping import GroupParams, known_rules
 from groupppo.verl.compose import Cell, compose
 from tests.verl.conftest import MakeCell
 
@@ -28,7 +32,9 @@ def test_arms_differ_in_what_their_files_say_and_in_nothing_else(make_cell: Make
     left, right = flat(ppo), flat(replace(group, out=ppo.out))
     differing = {key for key in left if left[key] != right[key]}
     differing -= {"trainer.experiment_name", "actor_rollout_ref.rollout.trace.experiment_name"}
-    assert differing == {"algorithm.adv_estimator"}
+    # What ppo has by default is said in group_ppo's file too, so that it can be read there.
+    assert differing == {key for key, value in group.arm.verl.items() if left[key] != value}
+    assert "algorithm.adv_estimator" in differing
     assert left["algorithm.adv_estimator"] == "gae"
     assert right["algorithm.adv_estimator"] == "group_ppo"
 
@@ -115,3 +121,116 @@ def test_every_matched_setting_reaches_verl(
 ) -> None:
     assert flat(make_cell("ppo", **{setting: value}))[key] == arrives
     assert flat(make_cell("ppo"))[key] != arrives  # it is the setting that put it there
+
+
+# ---- the arms of the registry
+
+# `variance_split` and `published` are parts of arms that have names of their own; `literal` is dense PPO, a theorem.
+UNNAMED_RULES = {"variance_split", "published", "literal"}
+ARMS = sorted((REPOSITORY / "benchmarks" / "arms").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def steps_of_another_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("other") / "steps.jsonl"
+    file.write_text('{"step": 1, "group/density": 0.2}\n')
+    return file
+
+
+@pytest.mark.parametrize("file", ARMS, ids=lambda file: file.stem)
+def test_every_arm_file_is_short_and_makes_a_config_that_verl_takes(
+    make_cell: MakeCell, steps_of_another_run: Path, file: Path
+) -> None:
+    assert len(file.read_text().splitlines()) <= 25
+    arm = load_arm(file)
+    cell = make_cell(arm)
+    if arm.density_from is not None:
+        with pytest.raises(BadInput, match="density"):  # its density comes from a run, which is not there yet
+            compose(cell)
+        cell = replace(cell, density_source=steps_of_another_run)
+    config = compose(cell)
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    assert omega_conf_to_dataclass(config.actor_rollout_ref.actor).strategy == "fsdp2"
+    assert need_critic(config) == (file.stem != "grpo")
+    for key, value in arm.verl.items():
+        assert OmegaConf.select(config, key) == value
+    if arm.verl["algorithm.adv_estimator"] == "group_ppo":
+        params = GroupParams.from_config(dict(config.algorithm.group_params))
+        assert params.density_source == (str(steps_of_another_run) if arm.density_from else None)
+
+
+def test_arms_of_one_algorithm_differ_so_that_none_is_another_under_a_second_name() -> None:
+    arms = [load_arm(file) for file in ARMS]
+    assert {arm.name for arm in arms} >= {"ppo", "grpo", "group_ppo", *(set(known_rules()) - UNNAMED_RULES)}
+    found = [tuple(sorted(arm.verl.items())) for arm in arms]
+    assert len(set(found)) == len(found)
+
+
+GROUP = "algorithm.group_params."
+CALCULATES = "actor_rollout_ref.rollout.calculate_log_probs"
+FUSES = "actor_rollout_ref.model.use_fused_kernels"
+ACTOR_MODE, CRITIC_MODE = "actor_rollout_ref.actor.loss_agg_mode", "critic.loss_agg_mode"
+BYPASS = "algorithm.rollout_correction.bypass_mode"
+# What an arm says, and the key that has to go, or to be mended, for it to be taken.
+WRONG = {
+    "a score of log-ratios without the rollout's": ({f"{GROUP}score": "log_ratio", CALCULATES: False}, CALCULATES),
+    "the published rule without the rollout's": ({f"{GROUP}rule": "published", CALCULATES: False}, CALCULATES),
+    "logits that fused kernels do not keep": ({f"{GROUP}score": "logit_norm", FUSES: True}, FUSES),
+    "the rollout's log-probs for the policy's": ({BYPASS: True}, BYPASS),
+    "tokens to divide a mean over responses by": (
+        {f"{GROUP}loss_normalizer": "tokens", ACTOR_MODE: "seq-mean-token-mean"},
+        ACTOR_MODE,
+    ),
+    "tokens to divide the critic's mean over responses by": (
+        {f"{GROUP}loss_normalizer": "tokens", CRITIC_MODE: "seq-mean-token-sum"},
+        CRITIC_MODE,
+    ),
+    "advantages without values": ({"critic.enable": False}, "critic.enable"),
+    "a density for a rule that has none": ({f"{GROUP}density": 0.1}, f"{GROUP}density"),
+    "a cut-off for a rule that has none": ({f"{GROUP}probability_cutoff": 0.5}, f"{GROUP}probability_cutoff"),
+    "a rate of a threshold that stands still": (
+        {f"{GROUP}adaptive_threshold": False, f"{GROUP}threshold_lr": 0.1},
+        f"{GROUP}threshold_lr",
+    ),
+}
+
+
+@pytest.mark.parametrize(("keys", "wrong"), WRONG.values(), ids=WRONG)
+def test_a_wrong_combination_is_an_error_with_file_key_value_and_mend(
+    make_cell: MakeCell, keys: dict[str, object], wrong: str
+) -> None:
+    cell = make_cell("group_ppo")
+    with pytest.raises(BadInput) as error:
+        compose(replace(cell, arm=replace(cell.arm, verl=cell.arm.verl | keys)))
+    assert error.value.file.endswith("arms/group_ppo.yaml")
+    assert error.value.key == wrong
+    assert error.value.value == keys[wrong]
+    assert error.value.mend
+    rest = {key: value for key, value in keys.items() if key != wrong}
+    assert compose(replace(cell, arm=replace(cell.arm, verl=cell.arm.verl | rest)))
+
+
+@pytest.mark.parametrize("rule", ["random", "entropy"])
+def test_a_rule_that_needs_a_density_is_an_error_without_one_and_with_two(
+    make_cell: MakeCell, steps_of_another_run: Path, rule: str
+) -> None:
+    arm = load_arm(REPOSITORY / "benchmarks" / "arms" / f"{rule}.yaml")
+    cell = make_cell(arm)
+    number = replace(cell, arm=with_keys(arm, algorithm__group_params__density=0.2))
+    assert compose(number).algorithm.group_params.density == 0.2
+    for wrong, value in ((cell, None), (replace(number, density_source=steps_of_another_run), 0.2)):
+        with pytest.raises(BadInput) as error:
+            compose(wrong)
+        assert (error.value.key, error.value.value) == ("algorithm.group_params.density", value)
+        assert "density_source" in error.value.mend
+
+
+def test_a_dense_arm_that_speaks_of_groups_is_an_error_and_a_matrix_that_does_is_none(make_cell: MakeCell) -> None:
+    cell = make_cell("ppo")
+    with pytest.raises(BadInput) as error:
+        compose(replace(cell, arm=with_keys(cell.arm, algorithm__group_params__group_max_size=8)))
+    assert error.value.file.endswith("arms/ppo.yaml")
+    assert error.value.key == "algorithm.group_params.group_max_size"
+    for arm in ("ppo", "group_ppo"):
+        config = compose(make_cell(arm, verl={"algorithm.group_params.on_error": "dense"}))
+        assert config.algorithm.group_params.on_error == "dense"
