@@ -1,0 +1,242 @@
+"""Every update of `all_updates` by verl's own workers: python -m tests.verl.engine_updates FOLDER
+
+FOLDER holds `policy/`, `critic/` (Hugging Face folders) and `batch.safetensors`; results.safetensors and metrics.json
+are written there. Worlds of one and of two ranks run side by side, forked after the imports.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+# Before verl is imported: its engines choose their device then.
+os.environ |= {"GROUPPPO_PLATFORM": "cpu", "GROUPPPO_HIDDEN_PACKAGES": "vllm", "OMP_NUM_THREADS": "1"}
+
+import torch
+from omegaconf import DictConfig
+from safetensors.torch import save_file
+from tensordict import TensorDict
+from torch import Tensor
+from verl.utils import tensordict_utils as tu
+from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.config import TrainingWorkerConfig
+from verl.workers.engine_workers import TrainingWorker
+from verl.workers.utils.losses import ppo_loss, value_loss
+from verl.workers.utils.padding import response_from_nested
+
+import groupppo.verl.workers  # noqa: F401  mends verl's engines for the CPU
+from groupppo.config import REPOSITORY, load_benchmark
+from groupppo.verl.compose import Cell, compose
+from tests.verl.plain_updates import flat
+from tests.verl.updates import (
+    ENTROPY_COEFFICIENT,
+    KL_COEFFICIENT,
+    LEARNING_RATE,
+    RESPONSES,
+    Batch,
+    Role,
+    Update,
+    all_updates,
+)
+
+Loss = Callable[..., tuple[Tensor, dict[str, Any]]]
+
+
+def config(folder: Path, packed: bool) -> DictConfig:
+    """The config of a real run, with steps that are the gradient itself: no momentum, no clipping."""
+    benchmark = load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml")
+    keys: dict[str, Any] = {"critic.model.path": str(folder / "critic")}
+    for role, part, model in (
+        ("policy", "actor_rollout_ref.actor", "actor_rollout_ref.model"),
+        ("value", "critic", "critic.model"),
+    ):
+        keys[f"{part}.optim.optimizer"] = "SGD"
+        keys[f"{part}.optim.lr"] = LEARNING_RATE[role]
+        keys[f"{part}.optim.weight_decay"] = 0.0
+        keys[f"{part}.optim.clip_grad"] = 1e9
+        keys[f"{model}.use_remove_padding"] = packed
+    cell = Cell(
+        task=benchmark.tasks["sorting"],
+        model=benchmark.models["tiny"],
+        arm=benchmark.arms["group_ppo"],
+        seed=1,
+        train=replace(benchmark.train, verl=keys),
+        task_folder=folder,
+        start=folder / "policy",
+        out=folder,
+    )
+    return compose(cell)
+
+
+class Trainee:
+    """A worker of verl with its losses, as its trainer builds it."""
+
+    def __init__(self, role: Role, settings: DictConfig):
+        self.role = role
+        if role == "policy":
+            part = omega_conf_to_dataclass(settings.actor_rollout_ref.actor)
+            model, kind = omega_conf_to_dataclass(settings.actor_rollout_ref.model), "language_model"
+            self.losses = {False: partial(ppo_loss, config=part)}
+            settings.actor_rollout_ref.actor.entropy_coeff = ENTROPY_COEFFICIENT
+            settings.actor_rollout_ref.actor.use_kl_loss = True
+            settings.actor_rollout_ref.actor.kl_loss_coef = KL_COEFFICIENT
+            settings.actor_rollout_ref.actor.kl_loss_type = "kl"
+            self.losses[True] = partial(ppo_loss, config=omega_conf_to_dataclass(settings.actor_rollout_ref.actor))
+        else:
+            part = omega_conf_to_dataclass(settings.critic)
+            model, kind = part.model, "value_model"
+            self.losses = {False: partial(value_loss, config=part)}
+        self.worker = TrainingWorker(
+            TrainingWorkerConfig(
+                model_type=kind,
+                model_config=model,
+                engine_config=part.engine,
+                optimizer_config=part.optim,
+                checkpoint_config=part.checkpoint,
+                profiler_config=omega_conf_to_dataclass(part.profiler),
+            )
+        )
+        self.worker.reset()
+        self.start = [parameter.detach().clone() for parameter in self._parameters()]
+
+    def _parameters(self) -> list[Any]:
+        return [parameter for _, parameter in sorted(self.worker.engine.module.named_parameters())]
+
+    def train(self, update: Update, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Gradients (steps, parameters) and change of the parameters, over all ranks; and verl's metrics."""
+        parameters, gradients = self._parameters(), []
+        with torch.no_grad():
+            for parameter, start in zip(parameters, self.start, strict=True):
+                parameter.copy_(start)
+
+        def keep(*_: object) -> None:
+            gradients.append(flat([parameter.grad.full_tensor() for parameter in parameters]))
+
+        self.worker.set_loss_fn(_spoilt(self.losses[update.regularised], update))
+        hook = self.worker.engine.optimizer.register_step_pre_hook(keep)
+        output = self.worker.train_mini_batch(_as_verl_sends_it(update, batch))
+        hook.remove()
+        moved = [(after - before).full_tensor() for after, before in zip(parameters, self.start, strict=True)]
+        found = {"gradients": torch.stack(gradients), "change": flat([tensor.detach() for tensor in moved])}
+        metrics = tu.get(output, "metrics")
+        return found, {name: metrics[name] for name in ("loss", "grad_norm")}
+
+    def infer(self, batch: Batch) -> dict[str, Tensor]:
+        """Padded (B, T) statistics of the responses, cut out as verl's trainer does it."""
+        masks = dict.fromkeys(("response_mask", "loss_mask"), batch.response_mask)
+        data = _nested(batch, masks, list(range(len(RESPONSES))))
+        settings = {"use_dynamic_bsz": True, "max_token_len_per_gpu": 60, "compute_loss": False}
+        settings |= {"calculate_entropy": True, "calculate_sum_pi_squared": True, "temperature": 1.0}
+        tu.assign_non_tensor(data, **settings)
+        output = self.worker.infer_batch(data)
+        names = ("log_probs", "entropy", "sum_pi_squared") if self.role == "policy" else ("values",)
+        return {name: response_from_nested(output[name], data["responses"]).to_padded_tensor(0.0) for name in names}
+
+
+def _as_verl_sends_it(update: Update, batch: Batch) -> TensorDict:
+    losses = batch.losses(update.reading)
+    mask = update.mask(losses)
+    written = {"response_mask": mask.counts.long(), "loss_mask": mask.divides.long()}
+    if update.role == "policy":
+        written |= {"advantages": losses.advantages, "old_log_probs": batch.old_log_probs}
+        written |= {"ref_log_prob": batch.ref_log_prob} if update.regularised else {}
+    else:
+        written |= {"returns": losses.returns, "values": batch.values}
+    data = _nested(batch, written, update.rows(torch.distributed.get_rank()))
+    split: dict[str, Any] = {"use_dynamic_bsz": update.tokens is not None}
+    if update.tokens is None:
+        split["micro_batch_size_per_gpu"] = update.responses
+    else:
+        split["max_token_len_per_gpu"] = update.tokens
+    size = len(RESPONSES) // update.mini_batches
+    tu.assign_non_tensor(
+        data,
+        **split,
+        global_batch_size=size,
+        mini_batch_size=size,
+        epochs=update.epochs,
+        seed=1,
+        dataloader_kwargs={"shuffle": False},
+        temperature=1.0,
+        calculate_entropy=update.regularised,
+    )
+    return data
+
+
+def _nested(batch: Batch, fields: dict[str, Tensor], rows: list[int]) -> TensorDict:
+    prompts, lengths = batch.prompt_lengths.tolist(), batch.response_lengths.tolist()
+    ids = {row: batch.input_ids[row, : prompts[row] + lengths[row]] for row in rows}
+    found = {
+        "input_ids": list(ids.values()),
+        "position_ids": [torch.arange(len(row)) for row in ids.values()],
+        "prompts": [ids[row][: prompts[row]] for row in rows],
+        "responses": [ids[row][prompts[row] :] for row in rows],
+    }
+    found |= {name: [tensor[row, : lengths[row]] for row in rows] for name, tensor in fields.items()}
+    nested = {name: torch.nested.as_nested_tensor(parts, layout=torch.jagged) for name, parts in found.items()}
+    return TensorDict(nested, batch_size=len(rows))
+
+
+def _spoilt(loss: Loss, update: Update) -> Loss:
+    """The loss with the update's mistake in what divides it, and verl's own where it has none."""
+
+    def per_micro_batch(data: TensorDict, **rest: Any) -> tuple[Tensor, dict[str, Any]]:
+        own = int(data["loss_mask"].values().sum())
+        tu.assign_non_tensor(data, batch_num_tokens=max(1, own) * len(RESPONSES) // update.responses)
+        return loss(data=data, **rest)
+
+    def per_rank(data: TensorDict, **rest: Any) -> tuple[Tensor, dict[str, Any]]:
+        own = int(data["loss_mask"].values().sum())  # the rank's whole batch is one micro-batch here
+        tu.assign_non_tensor(data, batch_num_tokens=own * data["dp_size"])
+        return loss(data=data, **rest)
+
+    return {"normalised_per_micro_batch": per_micro_batch, "normalised_per_rank": per_rank}.get(update.wrong, loss)
+
+
+def run_rank(folder: Path, configs: dict[bool, DictConfig], store: Path, rank: int, ranks: int) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    os.environ["DIST_INIT_METHOD"] = f"file://{store}"
+    batch = Batch.load(folder / "batch.safetensors")
+    tensors: dict[str, Tensor] = {}
+    metrics: dict[str, Any] = {}
+    for packed, settings in configs.items():
+        trainees: dict[Role, Trainee] = {role: Trainee(role, settings) for role in ("policy", "value")}
+        if ranks == 1:
+            for trainee in trainees.values():
+                tensors |= {f"infer-{name}-{packed}": found for name, found in trainee.infer(batch).items()}
+        for update in all_updates():
+            if (update.packed, update.ranks) == (packed, ranks):
+                found, metrics[update.name] = trainees[update.role].train(update, batch)
+                tensors |= {f"{name}-{update.name}": tensor for name, tensor in found.items()}
+    if rank == 0:
+        save_file(tensors, folder / f"results{ranks}.safetensors")
+        (folder / f"metrics{ranks}.json").write_text(json.dumps(metrics))
+    torch.distributed.destroy_process_group()
+
+
+def main(folder: Path) -> int:
+    torch.set_num_threads(1)
+    configs = {packed: config(folder, packed) for packed in (False, True)}
+    fork = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as stores:
+        worlds = [(Path(stores) / str(ranks), rank, ranks) for ranks in (1, 2) for rank in range(ranks)]
+        running = [fork.Process(target=run_rank, args=(folder, configs, *world)) for world in worlds]
+        for process in running:
+            process.start()
+        while any(process.is_alive() for process in running):
+            for process in running:
+                process.join(0.1)
+            if any(process.exitcode for process in running):  # the other ranks would wait for the one that failed
+                for process in running:
+                    process.kill()
+    return max(abs(process.exitcode) for process in running)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,132 @@
+"""The same updates from `groupppo.loss` on a plain Hugging Face model, one response at a time, in double precision."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+
+from groupppo.loss import LossMask, masked_mean, policy_loss, value_loss
+from tests.verl.updates import (
+    ENTROPY_COEFFICIENT,
+    KL_COEFFICIENT,
+    LEARNING_RATE,
+    PROMPT_LENGTHS,
+    RESPONSES,
+    Batch,
+    Role,
+    Update,
+)
+
+Statistic = Callable[[Tensor, Tensor], Tensor]
+"""From logits (R, V) that predict the tokens (R,) of a response to a number for each."""
+
+
+def log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
+    return logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
+
+
+def entropy(logits: Tensor, tokens: Tensor) -> Tensor:
+    return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+
+
+def sum_pi_squared(logits: Tensor, tokens: Tensor) -> Tensor:
+    return logits.softmax(-1).square().sum(-1)
+
+
+def value(logits: Tensor, tokens: Tensor) -> Tensor:
+    return logits.squeeze(-1)
+
+
+class Plain:
+    """A policy or a critic."""
+
+    def __init__(self, role: Role, folder: Path):
+        kind = AutoModelForCausalLM if role == "policy" else AutoModelForTokenClassification
+        self.role = role
+        self.model = kind.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+        self.start = {name: weight.clone() for name, weight in self.model.state_dict().items()}
+
+    def statistic(self, batch: Batch, of: Statistic) -> Tensor:
+        """(B, T), zero where a row has no token."""
+        result = torch.zeros(batch.response_mask.shape, dtype=torch.float64)
+        for row in range(len(result)):
+            prompt, length = int(batch.prompt_lengths[row]), int(batch.response_lengths[row])
+            ids = batch.input_ids[row, : prompt + length]
+            logits = self.model(ids[None]).logits[0, prompt - 1 : -1]
+            result = result.index_put((torch.tensor(row), torch.arange(length)), of(logits, ids[prompt:]))
+        return result
+
+    def loss(self, batch: Batch, update: Update, rows: list[int]) -> Tensor:
+        """Loss of the mini-batch that is made of these rows."""
+        losses = batch.losses(update.reading)
+        mask = LossMask(*(_only(part, rows) for part in (losses.policy.counts, losses.policy.divides)))
+        if self.role == "value":
+            mask = LossMask(*(_only(part, rows) for part in (losses.value.counts, losses.value.divides)))
+            return value_loss(self.statistic(batch, value), batch.values.double(), losses.returns.double(), mask)
+        log_probs = self.statistic(batch, log_prob)
+        loss = policy_loss(log_probs, batch.old_log_probs.double(), losses.advantages.double(), mask)
+        if update.regularised:
+            loss = loss - ENTROPY_COEFFICIENT * masked_mean(self.statistic(batch, entropy), mask)
+            loss = loss + KL_COEFFICIENT * masked_mean(log_probs - batch.ref_log_prob.double(), mask)
+        return loss
+
+    def train(self, batch: Batch, update: Update) -> tuple[list[Tensor], Tensor]:
+        """Gradients of the steps, zero for a mini-batch without a valid token, and their change of the parameters."""
+        self.model.load_state_dict(self.start)
+        parameters = [parameter for _, parameter in sorted(self.model.named_parameters())]
+        before, gradients = flat([parameter.detach().clone() for parameter in parameters]), []
+        size = len(RESPONSES) // update.mini_batches
+        for first in [*range(0, len(RESPONSES), size)] * update.epochs:
+            rows = list(range(first, first + size))
+            step = [torch.zeros_like(parameter) for parameter in parameters]
+            if batch.response_mask[rows].any():  # else its loss would be nothing divided by nothing
+                step = list(torch.autograd.grad(self.loss(batch, update, rows), parameters))
+            gradients.append(flat(step))
+            with torch.no_grad():
+                for parameter, gradient in zip(parameters, step, strict=True):
+                    parameter -= LEARNING_RATE[self.role] * gradient
+        return gradients, flat([parameter.detach() for parameter in parameters]) - before
+
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _only(mask: Tensor, rows: list[int]) -> Tensor:
+    kept = torch.zeros_like(mask)
+    kept[rows] = mask[rows]
+    return kept
+
+
+def hand_made_batch(policy: Plain, critic: Plain) -> Batch:
+    """The batch, with old log-probabilities and values near enough to the models' that all clips are met."""
+    generator = torch.Generator().manual_seed(4)
+    rows, longest = len(RESPONSES), max(map(len, RESPONSES))
+    lengths = torch.tensor([len(mask) for mask in RESPONSES])
+    mask = torch.tensor([[int(valid) for valid in mask.ljust(longest, "0")] for mask in RESPONSES])
+    shape = (rows, longest)
+    noise = [torch.randn(shape, generator=generator) for _ in range(4)]
+    empty = torch.zeros(shape)
+    batch = Batch(
+        input_ids=torch.randint(5, 250, (rows, longest + max(PROMPT_LENGTHS)), generator=generator),
+        prompt_lengths=torch.tensor(PROMPT_LENGTHS),
+        response_lengths=lengths,
+        response_mask=mask,
+        token_level_rewards=noise[0] * mask,
+        values=empty,
+        old_log_probs=empty,
+        ref_log_prob=empty,
+    )
+    inside = torch.arange(longest) < lengths[:, None]
+    with torch.no_grad():
+        log_probs, values = policy.statistic(batch, log_prob).float(), critic.statistic(batch, value).float()
+    return Batch(
+        **vars(batch)
+        | {
+            "values": (values + 0.6 * noise[1]) * inside,
+            "old_log_probs": (log_probs + 0.7 * noise[2]) * inside,
+            "ref_log_prob": (log_probs + 0.5 * noise[3]) * inside,
+        }
+    )

@@ -1,0 +1,223 @@
+"""verl's stock engines and losses under GROUP-PPO's masks: the update is that of the formulas, however it is cut.
+
+The losses count `response_mask`; verl divides them by the sum of `loss_mask` over the mini-batch and all ranks.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForTokenClassification
+
+from groupppo.config import REPOSITORY
+from groupppo.models.tiny import tiny_qwen2
+from tests.verl import updates
+from tests.verl.plain_updates import Plain, Statistic, entropy, hand_made_batch, log_prob, sum_pi_squared, value
+from tests.verl.updates import LEARNING_RATE, READINGS_OF_ROLE, RESPONSES, Batch, Role, Update
+
+pytestmark = pytest.mark.verl
+
+ROLES: tuple[Role, ...] = ("policy", "value")
+EVERY_READING = [(role, reading) for role in ROLES for reading in READINGS_OF_ROLE[role]]
+ROUNDING = 1e-5
+# A step is small beside the parameters, which keep 24 bits of it and of themselves together.
+ROUNDING_OF_CHANGE = 3e-5
+
+
+@dataclass(frozen=True)
+class Engines:
+    """What verl's engines made of the batch, and the plain models to compare with."""
+
+    batch: Batch
+    plain: dict[Role, Plain]
+    tensors: dict[str, Tensor]
+    metrics: dict[str, Any]
+
+    def gradients(self, update: Update) -> Tensor:
+        """(steps, parameters)"""
+        return self.tensors[f"gradients-{update.name}"].double()
+
+    def change(self, update: Update) -> Tensor:
+        return self.tensors[f"change-{update.name}"].double()
+
+    def losses(self, update: Update) -> list[float]:
+        return self.metrics[update.name]["loss"]
+
+    def expected(self, update: Update) -> tuple[Tensor, Tensor]:
+        gradients, change = self.plain[update.role].train(self.batch, update)
+        return torch.stack(gradients), change
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
+    folder = tmp_path_factory.mktemp("engines")
+    _write_models(folder)
+    policy, critic = Plain("policy", folder / "policy"), Plain("value", folder / "critic")
+    hand_made_batch(policy, critic).save(folder / "batch.safetensors")
+    command = [sys.executable, "-W", "ignore", "-m", "tests.verl.engine_updates", str(folder)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    tensors, metrics = {}, {}
+    for ranks in (1, 2):
+        tensors |= load_file(folder / f"results{ranks}.safetensors")
+        metrics |= json.loads((folder / f"metrics{ranks}.json").read_text())
+    return Engines(Batch.load(folder / "batch.safetensors"), {"policy": policy, "value": critic}, tensors, metrics)
+
+
+def _write_models(folder: Path) -> None:
+    """A policy whose tokens differ in probability, and a critic whose head is not zero."""
+    size = {"hidden_size": 32, "layers": 2, "attention_heads": 2, "key_value_heads": 1, "intermediate_size": 64}
+    for name in ("policy", "critic"):
+        tiny_qwen2(folder / name, **size, max_position_embeddings=64, seed=0)
+    policy = Plain("policy", folder / "policy").model.float()
+    with torch.no_grad():
+        policy.get_input_embeddings().weight.mul_(10.0)
+    policy.save_pretrained(folder / "policy")
+    critic = AutoModelForTokenClassification.from_pretrained(folder / "critic", num_labels=1)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        critic.score.weight.normal_(std=0.3)
+        critic.score.bias.normal_(std=0.3)
+    critic.save_pretrained(folder / "critic")
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    """Norm of the difference, relative to what is expected."""
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-12))
+
+
+@pytest.mark.parametrize(("role", "reading"), EVERY_READING)
+def test_the_gradient_is_that_of_the_formulas_whatever_the_micro_batches_the_packing_and_the_ranks(
+    engines: Engines, role: Role, reading: str
+) -> None:
+    ways = updates.every_way(role, reading)
+    expected, change = engines.expected(ways[0])
+    assert len(ways) == (5 + 3) * 2
+    for update in ways:
+        assert engines.gradients(update).shape == expected.shape, update
+        assert distance(engines.gradients(update), expected) < ROUNDING, update
+        assert distance(engines.change(update), change) < ROUNDING_OF_CHANGE, update
+        assert distance(change, -LEARNING_RATE[role] * expected[0]) < ROUNDING
+
+
+@pytest.mark.parametrize(("role", "reading"), EVERY_READING)
+def test_the_loss_that_verl_reports_is_that_of_the_formulas_too(engines: Engines, role: Role, reading: str) -> None:
+    ways = updates.every_way(role, reading)
+    plain = engines.plain[role]
+    plain.model.load_state_dict(plain.start)
+    expected = float(plain.loss(engines.batch, ways[0], list(range(len(RESPONSES)))))
+    for update in ways:
+        assert engines.losses(update) == pytest.approx([expected], rel=ROUNDING), update
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_readings_differ_so_that_agreement_with_one_of_them_says_something(engines: Engines, role: Role) -> None:
+    found = [engines.gradients(updates.every_way(role, reading)[0])[0] for reading in READINGS_OF_ROLE[role]]
+    for number, gradient in enumerate(found):
+        for other in found[:number]:
+            assert distance(gradient, other) > 0.1
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_dividing_by_all_tokens_scales_the_gradient_by_the_density(engines: Engines, role: Role) -> None:
+    by_endpoints, by_tokens = (
+        engines.gradients(updates.every_way(role, reading)[0]) for reading in ("endpoint_endpoints", "endpoint_tokens")
+    )
+    mask = engines.batch.losses("endpoint_tokens").policy
+    density = float(mask.counts.sum() / mask.divides.sum())
+    assert 0.1 < density < 0.9
+    assert distance(by_tokens, density * by_endpoints) < ROUNDING
+
+
+def test_where_the_policy_loss_counts_all_tokens_both_normalizers_divide_it_by_all_tokens(engines: Engines) -> None:
+    endpoints, tokens = (engines.batch.losses(f"group_{normalizer}") for normalizer in ("endpoints", "tokens"))
+    assert endpoints.policy.equals(tokens.policy)
+    assert not endpoints.value.equals(tokens.value)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_dividing_each_micro_batch_by_its_own_endpoints_would_depend_on_their_size(
+    engines: Engines, role: Role
+) -> None:
+    expected, _ = engines.expected(updates.every_way(role, "endpoint_endpoints")[0])
+    one, three, all_responses = (engines.gradients(update) for update in updates.per_micro_batch(role))
+    assert distance(all_responses, expected) < ROUNDING  # one micro-batch: the same thing
+    assert min(distance(one, expected), distance(three, expected), distance(one, three)) > 0.05
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_dividing_on_each_rank_by_its_own_endpoints_would_depend_on_their_number(engines: Engines, role: Role) -> None:
+    expected, _ = engines.expected(updates.every_way(role, "endpoint_endpoints")[0])
+    one_rank, two_ranks = (engines.gradients(update) for update in updates.per_rank(role))
+    assert distance(one_rank, expected) < ROUNDING
+    assert distance(two_ranks, expected) > 0.05
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_endpoints_one_token_off_give_another_gradient(engines: Engines, role: Role) -> None:
+    expected, _ = engines.expected(updates.every_way(role, "endpoint_endpoints")[0])
+    assert distance(engines.gradients(updates.one_token_later(role)), expected) > 0.5
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_epochs_and_mini_batches_take_the_steps_of_the_formulas(engines: Engines, role: Role) -> None:
+    ways = updates.several_steps(role)
+    gradients, change = engines.expected(ways[0])
+    assert len(gradients) == 2 * 2
+    for update in ways:
+        assert engines.gradients(update).shape == gradients.shape, update
+        for found, expected in zip(engines.gradients(update), gradients, strict=True):
+            assert distance(found, expected) < ROUNDING, update
+        assert distance(engines.change(update), change) < ROUNDING_OF_CHANGE, update
+    assert distance(gradients[2], gradients[0]) > 100 * ROUNDING  # the second epoch starts where the first one ended
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_mini_batch_without_a_valid_token_has_no_gradient_and_the_others_have_theirs(
+    engines: Engines, role: Role
+) -> None:
+    update = updates.one_response_at_a_time(role)
+    gradients, change = engines.expected(update)
+    empty = [row for row, mask in enumerate(RESPONSES) if "1" not in mask]
+    assert len(empty) == 2
+    for row, (found, expected) in enumerate(zip(engines.gradients(update), gradients, strict=True)):
+        assert distance(found, expected) < ROUNDING
+        assert row not in empty or not found.any()
+    assert distance(engines.change(update), change) < ROUNDING_OF_CHANGE
+
+
+def test_entropy_bonus_and_kl_loss_count_where_the_policy_loss_does(engines: Engines) -> None:
+    for update in updates.regularised():
+        expected, _ = engines.expected(update)
+        assert distance(engines.gradients(update), expected) < ROUNDING, update
+        plain, _ = engines.expected(updates.every_way("policy", update.reading)[0])
+        assert distance(plain, expected) > 0.05
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("role", "name", "statistic"),
+    [
+        ("policy", "log_probs", log_prob),
+        ("policy", "entropy", entropy),
+        ("policy", "sum_pi_squared", sum_pi_squared),
+        ("value", "values", value),
+    ],
+)
+def test_what_the_rules_read_of_a_token_is_what_the_plain_model_says_of_it(
+    engines: Engines, role: Role, name: str, statistic: Statistic, packed: bool
+) -> None:
+    plain = engines.plain[role]
+    plain.model.load_state_dict(plain.start)
+    with torch.no_grad():
+        expected = plain.statistic(engines.batch, statistic)
+    found = engines.tensors[f"infer-{name}-{packed}"].double()
+    assert distance(found, expected) < ROUNDING
+    assert distance(found.roll(1, dims=1), expected) > 100 * ROUNDING

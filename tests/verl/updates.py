@@ -1,0 +1,154 @@
+"""One hand-made batch, and the updates on it that verl's engines and the plain formulas must agree on."""
+
+from dataclasses import dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from groupppo.grouping import GroupParams
+from groupppo.loss import GroupBatch, LossMask
+from groupppo.verl.group_stage import GroupStage
+
+Role = Literal["policy", "value"]
+
+# The responses, two to a prompt; 1 is a token of the policy, 0 one that it did not write, such as a tool's answer.
+# The first six, one rank's where there are two, have most of the tokens.
+RESPONSES = (
+    "11111111111111", "1",
+    "1111000111100111", "0000000",
+    "111111111", "1111111111111111111",
+    "11", "0001111",
+    "1", "0000",
+    "1101", "11111",
+)  # fmt: skip
+PROMPT_LENGTHS = (5, 5, 8, 8, 3, 3, 6, 6, 1, 1, 7, 7)
+LEARNING_RATE: dict[Role, float] = {"policy": 0.1, "value": 0.003}
+ENTROPY_COEFFICIENT, KL_COEFFICIENT = 0.05, 0.1
+
+READINGS = {
+    f"{spread}_{normalizer}": GroupParams(spread=spread, loss_normalizer=normalizer, group_max_size=4)
+    for spread, normalizer in product(("endpoint", "group"), ("endpoints", "tokens"))
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Responses padded to (B, T) at the right, prompt and response in one row of `input_ids`, (B, S)."""
+
+    input_ids: Tensor
+    prompt_lengths: Tensor
+    response_lengths: Tensor
+    response_mask: Tensor
+    token_level_rewards: Tensor
+    values: Tensor
+    old_log_probs: Tensor
+    ref_log_prob: Tensor
+
+    def save(self, file: Path) -> None:
+        save_file({field.name: getattr(self, field.name) for field in fields(self)}, file)
+
+    @classmethod
+    def load(cls, file: Path) -> "Batch":
+        return cls(**load_file(file))
+
+    def losses(self, reading: str) -> GroupBatch:
+        """What GROUP-PPO's advantage stage makes of the batch."""
+        stage = GroupStage(READINGS[reading], gamma=0.97, lam=0.9, seed=1)
+        batch = {field.name: getattr(self, field.name) for field in fields(self)}
+        return stage.run(batch, [f"step1_{row}" for row in range(len(self.input_ids))], step=1).losses
+
+
+@dataclass(frozen=True)
+class Update:
+    """One call of verl's `train_mini_batch`.
+
+    Attributes:
+        tokens, responses: size of a micro-batch, by at most so many tokens (`use_dynamic_bsz`) or in responses.
+        packed: without padding (`use_remove_padding`). ranks: of data-parallel training.
+        regularised: with entropy bonus and KL loss.
+        wrong: a mistake that the tests must be able to see.
+    """
+
+    role: Role
+    reading: str = "endpoint_endpoints"
+    tokens: int | None = None
+    responses: int | None = None
+    packed: bool = False
+    ranks: int = 1
+    mini_batches: int = 1
+    epochs: int = 1
+    regularised: bool = False
+    wrong: Literal["", "normalised_per_micro_batch", "normalised_per_rank", "endpoints_one_token_later"] = ""
+
+    @property
+    def name(self) -> str:
+        return "-".join(str(getattr(self, field.name)) for field in fields(self))
+
+    def rows(self, rank: int) -> list[int]:
+        """Rows of the batch that a rank gets, so that the ranks together go through the same mini-batches as one."""
+        total = len(RESPONSES)
+        block = total // (self.mini_batches * self.ranks)
+        return [row for row in range(total) if row // block % self.ranks == rank]
+
+    def mask(self, losses: GroupBatch) -> LossMask:
+        mask = losses.policy if self.role == "policy" else losses.value
+        if self.wrong == "endpoints_one_token_later":
+            return LossMask(mask.counts.roll(1, dims=1), mask.divides)
+        return mask
+
+
+WHOLE = 10_000
+PADDED = ({"tokens": WHOLE}, {"tokens": 60}, {"tokens": 30}, {"responses": 1}, {"responses": 3})
+PACKED = ({"tokens": WHOLE}, {"tokens": 60}, {"responses": 3})
+# With spread `group` the policy loss counts, and is divided by, all tokens; the value loss always counts endpoints.
+READINGS_OF_ROLE: dict[Role, tuple[str, ...]] = {
+    "policy": ("endpoint_endpoints", "endpoint_tokens", "group_endpoints"),
+    "value": ("endpoint_endpoints", "endpoint_tokens"),
+}
+
+
+def every_way(role: Role, reading: str) -> list[Update]:
+    """One step on the whole batch, in all the ways that must not matter."""
+    ways = [(split, packed) for packed, splits in ((False, PADDED), (True, PACKED)) for split in splits]
+    return [Update(role, reading, packed=packed, ranks=ranks, **split) for split, packed in ways for ranks in (1, 2)]
+
+
+def several_steps(role: Role) -> list[Update]:
+    """Two epochs of two mini-batches, in ways that must not matter."""
+    ways = product(({"tokens": WHOLE}, {"tokens": 30}, {"responses": 1}), (1, 2))
+    return [Update(role, ranks=ranks, mini_batches=2, epochs=2, packed=ranks == 2, **split) for split, ranks in ways]
+
+
+def regularised() -> list[Update]:
+    ways = product(("endpoint_endpoints", "group_endpoints"), (1, 2))
+    return [Update("policy", reading, responses=3, ranks=ranks, regularised=True) for reading, ranks in ways]
+
+
+def one_response_at_a_time(role: Role) -> Update:
+    """A mini-batch for every response, also for those without a valid token."""
+    return Update(role, tokens=WHOLE, mini_batches=len(RESPONSES))
+
+
+def per_micro_batch(role: Role) -> list[Update]:
+    return [Update(role, responses=size, wrong="normalised_per_micro_batch") for size in (1, 3, 12)]
+
+
+def per_rank(role: Role) -> list[Update]:
+    return [Update(role, tokens=WHOLE, ranks=ranks, wrong="normalised_per_rank") for ranks in (1, 2)]
+
+
+def one_token_later(role: Role) -> Update:
+    return Update(role, tokens=WHOLE, wrong="endpoints_one_token_later")
+
+
+def all_updates() -> list[Update]:
+    found = regularised()
+    for role, readings in READINGS_OF_ROLE.items():
+        for reading in readings:
+            found += every_way(role, reading)
+        found += several_steps(role) + per_micro_batch(role) + per_rank(role)
+        found += [one_response_at_a_time(role), one_token_later(role)]
+    return found
