@@ -94,7 +94,8 @@ def share_in_group(advantages: Tensor, groups: Groups) -> Tensor:
 def whiten(advantages: Tensor, carriers: Tensor) -> Tensor:
     """Zero mean and unit variance over the tokens that carry an advantage; zero elsewhere.
 
-    Follows verl's `masked_whiten` operation by operation (unbiased variance, 1e-8 inside the root).
+    Follows verl's `masked_whiten` operation by operation (unbiased variance, 1e-8 inside the root). What stands outside
+    the carriers is never read, NaN included.
 
     Args:
         advantages: (B, T) float. carriers: (B, T) mask in verl's integer or float form, at least two ones.
@@ -107,8 +108,8 @@ def whiten(advantages: Tensor, carriers: Tensor) -> Tensor:
         raise ValueError(f"whitening needs at least two tokens that carry an advantage, found {int(count)}")
     mean = _masked_mean(advantages, carriers)
     variance = _masked_mean((advantages - mean) ** 2, carriers) * (count / (count - 1))
-    return (advantages - mean) * torch.rsqrt(variance + 1e-8) * carriers
+    return torch.where(carriers.bool(), (advantages - mean) * torch.rsqrt(variance + 1e-8), 0.0)
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    return (values * mask).sum() / (mask.sum() + 1e-8)
+    return (torch.where(mask.bool(), values, 0.0) * mask).sum() / (mask.sum() + 1e-8)

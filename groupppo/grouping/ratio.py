@@ -13,16 +13,15 @@ def variance_ratios(groups: Groups, advantages: Tensor, score: Score) -> Tensor:
     Args:
         groups: the batch's groups. advantages: (B, T) float. score: of the same tokens.
     """
-    squared = advantages.double()
+    advantages, at_endpoint = advantages.double(), groups.endpoints
+    # The operations of `kernels.variance_split` in its order: a group of one token has a ratio of exactly 1.
     if score.orthogonal:
-        weighted, plain = squared**2 * score.values, score.values
-        r_ppo, norm = _group_sums(weighted, groups), _group_sums(plain, groups)
+        squared = advantages * advantages
+        r_ppo = _group_sums(squared * score.values, groups)[at_endpoint]
+        r_grpo = squared[at_endpoint] * _group_sums(score.values, groups)[at_endpoint]
     else:
-        r_ppo = _group_sums(squared * score.values, groups) ** 2
-        norm = _group_sums(score.values, groups) ** 2
-    at_endpoint = squared[groups.endpoints] ** 2
-    r_grpo = norm[groups.endpoints] * at_endpoint
-    r_ppo = r_ppo[groups.endpoints]
+        r_ppo = _group_sums(advantages * score.values, groups)[at_endpoint] ** 2
+        r_grpo = (advantages[at_endpoint] * _group_sums(score.values, groups)[at_endpoint]) ** 2
     return torch.where(r_grpo == r_ppo, 1.0, r_grpo / r_ppo)
 
 
