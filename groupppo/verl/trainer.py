@@ -5,6 +5,7 @@ Every arm runs through it. With a stock advantage estimator (`gae`, `grpo`) the 
 losses count the tokens of `response_mask` and divide by the number of tokens in `loss_mask` over mini-batch and ranks.
 """
 
+import copy
 import json
 import logging
 import time
@@ -172,15 +173,18 @@ class GroupPPOTrainer(PPOTrainerSync):
 
     def _save_checkpoint(self) -> None:
         with self.meter.stage("save_checkpoint"):
-            super()._save_checkpoint()
-            folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-            if self.group_stage is not None:
+            if self.group_stage is not None:  # first: verl ends by naming this checkpoint as one to resume from
+                folder = self.run_folder / f"global_step_{self.global_steps}"
+                folder.mkdir(parents=True, exist_ok=True)
                 self.group_stage.save(folder)
+            super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         if self.global_steps and self.group_stage is not None:
-            self.group_stage.load(Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}")
+            trainer = self.config.trainer
+            given = trainer.resume_from_path if trainer.resume_mode == "resume_path" else None
+            self.group_stage.load(Path(given or self.run_folder / f"global_step_{self.global_steps}"))
 
     def on_step_end(self) -> None:
         with self.meter.stage("update_weights"):
@@ -217,11 +221,13 @@ class GroupPPOTrainer(PPOTrainerSync):
         data.batch["token_level_scores"] = data.batch["rm_scores"]
         data.batch["token_level_rewards"] = data.batch["rm_scores"]
         if self.config.algorithm.use_kl_in_reward:
-            data, kl_metrics = apply_kl_penalty(
-                data, kl_ctrl=self.kl_ctrl_in_reward, kl_penalty=self.config.algorithm.kl_penalty
-            )
+            # A copy: a step that falls back to dense PPO moves the controller there.
+            controller = copy.copy(self.kl_ctrl_in_reward)
+            data, kl_metrics = apply_kl_penalty(data, kl_ctrl=controller, kl_penalty=self.config.algorithm.kl_penalty)
             metrics.update(kl_metrics)
         grouped = stage.run(dict(data.batch.items()), batch.keys, self.global_steps)
+        if self.config.algorithm.use_kl_in_reward:
+            self.kl_ctrl_in_reward = controller
         losses = grouped.losses
         written = {"advantages": losses.advantages, "returns": losses.returns, FULL_MASK: full}
         written |= _masks(losses.value, full)

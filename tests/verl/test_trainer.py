@@ -1,0 +1,308 @@
+"""The trainer between verl's store and its workers: which masks each update gets, and what a failed grouping leaves.
+
+verl's store is a dictionary here and its workers are names; everything else is the trainer of a run and verl's own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transfer_queue
+from omegaconf import DictConfig
+from tensordict import NonTensorData, NonTensorStack, TensorDict
+from torch import Tensor
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+from groupppo.config import REPOSITORY, load_arm
+from groupppo.errors import BadInput
+from groupppo.grouping import GroupParams
+from groupppo.loss import GroupBatch, LossMask
+from groupppo.verl.compose import compose
+from groupppo.verl.group_stage import STATE_FILE, GroupStage
+from groupppo.verl.trainer import FULL_MASK, GroupPPOTrainer
+from tests.verl.conftest import MakeCell
+
+MASKS = ("1111111111", "1", "0000", "1100111011", "0001111", "1111111111111111")
+PROMPT_LENGTHS = (4, 4, 1, 1, 7, 7)
+KEYS = [f"step000001-prompt{row // 2:05d}_{row % 2}_0" for row in range(len(MASKS))]
+
+
+@dataclass
+class Store:
+    """Fields of the batch in verl's form: nested tensors, one part for each response."""
+
+    fields: dict[str, Any]
+
+    def get(self, *, keys: list[str], partition_id: str, select_fields: list[str]) -> TensorDict:
+        found = {name: self.fields[name] for name in select_fields if name in self.fields}
+        return TensorDict(found, batch_size=len(keys))
+
+    def put(self, *, keys: list[str], partition_id: str, fields: TensorDict) -> KVBatchMeta:
+        self.fields |= dict(fields.items())
+        return batch_meta()
+
+    def padded(self, name: str) -> Tensor:
+        return self.fields[name].to_padded_tensor(0)
+
+    def masks(self) -> LossMask:
+        return LossMask(self.padded("response_mask").bool(), self.padded("loss_mask").bool())
+
+
+def batch_meta() -> KVBatchMeta:
+    return KVBatchMeta(partition_id="train", keys=KEYS, tags=[{"is_padding": False}] * len(KEYS))
+
+
+def made_up() -> dict[str, Any]:
+    """What rollout, old log-probs, reference and critic have written when the advantage stage begins."""
+    generator = torch.Generator().manual_seed(0)
+
+    def nested(numbers: list[Tensor]) -> Tensor:
+        return torch.nested.as_nested_tensor(numbers, layout=torch.jagged)
+
+    def random(extra: tuple[int, ...] = (0,) * len(MASKS)) -> Tensor:
+        return nested([torch.rand(len(m) + more, generator=generator) for m, more in zip(MASKS, extra, strict=True)])
+
+    mask = nested([torch.tensor([int(valid) for valid in text]) for text in MASKS])
+    names = ("rm_scores", "values", "old_log_probs", "rollout_log_probs", "ref_log_prob", "entropy")
+    uids = NonTensorStack(*(NonTensorData(key.rsplit("_", 2)[0]) for key in KEYS))
+    return {
+        **{name: random() for name in names},
+        "response_mask": mask,
+        "loss_mask": mask,
+        "sum_pi_squared": random(PROMPT_LENGTHS),  # verl has this one for the prompt too
+        "uid": uids,
+    }
+
+
+@dataclass
+class Stand:
+    """A trainer on a store, and what its workers would have seen."""
+
+    trainer: GroupPPOTrainer
+    store: Store
+    seen: dict[str, LossMask] = field(default_factory=dict)
+
+    def step(self, number: int = 1) -> dict[str, Any]:
+        """Advantage stage and updates of one step; returns verl's metrics with ours."""
+        metrics: dict[str, Any] = {}
+        self.store.fields = made_up()
+        self.trainer.global_steps = number
+        self.trainer.meter.begin_step(number)
+        batch = self.trainer._compute_advantage(batch_meta(), metrics)
+        batch = self.trainer._update_critic(batch, metrics)
+        self.trainer._update_actor(batch, metrics)
+        self.trainer.meter.end_step()
+        return metrics | self.trainer._step_metrics
+
+    def expected(self, step: int = 1) -> GroupBatch:
+        """What a stage of its own makes of the same batch."""
+        fresh = GroupStage(GroupParams.from_config(dict(self.config.algorithm.group_params)), 1.0, 1.0, seed=1)
+        fields = made_up()
+        batch = {name: fields[name].to_padded_tensor(0) for name in fields.keys() - {"uid", "sum_pi_squared"}}
+        return fresh.run(batch | {"token_level_rewards": batch["rm_scores"]}, KEYS, step).losses
+
+    @property
+    def config(self) -> DictConfig:
+        return self.trainer.config
+
+
+MakeStand = Callable[..., Stand]
+
+
+@pytest.fixture
+def make_stand(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> MakeStand:
+    def make(arm: str = "group_ppo", **keys: object) -> Stand:
+        arm_file = load_arm(REPOSITORY / "benchmarks" / "arms" / f"{arm}.yaml")
+        own = {key.replace("__", "."): value for key, value in keys.items()}
+        cell = make_cell(replace(arm_file, verl=arm_file.verl | {"algorithm.group_params.update": "masked"} | own))
+        if arm == "ppo":
+            cell = replace(cell, arm=replace(arm_file, verl=arm_file.verl | own))
+        stand = Stand(GroupPPOTrainer(compose(cell)), Store({}))
+        stand.trainer.actor_rollout_wg = SimpleNamespace(reset_peak_memory=lambda: None)
+        monkeypatch.setattr(transfer_queue, "kv_batch_get", stand.store.get)
+        monkeypatch.setattr(transfer_queue, "kv_batch_put", stand.store.put)
+        for name in ("critic", "actor"):
+
+            def update(self: object, batch: KVBatchMeta, metrics: dict[str, Any], name: str = name) -> KVBatchMeta:
+                stand.seen[name] = stand.store.masks()
+                return batch
+
+            monkeypatch.setattr(PPOTrainerSync, f"_update_{name}", update)
+        return stand
+
+    return make
+
+
+GROUP = "algorithm__group_params__"
+
+
+@pytest.mark.parametrize("normalizer", ["endpoints", "tokens"])
+@pytest.mark.parametrize("spread", ["endpoint", "group"])
+def test_each_update_gets_its_own_masks(make_stand: MakeStand, spread: str, normalizer: str) -> None:
+    stand = make_stand(**{f"{GROUP}spread": spread, f"{GROUP}loss_normalizer": normalizer, f"{GROUP}group_max_size": 3})
+    for number in (1, 2):  # nothing of one step's masks is left in the next one
+        stand.step(number)
+        expected = stand.expected()
+        assert stand.seen["critic"].equals(expected.value)
+        assert stand.seen["actor"].equals(expected.policy)
+        assert torch.equal(stand.store.padded("advantages"), expected.advantages)
+        assert torch.equal(stand.store.padded("returns"), expected.returns)
+        assert torch.equal(stand.store.padded(FULL_MASK), made_up()["response_mask"].to_padded_tensor(0))
+    assert stand.seen["actor"].equals(stand.seen["critic"]) == (spread == "endpoint")
+
+
+def test_a_dense_arm_keeps_the_masks_that_verl_made(make_stand: MakeStand) -> None:
+    stand = make_stand("ppo")
+    stand.step()
+    full = made_up()["response_mask"].to_padded_tensor(0).bool()
+    for name in ("critic", "actor"):
+        assert stand.seen[name].equals(LossMask(full, full))
+
+
+def test_what_verl_writes_over_prompt_and_response_is_read_at_the_response(
+    make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = make_stand(**{f"{GROUP}score": "logit_norm"})
+    stage = stand.trainer.group_stage
+    read: dict[str, Tensor] = {}
+    run = stage.run
+    monkeypatch.setattr(stage, "run", lambda batch, keys, step: read.update(batch) or run(batch, keys, step))
+    stand.step()
+    for row, (whole, prompt) in enumerate(zip(made_up()["sum_pi_squared"].unbind(), PROMPT_LENGTHS, strict=True)):
+        length = len(MASKS[row])
+        # The logits of a position are about the token after it.
+        assert torch.equal(read["sum_pi_squared"][row, :length], whole[prompt - 1 : prompt - 1 + length])
+        assert not torch.equal(read["sum_pi_squared"][row, :length], whole[prompt : prompt + length])
+    assert torch.equal(read["values"], made_up()["values"].to_padded_tensor(0))
+
+
+# ---- a grouping that fails
+
+
+def break_step(stand: Stand, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stand.trainer.group_stage.run
+
+    def breaking(batch: dict[str, Tensor], keys: list[str], step: int) -> object:
+        if step == number:
+            raise ArithmeticError("a rule that breaks")
+        return run(batch, keys, step)
+
+    monkeypatch.setattr(stand.trainer.group_stage, "run", breaking)
+
+
+def test_a_step_whose_grouping_fails_is_verls_dense_ppo_and_the_next_one_is_grouped_again(
+    make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dense = make_stand("ppo")
+    dense.step()
+    advantages, masks = dense.store.padded("advantages"), dense.seen
+    stand = make_stand(**{f"{GROUP}on_error": "dense"})
+    break_step(stand, 2, monkeypatch)
+    counted = []
+    for number in (1, 2, 3):
+        counted.append(stand.step(number)["group/fallbacks"])
+        fell_back = number == 2
+        assert torch.equal(stand.store.padded("advantages"), advantages) == fell_back
+        assert stand.seen["critic"].equals(masks["critic"]) == fell_back
+        assert stand.seen["actor"].equals(masks["actor"]) == fell_back
+    assert counted == [0, 1, 0]
+    assert stand.config.algorithm.adv_estimator == "group_ppo"
+    assert "step 2: grouping failed" in caplog.text
+    assert "ArithmeticError: a rule that breaks" in caplog.text
+
+
+def test_without_a_fallback_the_error_goes_on(make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand = make_stand()
+    break_step(stand, 1, monkeypatch)
+    with pytest.raises(ArithmeticError, match="a rule that breaks"):
+        stand.step()
+
+
+def test_a_step_moves_the_kl_controller_once_grouped_or_not(
+    make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"algorithm__use_kl_in_reward": True, "algorithm__kl_ctrl__type": "adaptive"}
+    moved = {}
+    for name in ("dense", "grouped", "fallen back"):
+        own = {} if name == "dense" else {f"{GROUP}on_error": "dense"}
+        stand = make_stand("ppo" if name == "dense" else "group_ppo", **keys, **own)
+        before = stand.trainer.kl_ctrl_in_reward.value
+        if name == "fallen back":
+            break_step(stand, 1, monkeypatch)
+        assert stand.step()["group/fallbacks"] == (name == "fallen back")
+        moved[name] = stand.trainer.kl_ctrl_in_reward.value / before
+    assert moved["dense"] != 1.0
+    assert moved["grouped"] == moved["fallen back"] == moved["dense"]
+
+
+# ---- checkpoints
+
+
+@pytest.fixture
+def verl_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """verl's part of saving and loading, reduced to its order: the latest step is named when all is written."""
+
+    def save(self: PPOTrainerSync) -> None:
+        folder = Path(self.config.trainer.default_local_dir)
+        (folder / f"global_step_{self.global_steps}").mkdir(exist_ok=True)
+        named = folder / "latest_checkpointed_iteration.txt"
+        complete = (folder / f"global_step_{self.global_steps}" / STATE_FILE).is_file()
+        named.write_text(f"{self.global_steps} {complete}")
+
+    def load(self: PPOTrainerSync) -> None:
+        trainer = self.config.trainer
+        if trainer.resume_mode == "resume_path":
+            self.global_steps = int(trainer.resume_from_path.split("global_step_")[-1])
+        elif trainer.resume_mode == "auto":
+            self.global_steps = 2
+        else:
+            self.global_steps = 0
+
+    monkeypatch.setattr(PPOTrainerSync, "_save_checkpoint", save)
+    monkeypatch.setattr(PPOTrainerSync, "_load_checkpoint", load)
+
+
+@pytest.fixture
+def saved(make_stand: MakeStand, verl_saves: None) -> Stand:
+    """A trainer that has saved its second step."""
+    stand = make_stand()
+    for number in (1, 2):
+        stand.step(number)
+    stand.trainer.meter.begin_step(3)
+    stand.trainer._save_checkpoint()
+    return stand
+
+
+def test_a_checkpoint_is_named_as_the_latest_when_the_threshold_is_in_it(saved: Stand) -> None:
+    assert (saved.trainer.run_folder / "latest_checkpointed_iteration.txt").read_text() == "2 True"
+
+
+@pytest.mark.parametrize("mode", ["auto", "resume_path"])
+def test_a_run_that_is_resumed_goes_on_with_the_threshold_of_its_checkpoint(
+    make_stand: MakeStand, saved: Stand, mode: str
+) -> None:
+    threshold = saved.trainer.group_stage.threshold.value
+    assert threshold != 1.0
+    place = "trainer__default_local_dir" if mode == "auto" else "trainer__resume_from_path"
+    folder = saved.trainer.run_folder / ("" if mode == "auto" else "global_step_2")
+    resumed = make_stand(trainer__resume_mode=mode, **{place: str(folder)}).trainer
+    assert resumed.group_stage.threshold.value == 1.0
+    resumed._load_checkpoint()
+    assert resumed.group_stage.threshold.value == threshold
+
+
+def test_a_run_that_starts_anew_has_the_threshold_of_its_config(make_stand: MakeStand, saved: Stand) -> None:
+    fresh = make_stand(trainer__default_local_dir=str(saved.trainer.run_folder)).trainer
+    fresh._load_checkpoint()
+    assert fresh.group_stage.threshold.value == 1.0
+
+
+def test_a_checkpoint_of_a_dense_run_cannot_be_gone_on_with(make_stand: MakeStand, verl_saves: None) -> None:
+    resumed = make_stand(trainer__resume_mode="auto").trainer
+    with pytest.raises(BadInput, match=STATE_FILE):
+        resumed._load_checkpoint()
