@@ -58,6 +58,7 @@ _VALUE_UPDATE = (*_TOKENS, "values", "returns")
 class GroupPPOTrainer(PPOTrainerSync):
     # The base class compares `trainer_mode` with "sync" in many places and assigns the registered name to it.
     trainer_mode = property(lambda self: "sync", lambda self, name: None)
+    kl_ctrl_in_reward: Any  # verl's; there where the reward has a KL penalty
 
     def __init__(self, config: Any):
         register_replicas()
