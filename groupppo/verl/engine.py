@@ -1,6 +1,6 @@
 """verl's FSDP engines with passes that compute endpoints only; without a plan in the batch they are verl's own.
 
-The plan arrives with the worker call (`extra_info`, see engine_keys). Outputs have verl's shape, nested over prompt and
+The plan arrives with the worker call (`extra_info`, see asks.py). Outputs have verl's shape, nested over prompt and
 response, and are zero where nothing was computed.
 """
 
@@ -19,7 +19,7 @@ from groupppo.update.network import install
 from groupppo.update.plan import Plan, caching_pass, policy_pass, value_pass
 from groupppo.update.store import KeysValuesStore
 from groupppo.update.streamed import LiveRows
-from groupppo.verl.engine_keys import KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, WINDOW
+from groupppo.verl.asks import KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, WINDOW
 
 
 class _Endpoints:

@@ -75,10 +75,6 @@ class GroupStage:
         tokens = self._tokens({"response_mask": mask}, mask, keys)
         return group_tokens(tokens, self.params, density=self.schedule.at(step) if self.schedule else None)
 
-    def gathers(self, density: float) -> bool:
-        """Whether the updates of a step of this density leave out what no endpoint depends on."""
-        return self.params.update in ("gathered", "streamed") or (self.params.update == "auto" and density < 0.5)
-
     def run(self, batch: dict[str, Tensor], keys: Sequence[str], step: int) -> Grouped:
         """Group one batch and move the threshold.
 

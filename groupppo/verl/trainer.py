@@ -9,16 +9,13 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import ray
-import torch
-import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.protocol import DataProto
@@ -28,7 +25,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.workers.rollout.llm_server import LLMServerClient
-from verl.workers.utils.padding import response_from_nested, response_to_nested
+from verl.workers.utils.padding import response_from_nested
 
 from groupppo.grouping import GroupParams
 from groupppo.loss import LossMask
@@ -36,7 +33,8 @@ from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
 from groupppo.measure.stages import Probe, StageMeter
 from groupppo.metrics import dense_metrics, log_prob_gap
 from groupppo.verl.agent_loop import SingleServerClient
-from groupppo.verl.engine_keys import GATHERED, KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, WINDOW
+from groupppo.verl.asks import Asks
+from groupppo.verl.batches import asking, call_with, get_fields, mask_fields, put_fields
 from groupppo.verl.group_stage import Grouped, GroupStage
 from groupppo.verl.records import append_row, step_row
 from groupppo.verl.rollouts import register_replicas
@@ -68,6 +66,7 @@ class GroupPPOTrainer(PPOTrainerSync):
             params = GroupParams.from_config(dict(config.algorithm.group_params))
             gamma, lam = float(config.algorithm.gamma), float(config.algorithm.lam)
             self.group_stage = GroupStage(params, gamma, lam, seed=config.data.seed)
+        self.asks = Asks(None if self.group_stage is None else self.group_stage.params)
         self.run_folder = Path(config.trainer.default_local_dir)
         self.run_folder.mkdir(parents=True, exist_ok=True)
         self.meter = StageMeter(self.run_folder / "stages.jsonl", self._probe(config.trainer.device))
@@ -137,16 +136,16 @@ class GroupPPOTrainer(PPOTrainerSync):
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         with self.meter.stage("old_log_prob"):
             self._early = self._group_early(batch)
-            with _asking(batch, self._log_prob_keys()):
-                return _only(batch, _TOKENS, super()._compute_old_log_prob, metrics)
+            with asking(batch, self.asks.log_probs(self._early)):
+                return call_with(batch, _TOKENS, super()._compute_old_log_prob, metrics)
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("ref"), _asking(batch, GATHERED if self._early else {}):
-            return _only(batch, _TOKENS, super()._compute_ref_log_prob, metrics)
+        with self.meter.stage("ref"), asking(batch, self.asks.values(self._early)):
+            return call_with(batch, _TOKENS, super()._compute_ref_log_prob, metrics)
 
     def _compute_values(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("values"), _asking(batch, GATHERED if self._early else {}):
-            return _only(batch, _TOKENS, super()._compute_values, metrics)
+        with self.meter.stage("values"), asking(batch, self.asks.values(self._early)):
+            return call_with(batch, _TOKENS, super()._compute_values, metrics)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         self._grouped, self._write_policy_masks = None, _nothing
@@ -161,14 +160,14 @@ class GroupPPOTrainer(PPOTrainerSync):
         return batch
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("update_critic"), _asking(batch, GATHERED if self._gathers else {}):
-            return _only(batch, _VALUE_UPDATE, super()._update_critic, metrics)
+        with self.meter.stage("update_critic"), asking(batch, self.asks.critic_update(self._grouped)):
+            return call_with(batch, _VALUE_UPDATE, super()._update_critic, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("update_actor"), _asking(batch, self._policy_update_keys()):
+        with self.meter.stage("update_actor"), asking(batch, self.asks.policy_update(self._grouped, self.global_steps)):
             self._write_policy_masks()
-            batch = _only(batch, self._policy_fields, super()._update_actor, metrics)
-            if self._keeps:
+            batch = call_with(batch, self._policy_fields, super()._update_actor, metrics)
+            if self.asks.keeps:
                 self.actor_rollout_wg.drop_keys_values()
             return batch
 
@@ -213,7 +212,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         mask_name = FULL_MASK if self._early else "response_mask"
         fields = {mask_name, "rm_scores", "old_log_probs", "ref_log_prob", "values", *stage.fields()}
         fields -= {"token_level_rewards"}
-        nested = _get(batch, sorted(fields))
+        nested = get_fields(batch, sorted(fields))
         nested_mask = nested[mask_name]
         if "sum_pi_squared" in fields:  # verl writes this one over prompt and response
             nested["sum_pi_squared"] = response_from_nested(nested.pop("sum_pi_squared"), nested_mask)
@@ -231,14 +230,14 @@ class GroupPPOTrainer(PPOTrainerSync):
             self.kl_ctrl_in_reward = controller
         losses = grouped.losses
         written = {"advantages": losses.advantages, "returns": losses.returns, FULL_MASK: full}
-        written |= _masks(losses.value, full)
+        written |= mask_fields(losses.value, full)
         if self.config.algorithm.use_kl_in_reward:
             written["token_level_rewards"] = data.batch["token_level_rewards"]
-        batch = _put(batch, written, nested_mask)
+        batch = put_fields(batch, written, nested_mask)
         # The critic is updated first; the policy's masks are written between the updates where they differ.
         self._grouped = grouped
         if not losses.policy.equals(losses.value):
-            self._write_policy_masks = lambda: _put(batch, _masks(losses.policy, full), nested_mask)
+            self._write_policy_masks = lambda: put_fields(batch, mask_fields(losses.policy, full), nested_mask)
         return batch
 
     # ---- what passes and updates compute
@@ -248,45 +247,15 @@ class GroupPPOTrainer(PPOTrainerSync):
         stage = self.group_stage
         if stage is None or not stage.early or self.config.algorithm.use_kl_in_reward:
             return False
-        nested = _get(batch, ["response_mask"])["response_mask"]
+        nested = get_fields(batch, ["response_mask"])["response_mask"]
         full = nested.to_padded_tensor(0)
         mask = full.bool()
         groups = stage.group_early(mask, batch.keys, self.global_steps)
-        if not stage.gathers(int(groups.endpoints.sum()) / max(1, int(mask.sum()))):
+        if not self.asks.gathers_at(int(groups.endpoints.sum()) / max(1, int(mask.sum()))):
             return False
         endpoints = LossMask(groups.endpoints, groups.endpoints)
-        _put(batch, _masks(endpoints, full) | {FULL_MASK: full}, nested)
+        put_fields(batch, mask_fields(endpoints, full) | {FULL_MASK: full}, nested)
         return True
-
-    def _log_prob_keys(self) -> dict[str, Any]:
-        if self.group_stage is None:
-            return {}
-        keys: dict[str, Any] = dict(GATHERED) if self._early else {}
-        if "sum_pi_squared" in self.group_stage.params.needs:
-            keys["calculate_sum_pi_squared"] = True
-        if self._keeps:
-            keys[KEEP_BYTES] = self.group_stage.params.kv_bytes
-        return keys
-
-    def _policy_update_keys(self) -> dict[str, Any]:
-        if not self._gathers or self.group_stage is None or self.group_stage.params.update != "streamed":
-            return GATHERED if self._gathers else {}
-        params = self.group_stage.params
-        streamed = {MODE: "streamed", WINDOW: params.live_window, SHARE: params.live_share, SEED: self.global_steps}
-        return streamed | {USE_KEPT: params.kv == "reuse"}
-
-    @property
-    def _keeps(self) -> bool:
-        params = self.group_stage.params if self.group_stage is not None else None
-        return params is not None and params.update == "streamed" and params.kv == "reuse"
-
-    @property
-    def _gathers(self) -> bool:
-        """Whether this step's updates leave out what no endpoint depends on."""
-        if self.group_stage is None or self._grouped is None:
-            return False
-        endpoints, tokens = int(self._grouped.groups.endpoints.sum()), int(self._grouped.tokens.mask.sum())
-        return self.group_stage.gathers(endpoints / tokens)
 
     # ---- records
 
@@ -309,7 +278,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         names = [mask_name, "old_log_probs"]
         if self.config.actor_rollout_ref.rollout.calculate_log_probs:
             names.append("rollout_log_probs")
-        data = _get(batch, names).to_padded_tensor()
+        data = get_fields(batch, names).to_padded_tensor()
         mask = data[mask_name].bool()
         if self.group_stage is None:
             measured = dense_metrics(int(mask.sum()))
@@ -319,7 +288,7 @@ class GroupPPOTrainer(PPOTrainerSync):
             measured = self.group_stage.metrics(self._grouped)
             policy = self._grouped.losses.policy.counts
             computed = int(policy.sum()) / int(mask.sum())
-            measured["group/update_density"] = computed if self._gathers else 1.0
+            measured["group/update_density"] = computed if self.asks.gathers(self._grouped) else 1.0
             measured["group/log_prob_density"] = computed if self._early else 1.0
             if self._early:
                 mask = policy  # nothing is known of the others
@@ -328,45 +297,4 @@ class GroupPPOTrainer(PPOTrainerSync):
         return measured
 
 
-def _get(batch: KVBatchMeta, fields: Sequence[str]) -> TensorDict:
-    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
-
-
-def _put(batch: KVBatchMeta, fields: dict[str, torch.Tensor], nested_mask: torch.Tensor) -> KVBatchMeta:
-    """Write padded (B, T) tensors back as verl's nested ones, cut to the lengths of `nested_mask`."""
-    nested = {name: response_to_nested(tensor, nested_mask) for name, tensor in fields.items()}
-    written = TensorDict(nested, batch_size=len(batch))
-    return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=written)
-
-
-def _masks(mask: LossMask, like: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {"response_mask": mask.counts.to(like.dtype), "loss_mask": mask.divides.to(like.dtype)}
-
-
-@contextmanager
-def _asking(batch: KVBatchMeta, keys: dict[str, Any]) -> Iterator[None]:
-    """Send keys along with the worker calls made inside."""
-    batch.extra_info.update(keys)
-    try:
-        yield
-    finally:
-        for key in keys:
-            batch.extra_info.pop(key, None)
-
-
 def _nothing() -> None: ...
-
-
-def _only(
-    batch: KVBatchMeta, fields: Sequence[str], call: Callable[..., KVBatchMeta], metrics: dict[str, Any]
-) -> KVBatchMeta:
-    """Run a worker call with the batch narrowed to `fields`, and hand the whole batch back."""
-    narrowed = KVBatchMeta(
-        partition_id=batch.partition_id,
-        keys=batch.keys,
-        tags=batch.tags,
-        fields=list(fields),
-        extra_info=batch.extra_info,
-    )
-    call(narrowed, metrics)
-    return batch
