@@ -1,0 +1,1 @@
+"""What the grouping rules do on real rollouts: the mathematics of `benchmarks/studies/grouping.py`."""

@@ -1,0 +1,103 @@
+"""The study's figures, in the form of the report's: SVG, PNG and CSV, with captions and alternative texts.
+
+Each figure has two functions: `<id>_data` computes the tidy frame that is drawn (and saved as CSV beside the picture),
+`<id>_figure` draws exactly that frame.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from groupppo.report.figures import FORMATS, INDEX, FigureRecord
+from groupppo.report.style import figure_style, save
+from groupppo.study import captions
+from groupppo.study.figures_directions import directions_data, directions_figure
+from groupppo.study.figures_rules import (
+    causes_data,
+    causes_figure,
+    published_data,
+    published_figure,
+    thresholds_data,
+    thresholds_figure,
+)
+from groupppo.study.figures_scores import agreement_data, agreement_figure
+
+Tables = Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    id: str
+    title: str
+    data: Callable[[Tables], pd.DataFrame]
+    draw: Callable[[pd.DataFrame], Figure]
+    caption: Callable[[Tables], str]
+    alt: Callable[[Tables], str]
+
+
+PLANS = (
+    _Plan(
+        "thresholds",
+        "Density against the threshold",
+        thresholds_data,
+        thresholds_figure,
+        captions.thresholds,
+        captions.thresholds_alt,
+    ),
+    _Plan(
+        "causes",
+        "What closes the groups of each rule",
+        causes_data,
+        causes_figure,
+        captions.causes,
+        captions.causes_alt,
+    ),
+    _Plan(
+        "published",
+        "The public code's density against the log-probability gap",
+        published_data,
+        published_figure,
+        captions.published,
+        captions.published_alt,
+    ),
+    _Plan(
+        "agreement",
+        "Proxies against exact score vectors",
+        agreement_data,
+        agreement_figure,
+        captions.agreement,
+        captions.agreement_alt,
+    ),
+    _Plan(
+        "directions",
+        "Update direction against dense PPO",
+        directions_data,
+        directions_figure,
+        captions.directions,
+        captions.directions_alt,
+    ),
+)
+
+
+def write_study_figures(tables: Tables, out: Path) -> list[FigureRecord]:
+    """Draw every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and write `figures.json`.
+
+    Args:
+        tables: the study's tables by name. out: the folder for the figures; made when missing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    records = []
+    with figure_style():
+        for plan in PLANS:
+            data = plan.data(tables)
+            save(plan.draw(data), out, plan.id)
+            data.to_csv(out / f"{plan.id}.csv", index=False)
+            files = {suffix: f"{plan.id}.{suffix}" for suffix in FORMATS}
+            records.append(FigureRecord(plan.id, plan.title, plan.caption(tables), files, plan.alt(tables)))
+    text = json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
+    (out / INDEX).write_text(text + "\n", encoding="utf-8")
+    return records
