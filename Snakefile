@@ -3,6 +3,7 @@
 #   snakemake                                            the default benchmark, on this machine
 #   snakemake --config benchmark=benchmarks/mine.yaml    another one
 #   snakemake -n                                         the plan
+#   snakemake studies                                    the studies that the benchmark asks for, and what they need
 
 from dataclasses import asdict
 from pathlib import Path
@@ -33,12 +34,14 @@ wildcard_constraints:
 include: "workflow/rules/assets.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/studies.smk"
 include: "workflow/rules/report.smk"
 
 
 localrules:
     all,
     resolve,
+    studies,
 
 
 rule all:

@@ -111,6 +111,7 @@ class Benchmark:
     evaluation: Evaluation
     claims: Path
     source: Path
+    studies: tuple[str, ...] = ()
 
     def resolved(self) -> dict[str, Any]:
         """The whole matrix as plain data, sources relative to the repository: what `benchmark.yaml` records."""
@@ -130,6 +131,7 @@ def load_benchmark(path: str | Path) -> Benchmark:
     if data["reference"] not in arms:
         raise BadInput(path, "reference", data["reference"], f"name one of the arms: {', '.join(arms)}.")
     _check_density_sources(arms, path)
+    _check_studies(data, arms, home, path)
     claims = home / data["claims"]
     if not claims.is_file():
         raise BadInput(path, "claims", data["claims"], f"name an existing file in {home}.")
@@ -145,6 +147,7 @@ def load_benchmark(path: str | Path) -> Benchmark:
         evaluation=Evaluation(**data["evaluation"]),
         claims=claims,
         source=path,
+        studies=tuple(data["studies"]),
     )
 
 
@@ -158,6 +161,20 @@ def _check_density_sources(arms: dict[str, Arm], path: Path) -> None:
         if arm.density_from == arm.name or arms[arm.density_from].density_from is not None:
             mend = "name an arm whose density does not come from another arm."
             raise BadInput(arm.source, "density_from", arm.density_from, mend)
+
+
+def _check_studies(data: dict[str, Any], arms: dict[str, Arm], home: Path, path: Path) -> None:
+    """A study is a script in studies/; the one of the grouping rules needs the reference's trained critic."""
+    for name in data["studies"]:
+        _named(home, "studies", name, path, suffix="py")
+    if "grouping" not in data["studies"]:
+        return
+    if not data["train"]["save_critic"]:
+        raise BadInput(path, "train.save_critic", False, "write true: the study grouping needs the reference's critic.")
+    reference = arms[data["reference"]]
+    if not (data["train"]["verl"] | reference.verl).get("critic.enable", False):
+        mend = "name an arm with critic.enable: true, or leave the study grouping out, which needs its critic."
+        raise BadInput(path, "reference", reference.name, mend)
 
 
 def load_task(path: str | Path) -> Task:
@@ -239,10 +256,10 @@ def _as_bad_input(path: Path, error: jsonschema.ValidationError) -> BadInput:
     return BadInput(path, where or "file", error.instance, f"{error.message}. {described}".strip())
 
 
-def _named(home: Path, kind: str, name: str, asked_by: Path) -> Path:
-    path = home / kind / f"{name}.yaml"
+def _named(home: Path, kind: str, name: str, asked_by: Path, suffix: str = "yaml") -> Path:
+    path = home / kind / f"{name}.{suffix}"
     if not path.is_file():
-        known = sorted(file.stem for file in (home / kind).glob("*.yaml"))
+        known = sorted(file.stem for file in (home / kind).glob(f"*.{suffix}"))
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise BadInput(asked_by, kind, name, f"no such file {path}; {hint}Known: {', '.join(known) or 'none'}.")

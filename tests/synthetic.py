@@ -138,6 +138,7 @@ def synthetic_benchmark(
         seeds=tuple(seeds),
         reference="ppo",
         train=replace(quick.train, steps=steps, rollout="transformers"),
+        studies=(),
     )
 
 

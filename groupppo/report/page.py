@@ -20,8 +20,10 @@ from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.report import page_data, page_runs
 from groupppo.report.figures import FigureRecord, read_figures
+from groupppo.report.page_study import Study, grouping_studies
 from groupppo.report.tables import load_tables
 from groupppo.report.wording import MISSING, interval, quantity
+from groupppo.study.tables import FIGURES
 
 LARGEST_SVG = 400_000
 """Bytes; a larger drawing is inlined as its PNG, so that many long runs still make a page that opens at once."""
@@ -71,12 +73,23 @@ class VerdictRow:
 
 @dataclass(frozen=True)
 class PageFigure:
+    """A figure with its picture inlined; `anchor` is its id on the page, `folder` where its files are."""
+
     record: FigureRecord
     source: str
+    anchor: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class PageStudy:
+    study: Study
+    figures: list[PageFigure]
 
 
 def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str) -> Path:
-    """Render `results`/report.html from verdicts.json, tables/, figures/, runs/*/provenance.json and warm starts.
+    """Render `results`/report.html from verdicts.json, tables/, figures/, runs/*/provenance.json, warm starts
+    and the studies that the benchmark asks for.
 
     Args:
         results: the results folder of `benchmark`.
@@ -87,10 +100,10 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         The path of the page, which is replaced as a whole or not at all.
 
     Raises:
-        BadInput: verdicts, tables or figures are missing or not in their form.
+        BadInput: verdicts, tables, figures or a study are missing or not in their form.
     """
     tables = load_tables(results / "tables")
-    figures = [PageFigure(record, _inline(results / "figures", record)) for record in read_figures(results / "figures")]
+    figures = [_page_figure(results, "figures", record) for record in read_figures(results / "figures")]
     judged = page_data.read_object(results / "verdicts.json", "decide the verdicts first.")
     verdicts = verdict_rows(judged, results / "verdicts.json", benchmark, {figure.record.id for figure in figures})
     environment = _environment()
@@ -104,6 +117,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         claims_sha256=judged["claims_sha256"],
         excluded=page_runs.excluded_rows(judged["excluded"], benchmark),
         figures=figures,
+        studies=[_page_study(results, study) for study in grouping_studies(results, benchmark)],
         matrix=page_runs.matrix(results, benchmark, tables),
         differences=page_data.arm_differences(benchmark),
         settings=page_data.matched_settings(benchmark),
@@ -166,6 +180,15 @@ def _verdict_row(verdict: dict[str, Any], benchmark: Benchmark, figures: set[str
         rows=verdict["evidence"]["rows"],
         figure=verdict["figure"] if verdict["figure"] in figures else "",
     )
+
+
+def _page_figure(results: Path, folder: str, record: FigureRecord, prefix: str = "") -> PageFigure:
+    return PageFigure(record, _inline(results / folder, record), f"figure-{prefix}{record.id}", folder)
+
+
+def _page_study(results: Path, study: Study) -> PageStudy:
+    folder, prefix = f"{study.folder}/{FIGURES}", f"{study.anchor}-"
+    return PageStudy(study, [_page_figure(results, folder, record, prefix) for record in study.figures])
 
 
 def _environment() -> Environment:

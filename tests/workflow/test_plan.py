@@ -41,7 +41,8 @@ def test_a_dry_run_plans_every_run_evaluation_and_the_report(project: Path) -> N
     plan = done.stdout + done.stderr
     assert done.returncode == 0, plan
     for rule, jobs in {"task": 1, "model": 1, "warmstart": 1, "train": 6, "evaluate": 6, "evaluate_start": 1,
-                       "collect": 1, "verdicts": 1, "figures": 1, "report": 1}.items():  # fmt: skip
+                       "grouping_study": 1, "collect": 1, "verdicts": 1, "figures": 1,
+                       "report": 1}.items():  # fmt: skip
         assert any(line.split() == [rule, str(jobs)] for line in plan.splitlines()), (rule, jobs)
 
 
@@ -53,9 +54,33 @@ def test_the_plan_grows_with_the_matrix(project: Path) -> None:
     assert any(line.split() == ["warmstart", "2"] for line in plan.splitlines())
 
 
+def test_studies_need_one_run_of_the_reference_for_each_task_and_model(project: Path) -> None:
+    edit(project, tasks=["sorting", "chain"], seeds=[1, 2, 3])
+    done = snakemake(project, "--dry-run", "--quiet", "host", "--", "studies")
+    plan = done.stdout + done.stderr
+    assert done.returncode == 0, plan
+    counts = {words[0]: words[1] for words in map(str.split, plan.splitlines()) if len(words) == 2}
+    assert (counts["grouping_study"], counts["train"], counts["task"]) == ("2", "2", "2")
+    assert "report" not in counts
+    one = snakemake(project, "--dry-run", "--", "results/quick/studies/grouping/chain.tiny")
+    assert "study the grouping rules on chain with tiny" in one.stdout + one.stderr
+    assert "on sorting" not in one.stdout + one.stderr
+
+
+def test_without_studies_the_plan_has_none(project: Path) -> None:
+    edit(project, studies=[], train={"save_critic": False})
+    done = snakemake(project, "--dry-run", "--quiet", "host")
+    assert done.returncode == 0
+    assert "grouping_study" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
+        ({"studies": ["grouppings"]}, "studies = 'grouppings'"),
+        ({"studies": ["kernels"]}, "studies = 'kernels'"),
+        ({"train": {"save_critic": False}}, "train.save_critic = False"),
+        ({"reference": "grpo"}, "reference = 'grpo'"),
         ({"tasks": ["sortng"]}, "tasks = 'sortng'"),
         ({"models": ["large"]}, "models = 'large'"),
         ({"arms": ["ppo", "grpoo"]}, "arms = 'grpoo'"),

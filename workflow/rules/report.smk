@@ -93,6 +93,7 @@ rule report:
         verdicts=rules.verdicts.output[0],
         figures=rules.figures.output[0],
         matrix=rules.resolve.output[0],
+        studies=STUDIES,
     output:
         f"{RESULTS}/report.html",
     log:

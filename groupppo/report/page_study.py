@@ -1,0 +1,140 @@
+"""The study of the grouping rules as the page shows it: its figures, and its two tables in words."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from groupppo.config import Benchmark
+from groupppo.errors import BadInput
+from groupppo.report.figures import FigureRecord, read_figures
+from groupppo.report.page_data import read_object
+from groupppo.report.page_runs import place
+from groupppo.report.wording import number, percentage
+from groupppo.study.figures_scores import PROXY_LABELS, setting_label
+from groupppo.study.record import RECORD
+from groupppo.study.tables import COLUMNS, DENSE_OTHER, FIGURES, NO_RULE, read_table
+
+RERUN = "run the study again: snakemake studies."
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A small table in words; the first cell of a row names it."""
+
+    caption: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The study of one task and model.
+
+    Attributes:
+        place: task and model in words, empty where the benchmark has one of each. anchor: unique on the page.
+        folder: its place in the results folder. scope: what it ran on, in one sentence.
+        figures: in their order. agreement, directions: its tables. files: of the tables, in `folder`.
+    """
+
+    place: str
+    anchor: str
+    folder: str
+    scope: str
+    figures: list[FigureRecord]
+    agreement: TextTable
+    directions: TextTable
+    files: list[str]
+
+
+def grouping_studies(results: Path, benchmark: Benchmark) -> list[Study]:
+    """One for each task and model, where the benchmark asks for them.
+
+    Raises:
+        BadInput: a study was asked for and is not there, or its files are not in their form.
+    """
+    if "grouping" not in benchmark.studies:
+        return []
+    return [_study(results, benchmark, task, model) for task in benchmark.tasks for model in benchmark.models]
+
+
+def _study(results: Path, benchmark: Benchmark, task: str, model: str) -> Study:
+    folder = results / "studies" / "grouping" / f"{task}.{model}"
+    record = read_object(folder / RECORD, RERUN)
+    return Study(
+        place=place(benchmark, task, model),
+        anchor=f"grouping-{task}-{model}",
+        folder=folder.relative_to(results).as_posix(),
+        scope=_scope(record, folder / RECORD, benchmark),
+        figures=read_figures(folder / FIGURES),
+        agreement=_agreement(read_table(folder, "agreement")),
+        directions=_directions(read_table(folder, "direction_summary")),
+        files=[f"{name}.csv" for name in COLUMNS],
+    )
+
+
+def _scope(record: dict[str, Any], file: Path, benchmark: Benchmark) -> str:
+    try:
+        counts, batches = record["counts"], record["settings"]["batches"]
+        sizes = f"{counts['responses']:,} responses ({counts['tokens']:,} tokens) in {batches} batches"
+        reward, left_out = number(counts["mean_reward"]), dict(record["arms_left_out"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(file, str(error), None, RERUN) from error
+    reference = benchmark.arms[benchmark.reference].title
+    others = [f"{name} ({reason})" for name, reason in left_out.items() if reason != NO_RULE]
+    scope = f"Rollouts of {reference}, seed {benchmark.seeds[0]}, after training: {sizes}, mean reward {reward}."
+    return f"{scope} Arms left out of the update directions: {', '.join(others)}." if others else scope
+
+
+def _agreement(rows: pd.DataFrame) -> TextTable:
+    of_setting = {
+        setting_label(cap, epsilon): own.set_index("proxy")
+        for (cap, epsilon), own in rows.groupby(["cap", "epsilon"], dropna=False, sort=False)
+    }
+    labels = list(of_setting)
+    first = of_setting[labels[0]]
+    shares = ", ".join(f"{percentage(own['exact_density'].iloc[0])} ({label})" for label, own in of_setting.items())
+    body = [
+        [
+            PROXY_LABELS.get(proxy, proxy),
+            *(_spread(own.loc[proxy], "f1") for own in of_setting.values()),
+            *(number(first.loc[proxy, name]) for name in ("f1_inner", "precision", "recall")),
+            percentage(first.loc[proxy, "density"]),
+        ]
+        for proxy in first.index
+    ]
+    head = ["Proxy", *(f"F1, {label}" for label in labels), "F1 without last tokens", "Precision", "Recall", "Density"]
+    caption = (
+        "Endpoints of variance_split (tau 1) with a proxy against those with the exact score vectors, 90 % intervals "
+        f"over responses; the last four columns are for {labels[0]}. Density of the exact rule: {shares}."
+    )
+    return TextTable(caption, head, body)
+
+
+def _directions(rows: pd.DataFrame) -> TextTable:
+    titles = dict(zip(rows["arm"], rows["title"], strict=True))
+    body = [
+        [
+            f"{row['title']} (gradients of {titles[row['same_as']]})" if row["same_as"] else row["title"],
+            percentage(row["density"]),
+            *(_spread(row, name) for name in ("cosine", "expected_cosine", "norm_ratio", "relative_variance")),
+        ]
+        for _, row in rows.iterrows()
+    ]
+    halves = rows.loc[rows["arm"] == DENSE_OTHER, "mean_cosine"]
+    floor = (
+        f" Gradients of dense PPO averaged over one half of the batches and over the other: {number(halves.iloc[0])}."
+    )
+    head = ["Arm", "Density", "Cosine, same batch", "Cosine of expectations", "Norm ratio", "Relative variance"]
+    caption = (
+        "Policy gradients against dense PPO's, 90 % intervals over batches. Cosine of expectations below 1 is bias, "
+        f"relative variance is trace of the covariance / squared norm of the expectation.{floor if len(halves) else ''}"
+    )
+    return TextTable(caption, head, body)
+
+
+def _spread(row: pd.Series, name: str) -> str:
+    """Such as 0.503 [0.430, 0.576]; the value alone where there is no interval."""
+    value, low, high = (row[column] for column in (name, f"{name}_low", f"{name}_high"))
+    return number(value) if pd.isna(low) or pd.isna(high) else f"{number(value)} [{number(low)}, {number(high)}]"

@@ -1,0 +1,64 @@
+# Studies of trained policies: one folder of tables and figures for each task and model.
+
+from snakemake.io import glob_wildcards
+
+ARM_FILES = BENCHMARK.source.parent / "arms" / "{arm}.yaml"
+
+
+rule grouping_study:
+    input:
+        script=BENCHMARK.source.parent / "studies" / "grouping.py",
+        arms=expand(ARM_FILES, arm=sorted(glob_wildcards(ARM_FILES).arm)),
+        prompts=rules.task.output.train,
+        card=rules.task.output.card,
+        status=expand(
+            rules.train.output.status,
+            arm=BENCHMARK.reference,
+            seed=BENCHMARK.seeds[0],
+            allow_missing=True,
+        ),
+        policy=expand(
+            rules.train.output.checkpoint,
+            arm=BENCHMARK.reference,
+            seed=BENCHMARK.seeds[0],
+            allow_missing=True,
+        ),
+    output:
+        directory(f"{RESULTS}/studies/grouping/{{task}}.{{model}}"),
+    log:
+        f"{RESULTS}/logs/grouping_study/{{task}}.{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/grouping_study/{{task}}.{{model}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2500,
+        runtime=30,
+    params:
+        train=asdict(BENCHMARK.train),
+    message:
+        "study the grouping rules on {wildcards.task} with {wildcards.model}"
+    script:
+        "../scripts/grouping_study.py"
+
+
+STUDY_RULES = {"grouping": rules.grouping_study}
+
+for name in BENCHMARK.studies:
+    if name not in STUDY_RULES:
+        mend = f"no rule runs this one; run its script by itself. Studies of a benchmark: {', '.join(STUDY_RULES)}."
+        raise WorkflowError(str(BadInput(BENCHMARK.source, "studies", name, mend)))
+
+STUDIES = [
+    folder
+    for name in BENCHMARK.studies
+    for folder in expand(
+        STUDY_RULES[name].output[0], task=BENCHMARK.tasks, model=BENCHMARK.models
+    )
+]
+
+
+rule studies:
+    input:
+        STUDIES,
