@@ -31,11 +31,13 @@ FAILED = "failed"
 # The trained critic, a Hugging Face token classifier with one label, where `train.save_critic` asks for it.
 CRITIC = "critic"
 _OUTPUTS = ("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "log.txt", "started.json")
+# Where verl's trackers write, next to the files above, if `trainer.logger` names them.
+TENSORBOARD, WANDB = "tensorboard", "wandb"
 
 
 # What Ray puts before a worker's line, and how Python prints an exception.
 _RAY_PREFIX = re.compile(r"^(\x1b\[\d+m)?\([^)]*pid=\d+[^)]*\)(\x1b\[0m)? ")
-_ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception)(: |$)")
+_ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|BadInput|RunFailed)(: |$)")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ def environment(cell: Cell) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "PYTHONHASHSEED": str(cell.seed),
+        "TENSORBOARD_DIR": str(cell.out / TENSORBOARD),
+        "WANDB_DIR": str(cell.out),  # W&B makes a folder of that name in it
+        "WANDB_CACHE_DIR": str(cell.out / WANDB / "cache"),
+        "WANDB_MODE": os.environ.get("WANDB_MODE", "offline"),
     }
     if cell.device == "cpu":
         variables |= {
@@ -141,7 +147,8 @@ def _clear(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in _OUTPUTS:
         (folder / name).unlink(missing_ok=True)
-    for left in (folder / "checkpoint", folder / CRITIC, *folder.glob("global_step_*")):
+    folders = (folder / name for name in ("checkpoint", CRITIC, TENSORBOARD, WANDB))
+    for left in (*folders, *folder.glob("global_step_*")):
         shutil.rmtree(left, ignore_errors=True)
 
 

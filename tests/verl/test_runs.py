@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from groupppo.config import Arm
+from groupppo.config import REPOSITORY, Arm, Benchmark, load_arm
 from groupppo.errors import BadInput, RunFailed
 from groupppo.measure.stages import WHOLE_STEP
 from groupppo.models.check import check_model_folder
+from groupppo.report.tables import MATCHED_EVALUATION, collect, load_tables
 from groupppo.verl.compose import Cell
 from groupppo.verl.launch import FAILED, train
 from groupppo.verl.records import repeatable
@@ -162,3 +164,93 @@ def test_a_missing_checkpoint_stops_the_run_before_verl_starts(make_cell: MakeCe
     with pytest.raises(BadInput, match="nowhere"):
         train(replace(cell, start=tmp_path / "nowhere"))
     assert not (cell.out / "log.txt").exists()
+
+
+# ---- the readings of GROUP-PPO that need more of verl than group_ppo
+
+
+@pytest.fixture(scope="module")
+def logit_norm() -> Arm:
+    arm = load_arm(REPOSITORY / "benchmarks" / "arms" / "group_ppo.yaml")
+    return replace(arm, name="logit_norm", verl=arm.verl | {"algorithm.group_params.score": "logit_norm"})
+
+
+def test_the_norm_of_the_gradient_in_the_logits_reaches_the_rule(run: Run, logit_norm: Arm) -> None:
+    # On the same first responses; the untrained policy is nearly uniform, so that every token's norm is nearly one.
+    unit, scored = (rows(run(arm), "steps.jsonl")[0] for arm in ("group_ppo", logit_norm))
+    for key in ("group/total_tokens", "reward/mean", "actor/entropy"):
+        assert unit[key] == scored[key]
+    assert (
+        unit["group/r_ratio/p50"] != scored["group/r_ratio/p50"] == pytest.approx(unit["group/r_ratio/p50"], rel=0.01)
+    )
+
+
+# ---- a grouping that fails in a run
+
+
+@pytest.fixture(scope="module")
+def random_at(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Arm]:
+    """Rule `random` at the density of another run, which has only the steps given."""
+
+    def arm(on_error: str, *steps: int) -> Arm:
+        source = tmp_path_factory.mktemp("other") / "steps.jsonl"
+        source.write_text("".join(json.dumps({"step": step, "group/density": 0.3}) + "\n" for step in steps))
+        own = {"on_error": on_error, "density_source": str(source)}
+        keys = {f"algorithm.group_params.{key}": value for key, value in own.items()}
+        file = load_arm(REPOSITORY / "benchmarks" / "arms" / "random.yaml")
+        return replace(file, verl=file.verl | keys)
+
+    return arm
+
+
+def test_a_step_that_falls_back_is_dense_counted_logged_and_makes_the_run_inadmissible(
+    run: Run, make_cell: MakeCell, random_at: Callable[..., Arm], quick: Benchmark, tmp_path: Path
+) -> None:
+    cell = make_cell(random_at("dense", 1, 3))
+    train(cell)
+    steps = rows(cell, "steps.jsonl")
+    assert [row["group/fallbacks"] for row in steps] == [0, 1, 0]
+    assert [row["group/density"] == 1.0 for row in steps] == [False, True, False]
+    assert steps[0]["group/density"] == pytest.approx(0.3, abs=0.02)
+    assert all(row["actor/grad_norm"] > 0 for row in steps)
+    status = json.loads((cell.out / "status.json").read_text())
+    assert (status["status"], status["steps"], status["fallbacks"]) == ("finished", 3, 1)
+    log = (cell.out / "log.txt").read_text()
+    assert "step 2: grouping failed" in log
+    assert f"{cell.arm.verl['algorithm.group_params.density_source']}: step 2 group/density" in log
+    ran = tables_of(cell, quick, tmp_path / "fell back")
+    assert (ran["fallbacks"], ran["admissible"], ran["reason"]) == (1, False, "1 fallbacks to dense PPO")
+    assert tables_of(run("group_ppo"), quick, tmp_path / "did not")["admissible"]
+
+
+def tables_of(cell: Cell, quick: Benchmark, results: Path) -> pd.Series:
+    """The run's row in the tables of a benchmark that is this one run, with a made-up evaluation."""
+    arm, place = cell.arm, Path(cell.task.name, cell.model.name)
+    settings = replace(quick.train, steps=cell.train.steps)
+    benchmark = replace(
+        quick, tasks={cell.task.name: cell.task}, arms={arm.name: arm}, seeds=(cell.seed,), train=settings
+    )
+    shutil.copytree(cell.out, results / "runs" / place / arm.name / f"seed{cell.seed}")
+    for name, seed in ((arm.name, cell.seed), ("start", None)):
+        keys = {"task": cell.task.name, "model": cell.model.name, "arm": name, "seed": seed}
+        matched = {key: 8 if key in ("n", "batch_size", "repeats", "eval_seed") else "x" for key in MATCHED_EVALUATION}
+        metrics = {"metrics": {"accuracy": {"value": 0.5, "stderr": 0.1, "n": 8}}}
+        folder = results / "evals" / place / name / (f"seed{seed}" if seed is not None else "")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "result.json").write_text(json.dumps(keys | matched | metrics))
+    collect(results, benchmark)
+    return load_tables(results / "tables").runs.iloc[0]
+
+
+def test_without_a_fallback_a_grouping_that_fails_ends_the_run_and_is_named(
+    make_cell: MakeCell, random_at: Callable[..., Arm]
+) -> None:
+    arm = random_at("raise", 2, 3)
+    cell = make_cell(arm)
+    with pytest.raises(RunFailed) as error:
+        train(cell)
+    assert f"{arm.verl['algorithm.group_params.density_source']}: step 1 group/density" in str(error.value)
+    status = json.loads((cell.out / FAILED / "status.json").read_text())
+    assert (status["status"], status["steps"], status["fallbacks"]) == ("failed", 0, 0)
+    assert "step 1 group/density" in status["cause"]
+    assert not (cell.out / "checkpoint").exists()
