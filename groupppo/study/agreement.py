@@ -112,12 +112,14 @@ def cosine_table(grams: Sequence[Tensor]) -> pd.DataFrame:
         (gram.diagonal(1) / (norm[1:] * norm[:-1]))[(norm[1:] > 0) & (norm[:-1] > 0)].numpy()
         for gram, norm in zip(grams, norms, strict=True)
     ]
+    squares = [gram.diagonal().numpy() for gram in grams]
     coherence = np.array([float(gram.sum() / gram.trace()) for gram in grams])
     together = np.concatenate(pairs)
     sampled = {
         "mean": lambda kept: float(np.concatenate([pairs[i] for i in kept]).mean()),
         "mean_abs": lambda kept: float(np.abs(np.concatenate([pairs[i] for i in kept])).mean()),
         "mean_adjacent": lambda kept: float(np.concatenate([adjacent[i] for i in kept]).mean()),
+        "top_tenth": lambda kept: _top_share(np.concatenate([squares[i] for i in kept]), 0.1),
     }
     rows = [{"statistic": name, **_named(jackknife(statistic, len(grams)))} for name, statistic in sampled.items()]
     plain = {"p05": np.quantile(together, 0.05), "p95": np.quantile(together, 0.95), "coherence": np.median(coherence)}
@@ -172,6 +174,12 @@ def _agreement(exact: Tensor, proxy: Tensor, mask: Tensor) -> dict[str, float]:
         "responses": len(mask),
         "tokens": int(mask.sum()),
     }
+
+
+def _top_share(values: np.ndarray, share: float) -> float:
+    """Part of the sum that the largest `share` of the values make up."""
+    count = round(share * len(values))
+    return float(np.sort(values)[len(values) - count :].sum() / values.sum())
 
 
 def _spearman(proxy: Tensor, exact: Tensor, mask: Tensor, kept: np.ndarray) -> float:

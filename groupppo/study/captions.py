@@ -67,7 +67,8 @@ def agreement(tables: Tables) -> str:
         "rule's density and know nothing else: only what lies to the right of them is knowledge. Epsilon is what both "
         "rules add to r_ppo. Right: rank correlation of each proxy of the squared norm with the exact one. Whiskers "
         "are 90 % jackknife intervals over responses. Cosines between the exact vectors of two tokens of a response "
-        f"are {number(cosines['mean'])} on average and {number(cosines['mean_abs'])} in absolute value. "
+        f"are {number(cosines['mean'])} on average and {number(cosines['mean_abs'])} in absolute value; the tenth of "
+        f"tokens with the largest norms has {percentage(cosines['top_tenth'])} of the sum of squared norms. "
         f"{_agreement_shown(tables)}"
     )
 

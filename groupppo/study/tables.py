@@ -67,9 +67,10 @@ COLUMNS: dict[str, dict[str, str]] = {
     "cosines": {
         "statistic": "Of the cosines between exact score vectors of two tokens of one response: `mean`, `mean_abs`, "
         "`p05`, `p95`, `mean_adjacent` (neighbouring tokens); `coherence`: squared norm of a response's summed vectors "
-        "over the sum of squared norms, median over responses (1 for orthogonal vectors).",
+        "over the sum of squared norms, median over responses (1 for orthogonal vectors); `top_tenth`: part of the sum "
+        "of squared norms that the tenth of all tokens with the largest norms makes up.",
         "value": "Its value.",
-        "low": "Lower end of its 90 % jackknife interval over responses; empty for quantiles.",
+        "low": "Lower end of its 90 % jackknife interval over responses; empty for quantiles and medians.",
         "high": "Upper end.",
         "responses": "Responses.",
     },

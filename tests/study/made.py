@@ -20,7 +20,13 @@ def made_tables() -> dict[str, pd.DataFrame]:
         "cosines": pd.DataFrame(
             [
                 {"statistic": name, "value": value, "low": value - 0.01, "high": value + 0.01}
-                for name, value in {"mean": 0.02, "mean_abs": 0.12, "mean_adjacent": 0.05, "coherence": 0.9}.items()
+                for name, value in {
+                    "mean": 0.02,
+                    "mean_abs": 0.12,
+                    "mean_adjacent": 0.05,
+                    "top_tenth": 0.98,
+                    "coherence": 0.9,
+                }.items()
             ]
         ).assign(responses=12),
         "directions": _directions(),

@@ -153,3 +153,12 @@ def test_statistics_of_cosines_on_vectors_worked_out_by_hand() -> None:
     assert table["mean_abs"] == pytest.approx((4 * r + 1) / 7)
     assert table["mean_adjacent"] == pytest.approx((2 * r - 1) / 5)
     assert table["coherence"] == pytest.approx(2.0)
+
+
+def test_the_largest_tenth_of_norms_is_counted_over_all_responses() -> None:
+    """Twenty squared norms 1 to 20: the two largest are 39 of 210."""
+    norms = torch.arange(1.0, 21.0, dtype=torch.float64)
+    grams = [torch.diag(norms[:13]), torch.diag(norms[13:])]
+    table = cosine_table(grams).set_index("statistic")["value"]
+    assert table["top_tenth"] == pytest.approx(39 / 210)
+    assert table["top_tenth"] != pytest.approx((13 + 20) / 210)
