@@ -40,7 +40,7 @@ _WHOLE = ("group_max_size", "kv_bytes", "live_window")
 
 # Keys that act whatever the rule; the others act only where the rule uses them.
 _STREAMED = ("kv", "kv_bytes", "live_window", "live_share")
-_COMMON = ("rule", "advantage", "spread", "loss_normalizer", "update", "on_error", *_STREAMED)
+COMMON = ("rule", "advantage", "spread", "loss_normalizer", "update", "on_error", *_STREAMED)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class GroupParams:
         """Refuse a key that was changed but cannot change anything: what a user writes is never ignored."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in _COMMON and value != field.default and field.name not in self.definition.uses:
+            if field.name not in COMMON and value != field.default and field.name not in self.definition.uses:
                 used = ", ".join(sorted(self.definition.uses)) or "none"
                 mend = f"rule {self.rule} does not use it; leave it out. Of such keys it uses: {used}."
                 raise BadInput(HOME, field.name, value, mend)

@@ -9,6 +9,8 @@ from typing import Any
 
 from groupppo.config import Arm, Benchmark
 from groupppo.errors import BadInput
+from groupppo.grouping import GroupParams, known_rules
+from groupppo.grouping.params import COMMON, HOME
 from groupppo.report.wording import percentage, plural, seconds_text
 
 UNSET = "not set"
@@ -44,8 +46,19 @@ def arm_differences(benchmark: Benchmark) -> ArmDifferences:
     reference = benchmark.arms[benchmark.reference]
     arms = [reference, *(arm for arm in benchmark.arms.values() if arm.name != reference.name)]
     keys = dict.fromkeys(key for arm in arms for key in arm.verl)
-    rows = [(key, [as_text(arm.verl[key]) if key in arm.verl else UNSET for arm in arms]) for key in keys]
+    rows = [(key, [_value(arm, key) for arm in arms]) for key in keys]
     return ArmDifferences(arms, [(key, values) for key, values in rows if len(set(values)) > 1])
+
+
+def _value(arm: Arm, key: str) -> str:
+    """What the arm sets the key to, or the default that it gets; `UNSET` where the key does nothing for it."""
+    if key in arm.verl:
+        return as_text(arm.verl[key])
+    name = key.removeprefix(f"{HOME}.")
+    if arm.verl.get("algorithm.adv_estimator") != "group_ppo" or name == key:
+        return UNSET
+    rule = known_rules()[arm.verl.get(f"{HOME}.rule", GroupParams.rule)]
+    return as_text(getattr(GroupParams, name)) if name in COMMON or name in rule.uses else UNSET
 
 
 def matched_settings(benchmark: Benchmark) -> list[Setting]:

@@ -158,7 +158,18 @@ def test_arms_are_shown_by_the_keys_in_which_they_differ(quick, text):
     assert shown["algorithm.group_params.rule"] == ["not set", "not set", "variance_split"]
     same = replace(benchmark, arms={"ppo": benchmark.arms["ppo"], "group_ppo": benchmark.arms["group_ppo"]})
     assert "critic.enable" not in dict(page_data.arm_differences(same).rows)
-    assert "algorithm.group_params.rule" in section(text, "arms")
+    assert "algorithm.<wbr>group_params.<wbr>rule" in section(text, "arms")
+
+
+def test_an_arm_that_leaves_a_key_out_is_shown_with_the_default_it_gets(benchmark):
+    arm = benchmark.arms["group_ppo"]
+    stride = replace(arm, name="stride", verl=arm.verl | {"algorithm.group_params.rule": "stride"})
+    bare = replace(
+        stride, verl={key: value for key, value in stride.verl.items() if not key.endswith((".score", ".spread"))}
+    )
+    shown = dict(page_data.arm_differences(replace(benchmark, arms=benchmark.arms | {"stride": bare})).rows)
+    assert shown["algorithm.group_params.spread"] == ["not set", "not set", "endpoint", "endpoint"]
+    assert shown["algorithm.group_params.score"] == ["not set", "not set", "unit", "not set"]  # a stride has no score
 
 
 def test_matched_settings_are_in_words_with_their_values(text):
