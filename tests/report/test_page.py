@@ -161,7 +161,8 @@ def test_arms_are_shown_by_the_keys_in_which_they_differ(quick, text):
     assert "algorithm.<wbr>group_params.<wbr>rule" in section(text, "arms")
 
 
-def test_an_arm_that_leaves_a_key_out_is_shown_with_the_default_it_gets(benchmark):
+def test_an_arm_that_leaves_a_key_out_is_shown_with_the_default_it_gets(quick):
+    _, benchmark = quick
     arm = benchmark.arms["group_ppo"]
     stride = replace(arm, name="stride", verl=arm.verl | {"algorithm.group_params.rule": "stride"})
     bare = replace(
