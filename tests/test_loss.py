@@ -171,6 +171,16 @@ def test_the_policy_loss_is_verls_with_and_without_clipping(drift: float, clippe
     assert not torch.equal(policy_loss(old, new, advantages, mask, **bounds), stock)
 
 
+def test_a_ratio_that_would_overflow_is_bounded_as_verls_is() -> None:
+    advantages, old = torch.tensor([[0.0, -1.0, 1.0]]), torch.zeros(1, 3)
+    new, mask = torch.full((1, 3), 200.0), torch.ones(1, 3, dtype=torch.bool)
+    config = ActorConfig(strategy="fsdp", rollout_n=1, ppo_micro_batch_size_per_gpu=1)
+    stock, _ = compute_policy_loss_vanilla(old, new, advantages, mask.long(), "token-mean", config)
+    assert torch.equal(policy_loss(new, old, advantages, LossMask(mask, mask)), stock)
+    assert stock.isfinite()
+    assert (advantages * (new - old).exp()).isnan().any()  # zero times infinity
+
+
 @pytest.mark.parametrize(("drift", "clips"), [(0.01, False), (3.0, True)])
 def test_the_value_loss_is_verls_with_and_without_clipping(drift: float, clips: bool) -> None:
     tokens = fixed_batch(rows=6)

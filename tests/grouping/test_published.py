@@ -24,8 +24,8 @@ def response(advantages: list[float], mask: list[int] | None = None) -> Tokens:
     return Tokens(inside, rewards=rewards, values=rewards - a, log_probs=log_probs, rollout_log_probs=log_probs + U)
 
 
-# Worked by hand, c and cg in units of U, s = sum of g, all numbers exact in float32:
-#  t   A  cg   c  gate (cg >= 3)  r_grpo/r_ppo = c^2 A^2 / cg^2
+# Worked by hand; cg = sum of A g and c = sum of g in units of U, all numbers exact in float32:
+#  t   A  cg   c  gate |cg| >= 3  r_grpo/r_ppo = c^2 A^2 / cg^2
 #  1   1   1   1  shut            -
 #  2   8   9   2  open            4 * 64 / 81 = 3.16 > 2
 #  3   1  10   3  open            9 / 100 <= 3: closes

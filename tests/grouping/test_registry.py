@@ -75,6 +75,14 @@ def test_endpoints_are_known_before_the_update_for_exactly_four_rules() -> None:
     assert early == {"stride", "random", "sequence", "singleton"}
 
 
+def test_a_rule_that_asks_for_a_score_alone_does_not_know_its_endpoints_before() -> None:
+    def nothing(tokens: Tokens, params: GroupParams, step: registry.StepValues) -> torch.Tensor:
+        raise NotImplementedError
+
+    for uses, early in ((frozenset({"score"}), False), (frozenset({"group_max_size"}), True)):
+        assert registry.Rule("new", nothing, uses, needs=(), evidence=None).known_before_update == early
+
+
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_those_rules_and_no_others_work_from_mask_and_seeds_alone(name: str) -> None:
     tokens = fixed_batch()
