@@ -58,9 +58,16 @@ _RULES: dict[str, Rule] = {}
 def rule(
     *, uses: tuple[str, ...] = (), needs: tuple[str, ...] = (), evidence: Evidence | None = None
 ) -> Callable[[Close], Close]:
-    """Register a function as the rule of its name."""
+    """Register a function as the rule of its name.
+
+    Raises:
+        ValueError: another module has registered a rule of that name.
+    """
 
     def register(close: Close) -> Close:
+        taken = _RULES.get(close.__name__)
+        if taken is not None and taken.close.__module__ != close.__module__:
+            raise ValueError(f"rule {close.__name__} of {close.__module__} is already in {taken.close.__module__}")
         _RULES[close.__name__] = Rule(close.__name__, close, frozenset(uses), needs, evidence)
         return close
 

@@ -65,6 +65,16 @@ def test_a_new_file_is_a_new_rule() -> None:
         GroupParams.from_config({"rule": "rewarded", "group_epsilon": 0.5})
 
 
+def test_a_second_rule_of_one_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
+
+    def stride(tokens: Tokens, params: GroupParams, step: registry.StepValues) -> torch.Tensor:
+        return torch.zeros_like(tokens.mask, dtype=torch.int8)
+
+    with pytest.raises(ValueError, match=r"rule stride of .* is already in groupppo\.grouping\.rules\.stride"):
+        registry.rule()(stride)
+
+
 def test_without_its_file_there_is_no_such_rule() -> None:
     with pytest.raises(BadInput, match="write one of: entropy, literal, low_prob"):
         GroupParams(rule="rewarded")
