@@ -94,6 +94,9 @@ def _check_evidence(config: DictConfig, params: GroupParams, source: Path) -> No
     if "sum_pi_squared" in params.needs and config.actor_rollout_ref.model.use_fused_kernels:
         mend = f"write false: {asked} needs the logits, which fused kernels do not keep."
         raise BadInput(source, "actor_rollout_ref.model.use_fused_kernels", True, mend)
+    if "sum_pi_squared" in params.needs and params.update == "streamed" and params.kv == "reuse":
+        mend = f"write recompute: {asked} needs a pass that cannot keep keys and values."
+        raise BadInput(source, "algorithm.group_params.kv", "reuse", mend)
     if params.loss_normalizer == "tokens":
         for key, mode in (("actor_rollout_ref.actor", actor.loss_agg_mode), ("critic", config.critic.loss_agg_mode)):
             if mode != "token-mean":
