@@ -32,6 +32,7 @@ from verl.workers.utils.padding import response_from_nested
 
 import groupppo.verl.workers  # noqa: F401  mends verl's engines for the CPU
 from groupppo.config import REPOSITORY, load_benchmark
+from groupppo.verl.asks import MODE
 from groupppo.verl.compose import Cell, compose
 from tests.verl.plain_updates import flat
 from tests.verl.updates import (
@@ -154,6 +155,8 @@ def _as_verl_sends_it(update: Update, batch: Batch) -> TensorDict:
         split["micro_batch_size_per_gpu"] = update.responses
     else:
         split["max_token_len_per_gpu"] = update.tokens
+    if update.computes:
+        split[MODE] = update.computes
     size = len(RESPONSES) // update.mini_batches
     tu.assign_non_tensor(
         data,

@@ -6,7 +6,7 @@ The losses count `response_mask`; verl divides them by the sum of `loss_mask` ov
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,27 @@ def test_entropy_bonus_and_kl_loss_count_where_the_policy_loss_does(engines: Eng
         assert distance(engines.gradients(update), expected) < ROUNDING, update
         plain, _ = engines.expected(updates.every_way("policy", update.reading)[0])
         assert distance(plain, expected) > 0.05
+
+
+@pytest.mark.parametrize(("role", "reading"), EVERY_READING)
+def test_passes_that_compute_endpoints_only_have_the_same_gradient_on_one_rank_and_on_two(
+    engines: Engines, role: Role, reading: str
+) -> None:
+    expected, change = engines.expected(updates.every_way(role, reading)[0])
+    for update in updates.gathered(role, reading):
+        assert distance(engines.gradients(update), expected) < ROUNDING, update
+        assert distance(engines.change(update), change) < ROUNDING_OF_CHANGE, update
+
+
+def test_passes_that_compute_endpoints_only_agree_in_every_other_way_of_training(engines: Engines) -> None:
+    for update in updates.gathered_elsewhere():
+        expected, change = engines.expected(replace(update, computes="", wrong=""))
+        if update.wrong:
+            assert distance(engines.gradients(update), expected) > 0.5, update
+            continue
+        for found, wanted in zip(engines.gradients(update), expected, strict=True):
+            assert distance(found, wanted) < ROUNDING, update
+        assert distance(engines.change(update), change) < ROUNDING_OF_CHANGE, update
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -18,7 +18,7 @@ from groupppo.measure.stages import WHOLE_STEP
 from groupppo.models.check import check_model_folder
 from groupppo.report.tables import MATCHED_EVALUATION, collect, load_tables
 from groupppo.verl.compose import Cell
-from groupppo.verl.launch import FAILED, train
+from groupppo.verl.launch import FAILED, _cause, train
 from groupppo.verl.records import repeatable
 from tests.verl.conftest import MakeCell
 
@@ -129,6 +129,25 @@ def test_a_run_that_breaks_inside_verl_fails_with_the_error_of_its_log(make_cell
         train(cell)
     assert (cell.out / FAILED / "log.txt").is_file()
     assert not descendants(cell.out)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("ValueError: no such thing", True),
+        ("groupppo.errors.BadInput: benchmarks/quick.yaml: seeds = missing", True),
+        ("Exception: The current node timed out during startup.", True),
+        ("\x1b[36m(TaskRunner pid=7)\x1b[0m ray.exceptions.RayTaskError(ValueError): no such thing", False),
+        ("\x1b[36m(ActorWorker pid=7)\x1b[0m KeyError: 'values'", True),
+        ("Error rates are not errors: 0.1", False),
+        ("an Exception: in the middle of a line", False),
+    ],
+)
+def test_the_cause_of_a_failed_run_is_the_error_that_its_log_names(tmp_path: Path, line: str, named: bool) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text(f"step:1 - loss:0.1\n{line}\nnanobind: leaked 4 instances!\n")
+    expected = line.rsplit("\x1b[0m ", 1)[-1] if named else "and the log names no error"
+    assert _cause(log, 1) in (f"exit code 1; {expected}", f"exit code 1, {expected}")
 
 
 def descendants(out: Path) -> list[str]:

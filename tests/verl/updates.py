@@ -1,6 +1,6 @@
 """One hand-made batch, and the updates on it that verl's engines and the plain formulas must agree on."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -69,6 +69,7 @@ class Update:
         tokens, responses: size of a micro-batch, by at most so many tokens (`use_dynamic_bsz`) or in responses.
         packed: without padding (`use_remove_padding`). ranks: of data-parallel training.
         regularised: with entropy bonus and KL loss.
+        computes: "gathered" where our engine computes endpoints only; verl's own passes else.
         wrong: a mistake that the tests must be able to see.
     """
 
@@ -81,6 +82,7 @@ class Update:
     mini_batches: int = 1
     epochs: int = 1
     regularised: bool = False
+    computes: Literal["", "gathered"] = ""
     wrong: Literal["", "normalised_per_micro_batch", "normalised_per_rank", "endpoints_one_token_later"] = ""
 
     @property
@@ -122,6 +124,22 @@ def several_steps(role: Role) -> list[Update]:
     return [Update(role, ranks=ranks, mini_batches=2, epochs=2, packed=ranks == 2, **split) for split, ranks in ways]
 
 
+def gathered(role: Role, reading: str) -> list[Update]:
+    """The same step by the passes that compute endpoints only."""
+    ways = product(({"tokens": WHOLE}, {"tokens": 30}, {"responses": 1}), (1, 2))
+    return [Update(role, reading, computes="gathered", ranks=ranks, **split) for split, ranks in ways]
+
+
+def gathered_elsewhere() -> list[Update]:
+    """Passes at endpoints only, in the other ways of training."""
+    found = [replace(update, computes="gathered") for update in regularised()]
+    for role in READINGS_OF_ROLE:
+        found += [replace(update, computes="gathered") for update in several_steps(role)]
+        others = (one_response_at_a_time(role), one_token_later(role))
+        found += [replace(update, computes="gathered") for update in others]
+    return found
+
+
 def regularised() -> list[Update]:
     ways = product(("endpoint_endpoints", "group_endpoints"), (1, 2))
     return [Update("policy", reading, responses=3, ranks=ranks, regularised=True) for reading, ranks in ways]
@@ -145,10 +163,10 @@ def one_token_later(role: Role) -> Update:
 
 
 def all_updates() -> list[Update]:
-    found = regularised()
+    found = regularised() + gathered_elsewhere()
     for role, readings in READINGS_OF_ROLE.items():
         for reading in readings:
-            found += every_way(role, reading)
+            found += every_way(role, reading) + gathered(role, reading)
         found += several_steps(role) + per_micro_batch(role) + per_rank(role)
         found += [one_response_at_a_time(role), one_token_later(role)]
     return found
