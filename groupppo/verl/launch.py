@@ -37,7 +37,7 @@ TENSORBOARD, WANDB = "tensorboard", "wandb"
 
 # What Ray puts before a worker's line, and how Python prints an exception.
 _RAY_PREFIX = re.compile(r"^(\x1b\[\d+m)?\([^)]*pid=\d+[^)]*\)(\x1b\[0m)? ")
-_ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|BadInput|RunFailed)(: |$)")
+_ERROR = re.compile(r"^(Exception|[A-Za-z_][\w.]*(Error|Exception|BadInput|RunFailed))(: |$)")
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,6 @@ def test_a_run_that_breaks_inside_verl_fails_with_the_error_of_its_log(make_cell
         ("ValueError: no such thing", True),
         ("groupppo.errors.BadInput: benchmarks/quick.yaml: seeds = missing", True),
         ("Exception: The current node timed out during startup.", True),
-        ("\x1b[36m(TaskRunner pid=7)\x1b[0m ray.exceptions.RayTaskError(ValueError): no such thing", False),
         ("\x1b[36m(ActorWorker pid=7)\x1b[0m KeyError: 'values'", True),
         ("Error rates are not errors: 0.1", False),
         ("an Exception: in the middle of a line", False),
