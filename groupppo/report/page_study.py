@@ -14,9 +14,17 @@ from groupppo.report.page_runs import place
 from groupppo.report.wording import number, percentage
 from groupppo.study.figures_scores import PROXY_LABELS, setting_label
 from groupppo.study.record import RECORD
-from groupppo.study.tables import COLUMNS, DENSE_OTHER, FIGURES, NO_RULE, read_table
+from groupppo.study.tables import COLUMNS, FIGURES, NO_RULE, read_table
 
 RERUN = "run the study again: snakemake studies."
+
+
+@dataclass(frozen=True)
+class TextCell:
+    """A value, and under it its interval or a remark where it has one."""
+
+    text: str
+    under: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class TextTable:
 
     caption: str
     head: list[str]
-    rows: list[list[str]]
+    rows: list[list[TextCell]]
 
 
 @dataclass(frozen=True)
@@ -97,10 +105,10 @@ def _agreement(rows: pd.DataFrame) -> TextTable:
     shares = ", ".join(f"{percentage(own['exact_density'].iloc[0])} ({label})" for label, own in of_setting.items())
     body = [
         [
-            PROXY_LABELS.get(proxy, proxy),
+            TextCell(PROXY_LABELS.get(proxy, proxy)),
             *(_spread(own.loc[proxy], "f1") for own in of_setting.values()),
-            *(number(first.loc[proxy, name]) for name in ("f1_inner", "precision", "recall")),
-            percentage(first.loc[proxy, "density"]),
+            *(TextCell(number(first.loc[proxy, name])) for name in ("f1_inner", "precision", "recall")),
+            TextCell(percentage(first.loc[proxy, "density"])),
         ]
         for proxy in first.index
     ]
@@ -116,25 +124,26 @@ def _directions(rows: pd.DataFrame) -> TextTable:
     titles = dict(zip(rows["arm"], rows["title"], strict=True))
     body = [
         [
-            f"{row['title']} (gradients of {titles[row['same_as']]})" if row["same_as"] else row["title"],
-            percentage(row["density"]),
-            *(_spread(row, name) for name in ("cosine", "expected_cosine", "norm_ratio", "relative_variance")),
+            TextCell(row["title"], f"gradients of {titles[row['same_as']]}" if row["same_as"] else ""),
+            TextCell(percentage(row["density"])),
+            _spread(row, "cosine"),
+            TextCell(number(row["mean_cosine"])),
+            *(_spread(row, name) for name in ("expected_cosine", "norm_ratio", "relative_variance")),
         ]
         for _, row in rows.iterrows()
     ]
-    halves = rows.loc[rows["arm"] == DENSE_OTHER, "mean_cosine"]
-    floor = (
-        f" Gradients of dense PPO averaged over one half of the batches and over the other: {number(halves.iloc[0])}."
-    )
-    head = ["Arm", "Density", "Cosine, same batch", "Cosine of expectations", "Norm ratio", "Relative variance"]
+    cosines = ["Cosine, same batch", "Cosine of means", "Cosine of expectations"]
+    head = ["Arm", "Density", *cosines, "Norm ratio", "Relative variance"]
     caption = (
-        "Policy gradients against dense PPO's, 90 % intervals over batches. Cosine of expectations below 1 is bias, "
-        f"relative variance is trace of the covariance / squared norm of the expectation.{floor if len(halves) else ''}"
+        "Policy gradients against dense PPO's, 90 % intervals over batches. Means are over all batches; expectations "
+        "are estimated between different batches only. Relative variance is the trace of the covariance over the "
+        "squared norm of the expectation. The last row is the noise floor: dense PPO on pairs of different batches, "
+        "and its mean over one half of the batches against the other."
     )
     return TextTable(caption, head, body)
 
 
-def _spread(row: pd.Series, name: str) -> str:
-    """Such as 0.503 [0.430, 0.576]; the value alone where there is no interval."""
+def _spread(row: pd.Series, name: str) -> TextCell:
+    """Such as 0.503 over [0.430, 0.576]; the value alone where there is no interval."""
     value, low, high = (row[column] for column in (name, f"{name}_low", f"{name}_high"))
-    return number(value) if pd.isna(low) or pd.isna(high) else f"{number(value)} [{number(low)}, {number(high)}]"
+    return TextCell(number(value), "" if pd.isna(low) or pd.isna(high) else f"[{number(low)}, {number(high)}]")

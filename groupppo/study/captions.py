@@ -88,10 +88,11 @@ def directions(tables: Tables) -> str:
         "The gradient of each arm's policy loss on a batch, as it would train at the threshold it starts with, beside "
         f"dense PPO's. Left: cosine on the same batch (dots, and their mean over {batches} batches with its 90 % t "
         "interval), and cosine of the two expected gradients, estimated between different batches only, so that noise "
-        "which both share does not count (diamonds); below 1 the direction is biased. The grey band is dense PPO "
-        "against itself on another batch: a cosine means nothing without it. Middle: ratio of norms. Right: variance "
-        "over batches in units of the squared expected gradient, dense PPO's dashed; the smaller, the surer is the "
-        "direction of one batch. Whiskers of diamonds and of variances are 90 % jackknife intervals over batches. "
+        "which both share does not count (diamonds); an interval below 1 is bias. The grey band is dense PPO against "
+        "itself on another batch: a cosine means nothing without it. Middle: ratio of norms. Right: variance over "
+        "batches in units of the squared expected gradient, dense PPO's dashed; the smaller, the surer is the "
+        "direction of one batch. Whiskers of diamonds and of variances are 90 % jackknife intervals over batches, and "
+        "may leave the panel. "
         f"{_directions_shown(tables)}"
     )
 
@@ -164,7 +165,18 @@ def _directions_shown(tables: Tables) -> str:
     titles = dict(zip(summary["arm"], summary["title"], strict=True))
     twins = [f"{row.title} has the gradients of {titles[row.same_as]}." for row in arms.itertuples() if row.same_as]
     floor = f"with {number(_floor(summary))} for dense PPO on another batch"
-    return " ".join([f"Cosines on the same batch run from {span}, {floor}.", *twins])
+    return " ".join([f"Cosines on the same batch run from {span}, {floor}.", *_at_chance_density(arms), *twins])
+
+
+def _at_chance_density(arms: pd.DataFrame) -> list[str]:
+    """The arms as dense as the control `random`, beside it, where there is one."""
+    control = arms[arms["arm"] == "random"]
+    if control.empty:
+        return []
+    density = float(control["density"].iloc[0])
+    alike = arms[(arms["density"] - density).abs() < 0.002]
+    told = ", ".join(f"{row.title} {number(row.cosine)}" for row in alike.itertuples() if not row.same_as)
+    return [f"At the density of the random control, {percentage(density)}: {told}."]
 
 
 def _floor(summary: pd.DataFrame) -> float:

@@ -52,17 +52,20 @@ def loss_gradients(
         (len(weights), number of parameters), tied parameters once, in the model's dtype.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    total = torch.zeros(len(weights), sum(parameter.numel() for parameter in parameters), dtype=parameters[0].dtype)
+    # Arms that differ only in what an update computes have the same weights to the bit, and so the same gradient.
+    twins = [next(k for k, other in enumerate(weights) if torch.equal(other, weight)) for weight in weights]
+    distinct = sorted(set(twins))
+    total = torch.zeros(len(distinct), sum(parameter.numel() for parameter in parameters), dtype=parameters[0].dtype)
     # Rows of like length together leave less padding to compute.
     order = rollouts.mask.sum(1).argsort()
     for start in range(0, len(order), micro_batch):
         rows = order[start : start + micro_batch]
         log_probs = response_log_probs(model, rollouts.rows(rows), temperature)
-        for number, weight in enumerate(weights):
-            each = weight[rows, : log_probs.shape[1]].to(log_probs.dtype)
-            gradients = torch.autograd.grad(log_probs, parameters, each, retain_graph=number + 1 < len(weights))
+        for number, chosen in enumerate(distinct):
+            each = weights[chosen][rows, : log_probs.shape[1]].to(log_probs.dtype)
+            gradients = torch.autograd.grad(log_probs, parameters, each, retain_graph=number + 1 < len(distinct))
             total[number] += torch.cat([gradient.flatten() for gradient in gradients])
-    return total
+    return total[[distinct.index(twin) for twin in twins]]
 
 
 def inner_products(gradients: Tensor) -> np.ndarray:

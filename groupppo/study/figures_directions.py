@@ -9,6 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from groupppo.report.style import ARM_COLOURS, QUIET, WIDTH, legend_below, patch, wrap
 from groupppo.study.tables import DENSE, DENSE_OTHER
@@ -67,8 +68,12 @@ def directions_figure(data: pd.DataFrame) -> Figure:
     dense = data[(data["panel"] == "relative_variance") & (data["arm"] == DENSE)]
     for value in dense["value"]:
         axes[2].axvline(value, color=QUIET, linewidth=1.0, dashes=(4, 2), zorder=1)
-    for panel in axes[1:]:
+    for panel, name in zip(axes[1:], list(PANELS)[1:], strict=True):
+        values = data.loc[(data["panel"] == name) & (data["value"] > 0), "value"]
         panel.set_xscale("log")
+        # By the values: the interval of a variance can reach down to zero, which a logarithmic axis does not have.
+        panel.set_xlim(values.min() / 1.6, values.max() * 1.6)
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         panel.minorticks_off()
     axes[0].set_xlim(min(-0.05, float(data.loc[data["panel"] == "cosine", "value"].min()) - 0.05), 1.04)

@@ -17,8 +17,9 @@ class Estimate(NamedTuple):
     high: float
 
     def within(self, least: float, most: float) -> "Estimate":
-        """The same with its interval cut to the values that the statistic can have."""
-        return Estimate(self.value, max(self.low, least), min(self.high, most))
+        """The same cut to the values that the quantity can have; an unbiased estimate of it may lie outside them."""
+        value, low, high = (min(max(part, least), most) for part in self)
+        return Estimate(value, low, high)
 
 
 def jackknife(statistic: Callable[[np.ndarray], float], units: int, level: float = LEVEL) -> Estimate:

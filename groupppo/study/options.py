@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str], description: str) -> Options:
     add("--task", type=Path, required=True, help="folder of the built task")
     add("--out", type=Path, required=True, help="folder for tables, figures and study.json")
     add("--arms", type=Path, default=REPOSITORY / "benchmarks" / "arms", help="folder of arm files")
-    add("--batches", type=int, default=16, help="batches, each like a training step; at least 4")
+    add("--batches", type=int, default=24, help="batches, each like a training step; at least 4")
     add("--prompts", type=int, default=16, help="prompts in a batch")
     add("--responses", type=int, default=8, help="responses to a prompt")
     add("--exact", type=int, default=48, help="responses whose exact score vectors are computed")

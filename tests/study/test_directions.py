@@ -62,11 +62,14 @@ def test_gradients_are_those_of_the_whole_loss_whatever_the_micro_batch(
 def test_several_losses_share_a_pass_without_touching_each_other(
     policy: Any, rollouts: Rollouts, tokens: Tokens
 ) -> None:
-    weights = [update.weights for update in group_updates(group_arms(SHIPPED)[0], tokens, GAMMA, LAM).values()][:3]
+    updates = group_updates(group_arms(SHIPPED)[0], tokens, GAMMA, LAM)
+    weights = [updates[name].weights for name in ("group_ppo", "stride", "group_ppo", "singleton", "stride")]
     together = loss_gradients(policy, rollouts, weights, TEMPERATURE)
     alone = torch.cat([loss_gradients(policy, rollouts, [weight], TEMPERATURE) for weight in weights])
     assert torch.equal(together, alone)
+    assert torch.equal(together[0], together[2])
     assert not torch.equal(together[0], together[1])
+    assert not torch.equal(together[1], together[3])
 
 
 def test_the_direction_of_singleton_groups_is_that_of_dense_ppo(

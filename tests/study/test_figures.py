@@ -91,6 +91,7 @@ def test_captions_say_what_these_data_show(tables) -> None:
     assert "from 0.300 (Sequence) to 0.900 (Random)" in captions.directions(tables)
     assert "Twin has the gradients of Sequence." in captions.directions(tables)
     assert "with 0.100 for dense PPO on another batch" in captions.directions(tables)
+    assert "At the density of the random control, 20.0 %: Sequence 0.300, Random 0.900." in captions.directions(tables)
 
 
 def test_captions_follow_the_data(tables) -> None:
@@ -100,6 +101,10 @@ def test_captions_follow_the_data(tables) -> None:
     summary = tables["direction_summary"]
     turned = tables | {"direction_summary": summary.assign(cosine=-summary["cosine"])}
     assert "from -0.900 (Random) to -0.300 (" in captions.directions(turned)
+    summary = summary.assign(density=summary["density"].where(summary["arm"] != "sequence", 0.5))
+    assert "control, 20.0 %: Random 0.900." in captions.directions(tables | {"direction_summary": summary})
+    summary = summary[summary["arm"] != "random"]
+    assert "control" not in captions.directions(tables | {"direction_summary": summary})
     inside = tables["density"].assign(density=0.1)
     assert "Of 7 bars 7 have" in captions.causes(tables | {"density": inside})
     assert "Of 7 bars 7 have" not in captions.causes(tables)

@@ -40,3 +40,5 @@ def test_one_unit_has_no_interval() -> None:
 def test_an_interval_is_cut_to_what_the_statistic_can_be() -> None:
     assert Estimate(0.9, 0.7, 1.1).within(-1.0, 1.0) == (0.9, 0.7, 1.0)
     assert Estimate(0.9, 0.7, 0.95).within(-1.0, 1.0) == (0.9, 0.7, 0.95)
+    assert Estimate(1.02, 0.99, 1.05).within(-1.0, 1.0) == (1.0, 0.99, 1.0)
+    assert all(math.isnan(part) for part in Estimate(*[math.nan] * 3).within(-1.0, 1.0))

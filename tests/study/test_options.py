@@ -14,7 +14,7 @@ FOLDERS = ["--policy", "p", "--critic", "c", "--task", "t", "--out", "o"]
 
 def test_defaults_are_a_training_step_of_the_default_benchmark() -> None:
     options = parse([*FOLDERS], "")
-    assert (options.prompts, options.responses, options.batches) == (16, 8, 16)
+    assert (options.prompts, options.responses, options.batches) == (16, 8, 24)
     assert (options.temperature, options.gamma, options.lam) == (1.0, 1.0, 1.0)
     assert "policy" not in options.sizes
     assert options.sizes["exact"] == 48
