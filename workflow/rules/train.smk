@@ -1,13 +1,6 @@
 # One rule trains every cell: stock verl with the arm's config.
 
 
-def density_source(wildcards):
-    """The run whose density an arm has to match, step by step; nothing for an arm that has its own."""
-    arm = BENCHMARK.arms[wildcards.arm].density_from
-    run = RUN.format(**dict(wildcards.items()) | {"arm": arm})
-    return [] if arm is None else f"{RESULTS}/runs/{run}/steps.jsonl"
-
-
 rule train:
     input:
         train=rules.task.output.train,
