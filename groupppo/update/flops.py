@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MODES = ("dense", "masked", "fused", "gathered", "streamed", "streamed_reuse")
+MODES = ("dense", "masked", "fused", "gathered_head", "gathered", "streamed", "streamed_reuse")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder's sizes, in channels, layers, heads and vocabulary entries."""
+    """A decoder's sizes, in channels, layers, heads and vocabulary entries.
+
+    `tied`: the head's weights are the embedding's. `query_key_norm`: queries and keys are normalised, as in Qwen3.
+    """
 
     hidden: int
     layers: int
@@ -23,6 +26,7 @@ class Shape:
     head_dim: int
     vocabulary: int
     tied: bool
+    query_key_norm: bool = False
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
@@ -37,6 +41,7 @@ class Shape:
             head_dim=head_dim,
             vocabulary=config.vocab_size,
             tied=config.tie_word_embeddings,
+            query_key_norm=config.model_type.startswith("qwen3"),
         )
 
     @property
@@ -71,7 +76,8 @@ class Shape:
 class Work:
     """One sequence in one update: S tokens in the network, of which R belong to the response and K are endpoints.
 
-    `checkpointing` runs every layer a second time. `live` tokens flow in the streamed modes, the K among them.
+    `checkpointing` runs layers a second time. `live` tokens flow in the streamed modes, the K among them. `kept` tokens
+    are left by `gathered` when it cuts behind the last endpoint; all unless given.
     """
 
     tokens: int
@@ -79,14 +85,36 @@ class Work:
     endpoints: int
     checkpointing: bool = False
     live: int = 0
+    kept: int = 0
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """How often a product runs: forward, forward again under checkpointing, backward (in units of a forward pass)."""
+
+    layer: float
+    down: float
+    attention: float
+    head: float
+
+    @classmethod
+    def update(cls, checkpointing: bool) -> "_Passes":
+        again = 1 if checkpointing else 0
+        # The second forward pass stops at the last tensor that the backward pass needs, before the down projection.
+        # Attention's backward pass has five products for two, for it computes the scores again.
+        return cls(layer=3 + again, down=3, attention=3.5 + again, head=3)
+
+
+_FORWARD = _Passes(layer=1, down=1, attention=1, head=1)
 
 
 def update_flops(shape: Shape, work: Work, mode: str) -> dict[str, float]:
     """Operations of one forward and backward pass for one sequence, by part.
 
     dense, masked: everything, logits of all S tokens. fused: logits of the R response tokens, computed again in the
-    backward pass. gathered: the last layer's queries, output projection and MLP, and the head, at K tokens. streamed: a
-    forward pass without gradients for keys and values, then only live tokens; `streamed_reuse` has them already.
+    backward pass. gathered_head: the head at K tokens. gathered: also the last layer's queries, output projection and
+    MLP. streamed: a forward pass without gradients for keys and values, then only live tokens; `streamed_reuse` has
+    them already.
 
     Returns:
         operations under "layers", "attention", "head" and "keys_values" (the pass without gradients).
@@ -94,40 +122,41 @@ def update_flops(shape: Shape, work: Work, mode: str) -> dict[str, float]:
     Raises:
         ValueError: the mode is unknown.
     """
+    return _flops(shape, work, mode, _Passes.update(work.checkpointing))
+
+
+def forward_flops(shape: Shape, work: Work, mode: str) -> dict[str, float]:
+    """Operations of one pass for log-probabilities, by part as `update_flops`; not for the streamed modes.
+
+    Raises:
+        ValueError: the mode is unknown, or streams: its first pass is a full one.
+    """
+    if mode.startswith("streamed"):
+        raise ValueError(
+            f"mode {mode!r}: write dense, for a streamed update takes its keys and values from a full pass"
+        )
+    return _flops(shape, work, mode, _FORWARD)
+
+
+def _flops(shape: Shape, work: Work, mode: str, passes: _Passes) -> dict[str, float]:
     if mode not in MODES:
         raise ValueError(f"mode {mode!r}: write one of {', '.join(MODES)}")
-    passes = 4 if work.checkpointing else 3  # forward, twice that backward, and the forward again
-    attention_passes = 2.5 + (2 if work.checkpointing else 1)  # its backward pass has five products for two
-    tokens, rows = work.tokens, work.endpoints
-    pair = 4 * shape.heads * shape.head_dim  # operations per query and key, forward
-    if mode in ("dense", "masked", "fused"):
-        head = 3 * 2 * shape.head * tokens if mode != "fused" else 4 * 2 * shape.head * work.response
-        return {
-            "layers": passes * 2 * shape.layer * shape.layers * tokens,
-            "attention": attention_passes * pair * tokens**2 * shape.layers,
-            "head": head,
-            "keys_values": 0,
-        }
-    head = 3 * 2 * shape.head * rows
-    rest = 2 * shape.query + shape.mlp  # what a token needs next to its keys and values
-    if mode == "gathered":
-        last = shape.keys_values * tokens + rest * rows
-        return {
-            "layers": passes * 2 * (shape.layer * (shape.layers - 1) * tokens + last),
-            "attention": attention_passes * pair * tokens * (tokens * (shape.layers - 1) + rows),
-            "head": head,
-            "keys_values": 0,
-        }
-    live = max(work.live, rows)
-    layers = passes * 2 * (shape.layer * live * (shape.layers - 1) + shape.keys_values * live + rest * rows)
+    rows, down = work.endpoints, shape.hidden * shape.intermediate
+    tokens = work.kept or work.tokens if mode == "gathered" else work.tokens
+    flowing = max(work.live, rows) if mode.startswith("streamed") else tokens
+    last = rows if mode.startswith(("gathered", "streamed")) and mode != "gathered_head" else flowing
+    full = shape.layers - 1
+    rest = 2 * shape.query + shape.mlp - down  # what a token needs next to its keys and values
+    pair = 4 * shape.heads * shape.head_dim * tokens  # operations of one query, forward
+    headed = {"dense": tokens, "masked": tokens, "fused": work.response}.get(mode, rows)
     constants = 0.0
     if mode == "streamed":
-        body = 2 * (shape.layer * (shape.layers - 1) + shape.keys_values) * tokens
-        constants = body + pair * tokens**2 * (shape.layers - 1)
+        constants = 2 * (shape.layer * full + shape.keys_values) * tokens + pair * tokens * full
+    layers = passes.layer * (shape.keys_values * flowing * shape.layers + rest * (flowing * full + last))
     return {
-        "layers": layers,
-        "attention": attention_passes * pair * tokens * (live * (shape.layers - 1) + rows),
-        "head": head,
+        "layers": 2 * (layers + passes.down * down * (flowing * full + last)),
+        "attention": passes.attention * pair * (flowing * full + last),
+        "head": 2 * shape.head * headed * (passes.head + (1 if mode == "fused" and passes.head > 1 else 0)),
         "keys_values": constants,
     }
 
@@ -145,8 +174,13 @@ def head_bound(shape: Shape, work: Work) -> float:
 
 def update_bound(shape: Shape, work: Work) -> float:
     """Largest speed-up of an exact update over dense: head and last layer at endpoints, all else unchanged."""
-    dense, gathered = (sum(update_flops(shape, work, mode).values()) for mode in ("dense", "gathered"))
-    return dense / gathered
+    return speedup(shape, work, "gathered")
+
+
+def speedup(shape: Shape, work: Work, mode: str) -> float:
+    """Operations of a dense update over those of the mode."""
+    dense, other = (sum(update_flops(shape, work, name).values()) for name in ("dense", mode))
+    return dense / other
 
 
 def step_bound(generation: float, shares: Mapping[str, float], speedups: Mapping[str, float]) -> float:
@@ -164,33 +198,23 @@ def step_bound(generation: float, shares: Mapping[str, float], speedups: Mapping
     return 1.0 / (generation + (1.0 - generation) * sum(w / speedups[stage] for stage, w in shares.items()))
 
 
-def update_bytes(shape: Shape, work: Work, mode: str, *, element: int = 2, chunk: int = 2**26) -> dict[str, float]:
-    """Memory of one update for one sequence, by cause, in bytes; a model, to be compared with measured peaks.
+def needed_generation(speedup: float, rest: float) -> float | None:
+    """Largest share g of generation at which a whole step still gets `speedup` when its rest gets `rest`, or None.
 
-    Args:
-        element: bytes of a weight or activation. chunk: largest float32 logits held by a head that works in chunks.
-
-    Returns:
-        bytes under "activations" (saved for the backward pass), "logits" (values, probabilities and gradients of the
-        head), "head_gradient" (a second copy with tied embeddings where autograd holds it) and "keys_values".
+    Solves 1 / (g + (1 - g) / rest) = speedup; there is no such g when the rest itself is slower than that.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode {mode!r}: write one of {', '.join(MODES)}")
-    width = shape.heads * shape.head_dim
-    kv = 2 * shape.kv_heads * shape.head_dim
-    # Saved per token and layer: norms and residuals, queries, keys and values, attention output, four MLP products.
-    saved = element * (4 * shape.hidden + 2 * width + kv + 4 * shape.intermediate) + 8 * shape.hidden
-    tokens, rows, live = work.tokens, work.endpoints, max(work.live, work.endpoints)
-    layer_input = element * shape.hidden
-    wide = {"dense": tokens, "masked": tokens}.get(mode)
-    logits: float = 14 * wide * shape.vocabulary if wide else 3 * min(chunk, 4 * shape.vocabulary * max(rows, 1))
-    if mode == "fused":
-        logits = 3 * chunk
-    constants = element * kv * tokens * shape.layers if mode.startswith("streamed") else 0
-    flowing = live if mode.startswith("streamed") else tokens
-    if work.checkpointing:
-        activations = flowing * (shape.layers * layer_input + saved)
-    else:
-        activations = flowing * saved * (shape.layers - 1) + saved * (tokens if mode in MODES[:3] else rows)
-    held = element * shape.head if shape.tied and mode in ("dense", "masked") else 0
-    return {"activations": activations, "logits": logits, "head_gradient": held, "keys_values": constants}
+    if rest < speedup:
+        return None
+    return (1.0 / speedup - 1.0 / rest) / (1.0 - 1.0 / rest)
+
+
+def needed_head_share(speedup: float, density: float) -> float | None:
+    """Share eta of the head at which `head_bound` is `speedup` for K/S = density, or None: eta cannot exceed 1."""
+    eta = (1.0 - 1.0 / speedup) / (1.0 - density) if density < 1.0 else float("inf")
+    return eta if eta <= 1.0 + 1e-12 else None
+
+
+def needed_speedup(speedup: float, generation: float) -> float | None:
+    """Speed-up of all but generation at which a whole step gets `speedup`, or None: generation alone takes longer."""
+    left = 1.0 / speedup - generation
+    return (1.0 - generation) / left if left > 0.0 else None

@@ -1,5 +1,6 @@
 """Log-probability and entropy of chosen tokens from hidden rows, without ever holding all logits."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ def head_log_probs(
     Args:
         hidden: (K, H). weight: (V, H), no bias. labels: (K,) int64.
         temperature: scalar or (K,); logits are divided by it.
-        chunk_bytes: largest logits of one chunk, in float32 bytes. keep_bytes: largest logits kept in all.
+        chunk_bytes: largest logits of one chunk, in float32 bytes.
+        keep_bytes: largest logits kept in all, in the weight's type.
 
     Returns:
         log-probabilities and entropies, (K,) each, float32 or float64 as the hidden rows allow.
@@ -46,12 +48,18 @@ class _HeadLogProbs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         log_probs, entropies, kept = [], [], []
         for chunk in _chunks(len(hidden), rows):
-            log_pi = _log_pi(hidden[chunk], weight, scale[chunk])
-            log_probs.append(log_pi.gather(1, labels[chunk, None]).squeeze(1))
-            entropies.append(-(log_pi.exp() * log_pi).sum(dim=1))
-            keep_bytes -= log_pi.nbytes
+            logits = _logits(hidden[chunk], weight)
+            keep_bytes -= logits.nbytes
             if keep_bytes >= 0 and (hidden.requires_grad or weight.requires_grad):
-                kept.append(log_pi)
+                kept.append(logits)
+            scaled = _scaled(logits, scale[chunk])
+            del logits
+            log_pi = torch.log_softmax(scaled, dim=1)
+            del scaled
+            log_probs.append(log_pi.gather(1, labels[chunk, None]).squeeze(1))
+            entropies.append(-_dot(log_pi.exp(), log_pi))
+            del log_pi
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(hidden, weight, labels, scale, *kept)
         ctx.leaf = weight if weight.is_leaf else None
         ctx.rows = rows
@@ -59,35 +67,62 @@ class _HeadLogProbs(torch.autograd.Function):
         return torch.cat([empty, *log_probs]), torch.cat([empty, *entropies])
 
     @staticmethod
-    def backward(ctx: Any, grad_log_probs: Tensor, grad_entropies: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_log_probs: Tensor | None, grad_entropies: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, labels, scale, *kept = ctx.saved_tensors
+        if grad_log_probs is None:
+            grad_log_probs = torch.zeros_like(scale)
         grad_hidden = torch.empty_like(hidden)
         leaf = ctx.leaf if ctx.needs_input_grad[1] else None
         grad_weight = None
         if ctx.needs_input_grad[1]:
             grad_weight = torch.zeros_like(weight) if leaf is None or leaf.grad is None else leaf.grad
         for number, chunk in enumerate(_chunks(len(hidden), ctx.rows)):
-            log_pi = kept[number] if number < len(kept) else _log_pi(hidden[chunk], weight, scale[chunk])
-            pi = log_pi.exp()
-            entropy = -(pi * log_pi).sum(dim=1, keepdim=True)
-            # d log pi(y) / dz = 1_y - pi and dH / dz = -pi (log pi + H), both divided by the temperature.
-            grad = -pi * (grad_log_probs[chunk, None] + grad_entropies[chunk, None] * (log_pi + entropy))
-            grad.scatter_add_(1, labels[chunk, None], grad_log_probs[chunk, None].to(grad.dtype))
-            grad = grad.div_(scale[chunk, None]).to(weight.dtype)
+            logits = kept[number] if number < len(kept) else _logits(hidden[chunk], weight)
+            scaled = _scaled(logits, scale[chunk])
+            del logits
+            upstream = grad_log_probs[chunk, None]
+            grad = _through_softmax(scaled, upstream, None if grad_entropies is None else grad_entropies[chunk, None])
+            del scaled
+            grad = grad.scatter_add_(1, labels[chunk, None], upstream).div_(scale[chunk, None]).to(weight.dtype)
             grad_hidden[chunk] = (grad @ weight).to(hidden.dtype)
             if grad_weight is not None:
                 grad_weight.addmm_(grad.t(), hidden[chunk].to(weight.dtype))
+            del grad
         if leaf is not None:
             leaf.grad = grad_weight
             grad_weight = None
         return grad_hidden, grad_weight, None, None, None, None
 
 
-def _log_pi(hidden: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """(c, V) log-probabilities in the wide type; autocast would undo the caller's choice of types."""
-    with torch.autocast(hidden.device.type, enabled=False):
-        logits = functional.linear(hidden.to(weight.dtype), weight)
-        return torch.log_softmax(logits.to(_wide(logits.dtype)).div_(scale[:, None]), dim=1)
+# Logits are by far the largest tensors of an update, so they are kept in the narrow type and freed as soon as may be.
+def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
+    """(c, V) in the weight's type; autocast would undo the caller's choice of types."""
+    device = hidden.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        return functional.linear(hidden.to(weight.dtype), weight)
+
+
+def _scaled(logits: Tensor, scale: Tensor) -> Tensor:
+    """(c, V) in the wide type, divided by the temperature; the logits stay as they are."""
+    return logits.to(_wide(logits.dtype), copy=True).div_(scale[:, None])
+
+
+def _through_softmax(scaled: Tensor, grad_log_probs: Tensor, grad_entropies: Tensor | None) -> Tensor:
+    """(c, V) gradient at the scaled logits, but for the label's own share, which is grad_log_probs.
+
+    d log pi(y) / dz = 1_y - pi and dH / dz = -pi (log pi + H).
+    """
+    if grad_entropies is None:
+        return torch.softmax(scaled, dim=1).mul_(-grad_log_probs)
+    log_pi = torch.log_softmax(scaled, dim=1)
+    pi = log_pi.exp()
+    entropies = -_dot(pi, log_pi)[:, None]
+    return pi.mul_(log_pi.add_(entropies).mul_(grad_entropies).add_(grad_log_probs)).neg_()
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    """(c, V), (c, V) -> (c,) without the product in between."""
+    return torch.bmm(left[:, None], right[:, :, None]).flatten()
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

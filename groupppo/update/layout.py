@@ -1,6 +1,6 @@
 """Where tokens and rows are: a batch of sequences, padded or packed, and the positions whose outputs are wanted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -81,7 +81,7 @@ class Rows:
         table: (B, Q) number of each row in the list of K rows; padding repeats row 0.
         real: (B, Q) bool, false at padding.
         keys: (B, S) place of each key in the stream; padding repeats place 0.
-        mask: (B, 1, Q, S) bool, which keys a row sees: those of its sequence up to itself.
+        mask: (B, 1, Q, S), which keys a row sees: those of its sequence up to itself; bool, or what is added to scores.
     """
 
     table: Tensor
@@ -107,3 +107,7 @@ class Rows:
         keys = torch.where(inside, layout.starts[:, None] + place[None], 0)
         # A padding row sees the first key, so that its softmax is defined; nobody reads it.
         return cls(table, real, keys, (place[None, None] <= at[:, :, None])[:, None])
+
+    def additive(self, dtype: torch.dtype) -> "Rows":
+        """With a mask of zeros and minus infinities, which attention would otherwise make, and keep, in every layer."""
+        return replace(self, mask=torch.zeros_like(self.mask, dtype=dtype).masked_fill_(~self.mask, float("-inf")))

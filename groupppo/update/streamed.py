@@ -51,7 +51,7 @@ def streamed_hidden(model: Any, layout: Layout, rows: Tensor, live: Tensor, cach
     hidden = embed(model, layout.input_ids[live])
     turn = base.rotary_emb(hidden[None], position[None])
     rotation = (turn[0][0], turn[1][0])
-    index = Rows.of(layout, live)
+    index = Rows.of(layout, live).additive(hidden.dtype)
     last = (torch.searchsorted(live, rows), Rows.of(layout, rows))
     for number, (layer, constants) in enumerate(zip(base.layers, cached, strict=True)):
         queries = last if number == len(base.layers) - 1 else None
