@@ -135,22 +135,28 @@ def _chunks(length: int, rows: int) -> list[slice]:
 
 class _EagerEmbedding(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
-        ctx.leaf = weight
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, padding: int | None) -> Tensor:
+        ctx.leaf, ctx.padding = weight, padding
         ctx.save_for_backward(ids)
         return functional.embedding(ids, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
         (ids,) = ctx.saved_tensors
+        if ctx.padding is not None:
+            grad = torch.where((ids == ctx.padding)[..., None], 0.0, grad)
         if ctx.leaf.grad is None:
             ctx.leaf.grad = torch.zeros_like(ctx.leaf)
         ctx.leaf.grad.index_add_(0, ids.flatten(), grad.flatten(0, -2).to(ctx.leaf.dtype))
-        return None, None
+        return None, None, None
 
 
-def eager_embedding(weight: Tensor, ids: Tensor) -> Tensor:
-    """Embed ids, (...) -> (..., H); the gradient goes to the rows of `weight.grad`, without a dense copy of its own."""
+def eager_embedding(weight: Tensor, ids: Tensor, padding: int | None = None) -> Tensor:
+    """Embed ids, (...) -> (..., H); the gradient goes to the rows of `weight.grad`, without a dense copy of its own.
+
+    Args:
+        weight: (V, H). ids: int64. padding: an id whose row gets no gradient, as `torch.nn.Embedding` has it.
+    """
     if not (weight.is_leaf and weight.requires_grad and torch.is_grad_enabled()):
         return functional.embedding(ids, weight)
-    return _EagerEmbedding.apply(weight, ids)
+    return _EagerEmbedding.apply(weight, ids, padding)

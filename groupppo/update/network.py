@@ -134,7 +134,7 @@ def embed(model: Any, ids: Tensor) -> Tensor:
     """Embeddings of ids, (...) -> (..., H)."""
     table = base_of(model).embed_tokens
     tied = any(head.weight is table.weight for head in _head(model))
-    return eager_embedding(table.weight, ids) if tied else table(ids)
+    return eager_embedding(table.weight, ids, table.padding_idx) if tied else table(ids)
 
 
 def _embed(model: Any, layout: Layout) -> tuple[Tensor, Any, Tensor, tuple[Tensor, Tensor]]:

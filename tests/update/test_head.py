@@ -94,3 +94,13 @@ def test_eager_embedding_is_an_embedding():
     torch.testing.assert_close(weight.grad, expected)
     with torch.no_grad():
         assert torch.equal(eager_embedding(weight, ids), weight[ids])
+
+
+def test_a_padding_id_has_no_gradient_as_in_torch():
+    torch.manual_seed(0)
+    table = torch.nn.Embedding(7, 3, padding_idx=1, dtype=torch.float64)
+    ids, upstream = torch.tensor([[1, 1, 6], [0, 1, 2]]), torch.randn(2, 3, 3, dtype=torch.float64)
+    expected = torch.autograd.grad((table(ids) * upstream).sum(), table.weight)[0]
+    (eager_embedding(table.weight, ids, 1) * upstream).sum().backward()
+    torch.testing.assert_close(table.weight.grad, expected)
+    assert not expected[1].any()
