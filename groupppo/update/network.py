@@ -6,6 +6,7 @@ FSDP, which fetch the weights, and gradient checkpointing, which runs a layer ag
 
 from collections.abc import Callable
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -28,15 +29,13 @@ def install(model: Any) -> None:
     check_architecture(model)
     for module in (model, *base_of(model).layers, *_head(model)):
         module.stock_forward = module.forward
-        module.forward = _dispatching(module.forward, module)
+        # A bound method, so that a copy of the model runs the copy's weights.
+        module.forward = MethodType(_forward, module)
     model.takes_instead = True
 
 
-def _dispatching(stock: Callable[..., Any], module: Any) -> Callable[..., Any]:
-    def forward(*args: Any, instead: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
-        return stock(*args, **kwargs) if instead is None else instead(module, *args, **kwargs)
-
-    return forward
+def _forward(module: Any, *args: Any, instead: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
+    return module.stock_forward(*args, **kwargs) if instead is None else instead(module, *args, **kwargs)
 
 
 def run_inside(model: Any, function: Callable[[Any], Any]) -> Any:

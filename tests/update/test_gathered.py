@@ -1,5 +1,7 @@
 """The gathered pass has the gradients of the dense one, parameter by parameter."""
 
+import copy
+
 import pytest
 import torch
 
@@ -105,6 +107,17 @@ def test_without_a_keyword_the_model_is_what_it_was():
     before = model(input_ids=ids).logits
     gathered(model, batch)
     assert torch.equal(model(input_ids=ids).logits, before)
+
+
+def test_a_copy_of_the_model_runs_its_own_weights():
+    model, batch = micro("qwen2"), make_batch("1/5")
+    before = gathered(model, batch).item()
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.model.layers[0].mlp.down_proj.weight.mul_(2.0)
+    assert gathered(other, batch).item() == pytest.approx(dense(other, batch).item(), rel=1e-12)
+    assert gathered(other, batch).item() != pytest.approx(before, rel=1e-3)
+    assert gathered(model, batch).item() == before
 
 
 def test_an_architecture_that_is_not_known_is_refused():
