@@ -38,7 +38,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_platform_engine_and_rollout_are_registered_inside_a_ray_worker(tmp_path: Path) -> None:
     done = python(LOOK, GROUPPPO_PLATFORM="cpu", GROUPPPO_HIDDEN_PACKAGES="vllm")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == ["cpu", "FSDPEngineWithLMHead", "TransformersAdapter"]
+    assert json.loads(done.stdout.splitlines()[-1]) == ["cpu", "EndpointPolicyEngine", "TransformersAdapter"]
 
 
 @pytest.mark.verl
