@@ -8,17 +8,16 @@ import psutil
 import torch
 
 from groupppo.profile.batch import Batch, build_model, random_batch
-from groupppo.profile.config import REFERENCE, Setting
-from groupppo.profile.variants import Prepared, Variant, find, fused_log_probs
+from groupppo.profile.catalogue import FAILED, MEASURED, NO_MEMORY, NOT_RUN, REFERENCE, Variant, find
+from groupppo.profile.config import Setting
+from groupppo.profile.passes import Prepared, fused_log_probs, live_tokens, loss, prepare
 from groupppo.update.flops import Work
 from groupppo.update.memory import update_bytes
-
-MEASURED, NOT_RUN, NO_MEMORY, FAILED = "measured", "not run", "out of memory", "failed"
 
 
 @dataclass
 class Outcome:
-    """Whether a variant could be measured, and why not. `status`: one of the four above."""
+    """Whether a variant could be measured, and why not. `status`: one of the four of the catalogue."""
 
     variant: str
     status: str = MEASURED
@@ -66,7 +65,7 @@ class Bench:
             outcome.reason = f"not started: the memory model asks for {needed:.3g} bytes, more than are free"
             return
         with guarded(outcome):
-            self._prepared[variant.name] = variant.prepare(self.model, self.batch)
+            self._prepared[variant.name] = prepare(variant, self.model, self.batch)
 
     def held_bytes(self, variant: Variant) -> int:
         """What `prepare` left in memory."""
@@ -80,7 +79,7 @@ class Bench:
             parameter.grad.zero_()
 
         def run() -> None:
-            variant.loss(self.model, self.batch, self._prepared[variant.name]).backward()
+            loss(variant, self.model, self.batch, self._prepared[variant.name]).backward()
 
         return run
 
@@ -98,7 +97,7 @@ def work_of(setting: Setting, batch: Batch, variant: Variant) -> Work:
         response=len(batch.rows),
         endpoints=len(batch.endpoints),
         checkpointing=setting.checkpointing,
-        live=variant.live_tokens(batch) if variant.live is not None else 0,
+        live=live_tokens(variant, batch),
         kept=int(batch.rows[-1]) + 1 if variant.cut else 0,
     )
 

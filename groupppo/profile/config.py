@@ -10,11 +10,12 @@ from typing import Any
 
 from groupppo.config import read_checked
 from groupppo.errors import BadInput
-from groupppo.profile.variants import find
-from groupppo.update.flops import Shape
+from groupppo.profile.catalogue import FUSED, MASKED, REFERENCE, find
+from groupppo.update.flops import Shape, Work
+from groupppo.update.memory import update_bytes
 
 DEFAULT = "benchmarks/profile.yaml"
-REFERENCE = "dense"
+BYTES = {"bfloat16": 2, "float32": 4}
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,15 @@ class Setting:
     rounds: int
     variants: tuple[str, ...]
     seed: int
+
+    @property
+    def memory_mb(self) -> int:
+        """What its process needs, roughly: weights and gradients, the largest update, and what it imports."""
+        shape, endpoints = self.shape.shape, -(-self.response // self.density.denominator)
+        work = Work(self.prompt + self.response, self.response, endpoints, self.checkpointing)
+        # Another project's head may hold twice what the naive one does.
+        update = 2 * sum(update_bytes(shape, work, REFERENCE, element=BYTES[self.dtype]).values())
+        return 2000 + int((2 * shape.parameters * BYTES[self.dtype] + update) / 1e6)
 
 
 @dataclass(frozen=True)
@@ -154,7 +164,7 @@ def _target(path: Path, number: int, data: dict[str, Any], measured: dict[str, S
     return Target(data["setting"], data["variant"], data["quantity"], data.get("at_least"), data.get("at_most"))
 
 
-_COMPARED = {"memory_ratio_to_fused": ("dense_fused",), "seconds_speedup_to_masked": ("masked",)}
+_COMPARED = {"memory_ratio_to_fused": (FUSED,), "seconds_speedup_to_masked": (MASKED,)}
 
 
 def _check_density(path: Path, key: str, density: Fraction, response: int) -> None:

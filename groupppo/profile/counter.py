@@ -1,8 +1,7 @@
 """Operations and saved bytes of a pass as it runs, on real tensors or on the meta device, which needs no memory.
 
     with count(on_meta=True) as counted:
-        loss = variant.run(case)
-        loss.backward()
+        loss(find("gathered"), model, batch, None).backward()
     counted.flops, counted.saved_bytes
 
 torch's counter has no formula for its flash attention on CPUs nor for products added in place, and on the meta device

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from groupppo.config import REPOSITORY
 from groupppo.profile.batch import build_model, random_batch
+from groupppo.profile.catalogue import find
 from groupppo.profile.config import load_profile
 from groupppo.profile.counter import Counted, count
-from groupppo.profile.variants import find
+from groupppo.profile.passes import live_tokens, loss, prepare
 from groupppo.update.flops import (
     MODES,
     Shape,
@@ -63,11 +64,11 @@ def counted(
     on_meta = device == "meta"
     if on_meta and chosen.mode == "streamed_reuse":
         pytest.skip("a store of keys and values holds real tensors")
-    prepared = chosen.prepare(model, batch)
+    prepared = prepare(chosen, model, batch)
     with count(on_meta=on_meta) as found:
-        chosen.loss(model, batch, prepared).backward()
+        loss(chosen, model, batch, prepared).backward()
     kept = len(batch.layout.input_ids) - 1 if chosen.cut else 0
-    live = chosen.live_tokens(batch) if chosen.live else 0
+    live = live_tokens(chosen, batch)
     return found, Work(PROMPT + RESPONSE, RESPONSE, len(batch.endpoints), checkpointing, live, kept)
 
 
@@ -135,7 +136,7 @@ def test_a_counter_without_our_formulas_misses_attention_and_products_in_place()
     model = build_model("qwen2", SMALL, dtype=torch.bfloat16, checkpointing=False, seed=0, device="cpu")
     batch = random_batch(SMALL.vocabulary, PROMPT, RESPONSE, Fraction(1, 8), 0, "cpu")
     with FlopCounterMode(display=False) as plain:
-        find("gathered").loss(model, batch, None).backward()
+        loss(find("gathered"), model, batch, None).backward()
     missed = update_flops(SMALL, work, "gathered")["attention"] + 2 * SMALL.head * work.endpoints
     assert found.flops - plain.get_total_flops() == pytest.approx(missed, rel=1e-3)
 

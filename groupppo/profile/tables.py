@@ -1,0 +1,209 @@
+"""From result files to tidy tables: ratios within rounds, their intervals, bounds, and whether targets are met.
+
+write_tables(profile, Path("results/profile/measured"), Path("results/profile/tables"))
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from groupppo.errors import BadInput
+from groupppo.profile.catalogue import FUSED, MASKED, MEASURED, REFERENCE, Variant, find
+from groupppo.profile.config import BYTES, Profile, Setting, Target
+from groupppo.profile.counted import counted_table, steps_table
+from groupppo.update.flops import Work, head_bound, update_bound, update_flops
+from groupppo.update.memory import CAUSES, update_bytes
+from groupppo.verdicts.intervals import Interval, paired_ratio
+
+LEVEL = 0.90
+
+
+@dataclass(frozen=True)
+class ProfileTables:
+    """Tidy tables of a profile; `tables_of` says what a row is."""
+
+    variants: pd.DataFrame
+    rounds: pd.DataFrame
+    counted: pd.DataFrame
+    steps: pd.DataFrame
+    targets: pd.DataFrame
+
+
+def tables_of(profile: Profile, measured: Path) -> ProfileTables:
+    """Tables from the result files `<setting>.seconds.json` and `<setting>.memory.json` in a folder.
+
+    variants: one row per setting and variant, also those that could not run. rounds: one row per timed pass. counted
+    and steps: see `counted`. targets: one row per target with the value found.
+
+    Raises:
+        BadInput: a result file is missing, is not JSON, or belongs to another profile.
+    """
+    rows, rounds = [], []
+    for setting in profile.measured.values():
+        seconds, memory = (_read(measured / f"{setting.name}.{what}.json", setting) for what in ("seconds", "memory"))
+        rows += [_row(setting, name, seconds, memory) for name in setting.variants]
+        rounds += [
+            {"setting": setting.name, "variant": result["variant"]}
+            | {key: one[key] for key in ("round", "place", "load")}
+            | one["reading"]
+            for result in seconds["results"]
+            for one in result["rounds"]
+        ]
+    variants = pd.DataFrame(rows)
+    targets = pd.DataFrame([_target(target, variants) for target in profile.targets])
+    return ProfileTables(variants, pd.DataFrame(rounds), counted_table(profile), steps_table(profile), targets)
+
+
+def write_tables(profile: Profile, measured: Path, out: Path) -> ProfileTables:
+    """Write every table as `<name>.csv` and `<name>.parquet`."""
+    tables = tables_of(profile, measured)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, table in vars(tables).items():
+        table.to_csv(out / f"{name}.csv", index=False)
+        table.to_parquet(out / f"{name}.parquet", index=False)
+    return tables
+
+
+def read_tables(folder: Path) -> ProfileTables:
+    """The tables that `write_tables` left in a folder.
+
+    Raises:
+        BadInput: one is missing.
+    """
+    frames = {}
+    for name in ProfileTables.__dataclass_fields__:
+        file = folder / f"{name}.parquet"
+        if not file.is_file():
+            raise BadInput(file, "file", None, "write the profile's tables first.")
+        frames[name] = pd.read_parquet(file)
+    return ProfileTables(**frames)
+
+
+def _read(file: Path, setting: Setting) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(file, "file", None, "measure this setting first.") from error
+    except ValueError as error:
+        raise BadInput(file, "file", str(error), "measure this setting again.") from error
+    found = [result["variant"] for result in content["results"]]
+    if found != list(setting.variants):
+        raise BadInput(file, "results", found, f"measure again; the profile asks for {', '.join(setting.variants)}.")
+    return content
+
+
+def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str, Any]) -> dict[str, Any]:
+    variant = find(name)
+    timed, weighed = (next(r for r in source["results"] if r["variant"] == name) for source in (seconds, memory))
+    failed = next((result for result in (timed, weighed) if result["status"] != MEASURED), None)
+    work = Work(**weighed["work"])
+    row: dict[str, Any] = {
+        "setting": setting.name,
+        "shape": setting.shape.name,
+        "model": setting.shape.title,
+        "response": setting.response,
+        "density": str(setting.density),
+        "checkpointing": setting.checkpointing,
+        "dtype": setting.dtype,
+        "device": setting.device,
+        "threads": setting.threads,
+        "variant": name,
+        "title": variant.title,
+        "exact": variant.exact,
+        "status": MEASURED if failed is None else failed["status"],
+        "reason": "" if failed is None else failed["reason"],
+        "endpoints": work.endpoints,
+        "live": work.live,
+        "bound": _bound(setting, variant, work),
+    }
+    if failed is None:
+        row |= _measured(setting, seconds, memory, timed, weighed) | _modelled(setting, variant, work, weighed)
+    if failed is None and row["bound"]:
+        row |= {f"{kind}_of_bound": row[f"{kind}_speedup"] / row["bound"] for kind in ("flops", "seconds")}
+    return row
+
+
+def _modelled(setting: Setting, variant: Variant, work: Work, weighed: dict[str, Any]) -> dict[str, float]:
+    """The formulas' operations and bytes, and how far they are from what was found."""
+    flops = sum(update_flops(setting.shape.shape, work, variant.mode).values())
+    row = {"flops_formula": flops, "flops_error": flops / weighed["flops"] - 1}
+    if variant.package:
+        return row
+    causes = update_bytes(setting.shape.shape, work, variant.mode, eager=variant.eager, element=BYTES[setting.dtype])
+    total = sum(causes.values())
+    row |= {f"model_{cause}": causes[cause] for cause in CAUSES}
+    return row | {"model_bytes": total, "model_error": total / weighed["rise_bytes"] - 1}
+
+
+def _bound(setting: Setting, variant: Variant, work: Work) -> float | None:
+    """Largest speed-up in operations that an exact variant of this kind can have; none for other variants."""
+    if variant.bound == "head":
+        return head_bound(setting.shape.shape, work)
+    return update_bound(setting.shape.shape, work) if variant.bound == "update" else None
+
+
+def _measured(
+    setting: Setting, seconds: dict[str, Any], memory: dict[str, Any], timed: dict[str, Any], weighed: dict[str, Any]
+) -> dict[str, Any]:
+    clock = "cpu_seconds" if setting.device == "cpu" else "seconds"
+    rise = {result["variant"]: result["rise_bytes"] for result in memory["results"] if result["status"] == MEASURED}
+    flops = {result["variant"]: result["flops"] for result in memory["results"]}
+    row: dict[str, Any] = {
+        "rounds": len(timed["rounds"]),
+        "seconds": float(np.median([one["reading"][clock] for one in timed["rounds"]])),
+        "flops": weighed["flops"],
+        "flops_speedup": flops[REFERENCE] / weighed["flops"],
+        "rise_bytes": weighed["rise_bytes"],
+        "memory_ratio": weighed["rise_bytes"] / rise[REFERENCE],
+        "largest_load": max(one["load"] for one in timed["rounds"]),
+        **{key: weighed[key] for key in ("saved_bytes", "held_bytes", "gradient_norm")},
+    }
+    if FUSED in rise:
+        row["memory_ratio_to_fused"] = weighed["rise_bytes"] / rise[FUSED]
+    for over, key in ((REFERENCE, "seconds_speedup"), (MASKED, "seconds_speedup_to_masked"), (FUSED, "to_fused")):
+        base = next((result for result in seconds["results"] if result["variant"] == over), None)
+        if base is not None and base["status"] == MEASURED:
+            interval = _paired(base, timed, clock)
+            row |= {key: interval.estimate, f"{key}_low": interval.low, f"{key}_high": interval.high}
+    wall = _paired(next(r for r in seconds["results"] if r["variant"] == REFERENCE), timed, "seconds")
+    return row | {"wall_speedup": wall.estimate}
+
+
+def _paired(base: dict[str, Any], timed: dict[str, Any], clock: str) -> Interval:
+    """Geometric mean over rounds of base seconds over the variant's, each pair from one round."""
+    slow, fast = ({one["round"]: one["reading"][clock] for one in result["rounds"]} for result in (base, timed))
+    return paired_ratio([slow[number] / fast[number] for number in sorted(slow.keys() & fast.keys())], LEVEL)
+
+
+def _target(target: Target, variants: pd.DataFrame) -> dict[str, Any]:
+    chosen = variants[(variants["setting"] == target.setting) & (variants["variant"] == target.variant)].iloc[0]
+    value = chosen.get(target.quantity)
+    value = None if value is None or pd.isna(value) else float(value)
+    row = {
+        "setting": target.setting,
+        "variant": target.variant,
+        "quantity": target.quantity,
+        "at_least": target.low,
+        "at_most": target.high,
+        "value": value,
+        "low": _end(chosen, target.quantity, "low"),
+        "high": _end(chosen, target.quantity, "high"),
+    }
+    if value is None:
+        return row | {"met": None}
+    # Rounding of two sums of operations must not decide.
+    low, high = target.low or -np.inf, np.inf if target.high is None else target.high * (1 + 1e-4)
+    return row | {"met": bool(low <= value <= high)}
+
+
+def _end(row: pd.Series, quantity: str, end: str) -> float | None:
+    """An end of the interval of a quantity that has one."""
+    scale = 1.0
+    if quantity == "seconds_of_bound":
+        quantity, scale = "seconds_speedup", row["bound"]
+    value = row.get(f"{quantity}_{end}")
+    return None if value is None or pd.isna(value) else float(value) / scale
