@@ -20,6 +20,7 @@ def project(tmp_path: Path) -> Path:
     for name in ("Snakefile", "workflow", "benchmarks", "environment.yml"):
         source = REPOSITORY / name
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, tmp_path / name)
+    (tmp_path / "profiles").symlink_to((REPOSITORY / "profiles").readlink())
     return tmp_path
 
 
