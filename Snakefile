@@ -4,6 +4,7 @@
 #   snakemake --config benchmark=benchmarks/mine.yaml    another one
 #   snakemake -n                                         the plan
 #   snakemake studies                                    the studies that the benchmark asks for, and what they need
+#   snakemake profile                                    what an update costs at real model shapes, with its bounds
 
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +37,7 @@ include: "workflow/rules/assets.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/studies.smk"
+include: "workflow/rules/profile.smk"
 include: "workflow/rules/report.smk"
 
 

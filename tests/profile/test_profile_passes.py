@@ -1,0 +1,105 @@
+"""What variants compute: exact ones have the gradient they say they have, and no ratio meets the clip."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+
+from groupppo.profile.batch import CLIP_SAFE, build_model, random_batch
+from groupppo.profile.catalogue import VARIANTS, find
+from groupppo.profile.passes import fused_log_probs, live_tokens, log_probs_of, loss, prepare
+from groupppo.update.flops import Shape
+
+SHAPE = Shape(32, 3, 48, 4, 2, 8, 97, tied=True)
+RUNNABLE = [name for name, variant in VARIANTS.items() if not variant.missing("cpu")]
+EXACT = [name for name in RUNNABLE if VARIANTS[name].exact]
+
+
+def bench(family="qwen2", checkpointing=False):
+    model = build_model(family, SHAPE, dtype=torch.float32, checkpointing=checkpointing, seed=0, device="cpu")
+    batch = random_batch(SHAPE.vocabulary, 8, 32, Fraction(1, 5), 0, "cpu")
+    with torch.no_grad():
+        return model, batch.with_old(fused_log_probs(model, batch), seed=1)
+
+
+def gradient(model, batch, variant):
+    for parameter in model.parameters():
+        parameter.grad.zero_()
+    value = loss(variant, model, batch, prepare(variant, model, batch))
+    value.backward()
+    return float(value), torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def distance(one, other):
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["stored", "checkpointed"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+def test_exact_variants_have_the_gradient_of_the_dense_or_the_masked_update(family, checkpointing):
+    model, batch = bench(family, checkpointing)
+    reference = {"response": gradient(model, batch, find("dense")), "endpoints": gradient(model, batch, find("masked"))}
+    reference["masked"] = reference["endpoints"]
+    assert distance(reference["response"][1], reference["masked"][1]) > 0.1
+    for name in EXACT:
+        value, found = gradient(model, batch, find(name))
+        expected = reference[find(name).on]
+        assert value == pytest.approx(expected[0], rel=1e-4, abs=1e-6), name
+        assert distance(found, expected[1]) < 1e-4, name
+
+
+def test_streamed_variants_have_the_values_of_exact_ones_and_other_gradients_that_windows_bring_closer():
+    model, batch = bench()
+    value, exact = gradient(model, batch, find("masked"))
+    found = [
+        gradient(model, batch, find(name)) for name in ("streamed_recompute", "streamed_reuse", "streamed_reuse_window40")
+    ]
+    for streamed, _ in found:
+        assert streamed == pytest.approx(value, rel=1e-4, abs=1e-6)
+    assert distance(found[0][1], found[1][1]) < 1e-5
+    assert distance(found[0][1], exact) > 0.01
+    # A window over all that comes before makes every token live, and the gradient exact.
+    assert distance(found[2][1], exact) < 1e-4
+
+
+def test_a_variant_at_endpoints_one_off_has_another_gradient():
+    from dataclasses import replace
+
+    model, batch = bench()
+    _, right = gradient(model, batch, find("gathered"))
+    moved = replace(batch, endpoints=(batch.endpoints - 1))
+    _, wrong = gradient(model, moved, find("gathered"))
+    assert distance(wrong, right) > 0.1
+
+
+@pytest.mark.parametrize("name", [*RUNNABLE, "streamed_reuse_window3", "streamed_reuse_share25"])
+def test_no_ratio_meets_the_clip(name):
+    model, batch = bench()
+    variant = find(name)
+    old = batch.old_log_probs if variant.on != "endpoints" else batch.old_log_probs[batch.endpoints]
+    with torch.no_grad():
+        gap = log_probs_of(variant, model, batch, prepare(variant, model, batch)) - old
+    assert gap.abs().max() < CLIP_SAFE + 1e-3
+    assert gap.abs().max() > 0.2 * CLIP_SAFE
+    assert gap.exp().min() > 0.8
+    assert gap.exp().max() < 1.2
+
+
+def test_live_tokens_grow_with_windows_and_shares():
+    _, batch = bench()
+    alone, window, share = (
+        live_tokens(find(f"streamed_reuse{part}"), batch) for part in ("", "_window3", "_share25")
+    )
+    assert alone == len(batch.endpoints)
+    assert alone < window <= 4 * alone
+    assert alone < share
+    assert live_tokens(find("gathered"), batch) == 0
+
+
+@pytest.mark.parametrize(("response", "density", "expected"), [(16, "1/16", 1), (17, "1/16", 2), (32, "1/5", 7), (9, "1", 9)])
+def test_every_nth_token_and_the_last_are_endpoints(response, density, expected):
+    batch = random_batch(50, 4, response, Fraction(density), 0, "cpu")
+    assert len(batch.endpoints) == expected
+    assert batch.endpoints[-1] == response - 1
+    assert batch.endpoints.unique().equal(batch.endpoints)
+    torch.testing.assert_close(batch.labels, batch.layout.input_ids[4:])

@@ -1,0 +1,142 @@
+"""Figures and page of a profile: they show the tables, say so in words, and fetch nothing."""
+
+import re
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from groupppo.errors import BadInput
+from groupppo.profile.tables import tables_of
+from groupppo.report.figures import read_figures
+from groupppo.report.figures_profile import (
+    PLANS,
+    bound_data,
+    memory_data,
+    memory_figure,
+    sixteen_data,
+    sixteen_figure,
+    speedup_data,
+    speedup_figure,
+    write_profile_figures,
+)
+from groupppo.report.page_profile import write_profile_page
+from groupppo.report.style import figure_style
+
+
+@pytest.fixture(scope="module")
+def tables(measured):
+    return tables_of(measured.profile, measured.folder)
+
+
+@pytest.fixture(scope="module")
+def drawn(measured, tables, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    records = write_profile_figures(tables, measured.profile, out / "figures")
+    return {record.id: record for record in records}, out
+
+
+def test_every_figure_has_pictures_data_a_caption_and_an_alternative_text(drawn):
+    records, out = drawn
+    assert list(records) == [plan.id for plan in PLANS]
+    assert read_figures(out / "figures") == list(records.values())
+    for record in records.values():
+        assert record.caption.endswith(".")
+        assert record.alt.endswith(".")
+        assert (out / "figures" / record.files["svg"]).read_text().rstrip().endswith("</svg>")
+        assert (out / "figures" / record.files["png"]).read_bytes().startswith(b"\x89PNG")
+        assert len(pd.read_csv(out / "figures" / record.files["csv"])) > 0
+
+
+def test_captions_are_computed_from_the_data(measured, tables, drawn):
+    records, _ = drawn
+    low, high = tables.counted["update_bound"].min(), bound_data(tables)["update_bound"].max()
+    assert f"{high:.2f}x" in records["profile_bound"].caption
+    assert f"{low:.2f}x" not in records["profile_bound"].caption  # of another density
+    assert "2 rounds" in records["profile_speedup"].caption
+    assert "cut cross-entropy: not run, needs" in records["profile_speedup"].caption
+    assert "6.2 %" in records["profile_sixteen"].caption
+    other = replace(measured.profile, counted=replace(measured.profile.counted, need=4.0))
+    plan = next(plan for plan in PLANS if plan.id == "profile_sixteen")
+    assert "25.0 %" in plan.caption(plan.data(tables, other), tables)
+
+
+def test_alternative_texts_name_every_variant_with_its_numbers(tables, drawn):
+    text = drawn[0]["profile_speedup"].alt
+    for found in speedup_data(tables).itertuples():
+        assert f"{found.title} {found.flops_speedup:.2f}x in operations" in text
+
+
+def test_bars_of_memory_stack_to_the_model_and_marks_are_the_measurement(tables):
+    data = memory_data(tables)
+    whole = tables.variants.set_index(["setting", "variant"])
+    for (setting, variant), rows in data.groupby(["setting", "variant"]):
+        assert rows["bytes"].sum() == pytest.approx(whole.loc[(setting, variant), "model_bytes"])
+        assert (rows["rise_bytes"] == whole.loc[(setting, variant), "rise_bytes"]).all()
+    with figure_style():
+        figure = memory_figure(data)
+    assert all(panel.get_xlim()[0] == 0 for panel in figure.axes)
+    assert "MB" in figure.axes[-1].get_xlabel()
+
+
+def test_a_variant_that_the_model_is_not_about_has_a_mark_and_no_bar(tables):
+    variants = tables.variants.copy()
+    chosen = variants["variant"] == "dense_fused"
+    variants.loc[chosen, [name for name in variants if name.startswith("model_")]] = None
+    data = memory_data(replace(tables, variants=variants))
+    assert data[data["variant"] == "dense_fused"]["bytes"].isna().all()
+    with figure_style():
+        memory_figure(data)
+    plan = next(plan for plan in PLANS if plan.id == "profile_memory")
+    assert "dense, fused head (ours): measured only." in plan.caption(data, tables)
+
+
+def overhang(figure) -> float:
+    """Inches by which anything drawn leaves the picture."""
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches()
+    box = figure.get_tightbbox()
+    return max(-box.x0, -box.y0, box.x1 - width, box.y1 - height)
+
+
+def test_nothing_leaves_the_picture_whatever_the_speed_up(measured, tables):
+    wide = speedup_data(tables).assign(seconds_speedup_high=300.0, seconds_speedup_low=0.1)
+    with figure_style():
+        assert overhang(speedup_figure(wide)) < 0.05
+        assert overhang(sixteen_figure(sixteen_data(tables, measured.profile))) < 0.05
+
+
+@pytest.fixture(scope="module")
+def page(measured, tables, drawn):
+    return write_profile_page(drawn[1], measured.profile, tables, measured.folder).read_text()
+
+
+def test_the_page_says_which_targets_are_met(page):
+    assert "1 of 2 targets set beforehand is met." in page
+    assert "<td>missed</td>" in page
+    assert "<td>met</td>" in page
+
+
+def test_the_page_shows_every_variant_and_why_some_are_missing(page, tables):
+    for title in tables.variants["title"]:
+        assert title.replace("'", "&#39;") in page
+    assert "needs an NVIDIA GPU" in page
+
+
+def test_the_page_fetches_nothing_and_runs_only_its_own_script(page):
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert all(source.startswith(("data:", "#", "figures/", "tables/")) for source in sources)
+    assert len(re.findall("<script", page)) == 1
+
+
+def test_texts_of_a_profile_are_escaped(measured, tables, drawn):
+    named = replace(measured.profile, title="<b>bold</b>")
+    text = write_profile_page(drawn[1], named, tables, measured.folder).read_text()
+    assert "<b>bold" not in text
+    assert "&lt;b&gt;bold" in text
+
+
+def test_a_page_without_figures_is_refused(measured, tables, tmp_path):
+    with pytest.raises(BadInput, match="draw the figures"):
+        write_profile_page(tmp_path, measured.profile, tables, measured.folder)
