@@ -8,6 +8,7 @@ import pandas as pd
 from groupppo.config import Benchmark
 from groupppo.report.figures_costs import WHOLE
 from groupppo.report.figures_training import smoothing_window
+from groupppo.report.figures_updates import METRICS, ROUNDING
 from groupppo.report.style import START, Cell, arms_in, cell_title, cells
 from groupppo.report.wording import in_bytes, number, percentage, plural, quantity, seconds_text
 
@@ -78,6 +79,32 @@ def density_alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     return (
         f"Line chart of endpoint density over stacked areas of what closed the groups. {_each(means, benchmark, arm)}"
     )
+
+
+def updates(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    return (
+        "Arms that differ in nothing but how their updates are computed, each run beside the masked one of its seed. "
+        "Left: reward of the rollouts of each step; a wider line under a narrower one is an equal curve. Right: the "
+        f"largest relative difference of a step's metrics ({', '.join(METRICS)}; relative to the masked run's largest "
+        f"value of the metric). {_differences(data, benchmark)} An exact update differs by rounding, which grows from "
+        "step to step until a sampled token changes; an approximation differs from its first update on."
+    )
+
+
+def updates_alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    return f"Line charts of reward and of differences from the masked update. {_differences(data, benchmark)}"
+
+
+def _differences(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    told = []
+    for arm in arms_in(data, benchmark):
+        rows = data[(data["arm"] == arm) & data["difference"].notna()]
+        if rows.empty:
+            continue
+        far = rows.loc[rows["difference"] > ROUNDING, "step"]
+        until = f"above {ROUNDING:g} from step {far.min():,} on" if len(far) else f"never above {ROUNDING:g}"
+        told.append(f"{benchmark.arms[arm].title}: {until}, {number(rows['difference'].max())} at most")
+    return f"{'; '.join(told)}."
 
 
 def seconds(data: pd.DataFrame, benchmark: Benchmark) -> str:
@@ -196,6 +223,7 @@ WORDS = {
     "reward": Words(reward, reward_alt),
     "accuracy": Words(accuracy, accuracy_alt),
     "density": Words(density, density_alt),
+    "updates": Words(updates, updates_alt),
     "stage_seconds": Words(seconds, seconds_alt),
     "stage_memory": Words(memory, memory_alt),
 }

@@ -26,6 +26,7 @@ from groupppo.report.figures_costs import (
     stage_seconds_figure,
 )
 from groupppo.report.figures_training import density_data, density_figure, reward_data, reward_figure
+from groupppo.report.figures_updates import has_twins, updates_data, updates_figure
 from groupppo.report.figures_verdicts import VERDICT_COLOURS, verdicts_data, verdicts_figure
 from groupppo.report.style import RUN_KEYS, START, figure_style, refuse_empty, save
 from groupppo.report.tables import Tables
@@ -59,16 +60,23 @@ class _Plan:
     id: str
     title: str
     table: str
-    data: Callable[[pd.DataFrame], pd.DataFrame]
+    data: Callable[[pd.DataFrame, Benchmark], pd.DataFrame]
     draw: Callable[[pd.DataFrame, Benchmark], Figure]
+    asked: Callable[[Benchmark], bool] = lambda _: True
+    """Whether the benchmark has what the figure compares; where it has not, there is no such figure."""
+
+
+def _of_rows(data: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFrame, Benchmark], pd.DataFrame]:
+    return lambda rows, _: data(rows)
 
 
 PLANS = (
-    _Plan("reward", "Reward over training", "steps", reward_data, reward_figure),
-    _Plan("accuracy", "Held-out accuracy", "evals", accuracy_data, accuracy_figure),
-    _Plan("density", "Endpoint density and what closes groups", "groups", density_data, density_figure),
-    _Plan("stage_seconds", "Seconds of each stage", "stages", stage_seconds_data, stage_seconds_figure),
-    _Plan("stage_memory", "Memory of each stage", "stages", stage_memory_data, stage_memory_figure),
+    _Plan("reward", "Reward over training", "steps", _of_rows(reward_data), reward_figure),
+    _Plan("accuracy", "Held-out accuracy", "evals", _of_rows(accuracy_data), accuracy_figure),
+    _Plan("density", "Endpoint density and what closes groups", "groups", _of_rows(density_data), density_figure),
+    _Plan("updates", "One arm, its update computed in several ways", "steps", updates_data, updates_figure, has_twins),
+    _Plan("stage_seconds", "Seconds of each stage", "stages", _of_rows(stage_seconds_data), stage_seconds_figure),
+    _Plan("stage_memory", "Memory of each stage", "stages", _of_rows(stage_memory_data), stage_memory_figure),
 )
 
 
@@ -95,7 +103,7 @@ def write_figures(
     refuse_empty(tables.runs, "runs")
     with figure_style():
         records = [_overview(judged, benchmark, out)] if judged else []
-        for plan in PLANS:
+        for plan in (plan for plan in PLANS if plan.asked(benchmark)):
             rows = admissible_rows(getattr(tables, plan.table), tables.runs)
             reason = _why_not(plan, tables, benchmark)
             if reason:
@@ -143,7 +151,7 @@ def _overview(judged: dict[str, Any], benchmark: Benchmark, out: Path) -> Figure
 
 
 def _drawn(plan: _Plan, rows: pd.DataFrame, runs: pd.DataFrame, benchmark: Benchmark, out: Path) -> FigureRecord:
-    data = plan.data(rows)
+    data = plan.data(rows, benchmark)
     files = _write(plan.id, data, plan.draw(data, benchmark), out)
     words = captions.WORDS[plan.id]
     caption = " ".join(part for part in (words.caption(data, benchmark), captions.excluded(runs)) if part)
