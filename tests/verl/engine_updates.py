@@ -1,4 +1,4 @@
-"""Every update of `all_updates` by verl's own workers: python -m tests.verl.engine_updates FOLDER
+"""Updates of a set of `UPDATES` by verl's own workers: python -m tests.verl.engine_updates FOLDER SET
 
 FOLDER holds `policy/`, `critic/` (Hugging Face folders) and `batch.safetensors`; results.safetensors and metrics.json
 are written there. Worlds of one and of two ranks run side by side, forked after the imports.
@@ -40,10 +40,10 @@ from tests.verl.updates import (
     KL_COEFFICIENT,
     LEARNING_RATE,
     RESPONSES,
+    UPDATES,
     Batch,
     Role,
     Update,
-    all_updates,
 )
 
 Loss = Callable[..., tuple[Tensor, dict[str, Any]]]
@@ -202,7 +202,9 @@ def _spoilt(loss: Loss, update: Update) -> Loss:
     return {"normalised_per_micro_batch": per_micro_batch, "normalised_per_rank": per_rank}.get(update.wrong, loss)
 
 
-def run_rank(folder: Path, configs: dict[bool, DictConfig], store: Path, rank: int, ranks: int) -> None:
+def run_rank(
+    folder: Path, updates: list[Update], configs: dict[bool, DictConfig], store: Path, rank: int, ranks: int
+) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     os.environ["DIST_INIT_METHOD"] = f"file://{store}"
     batch = Batch.load(folder / "batch.safetensors")
@@ -213,7 +215,7 @@ def run_rank(folder: Path, configs: dict[bool, DictConfig], store: Path, rank: i
         if ranks == 1:
             for trainee in trainees.values():
                 tensors |= {f"infer-{name}-{packed}": found for name, found in trainee.infer(batch).items()}
-        for update in all_updates():
+        for update in updates:
             if (update.packed, update.ranks) == (packed, ranks):
                 found, metrics[update.name] = trainees[update.role].train(update, batch)
                 tensors |= {f"{name}-{update.name}": tensor for name, tensor in found.items()}
@@ -223,13 +225,13 @@ def run_rank(folder: Path, configs: dict[bool, DictConfig], store: Path, rank: i
     torch.distributed.destroy_process_group()
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, chosen: str) -> int:
     torch.set_num_threads(1)
     configs = {packed: config(folder, packed) for packed in (False, True)}
     fork = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as stores:
         worlds = [(Path(stores) / str(ranks), rank, ranks) for ranks in (1, 2) for rank in range(ranks)]
-        running = [fork.Process(target=run_rank, args=(folder, configs, *world)) for world in worlds]
+        running = [fork.Process(target=run_rank, args=(folder, UPDATES[chosen](), configs, *world)) for world in worlds]
         for process in running:
             process.start()
         while any(process.is_alive() for process in running):
@@ -242,4 +244,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
