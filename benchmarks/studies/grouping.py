@@ -21,10 +21,9 @@ One process, one thread, float32 except where it says otherwise. The folder gets
 groupppo/study/tables.py), study.json with what was run, and figures/.
 """
 
-import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,8 @@ import torch
 from transformers import AutoTokenizer
 
 from groupppo.config import load_arm
-from groupppo.errors import BadInput, GroupPPOError
-from groupppo.grouping import GroupParams, Tokens
+from groupppo.errors import GroupPPOError
+from groupppo.grouping import GroupParams
 from groupppo.study.agreement import ExactScores, agreement_table, cosine_table, score_table
 from groupppo.study.arms import GroupArm, averaged_update, dense_update, group_arms, group_updates
 from groupppo.study.densities import density_table, published_table
@@ -48,13 +47,12 @@ from groupppo.study.directions import (
 from groupppo.study.figures import write_study_figures
 from groupppo.study.gram import token_gram
 from groupppo.study.models import load_critic, load_policy
-from groupppo.study.options import Options, max_response_tokens, parse
+from groupppo.study.options import Options, parse
 from groupppo.study.pooling import pool, select
 from groupppo.study.record import Clock, peak_bytes, write_record
-from groupppo.study.rollouts import Rollouts, Sampling, response_log_probs, sample_rollouts, trainer_tokens
+from groupppo.study.rollouts import response_log_probs
+from groupppo.study.sampled import Sampled, draw_batches, draw_prompts
 from groupppo.study.tables import DENSE, FIGURES, write_table
-from groupppo.tasks.base import Example
-from groupppo.tasks.rows import read_examples
 
 # A quarter of the batches is enough for the densities of bfloat16 rollouts, their only use.
 COARSE_SHARE = 4
@@ -107,22 +105,6 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{options.out}: {sum(clock.seconds.values()):.0f} s, peak {peak_bytes() / 1e9:.2f} GB")
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """Rollouts, batch by batch, with what a trainer knows about their tokens."""
-
-    rollouts: list[Rollouts]
-    tokens: list[Tokens]
-
-    def counts(self) -> dict[str, float]:
-        responses = sum(len(rollouts.mask) for rollouts in self.rollouts)
-        return {
-            "responses": responses,
-            "tokens": sum(int(rollouts.mask.sum()) for rollouts in self.rollouts),
-            "mean_reward": sum(float(rollouts.rewards.sum()) for rollouts in self.rollouts) / responses,
-        }
-
-
 def roll_out(options: Options) -> tuple[Sampled, Sampled]:
     """Batches as training steps make them, drawn in float32, and the first of them drawn again in bfloat16.
 
@@ -131,34 +113,12 @@ def roll_out(options: Options) -> tuple[Sampled, Sampled]:
     examples = draw_prompts(options)
     policy, critic = load_policy(options.policy, torch.float32), load_critic(options.critic)
     tokenizer = AutoTokenizer.from_pretrained(options.policy)
-    sampling = Sampling(options.responses, max_response_tokens(options.task), options.temperature)
-    settings = {"temperature": options.temperature, "gamma": options.gamma, "lam": options.lam}
 
     def draw(sampler: Any, batches: int) -> Sampled:
-        rollouts = []
-        for batch in range(batches):
-            prompts = examples[batch * options.prompts :][: options.prompts]
-            seed = (options.seed * options.batches + batch) * options.prompts * options.responses
-            rollouts.append(sample_rollouts(sampler, tokenizer, prompts, sampling, seed))
-        return Sampled(rollouts, [trainer_tokens(policy, critic, drawn, **settings) for drawn in rollouts])
+        return draw_batches(sampler, policy, critic, tokenizer, examples, options, batches)
 
     coarse_policy = load_policy(options.policy, torch.bfloat16)
     return draw(policy, options.batches), draw(coarse_policy, options.batches // COARSE_SHARE)
-
-
-def draw_prompts(options: Options) -> list[Example]:
-    """Distinct training prompts for all batches.
-
-    Raises:
-        BadInput: the split has fewer.
-    """
-    file = options.task / "train.parquet"
-    examples, wanted = read_examples(file), options.batches * options.prompts
-    if len(examples) < wanted:
-        raise BadInput(
-            "grouping.py", "--batches", options.batches, f"{file} has {len(examples)} prompts, not {wanted}."
-        )
-    return random.Random(options.seed).sample(examples, wanted)
 
 
 def exact_scores(options: Options, sampled: Sampled) -> ExactScores:

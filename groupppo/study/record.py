@@ -12,7 +12,7 @@ from typing import Any
 
 from groupppo.measure.hashing import sha256_file, sha256_folder
 from groupppo.measure.provenance import software, source
-from groupppo.study.options import Options
+from groupppo.study.options import RolloutOptions
 
 RECORD = "study.json"
 
@@ -38,7 +38,9 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def write_record(options: Options, script: Path, arguments: Sequence[str], found: dict[str, Any], clock: Clock) -> None:
+def write_record(
+    options: RolloutOptions, script: Path, arguments: Sequence[str], found: dict[str, Any], clock: Clock
+) -> None:
     """Write `study.json`: command, settings, hashes of every input, software and cost.
 
     Args:
@@ -49,8 +51,7 @@ def write_record(options: Options, script: Path, arguments: Sequence[str], found
         "settings": options.sizes,
         **found,
         "inputs": {
-            "policy_sha256": sha256_folder(options.policy),
-            "critic_sha256": sha256_folder(options.critic),
+            **{f"{name}_sha256": sha256_folder(folder) for name, folder in options.models.items()},
             "prompts_sha256": sha256_file(options.task / "train.parquet"),
             "arms_sha256": {file.stem: sha256_file(file) for file in sorted(options.arms.glob("*.yaml"))},
             "script_sha256": sha256_file(script),
