@@ -1,4 +1,4 @@
-"""How many training seeds would decide a claim: power of "the t interval lies wholly inside a region".
+"""How many training seeds would decide a claim: power of "the t interval lies inside a region", and its inverses.
 
 With n paired differences of true mean mu and standard deviation sigma, sample mean and sample variance s^2 are
 independent, and (n-1) s^2 / sigma^2 is chi-square with n-1 degrees of freedom. Given s the interval is inside
@@ -8,12 +8,16 @@ independent, and (n-1) s^2 / sigma^2 is chi-square with n-1 degrees of freedom. 
 
 integrated over the quantiles of s (Gauss-Legendre). For low = -margin, high = margin and mu = 0 this is the power of
 TOST; for one infinite end it is the power of the one-sided t test.
+
+Every number here takes the spread as known. One seen in three seeds may be 4.4 times as large in truth (upper end of
+`spread_interval` at level 0.90), and a plan should hold at that end.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 MOST_SEEDS = 1000
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(400)
@@ -27,7 +31,14 @@ def power_inside(mean: float, spread: float, low: float, high: float, seeds: int
         low, high: the region; either may be infinite.
         seeds: number of differences, at least 2.
         level: confidence of the two-sided interval.
+
+    Raises:
+        ValueError: spread not above zero, fewer than two seeds, or a level outside (0, 1).
     """
+    _check(spread=spread)
+    _check_shares(level=level)
+    if seeds < 2:
+        raise ValueError(f"seeds = {seeds}: one seed has no interval")
     degrees = seeds - 1
     s = spread * np.sqrt(stats.chi2.ppf((_NODES + 1) / 2, degrees) / degrees)
     half = stats.t.ppf((1 + level) / 2, degrees) * s / math.sqrt(seeds)
@@ -42,11 +53,10 @@ def seeds_for_equivalence(spread: float, margin: float, level: float, power: flo
     `spread` is the standard deviation of the paired differences, in the unit of `margin`; None: more than 1,000 seeds.
 
     Raises:
-        ValueError: spread or margin not above zero.
+        ValueError: spread or margin not above zero, level or power outside (0, 1).
     """
-    if spread <= 0 or margin <= 0:
-        raise ValueError(f"spread = {spread} and margin = {margin} must be above zero")
-    return _fewest(0.0, spread, -margin, margin, level, power)
+    _check(spread=spread, margin=margin)
+    return _fewest(lambda seeds: power_inside(0.0, spread, -margin, margin, seeds, level), power)
 
 
 def seeds_for_interval(mean: float, spread: float, low: float, high: float, level: float, power: float) -> int | None:
@@ -56,27 +66,124 @@ def seeds_for_interval(mean: float, spread: float, low: float, high: float, leve
     than 1,000 seeds, as for a mean at an end of the region.
 
     Raises:
-        ValueError: spread not above zero.
+        ValueError: spread not above zero, level or power outside (0, 1).
     """
-    if spread <= 0:
-        raise ValueError(f"spread = {spread} must be above zero")
+    _check(spread=spread)
     if mean <= low:
         low, high = -math.inf, low
     elif mean >= high:
         low, high = high, math.inf
-    return _fewest(mean, spread, low, high, level, power)
+    return _fewest(lambda seeds: power_inside(mean, spread, low, high, seeds, level), power)
 
 
-def _fewest(mean: float, spread: float, low: float, high: float, level: float, power: float) -> int | None:
+def power_of_difference(difference: float, spread: float, seeds: int, level: float) -> float:
+    """Power of the two-sided paired t test of no difference at 1 - level: the interval leaves zero out, on either side.
+
+    The same as the non-central t's, 1 - F(t) + F(-t) with non-centrality difference sqrt(seeds) / spread.
+
+    Raises:
+        ValueError: as `power_inside`.
+    """
+    above = power_inside(difference, spread, 0.0, math.inf, seeds, level)
+    return above + power_inside(difference, spread, -math.inf, 0.0, seeds, level)
+
+
+def seeds_for_difference(difference: float, spread: float, level: float, power: float) -> int | None:
+    """Smallest number of seeds with which a true `difference` is told from zero; None: more than 1,000.
+
+    Raises:
+        ValueError: spread not above zero, level or power outside (0, 1).
+    """
+    _check(spread=spread)
+    return _fewest(lambda seeds: power_of_difference(difference, spread, seeds, level), power)
+
+
+def provable_margin(spread: float, seeds: int, level: float, power: float) -> float:
+    """Smallest margin at which TOST with `seeds` succeeds with probability `power` when nothing differs.
+
+    In the unit of `spread`, to which it is proportional.
+
+    Raises:
+        ValueError: as `power_inside`, or a power outside (0, 1).
+    """
+    return spread * _root(lambda margin: power_inside(0.0, 1.0, -margin, margin, seeds, level), spread, power)
+
+
+def detectable_difference(spread: float, seeds: int, level: float, power: float) -> float:
+    """Smallest true difference that the two-sided paired t test with `seeds` finds with probability `power`.
+
+    In the unit of `spread`, to which it is proportional.
+
+    Raises:
+        ValueError: as `power_inside`, or a power that is not above 1 - level (which no difference at all reaches).
+    """
+    if power <= 1 - level:
+        raise ValueError(f"power = {power} must be above 1 - level = {1 - level:.3g}")
+    return spread * _root(lambda difference: power_of_difference(difference, 1.0, seeds, level), spread, power)
+
+
+def spread_interval(spread: float, seeds: int, level: float) -> tuple[float, float]:
+    """Chi-square interval of the true standard deviation, from the sample standard deviation of `seeds` values.
+
+    Two-sided at `level`, for normal values.
+
+    Raises:
+        ValueError: spread below zero, fewer than two seeds, or a level outside (0, 1).
+    """
+    _check_shares(level=level)
+    if spread < 0 or seeds < 2:
+        raise ValueError(f"spread = {spread} must not be below zero, and seeds = {seeds} not below 2")
+    ends = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], seeds - 1)
+    low, high = spread * np.sqrt((seeds - 1) / ends)
+    return float(low), float(high)
+
+
+def seeds_for_sign_flip(alpha: float) -> int:
+    """Fewest seeds with which the exact two-sided sign-flip test can fall to `alpha` at all: 2^(1-n) <= alpha.
+
+    Raises:
+        ValueError: alpha outside (0, 1).
+    """
+    _check_shares(alpha=alpha)
+    seeds = 1
+    while 2.0 ** (1 - seeds) > alpha:
+        seeds += 1
+    return seeds
+
+
+def _fewest(power_with: Callable[[int], float], power: float) -> int | None:
+    _check_shares(power=power)
     few, enough = 1, 2
-    while power_inside(mean, spread, low, high, enough, level) < power:
+    while power_with(enough) < power:
         if enough == MOST_SEEDS:
             return None
         few, enough = enough, min(2 * enough, MOST_SEEDS)
     while enough - few > 1:
         middle = (few + enough) // 2
-        if power_inside(mean, spread, low, high, middle, level) < power:
+        if power_with(middle) < power:
             few = middle
         else:
             enough = middle
     return enough
+
+
+def _root(power_at: Callable[[float], float], spread: float, power: float) -> float:
+    """Where `power_at`, which rises from below `power` to 1, reaches `power`."""
+    _check(spread=spread)
+    _check_shares(power=power)
+    high = 1.0
+    while power_at(high) < power:
+        high *= 2
+    return float(optimize.brentq(lambda value: power_at(value) - power, 0.0, high, xtol=1e-10))
+
+
+def _check(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} = {value} must be above zero")
+
+
+def _check_shares(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < 1:
+            raise ValueError(f"{name} = {value} must lie between 0 and 1")

@@ -7,17 +7,47 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 
 from groupppo.verdicts.intervals import paired_t
-from groupppo.verdicts.power import MOST_SEEDS, power_inside, seeds_for_equivalence, seeds_for_interval
+from groupppo.verdicts.power import (
+    MOST_SEEDS,
+    detectable_difference,
+    power_inside,
+    power_of_difference,
+    provable_margin,
+    seeds_for_difference,
+    seeds_for_equivalence,
+    seeds_for_interval,
+    seeds_for_sign_flip,
+    spread_interval,
+)
 
 
-@pytest.mark.parametrize(("spread_over_margin", "seeds"), [(0.5, 4), (0.75, 7), (1.0, 10), (1.5, 21)])
-def test_seeds_for_equivalence_match_the_design_table(spread_over_margin, seeds):
+@pytest.mark.parametrize(
+    ("spread_over_margin", "seeds", "reached", "one_fewer"),
+    [(0.5, 4, 0.828, 0.558), (0.75, 7, 0.854, 0.752), (1.0, 11, 0.849, 0.795), (1.5, 21, 0.808, 0.780)],
+)
+def test_seeds_for_equivalence_at_80_percent_power(spread_over_margin, seeds, reached, one_fewer):
+    """With spread equal to margin 10 seeds reach 79.5 %, which rounds to 80 % and is below it: 11 are needed."""
     margin = 0.05
-    assert abs(seeds_for_equivalence(spread_over_margin * margin, margin, 0.90, 0.80) - seeds) <= 1
-    # Negative control: at another power the table would not hold.
-    assert abs(seeds_for_equivalence(spread_over_margin * margin, margin, 0.90, 0.99) - seeds) > 1
+    spread = spread_over_margin * margin
+    assert seeds_for_equivalence(spread, margin, 0.90, 0.80) == seeds
+    assert power_inside(0.0, spread, -margin, margin, seeds, 0.90) == pytest.approx(reached, abs=1e-3)
+    assert power_inside(0.0, spread, -margin, margin, seeds - 1, 0.90) == pytest.approx(one_fewer, abs=1e-3)
+    # Negative control: with a known spread, z for t, it would be fewer.
+    normal = (stats.norm.ppf(0.95) + stats.norm.ppf(0.90)) * spread_over_margin
+    assert math.ceil(normal**2) < seeds
+
+
+def test_ten_seeds_fall_short_of_80_percent_by_simulation_too():
+    draws, seeds = 200_000, 10
+    samples = np.random.default_rng(5).normal(size=(draws, seeds))
+    half = stats.t.ppf(0.95, seeds - 1) * samples.std(axis=1, ddof=1) / math.sqrt(seeds)
+    share = np.mean(np.abs(samples.mean(axis=1)) + half < 1)
+    error = math.sqrt(0.8 * 0.2 / draws)
+    assert share == pytest.approx(power_inside(0.0, 1.0, -1.0, 1.0, seeds, 0.90), abs=4 * error)
+    assert share < 0.80 - 4 * error
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 12])
@@ -60,6 +90,60 @@ def test_more_spread_or_less_margin_needs_more_seeds():
     assert seeds_for_equivalence(0.05, 0.02, 0.90, 0.80) > needed[2]
 
 
+@pytest.mark.parametrize(("difference", "seeds"), [(0.5, 2), (1.0, 3), (0.4, 10), (-1.0, 5)])
+def test_power_of_the_difference_test_is_that_of_statsmodels(difference, seeds):
+    ours = power_of_difference(difference, 1.0, seeds, 0.90)
+    assert ours == pytest.approx(TTestPower().power(difference, seeds, 0.10), abs=1e-5)
+    # Negative control: the one-sided test at the same size has another power.
+    assert ours != pytest.approx(TTestPower().power(abs(difference), seeds, 0.10, alternative="larger"), abs=1e-2)
+
+
+def test_without_a_difference_the_difference_test_rejects_at_its_level():
+    assert power_of_difference(0.0, 3.0, 5, 0.90) == pytest.approx(0.10, abs=1e-6)
+
+
+@pytest.mark.parametrize("difference", [0.2, 0.5, 1.0, 3.0])
+def test_seeds_for_a_difference_are_those_of_statsmodels_rounded_up(difference):
+    theirs = TTestPower().solve_power(difference, None, 0.10, 0.80)
+    assert seeds_for_difference(difference, 1.0, 0.90, 0.80) == max(2, math.ceil(theirs))
+    assert seeds_for_difference(-difference, 1.0, 0.90, 0.80) == max(2, math.ceil(theirs))
+    assert seeds_for_difference(0.0, 1.0, 0.90, 0.80) is None
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(1e-3, 10), st.integers(2, 30), st.sampled_from([0.5, 0.8, 0.9]))
+def test_the_margin_and_the_difference_within_reach_have_that_power_at_any_scale(spread, seeds, power):
+    margin = provable_margin(spread, seeds, 0.90, power)
+    assert power_inside(0.0, spread, -margin, margin, seeds, 0.90) == pytest.approx(power, abs=1e-6)
+    difference = detectable_difference(spread, seeds, 0.90, power)
+    assert power_of_difference(difference, spread, seeds, 0.90) == pytest.approx(power, abs=1e-6)
+    assert provable_margin(10 * spread, seeds, 0.90, power) == pytest.approx(10 * margin)
+    assert provable_margin(spread, seeds + 1, 0.90, power) < margin
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_the_interval_of_the_spread_covers_the_true_spread_as_often_as_it_says(seeds):
+    draws, level = 20_000, 0.90
+    spreads = np.random.default_rng(seeds).normal(0.0, 2.0, (draws, seeds)).std(axis=1, ddof=1)
+    low, high = (end * spreads for end in spread_interval(1.0, seeds, level))
+    error = math.sqrt(level * (1 - level) / draws)
+    assert np.mean((low < 2.0) & (high > 2.0)) == pytest.approx(level, abs=4 * error)
+    # Negative control: the normal approximation s (1 -+ z / sqrt(2 (n - 1))) covers less.
+    half = stats.norm.ppf((1 + level) / 2) / math.sqrt(2 * (seeds - 1))
+    covered = np.mean((spreads * (1 - half) < 2.0) & (spreads * (1 + half) > 2.0))
+    assert covered < level - 4 * error
+
+
+def test_three_seeds_may_understate_the_spread_four_times():
+    assert spread_interval(1.0, 3, 0.90) == pytest.approx((0.578, 4.415), abs=1e-3)
+
+
+@pytest.mark.parametrize(("alpha", "seeds"), [(0.5, 2), (0.25, 3), (0.10, 5), (0.05, 6), (0.01, 8)])
+def test_seeds_for_the_sign_flip_test_are_the_fewest_whose_least_p_value_is_small_enough(alpha, seeds):
+    assert seeds_for_sign_flip(alpha) == seeds
+    assert 2.0 ** (1 - seeds) <= alpha < 2.0 ** (2 - seeds)
+
+
 def test_impossible_arguments_raise():
     with pytest.raises(ValueError, match="above zero"):
         seeds_for_equivalence(0.0, 0.05, 0.9, 0.8)
@@ -67,3 +151,17 @@ def test_impossible_arguments_raise():
         seeds_for_equivalence(0.1, 0.0, 0.9, 0.8)
     with pytest.raises(ValueError, match="above zero"):
         seeds_for_interval(0.0, 0.0, -1, 1, 0.9, 0.8)
+    with pytest.raises(ValueError, match="above zero"):
+        power_inside(0.0, float("nan"), -1, 1, 5, 0.9)
+    with pytest.raises(ValueError, match="one seed"):
+        power_inside(0.0, 1.0, -1, 1, 1, 0.9)
+    with pytest.raises(ValueError, match="level"):
+        seeds_for_equivalence(0.1, 0.05, 90, 0.8)
+    with pytest.raises(ValueError, match="power"):
+        seeds_for_difference(0.1, 0.05, 0.9, 80)
+    with pytest.raises(ValueError, match="above 1 - level"):
+        detectable_difference(1.0, 5, 0.9, 0.05)
+    with pytest.raises(ValueError, match="below 2"):
+        spread_interval(1.0, 1, 0.9)
+    with pytest.raises(ValueError, match="alpha"):
+        seeds_for_sign_flip(0.0)
