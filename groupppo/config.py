@@ -112,6 +112,7 @@ class Benchmark:
     claims: Path
     source: Path
     studies: tuple[str, ...] = ()
+    profile: Path | None = None
 
     def resolved(self) -> dict[str, Any]:
         """The whole matrix as plain data, sources relative to the repository: what `benchmark.yaml` records."""
@@ -148,7 +149,14 @@ def load_benchmark(path: str | Path) -> Benchmark:
         claims=claims,
         source=path,
         studies=tuple(data["studies"]),
+        profile=_profile(data.get("profile"), home, path),
     )
+
+
+def _profile(name: str | None, home: Path, path: Path) -> Path | None:
+    if name is not None and not (home / name).is_file():
+        raise BadInput(path, "profile", name, f"name an existing file in {home}.")
+    return None if name is None else home / name
 
 
 def _check_density_sources(arms: dict[str, Arm], path: Path) -> None:

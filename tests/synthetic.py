@@ -139,6 +139,7 @@ def synthetic_benchmark(
         reference="ppo",
         train=replace(quick.train, steps=steps, rollout="transformers"),
         studies=(),
+        profile=None,
     )
 
 

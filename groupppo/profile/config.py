@@ -119,6 +119,25 @@ def load_profile(path: str | Path) -> Profile:
     return Profile(data["name"], data["title"], data["prompt"], shapes, grid, measured, targets, path)
 
 
+def result_files(profile: Profile, folder: Path) -> list[Path]:
+    """The result files of every setting: its seconds and its memory."""
+    return [folder / f"{setting}.{what}.json" for setting in profile.measured for what in ("seconds", "memory")]
+
+
+def measured_folder(profile: Profile, results: Path) -> Path:
+    """Where a profile's result files are: this machine's own in `results`/<name>/ if complete, else the published ones.
+
+    Raises:
+        BadInput: neither has all of them.
+    """
+    for home in (results, results / "reference"):
+        folder = home / profile.name / "measured"
+        if all(file.is_file() for file in result_files(profile, folder)):
+            return folder
+    mend = f"measure it first: snakemake profile --config profile={profile.source}"
+    raise BadInput(profile.source, "measured", list(profile.measured), mend)
+
+
 def _shape(path: Path, name: str, sizes: dict[str, Any]) -> ModelShape:
     title, family = sizes.pop("title"), sizes.pop("family")
     if sizes["heads"] % sizes["kv_heads"]:

@@ -81,7 +81,7 @@ def speedup_figure(data: pd.DataFrame) -> Figure:
         for place, row in zip(at, rows.itertuples(), strict=True):
             right = max(row.flops_speedup, row.seconds_speedup_high, 0 if np.isnan(row.bound) else row.bound, 1)
             text = f"{ratio(row.flops_speedup)}, {ratio(row.seconds_speedup)}"
-            panel.annotate(text, (right, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5)
+            panel.annotate(text, (right, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
         panel.set_yticks(at, [wrap(title, 30) for title in rows["title"]])
         panel.set(title=words.setting_title(rows.iloc[0]), xscale="log", xlim=(low, high * np.exp(0.3 * span)))
         panel.axvline(1, color=QUIET, linewidth=0.9)
@@ -206,10 +206,10 @@ def sixteen_figure(data: pd.DataFrame) -> Figure:
     for colour, share in zip(palette, shares, strict=True):
         own = curves[curves["generation"] == share]
         panel.plot(own["x"], own["y"], color=colour)
-        limit = "" if share == 0 else f",\nat most {1 / share:.3g}x"
+        limit = "" if share == 0 else f": below {1 / share:.3g}x"
         end = own[own["y"] <= top].iloc[-1]
         text = f"generation {100 * share:.3g} %{limit}"
-        panel.annotate(text, (end["x"], end["y"]), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5)
+        panel.annotate(text, (end["x"], end["y"]), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
     panel.axhline(need, color="#d55e00", linewidth=1.2)
     panel.annotate(f"claimed {need:g}x", (1.05, need), xytext=(0, 3), textcoords="offset points", color="#b04a00")
     panel.set(xscale="log", yscale="log", xlim=(1, LARGEST), ylim=(1, top * 1.1))

@@ -6,28 +6,32 @@ The page needs no network: figures are inlined, and a content security policy fo
 the page's own. All text from files is escaped.
 """
 
-import base64
-import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
+from groupppo.profile.config import load_profile
+from groupppo.profile.tables import read_tables
 from groupppo.report import page_data, page_runs
-from groupppo.report.figures import FigureRecord, read_figures
+from groupppo.report.figures import read_figures
+from groupppo.report.page_parts import (
+    PageFigure,
+    content_policy,
+    page_environment,
+    page_figure,
+    source_text,
+    write_page,
+)
+from groupppo.report.page_profile import ProfileSection, profile_section
 from groupppo.report.page_study import Study, grouping_studies
 from groupppo.report.tables import load_tables
 from groupppo.report.wording import MISSING, interval, quantity
 from groupppo.study.tables import FIGURES
 
-LARGEST_SVG = 400_000
-"""Bytes; a larger drawing is inlined as its PNG, so that many long runs still make a page that opens at once."""
-
+PROFILE = "profile"
+"""Folder of the profile in a results folder."""
 VERDICTS = tuple(page_data.ANSWERS)
 _KEYS = (
     "id",
@@ -72,16 +76,6 @@ class VerdictRow:
 
 
 @dataclass(frozen=True)
-class PageFigure:
-    """A figure with its picture inlined; `anchor` is its id on the page, `folder` where its files are."""
-
-    record: FigureRecord
-    source: str
-    anchor: str
-    folder: str
-
-
-@dataclass(frozen=True)
 class PageStudy:
     study: Study
     figures: list[PageFigure]
@@ -103,11 +97,11 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         BadInput: verdicts, tables, figures or a study are missing or not in their form.
     """
     tables = load_tables(results / "tables")
-    figures = [_page_figure(results, "figures", record) for record in read_figures(results / "figures")]
+    figures = [page_figure(results, "figures", record) for record in read_figures(results / "figures")]
     judged = page_data.read_object(results / "verdicts.json", "decide the verdicts first.")
     verdicts = verdict_rows(judged, results / "verdicts.json", benchmark, {figure.record.id for figure in figures})
-    environment = _environment()
-    style, script = (_source(environment, name) for name in ("report.css", "report.js"))
+    environment = page_environment()
+    style, script = (source_text(environment, name) for name in ("report.css", "report.js"))
     page = environment.get_template("report.html.j2").render(
         benchmark=benchmark,
         answer=page_data.answer([verdict.verdict for verdict in verdicts]),
@@ -118,6 +112,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         excluded=page_runs.excluded_rows(judged["excluded"], benchmark),
         figures=figures,
         studies=[_page_study(results, study) for study in grouping_studies(results, benchmark)],
+        profile=_profile(results, benchmark),
         matrix=page_runs.matrix(results, benchmark, tables),
         differences=page_data.arm_differences(benchmark),
         settings=page_data.matched_settings(benchmark),
@@ -128,14 +123,10 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         tables=sorted(path.relative_to(results).as_posix() for path in (results / "tables").glob("*.parquet")),
         style=style,
         script=script,
-        policy=_policy(style, script),
+        policy=content_policy(style, script),
         missing=MISSING,
     )
-    report = results / "report.html"
-    unfinished = report.with_suffix(".html.part")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, report)
-    return report
+    return write_page(results / "report.html", page)
 
 
 def verdict_rows(judged: dict[str, Any], file: Path, benchmark: Benchmark, figures: set[str]) -> list[VerdictRow]:
@@ -182,45 +173,13 @@ def _verdict_row(verdict: dict[str, Any], benchmark: Benchmark, figures: set[str
     )
 
 
-def _page_figure(results: Path, folder: str, record: FigureRecord, prefix: str = "") -> PageFigure:
-    return PageFigure(record, _inline(results / folder, record), f"figure-{prefix}{record.id}", folder)
-
-
 def _page_study(results: Path, study: Study) -> PageStudy:
     folder, prefix = f"{study.folder}/{FIGURES}", f"{study.anchor}-"
-    return PageStudy(study, [_page_figure(results, folder, record, prefix) for record in study.figures])
+    return PageStudy(study, [page_figure(results, folder, record, prefix) for record in study.figures])
 
 
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("groupppo.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _source(environment: Environment, name: str) -> Markup:
-    """Our own style sheet or script, which must reach the page unescaped."""
-    return Markup(environment.get_template(name).render())
-
-
-def _policy(style: str, script: str) -> str:
-    """Nothing may be loaded; of inline code only what hashes to the page's own style sheet and script may run."""
-    hashed = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
-    style_hash, script_hash = (f"'sha256-{digest}'" for digest in hashed)
-    parts = ("default-src 'none'", "img-src data:", f"style-src {style_hash}", f"script-src {script_hash}")
-    return "; ".join((*parts, "base-uri 'none'", "form-action 'none'"))
-
-
-def _inline(folder: Path, record: FigureRecord) -> str:
-    """The picture as a data URI, which cannot run scripts; empty for a figure that is not drawn."""
-    if not record.files:
-        return ""
-    svg, png = folder / record.files["svg"], folder / record.files["png"]
-    for file in (svg, png):
-        if not file.is_file():
-            raise BadInput(file, "file", None, "draw the figures again.")
-    kind, file = ("svg+xml", svg) if svg.stat().st_size <= LARGEST_SVG else ("png", png)
-    return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+def _profile(results: Path, benchmark: Benchmark) -> ProfileSection | None:
+    if benchmark.profile is None:
+        return None
+    profile, folder = load_profile(benchmark.profile), results / PROFILE
+    return profile_section(results, PROFILE, profile, read_tables(folder / "tables"), folder / "measured")

@@ -1,19 +1,25 @@
 """One offline page for a profile: targets, figures, tables, and how it was measured; with the report's own means."""
 
-import json
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from groupppo.profile.catalogue import MEASURED, find
-from groupppo.profile.config import Profile
+from groupppo.profile.config import Profile, result_files
 from groupppo.profile.tables import ProfileTables
 from groupppo.report.captions_profile import setting_title
 from groupppo.report.figures import read_figures
-from groupppo.report.page import _environment, _page_figure, _policy, _source
-from groupppo.report.page_data import Setting, as_text
+from groupppo.report.page_data import Setting, as_text, read_object
+from groupppo.report.page_parts import (
+    PageFigure,
+    content_policy,
+    page_environment,
+    page_figure,
+    source_text,
+    write_page,
+)
 from groupppo.report.page_study import TextCell, TextTable
 from groupppo.report.wording import MISSING, in_bytes, number, percentage, plural, ratio, seconds_text
 
@@ -28,38 +34,73 @@ QUANTITIES = {
 }
 
 
-def write_profile_page(results: Path, profile: Profile, tables: ProfileTables, measured: Path) -> Path:
-    """Render `results`/report.html; figures/ must be there.
+@dataclass(frozen=True)
+class ProfileSection:
+    """A profile in words and pictures, for its own page and for a benchmark's.
+
+    Attributes:
+        folder: where its tables/ and figures/ are, relative to the page; "" beside it.
+        measured: when and on what. answer: how many targets are met, in one sentence. tables: names of its tables.
+    """
+
+    folder: str
+    measured: str
+    answer: str
+    targets: TextTable
+    figures: list[PageFigure]
+    settings: list[TextTable]
+    steps: TextTable
+    provenance: list[Setting]
+    tables: list[str]
+
+
+def profile_section(
+    results: Path, folder: str, profile: Profile, tables: ProfileTables, measured: Path
+) -> ProfileSection:
+    """What a page in `results` shows of the profile in `results`/`folder`.
 
     Args:
         measured: the folder of result files, for the machine and the commands.
+
+    Raises:
+        BadInput: the figures or a result file are missing.
+    """
+    home, prefix = f"{folder}/figures".removeprefix("/"), "profile-" if folder else ""
+    contents = _contents(profile, measured)
+    return ProfileSection(
+        folder=folder,
+        measured=_when(contents),
+        answer=_answer(tables.targets),
+        targets=_targets(tables),
+        figures=[
+            page_figure(results, home, record, prefix) for record in read_figures(results / home)
+        ],
+        settings=[_setting(rows) for _, rows in tables.variants.groupby("setting", sort=False)],
+        steps=_steps(tables, profile),
+        provenance=_provenance(contents),
+        tables=list(vars(tables)),
+    )
+
+
+def write_profile_page(results: Path, profile: Profile, tables: ProfileTables, measured: Path) -> Path:
+    """Render `results`/report.html; figures/ must be there. `measured` as for `profile_section`.
 
     Returns:
         the path of the page, which is replaced as a whole or not at all.
 
     Raises:
-        BadInput: the figures are missing.
+        BadInput: the figures or a result file are missing.
     """
-    environment = _environment()
-    style, script = (_source(environment, name) for name in ("report.css", "report.js"))
+    environment = page_environment()
+    style, script = (source_text(environment, name) for name in ("report.css", "report.js"))
     page = environment.get_template("profile.html.j2").render(
         profile=profile,
-        answer=_answer(tables.targets),
-        targets=_targets(tables),
-        figures=[_page_figure(results, "figures", record) for record in read_figures(results / "figures")],
-        settings=[_setting(rows) for _, rows in tables.variants.groupby("setting", sort=False)],
-        steps=_steps(tables, profile),
-        provenance=_provenance(profile, measured),
-        tables=list(vars(tables)),
+        section=profile_section(results, "", profile, tables, measured),
         style=style,
         script=script,
-        policy=_policy(style, script),
+        policy=content_policy(style, script),
     )
-    report = results / "report.html"
-    unfinished = report.with_suffix(".html.part")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, report)
-    return report
+    return write_page(results / "report.html", page)
 
 
 def _answer(targets: pd.DataFrame) -> str:
@@ -148,9 +189,18 @@ def _range(values: pd.Series) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _provenance(profile: Profile, measured: Path) -> list[Setting]:
-    files = sorted(measured / f"{name}.{what}.json" for name in profile.measured for what in ("seconds", "memory"))
-    contents: list[dict[str, Any]] = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+def _contents(profile: Profile, measured: Path) -> list[dict[str, Any]]:
+    return [read_object(file, "measure this setting first.") for file in sorted(result_files(profile, measured))]
+
+
+def _when(contents: list[dict[str, Any]]) -> str:
+    days = sorted({content["finished_at"][:10] for content in contents})
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    machines = sorted({str(content["machine"].get("gpu") or content["machine"]["cpu"]) for content in contents})
+    return f"Measured {span} on {' and '.join(machines)}."
+
+
+def _provenance(contents: list[dict[str, Any]]) -> list[Setting]:
     told = [Setting(key, as_text(contents[0][key])) for key in ("machine", "software", "source")]
     told += [Setting("memory", next(content["memory"] for content in contents if "memory" in content))]
     told += [Setting(content["finished_at"], content["command"]) for content in contents]

@@ -16,6 +16,7 @@ from groupppo.profile.config import load_profile
 
 SMOKE = REPOSITORY / "benchmarks" / "profile_smoke.yaml"
 
+
 def changed(tmp_path: Path, change) -> Path:
     data = yaml.safe_load(SMOKE.read_text())
     change(data)
@@ -95,7 +96,9 @@ def test_live_windows_and_shares_are_read_from_a_name(window, percent):
     assert (variant.title == VARIANTS["streamed_reuse"].title) == (window == percent == 0)
 
 
-@pytest.mark.parametrize("name", ["", "Dense", "streamed", "gathered_window3", "streamed_reuse_window0", "streamed_reuse_"])
+@pytest.mark.parametrize(
+    "name", ["", "Dense", "streamed", "gathered_window3", "streamed_reuse_window0", "streamed_reuse_"]
+)
 def test_other_names_are_no_variants(name):
     with pytest.raises(ValueError, match="no such variant"):
         find(name)

@@ -50,9 +50,16 @@ def test_attention_is_two_products_forward_and_five_backward(device):
 
 def test_attention_is_torch_s_own_again_after_a_failure():
     before = functional.scaled_dot_product_attention
-    with pytest.raises(RuntimeError, match="inside"), count(on_meta=True):
-        assert functional.scaled_dot_product_attention is not before
-        raise RuntimeError("inside")
+    seen = []
+
+    def fail():
+        with count(on_meta=True):
+            seen.append(functional.scaled_dot_product_attention)
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert seen[0] is not before
     assert functional.scaled_dot_product_attention is before
 
 

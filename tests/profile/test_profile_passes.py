@@ -52,7 +52,8 @@ def test_streamed_variants_have_the_values_of_exact_ones_and_other_gradients_tha
     model, batch = bench()
     value, exact = gradient(model, batch, find("masked"))
     found = [
-        gradient(model, batch, find(name)) for name in ("streamed_recompute", "streamed_reuse", "streamed_reuse_window40")
+        gradient(model, batch, find(name))
+        for name in ("streamed_recompute", "streamed_reuse", "streamed_reuse_window40")
     ]
     for streamed, _ in found:
         assert streamed == pytest.approx(value, rel=1e-4, abs=1e-6)
@@ -87,16 +88,16 @@ def test_no_ratio_meets_the_clip(name):
 
 def test_live_tokens_grow_with_windows_and_shares():
     _, batch = bench()
-    alone, window, share = (
-        live_tokens(find(f"streamed_reuse{part}"), batch) for part in ("", "_window3", "_share25")
-    )
+    alone, window, share = (live_tokens(find(f"streamed_reuse{part}"), batch) for part in ("", "_window3", "_share25"))
     assert alone == len(batch.endpoints)
     assert alone < window <= 4 * alone
     assert alone < share
     assert live_tokens(find("gathered"), batch) == 0
 
 
-@pytest.mark.parametrize(("response", "density", "expected"), [(16, "1/16", 1), (17, "1/16", 2), (32, "1/5", 7), (9, "1", 9)])
+@pytest.mark.parametrize(
+    ("response", "density", "expected"), [(16, "1/16", 1), (17, "1/16", 2), (32, "1/5", 7), (9, "1", 9)]
+)
 def test_every_nth_token_and_the_last_are_endpoints(response, density, expected):
     batch = random_batch(50, 4, response, Fraction(density), 0, "cpu")
     assert len(batch.endpoints) == expected

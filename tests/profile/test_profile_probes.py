@@ -45,7 +45,7 @@ def test_seconds_are_those_of_the_pass():
             total += 1
 
     reading = HostProbe().seconds(busy)
-    assert 0 < reading.cpu_seconds
+    assert reading.cpu_seconds > 0
     assert reading.seconds >= 0.5 * reading.cpu_seconds
     assert HostProbe().seconds(lambda: None).cpu_seconds < reading.cpu_seconds
 

@@ -1,14 +1,18 @@
 """Figures and page of a profile: they show the tables, say so in words, and fetch nothing."""
 
+import json
 import re
+import shutil
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 
+from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
-from groupppo.profile.tables import tables_of
-from groupppo.report.figures import read_figures
+from groupppo.profile.config import measured_folder
+from groupppo.profile.tables import tables_of, write_tables
+from groupppo.report.figures import read_figures, write_figures
 from groupppo.report.figures_profile import (
     PLANS,
     bound_data,
@@ -20,8 +24,13 @@ from groupppo.report.figures_profile import (
     speedup_figure,
     write_profile_figures,
 )
+from groupppo.report.page import write_report
 from groupppo.report.page_profile import write_profile_page
 from groupppo.report.style import figure_style
+from groupppo.report.tables import collect, load_tables
+from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import decide
+from tests.synthetic import write_results
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +149,38 @@ def test_texts_of_a_profile_are_escaped(measured, tables, drawn):
 def test_a_page_without_figures_is_refused(measured, tables, tmp_path):
     with pytest.raises(BadInput, match="draw the figures"):
         write_profile_page(tmp_path, measured.profile, tables, measured.folder)
+
+
+def test_a_benchmark_that_names_a_profile_shows_it_with_ids_and_links_of_its_own(measured, tables, tmp_path):
+    benchmark = write_results(tmp_path, seeds=(1, 2), steps=4)
+    collect(tmp_path, benchmark)
+    decided = decide(load_claims(benchmark.claims), load_tables(tmp_path / "tables"), benchmark)
+    (tmp_path / "verdicts.json").write_text(json.dumps(decided), encoding="utf-8")
+    write_figures(load_tables(tmp_path / "tables"), benchmark, tmp_path / "figures", decided)
+    plain = write_report(tmp_path, benchmark, memory_definition="Bytes.").read_text()
+    assert 'id="profile"' not in plain
+
+    home = tmp_path / "profile"
+    shutil.copytree(measured.folder, home / "measured")
+    write_tables(measured.profile, home / "measured", home / "tables")
+    write_profile_figures(tables, measured.profile, home / "figures")
+    asked = replace(benchmark, profile=REPOSITORY / "benchmarks" / "profile_smoke.yaml")
+    text = write_report(tmp_path, asked, memory_definition="Bytes.").read_text()
+    assert "1 of 2 targets set beforehand is met." in text
+    ids = re.findall(r'id="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+    links = [link for link in re.findall(r'href="([^"]*)"', text) if link.startswith("profile/")]
+    assert len(links) == 3 * len(PLANS) + len(vars(tables))
+    assert all((tmp_path / link).is_file() for link in links)
+
+
+def test_a_machine_s_own_measurements_come_before_the_published_ones_if_they_are_complete(measured, tmp_path):
+    own, published = (tmp_path / place / measured.profile.name / "measured" for place in (".", "reference"))
+    with pytest.raises(BadInput, match="measure it first"):
+        measured_folder(measured.profile, tmp_path)
+    shutil.copytree(measured.folder, published)
+    assert measured_folder(measured.profile, tmp_path) == published
+    shutil.copytree(measured.folder, own)
+    assert measured_folder(measured.profile, tmp_path) == own
+    next(own.iterdir()).unlink()
+    assert measured_folder(measured.profile, tmp_path) == published

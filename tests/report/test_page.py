@@ -12,7 +12,7 @@ import pytest
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.report import page, page_data, page_runs, wording
+from groupppo.report import page, page_data, page_parts, page_runs, wording
 from groupppo.report.figures import write_figures
 from groupppo.report.page import write_report
 from groupppo.report.tables import collect, load_tables
@@ -265,7 +265,7 @@ def test_every_link_to_a_file_leads_to_a_file(quick, text):
 def test_the_page_stays_small_and_a_large_drawing_is_inlined_as_png(quick, text, spare, monkeypatch):
     assert len(text.encode()) < 3_000_000
     assert "data:image/png" not in text
-    monkeypatch.setattr(page, "LARGEST_SVG", 10)
+    monkeypatch.setattr(page_parts, "LARGEST_SVG", 10)
     assert rendered(spare).count("data:image/png") == 6
 
 
@@ -294,7 +294,7 @@ def test_the_page_is_replaced_as_a_whole_or_not_at_all(spare, monkeypatch):
         raise OSError("disk full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(page.os, "replace", refuse)
+        broken.setattr(page_parts.os, "replace", refuse)
         with pytest.raises(OSError, match="disk full"):
             rendered(spare)
     assert report.read_text(encoding="utf-8") == "the page before"

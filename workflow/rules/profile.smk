@@ -1,7 +1,8 @@
 # What an update costs at real model shapes: seconds and memory of variants, counted bounds, figures, a page of its own.
 # It needs no benchmark's runs: `snakemake profile`, with --config profile=<file> for another one.
 
-from groupppo.profile.config import DEFAULT, load_profile
+from groupppo.measure.hashing import sha256_folder
+from groupppo.profile.config import DEFAULT, load_profile, measured_folder
 
 try:
     PROFILE = load_profile(config.get("profile", DEFAULT))
@@ -69,7 +70,7 @@ rule profile_tables:
         mem_mb=1000,
         runtime=10,
     params:
-        measured=f"{PROFILED}/measured",
+        measured=subpath(input[1], parent=True),
     message:
         "put the profile into tables"
     script:
@@ -99,6 +100,39 @@ rule profile_report:
         "draw the profile's figures and write {output.page}"
     script:
         "../scripts/profile_report.py"
+
+
+# The report of a benchmark that names a profile shows this machine's measurements where there are some, else those that
+# are published. Neither is an input: a report must not set off an hour of measuring.
+if BENCHMARK.profile:
+
+    try:
+        MEASURED = measured_folder(load_profile(BENCHMARK.profile), Path("results"))
+    except BadInput as error:
+        raise WorkflowError(str(error)) from None
+
+    rule update_costs:
+        input:
+            BENCHMARK.profile,
+        output:
+            directory(f"{RESULTS}/profile"),
+        log:
+            f"{RESULTS}/logs/update_costs.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/update_costs.tsv"
+        conda:
+            "../../environment.yml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        params:
+            measured=str(MEASURED),
+            sha256=sha256_folder(MEASURED),
+        message:
+            "draw the costs of an update measured in {params.measured}"
+        script:
+            "../scripts/update_costs.py"
 
 
 localrules:

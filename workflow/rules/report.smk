@@ -94,6 +94,7 @@ rule report:
         figures=rules.figures.output[0],
         matrix=rules.resolve.output[0],
         studies=STUDIES,
+        profile=rules.update_costs.output if BENCHMARK.profile else [],
     output:
         f"{RESULTS}/report.html",
     log:

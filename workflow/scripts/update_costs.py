@@ -1,0 +1,20 @@
+"""Put a profile's measurements, tables and figures into a benchmark's results."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from job import job
+
+from groupppo.profile.config import load_profile
+from groupppo.profile.tables import write_tables
+from groupppo.report.figures_profile import write_profile_figures
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake):
+    profile, out = load_profile(snakemake.input[0]), Path(snakemake.output[0])
+    shutil.copytree(snakemake.params.measured, out / "measured")
+    tables = write_tables(profile, out / "measured", out / "tables")
+    write_profile_figures(tables, profile, out / "figures")
