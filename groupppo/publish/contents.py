@@ -1,0 +1,221 @@
+"""What of a results folder goes into a bundle, under which name, and how its text is scrubbed."""
+
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from groupppo.config import REPOSITORY
+from groupppo.errors import BadInput
+from groupppo.publish.archive import CHUNK
+from groupppo.publish.matrix import CONFIG, RECORD, config_files, read_record
+from groupppo.publish.scrub import Places, scrub_evidence, scrub_record, scrub_table
+from groupppo.report.page_data import read_object
+from groupppo.report.tables import SCHEMA
+
+LOCKS = ("requirements/cpu.lock", "requirements/gpu.lock", "environment.yml")
+RIGHTS = ("LICENSE", "CITATION.cff")
+WEIGHTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
+"""Files of a checkpoint that hold no code and no pickles."""
+_CHECKPOINTS = ("runs/*/*/*/*/checkpoint/**/*", "runs/*/*/*/*/critic/**/*")
+_BOOKKEEPING = ".snakemake_timestamp"
+"""Snakemake leaves it in every folder that a rule makes as a whole."""
+
+
+class Kind(Enum):
+    """How a file's absolute paths are looked for."""
+
+    RECORD = "record"
+    EVIDENCE = "evidence"
+    SAMPLES = "samples"
+    TABLE = "table"
+    AS_IS = "as it is"
+
+
+_OF_SUFFIX = {
+    ".html": Kind.EVIDENCE,
+    ".md": Kind.EVIDENCE,
+    ".csv": Kind.EVIDENCE,
+    ".svg": Kind.EVIDENCE,
+    ".json": Kind.EVIDENCE,
+    ".jsonl": Kind.EVIDENCE,
+    ".yaml": Kind.RECORD,
+    ".parquet": Kind.TABLE,
+    ".png": Kind.AS_IS,
+}
+_RECORDS = re.compile(r"(provenance|status|card|config|warmstart|study|results_.*)\.json")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of a bundle: its bytes come from `source`, or are `data`. `places` are scrubbed from its text."""
+
+    source: Path | None = None
+    data: bytes = b""
+    kind: Kind = Kind.AS_IS
+    places: Places = field(default_factory=Places)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes as published."""
+        if self.kind is not Kind.AS_IS:
+            yield self.scrubbed()[0]
+        elif self.source is None:
+            yield self.data
+        else:
+            with self.source.open("rb") as file:
+                while chunk := file.read(CHUNK):
+                    yield chunk
+
+    def original(self) -> bytes:
+        return self.data if self.source is None else self.source.read_bytes()
+
+    def scrubbed(self) -> tuple[bytes, int]:
+        """The bytes as published and how many paths were taken out; untouched bytes where there were none.
+
+        Raises:
+            BadInput: a table that is not Parquet.
+        """
+        original = self.original()
+        if self.kind is Kind.AS_IS:
+            return original, 0
+        if self.kind is Kind.TABLE:
+            return _scrubbed_table(original, self)
+        # A broken run may have left bytes that are no text; they are published as they are.
+        text = original.decode("utf-8", "surrogateescape")
+        if self.kind is Kind.RECORD:
+            new, count = scrub_record(text)
+        else:
+            new, count = scrub_evidence(text, self.places, machine=self.kind is Kind.EVIDENCE)
+        return (new.encode("utf-8", "surrogateescape"), count) if count else (original, 0)
+
+
+def _scrubbed_table(original: bytes, member: Member) -> tuple[bytes, int]:
+    try:
+        table = pq.read_table(io.BytesIO(original))
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(
+            member.source or "data", "file", str(error).splitlines()[0], "write the tables again."
+        ) from error
+    scrubbed, count = scrub_table(table, member.places)
+    if not count:
+        return original, 0
+    written = io.BytesIO()
+    pq.write_table(scrubbed, written)
+    return written.getvalue(), count
+
+
+def members(results: Path, *, checkpoints: bool) -> dict[str, Member]:
+    """Every file of the bundle of `results` but its manifest and its RO-Crate metadata, by name.
+
+    Left out: logs, Snakemake's timings, steps.jsonl and stages.jsonl (tables/ has every row of them), task splits
+    (config/tasks makes them again, their cards have the hashes), weights unless `checkpoints`.
+
+    Raises:
+        BadInput: a product is missing, or a file is a link.
+    """
+    verdicts = read_object(results / "verdicts.json", "decide the claims first.")
+    found = {name: _one(results, name) for name in ("report.html", "verdicts.json", RECORD)}
+    found |= {f"tables/{table}.parquet": _one(results, f"tables/{table}.parquet") for table in SCHEMA}
+    if (results / "report.md").exists():
+        found["report.md"] = _one(results, "report.md")
+    patterns = ["tables/*.parquet", "figures/*", "studies/**/*", "evals/**/*", "assets/tasks/*/card.json"]
+    patterns += ["assets/starts/*/*/warmstart.json*"]
+    patterns += [f"runs/*/*/*/*/{name}" for name in ("status.json", "provenance.json", "config.yaml")]
+    found |= {name: _one(results, name) for name in _matches(results, patterns)}
+    if checkpoints:
+        weights = _matches(results, [*_CHECKPOINTS, "assets/starts/*/*/*"])
+        found |= {name: _weight(results, name) for name in weights if name not in found}
+    for folder, least in (("figures", "figures.json"), ("evals", "result.json"), ("runs", "provenance.json")):
+        if not any(name.startswith(f"{folder}/") and name.endswith(least) for name in found):
+            raise BadInput(results / folder, "folder", None, "run the benchmark first: `snakemake`.")
+    places = Places.of_records(
+        member.original().decode("utf-8", "replace") for member in found.values() if member.kind is Kind.RECORD
+    )
+    described = {name: Member(REPOSITORY / name) for name in (*LOCKS, *RIGHTS)}
+    claims = Path(read_record(results / RECORD)["claims"]).name
+    for name, text in config_files(results, str(verdicts.get("claims_sha256"))).items():
+        # The claims are known by their hash, and study scripts are programs: both stay as they are.
+        kind = Kind.AS_IS if name == claims or name.endswith(".py") else Kind.RECORD
+        described[f"{CONFIG}/{name}"] = Member(data=text, kind=kind)
+    return {name: replace(member, places=places) for name, member in found.items()} | described
+
+
+def _matches(results: Path, patterns: Iterable[str]) -> list[str]:
+    files = (file for pattern in patterns for file in results.glob(pattern) if not file.is_dir() or file.is_symlink())
+    return sorted({file.relative_to(results).as_posix() for file in files if file.name != _BOOKKEEPING})
+
+
+def _weight(results: Path, name: str) -> Member:
+    file = _existing(results, name)
+    if file.suffix not in WEIGHTS:
+        mend = f"move it out of the checkpoint: only {', '.join(WEIGHTS)} files are published, no code and no pickles."
+        raise BadInput(file, "file", file.suffix, mend)
+    return Member(file, kind=Kind.RECORD if file.name == "config.json" else Kind.AS_IS)
+
+
+def _one(results: Path, name: str) -> Member:
+    file = _existing(results, name)
+    kind = _OF_SUFFIX.get(file.suffix)
+    if kind is None:
+        known = ", ".join(_OF_SUFFIX)
+        raise BadInput(file, "file", file.suffix, f"move it out of the results: only {known} files are published here.")
+    if _RECORDS.fullmatch(file.name):
+        kind = Kind.RECORD
+    return Member(file, kind=Kind.SAMPLES if file.name.startswith("samples_") else kind)
+
+
+def _existing(results: Path, name: str) -> Path:
+    file = results / name
+    above = [results.joinpath(*Path(name).parts[: i + 1]) for i in range(len(Path(name).parts))]
+    if any(place.is_symlink() for place in above):
+        raise BadInput(
+            file, "file", "a link", "put the file itself there: what a link points to is not part of results."
+        )
+    if not file.is_file():
+        raise BadInput(file, "file", None, "run the benchmark to its end first: `snakemake`.")
+    return file
+
+
+def notes(results: Path, found: Mapping[str, Member], lock_sha256: str) -> list[str]:
+    """What a reader must know that is missing or does not fit: runs without provenance, another lock."""
+    told = []
+    for folder in sorted(path for path in results.glob("runs/*/*/*/*") if path.is_dir()):
+        name = f"{folder.relative_to(results).as_posix()}/provenance.json"
+        if name not in found:
+            told.append(f"{name}: missing; the run did not get as far as to write it.")
+            continue
+        used = _object(folder / "provenance.json").get("software", {})
+        lock = used.get("lock_sha256") if isinstance(used, dict) else None
+        if lock not in (None, lock_sha256):
+            told.append(f"{name}: the run used another lock (SHA-256 {lock}) than {LOCKS[0]} of this bundle.")
+    return told
+
+
+def last_date(results: Path) -> str:
+    """When the last run ended, as YYYY-MM-DD: a date of the results themselves, not of their packing.
+
+    Raises:
+        BadInput: no run says when it ended.
+    """
+    ends = (_object(file).get("finished_at") for file in sorted(results.glob("runs/*/*/*/*/status.json")))
+    dates = [end[:10] for end in ends if isinstance(end, str) and re.match(r"\d{4}-\d{2}-\d{2}", end)]
+    if not dates:
+        raise BadInput(
+            results / "runs", "finished_at", None, "run the benchmark first: no status.json says when it ended."
+        )
+    return max(dates)
+
+
+def _object(file: Path) -> dict[str, object]:
+    """A JSON object, empty where a broken run left none: the tables name that run and its fault."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

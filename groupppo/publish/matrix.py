@@ -1,0 +1,138 @@
+"""The matrix and the claims that results belong to, as config files a benchmark can be run from again.
+
+A results folder records its matrix in benchmark.yaml with all names resolved. `config_files` turns the record back into
+benchmark, model, task and arm files, so that they are those of the results even where the repository has moved on;
+claims, studies, a profile and arms that only claims name are copied.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from groupppo.config import REPOSITORY, Benchmark, load_benchmark, read_yaml
+from groupppo.errors import BadInput
+from groupppo.measure.hashing import sha256_file
+from groupppo.verdicts.claims import Claims, load_claims
+
+_KINDS = ("models", "tasks", "arms")
+CONFIG, RECORD = "config", "benchmark.yaml"
+# Keys of a matrix that name a file beside it; a record has their places instead, as it has the source of every entry.
+_BESIDE = ("claims", "profile")
+_PLACES = ("source", *_BESIDE)
+_AGAIN = "run the benchmark again with this version."
+
+
+def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
+    """Config files of `results` by name below config/.
+
+    Args:
+        results: holds benchmark.yaml.
+        claims_sha256: SHA-256 of the claims file that the verdicts were decided with.
+
+    Raises:
+        BadInput: benchmark.yaml is missing or not a resolved matrix, or the claims file has changed since.
+    """
+    record = read_record(results / RECORD)
+    source, claims = (REPOSITORY / record[key] for key in ("source", "claims"))
+    if not claims.is_file() or sha256_file(claims) != claims_sha256:
+        mend = f"decide the verdicts again: they were decided with claims whose SHA-256 is {claims_sha256}."
+        raise BadInput(claims, "file", sha256_file(claims) if claims.is_file() else None, mend)
+    home = claims.parent
+    text = claims.read_bytes()
+    named = {claim[key] for claim in yaml.safe_load(text)["claims"] for key in ("arm", "against") if key in claim}
+    beside = {key: REPOSITORY / record[key] for key in _BESIDE if record.get(key) is not None}
+    copied = {
+        f"arms/{arm}.yaml": home / "arms" / f"{arm}.yaml" for arm in sorted(named - {"reference", *record["arms"]})
+    }
+    copied |= {f"studies/{name}.py": source.parent / "studies" / f"{name}.py" for name in record.get("studies", [])}
+    copied |= {file.name: file for file in beside.values()}
+    for file in copied.values():
+        if not file.is_file():
+            raise BadInput(file, "file", None, "put it back: the claims or the benchmark of these results name it.")
+    written = {f"{kind}/{name}.yaml": _without_places(entry) for kind in _KINDS for name, entry in record[kind].items()}
+    matrix = {key: value for key, value in record.items() if key not in _PLACES and value is not None}
+    matrix |= {kind: list(record[kind]) for kind in _KINDS} | {key: file.name for key, file in beside.items()}
+    written[f"{record['name']}.yaml"] = matrix
+    files = {
+        name: yaml.safe_dump(entry, sort_keys=False, allow_unicode=True).encode() for name, entry in written.items()
+    }
+    return files | {name: file.read_bytes() for name, file in copied.items()}
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """benchmark.yaml, far enough checked to be taken apart.
+
+    Raises:
+        BadInput: missing, not YAML, with aliases (a few lines of which can stand for gigabytes), or not a matrix.
+    """
+    record = read_plain_yaml(file)
+    if not isinstance(record, dict):
+        raise BadInput(file, "file", record, _AGAIN)
+    for key in ("name", "source", "claims"):
+        if not isinstance(record.get(key), str):
+            raise BadInput(file, key, record.get(key), _AGAIN)
+    for key in _KINDS:
+        if not isinstance(record.get(key), dict) or not all(isinstance(entry, dict) for entry in record[key].values()):
+            raise BadInput(file, key, record.get(key), _AGAIN)
+    return record
+
+
+def read_plain_yaml(file: Path) -> Any:
+    """A YAML file without aliases.
+
+    Raises:
+        BadInput: missing, not YAML, nested too deeply, or with aliases.
+    """
+    try:
+        if file.is_file() and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(file.read_bytes())):
+            raise BadInput(file, "file", "an alias", "write the values out.")
+        return read_yaml(file)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise BadInput(file, "file", type(error).__name__, "write valid UTF-8 YAML.") from error
+
+
+def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
+    """Benchmark and claims from the files of `config_files`, checked as any benchmark is, and against the record.
+
+    Raises:
+        BadInput: a file is missing or not in its schema, or the config is not the matrix that `record_file` records.
+    """
+    record = read_record(record_file)
+    for file in sorted(config.rglob("*.yaml")):
+        read_plain_yaml(file)
+    matrix = config / f"{record['name']}.yaml"
+    for key in _BESIDE if matrix.is_file() else ():
+        name = read_plain_yaml(matrix).get(key)
+        if isinstance(name, str) and Path(name).name != name:
+            raise BadInput(matrix, key, name, "name a file beside this one.")
+    benchmark = load_benchmark(matrix)
+    recorded = flat(_without_places(record))
+    loaded = flat(_without_places(benchmark.resolved()))
+    for key, value in recorded.items():
+        if key not in loaded or loaded[key] != value:
+            raise BadInput(matrix, key, loaded.get(key), f"{record_file.name} says {value!r}: not the same matrix.")
+    return benchmark, load_claims(benchmark.claims)
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one mapping with dotted keys."""
+    return dict(_leaves(value, prefix))
+
+
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    children: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    if not children and not isinstance(value, Mapping | list):
+        yield place, value
+    for key, item in children:
+        yield from _leaves(item, f"{place}.{key}" if place else str(key))
+
+
+def _without_places(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry without the paths of its files, and without optional keys that are not set."""
+    return {
+        key: _without_places(value) if isinstance(value, Mapping) else value
+        for key, value in entry.items()
+        if key not in _PLACES and value is not None
+    }
