@@ -1,11 +1,11 @@
-"""The study's figures, in the form of the report's: SVG, PNG and CSV, with captions and alternative texts.
+"""The studies' figures, in the form of the report's: SVG, PNG and CSV, with captions and alternative texts.
 
 Each figure has two functions: `<id>_data` computes the tidy frame that is drawn (and saved as CSV beside the picture),
 `<id>_figure` draws exactly that frame.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from groupppo.report.figures import FORMATS, INDEX, FigureRecord
 from groupppo.report.style import figure_style, save
-from groupppo.study import captions
+from groupppo.study import captions, captions_streams
 from groupppo.study.figures_directions import directions_data, directions_figure
 from groupppo.study.figures_rules import (
     causes_data,
@@ -25,12 +25,22 @@ from groupppo.study.figures_rules import (
     thresholds_figure,
 )
 from groupppo.study.figures_scores import agreement_data, agreement_figure
+from groupppo.study.figures_streams import (
+    costs_data,
+    costs_figure,
+    parameters_data,
+    parameters_figure,
+    staleness_data,
+    staleness_figure,
+)
 
 Tables = Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
-class _Plan:
+class StudyPlan:
+    """One figure: its name, and what makes its data, picture, caption and alternative text."""
+
     id: str
     title: str
     data: Callable[[Tables], pd.DataFrame]
@@ -40,7 +50,7 @@ class _Plan:
 
 
 PLANS = (
-    _Plan(
+    StudyPlan(
         "thresholds",
         "Density against the threshold",
         thresholds_data,
@@ -48,7 +58,7 @@ PLANS = (
         captions.thresholds,
         captions.thresholds_alt,
     ),
-    _Plan(
+    StudyPlan(
         "causes",
         "What closes the groups of each rule",
         causes_data,
@@ -56,7 +66,7 @@ PLANS = (
         captions.causes,
         captions.causes_alt,
     ),
-    _Plan(
+    StudyPlan(
         "published",
         "The public code's density against the log-probability gap",
         published_data,
@@ -64,7 +74,7 @@ PLANS = (
         captions.published,
         captions.published_alt,
     ),
-    _Plan(
+    StudyPlan(
         "agreement",
         "Proxies against exact score vectors",
         agreement_data,
@@ -72,7 +82,7 @@ PLANS = (
         captions.agreement,
         captions.agreement_alt,
     ),
-    _Plan(
+    StudyPlan(
         "directions",
         "Update direction against dense PPO",
         directions_data,
@@ -82,17 +92,45 @@ PLANS = (
     ),
 )
 
+STREAM_PLANS = (
+    StudyPlan(
+        "parameters",
+        "The streamed gradient's bias by parameter group",
+        parameters_data,
+        parameters_figure,
+        captions_streams.parameters,
+        captions_streams.parameters_alt,
+    ),
+    StudyPlan(
+        "costs",
+        "What streaming costs and what it gets wrong",
+        costs_data,
+        costs_figure,
+        captions_streams.costs,
+        captions_streams.costs_alt,
+    ),
+    StudyPlan(
+        "staleness",
+        "Keys and values that grow old",
+        staleness_data,
+        staleness_figure,
+        captions_streams.staleness,
+        captions_streams.staleness_alt,
+    ),
+)
 
-def write_study_figures(tables: Tables, out: Path) -> list[FigureRecord]:
+
+def write_study_figures(tables: Tables, out: Path, plans: Sequence[StudyPlan] = PLANS) -> list[FigureRecord]:
     """Draw every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and write `figures.json`.
 
     Args:
         tables: the study's tables by name. out: the folder for the figures; made when missing.
+        plans: the figures, in their order.
     """
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with figure_style():
-        for plan in PLANS:
+        for plan in plans:
             data = plan.data(tables)
             save(plan.draw(data), out, plan.id)
             data.to_csv(out / f"{plan.id}.csv", index=False)

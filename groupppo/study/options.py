@@ -145,7 +145,7 @@ def parse_streams(arguments: Sequence[str], description: str) -> StreamOptions:
     add = parser.add_argument
     add("--checkpoint", action="append", required=True, metavar="NAME=FOLDER", help="a policy; repeat in order")
     add("--follow", nargs="+", default=["group_ppo", "stride"], help="arms whose endpoints are streamed")
-    add("--stale", type=int, default=6, help="batches on which keys and values are let grow old")
+    add("--stale", type=int, default=5, help="batches on which keys and values are let grow old")
     add("--actor_lr", type=float, default=1e-4, help="learning rate of the training")
     found = vars(parser.parse_args(arguments))
     checkpoints = _named_folders(found.pop("checkpoint"))

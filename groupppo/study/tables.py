@@ -1,10 +1,12 @@
-"""The tables of the grouping study: CSV files, one row = one fact, columns as described in `COLUMNS`."""
+"""The tables of the studies: CSV files, one row = one fact, columns as described in `COLUMNS` and, for the streamed
+update, in `STREAM_COLUMNS`."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from groupppo.errors import BadInput
+from groupppo.study.stream_tables import STREAM_COLUMNS
 
 FIGURES = "figures"
 NO_RULE = "has no grouping rule"
@@ -104,19 +106,33 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
 }
 
+_ALL = COLUMNS | STREAM_COLUMNS
 # Columns of words, in which an empty field is an empty word.
-_NAMES = ("rollout", "rule", "score", "proxy", "statistic", "arm", "title", "same_as")
+_NAMES = (
+    "rollout",
+    "rule",
+    "score",
+    "proxy",
+    "statistic",
+    "arm",
+    "title",
+    "same_as",
+    "checkpoint",
+    "kind",
+    "group",
+    "kv",
+)
 
 
 def write_table(folder: Path, name: str, rows: pd.DataFrame) -> None:
-    """Write `<name>.csv` with the columns of `COLUMNS[name]`, in that order.
+    """Write `<name>.csv` with the columns of its description, in that order.
 
     Raises:
         ValueError: the rows have other columns.
     """
-    if set(rows.columns) != set(COLUMNS[name]):
-        raise ValueError(f"table {name}: columns {sorted(rows.columns)}, documented are {sorted(COLUMNS[name])}")
-    rows[list(COLUMNS[name])].to_csv(folder / f"{name}.csv", index=False)
+    if set(rows.columns) != set(_ALL[name]):
+        raise ValueError(f"table {name}: columns {sorted(rows.columns)}, documented are {sorted(_ALL[name])}")
+    rows[list(_ALL[name])].to_csv(folder / f"{name}.csv", index=False)
 
 
 def read_table(folder: Path, name: str) -> pd.DataFrame:
@@ -132,8 +148,8 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
         raise BadInput(file, "file", None, "run the study first.") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise BadInput(file, "file", str(error), "not a CSV table; run the study again.") from error
-    if list(rows.columns) != list(COLUMNS[name]):
-        mend = f"columns are {', '.join(COLUMNS[name])}; run the study again."
+    if list(rows.columns) != list(_ALL[name]):
+        mend = f"columns are {', '.join(_ALL[name])}; run the study again."
         raise BadInput(file, "columns", list(rows.columns), mend)
     names = [column for column in rows.columns if column in _NAMES]
     return rows.assign(**{column: rows[column].fillna("") for column in names})
