@@ -17,6 +17,7 @@ from groupppo.errors import BadInput
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCHEMAS = REPOSITORY / "workflow" / "schemas"
+_NEED_CRITIC = ("grouping", "streams")
 
 
 @dataclass(frozen=True)
@@ -172,16 +173,18 @@ def _check_density_sources(arms: dict[str, Arm], path: Path) -> None:
 
 
 def _check_studies(data: dict[str, Any], arms: dict[str, Arm], home: Path, path: Path) -> None:
-    """A study is a script in studies/; the one of the grouping rules needs the reference's trained critic."""
+    """A study is a script in studies/; those on rollouts need the reference's trained critic."""
     for name in data["studies"]:
         _named(home, "studies", name, path, suffix="py")
-    if "grouping" not in data["studies"]:
+    needing = next((name for name in data["studies"] if name in _NEED_CRITIC), None)
+    if needing is None:
         return
     if not data["train"]["save_critic"]:
-        raise BadInput(path, "train.save_critic", False, "write true: the study grouping needs the reference's critic.")
+        mend = f"write true: the study {needing} needs the reference's critic."
+        raise BadInput(path, "train.save_critic", False, mend)
     reference = arms[data["reference"]]
     if not (data["train"]["verl"] | reference.verl).get("critic.enable", False):
-        mend = "name an arm with critic.enable: true, or leave the study grouping out, which needs its critic."
+        mend = f"name an arm with critic.enable: true, or leave the study {needing} out, which needs its critic."
         raise BadInput(path, "reference", reference.name, mend)
 
 

@@ -1,11 +1,11 @@
 """How wrong the streamed update of GROUP-PPO is, on real rollouts, and what each way of streaming costs.
 
     python benchmarks/studies/streams.py \\
-        --checkpoint start=results/arms/assets/starts/sorting/tiny \\
-        --checkpoint trained=results/arms/runs/sorting/tiny/ppo/seed1/checkpoint \\
-        --critic results/arms/runs/sorting/tiny/ppo/seed1/critic \\
-        --task results/arms/assets/tasks/sorting \\
-        --out results/arms/studies/streams/sorting.tiny
+        --checkpoint start=results/quick/assets/starts/sorting/tiny \\
+        --checkpoint trained=results/quick/runs/sorting/tiny/ppo/seed1/checkpoint \\
+        --critic results/quick/runs/sorting/tiny/ppo/seed1/critic \\
+        --task results/quick/assets/tasks/sorting \\
+        --out results/quick/studies/streams/sorting.tiny
 
 The streamed update lets only endpoints flow through the policy, past constant keys and values of all other tokens. Its
 values are exact and its gradient is not. Policies are those of the reference arm, dense PPO, in the order of its

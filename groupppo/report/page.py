@@ -25,6 +25,7 @@ from groupppo.report.page_parts import (
     write_page,
 )
 from groupppo.report.page_profile import ProfileSection, profile_section
+from groupppo.report.page_streams import stream_studies
 from groupppo.report.page_study import Study, grouping_studies
 from groupppo.report.tables import load_tables
 from groupppo.report.wording import MISSING, interval, quantity
@@ -112,6 +113,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         excluded=page_runs.excluded_rows(judged["excluded"], benchmark),
         figures=figures,
         studies=[_page_study(results, study) for study in grouping_studies(results, benchmark)],
+        streams=[_page_study(results, study) for study in stream_studies(results, benchmark)],
         profile=_profile(results, benchmark),
         matrix=page_runs.matrix(results, benchmark, tables),
         differences=page_data.arm_differences(benchmark),

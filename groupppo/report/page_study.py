@@ -1,4 +1,4 @@
-"""The study of the grouping rules as the page shows it: its figures, and its two tables in words."""
+"""Studies as the page shows them, and the one of the grouping rules: its figures, and its two tables in words."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ class Study:
     Attributes:
         place: task and model in words, empty where the benchmark has one of each. anchor: unique on the page.
         folder: its place in the results folder. scope: what it ran on, in one sentence.
-        figures: in their order. agreement, directions: its tables. files: of the tables, in `folder`.
+        figures, tables: in their order, tables by their label. files: of the tables, in `folder`.
     """
 
     place: str
@@ -51,8 +51,7 @@ class Study:
     folder: str
     scope: str
     figures: list[FigureRecord]
-    agreement: TextTable
-    directions: TextTable
+    tables: dict[str, TextTable]
     files: list[str]
 
 
@@ -76,8 +75,10 @@ def _study(results: Path, benchmark: Benchmark, task: str, model: str) -> Study:
         folder=folder.relative_to(results).as_posix(),
         scope=_scope(record, folder / RECORD, benchmark),
         figures=read_figures(folder / FIGURES),
-        agreement=_agreement(read_table(folder, "agreement")),
-        directions=_directions(read_table(folder, "direction_summary")),
+        tables={
+            "Agreement with exact score vectors": _agreement(read_table(folder, "agreement")),
+            "Update directions": _directions(read_table(folder, "direction_summary")),
+        },
         files=[f"{name}.csv" for name in COLUMNS],
     )
 
@@ -106,7 +107,7 @@ def _agreement(rows: pd.DataFrame) -> TextTable:
     body = [
         [
             TextCell(PROXY_LABELS.get(proxy, proxy)),
-            *(_spread(own.loc[proxy], "f1") for own in of_setting.values()),
+            *(spread(own.loc[proxy], "f1") for own in of_setting.values()),
             *(TextCell(number(first.loc[proxy, name])) for name in ("f1_inner", "precision", "recall")),
             TextCell(percentage(first.loc[proxy, "density"])),
         ]
@@ -126,9 +127,9 @@ def _directions(rows: pd.DataFrame) -> TextTable:
         [
             TextCell(row["title"], f"gradients of {titles[row['same_as']]}" if row["same_as"] else ""),
             TextCell(percentage(row["density"])),
-            _spread(row, "cosine"),
+            spread(row, "cosine"),
             TextCell(number(row["mean_cosine"])),
-            *(_spread(row, name) for name in ("expected_cosine", "norm_ratio", "relative_variance")),
+            *(spread(row, name) for name in ("expected_cosine", "norm_ratio", "relative_variance")),
         ]
         for _, row in rows.iterrows()
     ]
@@ -143,7 +144,7 @@ def _directions(rows: pd.DataFrame) -> TextTable:
     return TextTable(caption, head, body)
 
 
-def _spread(row: pd.Series, name: str) -> TextCell:
+def spread(row: pd.Series, name: str) -> TextCell:
     """Such as 0.503 over [0.430, 0.576]; the value alone where there is no interval."""
     value, low, high = (row[column] for column in (name, f"{name}_low", f"{name}_high"))
     return TextCell(number(value), "" if pd.isna(low) or pd.isna(high) else f"[{number(low)}, {number(high)}]")

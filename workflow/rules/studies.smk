@@ -43,7 +43,36 @@ rule grouping_study:
         "../scripts/grouping_study.py"
 
 
-STUDY_RULES = {"grouping": rules.grouping_study}
+rule streams_study:
+    input:
+        script=BENCHMARK.source.parent / "studies" / "streams.py",
+        arms=rules.grouping_study.input.arms,
+        prompts=rules.task.output.train,
+        card=rules.task.output.card,
+        start=rules.warmstart.output[0],
+        status=rules.grouping_study.input.status,
+        policy=rules.grouping_study.input.policy,
+    output:
+        directory(f"{RESULTS}/studies/streams/{{task}}.{{model}}"),
+    log:
+        f"{RESULTS}/logs/streams_study/{{task}}.{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/streams_study/{{task}}.{{model}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2500,
+        runtime=30,
+    params:
+        train=asdict(BENCHMARK.train),
+    message:
+        "study the streamed update on {wildcards.task} with {wildcards.model}"
+    script:
+        "../scripts/streams_study.py"
+
+
+STUDY_RULES = {"grouping": rules.grouping_study, "streams": rules.streams_study}
 
 for name in BENCHMARK.studies:
     if name not in STUDY_RULES:
