@@ -1,0 +1,158 @@
+"""Aggregates over several tasks: interquartile mean, probability of improvement, performance profiles, bootstrap.
+
+Definitions of Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical precipice", and of
+their package rliable. Scores are arrays (..., seeds, tasks) on one scale for all tasks, such as accuracies; leading
+axes are kept, which is how the bootstrap calls a statistic on many resamples at once.
+
+The bootstrap resamples seeds within each task. It describes spread; it is no verdict: over 3 seeds of one task the
+interval it calls 90 % covers the mean in about 64 % of cases (see tests). Verdicts use the t interval of each task.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+FEWEST_SEEDS = 10
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class BootstrapInterval:
+    """Percentile interval of a statistic over resamples of the seeds.
+
+    Args:
+        estimate: the statistic of the scores themselves.
+        low, high: ends; of the shape of `estimate`.
+        level: confidence, such as 0.90.
+        seeds: the fewest seeds among the arrays.
+        draws: resamples.
+    """
+
+    estimate: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    level: float
+    seeds: int
+    draws: int
+
+    @property
+    def few_seeds(self) -> bool:
+        """Whether there are fewer than 10 seeds, so that the interval is too narrow for its level."""
+        return self.seeds < FEWEST_SEEDS
+
+
+def interquartile_mean(scores: ArrayLike) -> np.ndarray:
+    """Mean of the middle half of all seeds and tasks together: the 25 % trimmed mean.
+
+    floor(n / 4) of the n = seeds x tasks scores are left out at each end.
+
+    Args:
+        scores: (..., seeds, tasks).
+
+    Returns:
+        Shape (...).
+
+    Raises:
+        ValueError: fewer than two axes, an empty one, or a score that is not finite.
+    """
+    array = _scores(scores)
+    flat = np.sort(array.reshape(*array.shape[:-2], -1), axis=-1)
+    cut = flat.shape[-1] // 4
+    return flat[..., cut : flat.shape[-1] - cut].mean(axis=-1)
+
+
+def probability_of_improvement(first: ArrayLike, second: ArrayLike) -> np.ndarray:
+    """Probability that a run of `first` beats a run of `second` on a task, averaged over tasks; a tie counts half.
+
+    For each task it is the Mann-Whitney U over the number of pairs of runs. Runs are not matched by seed.
+
+    Args:
+        first: (..., seeds, tasks).
+        second: (..., seeds, tasks); as many tasks, the seeds may be others.
+
+    Returns:
+        Shape (...).
+
+    Raises:
+        ValueError: as `interquartile_mean`, or another number of tasks.
+    """
+    x, y = _scores(first), _scores(second)
+    if x.shape[-1] != y.shape[-1]:
+        raise ValueError(f"{x.shape[-1]} and {y.shape[-1]} tasks: both need the same tasks")
+    gaps = x[..., :, None, :] - y[..., None, :, :]
+    return ((gaps > 0) + 0.5 * (gaps == 0)).mean(axis=(-3, -2, -1))
+
+
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
+    """Share of runs, over all seeds and tasks, with a score above each threshold.
+
+    Args:
+        scores: (..., seeds, tasks).
+        thresholds: (thresholds,).
+
+    Returns:
+        Shape (..., thresholds).
+
+    Raises:
+        ValueError: as `interquartile_mean`, or thresholds that are not one row of numbers.
+    """
+    array, limits = _scores(scores), np.asarray(thresholds, dtype=float)
+    if limits.ndim != 1 or np.any(np.isnan(limits)):
+        raise ValueError("thresholds must be numbers in one dimension")
+    return np.stack([(array > limit).mean(axis=(-2, -1)) for limit in limits], axis=-1)
+
+
+def stratified_bootstrap(
+    statistic: Callable[..., np.ndarray],
+    *scores: ArrayLike,
+    level: float,
+    draws: int = 2000,
+    paired: bool = False,
+    random_seed: int = 0,
+) -> BootstrapInterval:
+    """Percentile interval of `statistic(*scores)` over resamples of the seeds within each task.
+
+    Tasks are fixed: the interval says what other seeds on these tasks would give, nothing about other tasks.
+
+    Args:
+        statistic: a function of arrays (..., seeds, tasks), as those above.
+        scores: one or more arrays (seeds, tasks).
+        level: confidence of the two-sided interval.
+        draws: number of resamples.
+        paired: resample the arrays together, for arms that share their seeds; otherwise each on its own.
+        random_seed: of the resampling.
+
+    Raises:
+        ValueError: as `interquartile_mean`, no array, a level outside (0, 1), no draw, or paired arrays of different
+            shapes.
+    """
+    arrays = [_scores(array) for array in scores]
+    shapes = {array.shape for array in arrays}
+    if not arrays or any(len(shape) != 2 for shape in shapes):
+        raise ValueError("one or more arrays of shape (seeds, tasks) are needed")
+    if paired and len(shapes) > 1:
+        raise ValueError(f"paired arrays of shapes {sorted(shapes)}: all need the same seeds and tasks")
+    if not 0 < level < 1 or draws < 1:
+        raise ValueError(f"level = {level} must lie between 0 and 1 and draws = {draws} be at least 1")
+    generator = np.random.default_rng(random_seed)
+    results = []
+    for start in range(0, draws, _CHUNK):
+        many = min(_CHUNK, draws - start)
+        picks = [generator.integers(len(array), size=(many, *array.shape)) for array in arrays[: 1 if paired else None]]
+        picks = picks * len(arrays) if paired else picks
+        resampled = [np.take_along_axis(array[None], pick, axis=1) for array, pick in zip(arrays, picks, strict=True)]
+        results.append(statistic(*resampled))
+    low, high = np.quantile(np.concatenate(results), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    seeds = min(len(array) for array in arrays)
+    return BootstrapInterval(np.asarray(statistic(*arrays)), low, high, level, seeds, draws)
+
+
+def _scores(scores: ArrayLike) -> np.ndarray:
+    array = np.asarray(scores, dtype=float)
+    if array.ndim < 2 or not array.size:
+        raise ValueError(f"scores of shape {array.shape}: seeds and tasks are needed")
+    if not np.all(np.isfinite(array)):
+        raise ValueError("every score must be finite: a missing run must be named, not averaged over")
+    return array
