@@ -1,0 +1,200 @@
+"""Cost to a target, such as seconds or tokens until a reward is reached, when some runs never get there.
+
+A run that misses the target costs infinity (Dahl et al. 2023, "Benchmarking neural network training algorithms"). An
+infinite cost has an order and a rank, hence a median, a sign test and an interval from order statistics, but no mean
+and no spread. Two infinite costs have no ratio and no order: such pairs are counted as undetermined, never dropped.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """When a run first reached a target, infinite for a miss, and what the whole run spent.
+
+    Args:
+        steps, seconds, tokens: up to and with the step of the arrival.
+        spent_seconds, spent_tokens: of the whole run; a miss says nothing about what would have come after.
+    """
+
+    steps: float
+    seconds: float
+    tokens: float
+    spent_seconds: float
+    spent_tokens: float
+
+    @property
+    def missed(self) -> bool:
+        return math.isinf(self.steps)
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """Who reached the target at less cost, over pairs that share a seed.
+
+    Args:
+        first, second: pairs that the first (the second) arm won.
+        ties: pairs with the same cost.
+        undetermined: pairs without an order: both missed, or one stopped before the other arrived.
+        p_value: exact two-sided sign test of `first` against `second`; 1 when no pair was won.
+    """
+
+    first: int
+    second: int
+    ties: int
+    undetermined: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class RatioBounds:
+    """Median over pairs of first cost / second cost, with pairs that both missed as far down and up as they may lie.
+
+    Args:
+        median_low, median_high: the median with undetermined ratios at 0, and at infinity; equal where there are none.
+        low, high: interval from order statistics; 0 and infinity where the pairs are too few for the level.
+        coverage: what that interval covers at least, whatever the distribution; 1 for 0 to infinity.
+        undetermined: pairs that both missed.
+    """
+
+    median_low: float
+    median_high: float
+    low: float
+    high: float
+    coverage: float
+    undetermined: int
+
+
+def time_to_target(metric: ArrayLike, seconds: ArrayLike, tokens: ArrayLike, target: float, window: int = 1) -> Arrival:
+    """First step at which the metric, smoothed, is at or above the target, and what the run had spent by then.
+
+    The smoothed metric is the mean of the last `window` steps. It looks at no later step and has no value before there
+    are `window` of them, so a longer window never lets a run arrive on a single lucky step.
+
+    Args:
+        metric: (steps,), higher is better; turn the sign of a loss.
+        seconds, tokens: (steps,), what each step spent, not cumulated.
+        target: in the unit of the metric.
+        window: steps that are averaged.
+
+    Raises:
+        ValueError: arrays of different lengths, a value that is not finite, a cost below zero, a target that is not a
+            number, or a window that is not between 1 and the number of steps.
+    """
+    values, cost, count = (_row(array) for array in (metric, seconds, tokens))
+    if not len(values) == len(cost) == len(count):
+        raise ValueError(f"{len(values)} metrics, {len(cost)} seconds and {len(count)} tokens: one of each per step")
+    if np.any(cost < 0) or np.any(count < 0):
+        raise ValueError("no step may spend less than nothing")
+    if math.isnan(target) or not 1 <= window <= len(values):
+        raise ValueError(f"target = {target} must be a number, window = {window} between 1 and {len(values)} steps")
+    smoothed = np.lib.stride_tricks.sliding_window_view(values, window).mean(axis=1)
+    reached = np.flatnonzero(smoothed >= target)
+    spent = float(cost.sum()), float(count.sum())
+    if not reached.size:
+        return Arrival(math.inf, math.inf, math.inf, *spent)
+    step = int(reached[0]) + window
+    return Arrival(float(step), float(cost[:step].sum()), float(count[:step].sum()), *spent)
+
+
+def median_cost(costs: ArrayLike) -> float:
+    """Median of costs with infinity for misses: infinite as soon as half of the runs missed.
+
+    Raises:
+        ValueError: no cost, or one that is below zero or not a number.
+    """
+    return _median(_costs(costs))
+
+
+def order_costs(
+    first: ArrayLike, second: ArrayLike, first_spent: ArrayLike | None = None, second_spent: ArrayLike | None = None
+) -> Ordering:
+    """Compare two arms pair by pair by the order of their costs, and test it by the sign test.
+
+    Without `spent` every miss counts as later than every arrival: right for steps, of which all runs have the same. In
+    seconds or tokens a run may stop before the other arrives; with what the runs spent, such pairs are undetermined.
+
+    Leaving ties and undetermined pairs out of the test keeps its size, as exchanging the two arms of a pair leaves
+    either as it is. It says less with every pair that is left out.
+
+    Args:
+        first, second: (pairs,), costs, infinity for misses.
+        first_spent, second_spent: (pairs,), what each whole run spent; both or neither.
+
+    Raises:
+        ValueError: different numbers of pairs, none, a cost below zero or not a number, only one `spent`, or a run that
+            arrived after all it spent.
+    """
+    x, y = _pairs(first, second)
+    if (first_spent is None) != (second_spent is None):
+        raise ValueError("what the runs spent is needed of both arms or of neither")
+    undetermined = np.isinf(x) & np.isinf(y)
+    if first_spent is not None and second_spent is not None:
+        x_spent, y_spent = _pairs(first_spent, second_spent)
+        if len(x_spent) != len(x):
+            raise ValueError(f"{len(x_spent)} runs spent and {len(x)} have a cost: one of each per pair")
+        if np.any(np.isfinite(x) & (x > x_spent)) or np.any(np.isfinite(y) & (y > y_spent)):
+            raise ValueError("a run cannot arrive after all that it spent")
+        undetermined |= (np.isinf(x) & (x_spent < y)) | (np.isinf(y) & (y_spent < x))
+    wins, losses = int(np.sum((x < y) & ~undetermined)), int(np.sum((x > y) & ~undetermined))
+    ties = int(np.sum((x == y) & ~undetermined))
+    p_value = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    return Ordering(wins, losses, ties, int(undetermined.sum()), p_value)
+
+
+def ratio_of_costs(first: ArrayLike, second: ArrayLike, level: float) -> RatioBounds:
+    """Median of first / second over pairs, and its interval from order statistics (the sign test, inverted).
+
+    The ratio is 0 where only the second missed and infinite where only the first did. With n pairs the interval is
+    [r_(k), r_(n+1-k)] with the largest k for which 1 - 2 P(Binomial(n, 1/2) < k) is at least `level`; below 5 pairs
+    none reaches 0.90.
+
+    Raises:
+        ValueError: different numbers of pairs, none, a cost that is not above zero, or a level outside (0, 1).
+    """
+    x, y = _pairs(first, second)
+    if np.any(x == 0) or np.any(y == 0):
+        raise ValueError("costs must be above zero to have a ratio")
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level} must lie between 0 and 1")
+    undetermined = np.isinf(x) & np.isinf(y)
+    ratios = np.zeros(len(x))
+    np.divide(x, y, out=ratios, where=~undetermined)
+    lowest, highest = np.sort(ratios), np.sort(np.where(undetermined, np.inf, ratios))
+    ranks = np.arange(1, len(x) // 2 + 1)
+    covered = 1 - 2 * stats.binom.cdf(ranks - 1, len(x), 0.5)
+    rank = int(np.sum(covered >= level))
+    low, high, coverage = 0.0, math.inf, 1.0
+    if rank:
+        low, high, coverage = float(lowest[rank - 1]), float(highest[-rank]), float(covered[rank - 1])
+    return RatioBounds(_median(lowest), _median(highest), low, high, coverage, int(undetermined.sum()))
+
+
+def _median(costs: np.ndarray) -> float:
+    return float(np.median(costs))
+
+
+def _row(values: ArrayLike) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or not array.size or not np.all(np.isfinite(array)):
+        raise ValueError("metrics, seconds and tokens must be finite, in one dimension, at least one step")
+    return array
+
+
+def _costs(costs: ArrayLike) -> np.ndarray:
+    array = np.asarray(costs, dtype=float)
+    if array.ndim != 1 or not array.size or np.any(np.isnan(array)) or np.any(array < 0):
+        raise ValueError("costs must be numbers from zero to infinity, in one dimension, at least one")
+    return array
+
+
+def _pairs(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    x, y = _costs(first), _costs(second)
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} and {len(y)} costs: pairs share a seed")
+    return x, y
