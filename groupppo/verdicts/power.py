@@ -151,6 +151,21 @@ def seeds_for_sign_flip(alpha: float) -> int:
     return seeds
 
 
+def seeds_for_order(level: float) -> int:
+    """Fewest seeds with which the interval of a median from order statistics exists: 1 - 2^(1-n) >= level.
+
+    It is the sign test inverted and starts at the same number of seeds as the sign-flip test at 1 - level.
+
+    Raises:
+        ValueError: level outside (0, 1).
+    """
+    _check_shares(level=level)
+    seeds = 2
+    while 1 - 2.0 ** (1 - seeds) < level:
+        seeds += 1
+    return seeds
+
+
 def _fewest(power_with: Callable[[int], float], power: float) -> int | None:
     _check_shares(power=power)
     few, enough = 1, 2

@@ -148,11 +148,13 @@ def order_costs(
 
 
 def ratio_of_costs(first: ArrayLike, second: ArrayLike, level: float) -> RatioBounds:
-    """Median of first / second over pairs, and its interval from order statistics (the sign test, inverted).
+    """Median of first / second over pairs and its interval: `median_ratio` of the pairs' ratios.
 
-    The ratio is 0 where only the second missed and infinite where only the first did. With n pairs the interval is
-    [r_(k), r_(n+1-k)] with the largest k for which 1 - 2 P(Binomial(n, 1/2) < k) is at least `level`; below 5 pairs
-    none reaches 0.90.
+    A ratio is 0 where only the second missed, infinite where only the first did, undetermined where both did.
+
+    Args:
+        first, second: (pairs,), costs above zero, infinity for misses.
+        level: confidence of the two-sided interval.
 
     Raises:
         ValueError: different numbers of pairs, none, a cost that is not above zero, or a level outside (0, 1).
@@ -160,14 +162,33 @@ def ratio_of_costs(first: ArrayLike, second: ArrayLike, level: float) -> RatioBo
     x, y = _pairs(first, second)
     if np.any(x == 0) or np.any(y == 0):
         raise ValueError("costs must be above zero to have a ratio")
+    ratios = np.full(len(x), np.nan)
+    np.divide(x, y, out=ratios, where=~(np.isinf(x) & np.isinf(y)))
+    return median_ratio(ratios, level)
+
+
+def median_ratio(ratios: ArrayLike, level: float) -> RatioBounds:
+    """Median of ratios and its interval from order statistics (the sign test, inverted).
+
+    With n ratios the interval is [r_(k), r_(n+1-k)] with the largest k for which 1 - 2 P(Binomial(n, 1/2) < k) is at
+    least `level`; below 5 ratios none reaches 0.90. It holds for any distribution.
+
+    Args:
+        ratios: (pairs,), from 0 to infinity, both included; nan where it is undetermined.
+        level: confidence of the two-sided interval.
+
+    Raises:
+        ValueError: no ratio, one below zero, or a level outside (0, 1).
+    """
+    array = np.asarray(ratios, dtype=float)
+    if array.ndim != 1 or not array.size or np.any(array < 0):
+        raise ValueError("ratios must lie from zero to infinity, in one dimension, at least one")
     if not 0 < level < 1:
         raise ValueError(f"level = {level} must lie between 0 and 1")
-    undetermined = np.isinf(x) & np.isinf(y)
-    ratios = np.zeros(len(x))
-    np.divide(x, y, out=ratios, where=~undetermined)
-    lowest, highest = np.sort(ratios), np.sort(np.where(undetermined, np.inf, ratios))
-    ranks = np.arange(1, len(x) // 2 + 1)
-    covered = 1 - 2 * stats.binom.cdf(ranks - 1, len(x), 0.5)
+    undetermined = np.isnan(array)
+    lowest, highest = (np.sort(np.where(undetermined, end, array)) for end in (0.0, np.inf))
+    ranks = np.arange(1, len(array) // 2 + 1)
+    covered = 1 - 2 * stats.binom.cdf(ranks - 1, len(array), 0.5)
     rank = int(np.sum(covered >= level))
     low, high, coverage = 0.0, math.inf, 1.0
     if rank:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.descriptivestats import sign_test
 
-from groupppo.verdicts.targets import median_cost, order_costs, ratio_of_costs, time_to_target
+from groupppo.verdicts.targets import median_cost, median_ratio, order_costs, ratio_of_costs, time_to_target
 
 INF = math.inf
 METRIC, SECONDS, TOKENS = [0.1, 0.9, 0.2, 0.6, 0.8, 0.9], [5, 1, 1, 1, 1, 1], [10, 20, 30, 40, 50, 60]
@@ -123,6 +123,13 @@ def test_pairs_that_both_missed_leave_the_median_between_two_bounds():
     assert ratio_of_costs([2, 3], [4, 3], 0.90).median_low == 0.75
 
 
+@given(pairs)
+def test_ratios_of_zero_infinity_and_nothing_at_all_are_taken_as_they_are(both):
+    x, y = both
+    with np.errstate(invalid="ignore"):
+        assert median_ratio(x / y, 0.9) == ratio_of_costs(x, y, 0.9)
+
+
 @pytest.mark.parametrize(("many", "rank", "coverage"), [(4, 0, 1.0), (5, 1, 0.9375), (8, 2, 0.9297), (10, 2, 0.9785)])
 def test_the_interval_of_the_median_ratio_is_that_of_the_tables_of_order_statistics(many, rank, coverage):
     ratios = np.random.default_rng(1).lognormal(0.0, 1.0, many)
@@ -187,3 +194,6 @@ def test_impossible_arguments_raise():
         ratio_of_costs([0.0], [1.0], 0.9)
     with pytest.raises(ValueError, match="level"):
         ratio_of_costs([1.0], [1.0], 90)
+    for bad in ([], [-1.0], [[1.0]]):
+        with pytest.raises(ValueError, match="zero to infinity"):
+            median_ratio(bad, 0.9)
