@@ -119,8 +119,17 @@ def sign_flip(differences: ArrayLike) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979): compare each result with the level, and the family of tests keeps it."""
+    """Holm's step-down adjustment (1979): compare each result with the level, and the family of tests keeps it.
+
+    Needed where one verdict is drawn for each of several tasks. A claim of equivalence on all tasks together needs no
+    adjustment: each task at the level is enough (intersection-union test, Berger 1982).
+
+    Raises:
+        ValueError: a p-value that does not lie in [0, 1].
+    """
     p = np.asarray(p_values, dtype=float)
+    if not np.all((p >= 0) & (p <= 1)):
+        raise ValueError("every p-value must lie between 0 and 1")
     order = np.argsort(p)
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
