@@ -17,9 +17,7 @@ from groupppo.publish.archive import write_archive
 from groupppo.publish.contents import LOCKS, Kind, Member, last_date, members, notes
 from groupppo.publish.crate import METADATA, Published, crate_metadata
 from groupppo.publish.source import loaded_config
-
-MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
-FORMAT, FORMAT_VERSION = "groupppo bundle", 1
+from groupppo.publish.sums import FORMAT, FORMAT_VERSION, MANIFEST, SUMS, sums_text
 
 
 def make_bundle(results: Path, out: Path, *, checkpoints: bool) -> Path:
@@ -63,7 +61,7 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool) -> Path:
         files[MANIFEST] = _published(found[MANIFEST])
         found[METADATA] = Member(data=crate_metadata(benchmark, files, [SUMS], last_date(results)))
         files[METADATA] = _published(found[METADATA])
-        found[SUMS] = Member(data="".join(f"{files[name].sha256}  {name}\n" for name in sorted(files)).encode())
+        found[SUMS] = Member(data=sums_text({name: file.sha256 for name, file in files.items()}))
         out.parent.mkdir(parents=True, exist_ok=True)
         write_archive(out, found)
     return out

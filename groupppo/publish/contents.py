@@ -17,7 +17,7 @@ from groupppo.publish.archive import CHUNK
 from groupppo.publish.matrix import CONFIG, RECORD, config_files, read_record
 from groupppo.publish.scrub import Places, scrub_evidence, scrub_record, scrub_table
 from groupppo.report.page_data import read_object
-from groupppo.report.tables import SCHEMA
+from groupppo.tables import SCHEMA
 
 LOCKS = ("requirements/cpu.lock", "requirements/gpu.lock", "environment.yml")
 RIGHTS = ("LICENSE", "CITATION.cff")
@@ -124,7 +124,14 @@ def members(results: Path, *, checkpoints: bool) -> dict[str, Member]:
     found |= {f"tables/{table}.parquet": _one(results, f"tables/{table}.parquet") for table in SCHEMA}
     if (results / "report.md").exists():
         found["report.md"] = _one(results, "report.md")
-    patterns = ["tables/*.parquet", "figures/*", "studies/**/*", "evals/**/*", "assets/tasks/*/card.json"]
+    patterns = [
+        "tables/*.parquet",
+        "figures/*",
+        "studies/**/*",
+        "profile/**/*",
+        "evals/**/*",
+        "assets/tasks/*/card.json",
+    ]
     patterns += ["assets/starts/*/*/warmstart.json*"]
     patterns += [f"runs/*/*/*/*/{name}" for name in ("status.json", "provenance.json", "config.yaml")]
     found |= {name: _one(results, name) for name in _matches(results, patterns)}
@@ -165,7 +172,7 @@ def _one(results: Path, name: str) -> Member:
     if kind is None:
         known = ", ".join(_OF_SUFFIX)
         raise BadInput(file, "file", file.suffix, f"move it out of the results: only {known} files are published here.")
-    if _RECORDS.fullmatch(file.name):
+    if _RECORDS.fullmatch(file.name) or name.startswith("profile/measured/"):
         kind = Kind.RECORD
     return Member(file, kind=Kind.SAMPLES if file.name.startswith("samples_") else kind)
 

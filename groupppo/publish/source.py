@@ -10,7 +10,8 @@ from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.publish.archive import LIMITS, Limits, extract
 from groupppo.publish.matrix import CONFIG, RECORD, config_files, load_config
-from groupppo.report.page_data import read_object
+from groupppo.publish.reading import read_json
+from groupppo.publish.sums import SUMS
 from groupppo.verdicts.claims import Claims
 
 BUNDLE, UNPACKED, RESULTS = "bundle", "unpacked bundle", "results folder"
@@ -42,7 +43,7 @@ def opened(path: Path, limits: Limits = LIMITS) -> Iterator[Source]:
         BadInput: nothing is there, the archive is hostile or damaged, or the folder holds a link.
     """
     if path.is_dir():
-        unpacked = (path / "SHA256SUMS").is_file()
+        unpacked = (path / SUMS).is_file()
         if unpacked:
             _refuse_links(path)
         yield Source(path, path, UNPACKED if unpacked else RESULTS)
@@ -73,7 +74,7 @@ def loaded_config(folder: Path) -> Iterator[tuple[Benchmark, Claims]]:
     if (folder / CONFIG).is_dir():
         yield load_config(folder / CONFIG, folder / RECORD)
         return
-    verdicts = read_object(folder / "verdicts.json", "decide the claims first.")
+    verdicts = read_json(folder / "verdicts.json")
     with tempfile.TemporaryDirectory(prefix="groupppo-") as place:
         for name, text in config_files(folder, str(verdicts.get("claims_sha256"))).items():
             file = Path(place) / name

@@ -1,0 +1,105 @@
+"""What two cells were run with, and in what they differ: nobody should compare apples with pears unknowingly."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from groupppo.errors import BadInput
+from groupppo.publish.matrix import flat, read_plain_yaml
+from groupppo.publish.reading import read_json
+from groupppo.publish.scrub import scrub_record
+
+MACHINE = ("device", "rollout", "machine.cpu", "machine.cpu_cores", "machine.gpu", "machine.gpu_count")
+"""What seconds and bytes depend on; where it differs they are not compared."""
+THREADS = "software.omp_num_threads"
+_RECORDED = ("machine", "software", "source", "inputs", "host", "cpu", "torch", "verl", "transformers")
+# They differ between any two runs or copies, or follow from what is compared by itself.
+_IGNORED = ("machine.cpu_mhz", "machine.memory_bytes", "inputs.config_sha256", "source.uncommitted_sha256")
+_EVALUATION = ("n", "data_sha256", "yaml_sha256", "lm_eval_version", "batch_size", "repeats", "eval_seed")
+_PLACE_KEYS = ("trainer.experiment_name", "trainer.project_name")
+SHOWN = 12
+"""Differing keys that are named; further ones are counted."""
+
+
+@dataclass(frozen=True)
+class SettingDifference:
+    """One setting that differs.
+
+    Args:
+        key: such as "config train.steps" or "machine.cpu".
+        a, b: its values, "not set" where a side has none.
+        cells: cells it differs in, as texts; empty for a setting of the whole benchmark.
+    """
+
+    key: str
+    a: str
+    b: str
+    cells: tuple[str, ...] = ()
+
+
+def run_settings(folder: Path, cell: str, rollout: str) -> dict[str, str]:
+    """Settings of one run by dotted key: machine, software, source, inputs, and "config" for each key of verl's config.
+
+    Args:
+        folder: results. cell: "<task>/<model>/<arm>/seed<k>". rollout: the server that sampled.
+    """
+    run = folder / "runs" / cell
+    found: dict[str, Any] = {"rollout": rollout}
+    if (run / "provenance.json").is_file():
+        record = read_json(run / "provenance.json")
+        kept = {key: value for key, value in record.items() if key in ("device", *_RECORDED)}
+        found |= {key: value for key, value in flat(kept).items() if key not in _IGNORED}
+    if (run / "config.yaml").is_file():
+        found |= {f"config {key}": value for key, value in _config(run / "config.yaml").items()}
+    result = folder / "evals" / cell / "result.json"
+    if result.is_file():
+        found |= {f"evaluation {key}": value for key, value in read_json(result).items() if key in _EVALUATION}
+    return {key: str(value) for key, value in found.items()}
+
+
+def _config(file: Path) -> dict[str, Any]:
+    text, _ = scrub_record(file.read_text(encoding="utf-8"))
+    # Configs have a thousand lines each; the C reader takes a tenth of the time.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
+            raise BadInput(file, "file", "an alias", "write the values out.")
+        values = yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise BadInput(file, "file", type(error).__name__, "write valid UTF-8 YAML.") from error
+    return {key: value for key, value in flat(values).items() if key not in _PLACE_KEYS}
+
+
+def differences(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:
+    """(key, value in a, value in b) of every setting that differs, sorted by key."""
+    unset = "not set"
+    keys = sorted(set(a) | set(b))
+    return [(key, a.get(key, unset), b.get(key, unset)) for key in keys if a.get(key) != b.get(key)]
+
+
+def matrix_differences(a: Path, b: Path) -> list[SettingDifference]:
+    """Keys of the two matrices (benchmark.yaml) that differ, cells and places of files apart."""
+    sides = [{key: str(value) for key, value in _matrix(path).items()} for path in (a, b)]
+    return [SettingDifference(f"benchmark {key}", *values) for key, *values in differences(*sides)]
+
+
+def _matrix(record: Path) -> dict[str, Any]:
+    apart = ("source", "claims", "profile", "name", "title", "description", "seeds", "studies")
+    values = flat(read_plain_yaml(record))
+    return {key: value for key, value in values.items() if not set(key.split(".")) & set(apart)}
+
+
+def unlike_machines(found: list[tuple[str, str, str]]) -> list[str]:
+    """The keys among differences that make seconds and bytes incomparable."""
+    return [key for key, _, _ in found if key in (*MACHINE, THREADS, "cpu")]
+
+
+def grouped(found: dict[str, list[tuple[str, str, str]]]) -> list[SettingDifference]:
+    """Differences of many cells, one entry for each key and pair of values."""
+    cells: dict[tuple[str, str, str], list[str]] = {}
+    for cell, items in found.items():
+        for item in items:
+            cells.setdefault(item, []).append(cell)
+    return [SettingDifference(*item, tuple(names)) for item, names in sorted(cells.items())]
