@@ -4,8 +4,9 @@ Definitions of Agarwal et al. (2021), "Deep reinforcement learning at the edge o
 their package rliable. Scores are arrays (..., seeds, tasks) on one scale for all tasks, such as accuracies; leading
 axes are kept, which is how the bootstrap calls a statistic on many resamples at once.
 
-The bootstrap resamples seeds within each task. It describes spread; it is no verdict: over 3 seeds of one task the
-interval it calls 90 % covers the mean in about 64 % of cases (see tests). Verdicts use the t interval of each task.
+The bootstrap resamples seeds within each task. It describes spread; it is no verdict: what it calls a 90 % interval of a
+mean covers it in 61 % of cases with 3 seeds, 79 % with 5 and 85 % with 10 (normal scores of one task, simulated; more
+tasks help little). Verdicts use the t interval of each task.
 """
 
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class BootstrapInterval:
 
     @property
     def few_seeds(self) -> bool:
-        """Whether there are fewer than 10 seeds, so that the interval is too narrow for its level."""
+        """Whether there are fewer than 10 seeds, so that the interval is far too narrow for its level."""
         return self.seeds < FEWEST_SEEDS
 
 
@@ -96,11 +97,11 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
         Shape (..., thresholds).
 
     Raises:
-        ValueError: as `interquartile_mean`, or thresholds that are not one row of numbers.
+        ValueError: as `interquartile_mean`, or thresholds that are no numbers in one dimension.
     """
     array, limits = _scores(scores), np.asarray(thresholds, dtype=float)
-    if limits.ndim != 1 or np.any(np.isnan(limits)):
-        raise ValueError("thresholds must be numbers in one dimension")
+    if limits.ndim != 1 or not limits.size or np.any(np.isnan(limits)):
+        raise ValueError("thresholds must be numbers in one dimension, at least one")
     return np.stack([(array > limit).mean(axis=(-2, -1)) for limit in limits], axis=-1)
 
 
