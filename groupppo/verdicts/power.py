@@ -141,27 +141,15 @@ def spread_interval(spread: float, seeds: int, level: float) -> tuple[float, flo
 def seeds_for_sign_flip(alpha: float) -> int:
     """Fewest seeds with which the exact two-sided sign-flip test can fall to `alpha` at all: 2^(1-n) <= alpha.
 
+    The interval of a median from order statistics, the sign test inverted, exists from the same number on, at level
+    1 - alpha.
+
     Raises:
         ValueError: alpha outside (0, 1).
     """
     _check_shares(alpha=alpha)
     seeds = 1
     while 2.0 ** (1 - seeds) > alpha:
-        seeds += 1
-    return seeds
-
-
-def seeds_for_order(level: float) -> int:
-    """Fewest seeds with which the interval of a median from order statistics exists: 1 - 2^(1-n) >= level.
-
-    It is the sign test inverted and starts at the same number of seeds as the sign-flip test at 1 - level.
-
-    Raises:
-        ValueError: level outside (0, 1).
-    """
-    _check_shares(level=level)
-    seeds = 2
-    while 1 - 2.0 ** (1 - seeds) < level:
         seeds += 1
     return seeds
 

@@ -19,7 +19,6 @@ from groupppo.verdicts.power import (
     seeds_for_difference,
     seeds_for_equivalence,
     seeds_for_interval,
-    seeds_for_order,
     seeds_for_sign_flip,
     spread_interval,
 )
@@ -82,7 +81,7 @@ def test_the_number_of_seeds_is_the_smallest_that_suffices(mean, spread, power):
 
 @pytest.mark.parametrize(("level", "seeds"), [(0.5, 2), (0.80, 4), (0.90, 5), (0.95, 6), (0.99, 8)])
 def test_seeds_for_an_interval_of_the_median_are_the_fewest_whose_whole_range_covers_enough(level, seeds):
-    assert seeds_for_order(level) == seeds
+    assert seeds_for_sign_flip(1 - level) == seeds
     for count, exists in ((seeds, True), (seeds - 1, False)):
         assert (ratio_of_costs(np.arange(1.0, count + 1), np.ones(count), level).coverage < 1) == exists
 
@@ -174,5 +173,3 @@ def test_impossible_arguments_raise():
         spread_interval(1.0, 1, 0.9)
     with pytest.raises(ValueError, match="alpha"):
         seeds_for_sign_flip(0.0)
-    with pytest.raises(ValueError, match="level"):
-        seeds_for_order(90)
