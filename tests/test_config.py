@@ -95,6 +95,16 @@ def test_a_critic_is_needed_only_where_the_study_is_asked_for(benchmarks: Path) 
     assert load_benchmark(benchmarks / "quick.yaml").studies == ()
 
 
+def test_the_study_that_needs_the_critic_is_named(benchmarks: Path) -> None:
+    spoil(benchmarks / "quick.yaml", "studies", ["kernels"])
+    spoil(benchmarks / "quick.yaml", "train.save_critic", False)
+    assert load_benchmark(benchmarks / "quick.yaml").studies == ("kernels",)
+    for name in ("grouping", "streams"):
+        spoil(benchmarks / "quick.yaml", "studies", [name])
+        with pytest.raises(BadInput, match=rf"save_critic = False(.|\n)*the study {name} needs"):
+            load_benchmark(benchmarks / "quick.yaml")
+
+
 def test_a_study_that_was_nearly_named_is_suggested(benchmarks: Path) -> None:
     spoil(benchmarks / "quick.yaml", "studies", ["groupings"])
     with pytest.raises(BadInput, match="did you mean grouping"):

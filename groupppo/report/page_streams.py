@@ -69,13 +69,13 @@ def _scope(record: dict[str, Any], file: Path, benchmark: Benchmark) -> str:
 
 def _costs(rows: pd.DataFrame) -> TextTable:
     last = rows[rows["checkpoint"] == rows["checkpoint"].iloc[-1]]
-    titles = list(dict.fromkeys(last["title"]))
-    of_arm = {title: own.set_index(_WAY) for title, own in last.groupby("title", sort=False)}
+    titles = dict(zip(last["arm"], last["title"], strict=True))
+    of_arm = {arm: own.set_index(_WAY) for arm, own in last.groupby("arm", sort=False)}
     body = []
     for way in dict.fromkeys(zip(last["kind"], last["size"], strict=True)):
         cells = [TextCell(way_label(*way))]
-        for title in titles:
-            row = of_arm[title].loc[way]
+        for arm in titles:
+            row = of_arm[arm].loc[way]
             cells.append(TextCell(ratio(row["speedup"]), "" if row["pareto"] else "off the front"))
             cells += [spread(row, "cosine"), spread(row, "expected_cosine")]
         body.append(cells)
@@ -86,16 +86,18 @@ def _costs(rows: pd.DataFrame) -> TextTable:
         "batches only; 90 % intervals over batches. Off the front: another way is no worse in one and better in the "
         "other."
     )
-    return TextTable(caption, ["What flows", *(f"{title}: {name}" for title in titles for name in names)], body)
+    return TextTable(
+        caption, ["What flows", *(f"{title}: {name}" for title in titles.values() for name in names)], body
+    )
 
 
 def _progress(rows: pd.DataFrame) -> TextTable:
-    cases = list(dict.fromkeys(zip(rows["title"], rows["checkpoint"], strict=True)))
+    cases = list(dict.fromkeys(zip(rows["arm"], rows["title"], rows["checkpoint"], strict=True)))
     body = []
     for share in dict.fromkeys(rows["update_share"]):
         cells = [TextCell(percentage(share))]
-        for title, checkpoint in cases:
-            own = rows[(rows["title"] == title) & (rows["checkpoint"] == checkpoint) & (rows["update_share"] == share)]
+        for arm, _, checkpoint in cases:
+            own = rows[(rows["arm"] == arm) & (rows["checkpoint"] == checkpoint) & (rows["update_share"] == share)]
             best, exact = own[own["best"]].iloc[0], own[own["kind"] == "gathered"].iloc[0]
             beside = f"{way_label(best['kind'], best['size'])}; exact {number(exact['progress'])}"
             cells.append(TextCell(number(best["progress"]), beside))
@@ -105,5 +107,5 @@ def _progress(rows: pd.DataFrame) -> TextTable:
         "step, with the best way and what the exact gathered update reaches. The first column is the part of a dense "
         "step's time that the policy update takes. A bias does not average out over steps, which this leaves out."
     )
-    head = ["Update's share", *(f"{title}, {checkpoint}" for title, checkpoint in cases)]
+    head = ["Update's share", *(f"{title}, {checkpoint}" for _, title, checkpoint in cases)]
     return TextTable(caption, head, body)

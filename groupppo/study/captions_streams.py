@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from groupppo.report.wording import number, percentage, plural
+from groupppo.report.wording import number, percentage, plural, ratio
 from groupppo.study.figures_streams import KIND_LABELS
 from groupppo.study.staleness import RECOMPUTE, REUSE
 from groupppo.study.stream_curves import ENDPOINTS, SHARE, WINDOW, break_even
 
 Tables = Mapping[str, pd.DataFrame]
+
+_CASE = ["arm", "title", "checkpoint"]
 
 
 def way_label(kind: str, size: float) -> str:
@@ -68,7 +70,7 @@ def best_ways(progress: pd.DataFrame) -> Iterator[tuple[float, list[str]]]:
 
 def _parameters_shown(tables: Tables) -> str:
     told = []
-    for (title, checkpoint), own in tables["stream_groups"].groupby(["title", "checkpoint"], sort=False):
+    for (_, title, checkpoint), own in tables["stream_groups"].groupby(_CASE, sort=False):
         cosines = own.set_index("group")["cosine"]
         parts = cosines.drop("all")
         told.append(
@@ -80,13 +82,13 @@ def _parameters_shown(tables: Tables) -> str:
 
 def _costs_shown(tables: Tables) -> str:
     told = []
-    for (title, checkpoint), own in tables["stream_costs"].groupby(["title", "checkpoint"], sort=False):
+    for (_, title, checkpoint), own in tables["stream_costs"].groupby(_CASE, sort=False):
         bare, close = own[own["kind"] == ENDPOINTS].iloc[0], own[own["kind"].isin((WINDOW, SHARE))]
         near = close.loc[close["cosine"].idxmax()]
         told.append(
             f"{title}, {checkpoint} (density {percentage(bare['density'])}): endpoints alone "
-            f"{number(bare['speedup'])}x at cosine {number(bare['cosine'])}, {way_label(near['kind'], near['size'])} "
-            f"{number(near['speedup'])}x at {number(near['cosine'])}"
+            f"{ratio(bare['speedup'])} at cosine {number(bare['cosine'])}, {way_label(near['kind'], near['size'])} "
+            f"{ratio(near['speedup'])} at {number(near['cosine'])}"
         )
     return f"{'; '.join(told)}."
 
@@ -105,7 +107,7 @@ def _best_shown(tables: Tables) -> str:
 
 def _staleness_shown(tables: Tables) -> str:
     rows, told = tables["stream_staleness"], []
-    for title, own in rows.groupby("title", sort=False):
+    for (_, title), own in rows.groupby(["arm", "title"], sort=False):
         kept, fresh = (own[own["kv"] == kv].set_index("steps") for kv in (REUSE, RECOMPUTE))
         last, first = kept.index.max(), kept.index[kept.index > 0].min()
         once, often = (plural(int(count), "step") for count in (first, last))

@@ -7,7 +7,7 @@ import pytest
 
 from groupppo.errors import BadInput
 from groupppo.study.models import load_critic, load_policy
-from groupppo.study.options import max_response_tokens, parse
+from groupppo.study.options import max_response_tokens, parse, parse_streams
 
 FOLDERS = ["--policy", "p", "--critic", "c", "--task", "t", "--out", "o"]
 
@@ -41,6 +41,40 @@ def test_defaults_are_a_training_step_of_the_default_benchmark() -> None:
 def test_a_value_out_of_range_is_named(option: str, value: str) -> None:
     with pytest.raises(BadInput, match=f"grouping.py: {option} = (.|\n)*mend: "):
         parse([*FOLDERS, option, value], "")
+
+
+STREAMS = ["--checkpoint", "start=a", "--checkpoint", "trained=b", *FOLDERS[2:]]
+
+
+def test_checkpoints_keep_their_names_and_their_order() -> None:
+    options = parse_streams(STREAMS, "")
+    assert list(options.models.items()) == [("start", Path("a")), ("trained", Path("b")), ("critic", Path("c"))]
+    assert (options.prompts, options.responses, options.actor_lr) == (16, 8, 1e-4)
+    assert options.sizes["follow"] == ("group_ppo", "stride")
+    assert "checkpoints" not in options.sizes
+    other = parse_streams([*STREAMS, "--follow", "stride", "stride", "--checkpoint", "last=x=y"], "")
+    assert other.follow == ("stride",)
+    assert other.checkpoints["last"] == Path("x=y")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--batches", "3"),
+        ("--stale", "1"),
+        ("--stale", "9"),
+        ("--actor_lr", "0"),
+        ("--actor_lr", "nan"),
+        ("--temperature", "nan"),
+        ("--checkpoint", "nowhere"),
+        ("--checkpoint", "=folder"),
+        ("--checkpoint", "name="),
+        ("--checkpoint", "start=again"),
+    ],
+)
+def test_a_value_out_of_range_is_named_by_the_study_of_streams_too(option: str, value: str) -> None:
+    with pytest.raises(BadInput, match=f"streams.py: {option} = (.|\n)*mend: "):
+        parse_streams([*STREAMS, option, value], "")
 
 
 def test_the_longest_response_comes_from_the_tasks_card(small_task_folder: Path, tmp_path: Path) -> None:

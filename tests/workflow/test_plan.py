@@ -68,11 +68,21 @@ def test_studies_need_one_run_of_the_reference_for_each_task_and_model(project: 
     assert "on sorting" not in one.stdout + one.stderr
 
 
+def test_the_study_of_streams_needs_the_start_and_the_trained_policy(project: Path) -> None:
+    edit(project, studies=["streams"], tasks=["sorting", "chain"])
+    done = snakemake(project, "--dry-run", "--quiet", "host", "--", "studies")
+    plan = done.stdout + done.stderr
+    assert done.returncode == 0, plan
+    counts = {words[0]: words[1] for words in map(str.split, plan.splitlines()) if len(words) == 2}
+    assert (counts["streams_study"], counts["warmstart"], counts["train"]) == ("2", "2", "2")
+    assert "grouping_study" not in counts
+
+
 def test_without_studies_the_plan_has_none(project: Path) -> None:
     edit(project, studies=[], train={"save_critic": False})
     done = snakemake(project, "--dry-run", "--quiet", "host")
     assert done.returncode == 0
-    assert "grouping_study" not in done.stdout + done.stderr
+    assert "_study" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -81,6 +91,7 @@ def test_without_studies_the_plan_has_none(project: Path) -> None:
         ({"studies": ["grouppings"]}, "studies = 'grouppings'"),
         ({"studies": ["kernels"]}, "studies = 'kernels'"),
         ({"train": {"save_critic": False}}, "train.save_critic = False"),
+        ({"studies": ["streams"], "train": {"save_critic": False}}, "train.save_critic = False"),
         ({"reference": "grpo"}, "reference = 'grpo'"),
         ({"tasks": ["sortng"]}, "tasks = 'sortng'"),
         ({"models": ["large"]}, "models = 'large'"),
