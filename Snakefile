@@ -4,6 +4,7 @@
 #   snakemake --config benchmark=benchmarks/mine.yaml    another one
 #   snakemake -n                                         the plan
 #   snakemake studies                                    the studies that the benchmark asks for, and what they need
+#   snakemake bundle                                     results/<name>/bundle.zip, to publish or to archive
 #   snakemake profile                                    what an update costs at real model shapes, with its bounds
 
 from dataclasses import asdict
@@ -39,6 +40,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/studies.smk"
 include: "workflow/rules/profile.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/publish.smk"
 
 
 localrules:

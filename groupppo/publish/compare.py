@@ -3,14 +3,14 @@
     comparison = compare(Path("before.zip"), Path("after.zip"))
     raise SystemExit(comparison.exit_code)
 
-`a` is what was, `b` is what is now. A cell is (task, model, arm, seed). Seconds are medians of whole steps, the first steps
-left out; memory is the largest of the run; accuracy is the held-out metric that claims are decided by.
+`a` is what was, `b` is what is now. A cell is (task, model, arm, seed). Seconds are medians of whole steps, the first
+steps left out; memory is the largest of the run; accuracy is the held-out metric that claims are decided by.
 """
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -22,7 +22,7 @@ from groupppo.publish.reading import safe_tables
 from groupppo.publish.settings import SettingDifference
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
 from groupppo.publish.sums import read_sums, sums_differences
-from groupppo.report.tables import Tables
+from groupppo.tables import Tables
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.intervals import paired_ratio, paired_t
 
@@ -47,7 +47,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class CellPair:
-    """One cell in `a` and in `b`: seconds of a step, bytes at the peak, held-out accuracy; None where a side has none."""
+    """One cell in `a` and `b`: seconds of a step, bytes at the peak, held-out accuracy; None where a side has none."""
 
     cell: Cell
     seconds: tuple[float | None, float | None]
@@ -135,9 +135,13 @@ class _Side:
     benchmark: Benchmark
     claims: Claims
 
-    def runs(self) -> dict[Cell, pd.Series]:
-        rows = self.tables.runs.to_dict("records")
-        return {Cell(row["task"], row["model"], row["arm"], int(row["seed"])): row for row in rows}
+    def runs(self) -> dict[Cell, dict[str, Any]]:
+        """Rows of the table of runs by cell; a folder whose name tells no seed gives a cell without one."""
+        found = {}
+        for row in self.tables.runs.to_dict("records"):
+            seed = None if pd.isna(row["seed"]) else int(row["seed"])
+            found[Cell(row["task"], row["model"], row["arm"], seed)] = {str(key): row[key] for key in row}
+        return found
 
 
 def compare(a: Path, b: Path) -> Comparison:
@@ -166,7 +170,7 @@ def _read(source: Source) -> _Side:
 
 def _compared(a: _Side, b: _Side) -> Comparison:
     runs_a, runs_b = a.runs(), b.runs()
-    shared = sorted(set(runs_a) & set(runs_b))
+    shared = sorted(set(runs_a) & set(runs_b), key=str)
     excluded, regressions = _inadmissible(shared, runs_a, runs_b)
     sound = [cell for cell in shared if runs_a[cell]["admissible"] and runs_b[cell]["admissible"]]
     unlike, withheld, timed = {}, [], []
@@ -193,8 +197,8 @@ def _compared(a: _Side, b: _Side) -> Comparison:
         margin=margin,
         cells=tuple(pairs),
         arms=tuple(sorted(arms, key=lambda arm: (arm.task, arm.model, arm.arm))),
-        only_a=tuple(map(str, sorted(set(runs_a) - set(runs_b)))),
-        only_b=tuple(map(str, sorted(set(runs_b) - set(runs_a)))),
+        only_a=tuple(map(str, sorted(set(runs_a) - set(runs_b), key=str))),
+        only_b=tuple(map(str, sorted(set(runs_b) - set(runs_a), key=str))),
         excluded=tuple(excluded),
         settings=(*settings.matrix_differences(*records), *settings.grouped(unlike)),
         withheld=tuple(withheld),
@@ -203,7 +207,7 @@ def _compared(a: _Side, b: _Side) -> Comparison:
 
 
 def _inadmissible(
-    shared: list[Cell], runs_a: dict[Cell, pd.Series], runs_b: dict[Cell, pd.Series]
+    shared: list[Cell], runs_a: dict[Cell, dict[str, Any]], runs_b: dict[Cell, dict[str, Any]]
 ) -> tuple[list[str], list[Regression]]:
     """Cells that are no evidence on a side; one that was evidence and no longer is has regressed."""
     excluded, regressions = [], []
@@ -231,7 +235,7 @@ def _pairs(a: _Side, b: _Side, sound: list[Cell], timed: list[Cell], metric: str
 
 def _seconds(tables: Tables) -> dict[str, dict[Cell, float]]:
     """Median seconds over steps by stage and cell, without the first steps."""
-    last = tables.stages.groupby(list(Cell._fields))["step"].transform("max")
+    last = tables.stages.groupby(list(Cell._fields), observed=True)["step"].transform("max")
     warmup = (last // WARMUP_SHARE).clip(upper=MOST_WARMUP)
     rows = tables.stages[tables.stages["step"] > warmup]
     medians = rows.groupby(["stage", *Cell._fields], observed=True)["seconds"].median()
@@ -264,7 +268,7 @@ def _by_cell(values: pd.Series) -> dict[str, dict[Cell, float]]:
     return found
 
 
-def _cell(key: tuple) -> Cell:  # type: ignore[type-arg]
+def _cell(key: tuple[Any, ...]) -> Cell:
     return Cell(str(key[0]), str(key[1]), str(key[2]), int(key[3]))
 
 

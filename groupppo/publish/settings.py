@@ -82,7 +82,7 @@ def differences(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, st
 def matrix_differences(a: Path, b: Path) -> list[SettingDifference]:
     """Keys of the two matrices (benchmark.yaml) that differ, cells and places of files apart."""
     sides = [{key: str(value) for key, value in _matrix(path).items()} for path in (a, b)]
-    return [SettingDifference(f"benchmark {key}", *values) for key, *values in differences(*sides)]
+    return [SettingDifference(f"benchmark {key}", was, now) for key, was, now in differences(*sides)]
 
 
 def _matrix(record: Path) -> dict[str, Any]:

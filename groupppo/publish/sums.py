@@ -1,4 +1,4 @@
-"""SHA256SUMS and manifest.json of a bundle: what belongs to it, unchanged; `sha256sum --check SHA256SUMS` reads it too."""
+"""SHA256SUMS and manifest.json of a bundle: what belongs to it. `sha256sum --check SHA256SUMS` reads the list too."""
 
 import re
 from collections.abc import Iterator, Mapping

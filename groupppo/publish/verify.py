@@ -3,9 +3,9 @@
     outcome = verify(Path("bundle.zip"))
     print(outcome.ok, *outcome.differences, sep="\\n")
 
-A hostile archive raises `BadInput`; whatever else is wrong is named in the outcome, all of it. Nothing is needed but the
-bundle and this package. The checksums show damage and careless changes; against someone who changes files and checksums
-together, compare `Verification.sums_sha256` with the one that the publisher gives.
+A hostile archive raises `BadInput`; whatever else is wrong is named in the outcome, all of it. Nothing is needed but
+the bundle and this package. The checksums show damage and careless changes; against someone who changes files and
+checksums together, compare `Verification.sums_sha256` with the one that the publisher gives.
 """
 
 import math
