@@ -62,8 +62,11 @@ class GroupParams:
             one half, else `masked`. `streamed`: only endpoints flow through the policy; an approximation, research. The
             critic's update is `gathered` then.
         kv: where `streamed` has the keys and values of other tokens from: `recompute` in the update, or `reuse` what
-            this step's old-log-prob pass kept. kv_bytes: largest size of what is kept per rank.
+            this step's old-log-prob pass kept, which is right for the first optimizer step only. kv_bytes: largest size
+            of what is kept per rank.
         live_window, live_share: what flows next to endpoints in `streamed`: so many tokens before each, a random share.
+            Nothing by default: cosine with the exact gradient x speed-up of the update is largest there
+            (benchmarks/studies/streams.py).
         on_error: `raise`, or `dense`: a step whose grouping fails runs as dense PPO, is logged and counted, and the run
             is no evidence for a claim about GROUP-PPO.
         group_variance_threshold: tau, the ratio above which a group is split; the start value when adaptive.
