@@ -29,7 +29,7 @@ from groupppo.report.figures_training import density_data, density_figure, rewar
 from groupppo.report.figures_updates import has_twins, updates_data, updates_figure
 from groupppo.report.figures_verdicts import VERDICT_COLOURS, verdicts_data, verdicts_figure
 from groupppo.report.style import RUN_KEYS, START, figure_style, refuse_empty, save
-from groupppo.report.tables import Tables
+from groupppo.tables import Tables
 from groupppo.verdicts.claims import load_claims
 
 INDEX = "figures.json"

@@ -10,8 +10,8 @@ import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.report.page_data import Setting, as_text, read_object
-from groupppo.report.tables import Tables
 from groupppo.report.wording import MISSING, number, plural, seconds_text
+from groupppo.tables import Tables
 
 
 @dataclass(frozen=True)

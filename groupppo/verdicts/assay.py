@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from groupppo.config import Benchmark
-from groupppo.report.tables import Tables
+from groupppo.tables import Tables
 from groupppo.verdicts.claims import Claim
 
 START = "start"

@@ -27,7 +27,7 @@ from groupppo.report.figures_profile import (
 from groupppo.report.page import write_report
 from groupppo.report.page_profile import write_profile_page
 from groupppo.report.style import figure_style
-from groupppo.report.tables import collect, load_tables
+from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from tests.synthetic import write_results

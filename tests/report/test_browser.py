@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from groupppo.report.figures import write_figures
 from groupppo.report.page import write_report
-from groupppo.report.tables import collect, load_tables
+from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from tests.synthetic import write_results

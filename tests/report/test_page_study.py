@@ -13,10 +13,10 @@ from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.report.figures import write_figures
 from groupppo.report.page import write_report
-from groupppo.report.tables import collect, load_tables
 from groupppo.report.wording import MISSING
 from groupppo.study.figures import PLANS, write_study_figures
 from groupppo.study.tables import COLUMNS, FIGURES, write_table
+from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from tests.study.made import made_tables

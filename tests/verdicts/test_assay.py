@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from groupppo.config import Benchmark
-from groupppo.report.tables import Tables, collect, load_tables
+from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.assay import learning_gain, planned_runs, unaccepted_devices, why_inadmissible, why_insensitive
 from groupppo.verdicts.claims import load_claims
 from tests.synthetic import write_results

@@ -16,7 +16,7 @@ from groupppo.config import REPOSITORY, Arm, Benchmark, load_arm
 from groupppo.errors import BadInput, RunFailed
 from groupppo.measure.stages import WHOLE_STEP
 from groupppo.models.check import check_model_folder
-from groupppo.report.tables import MATCHED_EVALUATION, collect, load_tables
+from groupppo.tables import MATCHED_EVALUATION, collect, load_tables
 from groupppo.verl.compose import Cell
 from groupppo.verl.launch import FAILED, _cause, train
 from groupppo.verl.records import repeatable

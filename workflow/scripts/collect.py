@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from job import job
 
-from groupppo.report.tables import collect
+from groupppo.tables import collect
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from job import job
 
 from groupppo.report.figures import write_figures
-from groupppo.report.tables import load_tables
+from groupppo.tables import load_tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

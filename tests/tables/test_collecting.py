@@ -1,4 +1,4 @@
-"""Tidy tables: what goes in comes out, and what cannot be read is refused with file, line, value and mend."""
+"""Collection: what goes in comes out, and what cannot be read stays with its run, named by file, line and value."""
 
 import json
 import re
@@ -8,9 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from groupppo.config import REPOSITORY, Benchmark
-from groupppo.errors import BadInput
-from groupppo.report.tables import SCHEMA, Tables, collect, load_tables
+from groupppo.config import Benchmark
+from groupppo.tables import SCHEMA, Tables, collect, load_tables
 from tests.synthetic import ARMS, Effect, rewrite_json, synthetic_benchmark, write_results
 
 RUN = Path("runs/sorting/tiny/group_ppo/seed2")
@@ -29,6 +28,23 @@ def tables_of(folder: Path, benchmark: Benchmark) -> Tables:
 
 def run_row(tables: Tables, arm: str = "group_ppo", seed: int = 2) -> pd.Series:
     return tables.runs.set_index(["arm", "seed"]).loc[(arm, seed)]
+
+
+def assert_nothing_of_the_run_is_measured(tables: Tables) -> None:
+    for name in ("steps", "stages", "groups", "evals"):
+        table = getattr(tables, name)
+        assert table.query("arm == 'group_ppo' and seed == 2").empty
+        assert len(table.query("arm == 'group_ppo' and seed == 1"))
+
+
+def assert_unreadable(tables: Tables, reason: str) -> None:
+    """The run is named with its reason, gives no other row, and no other run suffers."""
+    row = run_row(tables)
+    assert (row["status"], row["admissible"]) == ("unreadable", False)
+    assert reason in row["reason"]
+    assert_nothing_of_the_run_is_measured(tables)
+    others = tables.runs[(tables.runs["arm"] != "group_ppo") | (tables.runs["seed"] != 2)]
+    assert others["admissible"].all()
 
 
 def edit_line(file: Path, number: int, change: Callable[[str], str]) -> None:
@@ -176,10 +192,32 @@ def test_a_seed_taken_out_of_the_matrix_stays_visible(tmp_path):
     assert set(tables.steps["seed"]) == {1}
 
 
-def test_a_planned_run_that_is_not_there_stops_the_collection(results):
+def test_a_planned_run_that_is_not_there_is_missing_and_stops_no_other(results):
     folder, _ = results
-    with pytest.raises(BadInput, match=r"seed3/status.json: file = missing"):
-        collect(folder, synthetic_benchmark(seeds=(1, 2, 3), steps=4))
+    tables = tables_of(folder, synthetic_benchmark(seeds=(1, 2, 3), steps=4))
+    row = run_row(tables, seed=3)
+    assert (row["status"], row["admissible"], row["planned_steps"]) == ("missing", False, 4)
+    assert row[["rollout", "device", "wall_seconds"]].isna().all()
+    assert row["reason"].startswith("runs/sorting/tiny/group_ppo/seed3/status.json: file = missing")
+    assert tables.runs.query("seed != 3")["admissible"].all()
+
+
+def test_a_run_folder_without_a_status_is_missing_too(results):
+    folder, benchmark = results
+    (folder / RUN / "status.json").unlink()
+    tables = tables_of(folder, benchmark)
+    assert run_row(tables)["status"] == "missing"
+    assert_nothing_of_the_run_is_measured(tables)
+
+
+def test_a_failed_run_whose_outputs_were_deleted_is_known_from_what_it_set_aside(results):
+    folder, benchmark = results
+    (folder / RUN / "failed").mkdir()
+    for name in ("status.json", "provenance.json"):
+        (folder / RUN / name).rename(folder / RUN / "failed" / name)
+    rewrite_json(folder / RUN / "failed" / "status.json", status="failed", cause="out of memory")
+    row = run_row(tables_of(folder, benchmark))
+    assert (row["status"], row["cause"], row["device"]) == ("failed", "out of memory", "cpu")
 
 
 def truncate(line: str) -> str:
@@ -207,50 +245,58 @@ BROKEN_LINES = {
 
 
 @pytest.mark.parametrize("case", BROKEN_LINES)
-def test_a_line_that_cannot_be_read_is_named(results, case):
+def test_a_line_that_cannot_be_read_is_named_and_the_other_runs_are_collected(results, case):
     folder, benchmark = results
     change, place = BROKEN_LINES[case]
-    file = folder / RUN / "stages.jsonl"
-    edit_line(file, 3, change)
-    with pytest.raises(BadInput) as caught:
-        collect(folder, benchmark)
-    assert (caught.value.file, caught.value.key) == (str(file), place)
-    assert caught.value.mend
-    assert not (folder / "tables").exists()
+    edit_line(folder / RUN / "stages.jsonl", 3, change)
+    tables = tables_of(folder, benchmark)
+    assert_unreadable(tables, f"{RUN.as_posix()}/stages.jsonl: {place} = ")
 
 
 def test_a_broken_last_line_is_not_taken_for_the_end(results):
     folder, benchmark = results
-    file = folder / RUN / "steps.jsonl"
-    edit_line(file, 4, truncate)
-    with pytest.raises(BadInput, match="line 4"):
-        collect(folder, benchmark)
+    edit_line(folder / RUN / "steps.jsonl", 4, truncate)
+    assert_unreadable(tables_of(folder, benchmark), "steps.jsonl: line 4 = ")
 
 
-def test_a_step_logged_twice_is_refused(results):
+def test_nan_among_the_metrics_of_a_step_is_named(results):
+    folder, benchmark = results
+    edit_line(folder / RUN / "steps.jsonl", 2, with_value("reward/mean", float("nan")))
+    assert_unreadable(tables_of(folder, benchmark), "steps.jsonl: line 2 = 'NaN'")
+
+
+def test_a_step_logged_twice_is_named(results):
     folder, benchmark = results
     file = folder / RUN / "steps.jsonl"
     file.write_text(file.read_text() + file.read_text().splitlines(keepends=True)[1])
-    with pytest.raises(BadInput, match="line 2 has the same row") as caught:
-        collect(folder, benchmark)
-    assert (caught.value.key, caught.value.value) == ("line 5", "step 2")
+    tables = tables_of(folder, benchmark)
+    assert_unreadable(tables, "steps.jsonl: line 5 = 'step 2' (line 2 has the same row")
+
+
+def test_bytes_that_are_no_text_are_named(results):
+    folder, benchmark = results
+    (folder / RUN / "steps.jsonl").write_bytes(b"PAR1\xff\xfe\x00")
+    assert_unreadable(tables_of(folder, benchmark), "steps.jsonl: line 1 = ")
 
 
 @pytest.mark.parametrize("metric", ["group/total_tokens", "group/density", "group/closed_by/cap", "group/size/p50"])
-def test_a_grouped_arm_without_group_metrics_is_refused(results, metric):
+def test_a_grouped_arm_without_group_metrics_is_unreadable(results, metric):
     folder, benchmark = results
     edit_line(folder / RUN / "steps.jsonl", 2, lambda line: line.replace(metric, "group/else"))
-    with pytest.raises(BadInput) as caught:
-        collect(folder, benchmark)
-    assert caught.value.key == f"line 2 {metric}"
+    assert_unreadable(tables_of(folder, benchmark), f"steps.jsonl: line 2 {metric} = missing")
 
 
-def test_a_density_that_contradicts_its_counts_is_refused(results):
+def test_a_density_that_contradicts_its_counts_is_unreadable(results):
     folder, benchmark = results
     edit_line(folder / RUN / "steps.jsonl", 2, with_value("group/density", 0.0625))
-    with pytest.raises(BadInput, match="contradict") as caught:
-        collect(folder, benchmark)
-    assert caught.value.value == 0.0625
+    assert_unreadable(tables_of(folder, benchmark), "line 2 group/density = 0.0625")
+
+
+@pytest.mark.parametrize("tokens", [6420.5, 0])
+def test_a_count_of_tokens_that_is_none_is_unreadable(results, tokens):
+    folder, benchmark = results
+    edit_line(folder / RUN / "steps.jsonl", 2, with_value("group/total_tokens", tokens))
+    assert_unreadable(tables_of(folder, benchmark), "line 2 group/total_tokens = ")
 
 
 @pytest.mark.parametrize(
@@ -270,83 +316,76 @@ def test_a_density_that_contradicts_its_counts_is_refused(results):
         (EVAL, {"metrics": {"accuracy": {"value": float("nan"), "stderr": 0.1}}}, "file"),
     ],
 )
-def test_a_record_that_contradicts_its_place_or_its_kind_is_refused(results, file, change, key):
+def test_a_record_that_contradicts_its_place_or_its_kind_is_unreadable(results, file, change, key):
     folder, benchmark = results
     rewrite_json(folder / file, **change)
-    with pytest.raises(BadInput) as caught:
-        collect(folder, benchmark)
-    assert (caught.value.file, caught.value.key) == (str(folder / file), key)
+    assert_unreadable(tables_of(folder, benchmark), f"{file.as_posix()}: {key} = ")
 
 
-@pytest.mark.parametrize("name", ["status.json", "provenance.json", "steps.jsonl", "stages.jsonl"])
-def test_a_finished_run_without_one_of_its_files_is_refused(results, name):
+@pytest.mark.parametrize("name", ["provenance.json", "steps.jsonl", "stages.jsonl"])
+def test_a_finished_run_without_one_of_its_files_is_unreadable(results, name):
     folder, benchmark = results
     (folder / RUN / name).unlink()
-    with pytest.raises(BadInput) as caught:
-        collect(folder, benchmark)
-    assert caught.value.file == str(folder / RUN / name)
+    assert_unreadable(tables_of(folder, benchmark), f"{RUN.as_posix()}/{name}: file = missing")
 
 
-def test_a_missing_evaluation_is_refused(results):
+def test_a_run_without_its_evaluation_is_unreadable(results):
     folder, benchmark = results
     (folder / EVAL).unlink()
-    with pytest.raises(BadInput, match="evaluate this checkpoint"):
-        collect(folder, benchmark)
+    assert_unreadable(tables_of(folder, benchmark), f"{EVAL.as_posix()}: file = missing (evaluate this checkpoint)")
 
 
-def test_a_folder_among_the_runs_that_is_no_seed_is_refused(results):
+@pytest.mark.parametrize("change", ["missing", "broken"])
+def test_a_start_whose_evaluation_cannot_be_read_makes_its_own_cells_inadmissible_only(tmp_path, change):
+    benchmark = write_results(tmp_path, steps=4, tasks=("sorting", "chain"))
+    file = tmp_path / "evals/chain/tiny/start/result.json"
+    file.unlink() if change == "missing" else file.write_text("{")
+    tables = tables_of(tmp_path, benchmark)
+    assert tables.runs.query("task == 'sorting'")["admissible"].all()
+    spoiled = tables.runs.query("task == 'chain'")
+    assert not spoiled["admissible"].any()
+    assert set(spoiled["status"]) == {"finished"}
+    assert spoiled["reason"].str.contains("evals/chain/tiny/start/result.json", regex=False).all()
+    assert set(tables.evals.query("arm == 'start'")["task"]) == {"sorting"}
+
+
+def test_a_folder_among_the_runs_that_is_no_seed_is_a_row_that_says_so(results):
     folder, benchmark = results
     (folder / RUN).with_name("seed2-old").mkdir()
-    with pytest.raises(BadInput, match="seed2-old"):
+    tables = tables_of(folder, benchmark)
+    row = tables.runs[tables.runs["seed"].isna()].iloc[0]
+    assert (row["status"], row["arm"]) == ("unreadable", "group_ppo")
+    assert "seed2-old: name it seed<k>" in row["reason"]
+    assert tables.runs.loc[tables.runs["seed"].notna(), "admissible"].all()
+
+
+def test_no_reason_names_a_folder_outside_the_results(results):
+    folder, benchmark = results
+    (folder / RUN / "steps.jsonl").unlink()
+    assert str(folder) not in run_row(tables_of(folder, benchmark))["reason"]
+
+
+def test_several_processes_write_the_same_tables_to_the_byte(tmp_path, monkeypatch):
+    benchmark = write_results(tmp_path, steps=3, seeds=(1, 2, 3), tasks=("sorting", "chain"))
+    monkeypatch.setattr("groupppo.tables.collecting.BATCH", 2)
+    collect(tmp_path, benchmark)
+    alone = {file.name: file.read_bytes() for file in (tmp_path / "tables").iterdir()}
+    collect(tmp_path, benchmark, processes=2)
+    assert alone == {file.name: file.read_bytes() for file in (tmp_path / "tables").iterdir()}
+
+
+def test_a_collection_that_ends_badly_leaves_the_earlier_tables(results, monkeypatch):
+    folder, benchmark = results
+    collect(folder, benchmark)
+    before = {file.name: file.read_bytes() for file in (folder / "tables").iterdir()}
+
+    def interrupted(_job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("groupppo.tables.collecting.read_batch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         collect(folder, benchmark)
-
-
-@pytest.mark.parametrize("left", [0, 100, -1])
-def test_a_truncated_table_is_named(results, left):
-    folder, benchmark = results
-    collect(folder, benchmark)
-    file = folder / "tables" / "stages.parquet"
-    file.write_bytes(file.read_bytes()[:left])
-    with pytest.raises(BadInput, match="collect the results again") as caught:
-        load_tables(folder / "tables")
-    assert caught.value.file == str(file)
-
-
-def test_a_missing_table_and_one_of_other_columns_are_named(results):
-    folder, benchmark = results
-    collect(folder, benchmark)
-    file = folder / "tables" / "evals.parquet"
-    pd.read_parquet(file).rename(columns={"stderr": "error"}).to_parquet(file)
-    with pytest.raises(BadInput, match="not the columns and types"):
-        load_tables(folder / "tables")
-    file.unlink()
-    with pytest.raises(BadInput, match=r"evals.parquet: file = missing"):
-        load_tables(folder / "tables")
-
-
-def documented() -> dict[str, list[tuple[str, ...]]]:
-    """Column, type and description of every table in docs/tables.md."""
-    text = (REPOSITORY / "docs" / "tables.md").read_text(encoding="utf-8")
-    tables = {}
-    for section in text.split("\n## ")[1:]:
-        rows = [
-            tuple(cell.strip() for cell in line.strip("|").split("|")) for line in section.splitlines() if "|" in line
-        ]
-        if rows:
-            tables[section.splitlines()[0]] = rows[2:]
-    return tables
-
-
-def test_docs_and_schema_agree():
-    declared = {name: [(c.name, c.dtype, c.description) for c in columns] for name, columns in SCHEMA.items()}
-    assert documented() == declared
-
-
-def test_a_column_that_may_be_missing_says_so():
-    rest = {"cap", "end", "size_mean", "size_p50"}
-    for columns in SCHEMA.values():
-        for column in columns:
-            assert ("missing" in column.description) == (column.missing and column.name not in rest)
+    assert before == {file.name: file.read_bytes() for file in (folder / "tables").iterdir()}
 
 
 def test_the_synthetic_arms_are_arms_of_the_quick_benchmark():

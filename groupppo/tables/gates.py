@@ -1,0 +1,285 @@
+"""Sanity gates: what a run that can be read must also satisfy to be evidence.
+
+A gate finds nothing, or says what is wrong in a few words; the run's row in `runs` keeps every finding as its reason.
+Its rows in the other tables stay, for whoever wants to look.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from groupppo.tables.evaluations import Evaluation
+from groupppo.tables.logs import StageLog, StepLog
+
+WHOLE = "step"
+STAGE_SUM_SLACK, STAGE_SUM_SLACK_SECONDS = 0.02, 0.005
+TOKEN_SLACK, TOKEN_SLACK_SHARE = 0.5, 1e-6
+"""Of a count against a mean of 32 bits times the number of responses."""
+MFU = "perf/mfu/"
+LOSSES = ("actor/pg_loss", "actor/loss", "actor/grad_norm")
+CRITIC_LOSSES = ("critic/vf_loss", "critic/loss", "critic/grad_norm")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a gate looks at.
+
+    Args:
+        planned: whether the run is in the benchmark's matrix.
+        cause: why the run failed; None when it finished.
+        done, wanted: training steps done, and those the run set out to do.
+        benchmark_steps: those the benchmark plans.
+        responses: responses per step that the benchmark plans.
+        fallbacks: steps that fell back to dense PPO.
+        critic: whether the arm trains a critic.
+        steps, stages: the run's logs; None for a run that failed or is not planned.
+        evaluation, start: of the trained checkpoint and of the start; None where there is none.
+        start_fault: why the start's evaluation cannot be read; None where it can.
+        checkpoint: SHA-256 of the trained checkpoint; None where the run did not record it.
+    """
+
+    planned: bool
+    cause: str | None
+    done: int
+    wanted: int
+    benchmark_steps: int
+    responses: int
+    fallbacks: int = 0
+    critic: bool = False
+    steps: StepLog | None = None
+    stages: StageLog | None = None
+    evaluation: Evaluation | None = None
+    start: Evaluation | None = None
+    start_fault: str | None = None
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`checks` completes "a run is no evidence unless ..."; `why` says what a run that fails it would do to a claim."""
+
+    name: str
+    checks: str
+    why: str
+    find: Callable[[Facts], str | None]
+
+
+def findings(facts: Facts) -> list[str]:
+    """What every gate finds, in the gates' order; empty for a run that may serve as evidence."""
+    return [found for gate in GATES if (found := gate.find(facts))]
+
+
+def _fallbacks(facts: Facts) -> str | None:
+    return f"{facts.fallbacks} fallbacks to dense PPO" if facts.fallbacks else None
+
+
+def _planned(facts: Facts) -> str | None:
+    return None if facts.planned else "not in the benchmark's matrix"
+
+
+def _planned_steps(facts: Facts) -> str | None:
+    if facts.wanted == facts.benchmark_steps:
+        return None
+    return f"planned {facts.wanted} steps where the benchmark plans {facts.benchmark_steps}"
+
+
+def _finished(facts: Facts) -> str | None:
+    if facts.cause is not None:
+        return f"failed: {facts.cause}"
+    return f"did {facts.done} of {facts.wanted} steps" if facts.done < facts.wanted else None
+
+
+def _logged_steps(facts: Facts) -> str | None:
+    if facts.steps is None or facts.stages is None:
+        return None
+    whole = facts.stages.steps[facts.stages.is_stage(WHOLE)]
+    for file, found in (("steps.jsonl", facts.steps.steps), ("stages.jsonl", whole)):
+        odd = _odd_step(found, facts.wanted)
+        if odd:
+            return f"{file} {odd} of {facts.wanted}"
+    return None
+
+
+def _odd_step(found: np.ndarray, wanted: int) -> str | None:
+    there = np.sort(found)
+    if len(there) == wanted and (there == np.arange(1, wanted + 1)).all():
+        return None
+    beyond = there[there > wanted]
+    lacking = next((i + 1 for i, step in enumerate(there[there <= wanted]) if step != i + 1), None)
+    lacking = lacking or int((there <= wanted).sum()) + 1
+    return f"lacks step {lacking}" if lacking <= wanted else f"has an unplanned step {beyond[0]}"
+
+
+def _stage_sum(facts: Facts) -> str | None:
+    if facts.stages is None or not len(facts.stages.steps):
+        return None
+    log = facts.stages
+    steps, place = np.unique(log.steps, return_inverse=True)
+    is_whole = log.is_stage(WHOLE)
+    whole = np.bincount(place[is_whole], log.seconds[is_whole], minlength=len(steps))
+    parts = np.bincount(place[~is_whole], log.seconds[~is_whole], minlength=len(steps))
+    counted = np.bincount(place[is_whole], minlength=len(steps)) > 0
+    wrong = counted & (parts > whole * (1 + STAGE_SUM_SLACK) + STAGE_SUM_SLACK_SECONDS)
+    if not wrong.any():
+        return None
+    i = int(wrong.argmax())
+    return f"stages of step {steps[i]} sum to {parts[i]:.3f} s, the step took {whole[i]:.3f} s"
+
+
+def _tokens_agree(facts: Facts) -> str | None:
+    if facts.steps is None or facts.stages is None:
+        return None
+    whole = facts.stages.is_stage(WHOLE)
+    shared, ours, theirs = np.intersect1d(facts.steps.steps, facts.stages.steps[whole], return_indices=True)
+    timed = facts.stages.tokens[whole][theirs].astype(float)
+    for metric, scale in (("group/total_tokens", 1), ("tokens/response", 1), ("response_length/mean", facts.responses)):
+        values = facts.steps.column(metric)
+        if values is None:
+            continue
+        counted = values[ours] * scale
+        # A missing value is another gate's business.
+        wrong = np.abs(counted - timed) > TOKEN_SLACK + TOKEN_SLACK_SHARE * timed
+        if wrong.any():
+            i = int(wrong.argmax())
+            times = f" times {scale} responses" if scale > 1 else ""
+            return f"step {shared[i]} has {timed[i]:.0f} tokens in stages.jsonl, {counted[i]:.10g} by {metric}{times}"
+    return None
+
+
+def _mfu(facts: Facts) -> str | None:
+    for name in facts.steps.names if facts.steps else ():
+        if name.startswith(MFU):
+            found = _first(facts, name, lambda values: ~((values > 0) & (values < 1)))
+            if found is not None:
+                return f"steps.jsonl line {found[0]}: {name} is {_told(found[1])}, not between 0 and 1"
+    return None
+
+
+def _finite(facts: Facts) -> str | None:
+    for name in LOSSES + (CRITIC_LOSSES if facts.critic else ()):
+        found = _first(facts, name, np.isnan)
+        if found is not None:
+            return f"steps.jsonl line {found[0]}: {name} was not finite"
+    return None
+
+
+def _first(facts: Facts, name: str, wrong: Callable[[np.ndarray], np.ndarray]) -> tuple[int, float] | None:
+    """Line and value of the first logged value of a metric that is wrong."""
+    if facts.steps is None or name not in facts.steps.names:
+        return None
+    at = facts.steps.names.index(name)
+    marked = wrong(facts.steps.values[:, at]) & facts.steps.logged[:, at]
+    return (int(marked.argmax()) + 1, float(facts.steps.values[marked.argmax(), at])) if marked.any() else None
+
+
+def _told(value: float) -> str:
+    return "null" if np.isnan(value) else f"{value:.6g}"
+
+
+def _steady(facts: Facts) -> str | None:
+    log = facts.steps
+    if log is None or len(log.steps) < 3:
+        return None
+    # What only some steps log, such as saving a checkpoint, is not logged by the first two.
+    gone = log.logged[0] & log.logged[1] & ~log.logged.all(axis=0)
+    if facts.fallbacks:
+        gone &= np.array([not name.startswith("group/") for name in log.names])
+    if not gone.any():
+        return None
+    at = int(gone.argmax())
+    row = int((~log.logged[:, at]).argmax())
+    return f"steps.jsonl line {row + 1} lacks {log.names[at]}, which every line before it has"
+
+
+def _start(facts: Facts) -> str | None:
+    return f"the start's evaluation cannot be read: {facts.start_fault}" if facts.start_fault else None
+
+
+def _checkpoint(facts: Facts) -> str | None:
+    evaluated = facts.evaluation.checkpoint if facts.evaluation else None
+    if evaluated is None:
+        return None
+    if facts.checkpoint is not None and evaluated != facts.checkpoint:
+        return f"the evaluated checkpoint {evaluated:.12} is not the run's {facts.checkpoint:.12}"
+    if facts.start is not None and evaluated == facts.start.checkpoint:
+        return f"the evaluated checkpoint {evaluated:.12} is the start's"
+    return None
+
+
+GATES = (
+    Gate(
+        "fallbacks",
+        "no step fell back to dense PPO",
+        "Such steps measure dense PPO under another name.",
+        _fallbacks,
+    ),
+    Gate(
+        "matrix",
+        "the benchmark's matrix has it",
+        "Seeds chosen after the fact are not a sample of those that were planned.",
+        _planned,
+    ),
+    Gate(
+        "planned_steps",
+        "it set out to do as many steps as the benchmark plans",
+        "Arms trained for other lengths cannot be compared.",
+        _planned_steps,
+    ),
+    Gate(
+        "finished",
+        "it did not fail, and did its planned steps",
+        "A run that broke off says nothing about the end of training.",
+        _finished,
+    ),
+    Gate(
+        "logged_steps",
+        "both logs have each planned step once and no other",
+        "Medians and curves over some steps are of another run than the plan's.",
+        _logged_steps,
+    ),
+    Gate(
+        "stage_sum",
+        f"no step is shorter than its stages together (by more than {STAGE_SUM_SLACK:.0%} + "
+        f"{1000 * STAGE_SUM_SLACK_SECONDS:.0f} ms)",
+        "A stage was timed twice, or another clock was read.",
+        _stage_sum,
+    ),
+    Gate(
+        "tokens_agree",
+        "stages.jsonl counts as many response tokens as steps.jsonl does, in its counts and in its mean length times "
+        "the planned responses",
+        "Densities and seconds per token would be of other tokens than were trained on.",
+        _tokens_agree,
+    ),
+    Gate(
+        "mfu",
+        "every model FLOP/s utilisation that it logs (`perf/mfu/*`) is above 0 and below 1",
+        "Time or FLOPs were counted wrongly.",
+        _mfu,
+    ),
+    Gate(
+        "finite",
+        "no loss and no gradient norm was NaN or infinite (null in steps.jsonl)",
+        "Its parameters are no longer those that training would have made.",
+        _finite,
+    ),
+    Gate(
+        "steady_metrics",
+        "a metric of the first two steps is in every step",
+        "What stopped being measured cannot be compared over the run.",
+        _steady,
+    ),
+    Gate(
+        "start",
+        "the evaluation of its start can be read",
+        "Whether the run learned anything cannot be told.",
+        _start,
+    ),
+    Gate(
+        "checkpoint",
+        "its evaluation is of its own checkpoint (where both recorded a SHA-256) and not of the start's",
+        "The accuracy would be another policy's.",
+        _checkpoint,
+    ),
+)

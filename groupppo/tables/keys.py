@@ -1,0 +1,39 @@
+"""Which runs there are: those of the benchmark's matrix, and what else lies among them."""
+
+import re
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+from groupppo.config import Benchmark
+
+
+class Keys(NamedTuple):
+    """The cell of the matrix that a run fills; `seed` is None for the start checkpoint."""
+
+    task: str
+    model: str
+    arm: str
+    seed: int | None
+
+    def below(self, home: Path) -> Path:
+        place = home / self.task / self.model / self.arm
+        return place if self.seed is None else place / f"seed{self.seed}"
+
+
+def planned_keys(benchmark: Benchmark) -> list[Keys]:
+    """Every run of the matrix; the runs of a task and model follow one another."""
+    return [Keys(*cell) for cell in product(benchmark.tasks, benchmark.models, benchmark.arms, benchmark.seeds)]
+
+
+def found_keys(runs: Path) -> tuple[set[Keys], list[Path]]:
+    """The runs that have a folder below `runs`, and the folders in their place whose name is not seed<k>."""
+    found, stray = set(), []
+    for folder in (path for path in sorted(runs.glob("*/*/*/*")) if path.is_dir()):
+        task, model, arm = folder.relative_to(runs).parts[:3]
+        seed = re.fullmatch(r"seed(0|[1-9]\d{0,17})", folder.name)
+        if seed is None:
+            stray.append(folder)
+        else:
+            found.add(Keys(task, model, arm, int(seed.group(1))))
+    return found, stray

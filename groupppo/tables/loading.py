@@ -1,0 +1,115 @@
+"""Tables read back: whole, or only the rows and columns that are wanted."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from groupppo.errors import BadInput
+from groupppo.tables.schema import SCHEMA, arrow_schema
+
+_MEND = "delete the tables folder and collect the results again."
+
+
+@dataclass(frozen=True)
+class Only:
+    """Part of a table: the columns, in the table's order (none named: all), and the texts that a column may have."""
+
+    columns: tuple[str, ...] = ()
+    where: Mapping[str, Collection[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tidy tables of a results folder, columns as in `SCHEMA`."""
+
+    runs: pd.DataFrame
+    steps: pd.DataFrame
+    stages: pd.DataFrame
+    groups: pd.DataFrame
+    evals: pd.DataFrame
+    _cells: dict[str, dict[tuple[str, str], pd.DataFrame]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def cell(self, name: str, task: str, model: str) -> pd.DataFrame:
+        """The rows of a table that are of this task and model; found once for all tasks and models."""
+        if name not in self._cells:
+            table: pd.DataFrame = getattr(self, name)
+            by_cell = table.groupby(["task", "model"], sort=False, observed=True)
+            self._cells[name] = {cell: table.iloc[_places(rows)] for cell, rows in by_cell.indices.items()}
+        found = self._cells[name].get((task, model))
+        return getattr(self, name).iloc[:0] if found is None else found
+
+
+class _NotLoaded:
+    """Stands for a table that was not asked for; whoever uses it is told so."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        raise AttributeError(f"the table {self._name} was not loaded: name it in `only` ({attribute} was wanted)")
+
+
+def load_tables(folder: Path, only: Mapping[str, Only] | None = None) -> Tables:
+    """Read the tables that `collect` wrote to `folder`.
+
+    Args:
+        folder: the tables folder.
+        only: the tables to read, by name, and what of each; None for all of all. Parquet is read by column and row
+            group, so a metric of `steps` or a stage of `stages` costs its own size.
+
+    Raises:
+        BadInput: a table is missing, truncated, damaged, or has other columns than `SCHEMA`.
+    """
+    wanted = dict.fromkeys(SCHEMA, Only()) if only is None else only
+    return Tables(**{name: _table(folder, name, wanted) for name in SCHEMA})
+
+
+def _table(folder: Path, name: str, wanted: Mapping[str, Only]) -> Any:
+    return load_table(folder, name, wanted[name]) if name in wanted else _NotLoaded(name)
+
+
+def load_table(folder: Path, name: str, only: Only | None = None) -> pd.DataFrame:
+    """Read one table, or part of it, as `load_tables` does."""
+    file, part = folder / f"{name}.parquet", only or Only()
+    if not file.is_file():
+        raise BadInput(file, "file", None, _MEND)
+    columns = [column for column in SCHEMA[name] if not part.columns or column.name in part.columns]
+    chosen = None
+    for column, values in part.where.items():
+        condition = pc.field(column).isin(sorted(values))
+        chosen = condition if chosen is None else chosen & condition
+    try:
+        _check_schema(file, name, pq.read_schema(file))
+        table = pq.read_table(
+            file, columns=[column.name for column in columns], filters=chosen, page_checksum_verification=True
+        )
+    except (pa.ArrowException, OSError) as error:
+        mend = f"the file is truncated, damaged or not Parquet; {_MEND}"
+        raise BadInput(file, "file", str(error).splitlines()[0], mend) from error
+    return pd.DataFrame({column.name: _series(table[column.name], column.dtype) for column in columns}, copy=False)
+
+
+def _check_schema(file: Path, name: str, found: pa.Schema) -> None:
+    if not found.equals(arrow_schema(name)):
+        raise BadInput(file, "columns", found.names, f"not the columns and types of this version; {_MEND}")
+
+
+def _series(values: pa.ChunkedArray, dtype: str) -> pd.Series:
+    if dtype == "Int64":
+        return pd.Series(pd.Int64Dtype().__from_arrow__(values))
+    if dtype == "category":
+        return values.unify_dictionaries().to_pandas()
+    return values.to_pandas().astype(dtype)
+
+
+def _places(rows: Any) -> Any:
+    """A slice where the places follow one another, which copies nothing."""
+    return slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows

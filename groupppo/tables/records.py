@@ -1,0 +1,132 @@
+"""JSON files read strictly: every value checked, and what is wrong named with file, line, value and mend."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groupppo.errors import BadInput
+
+_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class Record:
+    """One JSON object of a file, with checked access to its values. `place` is "line 17" or a key, or empty."""
+
+    file: Path
+    place: str
+    values: dict[str, Any]
+
+    @classmethod
+    def of_file(cls, file: Path, mend: str) -> "Record":
+        return cls(file, "", parse(read_bytes(file, mend), file, "file"))
+
+    def value(self, key: str) -> Any:
+        if key not in self.values:
+            raise BadInput(self.file, f"{self.place} {key}".strip(), None, "produce this file again with this version.")
+        return self.values[key]
+
+    def text(self, key: str, known: tuple[str, ...] = ()) -> str:
+        value = self.value(key)
+        if not isinstance(value, str) or not value or (known and value not in known):
+            raise self.bad(key, f"write {' or '.join(known) if known else 'a text'}.")
+        return value
+
+    def whole(self, key: str, least: int = 0) -> int:
+        value = self.real(key, least=least)
+        # A whole number may have passed through a float on its way into a log.
+        if value is None or not value.is_integer():
+            raise self.bad(key, "write a whole number.")
+        return int(value)
+
+    def real(self, key: str, missing: bool = False, least: float = -math.inf) -> float | None:
+        value = self.values.get(key) if missing else self.value(key)
+        if value is None and missing:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
+            raise self.bad(key, f"write a number{'' if least == -math.inf else f', at least {least:g}'}.")
+        return float(value)
+
+    def part(self, key: str) -> "Record":
+        if not isinstance(self.value(key), dict):
+            raise self.bad(key, "write an object.")
+        return Record(self.file, f"{self.place} {key}".strip(), self.values[key])
+
+    def check_keys(self, keys: Mapping[str, Any]) -> None:
+        for key, expected in keys.items():
+            if self.value(key) != expected:
+                raise self.bad(key, f"the folder says {expected!r}; a results folder must not be renamed or copied.")
+
+    def bad(self, key: str, mend: str) -> BadInput:
+        return BadInput(self.file, f"{self.place} {key}".strip(), self.values[key], mend)
+
+
+def read_bytes(file: Path, mend: str) -> bytes:
+    """The file's content.
+
+    Raises:
+        BadInput: it is not there, or the system cannot read it.
+    """
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise BadInput(file, "file", None, mend) from error
+    except OSError as error:
+        raise BadInput(file, "file", error.strerror, "make the file readable, or run this cell again.") from error
+
+
+def records_of(raw: bytes, file: Path) -> Iterator[Record]:
+    """One record per line; a blank line is none."""
+    for number, line in enumerate(raw.splitlines(), start=1):
+        yield Record(file, f"line {number}", parse(line, file, f"line {number}"))
+
+
+def refuse_repeats(records: list[Record], keys: tuple[str, ...]) -> None:
+    """Raise BadInput, naming both lines, where two records agree in all of `keys`."""
+    first: dict[tuple[Any, ...], str] = {}
+    for record in records:
+        row = tuple(record.value(key) for key in keys)
+        if row in first:
+            shown = ", ".join(f"{key} {value}" for key, value in zip(keys, row, strict=True))
+            raise BadInput(record.file, record.place, shown, f"{first[row]} has the same row; run this cell again.")
+        first[row] = record.place
+
+
+def parse(text: bytes, file: Path, place: str) -> dict[str, Any]:
+    """One JSON object without NaN, infinity or a key written twice, all of which Python's reader would let pass.
+
+    Raises:
+        BadInput: it is anything else.
+    """
+
+    def number(literal: str) -> float:
+        if not math.isfinite(float(literal)):
+            mend = "not a finite number; find out why it was written, then run again."
+            raise BadInput(file, place, literal[:_SHOWN], mend)
+        return float(literal)
+
+    def whole(literal: str) -> int:
+        number(literal)
+        return int(literal)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        for key in keys if len(set(keys)) < len(keys) else []:
+            if keys.count(key) > 1:
+                raise BadInput(file, place, key, "this key is written twice; run again with this version.")
+        return dict(pairs)
+
+    try:
+        value = json.loads(
+            text.decode(), parse_constant=number, parse_float=number, parse_int=whole, object_pairs_hook=unique
+        )
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        shown = text[:_SHOWN].decode(errors="replace")
+        mend = f"not a complete JSON object ({error}); the run broke off here: run it again."
+        raise BadInput(file, place, shown, mend) from error
+    if not isinstance(value, dict):
+        raise BadInput(file, place, value, "write a JSON object.")
+    return value

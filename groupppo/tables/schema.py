@@ -1,0 +1,135 @@
+"""The columns of every tidy table, declared once; docs/tables.md explains them."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+DEVICES, ROLLOUTS = ("cpu", "cuda"), ("transformers", "vllm")
+FINISHED, FAILED, MISSING, UNREADABLE = "finished", "failed", "missing", "unreadable"
+START = "start"
+GROUP_METRICS = {
+    "tokens": "group/total_tokens",
+    "endpoints": "group/total_endpoints",
+    "density": "group/density",
+    "threshold": "group/threshold",
+    "criterion": "group/closed_by/criterion",
+    "cap": "group/closed_by/cap",
+    "end": "group/closed_by/end",
+    "size_mean": "group/size/mean",
+    "size_p50": "group/size/p50",
+    "r_ratio_p50": "group/r_ratio/p50",
+}
+RULE_METRICS = ("threshold", "r_ratio_p50")
+"""Columns of `groups` that a rule without a threshold, or without a variance ratio, has no metric for."""
+
+_ARROW = {
+    "str": pa.string(),
+    "category": pa.dictionary(pa.int32(), pa.string()),
+    "int64": pa.int64(),
+    "Int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """`dtype` is pandas' name of the type; "Int64" is the whole number that may be missing, "category" a text that few
+    rows tell apart, kept once."""
+
+    name: str
+    dtype: str
+    description: str
+    missing: bool = False
+
+
+def _keys(text: str) -> tuple[Column, ...]:
+    return (
+        Column("task", text, "Name of the task."),
+        Column("model", text, "Name of the model."),
+        Column("arm", text, "Name of the arm; `start` is the checkpoint that every run starts from."),
+        Column("seed", "Int64", "Training seed, the unit of replication; missing for the arm `start`.", missing=True),
+    )
+
+
+_STEP = Column("step", "int64", "Training step, from 1.")
+
+SCHEMA: dict[str, tuple[Column, ...]] = {
+    "runs": (
+        *_keys("str")[:3],
+        Column(
+            "seed",
+            "Int64",
+            "Training seed, the unit of replication; missing for a folder whose name tells none.",
+            missing=True,
+        ),
+        Column("status", "str", "`finished`, `failed`, `missing` or `unreadable`."),
+        Column("cause", "str", "Why a failed run failed; else missing.", missing=True),
+        Column(
+            "rollout", "str", "Rollout server, `transformers` or `vllm`; missing where no status tells.", missing=True
+        ),
+        Column("device", "str", "`cpu` or `cuda`; missing where the run did not say.", missing=True),
+        Column("steps", "int64", "Training steps done; 0 where no status tells."),
+        Column("planned_steps", "int64", "Training steps the run set out to do, or the benchmark's."),
+        Column("fallbacks", "int64", "Steps that fell back to dense PPO."),
+        Column(
+            "startup_seconds", "float64", "Wall-clock seconds before the first step; missing as `device`.", missing=True
+        ),
+        Column("wall_seconds", "float64", "Wall-clock seconds of the whole run; missing as `device`.", missing=True),
+        Column("admissible", "bool", "Whether the run may serve as evidence."),
+        Column("reason", "str", "Why it may not; missing when it may.", missing=True),
+    ),
+    "steps": (
+        *_keys("category"),
+        _STEP,
+        Column("metric", "category", "Name of the metric, as in steps.jsonl."),
+        Column("value", "float64", "Its value at this step; missing where the run logged null.", missing=True),
+    ),
+    "stages": (
+        *_keys("category"),
+        _STEP,
+        Column("stage", "category", "Stage of the step; `step` is the whole step."),
+        Column("seconds", "float64", "Wall-clock seconds."),
+        Column("cpu_seconds", "float64", "CPU seconds of all processes of the run."),
+        Column("peak_bytes", "int64", "Largest memory during the stage, in bytes."),
+        Column("rise_bytes", "int64", "Peak minus the memory at entry to the stage, in bytes."),
+        Column("tokens", "int64", "Valid response tokens of the step."),
+        Column("endpoints", "int64", "Endpoints of the step; equals `tokens` for a dense arm."),
+    ),
+    "groups": (
+        *_keys("category"),
+        _STEP,
+        Column("tokens", "int64", "Valid response tokens of the step."),
+        Column("endpoints", "int64", "Group endpoints of the step."),
+        Column("density", "float64", "endpoints / tokens."),
+        Column("threshold", "float64", "Threshold tau; missing for a rule that has none.", missing=True),
+        Column(
+            "criterion",
+            "float64",
+            "Share of groups closed by the rule's criterion; it and the rest are missing where a step fell back.",
+            missing=True,
+        ),
+        Column("cap", "float64", "Share of groups closed by the largest group size.", missing=True),
+        Column("end", "float64", "Share of groups closed by the end of the response.", missing=True),
+        Column("size_mean", "float64", "Mean group size, in tokens.", missing=True),
+        Column("size_p50", "float64", "Median group size, in tokens.", missing=True),
+        Column(
+            "r_ratio_p50",
+            "float64",
+            "Median over groups of r_grpo / r_ppo at the endpoint; missing for a rule without a ratio.",
+            missing=True,
+        ),
+    ),
+    "evals": (
+        *_keys("str"),
+        Column("metric", "str", "`accuracy` (greedy) or `mean@k` (k sampled responses), on held-out prompts."),
+        Column("value", "float64", "Its value, a share of 1."),
+        Column("stderr", "float64", "Standard error over prompts; says nothing about training seeds."),
+        Column("n", "int64", "Prompts."),
+    ),
+}
+
+
+def arrow_schema(name: str) -> pa.Schema:
+    """The Arrow schema of a table: types and which columns may be missing."""
+    return pa.schema([pa.field(column.name, _ARROW[column.dtype], nullable=column.missing) for column in SCHEMA[name]])
