@@ -45,6 +45,7 @@ class Effect:
         density: endpoints / valid response tokens.
         speedup: seconds of the reference / seconds of this arm, by stage; "step" speeds up every stage not named.
         memory: rise of memory in `update_actor`, as a ratio to the reference's.
+        base: memory before any rise, as a ratio to the reference's.
         closed_by: shares of groups closed by criterion, cap and end.
     """
 
@@ -52,6 +53,7 @@ class Effect:
     density: float = 1.0
     speedup: Mapping[str, float] = field(default_factory=dict)
     memory: float = 1.0
+    base: float = 1.0
     closed_by: tuple[float, float, float] = (0.10, 0.80, 0.10)
 
 
@@ -102,14 +104,16 @@ def write_results(
     benchmark = synthetic_benchmark(arms=tuple(arms), seeds=seeds, steps=steps, tasks=tasks)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.yaml").write_text(yaml.safe_dump(benchmark.resolved(), sort_keys=False), encoding="utf-8")
-    offsets = dict(zip(benchmark.seeds, standardised(len(benchmark.seeds)), strict=True))
+    offsets = standardised(len(benchmark.seeds))
     for task in benchmark.tasks:
         for model in benchmark.models:
             start = _Cell(folder, benchmark, task, model, "start", None, Effect(accuracy=start_accuracy))
             start.write_evaluation()
-            for arm, effect in arms.items():
+            for place, (arm, effect) in enumerate(arms.items()):
                 for index, seed in enumerate(benchmark.seeds):
-                    shifted = effect if arm == benchmark.reference else _shift(effect, spread, offsets[seed])
+                    # Rolled, so that two arms that are not the reference differ by seed too.
+                    offset = offsets[(index + place) % len(offsets)]
+                    shifted = effect if arm == benchmark.reference else _shift(effect, spread, offset)
                     # What a seed does to every arm alike: pairing must take it out again.
                     together = replace(shifted, accuracy=shifted.accuracy + 0.004 * index)
                     cell = _Cell(folder, benchmark, task, model, arm, seed, together)
@@ -239,7 +243,7 @@ class _Cell:
                     "stage": stage,
                     "seconds": seconds,
                     "cpu_seconds": 0.9 * seconds,
-                    "peak_bytes": 1_000_000_000 + round(rise),
+                    "peak_bytes": round(1e9 * self.effect.base) + round(rise),
                     "rise_bytes": round(rise),
                     "tokens": tokens,
                     "endpoints": endpoints,

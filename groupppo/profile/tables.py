@@ -118,6 +118,7 @@ def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str,
         "reason": "" if failed is None else failed["reason"],
         "endpoints": work.endpoints,
         "live": work.live,
+        "logits_ratio": _logit_rows(variant, work) / work.tokens,
         "bound": _bound(setting, variant, work),
     }
     if failed is None:
@@ -137,6 +138,13 @@ def _modelled(setting: Setting, variant: Variant, work: Work, weighed: dict[str,
     total = sum(causes.values())
     row |= {f"model_{cause}": causes[cause] for cause in CAUSES}
     return row | {"model_bytes": total, "model_error": total / weighed["rise_bytes"] - 1}
+
+
+def _logit_rows(variant: Variant, work: Work) -> int:
+    """Tokens whose logits the update computes; a plain dense pass has those of the prompt too."""
+    if variant.mode in ("dense", "masked"):
+        return work.tokens
+    return work.response if variant.on == "response" else work.endpoints
 
 
 def _bound(setting: Setting, variant: Variant, work: Work) -> float | None:

@@ -9,19 +9,19 @@ from groupppo.config import Benchmark
 from groupppo.report.figures_costs import WHOLE
 from groupppo.report.figures_training import smoothing_window
 from groupppo.report.figures_updates import METRICS, ROUNDING
-from groupppo.report.style import START, Cell, arms_in, cell_title, cells
+from groupppo.report.style import MOST_SINGLE, START, Cell, arms_in, cell_title, cells
 from groupppo.report.wording import in_bytes, number, percentage, plural, quantity, seconds_text
 
 POOLED = "their width at a step uses the variance over seeds averaged over the nearest quarter of the run"
 
 
 def reward(data: pd.DataFrame, benchmark: Benchmark) -> str:
-    seeds = data[data["seed"].notna() & (data["x_axis"] == "step")]
+    seeds = data[data["x_axis"] == "step"]
     window = smoothing_window(int(seeds["x"].max()))
     smooth = f"Curves are centred moving means over {window} steps. " if window > 1 else ""
     return (
         "Mean 0/1 reward of the rollouts of each step, against training steps (left) and seconds since the first step "
-        f"began, start-up left out (right). {smooth}Thin lines are single seeds, thick lines their mean. "
+        f"began, start-up left out (right). {smooth}{_lines(data)} "
         f"{_band(seeds, benchmark, f'bands are 90 % t intervals of the mean over seeds ({POOLED})')} "
         "Read it from left to right: an arm that learns faster lies higher; bands that overlap decide nothing."
     )
@@ -38,11 +38,10 @@ def reward_alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
 
 def accuracy(data: pd.DataFrame, benchmark: Benchmark) -> str:
     return (
-        "Accuracy on the held-out prompts after training. Each point is one run; grey lines join the runs of one seed. "
-        f"Bars beside the points are means over seeds. "
+        f"Accuracy on the held-out prompts after training. {_points(data)} "
         f"{_band(data[data['seed'].notna()], benchmark, 'whiskers are 90 % t intervals of the mean over seeds')} "
         "The dashed line is the start checkpoint that all runs share, its band one standard error over prompts. "
-        "Differences between arms are judged within a seed: follow the grey lines."
+        f"Differences between arms are judged within a seed{'' if _many(data) else ': follow the grey lines'}."
     )
 
 
@@ -59,10 +58,9 @@ def accuracy_alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
 
 
 def density(data: pd.DataFrame, benchmark: Benchmark) -> str:
-    seeds = data[data["seed"].notna()]
     return (
-        "Above: share of response tokens that are group endpoints, at each step. Thin lines are single seeds, thick "
-        f"lines their mean. {_band(seeds, benchmark, f'bands are 90 % t intervals of the mean over seeds ({POOLED})')} "
+        "Above: share of response tokens that are group endpoints, at each step. "
+        f"{_lines(data)} {_band(data, benchmark, f'bands are 90 % t intervals of the mean over seeds ({POOLED})')} "
         "Below: why groups closed, as shares of groups (mean over seeds): the size cap was reached, the variance "
         "criterion split the group, or the response ended. Where the cap closes nearly "
         "everything, the rule is a fixed stride."
@@ -129,7 +127,8 @@ def seconds_alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
 def memory(data: pd.DataFrame, benchmark: Benchmark) -> str:
     return (
         "Memory of each stage. Left: the largest memory during the stage over all steps of a run. Right: how far it "
-        "rose above the memory at the stage's entry, median over steps. Bars are means over seeds, dots single seeds; "
+        "rose above the memory at the stage's entry, median over steps. Bars are means over seeds, "
+        f"{'thin lines hold 90 % of them' if _many(data) else 'dots single seeds'}; "
         f"{_seeds(data, benchmark)}. The two scales differ. "
         "Arms without a critic have neither values nor update_critic."
     )
@@ -167,6 +166,23 @@ def excluded(runs: pd.DataFrame) -> str:
     )
 
 
+def _many(data: pd.DataFrame) -> bool:
+    """Whether some arm has more seeds than are drawn one by one."""
+    return max(_counts(data).values()) > MOST_SINGLE
+
+
+def _lines(data: pd.DataFrame) -> str:
+    if _many(data):
+        return f"Lines are means over seeds; single seeds are thin lines where an arm has at most {MOST_SINGLE}."
+    return "Thin lines are single seeds, thick lines their mean."
+
+
+def _points(data: pd.DataFrame) -> str:
+    if _many(data):
+        return "Wide bars hold 90 % of an arm's runs; bars beside them are means over seeds."
+    return "Each point is one run; grey lines join the runs of one seed. Bars beside the points are means over seeds."
+
+
 def _band(rows: pd.DataFrame, benchmark: Benchmark, band: str) -> str:
     """Number of seeds, and what the band is or why an arm has none."""
     counts = _counts(rows)
@@ -191,7 +207,11 @@ def _seeds(rows: pd.DataFrame, benchmark: Benchmark) -> str:
 
 
 def _counts(rows: pd.DataFrame) -> dict[tuple[Cell, str], int]:
-    grouped = rows[rows["arm"] != START].groupby(["task", "model", "arm"])["seed"].nunique()
+    runs = rows[rows["arm"] != START]
+    means = runs[runs["seed"].isna()] if "seeds" in runs else runs[:0]
+    by_arm = (means if len(means) else runs).groupby(["task", "model", "arm"], observed=True)
+    # The mean knows how many seeds it is of, also where they are not drawn.
+    grouped = by_arm["seeds"].max() if len(means) else by_arm["seed"].nunique()
     return {(Cell(task, model), arm): int(n) for (task, model, arm), n in grouped.items()}
 
 

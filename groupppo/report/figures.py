@@ -1,6 +1,7 @@
 """All figures of a benchmark, written as SVG, PNG and CSV with captions and alternative text.
 
-    records = write_figures(load_tables(results / "tables"), benchmark, results / "figures", judged)
+    tables = StoredTables(results / "tables", needed(benchmark))
+    records = write_figures(tables, benchmark, results / "figures", judged)
 
 `figures.json` beside the pictures holds the records, so that the report can be rendered without drawing again.
 Only admissible runs are drawn; what cannot be drawn leaves a record that says why.
@@ -25,11 +26,18 @@ from groupppo.report.figures_costs import (
     stage_seconds_data,
     stage_seconds_figure,
 )
-from groupppo.report.figures_training import density_data, density_figure, reward_data, reward_figure
-from groupppo.report.figures_updates import has_twins, updates_data, updates_figure
+from groupppo.report.figures_training import (
+    CLOSED_BY,
+    REWARD_METRICS,
+    density_data,
+    density_figure,
+    reward_data,
+    reward_figure,
+)
+from groupppo.report.figures_updates import METRICS, has_twins, updates_data, updates_figure
 from groupppo.report.figures_verdicts import VERDICT_COLOURS, verdicts_data, verdicts_figure
-from groupppo.report.style import RUN_KEYS, START, figure_style, refuse_empty, save
-from groupppo.tables import Tables
+from groupppo.report.style import ARM_KEYS, RUN_KEYS, START, figure_style, refuse_empty, save
+from groupppo.tables import HasCells, Only
 from groupppo.verdicts.claims import load_claims
 
 INDEX = "figures.json"
@@ -80,13 +88,24 @@ PLANS = (
 )
 
 
+def needed(benchmark: Benchmark) -> dict[str, Only]:
+    """What the figures draw of each table."""
+    metrics = [*REWARD_METRICS, *(METRICS if has_twins(benchmark) else ())]
+    keys = (*RUN_KEYS, "step")
+    return {
+        "steps": Only((*keys, "metric", "value"), {"metric": metrics}),
+        "stages": Only((*keys, "stage", "seconds", "peak_bytes", "rise_bytes")),
+        "groups": Only((*keys, "density", *CLOSED_BY)),
+    }
+
+
 def write_figures(
-    tables: Tables, benchmark: Benchmark, out: Path, judged: dict[str, Any] | None = None
+    tables: HasCells, benchmark: Benchmark, out: Path, judged: dict[str, Any] | None = None
 ) -> list[FigureRecord]:
     """Draw every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and write `figures.json`.
 
     Args:
-        tables: the tidy tables of one results folder.
+        tables: the tidy tables of one results folder; read by one task and model after another.
         benchmark: gives titles, order and colours of arms.
         out: the folder for the figures; made when missing, its older figures replaced.
         judged: the content of verdicts.json, for the overview of verdicts; without it there is no overview.
@@ -104,12 +123,11 @@ def write_figures(
     with figure_style():
         records = [_overview(judged, benchmark, out)] if judged else []
         for plan in (plan for plan in PLANS if plan.asked(benchmark)):
-            rows = admissible_rows(getattr(tables, plan.table), tables.runs)
-            reason = _why_not(plan, tables, benchmark)
+            reason = _why_not(plan, tables.runs, benchmark)
             if reason:
                 records.append(_not_drawn(plan.id, plan.title, reason, out))
             else:
-                records.append(_drawn(plan, rows, tables.runs, benchmark, out))
+                records.append(_drawn(plan, tables, benchmark, out))
     text = json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
     (out / INDEX).write_text(text + "\n", encoding="utf-8")
     return records
@@ -136,8 +154,11 @@ def is_grouped(arm: Arm) -> bool:
 
 def admissible_rows(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of admissible runs, and of the start checkpoint, which is no run."""
-    admissible = pd.MultiIndex.from_frame(runs.loc[runs["admissible"].astype(bool), RUN_KEYS])
-    return table[pd.MultiIndex.from_frame(table[RUN_KEYS]).isin(admissible) | (table["arm"] == START)]
+    kept = (table["arm"] == START).to_numpy(bool)
+    for (task, model, arm), own in runs[runs["admissible"].astype(bool)].groupby(ARM_KEYS):
+        same = (table["task"] == task) & (table["model"] == model) & (table["arm"] == arm)
+        kept |= (same & table["seed"].isin(own["seed"])).to_numpy(bool)
+    return table[kept]
 
 
 def _overview(judged: dict[str, Any], benchmark: Benchmark, out: Path) -> FigureRecord:
@@ -150,23 +171,36 @@ def _overview(judged: dict[str, Any], benchmark: Benchmark, out: Path) -> Figure
     return FigureRecord(name, title, caption, files, captions.verdicts_alt(data))
 
 
-def _drawn(plan: _Plan, rows: pd.DataFrame, runs: pd.DataFrame, benchmark: Benchmark, out: Path) -> FigureRecord:
-    data = plan.data(rows, benchmark)
+def _data(plan: _Plan, tables: HasCells, benchmark: Benchmark) -> pd.DataFrame:
+    """The frame that is drawn, from the rows of one task and model at a time: all of them would not fit into memory."""
+    frames = []
+    for task in benchmark.tasks:
+        for model in benchmark.models:
+            runs = tables.runs[(tables.runs["task"] == task) & (tables.runs["model"] == model)]
+            rows = admissible_rows(tables.cell(plan.table, task, model), runs)
+            if (rows["arm"] != START).any():
+                frames.append(plan.data(rows, benchmark))
+    # Without any row the figure's own check says so.
+    return pd.concat(frames, ignore_index=True) if frames else plan.data(rows, benchmark)
+
+
+def _drawn(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path) -> FigureRecord:
+    data, runs = _data(plan, tables, benchmark), tables.runs
     files = _write(plan.id, data, plan.draw(data, benchmark), out)
     words = captions.WORDS[plan.id]
     caption = " ".join(part for part in (words.caption(data, benchmark), captions.excluded(runs)) if part)
     return FigureRecord(plan.id, plan.title, caption, files, words.alt(data, benchmark))
 
 
-def _why_not(plan: _Plan, tables: Tables, benchmark: Benchmark) -> str:
+def _why_not(plan: _Plan, runs: pd.DataFrame, benchmark: Benchmark) -> str:
     """Why a figure has nothing to show, or an empty text."""
-    usable = tables.runs[tables.runs["admissible"].astype(bool)]
+    usable = runs[runs["admissible"].astype(bool)]
     if plan.table == "groups":
         grouped = [name for name, arm in benchmark.arms.items() if is_grouped(arm)]
         if not grouped:
             return "Not drawn: no arm of this benchmark forms groups."
         usable = usable[usable["arm"].isin(grouped)]
-    return "" if len(usable) else f"Not drawn: none of its runs may serve as evidence. {captions.excluded(tables.runs)}"
+    return "" if len(usable) else f"Not drawn: none of its runs may serve as evidence. {captions.excluded(runs)}"
 
 
 def _not_drawn(name: str, title: str, reason: str, out: Path) -> FigureRecord:

@@ -14,8 +14,10 @@ from groupppo.config import Benchmark
 from groupppo.report.style import (
     ARM_KEYS,
     LETTER,
+    MOST_SINGLE,
     QUIET,
     RUN_KEYS,
+    SPREAD,
     START,
     WIDTH,
     arm_looks,
@@ -49,7 +51,7 @@ def accuracy_data(evals: pd.DataFrame) -> pd.DataFrame:
     runs = evals[evals["arm"] != START]
     refuse_empty(runs, "evals")
     means = []
-    for keys, rows in runs.groupby([*ARM_KEYS, "metric"], sort=False):
+    for keys, rows in runs.groupby([*ARM_KEYS, "metric"], sort=False, observed=True):
         mean, low, high = t_interval(rows[["value"]].to_numpy(float))
         named = dict(zip([*ARM_KEYS, "metric"], keys, strict=True))
         means.append(named | {"value": mean[0], "low": low[0], "high": high[0], "seeds": len(rows)})
@@ -72,14 +74,18 @@ def accuracy_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
             panel.sharey(panels[0])
         panels[0].set_title(cell_title(facets[row], benchmark))
         panels[0].set_ylim(*share_limits(rows[["value", "low", "high"]]))
-    legend_below(figure, _accuracy_handles())
+    seeds = int(data["seeds"].max())
+    legend_below(figure, _accuracy_handles(single=seeds <= MOST_SINGLE))
     return figure
 
 
-def _accuracy_handles() -> list[Artist]:
-    return [
+def _accuracy_handles(single: bool) -> list[Artist]:
+    runs: list[Artist] = [
         Line2D([], [], color=QUIET, marker="o", ls="none", markersize=6, label="one run"),
         Line2D([], [], color=PAIRED, linewidth=0.9, label="same seed"),
+    ]
+    return [
+        *(runs if single else [Line2D([], [], color=QUIET, linewidth=7, alpha=0.35, label="90 % of the runs")]),
         Line2D([], [], color=QUIET, marker="_", ls="none", markersize=13, markeredgewidth=2.2, label="mean over seeds"),
         Line2D([], [], color=QUIET, linewidth=1.3, dashes=(5, 2), label="start checkpoint"),
     ]
@@ -92,20 +98,24 @@ def _accuracy_panel(panel: Axes, rows: pd.DataFrame, benchmark: Benchmark, inche
     seeds = sorted(runs["seed"].unique())
     # Each seed keeps its own place beside the mean, so that the same seed can be followed from arm to arm.
     offset = dict(zip(seeds, np.linspace(-0.1, 0.1, len(seeds)) if len(seeds) > 1 else [0.0], strict=True))
-    for seed, run in runs.assign(at=runs["arm"].map(place)).sort_values("at").groupby("seed"):
+    single = len(seeds) <= MOST_SINGLE
+    for seed, run in runs.assign(at=runs["arm"].map(place)).sort_values("at").groupby("seed") if single else ():
         panel.plot(run["at"] + offset[seed], run["value"], color=PAIRED, linewidth=0.9, zorder=1.5)
     for arm, x in place.items():
         own, mean = runs[runs["arm"] == arm], rows[(rows["arm"] == arm) & rows["seed"].isna()].iloc[0]
-        panel.scatter(
-            x + own["seed"].map(offset).astype(float),
-            own["value"],
-            s=34,
-            color=looks[arm].colour,
-            marker=looks[arm].marker,
-            edgecolor="white",
-            linewidth=0.6,
-            zorder=3,
-        )
+        if single:
+            panel.scatter(
+                x + own["seed"].map(offset).astype(float),
+                own["value"],
+                s=34,
+                color=looks[arm].colour,
+                marker=looks[arm].marker,
+                edgecolor="white",
+                linewidth=0.6,
+                zorder=3,
+            )
+        else:
+            panel.vlines(x, *np.percentile(own["value"], SPREAD), color=looks[arm].colour, linewidth=7, alpha=0.35)
         spread = None if np.isnan(mean["low"]) else [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
         panel.errorbar(
             x + 0.24,

@@ -4,6 +4,8 @@ Each figure has two functions: `<id>_data` computes the tidy frame that is drawn
 `<id>_figure` draws exactly that frame.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -15,7 +17,9 @@ from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.report.style import (
     INK,
+    MOST_SINGLE,
     RUN_KEYS,
+    SPREAD,
     STAGE_COLOURS,
     WIDTH,
     arm_looks,
@@ -31,6 +35,7 @@ from groupppo.report.wording import seconds_text
 STAGES = tuple(stage for stage in STAGE_COLOURS if stage != "rest")
 WHOLE = "step"
 BYTES_PER_MB = 1e6
+_THIN = {"color": INK, "linewidth": 0.8}
 _CLEAR = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 
 
@@ -48,13 +53,17 @@ def stage_seconds_data(stages: pd.DataFrame) -> pd.DataFrame:
         BadInput: the table is empty or has no row for whole steps.
     """
     _refuse_without_steps(stages)
-    wide = stages.pivot(index=[*RUN_KEYS, "step"], columns="stage", values="seconds")
-    parts = [stage for stage in wide.columns if stage != WHOLE]
+    known = stages[stages["stage"].isin([*STAGES, WHOLE])]
+    parts = known.groupby([*RUN_KEYS, "stage"], sort=False, observed=True)["seconds"].median().reset_index()
+    sign = np.where(stages["stage"] == WHOLE, 1.0, -1.0)
+    left = stages[RUN_KEYS].assign(step=stages["step"], seconds=sign * stages["seconds"])
+    left = left.groupby([*RUN_KEYS, "step"], sort=False, observed=True)["seconds"].sum()
     # Clock resolution can leave the sum of the stages a hair above the step.
-    wide["rest"] = (wide[WHOLE] - wide[parts].sum(axis=1)).clip(lower=0)
-    order = [stage for stage in (*STAGES, "rest", WHOLE) if stage in wide.columns]
-    medians = wide[order].groupby(RUN_KEYS, sort=False).median().rename_axis(columns="stage")
-    return medians.reset_index().melt(RUN_KEYS, value_name="seconds").dropna(subset=["seconds"])
+    rest = left.clip(lower=0).groupby(RUN_KEYS, sort=False, observed=True).median().reset_index()
+    every = pd.concat([parts.astype({"stage": "str"}), rest.assign(stage="rest")], ignore_index=True)
+    order = {stage: place for place, stage in enumerate((*STAGES, "rest", WHOLE))}
+    every = every.sort_values("stage", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+    return every[[*RUN_KEYS, "stage", "seconds"]]
 
 
 def stage_seconds_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
@@ -104,7 +113,7 @@ def stage_memory_data(stages: pd.DataFrame) -> pd.DataFrame:
     """
     _refuse_without_steps(stages)
     kept = stages[stages["stage"].isin([*STAGES, WHOLE])]
-    by_stage = kept.groupby([*RUN_KEYS, "stage"], sort=False)
+    by_stage = kept.astype({"stage": "str"}).groupby([*RUN_KEYS, "stage"], sort=False, observed=True)
     return by_stage.agg(peak_bytes=("peak_bytes", "max"), rise_bytes=("rise_bytes", "median")).reset_index()
 
 
@@ -125,10 +134,14 @@ def stage_memory_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
             scaled = rows.assign(size=rows[quantity] / divisor)
             shared = {"x": "size", "y": "stage", "hue": "arm", "order": order, "hue_order": arms, "ax": panel}
             palette = {arm: looks[arm].colour for arm in arms}
-            sns.barplot(scaled, **shared, palette=palette, errorbar=None, saturation=1, legend=False)
-            sns.stripplot(
-                scaled, **shared, palette=dict.fromkeys(arms, INK), dodge=True, jitter=False, size=2.6, legend=False
+            single = rows["seed"].nunique() <= MOST_SINGLE
+            spread: Any = (
+                {"errorbar": None} if single else {"errorbar": ("pi", SPREAD[1] - SPREAD[0]), "err_kws": _THIN}
             )
+            sns.barplot(scaled, **shared, palette=palette, saturation=1, legend=False, **spread)
+            if single:
+                inks = dict.fromkeys(arms, INK)
+                sns.stripplot(scaled, **shared, palette=inks, dodge=True, jitter=False, size=2.6, legend=False)
             panel.set(xlabel=f"{label}, {unit}", ylabel="")
             panel.set_xlim(left=0)
             panel.set_yticks(range(len(order)), ["whole step" if stage == WHOLE else stage for stage in order])

@@ -18,6 +18,8 @@ from groupppo.report.style import (
     ARM_KEYS,
     CLOSED_COLOURS,
     LETTER,
+    MOST_POINTS,
+    MOST_SINGLE,
     RUN_KEYS,
     WIDTH,
     Look,
@@ -39,6 +41,7 @@ from groupppo.report.style import (
 )
 
 CLOSED_BY = ("cap", "criterion", "end")
+REWARD_METRICS = {"reward/mean": "reward", "elapsed_seconds": "seconds"}
 
 
 def smoothing_window(steps: int) -> int:
@@ -52,6 +55,8 @@ def reward_data(steps: pd.DataFrame) -> pd.DataFrame:
     Args:
         steps: the tidy `steps` table.
 
+    Arms of more than MOST_SINGLE seeds have their mean only.
+
     Returns:
         task, model, arm, seed (<NA>: the mean), x_axis ("step" or "seconds"), x, reward (0..1; moving mean), low, high
         (90 % t interval over seeds of the moving mean), seeds.
@@ -59,10 +64,10 @@ def reward_data(steps: pd.DataFrame) -> pd.DataFrame:
     Raises:
         BadInput: the table is empty, or lacks "reward/mean" or "elapsed_seconds".
     """
-    wide = _metrics(steps, {"reward/mean": "reward", "elapsed_seconds": "seconds"})
+    wide = _metrics(steps, REWARD_METRICS)
     window = smoothing_window(int(wide["step"].max()))
     rows = []
-    for keys, arm_rows in wide.groupby(ARM_KEYS, sort=False):
+    for keys, arm_rows in wide.groupby(ARM_KEYS, sort=False, observed=True):
         runs = [run.sort_values("step") for _, run in arm_rows.groupby("seed")]
         for x_axis in ("step", "seconds"):
             curves = [
@@ -73,7 +78,8 @@ def reward_data(steps: pd.DataFrame) -> pd.DataFrame:
                 )
                 for run in runs
             ]
-            rows += [_curve(keys, seed, x_axis, x, y) for seed, x, y in curves]
+            if len(curves) <= MOST_SINGLE:
+                rows += [_curve(keys, seed, x_axis, x, y) for seed, x, y in curves]
             # Seeds differ in speed: their mean is read off where all of them have a value.
             first, last = max(x[0] for _, x, _ in curves), min(x[-1] for _, x, _ in curves)
             shared = np.linspace(first, last, len(curves[0][1])) if x_axis == "seconds" else curves[0][1]
@@ -109,6 +115,8 @@ def density_data(groups: pd.DataFrame) -> pd.DataFrame:
     Args:
         groups: the tidy `groups` table.
 
+    Arms of more than MOST_SINGLE seeds have their mean only.
+
     Returns:
         task, model, arm, seed (<NA>: the mean), x (step), density (endpoints/tokens), low, high (90 % t interval over
         seeds), seeds, and cap, criterion, end (shares of groups, sum 1).
@@ -119,8 +127,10 @@ def density_data(groups: pd.DataFrame) -> pd.DataFrame:
     refuse_empty(groups, "groups")
     values = ["density", *CLOSED_BY]
     single = groups[[*RUN_KEYS, "step", *values]].rename(columns={"step": "x"})
-    rows = [single]
-    for keys, arm_rows in single.groupby(ARM_KEYS, sort=False):
+    rows = []
+    for keys, arm_rows in single.groupby(ARM_KEYS, sort=False, observed=True):
+        if arm_rows["seed"].nunique() <= MOST_SINGLE:
+            rows.append(arm_rows)
         # Only steps that every seed has: a seed dropping out would move the mean by itself.
         density = arm_rows.pivot(index="x", columns="seed", values="density").dropna()
         mean, low, high = t_interval(density.to_numpy(float).T, pool=len(density) // 4)
@@ -170,6 +180,7 @@ def _density_block(
 
 def _closed_by(panel: Axes, mean: pd.DataFrame, ends: tuple[float, float]) -> None:
     """Shares of groups as stacked areas over the steps `mean["x"]`."""
+    mean = mean.iloc[_thinned(len(mean))]
     x = mean["x"].to_numpy(float)
     shares = [mean[cause].to_numpy(float) for cause in CLOSED_BY]
     if len(x) == 1:
@@ -201,10 +212,16 @@ def _curves(panel: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
         mean = rows[(rows["arm"] == arm) & rows["seed"].isna()]
         if mean.empty:
             continue
+        mean = mean.iloc[_thinned(len(mean))]
         marker = look.marker if len(mean) == 1 else ""
         panel.plot(mean["x"], mean["y"], marker=marker, color=look.colour, linestyle=dash_pattern(look), zorder=3)
         if mean["low"].notna().all():
             panel.fill_between(mean["x"], mean["low"], mean["high"], color=look.colour, alpha=0.14, linewidth=0)
+
+
+def _thinned(points: int) -> np.ndarray:
+    """Places of at most MOST_POINTS points, the first and the last among them."""
+    return np.unique(np.linspace(0, points - 1, min(points, MOST_POINTS)).round().astype(int))
 
 
 def _metrics(steps: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
@@ -213,7 +230,7 @@ def _metrics(steps: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     for metric in names:
         if not (steps["metric"] == metric).any():
             raise BadInput("tables/steps.parquet", metric, None, "collect runs that log this metric in steps.jsonl.")
-    chosen = steps[steps["metric"].isin(names)]
+    chosen = steps[steps["metric"].isin(names)].astype({"metric": "str"})
     wide = chosen.pivot(index=[*RUN_KEYS, "step"], columns="metric", values="value").dropna().reset_index()
     return wide.rename(columns=names)
 

@@ -27,9 +27,10 @@ from groupppo.report.page_parts import (
 from groupppo.report.page_profile import ProfileSection, profile_section
 from groupppo.report.page_streams import stream_studies
 from groupppo.report.page_study import Study, grouping_studies
-from groupppo.report.tables import load_tables
-from groupppo.report.wording import MISSING, interval, quantity
+from groupppo.report.wording import MISSING, interval, plural, quantity
 from groupppo.study.tables import FIGURES
+from groupppo.tables import load_tables
+from groupppo.verdicts.preregistration import read_stamp
 
 PROFILE = "profile"
 """Folder of the profile in a results folder."""
@@ -49,7 +50,17 @@ _KEYS = (
     "verdict",
     "estimate",
 )
-_KEYS_AFTER = ("low", "high", "seeds", "seeds_needed", "reason", "evidence", "figure")
+_KEYS_AFTER = (
+    "low",
+    "high",
+    "seeds",
+    "seeds_needed",
+    "replicates",
+    "reason",
+    "what_would_change",
+    "evidence",
+    "figure",
+)
 
 
 @dataclass(frozen=True)
@@ -68,10 +79,12 @@ class VerdictRow:
     estimate: str
     interval: str
     unit: str
-    seeds: int
+    replicates: str
     seeds_needed: str
     reason: str
+    what_would_change: str
     table: str
+    file: str
     rows: str
     figure: str
 
@@ -100,7 +113,9 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
     tables = load_tables(results / "tables")
     figures = [page_figure(results, "figures", record) for record in read_figures(results / "figures")]
     judged = page_data.read_object(results / "verdicts.json", "decide the verdicts first.")
-    verdicts = verdict_rows(judged, results / "verdicts.json", benchmark, {figure.record.id for figure in figures})
+    profile = _profile(results, benchmark)
+    shown = [*figures, *(profile.figures if profile else [])]
+    verdicts = verdict_rows(judged, results / "verdicts.json", benchmark, {figure.record.id for figure in shown})
     environment = page_environment()
     style, script = (source_text(environment, name) for name in ("report.css", "report.js"))
     page = environment.get_template("report.html.j2").render(
@@ -114,7 +129,8 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         figures=figures,
         studies=[_page_study(results, study) for study in grouping_studies(results, benchmark)],
         streams=[_page_study(results, study) for study in stream_studies(results, benchmark)],
-        profile=_profile(results, benchmark),
+        profile=profile,
+        stamp=read_stamp(results, benchmark),
         matrix=page_runs.matrix(results, benchmark, tables),
         differences=page_data.arm_differences(benchmark),
         settings=page_data.matched_settings(benchmark),
@@ -157,7 +173,7 @@ def _verdict_row(verdict: dict[str, Any], benchmark: Benchmark, figures: set[str
     return VerdictRow(
         id=verdict["id"],
         claim=verdict["claim"],
-        place=page_runs.place(benchmark, verdict["task"], verdict["model"]),
+        place=page_runs.place(benchmark, verdict["task"], verdict["model"]) if verdict["task"] else "",
         source=verdict["source"],
         reading=verdict["reading"],
         arm=arm,
@@ -166,10 +182,12 @@ def _verdict_row(verdict: dict[str, Any], benchmark: Benchmark, figures: set[str
         estimate=quantity(verdict["estimate"], unit),
         interval=interval(verdict["low"], verdict["high"], unit),
         unit="" if unit == "x" or verdict["estimate"] is None else unit,
-        seeds=verdict["seeds"],
+        replicates=verdict["replicates"] or plural(verdict["seeds"], "seed"),
         seeds_needed=MISSING if verdict["seeds_needed"] is None else str(verdict["seeds_needed"]),
         reason=verdict["reason"],
+        what_would_change=verdict["what_would_change"],
         table=verdict["evidence"]["table"],
+        file=verdict["evidence"]["file"],
         rows=verdict["evidence"]["rows"],
         figure=verdict["figure"] if verdict["figure"] in figures else "",
     )

@@ -65,7 +65,7 @@ def profile_section(
     Raises:
         BadInput: the figures or a result file are missing.
     """
-    home, prefix = f"{folder}/figures".removeprefix("/"), "profile-" if folder else ""
+    home = f"{folder}/figures".removeprefix("/")
     contents = _contents(profile, measured)
     return ProfileSection(
         folder=folder,
@@ -73,7 +73,7 @@ def profile_section(
         answer=_answer(tables.targets),
         targets=_targets(tables),
         figures=[
-            page_figure(results, home, record, prefix) for record in read_figures(results / home)
+            page_figure(results, home, record) for record in read_figures(results / home)
         ],
         settings=[_setting(rows) for _, rows in tables.variants.groupby("setting", sort=False)],
         steps=_steps(tables, profile),

@@ -32,6 +32,12 @@ LEVEL = 0.90
 WIDTH = 7.6
 LETTER = 0.078
 """Inches: width of a figure, and of an average letter at label size."""
+MOST_SINGLE = 12
+"""Seeds of an arm up to which a figure shows each; of more it shows their spread."""
+MOST_POINTS = 100
+"""Points of a drawn curve; a run of more steps is thinned evenly, in the picture only."""
+SPREAD = (5.0, 95.0)
+"""Percentiles over seeds that stand for the single ones where there are too many."""
 INK = "#222222"
 QUIET = "#6b6b6b"
 START = "start"

@@ -9,22 +9,12 @@ from typing import Any
 from groupppo.config import read_checked
 from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
+from groupppo.profile.catalogue import find
+from groupppo.verdicts.costs import COSTS, Cost, CostSample
+from groupppo.verdicts.finding import Region
 from groupppo.verdicts.quantities import QUANTITIES, Quantity, Sample
 
 REFERENCE = "reference"
-
-
-@dataclass(frozen=True)
-class Region:
-    """Open region of a quantity, in its unit; an end may be infinite."""
-
-    low: float = -math.inf
-    high: float = math.inf
-
-    def __str__(self) -> str:
-        if math.isinf(self.high):
-            return f"at least {self.low:.4g}"
-        return f"at most {self.high:.4g}" if math.isinf(self.low) else f"{self.low:.4g} to {self.high:.4g}"
 
 
 @dataclass(frozen=True)
@@ -51,6 +41,8 @@ class Claim:
     against: str | None = None
     stage: str | None = None
     metric: str | None = None
+    setting: str | None = None
+    variant: str | None = None
     figure: str | None = None
 
     @property
@@ -60,16 +52,31 @@ class Claim:
         return Region(self.claimed.low - margin, self.claimed.high + margin)
 
     @property
+    def cost(self) -> Cost | None:
+        """What it measures of a profile; None for a claim about training runs."""
+        return COSTS.get(self.quantity)
+
+    @property
     def measured(self) -> Quantity:
+        """What it measures of training runs; `cost` is None."""
         return QUANTITIES[self.quantity]
+
+    @property
+    def unit(self) -> str:
+        return self.measured.unit if self.cost is None else self.cost.unit
 
     def compared(self, reference: str) -> str | None:
         """The arm it is paired with, `reference` resolved."""
         return reference if self.against == REFERENCE else self.against
 
+    @property
+    def cost_sample(self) -> CostSample:
+        return CostSample(self.setting or "", self.variant or "")
+
     def sample(self, task: str, model: str, reference: str) -> Sample:
-        stage = self.measured.stage or self.stage
-        return Sample(task, model, self.arm, self.compared(reference), stage, self.metric, self.warmup_steps)
+        stage, metrics = self.measured.stage or self.stage, self.measured.metrics
+        against = self.compared(reference)
+        return Sample(task, model, self.arm, against, stage, self.metric, self.warmup_steps, metrics)
 
 
 @dataclass(frozen=True)
@@ -105,20 +112,38 @@ def load_claims(path: str | Path) -> Claims:
 
 
 def _check(path: Path, place: str, entry: Mapping[str, Any]) -> None:
-    quantity = QUANTITIES[entry["quantity"]]
-    for key in ("against", "stage", "metric"):
-        if key in quantity.needs and key not in entry:
+    cost = entry["quantity"] in COSTS
+    needs = {"setting", "variant"} if cost else QUANTITIES[entry["quantity"]].needs
+    for key in ("against", "stage", "metric", "setting", "variant"):
+        if key in needs and key not in entry:
             raise BadInput(path, f"{place}.{key}", None, f"state the {key}: {entry['quantity']} is measured by it.")
-        if key in entry and key not in quantity.needs:
+        if key in entry and key not in needs:
             raise BadInput(path, f"{place}.{key}", entry[key], f"remove it: {entry['quantity']} has no {key}.")
     for key in ("arm", "against"):
         name = entry.get(key, REFERENCE)
         known = sorted(file.stem for file in (path.parent / "arms").glob("*.yaml"))
         if name not in known and not (key == "against" and name == REFERENCE):
             raise BadInput(path, f"{place}.{key}", name, f"name a file in {path.parent / 'arms'}: {', '.join(known)}.")
+    if cost:
+        _check_cost(path, place, entry)
+        return
+    quantity = QUANTITIES[entry["quantity"]]
     if quantity.table == "evals" and entry["warmup_steps"]:
         raise BadInput(path, f"{place}.warmup_steps", entry["warmup_steps"], "write 0: evaluations have no steps.")
     _check_rule(path, place, entry, quantity)
+
+
+def _check_cost(path: Path, place: str, entry: Mapping[str, Any]) -> None:
+    try:
+        find(entry["variant"])
+    except ValueError as error:
+        raise BadInput(path, f"{place}.variant", entry["variant"], f"{error}.") from error
+    wanted = {"rule": "interval", "warmup_steps": 0, "needs_learning": False}
+    for key, value in wanted.items():
+        if entry[key] != value:
+            mend = f"write {str(value).lower()}: {entry['quantity']} is measured of one update, not of a training run."
+            raise BadInput(path, f"{place}.{key}", entry[key], mend)
+    _check_region(path, place, entry, ratio=True)
 
 
 def _check_rule(path: Path, place: str, entry: Mapping[str, Any], quantity: Quantity) -> None:
@@ -130,10 +155,18 @@ def _check_rule(path: Path, place: str, entry: Mapping[str, Any], quantity: Quan
     if identity == ("margin" in entry):
         mend = "remove it: an identity has no margin." if identity else "state the margin, 0 for none."
         raise BadInput(path, f"{place}.margin", entry.get("margin"), mend)
-    claimed, margin = entry["claimed"], entry.get("margin", 0.0)
+    claimed = entry["claimed"]
     if entry["rule"] == "equivalence" and len(claimed) < 2:
         raise BadInput(path, f"{place}.claimed", claimed, "write low and high: equivalence has two ends.")
-    if not identity and len(claimed) == 2 and claimed["low"] - margin >= claimed["high"] + margin:
+    if not identity:
+        _check_region(path, place, entry, ratio=quantity.ratio)
+
+
+def _check_region(path: Path, place: str, entry: Mapping[str, Any], *, ratio: bool) -> None:
+    if "margin" not in entry:
+        raise BadInput(path, f"{place}.margin", None, "state the margin, 0 for none.")
+    claimed, margin = entry["claimed"], entry["margin"]
+    if len(claimed) == 2 and claimed["low"] - margin >= claimed["high"] + margin:
         raise BadInput(path, f"{place}.claimed", claimed, "write low below high, or a margin above 0.")
-    if quantity.ratio and claimed.get("low", math.inf) - margin <= 0:
+    if ratio and claimed.get("low", math.inf) - margin <= 0:
         raise BadInput(path, f"{place}.claimed", claimed, "write a low end that is above 0 after the margin: a ratio.")

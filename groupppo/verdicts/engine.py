@@ -8,16 +8,22 @@ For every claim and every cell (task, model) the first of these that holds is th
 4. `not testable`: a planned run of the claim's arms is inadmissible, or the runs are not matched.
 5. `not testable`: the claim needs learning, and the reference did not beat its own start.
 6. `supported`, `refuted` or `inconclusive`, as `rules.judge` finds.
+
+A claim about the cost of one update has no cells: `costs.judge_cost` holds the profile's number against its region.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
+
 from groupppo.config import Benchmark
-from groupppo.report.tables import Tables
+from groupppo.tables import Tables
 from groupppo.verdicts.assay import planned_runs, unaccepted_devices, why_inadmissible, why_insensitive
 from groupppo.verdicts.claims import Claim, Claims
-from groupppo.verdicts.rules import IDENTITY, NOT_MEASURABLE, NOT_TESTABLE, Finding, judge, shown, summarise
+from groupppo.verdicts.costs import judge_cost
+from groupppo.verdicts.finding import IDENTITY, NOT_MEASURABLE, NOT_TESTABLE, Finding
+from groupppo.verdicts.rules import judge, shown, summarise
 
 
 @dataclass(frozen=True)
@@ -26,15 +32,24 @@ class _Cell:
     model: str
 
 
-def decide(claims: Claims, tables: Tables, benchmark: Benchmark) -> dict[str, Any]:
+def decide(
+    claims: Claims, tables: Tables, benchmark: Benchmark, variants: pd.DataFrame | None = None
+) -> dict[str, Any]:
     """The content of verdicts.json, ready for `json.dumps(..., allow_nan=False)`.
 
-    One entry per claim and cell (task, model), in the claims' order; `task` and `model` tell the cells apart.
-    `excluded` lists every inadmissible run with its reason.
+    One entry per claim and cell (task, model), in the claims' order; `task` and `model` tell the cells apart, and are
+    empty for a claim about the cost of one update. `excluded` lists every inadmissible run with its reason.
+
+    Args:
+        variants: the table of that name of the benchmark's profile; None where it names none.
     """
     cells = [_Cell(task, model) for task in benchmark.tasks for model in benchmark.models]
     verdicts = []
     for claim in claims.claims:
+        if claim.cost is not None:
+            finding = judge_cost(claim.cost, claim.cost_sample, claim.region, claim.evidence, variants)
+            verdicts.append(_cost_entry(claim, finding, measured=variants is not None))
+            continue
         found = _examine(claim, claims, tables, benchmark, cells)
         verdicts += [_entry(claim, cell, found[cell], benchmark) for cell in cells]
     excluded = tables.runs[~tables.runs["admissible"]]
@@ -105,6 +120,18 @@ def _with_numbers(
 
 
 def _entry(claim: Claim, cell: _Cell, finding: Finding, benchmark: Benchmark) -> dict[str, Any]:
+    rows = claim.sample(cell.task, cell.model, benchmark.reference).query()
+    evidence = {"table": claim.measured.table, "file": f"tables/{claim.measured.table}.parquet", "rows": rows}
+    return _told(claim, cell, finding, evidence)
+
+
+def _cost_entry(claim: Claim, finding: Finding, *, measured: bool) -> dict[str, Any]:
+    file = "profile/tables/variants.parquet" if measured else ""
+    evidence = {"table": "variants", "file": file, "rows": claim.cost_sample.query()}
+    return _told(claim, _Cell("", ""), finding, evidence)
+
+
+def _told(claim: Claim, cell: _Cell, finding: Finding, evidence: dict[str, str]) -> dict[str, Any]:
     return {
         "id": claim.id,
         "task": cell.task,
@@ -116,17 +143,16 @@ def _entry(claim: Claim, cell: _Cell, finding: Finding, benchmark: Benchmark) ->
         "quantity": claim.quantity,
         "comparison": claim.comparison,
         "margin": claim.margin,
-        "unit": claim.measured.unit,
+        "unit": claim.unit,
         "verdict": finding.verdict,
         "estimate": finding.estimate,
         "low": finding.low,
         "high": finding.high,
         "seeds": finding.seeds,
         "seeds_needed": finding.seeds_needed,
+        "replicates": finding.replicates,
         "reason": finding.reason,
-        "evidence": {
-            "table": claim.measured.table,
-            "rows": claim.sample(cell.task, cell.model, benchmark.reference).query(),
-        },
+        "what_would_change": claim.what_would_change,
+        "evidence": evidence,
         "figure": claim.figure,
     }

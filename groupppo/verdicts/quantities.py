@@ -4,13 +4,15 @@ Every function takes rows that `Sample.select` has picked and returns a Series i
 value cannot be formed (an arm without rows, a ratio with zero) is missing, never zero.
 """
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from groupppo.report.tables import Tables
+from groupppo.tables import Tables
+from groupppo.verdicts.targets import time_to_target
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Sample:
         against: the arm it is paired with by seed; None where nothing is compared.
         stage, metric: of the table's rows, where the quantity has them.
         warmup_steps: steps at the start of each run that are left out.
+        metrics: those that a quantity of several reads.
     """
 
     task: str
@@ -32,6 +35,7 @@ class Sample:
     stage: str | None = None
     metric: str | None = None
     warmup_steps: int = 0
+    metrics: tuple[str, ...] = ()
 
     def query(self) -> str:
         """The measured rows as a `DataFrame.query` expression: the evidence that a verdict names."""
@@ -39,12 +43,16 @@ class Sample:
         parts = [f"task == {self.task!r}", f"model == {self.model!r}", f"arm in {arms!r}"]
         parts += [f"stage == {self.stage!r}"] if self.stage else []
         parts += [f"metric == {self.metric!r}"] if self.metric else []
+        parts += [f"metric in {list(self.metrics)!r}"] if self.metrics else []
         parts += [f"step > {self.warmup_steps}"] if self.warmup_steps else []
         return " and ".join(parts)
 
     def select(self, table: pd.DataFrame) -> pd.DataFrame:
         return table.query(self.query(), engine="python")
 
+
+REWARD, ELAPSED, TOKENS = TARGET_METRICS = ("reward/mean", "elapsed_seconds", "tokens/response")
+TARGET_SHARE = 0.95
 
 Measure = Callable[[pd.DataFrame, Sample], pd.Series]
 
@@ -63,6 +71,9 @@ class Quantity:
         needs: which of "against", "stage" and "metric" a claim must state.
         stage: the stage it is about, where that is part of the quantity.
         identity: why its claim is true by arithmetic, where it is.
+        metrics: of the table `steps`, where it reads several.
+        ordinal: whether its values are ratios of costs that may be infinite, so that only their order counts; a pair
+            of two infinite costs has no ratio (NaN).
     """
 
     measure: Measure
@@ -73,11 +84,18 @@ class Quantity:
     needs: frozenset[str] = frozenset()
     stage: str | None = None
     identity: str | None = None
+    metrics: tuple[str, ...] = ()
+    ordinal: bool = False
 
     def values(self, tables: Tables, sample: Sample, seeds: Collection[int]) -> dict[int, float]:
-        """The value of every seed of `seeds` that has one: finite, and above zero where the quantity is a ratio."""
+        """The value of every seed of `seeds` that has one: finite, and above zero where the quantity is a ratio.
+
+        An ordinal quantity has zeros, infinities and NaN among its values too.
+        """
         measured = self.measure(sample.select(getattr(tables, self.table)), sample).to_dict()
         known = {seed: float(measured[seed]) for seed in seeds if seed in measured}
+        if self.ordinal:
+            return known
         return {s: v for s, v in known.items() if np.isfinite(v) and (v > 0 or not self.ratio)}
 
 
@@ -107,6 +125,52 @@ def rise_bytes_ratio(rows: pd.DataFrame, sample: Sample) -> pd.Series:
     """Median rise of memory over the stage's entry, of the arm under test / of the compared arm."""
     medians = _medians(rows, sample, "rise_bytes")
     return medians[sample.arm] / medians[sample.against]
+
+
+def peak_bytes_ratio(rows: pd.DataFrame, sample: Sample) -> pd.Series:
+    """Largest memory in any step, of the arm under test / of the compared arm."""
+    peaks = rows.groupby(["seed", "arm"])["peak_bytes"].max().unstack("arm")
+    peaks = peaks.reindex(columns=[sample.arm, sample.against]).astype(float)
+    return peaks[sample.arm] / peaks[sample.against]
+
+
+def cost_to_target(unit: str) -> Measure:
+    """The compared arm's cost to a target reward / that of the arm under test: above 1 where the latter is sooner.
+
+    The target of a seed is TARGET_SHARE of the compared arm's own mean reward over the last quarter of its run; a run
+    reaches it with the mean over a tenth of its steps. A run that never does costs infinity.
+
+    Args:
+        unit: "steps", "seconds" or "tokens" (of responses), counted from the first step on.
+    """
+
+    def measure(rows: pd.DataFrame, sample: Sample) -> pd.Series:
+        wide = rows.pivot(index=["seed", "arm", "step"], columns="metric", values="value")
+        ratios = {}
+        for seed in wide.index.unique("seed"):
+            runs = {arm: _run(wide, seed, arm) for arm in (sample.arm, sample.against)}
+            if any(run.empty for run in runs.values()):
+                continue
+            final = runs[sample.against][REWARD].tail(max(1, len(runs[sample.against]) // 4)).mean()
+            mine, other = (_cost(runs[arm], TARGET_SHARE * float(final), unit) for arm in (sample.arm, sample.against))
+            ratios[seed] = math.nan if math.isinf(mine) and math.isinf(other) else other / mine
+        return pd.Series(ratios, dtype=float)
+
+    return measure
+
+
+def _run(wide: pd.DataFrame, seed: int, arm: str | None) -> pd.DataFrame:
+    """The steps of one run in their order; empty where one of the metrics is missing."""
+    if (seed, arm) not in wide.index.droplevel("step") or not set(TARGET_METRICS) <= set(wide.columns):
+        return pd.DataFrame()
+    return wide.loc[(seed, arm)].sort_index()[list(TARGET_METRICS)].dropna()
+
+
+def _cost(run: pd.DataFrame, target: float, unit: str) -> float:
+    seconds = run[ELAPSED].diff().fillna(run[ELAPSED])
+    window = max(1, len(run) // 10)
+    arrival = time_to_target(run[REWARD], seconds, run[TOKENS], target, window)
+    return float(getattr(arrival, unit))
 
 
 def accuracy_difference(rows: pd.DataFrame, sample: Sample) -> pd.Series:
@@ -142,6 +206,21 @@ QUANTITIES: dict[str, Quantity] = {
     "rise_bytes_ratio": Quantity(
         rise_bytes_ratio, "stages", "x", ratio=True, counted=True, needs=frozenset({"against", "stage"})
     ),
+    "peak_bytes_ratio": Quantity(
+        peak_bytes_ratio, "stages", "x", ratio=True, counted=True, needs=frozenset({"against"}), stage="step"
+    ),
+    **{
+        f"{unit}_to_target_ratio": Quantity(
+            cost_to_target(unit),
+            "steps",
+            "x",
+            ratio=True,
+            needs=frozenset({"against"}),
+            metrics=TARGET_METRICS,
+            ordinal=True,
+        )
+        for unit in ("steps", "seconds", "tokens")
+    },
     "accuracy_difference": Quantity(
         accuracy_difference, "evals", "difference in accuracy", needs=frozenset({"against", "metric"})
     ),

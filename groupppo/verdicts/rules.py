@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groupppo.verdicts.claims import Claim, Claims, Region
+from groupppo.verdicts.claims import Claim, Claims
+from groupppo.verdicts.finding import INCONCLUSIVE, REFUTED, SUPPORTED, Finding, Region
 from groupppo.verdicts.intervals import (
     EXACT_LIMIT,
     Interval,
@@ -17,32 +18,8 @@ from groupppo.verdicts.intervals import (
     sign_flip,
     tost,
 )
-from groupppo.verdicts.power import MOST_SEEDS, seeds_for_equivalence, seeds_for_interval
-
-SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
-IDENTITY, NOT_TESTABLE, NOT_MEASURABLE = "identity", "not testable", "not measurable here"
-VERDICTS = (SUPPORTED, REFUTED, INCONCLUSIVE, IDENTITY, NOT_TESTABLE, NOT_MEASURABLE)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A verdict and what it rests on.
-
-    Args:
-        verdict: one of `VERDICTS`.
-        reason: one or two sentences.
-        estimate, low, high: of the quantity, in its unit; None where there is none.
-        seeds: values that went in.
-        seeds_needed: seeds that would decide an inconclusive claim; None where no number is known to.
-    """
-
-    verdict: str
-    reason: str
-    estimate: float | None = None
-    low: float | None = None
-    high: float | None = None
-    seeds: int = 0
-    seeds_needed: int | None = None
+from groupppo.verdicts.power import MOST_SEEDS, seeds_for_equivalence, seeds_for_interval, seeds_for_sign_flip
+from groupppo.verdicts.targets import median_ratio
 
 
 @dataclass(frozen=True)
@@ -80,6 +57,8 @@ def judge(claim: Claim, claims: Claims, cells: Sequence[dict[int, float]], plann
         cells: for each cell the value of every seed that has one.
         planned: number of seeds that every cell should have.
     """
+    if claim.measured.ordinal:
+        return [_judge_order(claim, claims.level, values, planned) for values in cells]
     evidence = [_evidence(claim, claims.level, values) if len(values) == planned else None for values in cells]
     found = [item for item in evidence if item]
     inside = iter(holm([item.p_inside for item in found]))
@@ -92,9 +71,39 @@ def judge(claim: Claim, claims: Claims, cells: Sequence[dict[int, float]], plann
     ]
 
 
+def _judge_order(claim: Claim, level: float, values: dict[int, float], planned: int) -> Finding:
+    """The verdict on ratios of costs that may be infinite, by the interval of their median from order statistics."""
+    if len(values) < planned:
+        return _undecided(claim, {seed: value for seed, value in values.items() if math.isfinite(value)}, planned)
+    ratios = np.array(list(values.values()))
+    bounds = median_ratio(ratios, level)
+    known = bounds.median_low if bounds.median_low == bounds.median_high else math.nan
+    numbers = (_finite(known), _finite(bounds.low) if bounds.low else None, _finite(bounds.high), len(ratios))
+    missed = f"; in {bounds.undetermined} both missed the target" if bounds.undetermined else ""
+    median = f"{known:.3g}x" if not math.isnan(known) else "not determined"
+    told = f"Median {median}, interval {bounds.low:.3g} to {bounds.high:.3g} over {len(ratios)} seeds{missed}"
+    place = f"the region ({claim.region}, on the median)"
+    if claim.region.low < bounds.low and bounds.high < claim.region.high:
+        return Finding(SUPPORTED, f"{told}: wholly inside {place}.", *numbers)
+    if bounds.high < claim.region.low or claim.region.high < bounds.low:
+        return Finding(REFUTED, f"{told}: wholly outside {place}.", *numbers)
+    needed = seeds_for_sign_flip(1 - level)
+    few = f"; fewer than {needed} seeds have no interval at all" if len(ratios) < needed else ""
+    return Finding(
+        INCONCLUSIVE,
+        f"{told}: neither wholly inside nor wholly outside {place}{few}.",
+        *numbers,
+        needed if few else None,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def summarise(claim: Claim, level: float, values: dict[int, float]) -> Interval | None:
-    """The interval of the values of one cell; None with fewer than two."""
-    if len(values) < 2:
+    """The interval of the values of one cell; None with fewer than two, and where only their order counts."""
+    if len(values) < 2 or claim.measured.ordinal:
         return None
     return (paired_ratio if claim.measured.ratio else paired_t)(list(values.values()), level)
 

@@ -156,6 +156,7 @@ def test_a_benchmark_that_names_a_profile_shows_it_with_ids_and_links_of_its_own
     collect(tmp_path, benchmark)
     decided = decide(load_claims(benchmark.claims), load_tables(tmp_path / "tables"), benchmark)
     (tmp_path / "verdicts.json").write_text(json.dumps(decided), encoding="utf-8")
+    of_costs = sum(verdict["quantity"].startswith("update_") for verdict in decided["verdicts"])
     write_figures(load_tables(tmp_path / "tables"), benchmark, tmp_path / "figures", decided)
     plain = write_report(tmp_path, benchmark, memory_definition="Bytes.").read_text()
     assert 'id="profile"' not in plain
@@ -164,13 +165,15 @@ def test_a_benchmark_that_names_a_profile_shows_it_with_ids_and_links_of_its_own
     shutil.copytree(measured.folder, home / "measured")
     write_tables(measured.profile, home / "measured", home / "tables")
     write_profile_figures(tables, measured.profile, home / "figures")
+    judged = decide(load_claims(benchmark.claims), load_tables(tmp_path / "tables"), benchmark, tables.variants)
+    (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
     asked = replace(benchmark, profile=REPOSITORY / "benchmarks" / "profile_smoke.yaml")
     text = write_report(tmp_path, asked, memory_definition="Bytes.").read_text()
     assert "1 of 2 targets set beforehand is met." in text
     ids = re.findall(r'id="([^"]*)"', text)
     assert len(ids) == len(set(ids))
     links = [link for link in re.findall(r'href="([^"]*)"', text) if link.startswith("profile/")]
-    assert len(links) == 3 * len(PLANS) + len(vars(tables))
+    assert len(links) == 3 * len(PLANS) + len(vars(tables)) + of_costs
     assert all((tmp_path / link).is_file() for link in links)
 
 

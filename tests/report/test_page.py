@@ -9,16 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.report import page, page_data, page_parts, page_runs, wording
 from groupppo.report.figures import write_figures
 from groupppo.report.page import write_report
-from groupppo.report.tables import collect, load_tables
+from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
-from groupppo.verdicts.rules import VERDICTS
+from groupppo.verdicts.finding import VERDICTS
+from groupppo.verdicts.preregistration import register
 from tests.synthetic import rewrite_json, write_results
 
 MEMORY = "Resident memory of all processes of a run, peaks reset at each stage's entry."
@@ -105,11 +107,24 @@ def test_the_page_knows_every_verdict_that_can_be_given():
 
 def test_each_verdict_is_shown_with_its_estimate_interval_and_reason(quick, text):
     for entry in json.loads((quick[0] / "verdicts.json").read_text())["verdicts"]:
-        assert html.escape(entry["claim"], quote=False).replace('"', "&#34;") in text
+        assert str(escape(entry["claim"])) in text
         assert f">{entry['verdict']}</span>" in text
         assert wording.quantity(entry["estimate"], entry["unit"]) in text
         if entry["low"] is not None:
             assert wording.interval(entry["low"], entry["high"], entry["unit"]) in text
+
+
+def test_the_page_says_whether_claims_were_fixed_before_the_first_run(spare):
+    results, benchmark = spare
+    assert "No stamp says what was fixed" in rendered(spare)
+    register(results, benchmark)
+    text = rendered(spare)
+    assert "are those that were registered when the first run started" in text
+    assert 'class="changed"' not in text
+    later = replace(benchmark, seeds=(*benchmark.seeds, 9))
+    text = write_report(results, later, memory_definition=MEMORY).read_text(encoding="utf-8")
+    assert "1 value changed after the first run started" in text
+    assert "<code>matrix.seeds</code>" in text
 
 
 def test_verdicts_link_to_figures_that_are_on_the_page(text):
@@ -220,7 +235,9 @@ def test_text_from_files_cannot_become_markup(spare):
     judged = json.loads((results / "verdicts.json").read_text())
     for key in ("claim", "source", "reading", "reason", "unit"):
         judged["verdicts"][0][key] = f"{key} {ATTACK}"
-    judged["verdicts"][0]["evidence"] = {"table": f"a{ATTACK}", "rows": ATTACK}
+    judged["verdicts"][0]["evidence"] = {"table": f"a{ATTACK}", "file": f"javascript:{ATTACK}", "rows": ATTACK}
+    judged["verdicts"][0]["what_would_change"] = judged["verdicts"][0]["replicates"] = ATTACK
+    register(results, replace(benchmark, title=f"before {ATTACK}"))
     judged["claims_sha256"] = ATTACK
     judged["excluded"][0]["reason"] = ATTACK
     rewrite_json(results / "verdicts.json", **judged)
@@ -233,6 +250,7 @@ def test_text_from_files_cannot_become_markup(spare):
     assert ATTACK not in text
     assert text.count(html.escape(ATTACK)) > 15
     assert "<img src=x" not in text
+    assert "javascript:" not in text
     assert text.count("<script>") == 1
 
 

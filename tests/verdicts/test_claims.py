@@ -12,6 +12,7 @@ import yaml
 from groupppo.config import REPOSITORY, SCHEMAS, load_benchmark, read_yaml
 from groupppo.errors import BadInput
 from groupppo.verdicts.claims import Claim, Claims, load_claims
+from groupppo.verdicts.costs import COSTS
 from groupppo.verdicts.quantities import QUANTITIES
 from tests.synthetic import STAGE_SECONDS
 
@@ -34,9 +35,22 @@ def test_the_shipped_claims_are_those_of_the_origin(shipped):
         "speedup-tokens",
         "speedup-adv",
         "speedup-update",
+        "speedup-update-exact",
+        "speedup-update-streamed",
+        "speedup-update-streamed-seconds",
+        "speedup-critic",
         "speedup-step",
+        "speedup-target",
+        "speedup-target-seconds",
         "memory-update",
+        "memory-logits",
+        "memory-update-exact",
+        "memory-update-fused",
+        "memory-run",
         "parity-ppo",
+        "parity-grpo",
+        "rule-matters",
+        "published",
     ]
     assert (shipped.level, shipped.power) == (0.90, 0.80)
 
@@ -63,7 +77,7 @@ def test_a_region_is_the_claimed_one_widened_by_the_margin(shipped, name, low, h
 
 
 def test_every_stage_of_a_claim_is_a_stage_of_a_run(shipped):
-    for claim in shipped.claims:
+    for claim in (claim for claim in shipped.claims if claim.cost is None):
         assert claim.sample("sorting", "tiny", "ppo").stage in {None, "step", *STAGE_SECONDS}
 
 
@@ -75,7 +89,7 @@ def test_the_reference_is_resolved_and_other_arms_are_left_alone(shipped):
 
 def test_schema_and_registry_name_the_same_quantities():
     items = read_yaml(SCHEMAS / "claims.schema.yaml")["properties"]["claims"]["items"]
-    assert set(items["properties"]["quantity"]["enum"]) == set(QUANTITIES)
+    assert set(items["properties"]["quantity"]["enum"]) == set(QUANTITIES) | set(COSTS)
     assert set(items["properties"]) == set(Claim.__dataclass_fields__)
 
 
@@ -97,7 +111,7 @@ def claim_at(index: int, **values: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-COMPRESSION, TOKENS, ADV, MEMORY, PARITY = 0, 2, 3, 6, 7
+COMPRESSION, TOKENS, ADV, COST, MEMORY, PARITY = 0, 2, 3, 5, 12, 17
 
 BAD_CLAIMS = {
     "unknown quantity": (claim_at(ADV, quantity="flops"), "claims.3.quantity"),
@@ -112,19 +126,26 @@ BAD_CLAIMS = {
     "no compared arm": (claim_at(ADV, against=None), "claims.3.against"),
     "a compared arm that nothing uses": (claim_at(COMPRESSION, against="ppo"), "claims.0.against"),
     "no stage": (claim_at(ADV, stage=None), "claims.3.stage"),
-    "a stage that nothing uses": (claim_at(PARITY, stage="adv"), "claims.7.stage"),
-    "no metric": (claim_at(PARITY, metric=None), "claims.7.metric"),
-    "warm-up of an evaluation": (claim_at(PARITY, warmup_steps=5), "claims.7.warmup_steps"),
+    "a stage that nothing uses": (claim_at(PARITY, stage="adv"), "claims.17.stage"),
+    "no metric": (claim_at(PARITY, metric=None), "claims.17.metric"),
+    "warm-up of an evaluation": (claim_at(PARITY, warmup_steps=5), "claims.17.warmup_steps"),
     "no margin": (claim_at(ADV, margin=None), "claims.3.margin"),
     "a negative margin": (claim_at(ADV, margin=-1.0), "claims.3.margin"),
     "an identity with a margin": (claim_at(TOKENS, margin=1.0), "claims.2.margin"),
     "an identity put to the test": (claim_at(TOKENS, rule="interval", margin=1.0), "claims.2.rule"),
     "a measurement called an identity": (claim_at(ADV, rule="identity", margin=None), "claims.3.rule"),
-    "equivalence with one end": (claim_at(PARITY, claimed={"low": 0.0}), "claims.7.claimed"),
-    "equivalence without room": (claim_at(PARITY, margin=0.0), "claims.7.claimed"),
+    "equivalence with one end": (claim_at(PARITY, claimed={"low": 0.0}), "claims.17.claimed"),
+    "equivalence without room": (claim_at(PARITY, margin=0.0), "claims.17.claimed"),
     "an empty region": (claim_at(ADV, claimed={"low": 30.0, "high": 16.0}), "claims.3.claimed"),
     "no region": (claim_at(ADV, claimed={}), "claims.3.claimed"),
     "a ratio of nothing": (claim_at(ADV, margin=16.0), "claims.3.claimed"),
+    "a cost without a variant": (claim_at(COST, variant=None), "claims.5.variant"),
+    "a cost without a setting": (claim_at(COST, setting=None), "claims.5.setting"),
+    "a variant that does not exist": (claim_at(COST, variant="gatherd"), "claims.5.variant"),
+    "a variant that nothing uses": (claim_at(ADV, variant="gathered"), "claims.3.variant"),
+    "a cost that needs learning": (claim_at(COST, needs_learning=True), "claims.5.needs_learning"),
+    "a cost without a margin": (claim_at(COST, margin=None), "claims.5.margin"),
+    "equivalence of a cost": (claim_at(COST, rule="equivalence"), "claims.5.rule"),
     "a level in percent": (lambda data: data.update(level=90), "level"),
     "no claim": (lambda data: data.update(claims=[]), "claims"),
 }
@@ -137,7 +158,7 @@ def test_a_claim_that_cannot_be_meant_is_refused(tmp_path: Path, case: str):
     data = yaml.safe_load(SHIPPED.read_text())
     file = tmp_path / "claims.yaml"
     file.write_text(yaml.safe_dump(data))
-    assert len(load_claims(file).claims) == 8
+    assert len(load_claims(file).claims) == 21
     change(data)
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(BadInput) as caught:

@@ -12,17 +12,26 @@ import pandas as pd
 import pytest
 
 from groupppo.config import Benchmark
-from groupppo.report.tables import Tables, collect, load_tables
+from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import Claims, load_claims
+from groupppo.verdicts.costs import COSTS
 from groupppo.verdicts.engine import decide
-from groupppo.verdicts.rules import VERDICTS
+from groupppo.verdicts.finding import VERDICTS
 from tests.synthetic import ARMS, Effect, Spread, synthetic_benchmark, write_results
 
 EIGHT = tuple(range(1, 9))
-AS_CLAIMED = ARMS | {"group_ppo": Effect(0.80, 1 / 16, {"step": 16.0}, 0.25)}
-NO_GAIN = ARMS | {"group_ppo": Effect(0.60, 0.5)}
-AT_THE_EDGE = ARMS | {"group_ppo": Effect(0.75, 0.0725, {"step": 12.8}, 0.30)}
-LOW_DENSITY = ARMS | {"group_ppo": Effect(0.85, 0.05)}
+
+
+def with_controls(group_ppo: Effect, random: float, published: float) -> dict[str, Effect]:
+    """All arms that claims are about: accuracy of `random`, density of `group_ppo_published`."""
+    controls = {"random": Effect(random, group_ppo.density), "group_ppo_published": Effect(0.8, published)}
+    return ARMS | {"group_ppo": group_ppo} | controls
+
+
+AS_CLAIMED = with_controls(Effect(0.80, 1 / 16, {"step": 16.0}, 0.25, 0.2), 0.70, 0.10)
+NO_GAIN = with_controls(Effect(0.60, 0.5), 0.70, 0.50)
+AT_THE_EDGE = with_controls(Effect(0.75, 0.0725, {"step": 12.8}, 0.30, 0.3), 0.75, 0.20)
+LOW_DENSITY = with_controls(Effect(0.85, 0.05), 0.85, 0.04)
 WIDE = Spread(accuracy=0.03, density=0.005, log_seconds=0.3, log_memory=0.3)
 
 CASES: dict[str, dict[str, Any]] = {
@@ -48,14 +57,20 @@ TRUTH: dict[str, tuple[str, ...]] = {
     "speedup-tokens": (IDENTITY,) * 10,
     "speedup-adv": (S, R, I, R, I, I, S, T, T, S),
     "speedup-update": (S, R, I, R, I, I, S, T, T, S),
+    "speedup-critic": (S, R, S, R, S, I, S, T, T, S),
     "speedup-step": (S, R, I, R, I, I, S, T, T, ELSEWHERE),
+    "speedup-target": (I, R, R, S, I, I, T, T, T, I),
+    "speedup-target-seconds": (S, R, I, S, I, I, T, T, T, ELSEWHERE),
     "memory-update": (S, R, I, R, I, I, S, T, T, S),
+    "memory-run": (S, R, R, R, S, I, S, T, T, ELSEWHERE),
     "parity-ppo": (S, R, I, I, I, I, T, T, T, S),
+    "parity-grpo": (S, R, R, S, I, I, T, T, T, S),
+    "rule-matters": (S, R, I, I, I, I, T, T, T, S),
+    "published": (S, R, I, R, S, I, T, S, T, S),
 }
+ON_A_GPU = {"speedup-step", "speedup-target-seconds", "memory-run"}
 REACHABLE = {
-    claim: {IDENTITY}
-    if claim == "speedup-tokens"
-    else {S, R, I, T} | ({ELSEWHERE} if claim == "speedup-step" else set())
+    claim: {IDENTITY} if claim == "speedup-tokens" else {S, R, I, T} | ({ELSEWHERE} if claim in ON_A_GPU else set())
     for claim in TRUTH
 }
 
@@ -69,7 +84,9 @@ def case(name: str) -> tuple[Claims, Tables, Benchmark]:
 
 
 def verdicts(name: str) -> dict[str, dict[str, Any]]:
-    return {entry["id"]: entry for entry in decide(*case(name))["verdicts"]}
+    """The verdicts on training runs; those on the cost of an update have a truth table of their own."""
+    entries = decide(*case(name))["verdicts"]
+    return {entry["id"]: entry for entry in entries if entry["quantity"] not in COSTS}
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -116,7 +133,8 @@ def test_at_the_very_edge_no_number_of_seeds_is_promised():
 def test_one_seed_supports_and_refutes_nothing():
     for name, entry in verdicts("one seed").items():
         if name != "speedup-tokens":
-            assert (entry["verdict"], entry["low"], entry["seeds_needed"]) == (I, None, None)
+            wanted = 5 if name.startswith("speedup-target") else None
+            assert (entry["verdict"], entry["low"], entry["seeds_needed"]) == (I, None, wanted)
             assert "no interval" in entry["reason"]
 
 
@@ -153,7 +171,7 @@ def test_a_cpu_is_named_and_its_number_stays_out_of_the_verdict():
 
 def test_an_arm_outside_the_benchmark_is_not_testable():
     claims, tables, benchmark = case("as claimed")
-    arms = {name: arm for name, arm in benchmark.arms.items() if name != "group_ppo"}
+    arms = {name: benchmark.arms[name] for name in ("ppo", "grpo")}
     entries = decide(claims, tables, replace(benchmark, arms=arms))["verdicts"]
     assert {entry["verdict"] for entry in entries} == {T, IDENTITY}
 
@@ -162,7 +180,8 @@ def test_a_planned_seed_that_was_never_run_is_not_passed_over():
     claims, tables, benchmark = case("as claimed")
     entries = decide(claims, tables, replace(benchmark, seeds=(*EIGHT, 9)))["verdicts"]
     assert {entry["verdict"] for entry in entries} == {T, IDENTITY}
-    assert all("seed 9: no run" in entry["reason"] for entry in entries if entry["verdict"] == T)
+    of_runs = [entry for entry in entries if entry["quantity"] not in COSTS]
+    assert all("seed 9: no run" in entry["reason"] for entry in of_runs if entry["verdict"] == T)
 
 
 def test_a_seed_without_a_measurement_leaves_the_claim_open():
@@ -233,18 +252,19 @@ def test_the_content_is_plain_json_with_the_keys_of_the_contract():
         "id claim source reading arm quantity comparison margin unit verdict estimate low high seeds seeds_needed"
     )
     for entry in content["verdicts"]:
-        assert set(entry) == {*contract.split(), "reason", "evidence", "figure", "task", "model"}
+        told = {"reason", "what_would_change", "evidence", "figure", "task", "model", "replicates"}
+        assert set(entry) == {*contract.split(), *told}
         assert entry["verdict"] in VERDICTS
         assert entry["reason"].endswith(".")
 
 
 @pytest.mark.parametrize("name", ["as claimed", "on a cpu", "two seeds"])
 def test_the_evidence_of_a_verdict_selects_the_rows_it_rests_on(name):
-    claims, tables, benchmark = case(name)
-    for entry in decide(claims, tables, benchmark)["verdicts"]:
+    _, tables, benchmark = case(name)
+    for entry in verdicts(name).values():
         rows = getattr(tables, entry["evidence"]["table"]).query(entry["evidence"]["rows"])
         assert set(rows["seed"]) == set(benchmark.seeds)
-        assert "group_ppo" in set(rows["arm"])
+        assert entry["arm"] in set(rows["arm"])
 
 
 def test_deciding_twice_gives_the_same_content():

@@ -1,6 +1,6 @@
 # From run folders to tables, verdicts, figures and the page.
 
-from groupppo.report.tables import SCHEMA
+from groupppo.tables import SCHEMA
 
 
 rule collect:
@@ -48,6 +48,7 @@ rule verdicts:
     input:
         tables=rules.collect.output,
         claims=BENCHMARK.claims,
+        profile=rules.update_costs.output if BENCHMARK.profile else [],
     output:
         f"{RESULTS}/verdicts.json",
     log:

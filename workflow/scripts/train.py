@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from job import job
 
+from groupppo.verdicts.preregistration import register
 from groupppo.verl.compose import Cell
 from groupppo.verl.launch import train
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake, own_log=True) as benchmark:
-    names = snakemake.wildcards
+    names, out = snakemake.wildcards, Path(snakemake.output.status).parent.resolve()
+    register(out.parents[4], benchmark)
     train(
         Cell(
             task=benchmark.tasks[names.task],
@@ -22,7 +24,7 @@ with job(snakemake, own_log=True) as benchmark:
             train=benchmark.train,
             task_folder=Path(snakemake.input.train).parent.resolve(),
             start=Path(snakemake.input.start).resolve(),
-            out=Path(snakemake.output.status).parent.resolve(),
+            out=out,
             density_source=Path(snakemake.input.density).resolve() if snakemake.input.density else None,
         )
     )

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from job import job
 
-from groupppo.report.tables import load_tables
+from groupppo.profile.tables import read_tables
+from groupppo.tables import load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 with job(snakemake) as benchmark:
     tables = load_tables(Path(snakemake.input.tables[0]).parent)
-    judged = decide(load_claims(benchmark.claims), tables, benchmark)
+    variants = read_tables(Path(snakemake.input.profile[0]) / "tables").variants if benchmark.profile else None
+    judged = decide(load_claims(benchmark.claims), tables, benchmark, variants)
     text = json.dumps(judged, indent=2, allow_nan=False, ensure_ascii=False)
     Path(snakemake.output[0]).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,44 @@
+"""The six verdicts, the region an estimate is held against, and a verdict with what it rests on."""
+
+import math
+from dataclasses import dataclass
+
+SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
+IDENTITY, NOT_TESTABLE, NOT_MEASURABLE = "identity", "not testable", "not measurable here"
+VERDICTS = (SUPPORTED, REFUTED, INCONCLUSIVE, IDENTITY, NOT_TESTABLE, NOT_MEASURABLE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict and what it rests on.
+
+    Args:
+        verdict: one of `VERDICTS`.
+        reason: one or two sentences.
+        estimate, low, high: of the quantity, in its unit; None where there is none.
+        seeds: values that went in.
+        seeds_needed: seeds that would decide an inconclusive claim; None where no number is known to.
+        replicates: what stands in the place of seeds, such as "5 rounds"; empty where seeds are the unit.
+    """
+
+    verdict: str
+    reason: str
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seeds: int = 0
+    seeds_needed: int | None = None
+    replicates: str = ""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Open region of a quantity, in its unit; an end may be infinite."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"at least {self.low:.4g}"
+        return f"at most {self.high:.4g}" if math.isinf(self.low) else f"{self.low:.4g} to {self.high:.4g}"

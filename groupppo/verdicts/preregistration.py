@@ -1,0 +1,121 @@
+"""What was fixed before the first run, and what has changed since: claims and matrix, with hashes and commit.
+
+register(results, benchmark)           # by every run as it starts; only the first one of a benchmark leaves a stamp
+changes(results, benchmark)            # for the report
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from groupppo.config import Benchmark, read_yaml
+from groupppo.errors import BadInput
+from groupppo.measure.provenance import source
+
+STAMP = "preregistration.json"
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value that is not what was registered; `key` is dotted, `ABSENT` stands for a key that is not there."""
+
+    key: str
+    registered: str
+    now: str
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What was registered when the first run of a benchmark started.
+
+    Attributes:
+        at: UTC. commit: of the repository, empty outside one. clean: whether nothing differed from the commit.
+        claims_sha256, matrix_sha256: of the content, whatever its comments and layout.
+        changes: since then.
+    """
+
+    at: str
+    commit: str
+    clean: bool
+    claims_sha256: str
+    matrix_sha256: str
+    changes: list[Change]
+
+
+def register(results: Path, benchmark: Benchmark) -> None:
+    """Leave the stamp in a results folder, once: one that is there is never replaced, not even by two runs at once."""
+    if (results / STAMP).exists():
+        return
+    results.mkdir(parents=True, exist_ok=True)
+    claims, matrix = read_yaml(benchmark.claims), benchmark.resolved()
+    content = {
+        "benchmark": benchmark.name,
+        "registered_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **source(),
+        "claims_sha256": content_sha256(claims),
+        "matrix_sha256": content_sha256(matrix),
+        "claims": claims,
+        "matrix": matrix,
+    }
+    with tempfile.NamedTemporaryFile("w", dir=results, suffix=".part", encoding="utf-8", delete=False) as file:
+        file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    try:
+        os.link(file.name, results / STAMP)
+    except FileExistsError:
+        pass  # another run of the benchmark was first
+    finally:
+        os.unlink(file.name)
+
+
+def read_stamp(results: Path, benchmark: Benchmark) -> Stamp | None:
+    """The stamp and what differs from it now; None where no run has left one.
+
+    Raises:
+        BadInput: the file is not what `register` writes.
+    """
+    file = results / STAMP
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        registered = {"claims": _by_id(content["claims"]), "matrix": content["matrix"]}
+        stamp = {key: content[key] for key in ("claims_sha256", "matrix_sha256")}
+        at, commit, dirty = content["registered_at"], content["commit"] or "", content["uncommitted_sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        mend = "restore it from a copy; a stamp that is made anew would not be one from before the runs."
+        raise BadInput(file, "file", str(error), mend) from error
+    now = {"claims": _by_id(read_yaml(benchmark.claims)), "matrix": benchmark.resolved()}
+    return Stamp(at, commit, dirty is None, **stamp, changes=list(_changes(_flat(registered), _flat(now))))
+
+
+def content_sha256(content: Any) -> str:
+    """SHA-256 of plain data as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _by_id(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """Claims under their ids, so that a new one does not shift the others."""
+    return {key: value for key, value in claims.items() if key != "claims"} | {
+        claim["id"]: claim for claim in claims["claims"]
+    }
+
+
+def _flat(value: Any, key: str = "") -> dict[str, str]:
+    if isinstance(value, Mapping) and value:
+        parts = (_flat(item, f"{key}.{name}".removeprefix(".")) for name, item in value.items())
+        return {name: text for part in parts for name, text in part.items()}
+    return {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
+
+
+def _changes(registered: dict[str, str], now: dict[str, str]) -> Iterator[Change]:
+    for key in dict.fromkeys([*registered, *now]):
+        before, after = registered.get(key, ABSENT), now.get(key, ABSENT)
+        if before != after:
+            yield Change(key, before, after)

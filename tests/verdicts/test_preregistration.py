@@ -1,0 +1,100 @@
+"""The first run of a benchmark fixes claims and matrix; whatever changes later is named."""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from groupppo.config import REPOSITORY, Benchmark, load_arm
+from groupppo.errors import BadInput
+from groupppo.verdicts.preregistration import ABSENT, STAMP, Change, content_sha256, read_stamp, register
+from tests.synthetic import synthetic_benchmark
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Benchmark:
+    """A benchmark whose claims are a file of the test's own."""
+    claims = tmp_path / "claims.yaml"
+    shutil.copy(REPOSITORY / "benchmarks" / "claims.yaml", claims)
+    return replace(synthetic_benchmark(), claims=claims)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+def edit_claims(benchmark: Benchmark, change) -> None:
+    data = yaml.safe_load(benchmark.claims.read_text())
+    change(data)
+    benchmark.claims.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+
+
+def test_nothing_has_changed_right_after_the_first_run_started(benchmark, results):
+    assert read_stamp(results, benchmark) is None
+    register(results, benchmark)
+    stamp = read_stamp(results, benchmark)
+    assert stamp.changes == []
+    assert stamp.matrix_sha256 == content_sha256(benchmark.resolved())
+    assert [file.name for file in results.iterdir()] == [STAMP]
+
+
+def test_a_later_margin_is_named_with_both_values(benchmark, results):
+    register(results, benchmark)
+    edit_claims(benchmark, lambda data: data["claims"][-4].update(margin=0.2))
+    changed = read_stamp(results, benchmark).changes
+    assert changed == [Change("claims.parity-ppo.margin", "0.05", "0.2")]
+
+
+def test_comments_and_layout_are_no_change(benchmark, results):
+    register(results, benchmark)
+    edit_claims(benchmark, lambda data: None)
+    assert read_stamp(results, benchmark).changes == []
+
+
+def test_a_claim_added_or_dropped_later_is_named(benchmark, results):
+    register(results, benchmark)
+    edit_claims(benchmark, lambda data: data["claims"].pop(0))
+    gone = read_stamp(results, benchmark).changes
+    assert {change.key.split(".")[1] for change in gone} == {"compression"}
+    assert {change.now for change in gone} == {ABSENT}
+
+
+def test_a_later_seed_arm_or_setting_is_named(benchmark, results):
+    register(results, benchmark)
+    arms = benchmark.arms | {"random": load_arm(REPOSITORY / "benchmarks" / "arms" / "random.yaml")}
+    train = replace(benchmark.train, steps=99)
+    later = replace(benchmark, seeds=(1, 2, 3), arms=arms, train=train)
+    found = {change.key: (change.registered, change.now) for change in read_stamp(results, later).changes}
+    assert found["matrix.seeds"] == ("[1, 2]", "[1, 2, 3]")
+    assert found["matrix.train.steps"] == ("8", "99")
+    assert found["matrix.arms.random.title"][0] == ABSENT
+
+
+def test_the_stamp_of_the_first_run_stays(benchmark, results):
+    register(results, benchmark)
+    first = (results / STAMP).read_bytes()
+    register(results, replace(benchmark, seeds=(7,)))
+    assert (results / STAMP).read_bytes() == first
+
+
+def test_of_runs_that_start_together_one_leaves_the_stamp(benchmark, results):
+    several = [replace(benchmark, seeds=(seed,)) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: register(results, one), several))
+    assert [file.name for file in results.iterdir()] == [STAMP]
+    registered = json.loads((results / STAMP).read_text())["matrix"]["seeds"]
+    assert [len(read_stamp(results, one).changes) for one in several].count(0) == 1
+    assert registered in [[seed] for seed in range(8)]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"claims": 3}'])
+def test_a_stamp_that_is_none_is_refused(benchmark, results, content):
+    results.mkdir()
+    (results / STAMP).write_text(content)
+    with pytest.raises(BadInput, match="restore it"):
+        read_stamp(results, benchmark)
