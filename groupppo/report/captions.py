@@ -39,7 +39,7 @@ def reward_alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
 def accuracy(data: pd.DataFrame, benchmark: Benchmark) -> str:
     return (
         f"Accuracy on the held-out prompts after training. {_points(data)} "
-        f"{_band(data[data['seed'].notna()], benchmark, 'whiskers are 90 % t intervals of the mean over seeds')} "
+        f"{_band(data, benchmark, 'whiskers are 90 % t intervals of the mean over seeds')} "
         "The dashed line is the start checkpoint that all runs share, its band one standard error over prompts. "
         f"Differences between arms are judged within a seed{'' if _many(data) else ': follow the grey lines'}."
     )

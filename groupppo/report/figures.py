@@ -154,7 +154,7 @@ def is_grouped(arm: Arm) -> bool:
 
 def admissible_rows(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of admissible runs, and of the start checkpoint, which is no run."""
-    kept = (table["arm"] == START).to_numpy(bool)
+    kept = (table["arm"] == START).to_numpy(bool, copy=True)
     for (task, model, arm), own in runs[runs["admissible"].astype(bool)].groupby(ARM_KEYS):
         same = (table["task"] == task) & (table["model"] == model) & (table["arm"] == arm)
         kept |= (same & table["seed"].isin(own["seed"])).to_numpy(bool)

@@ -28,6 +28,7 @@ from groupppo.report.style import (
     cells,
     legend_below,
     patch,
+    plain,
     wrap,
 )
 from groupppo.report.wording import seconds_text
@@ -63,7 +64,7 @@ def stage_seconds_data(stages: pd.DataFrame) -> pd.DataFrame:
     every = pd.concat([parts.astype({"stage": "str"}), rest.assign(stage="rest")], ignore_index=True)
     order = {stage: place for place, stage in enumerate((*STAGES, "rest", WHOLE))}
     every = every.sort_values("stage", key=lambda column: column.map(order), kind="stable", ignore_index=True)
-    return every[[*RUN_KEYS, "stage", "seconds"]]
+    return plain(every[[*RUN_KEYS, "stage", "seconds"]])
 
 
 def stage_seconds_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
@@ -114,7 +115,7 @@ def stage_memory_data(stages: pd.DataFrame) -> pd.DataFrame:
     _refuse_without_steps(stages)
     kept = stages[stages["stage"].isin([*STAGES, WHOLE])]
     by_stage = kept.astype({"stage": "str"}).groupby([*RUN_KEYS, "stage"], sort=False, observed=True)
-    return by_stage.agg(peak_bytes=("peak_bytes", "max"), rise_bytes=("rise_bytes", "median")).reset_index()
+    return plain(by_stage.agg(peak_bytes=("peak_bytes", "max"), rise_bytes=("rise_bytes", "median")).reset_index())
 
 
 def stage_memory_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
@@ -135,9 +136,8 @@ def stage_memory_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
             shared = {"x": "size", "y": "stage", "hue": "arm", "order": order, "hue_order": arms, "ax": panel}
             palette = {arm: looks[arm].colour for arm in arms}
             single = rows["seed"].nunique() <= MOST_SINGLE
-            spread: Any = (
-                {"errorbar": None} if single else {"errorbar": ("pi", SPREAD[1] - SPREAD[0]), "err_kws": _THIN}
-            )
+            held = ("pi", SPREAD[1] - SPREAD[0])
+            spread: Any = {"errorbar": None} if single else {"errorbar": held, "err_kws": _THIN}
             sns.barplot(scaled, **shared, palette=palette, saturation=1, legend=False, **spread)
             if single:
                 inks = dict.fromkeys(arms, INK)

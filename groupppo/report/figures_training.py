@@ -33,6 +33,7 @@ from groupppo.report.style import (
     line,
     patch,
     percent,
+    plain,
     refuse_empty,
     share_limits,
     steps_axis,
@@ -126,7 +127,7 @@ def density_data(groups: pd.DataFrame) -> pd.DataFrame:
     """
     refuse_empty(groups, "groups")
     values = ["density", *CLOSED_BY]
-    single = groups[[*RUN_KEYS, "step", *values]].rename(columns={"step": "x"})
+    single = plain(groups[[*RUN_KEYS, "step", *values]]).rename(columns={"step": "x"})
     rows = []
     for keys, arm_rows in single.groupby(ARM_KEYS, sort=False, observed=True):
         if arm_rows["seed"].nunique() <= MOST_SINGLE:
@@ -137,7 +138,7 @@ def density_data(groups: pd.DataFrame) -> pd.DataFrame:
         shares = arm_rows.groupby("x")[list(CLOSED_BY)].mean().loc[density.index].reset_index(drop=True)
         curve = pd.DataFrame({"x": density.index, "density": mean, "low": low, "high": high})
         rows.append(pd.concat([curve, shares], axis=1).assign(**_named(keys), seeds=density.shape[1]))
-    return pd.concat(rows, ignore_index=True).astype({"seed": "Int64", "seeds": "Int64"})
+    return plain(pd.concat(rows, ignore_index=True)).astype({"seed": "Int64", "seeds": "Int64"})
 
 
 def density_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:

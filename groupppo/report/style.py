@@ -147,6 +147,11 @@ def wrap(text: str, width: int = 18) -> str:
     return "\n".join(textwrap.wrap(text, width)) or text
 
 
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """With texts for categories: a frame that is drawn is small, and unused categories would be drawn too."""
+    return frame.astype({name: "str" for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)})
+
+
 def refuse_empty(table: pd.DataFrame, name: str) -> None:
     """Raise BadInput for a table without rows: an empty picture would look like a result."""
     if table.empty:

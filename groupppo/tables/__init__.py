@@ -9,7 +9,7 @@ and line.
 from groupppo.tables.collecting import collect
 from groupppo.tables.evaluations import MATCHED_EVALUATION
 from groupppo.tables.gates import GATES
-from groupppo.tables.loading import Only, Tables, load_table, load_tables
+from groupppo.tables.loading import HasCells, Only, StoredTables, Tables, load_table, load_tables
 from groupppo.tables.schema import GROUP_METRICS, SCHEMA, Column
 
 __all__ = [
@@ -18,7 +18,9 @@ __all__ = [
     "MATCHED_EVALUATION",
     "SCHEMA",
     "Column",
+    "HasCells",
     "Only",
+    "StoredTables",
     "Tables",
     "collect",
     "load_table",

@@ -1,9 +1,10 @@
 """Tables read back: whole, or only the rows and columns that are wanted."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import pyarrow as pa
@@ -45,6 +46,37 @@ class Tables:
             self._cells[name] = {cell: table.iloc[_places(rows)] for cell, rows in by_cell.indices.items()}
         found = self._cells[name].get((task, model))
         return getattr(self, name).iloc[:0] if found is None else found
+
+
+class HasCells(Protocol):
+    """What `Tables` and `StoredTables` share, for whoever looks at one task and model after another."""
+
+    @property
+    def runs(self) -> pd.DataFrame: ...
+
+    def cell(self, name: str, task: str, model: str) -> pd.DataFrame: ...
+
+
+@dataclass(frozen=True)
+class StoredTables:
+    """Tables that stay on disk: `cell` reads the rows of a task and model when they are asked for, and keeps nothing.
+
+    Args:
+        folder: the tables folder.
+        only: what of each table `cell` reads; a table that is not named is read whole.
+    """
+
+    folder: Path
+    only: Mapping[str, Only] = field(default_factory=dict)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        return load_table(self.folder, "runs")
+
+    def cell(self, name: str, task: str, model: str) -> pd.DataFrame:
+        """As `Tables.cell`."""
+        part = self.only.get(name, Only())
+        return load_table(self.folder, name, replace(part, where={**part.where, "task": [task], "model": [model]}))
 
 
 class _NotLoaded:

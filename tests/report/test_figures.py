@@ -26,7 +26,7 @@ from groupppo.report.figures_costs import (
 from groupppo.report.figures_training import density_data, density_figure, reward_data, reward_figure, smoothing_window
 from groupppo.report.figures_verdicts import verdicts_data
 from groupppo.report.style import arm_looks, figure_style, save, t_interval
-from groupppo.tables import Tables, collect, load_tables
+from groupppo.tables import SCHEMA, Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from groupppo.verdicts.intervals import paired_t
@@ -109,7 +109,7 @@ def test_alternative_texts_carry_the_numbers_of_the_picture(drawn):
 
 def test_one_seed_gives_a_figure_without_band_and_a_caption_that_says_so(quick, tmp_path):
     tables, benchmark = quick
-    alone = Tables(**{name: only_seed(getattr(tables, name), 1) for name in vars(tables)})
+    alone = Tables(**{name: only_seed(getattr(tables, name), 1) for name in SCHEMA})
     for data in (reward_data(alone.steps), density_data(alone.groups), accuracy_data(alone.evals)):
         assert data["low"].isna().all()
     assert reward_data(tables.steps)["low"].notna().any()
