@@ -79,7 +79,7 @@ def write_archive(file: Path, contents: Mapping[str, Content], limits: Limits = 
     another zlib may give other bytes for the same contents, and the checksums inside still hold.
 
     Raises:
-        BadInput: a name or size that `extract` would refuse.
+        BadInput: a name or content that `extract` would refuse.
     """
     unfinished = file.with_name(f"{file.name}.part")
     _check_names(file, list(contents))
@@ -95,7 +95,9 @@ def write_archive(file: Path, contents: Mapping[str, Content], limits: Limits = 
                 info.compress_type = _compression(name, contents[name], limits)
                 # A stream of unknown length needs the long form, which small files need not have.
                 with archive.open(info, "w", force_zip64=_size(contents[name]) >= zipfile.ZIP64_LIMIT // 2) as member:
-                    for chunk in contents[name].chunks():
+                    for index, chunk in enumerate(contents[name].chunks()):
+                        if index == 0:
+                            _refuse_archive(file, name, chunk)
                         member.write(chunk)
         os.replace(unfinished, file)
     finally:
@@ -147,8 +149,8 @@ def _unpack(file: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, folde
     # "x" follows no link and overwrites nothing.
     with archive.open(member) as source, place.open("xb") as target:
         while chunk := source.read(CHUNK):
-            if written == 0 and chunk.startswith(ARCHIVE_MAGIC):
-                raise BadInput(file, member.filename, "an archive", "archives within archives are not unpacked.")
+            if written == 0:
+                _refuse_archive(file, member.filename, chunk)
             written += len(chunk)
             if written > member.file_size:
                 raise BadInput(file, member.filename, written, "more bytes than the archive declares; it is forged.")
@@ -157,6 +159,12 @@ def _unpack(file: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, folde
         raise BadInput(
             file, member.filename, written, f"the archive declares {member.file_size} bytes; fetch it again."
         )
+
+
+def _refuse_archive(file: Path, name: str, start: bytes) -> None:
+    # A safetensors file starts with the length of its header, which may be any bytes.
+    if start.startswith(ARCHIVE_MAGIC) and not name.endswith(".safetensors"):
+        raise BadInput(file, name, "an archive", "archives within archives neither go in nor come out.")
 
 
 def _check_frame(file: Path, stream: BinaryIO, limits: Limits) -> None:

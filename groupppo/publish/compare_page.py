@@ -13,6 +13,8 @@ from groupppo.report.page_parts import content_policy, source_text, write_page
 from groupppo.report.wording import MISSING, in_bytes, number, plural, ratio, seconds_text
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>()#+!|&~])")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+"""Some readers of Markdown run HTML that is escaped by a backslash."""
 
 
 @dataclass(frozen=True)
@@ -168,4 +170,4 @@ def _row(cells: tuple[str, ...], marks: bool = False) -> str:
 
 def _plain(text: str) -> str:
     """Text in which Markdown finds no marks, no HTML and no end of a line."""
-    return _MARKS.sub(r"\\\1", " ".join(text.split()))
+    return _MARKS.sub(lambda mark: _ENTITIES.get(mark[0], f"\\{mark[0]}"), " ".join(text.split()))

@@ -5,6 +5,7 @@ benchmark, model, task and arm files, so that they are those of the results even
 claims, studies, a profile and arms that only claims name are copied.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
 from groupppo.verdicts.claims import Claims, load_claims
 
+LARGEST_YAML, DEEPEST_YAML = 4 << 20, 60
 _KINDS = ("models", "tasks", "arms")
 CONFIG, RECORD = "config", "benchmark.yaml"
 # Keys of a matrix that name a file beside it; a record has their places instead, as it has the source of every entry.
@@ -80,17 +82,38 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 def read_plain_yaml(file: Path) -> Any:
-    """A YAML file without aliases.
+    """A YAML file without aliases, of sane size and depth.
 
     Raises:
-        BadInput: missing, not YAML, nested too deeply, or with aliases.
+        BadInput: missing, not YAML, too long, nested too deeply, or with aliases.
     """
+    if file.is_file():
+        refuse_costly_yaml(file)
     try:
         if file.is_file() and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(file.read_bytes())):
             raise BadInput(file, "file", "an alias", "write the values out.")
         return read_yaml(file)
     except (yaml.YAMLError, RecursionError) as error:
         raise BadInput(file, "file", type(error).__name__, "write valid UTF-8 YAML.") from error
+
+
+def refuse_costly_yaml(file: Path) -> None:
+    """Refuse what would keep a YAML reader busy for minutes: its time grows with the square of the nesting.
+
+    Raises:
+        BadInput: longer than `LARGEST_YAML` bytes, or more than `DEEPEST_YAML` levels of brackets or indentation.
+    """
+    if file.stat().st_size > LARGEST_YAML:
+        raise BadInput(file, "size", file.stat().st_size, f"refused: more than {LARGEST_YAML:,} bytes of YAML.")
+    depth = deepest = 0
+    text = file.read_bytes()
+    for bracket in re.finditer(rb"[\[\]{}]", text):
+        depth = depth + 1 if bracket[0] in b"[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    # An indicator of a list or key may stand in place of a space.
+    indented = max((len(found[0]) for found in re.finditer(rb"^[ \t?-]+", text, re.MULTILINE)), default=0)
+    if deepest > DEEPEST_YAML or indented > 4 * DEEPEST_YAML:
+        raise BadInput(file, "nesting", max(deepest, indented // 4), f"refused: more than {DEEPEST_YAML} levels.")
 
 
 def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:

@@ -11,7 +11,7 @@ from groupppo.errors import BadInput
 from groupppo.tables import SCHEMA, Tables, load_tables
 
 LARGEST_JSON = 256 << 20
-ROWS_PER_BYTE, FREE_ROWS = 100, 10_000
+ROWS_PER_BYTE, FREE_ROWS = 20, 10_000
 EXPANSION, FREE_BYTES = 200, 1 << 20
 _MEND = "fetch it again, or make it again from its results."
 

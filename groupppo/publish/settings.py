@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from groupppo.errors import BadInput
-from groupppo.publish.matrix import flat, read_plain_yaml
+from groupppo.publish.matrix import flat, read_plain_yaml, refuse_costly_yaml
 from groupppo.publish.reading import read_json
 from groupppo.publish.scrub import scrub_record
 
@@ -60,6 +60,7 @@ def run_settings(folder: Path, cell: str, rollout: str) -> dict[str, str]:
 
 
 def _config(file: Path) -> dict[str, Any]:
+    refuse_costly_yaml(file)
     text, _ = scrub_record(file.read_text(encoding="utf-8"))
     # Configs have a thousand lines each; the C reader takes a tenth of the time.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -1,0 +1,112 @@
+"""A bundle holds what a stranger needs, the same bytes every time, and nothing that tells whose machine it was."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from rocrate.rocrate import ROCrate
+
+from groupppo.config import load_benchmark
+from groupppo.errors import BadInput
+from groupppo.measure.hashing import sha256_file
+from groupppo.publish.bundle import make_bundle
+from tests.publish.conftest import MACHINE_PATH
+
+
+def names(bundle: Path) -> list[str]:
+    with zipfile.ZipFile(bundle) as archive:
+        return archive.namelist()
+
+
+def test_a_copy_at_another_place_gives_the_same_bytes_and_a_changed_result_does_not(bundle, copy, tmp_path):
+    again = make_bundle(copy, tmp_path / "again.zip", checkpoints=False)
+    assert sha256_file(again) == sha256_file(bundle)
+    with (copy / "figures" / "reward.csv").open("a") as file:
+        file.write("\n")
+    assert sha256_file(make_bundle(copy, tmp_path / "changed.zip", checkpoints=False)) != sha256_file(bundle)
+
+
+def test_it_holds_products_configs_locks_provenance_and_evaluations(bundle):
+    found = names(bundle)
+    assert found == sorted(found)
+    cell = "sorting/tiny/group_ppo/seed2"
+    wanted = ["report.html", "verdicts.json", "tables/steps.parquet", "figures/reward.svg", "figures/reward.csv"]
+    wanted += ["config/quick.yaml", "config/claims.yaml", "config/arms/group_ppo.yaml", "config/models/tiny.yaml"]
+    wanted += ["config/tasks/sorting.yaml", "requirements/cpu.lock", "requirements/gpu.lock", "SHA256SUMS"]
+    wanted += [f"runs/{cell}/{name}" for name in ("provenance.json", "config.yaml", "status.json")]
+    wanted += [f"evals/{cell}/{name}" for name in ("result.json", "results_2026-11-22.json")]
+    wanted += [f"evals/{cell}/samples_sorting_2026-11-22.jsonl", "ro-crate-metadata.json", "manifest.json"]
+    assert set(wanted) <= set(found)
+    assert not [name for name in found if name.endswith((".safetensors", "log.txt", ".pt", ".pkl"))]
+
+
+def test_weights_are_in_where_they_are_asked_for_and_a_pickle_among_them_is_refused(copy, tmp_path):
+    with_weights = make_bundle(copy, tmp_path / "weights.zip", checkpoints=True)
+    assert "runs/sorting/tiny/ppo/seed1/checkpoint/model.safetensors" in names(with_weights)
+    (copy / "runs/sorting/tiny/ppo/seed1/checkpoint/optimizer.pt").write_bytes(b"x")
+    with pytest.raises(BadInput, match="pickles"):
+        make_bundle(copy, tmp_path / "pickle.zip", checkpoints=True)
+    assert not (tmp_path / "pickle.zip").exists()
+
+
+def test_no_machine_path_is_left_and_scrubbed_files_are_named_with_the_hash_they_had(bundle, finished, unpacked):
+    for file in unpacked.rglob("*.*"):
+        assert b"/somewhere/project" not in file.read_bytes(), file
+    scrubbed = json.loads((unpacked / "manifest.json").read_text())["scrubbed"]
+    config = "runs/sorting/tiny/ppo/seed1/config.yaml"
+    assert scrubbed[config] == {"paths": 1, "original_sha256": sha256_file(finished / config)}
+    assert MACHINE_PATH in (finished / config).read_text()
+    sample = unpacked / "evals/sorting/tiny/ppo/seed1/samples_sorting_2026-11-22.jsonl"
+    assert json.loads(sample.read_text())["prompt"] == "sort /3/1/2"
+    assert "report.html" not in scrubbed
+
+
+def test_its_config_is_a_benchmark_that_can_be_run_again(unpacked):
+    again = load_benchmark(unpacked / "config" / "quick.yaml")
+    record = yaml.safe_load((unpacked / "benchmark.yaml").read_text())
+    assert list(again.seeds) == record["seeds"] == [1, 2, 3]
+    assert list(again.arms) == list(record["arms"])
+    assert again.train.steps == record["train"]["steps"] == 8
+
+
+def test_its_metadata_is_an_ro_crate_that_the_library_reads(unpacked):
+    crate = ROCrate(unpacked)
+    assert crate.metadata["conformsTo"] == "https://w3id.org/ro/crate/1.1"
+    assert crate.root_dataset["datePublished"] == "2026-11-22"
+    report = crate.get("report.html")
+    assert report["sha256"] == sha256_file(unpacked / "report.html")
+    assert report["contentSize"] == str((unpacked / "report.html").stat().st_size)
+    assert crate.get("runs/sorting/tiny/ppo/seed1/").type == "Dataset"
+    assert crate.get("no/such/file") is None
+
+
+@pytest.mark.parametrize("name", ["report.html", "verdicts.json", "tables/steps.parquet", "benchmark.yaml"])
+def test_a_missing_product_is_named(copy, tmp_path, name):
+    (copy / name).unlink()
+    with pytest.raises(BadInput, match=Path(name).name):
+        make_bundle(copy, tmp_path / "bundle.zip", checkpoints=False)
+
+
+def test_a_link_among_the_results_is_refused(copy, tmp_path):
+    secret = tmp_path / "secret.csv"
+    secret.write_text("key")
+    (copy / "figures" / "extra.csv").symlink_to(secret)
+    with pytest.raises(BadInput, match="link"):
+        make_bundle(copy, tmp_path / "bundle.zip", checkpoints=False)
+
+
+def test_claims_that_changed_since_the_verdicts_are_refused(copy, tmp_path):
+    file = copy / "verdicts.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"claims_sha256": "0" * 64}))
+    with pytest.raises(BadInput, match="decide the verdicts again"):
+        make_bundle(copy, tmp_path / "bundle.zip", checkpoints=False)
+
+
+def test_a_run_without_provenance_is_told_in_the_notes(copy, tmp_path):
+    (copy / "runs/sorting/tiny/ppo/seed1/provenance.json").unlink()
+    made = make_bundle(copy, tmp_path / "bundle.zip", checkpoints=False)
+    with zipfile.ZipFile(made) as archive:
+        notes = json.loads(archive.read("manifest.json"))["notes"]
+    assert [note.partition(":")[0] for note in notes] == ["runs/sorting/tiny/ppo/seed1/provenance.json"]

@@ -1,0 +1,133 @@
+"""Two sides of the same cells: what got worse is flagged, what cannot be compared is named."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from groupppo.errors import BadInput
+from groupppo.publish.compare import compare
+from groupppo.publish.compare_page import write_comparison
+from tests.publish.conftest import change_column
+
+ATTACK = "<script>alert(1)</script>|x"
+
+
+def kinds(comparison) -> list[tuple[str, str]]:
+    return [(found.kind, found.place) for found in comparison.regressions]
+
+
+def slower(folder, factor: float, seed: int = 2) -> None:
+    def change(row: dict) -> float:
+        return row["seconds"] * (factor if (row["arm"], row["seed"]) == ("grpo", seed) else 1)
+
+    change_column(folder, "stages", "seconds", change)
+
+
+def shift(folder, by: dict[int, float]) -> None:
+    def change(row: dict) -> float:
+        return row["value"] + (by[row["seed"]] if row["arm"] == "grpo" else 0)
+
+    change_column(folder, "evals", "value", change)
+
+
+def test_results_compared_with_their_own_bundle_differ_in_nothing(finished, bundle):
+    same = compare(finished, bundle)
+    assert same.exit_code == 0
+    assert same.settings == same.regressions == same.withheld == ()
+    assert len(same.cells) == 9
+    assert all(arm.estimate == (1 if arm.ratio else 0) for arm in same.arms)
+
+
+@pytest.mark.parametrize(("factor", "flagged"), [(1.16, True), (1.14, False), (0.5, False)])
+def test_a_cell_16_percent_slower_is_flagged_and_one_14_percent_slower_is_not(finished, copy, factor, flagged):
+    slower(copy, factor)
+    found = compare(finished, copy)
+    assert kinds(found) == ([("speed", "sorting/tiny/grpo/seed2")] if flagged else [])
+    assert found.exit_code == int(flagged)
+
+
+@pytest.mark.parametrize(("factor", "flagged"), [(1.011, True), (1.009, False)])
+def test_a_cell_with_over_1_percent_more_memory_is_flagged(finished, copy, factor, flagged):
+    change_column(copy, "stages", "peak_bytes", lambda row: round(row["peak_bytes"] * factor))
+    found = kinds(compare(finished, copy))
+    assert len(found) == (9 if flagged else 0)
+    assert {kind for kind, _ in found} <= {"memory"}
+
+
+@pytest.mark.parametrize(
+    ("by", "flagged"),
+    [
+        ({1: -0.011, 2: -0.010, 3: -0.012}, True),  # little, but in every seed
+        ({1: -0.03, 2: 0.02, 3: -0.02}, False),  # noise
+        ({1: -0.30, 2: 0.05, 3: 0.02}, True),  # beyond the margin of 0.05
+        ({1: 0.01, 2: 0.01, 3: 0.02}, False),
+    ],
+)
+def test_accuracy_is_flagged_below_zero_or_beyond_the_margin(finished, copy, by, flagged):
+    shift(copy, by)
+    assert kinds(compare(finished, copy)) == ([("accuracy", "sorting/tiny/grpo")] if flagged else [])
+
+
+def test_intervals_are_paired_by_seed(finished, copy):
+    shift(copy, {1: -0.01, 2: -0.02, 3: -0.03})
+    arm = next(a for a in compare(finished, copy).arms if (a.arm, a.quantity) == ("grpo", "accuracy"))
+    # t quantile 2.92 at 2 degrees of freedom, spread 0.01, 3 seeds.
+    assert (arm.estimate, arm.seeds) == (pytest.approx(-0.02), 3)
+    assert arm.high - arm.estimate == pytest.approx(2.91999 * 0.01 / 3**0.5, rel=1e-4)
+
+
+def test_another_machine_is_named_and_its_seconds_are_not_compared(finished, copy):
+    slower(copy, 2.0)
+    file = copy / "runs/sorting/tiny/grpo/seed2/provenance.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"cpu": "another"}))
+    found = compare(finished, copy)
+    assert kinds(found) == []
+    assert found.exit_code == 2
+    assert [told.partition(":")[0] for told in found.withheld] == ["sorting/tiny/grpo/seed2"]
+    assert [(item.key, item.a, item.b) for item in found.settings] == [("cpu", "one", "another")]
+
+
+def test_a_config_key_that_differs_is_named_with_both_values(finished, copy):
+    file = copy / "runs/sorting/tiny/ppo/seed1/config.yaml"
+    config = yaml.safe_load(file.read_text())
+    file.write_text(
+        yaml.safe_dump(config | {"actor.lr": 0.5, "trainer.default_local_dir": "/other/results/quick/runs/seed1"})
+    )
+    found = compare(finished, copy).settings
+    assert [(item.key, item.a, item.b, item.cells) for item in found] == [
+        ("config actor.lr", "not set", "0.5", ("sorting/tiny/ppo/seed1",))
+    ]
+
+
+def test_cells_of_one_side_and_runs_that_are_no_longer_evidence_are_named(finished, copy):
+    change_column(copy, "runs", "seed", lambda row: 7 if (row["arm"], row["seed"]) == ("ppo", 3) else row["seed"])
+    change_column(copy, "runs", "admissible", lambda row: (row["arm"], row["seed"]) != ("grpo", 1))
+    found = compare(finished, copy)
+    assert (found.only_a, found.only_b) == (("sorting/tiny/ppo/seed3",), ("sorting/tiny/ppo/seed7",))
+    assert kinds(found) == [("run", "sorting/tiny/grpo/seed1")]
+    assert [told.partition(" in ")[0] for told in found.excluded] == ["sorting/tiny/grpo/seed1"]
+    assert not found.comparable
+
+
+def test_a_damaged_side_is_not_compared(finished, unpacked):
+    (unpacked / "report.html").write_text("changed")
+    with pytest.raises(BadInput, match=r"report\.html"):
+        compare(finished, unpacked)
+
+
+def test_the_pages_say_what_was_found_and_no_text_of_a_file_runs_in_them(finished, copy, tmp_path):
+    slower(copy, 1.5)
+    file = copy / "runs/sorting/tiny/ppo/seed1/provenance.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"torch": ATTACK}))
+    write_comparison(compare(finished, copy), tmp_path / "c" / "compare.html", tmp_path / "c" / "compare.md")
+    html, markdown = ((tmp_path / "c" / f"compare.{kind}").read_text() for kind in ("html", "md"))
+    assert "1 regression. 9 cells compared." in html
+    assert "1 regression. 9 cells compared." in markdown
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<script" not in markdown
+    assert not re.search(r"(src|href)=\"(?!#|data:)", html)
+    assert "default-src &#39;none&#39;" in html
+    assert all(line.count("|") - line.count(r"\|") == 5 for line in markdown.splitlines() if "torch" in line)
