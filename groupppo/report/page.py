@@ -29,7 +29,7 @@ from groupppo.report.page_streams import stream_studies
 from groupppo.report.page_study import Study, grouping_studies
 from groupppo.report.wording import MISSING, interval, plural, quantity
 from groupppo.study.tables import FIGURES
-from groupppo.tables import load_tables
+from groupppo.tables import Only, load_tables
 from groupppo.verdicts.preregistration import read_stamp
 
 PROFILE = "profile"
@@ -110,7 +110,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
     Raises:
         BadInput: verdicts, tables, figures or a study are missing or not in their form.
     """
-    tables = load_tables(results / "tables")
+    tables = load_tables(results / "tables", {"runs": Only(), "evals": Only()})
     figures = [page_figure(results, "figures", record) for record in read_figures(results / "figures")]
     judged = page_data.read_object(results / "verdicts.json", "decide the verdicts first.")
     profile = _profile(results, benchmark)
@@ -126,6 +126,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         level=f"{100 * judged['level']:g} %",
         claims_sha256=judged["claims_sha256"],
         excluded=page_runs.excluded_rows(judged["excluded"], benchmark),
+        most_rows=page_runs.MOST_ROWS,
         figures=figures,
         studies=[_page_study(results, study) for study in grouping_studies(results, benchmark)],
         streams=[_page_study(results, study) for study in stream_studies(results, benchmark)],

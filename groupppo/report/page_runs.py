@@ -9,9 +9,17 @@ from typing import Any
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.errors import BadInput
 from groupppo.report.page_data import Setting, as_text, read_object
 from groupppo.report.wording import MISSING, number, plural, seconds_text
 from groupppo.tables import Tables
+from groupppo.tables.runs import SET_ASIDE
+from groupppo.tables.schema import FINISHED
+
+MOST_ROWS = 500
+"""Runs that a table of the page lists; the tables of the results hold all."""
+MOST_VALUES = 20
+"""Values of a key of the provenance, and runs with each, that the page lists."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,10 @@ def place(benchmark: Benchmark, task: str, model: str) -> str:
 
 
 def matrix(results: Path, benchmark: Benchmark, tables: Tables) -> list[RunRow]:
-    """Every planned run in the benchmark's order, then runs outside the matrix."""
-    found = {(run.task, run.model, run.arm, int(run.seed)): run for run in tables.runs.itertuples()}
+    """Every planned run in the benchmark's order, then runs outside the matrix; of more than MOST_ROWS the
+    inadmissible ones first."""
+    named = tables.runs[tables.runs["seed"].notna()]
+    found = {(run.task, run.model, run.arm, int(run.seed)): run for run in named.itertuples()}
     planned = [
         (task, model, arm, seed)
         for task in benchmark.tasks
@@ -87,35 +97,33 @@ def matrix(results: Path, benchmark: Benchmark, tables: Tables) -> list[RunRow]:
         for seed in benchmark.seeds
     ]
     accuracies = _accuracies(tables.evals)
-    return [
-        _run_row(results, benchmark, keys, found.get(keys), accuracies.get(keys))
-        for keys in [*planned, *sorted(set(found) - set(planned))]
-    ]
+    shown = [*planned, *sorted(set(found) - set(planned))]
+    if len(shown) > MOST_ROWS:
+        shown.sort(key=lambda keys: keys in found and bool(found[keys].admissible))
+    return [_run_row(results, benchmark, keys, found.get(keys), accuracies.get(keys)) for keys in shown]
 
 
 def excluded_rows(excluded: list[dict[str, Any]], benchmark: Benchmark) -> list[Excluded]:
     """The excluded runs of verdicts.json, with titles for names."""
     return [
-        Excluded(*_titles(benchmark, run["task"], run["model"], run["arm"]), str(run["seed"]), run["reason"])
+        Excluded(*_titles(benchmark, run["task"], run["model"], run["arm"]), _seed(run["seed"]), run["reason"])
         for run in excluded
     ]
 
 
 def provenance(results: Path, benchmark: Benchmark, tables: Tables) -> Provenance:
-    """provenance.json of every run, split into what all runs share and what differs.
-
-    Raises:
-        BadInput: a provenance.json is not a JSON object.
-    """
+    """provenance.json of every run, split into what all runs share and what differs; of both values and runs the
+    first MOST_VALUES. A run whose file cannot be read is among the unrecorded."""
     records: list[tuple[str, dict[str, str]]] = []
     unrecorded = []
-    for run in tables.runs.itertuples():
+    for run in tables.runs[tables.runs["seed"].notna()].itertuples():
         label = _run_label(benchmark, run.task, run.model, run.arm, int(run.seed))
         file = _run_folder(results, run.task, run.model, run.arm, int(run.seed)) / "provenance.json"
-        if file.is_file():
-            records.append((label, dict(_flat(read_object(file, "run this cell again.")))))
-        else:
+        record = _record(file)
+        if record is None:
             unrecorded.append(label)
+        else:
+            records.append((label, record))
     shared, differing = [], []
     for key in dict.fromkeys(key for _, record in records for key in record):
         by_value: dict[str, list[str]] = {}
@@ -124,8 +132,28 @@ def provenance(results: Path, benchmark: Benchmark, tables: Tables) -> Provenanc
         if len(by_value) == 1:
             shared.append(Setting(key, next(iter(by_value))))
         else:
-            differing.append(Differing(key, list(by_value.items())))
-    return Provenance(len(records), shared, differing, unrecorded)
+            differing.append(Differing(key, _first_values(by_value)))
+    return Provenance(len(records), shared, differing, _first_names(unrecorded))
+
+
+def _record(file: Path) -> dict[str, str] | None:
+    """A provenance.json, flat; None where there is none to be read, which the run's own row tells."""
+    try:
+        return dict(_flat(read_object(file, "run this cell again.")))
+    except BadInput:
+        return None
+
+
+def _first_values(by_value: Mapping[str, list[str]]) -> list[tuple[str, list[str]]]:
+    shown = [(value, _first_names(names)) for value, names in list(by_value.items())[:MOST_VALUES]]
+    rest = list(by_value.values())[MOST_VALUES:]
+    more = [(f"{len(rest):,} more values", [plural(sum(map(len, rest)), "run")])] if rest else []
+    return shown + more
+
+
+def _first_names(names: list[str]) -> list[str]:
+    more = len(names) - MOST_VALUES
+    return [*names[:MOST_VALUES], f"and {more:,} more"] if more > 0 else names
 
 
 def _run_row(
@@ -136,7 +164,9 @@ def _run_row(
     accuracy: tuple[float, float] | None,
 ) -> RunRow:
     task, model, arm = _titles(benchmark, *keys[:3])
-    log = _run_folder(results, *keys) / "log.txt"
+    folder = _run_folder(results, *keys)
+    # A failed job's outputs are deleted; what it set aside is kept.
+    log = next((file for file in (folder / "log.txt", folder / SET_ASIDE / "log.txt") if file.is_file()), None)
     return RunRow(
         task=task,
         model=model,
@@ -149,23 +179,27 @@ def _run_row(
         wall_value=_sortable(run.wall_seconds if run else None),
         startup=seconds_text(run.startup_seconds if run else None),
         startup_value=_sortable(run.startup_seconds if run else None),
-        rollout=run.rollout if run else MISSING,
+        rollout=run.rollout if run and not pd.isna(run.rollout) else MISSING,
         accuracy=MISSING if accuracy is None else f"{number(accuracy[0])} ± {number(accuracy[1])}",
         accuracy_value=_sortable(accuracy[0] if accuracy else None),
-        log=log.relative_to(results).as_posix() if log.is_file() else "",
+        log=log.relative_to(results).as_posix() if log else "",
     )
 
 
 def _status(run: Any) -> str:
     if run is None:
         return "missing"
-    return run.status if run.admissible or run.status == "failed" else f"{run.status}, excluded"
+    return run.status if run.admissible or run.status != FINISHED else f"{run.status}, excluded"
 
 
 def _note(run: Any) -> str:
     if run is None:
         return "no record of this run"
     return "" if run.admissible else str(run.reason).removeprefix("failed: ")
+
+
+def _seed(seed: int | None) -> str:
+    return MISSING if seed is None else str(seed)
 
 
 def _sortable(value: float | None) -> float:

@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, told apart with any common colour blindness; dashes
 a print in grey. Figures are built on `matplotlib.figure.Figure`, without pyplot's global state.
 """
 
+import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from scipy import stats
 
 from groupppo.config import Benchmark
@@ -36,6 +38,8 @@ MOST_SINGLE = 12
 """Seeds of an arm up to which a figure shows each; of more it shows their spread."""
 MOST_POINTS = 100
 """Points of a drawn curve; a run of more steps is thinned evenly, in the picture only."""
+DOTS, MOST_DOTS = 160, 6000
+"""Dots per inch of a PNG, and the most that it is high."""
 SPREAD = (5.0, 95.0)
 """Percentiles over seeds that stand for the single ones where there are too many."""
 INK = "#222222"
@@ -119,8 +123,9 @@ def arm_looks(benchmark: Benchmark) -> dict[str, Look]:
         name: Look(
             arm.title,
             ARM_COLOURS[i % len(ARM_COLOURS)],
-            DASHES[i % len(DASHES)],
-            MARKERS[i % len(MARKERS)],
+            # Shifted by one for each turn of the colours, so that no two of the first 28 arms look alike.
+            DASHES[(i + i // len(ARM_COLOURS)) % len(DASHES)],
+            MARKERS[(i + i // len(ARM_COLOURS)) % len(MARKERS)],
         )
         for i, (name, arm) in enumerate(benchmark.arms.items())
     }
@@ -237,8 +242,16 @@ def dash_pattern(look: Look) -> tuple[float, tuple[float, ...]]:
 
 
 def save(figure: Figure, out: Path, name: str) -> None:
-    """Write `<name>.svg` and `<name>.png` (160 dots per inch); the same figure gives the same bytes."""
+    """Write `<name>.svg` and `<name>.png` (160 dots per inch; fewer, and 256 colours, for a figure of many panels);
+    the same figure gives the same bytes."""
     figure.savefig(out / f"{name}.svg", metadata={"Date": None})
     # The layout found for the first format serves the second; finding it is most of the work.
     figure.set_layout_engine("none")
-    figure.savefig(out / f"{name}.png", dpi=160, metadata={"Software": None})
+    dots = min(DOTS, MOST_DOTS / figure.get_figheight())
+    if dots == DOTS:
+        figure.savefig(out / f"{name}.png", dpi=DOTS, metadata={"Software": None})
+        return
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=dots, metadata={"Software": None})
+    picture = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture.save(out / f"{name}.png", optimize=True)

@@ -32,17 +32,19 @@ def why_inadmissible(runs: pd.DataFrame, arms: Collection[str], seeds: Collectio
 
     One inadmissible run spoils the comparison: the seeds that are left are not a sample of those that were planned.
     """
+    known = {keys: (ok, why) for keys, ok, why in zip(runs.index, runs["admissible"], runs["reason"], strict=True)}
     reasons = []
     for arm in arms:
         for seed in seeds:
-            if (arm, seed) not in runs.index:
+            if (arm, seed) not in known:
                 reasons.append(f"{arm} seed {seed}: no run")
-            elif not runs.loc[(arm, seed), "admissible"]:
-                reasons.append(f"{arm} seed {seed}: {runs.loc[(arm, seed), 'reason']}")
+            elif not known[(arm, seed)][0]:
+                reasons.append(f"{arm} seed {seed}: {known[(arm, seed)][1]}")
     if reasons:
         more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
         return f"Runs that are no evidence: {', '.join(reasons[:3])}{more}."
-    used = runs.loc[[(arm, seed) for arm in arms for seed in seeds]]
+    wanted = {(arm, seed) for arm in arms for seed in seeds}
+    used = runs[[keys in wanted for keys in runs.index]]
     for column, name in (("device", "devices"), ("rollout", "rollout servers")):
         kinds = sorted(set(used[column]))
         if len(kinds) > 1:

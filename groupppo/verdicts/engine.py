@@ -59,10 +59,15 @@ def decide(
         "level": claims.level,
         "verdicts": verdicts,
         "excluded": [
-            {"task": run.task, "model": run.model, "arm": run.arm, "seed": int(run.seed), "reason": run.reason}
+            {"task": run.task, "model": run.model, "arm": run.arm, "seed": _seed(run.seed), "reason": run.reason}
             for run in excluded.itertuples()
         ],
     }
+
+
+def _seed(value: Any) -> int | None:
+    """None for a folder among the runs whose name tells no seed."""
+    return None if pd.isna(value) else int(value)
 
 
 def _examine(

@@ -11,4 +11,4 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake) as benchmark:
-    collect(Path(snakemake.output[0]).parents[1], benchmark)
+    collect(Path(snakemake.output[0]).parents[1], benchmark, processes=snakemake.threads)

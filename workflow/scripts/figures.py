@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from job import job
 
-from groupppo.report.figures import write_figures
-from groupppo.tables import load_tables
+from groupppo.report.figures import needed, write_figures
+from groupppo.tables import StoredTables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake) as benchmark:
     judged = json.loads(Path(snakemake.input.verdicts).read_text(encoding="utf-8"))
-    tables = load_tables(Path(snakemake.input.tables[0]).parent)
+    tables = StoredTables(Path(snakemake.input.tables[0]).parent, needed(benchmark))
     write_figures(tables, benchmark, Path(snakemake.output[0]), judged)

@@ -10,13 +10,15 @@ from groupppo.profile.tables import read_tables
 from groupppo.tables import load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
+from groupppo.verdicts.needed import needed
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake) as benchmark:
-    tables = load_tables(Path(snakemake.input.tables[0]).parent)
+    claims = load_claims(benchmark.claims)
+    tables = load_tables(Path(snakemake.input.tables[0]).parent, needed(claims, benchmark))
     variants = read_tables(Path(snakemake.input.profile[0]) / "tables").variants if benchmark.profile else None
-    judged = decide(load_claims(benchmark.claims), tables, benchmark, variants)
+    judged = decide(claims, tables, benchmark, variants)
     text = json.dumps(judged, indent=2, allow_nan=False, ensure_ascii=False)
     Path(snakemake.output[0]).write_text(text + "\n", encoding="utf-8")
