@@ -144,3 +144,13 @@ def test_a_start_checkpoint_without_its_tokenizer_fails_training_with_the_file_n
     assert done.returncode != 0
     assert "tokenizer.json" in said
     assert "mend: " in said
+
+
+def test_a_partial_plan_reports_on_what_is_there_and_trains_nothing(project: Path) -> None:
+    edit(project, studies=[], train={"save_critic": False})
+    done = snakemake(project, "--dry-run", "--quiet", "host", "--config", "partial=true")
+    plan = done.stdout + done.stderr
+    assert done.returncode == 0, plan
+    jobs = {words[0] for words in map(str.split, plan.splitlines()) if len(words) == 2}
+    assert {"collect", "verdicts", "figures", "report"} <= jobs
+    assert not {"train", "evaluate", "warmstart"} & jobs

@@ -6,3 +6,8 @@ def density_source(wildcards):
     arm = BENCHMARK.arms[wildcards.arm].density_from
     run = RUN.format(**dict(wildcards.items()) | {"arm": arm})
     return [] if arm is None else f"{RESULTS}/runs/{run}/steps.jsonl"
+
+
+def made(files):
+    """All of them; with `--config partial=true` those that are there, so that runs that failed keep no report back."""
+    return [file for file in files if Path(file).exists()] if config.get("partial") else files

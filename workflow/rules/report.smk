@@ -5,24 +5,30 @@ from groupppo.tables import SCHEMA
 
 rule collect:
     input:
-        runs=expand(
-            rules.train.output.status,
-            task=BENCHMARK.tasks,
-            model=BENCHMARK.models,
-            arm=BENCHMARK.arms,
-            seed=BENCHMARK.seeds,
+        runs=made(
+            expand(
+                rules.train.output.status,
+                task=BENCHMARK.tasks,
+                model=BENCHMARK.models,
+                arm=BENCHMARK.arms,
+                seed=BENCHMARK.seeds,
+            )
         ),
-        evals=expand(
-            rules.evaluate.output[0],
-            task=BENCHMARK.tasks,
-            model=BENCHMARK.models,
-            arm=BENCHMARK.arms,
-            seed=BENCHMARK.seeds,
+        evals=made(
+            expand(
+                rules.evaluate.output[0],
+                task=BENCHMARK.tasks,
+                model=BENCHMARK.models,
+                arm=BENCHMARK.arms,
+                seed=BENCHMARK.seeds,
+            )
         ),
-        starts=expand(
-            rules.evaluate_start.output[0],
-            task=BENCHMARK.tasks,
-            model=BENCHMARK.models,
+        starts=made(
+            expand(
+                rules.evaluate_start.output[0],
+                task=BENCHMARK.tasks,
+                model=BENCHMARK.models,
+            )
         ),
     output:
         expand(f"{RESULTS}/tables/{{table}}.parquet", table=SCHEMA),
@@ -32,7 +38,7 @@ rule collect:
         f"{RESULTS}/benchmarks/collect.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: 2
     resources:
         mem_mb=2000,
         runtime=15,
