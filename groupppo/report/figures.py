@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from groupppo.config import Arm, Benchmark
 from groupppo.errors import BadInput
 from groupppo.report import captions
+from groupppo.report.captions_parts import excluded
 from groupppo.report.figures_accuracy import accuracy_data, accuracy_figure
 from groupppo.report.figures_costs import (
     stage_memory_data,
@@ -26,6 +27,8 @@ from groupppo.report.figures_costs import (
     stage_seconds_data,
     stage_seconds_figure,
 )
+from groupppo.report.figures_parity import controls_data, controls_figure, parity_data, parity_figure
+from groupppo.report.figures_target import target_data, target_figure
 from groupppo.report.figures_training import (
     CLOSED_BY,
     REWARD_METRICS,
@@ -38,6 +41,7 @@ from groupppo.report.figures_updates import METRICS, has_twins, updates_data, up
 from groupppo.report.figures_verdicts import VERDICT_COLOURS, verdicts_data, verdicts_figure
 from groupppo.report.style import ARM_KEYS, RUN_KEYS, START, figure_style, refuse_empty, save
 from groupppo.tables import HasCells, Only
+from groupppo.verdicts.arrivals import METRICS as TARGET_METRICS
 from groupppo.verdicts.claims import load_claims
 
 INDEX = "figures.json"
@@ -68,19 +72,43 @@ class _Plan:
     id: str
     title: str
     table: str
-    data: Callable[[pd.DataFrame, Benchmark], pd.DataFrame]
+    data: Callable[..., pd.DataFrame]
     draw: Callable[[pd.DataFrame, Benchmark], Figure]
     asked: Callable[[Benchmark], bool] = lambda _: True
     """Whether the benchmark has what the figure compares; where it has not, there is no such figure."""
+    beside: tuple[str, ...] = ()
+    """Further tables, whose rows `data` takes after the benchmark."""
+    paired: bool = False
+    """Whether arms are compared with the reference, seed by seed."""
 
 
 def _of_rows(data: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFrame, Benchmark], pd.DataFrame]:
     return lambda rows, _: data(rows)
 
 
+def has_others(benchmark: Benchmark) -> bool:
+    return len(benchmark.arms) > 1
+
+
+def has_groups(benchmark: Benchmark) -> bool:
+    return any(is_grouped(arm) for arm in benchmark.arms.values())
+
+
 PLANS = (
     _Plan("reward", "Reward over training", "steps", _of_rows(reward_data), reward_figure),
+    _Plan("target", "Cost to dense PPO's reward", "steps", target_data, target_figure, has_others, paired=True),
     _Plan("accuracy", "Held-out accuracy", "evals", _of_rows(accuracy_data), accuracy_figure),
+    _Plan("parity", "Accuracy against the reference", "evals", parity_data, parity_figure, has_others, paired=True),
+    _Plan(
+        "controls",
+        "Accuracy against density",
+        "evals",
+        controls_data,
+        controls_figure,
+        has_groups,
+        beside=("groups",),
+        paired=True,
+    ),
     _Plan("density", "Endpoint density and what closes groups", "groups", _of_rows(density_data), density_figure),
     _Plan("updates", "One arm, its update computed in several ways", "steps", updates_data, updates_figure, has_twins),
     _Plan("stage_seconds", "Seconds of each stage", "stages", _of_rows(stage_seconds_data), stage_seconds_figure),
@@ -90,12 +118,12 @@ PLANS = (
 
 def needed(benchmark: Benchmark) -> dict[str, Only]:
     """What the figures draw of each table."""
-    metrics = [*REWARD_METRICS, *(METRICS if has_twins(benchmark) else ())]
+    metrics = [*dict.fromkeys((*REWARD_METRICS, *TARGET_METRICS)), *(METRICS if has_twins(benchmark) else ())]
     keys = (*RUN_KEYS, "step")
     return {
         "steps": Only((*keys, "metric", "value"), {"metric": metrics}),
         "stages": Only((*keys, "stage", "seconds", "peak_bytes", "rise_bytes")),
-        "groups": Only((*keys, "density", *CLOSED_BY)),
+        "groups": Only((*keys, "tokens", "endpoints", "density", *CLOSED_BY)),
     }
 
 
@@ -179,16 +207,21 @@ def _data(plan: _Plan, tables: HasCells, benchmark: Benchmark) -> pd.DataFrame:
             runs = tables.runs[(tables.runs["task"] == task) & (tables.runs["model"] == model)]
             rows = admissible_rows(tables.cell(plan.table, task, model), runs)
             if (rows["arm"] != START).any():
-                frames.append(plan.data(rows, benchmark))
+                others = [admissible_rows(tables.cell(name, task, model), runs) for name in plan.beside]
+                frames.append(plan.data(rows, benchmark, *others))
     # Without any row the figure's own check says so.
     return pd.concat(frames, ignore_index=True) if frames else plan.data(rows, benchmark)
 
 
 def _drawn(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path) -> FigureRecord:
     data, runs = _data(plan, tables, benchmark), tables.runs
+    if plan.paired and data.empty:
+        title = benchmark.arms[benchmark.reference].title
+        reason = f"Not drawn: no seed has both {title} and another arm. {excluded(runs)}"
+        return _not_drawn(plan.id, plan.title, reason.rstrip(), out)
     files = _write(plan.id, data, plan.draw(data, benchmark), out)
     words = captions.WORDS[plan.id]
-    caption = " ".join(part for part in (words.caption(data, benchmark), captions.excluded(runs)) if part)
+    caption = " ".join(part for part in (words.caption(data, benchmark), excluded(runs)) if part)
     return FigureRecord(plan.id, plan.title, caption, files, words.alt(data, benchmark))
 
 
@@ -200,7 +233,7 @@ def _why_not(plan: _Plan, runs: pd.DataFrame, benchmark: Benchmark) -> str:
         if not grouped:
             return "Not drawn: no arm of this benchmark forms groups."
         usable = usable[usable["arm"].isin(grouped)]
-    return "" if len(usable) else f"Not drawn: none of its runs may serve as evidence. {captions.excluded(runs)}"
+    return "" if len(usable) else f"Not drawn: none of its runs may serve as evidence. {excluded(runs)}"
 
 
 def _not_drawn(name: str, title: str, reason: str, out: Path) -> FigureRecord:

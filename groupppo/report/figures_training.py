@@ -42,7 +42,8 @@ from groupppo.report.style import (
 )
 
 CLOSED_BY = ("cap", "criterion", "end")
-REWARD_METRICS = {"reward/mean": "reward", "elapsed_seconds": "seconds"}
+REWARD_METRICS = {"reward/mean": "reward", "elapsed_seconds": "seconds", "group/total_endpoints": "endpoints"}
+REWARD_AXES = {"step": "training step", "seconds": "training time, s", "endpoints": "endpoints so far, thousands"}
 
 
 def smoothing_window(steps: int) -> int:
@@ -51,7 +52,7 @@ def smoothing_window(steps: int) -> int:
 
 
 def reward_data(steps: pd.DataFrame) -> pd.DataFrame:
-    """Reward of every seed and its mean over seeds, against steps and against seconds.
+    """Reward of every seed and its mean over seeds, against steps, seconds and endpoints (all tokens in a dense arm).
 
     Args:
         steps: the tidy `steps` table.
@@ -59,18 +60,19 @@ def reward_data(steps: pd.DataFrame) -> pd.DataFrame:
     Arms of more than MOST_SINGLE seeds have their mean only.
 
     Returns:
-        task, model, arm, seed (<NA>: the mean), x_axis ("step" or "seconds"), x, reward (0..1; moving mean), low, high
-        (90 % t interval over seeds of the moving mean), seeds.
+        task, model, arm, seed (<NA>: the mean), x_axis (of REWARD_AXES), x, reward (0..1; moving mean), low, high (90 %
+        t interval over seeds of the moving mean), seeds.
 
     Raises:
-        BadInput: the table is empty, or lacks "reward/mean" or "elapsed_seconds".
+        BadInput: the table is empty, or lacks a metric of REWARD_METRICS.
     """
     wide = _metrics(steps, REWARD_METRICS)
     window = smoothing_window(int(wide["step"].max()))
     rows = []
     for keys, arm_rows in wide.groupby(ARM_KEYS, sort=False, observed=True):
         runs = [run.sort_values("step") for _, run in arm_rows.groupby("seed")]
-        for x_axis in ("step", "seconds"):
+        runs = [run.assign(endpoints=run["endpoints"].cumsum() / 1000) for run in runs]
+        for x_axis in REWARD_AXES:
             curves = [
                 (
                     run["seed"].iloc[0],
@@ -81,9 +83,9 @@ def reward_data(steps: pd.DataFrame) -> pd.DataFrame:
             ]
             if len(curves) <= MOST_SINGLE:
                 rows += [_curve(keys, seed, x_axis, x, y) for seed, x, y in curves]
-            # Seeds differ in speed: their mean is read off where all of them have a value.
+            # Seeds differ in speed and density: their mean is read off where all of them have a value.
             first, last = max(x[0] for _, x, _ in curves), min(x[-1] for _, x, _ in curves)
-            shared = np.linspace(first, last, len(curves[0][1])) if x_axis == "seconds" else curves[0][1]
+            shared = np.linspace(first, last, len(curves[0][1])) if x_axis != "step" else curves[0][1]
             shared = shared[(shared >= first) & (shared <= last)]
             over_seeds = np.array([np.interp(shared, x, y) for _, x, y in curves])
             mean, low, high = t_interval(over_seeds, pool=len(shared) // 4)
@@ -92,18 +94,20 @@ def reward_data(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def reward_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
-    """Reward against steps (left) and seconds (right), one row of panels for each task and model."""
+    """Reward against steps, seconds and endpoints, one row of panels for each task and model."""
     looks, facets = arm_looks(benchmark), cells(data, benchmark)
-    figure, axes = grid(len(facets), 2, 2.9)
+    figure, axes = grid(len(facets), len(REWARD_AXES), 2.9)
     for row, cell in enumerate(facets):
-        for column, (x_axis, label) in enumerate([("step", "training step"), ("seconds", "training time, s")]):
+        for column, (x_axis, label) in enumerate(REWARD_AXES.items()):
             panel = axes[row, column]
             rows = cell.rows(data)
             _curves(panel, rows[rows["x_axis"] == x_axis].rename(columns={"reward": "y"}), looks)
             panel.set(xlabel=label, ylabel="reward (mean of rollouts)" if column == 0 else "")
+            panel.tick_params(labelleft=column == 0)
             panel.set_xlim(0, 1.04 * rows.loc[rows["x_axis"] == x_axis, "x"].max())
         steps_axis(axes[row, 0], 6)
-        axes[row, 1].sharey(axes[row, 0])
+        for panel in axes[row, 1:]:
+            panel.sharey(axes[row, 0])
         axes[row, 0].set_ylim(*share_limits(cell.rows(data)[["reward", "low", "high"]]))
         axes[row, 0].set_title(cell_title(cell, benchmark))
     legend_below(figure, [line(looks[arm]) for arm in arms_in(data, benchmark)])

@@ -72,9 +72,7 @@ def profile_section(
         measured=_when(contents),
         answer=_answer(tables.targets),
         targets=_targets(tables),
-        figures=[
-            page_figure(results, home, record) for record in read_figures(results / home)
-        ],
+        figures=[page_figure(results, home, record) for record in read_figures(results / home)],
         settings=[_setting(rows) for _, rows in tables.variants.groupby("setting", sort=False)],
         steps=_steps(tables, profile),
         provenance=_provenance(contents),

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from groupppo.tables import Tables
-from groupppo.verdicts.targets import time_to_target
+from groupppo.verdicts.arrivals import METRICS, arrivals
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,6 @@ class Sample:
     def select(self, table: pd.DataFrame) -> pd.DataFrame:
         return table.query(self.query(), engine="python")
 
-
-REWARD, ELAPSED, TOKENS = TARGET_METRICS = ("reward/mean", "elapsed_seconds", "tokens/response")
-TARGET_SHARE = 0.95
 
 Measure = Callable[[pd.DataFrame, Sample], pd.Series]
 
@@ -92,7 +89,7 @@ class Quantity:
 
         An ordinal quantity has zeros, infinities and NaN among its values too.
         """
-        measured = self.measure(sample.select(getattr(tables, self.table)), sample).to_dict()
+        measured = self.measure(sample.select(tables.cell(self.table, sample.task, sample.model)), sample).to_dict()
         known = {seed: float(measured[seed]) for seed in seeds if seed in measured}
         if self.ordinal:
             return known
@@ -135,42 +132,24 @@ def peak_bytes_ratio(rows: pd.DataFrame, sample: Sample) -> pd.Series:
 
 
 def cost_to_target(unit: str) -> Measure:
-    """The compared arm's cost to a target reward / that of the arm under test: above 1 where the latter is sooner.
+    """The compared arm's cost to its own late reward / that of the arm under test: above 1 where the latter is sooner.
 
-    The target of a seed is TARGET_SHARE of the compared arm's own mean reward over the last quarter of its run; a run
-    reaches it with the mean over a tenth of its steps. A run that never does costs infinity.
+    See `arrivals`; a run that never gets there costs infinity.
 
     Args:
         unit: "steps", "seconds" or "tokens" (of responses), counted from the first step on.
     """
 
     def measure(rows: pd.DataFrame, sample: Sample) -> pd.Series:
-        wide = rows.pivot(index=["seed", "arm", "step"], columns="metric", values="value")
+        costs = {run: float(getattr(arrival, unit)) for run, arrival in arrivals(rows, str(sample.against)).items()}
         ratios = {}
-        for seed in wide.index.unique("seed"):
-            runs = {arm: _run(wide, seed, arm) for arm in (sample.arm, sample.against)}
-            if any(run.empty for run in runs.values()):
-                continue
-            final = runs[sample.against][REWARD].tail(max(1, len(runs[sample.against]) // 4)).mean()
-            mine, other = (_cost(runs[arm], TARGET_SHARE * float(final), unit) for arm in (sample.arm, sample.against))
-            ratios[seed] = math.nan if math.isinf(mine) and math.isinf(other) else other / mine
+        for seed in sorted({seed for _, seed in costs}):
+            other, mine = costs.get((str(sample.against), seed)), costs.get((sample.arm, seed))
+            if other is not None and mine is not None:
+                ratios[seed] = math.nan if math.isinf(other) and math.isinf(mine) else other / mine
         return pd.Series(ratios, dtype=float)
 
     return measure
-
-
-def _run(wide: pd.DataFrame, seed: int, arm: str | None) -> pd.DataFrame:
-    """The steps of one run in their order; empty where one of the metrics is missing."""
-    if (seed, arm) not in wide.index.droplevel("step") or not set(TARGET_METRICS) <= set(wide.columns):
-        return pd.DataFrame()
-    return wide.loc[(seed, arm)].sort_index()[list(TARGET_METRICS)].dropna()
-
-
-def _cost(run: pd.DataFrame, target: float, unit: str) -> float:
-    seconds = run[ELAPSED].diff().fillna(run[ELAPSED])
-    window = max(1, len(run) // 10)
-    arrival = time_to_target(run[REWARD], seconds, run[TOKENS], target, window)
-    return float(getattr(arrival, unit))
 
 
 def accuracy_difference(rows: pd.DataFrame, sample: Sample) -> pd.Series:
@@ -216,7 +195,7 @@ QUANTITIES: dict[str, Quantity] = {
             "x",
             ratio=True,
             needs=frozenset({"against"}),
-            metrics=TARGET_METRICS,
+            metrics=METRICS,
             ordinal=True,
         )
         for unit in ("steps", "seconds", "tokens")

@@ -120,7 +120,7 @@ def test_the_verdict_table_is_the_first_table_and_on_the_first_screen(visit):
 
 def test_every_image_is_loaded_and_has_alternative_text(visit):
     images = visit.page.locator("img")
-    assert images.count() == 6
+    assert images.count() == 9
     for i in range(images.count()):
         assert len(images.nth(i).get_attribute("alt")) > 20
         assert images.nth(i).evaluate("image => image.complete && image.naturalWidth > 300")

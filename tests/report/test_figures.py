@@ -32,7 +32,7 @@ from groupppo.verdicts.engine import decide
 from groupppo.verdicts.intervals import paired_t
 from tests.synthetic import ARMS, STAGE_SECONDS, synthetic_benchmark, write_results
 
-FIGURES = ["verdicts", "reward", "accuracy", "density", "stage_seconds", "stage_memory"]
+FIGURES = ["verdicts", "reward", "target", "accuracy", "parity", "controls", "density", "stage_seconds", "stage_memory"]
 DATA_AND_FIGURE = [
     ("steps", reward_data, reward_figure),
     ("evals", accuracy_data, accuracy_figure),
@@ -265,8 +265,8 @@ def test_each_task_and_model_gets_panels_of_its_own(quick):
     two = synthetic_benchmark(tasks=("sorting", "chain"))
     steps = pd.concat([tables.steps, tables.steps.assign(task="chain")])
     with figure_style():
-        assert len(reward_figure(reward_data(steps), two).axes) == 4
-        assert len(reward_figure(reward_data(tables.steps), benchmark).axes) == 2
+        assert len(reward_figure(reward_data(steps), two).axes) == 6
+        assert len(reward_figure(reward_data(tables.steps), benchmark).axes) == 3
 
 
 def test_dollar_signs_in_a_title_are_letters_not_mathematics(quick, tmp_path):

@@ -268,7 +268,7 @@ def test_the_policy_allows_no_request_and_only_the_page_s_own_script_and_style(t
 def test_nothing_on_the_page_points_to_the_network(text):
     assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]*"', text)
     sources = re.findall(r'<img src="([^"]{20})', text)
-    assert len(sources) == 6
+    assert len(sources) == 9
     assert all(source.startswith("data:image/svg+xml") for source in sources)
     assert " style=" not in text
 
@@ -284,7 +284,7 @@ def test_the_page_stays_small_and_a_large_drawing_is_inlined_as_png(quick, text,
     assert len(text.encode()) < 3_000_000
     assert "data:image/png" not in text
     monkeypatch.setattr(page_parts, "LARGEST_SVG", 10)
-    assert rendered(spare).count("data:image/png") == 6
+    assert rendered(spare).count("data:image/png") == 9
 
 
 def test_a_figure_that_is_not_drawn_is_explained(spare):
@@ -294,7 +294,7 @@ def test_a_figure_that_is_not_drawn_is_explained(spare):
     index.write_text(json.dumps(records))
     text = rendered(spare)
     assert "Not drawn: for a reason." in text
-    assert text.count("<img ") == 5
+    assert text.count("<img ") == 8
 
 
 def test_several_tasks_put_their_name_beside_each_verdict(quick):

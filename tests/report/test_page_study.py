@@ -72,7 +72,7 @@ def test_the_section_follows_the_figures_and_the_menu_leads_to_it(text: str) -> 
     places = [text.index(f'<section id="{name}">') for name in ("figures", "study", "matrix")]
     assert places == sorted(places)
     assert '<a href="#study">' in text
-    assert text.count("<img ") == 6 + len(PLANS)
+    assert text.count("<img ") == 9 + len(PLANS)
 
 
 def test_a_benchmark_without_the_study_has_no_such_section(made: tuple[Path, Benchmark]) -> None:
@@ -80,7 +80,7 @@ def test_a_benchmark_without_the_study_has_no_such_section(made: tuple[Path, Ben
     without = page(results, replace(benchmark, studies=()))
     assert '<section id="study">' not in without
     assert '<a href="#study">' not in without
-    assert without.count("<img ") == 6
+    assert without.count("<img ") == 9
 
 
 def test_it_says_what_it_ran_on_and_what_it_left_out(text: str) -> None:
@@ -126,7 +126,7 @@ def test_each_task_and_model_has_a_study_of_its_own(made: tuple[Path, Benchmark]
     write_study(tmp_path, "sorting", "large")
     text = page(tmp_path, two)
     ids = re.findall(r'<figure id="([^"]+)"', text)
-    assert len(ids) == len(set(ids)) == 6 + 2 * len(PLANS)
+    assert len(ids) == len(set(ids)) == 9 + 2 * len(PLANS)
     assert "<h3>Selection sort, Large</h3>" in text
 
 

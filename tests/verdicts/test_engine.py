@@ -60,7 +60,7 @@ TRUTH: dict[str, tuple[str, ...]] = {
     "speedup-critic": (S, R, S, R, S, I, S, T, T, S),
     "speedup-step": (S, R, I, R, I, I, S, T, T, ELSEWHERE),
     "speedup-target": (I, R, R, S, I, I, T, T, T, I),
-    "speedup-target-seconds": (S, R, I, S, I, I, T, T, T, ELSEWHERE),
+    "speedup-target-seconds": (S, R, R, S, I, I, T, T, T, ELSEWHERE),
     "memory-update": (S, R, I, R, I, I, S, T, T, S),
     "memory-run": (S, R, R, R, S, I, S, T, T, ELSEWHERE),
     "parity-ppo": (S, R, I, I, I, I, T, T, T, S),

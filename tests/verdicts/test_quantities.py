@@ -132,18 +132,30 @@ def to_target(curves: dict[str, list[float]], unit: str = "steps") -> float:
     return quantity.values(tables_with(steps=reward_steps(curves)), sample, (1,))[1]
 
 
-SLOW = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 0.8]  # its target is 0.95 x 0.8, reached in step 7
+SLOW = [0.1, 0.1, 0.3, 0.4, 0.5, 0.6, 0.8, 0.8]
+"""A run of eight steps is judged by means of two: from 0.1 to 0.8, so that it reaches 0.765 in its last step."""
 
 
 @pytest.mark.parametrize("unit", ["steps", "seconds", "tokens"])
 def test_cost_to_target_is_the_reference_s_over_the_arm_s(unit):
     assert to_target({"ppo": SLOW, "group_ppo": SLOW}, unit) == 1.0
-    assert to_target({"ppo": SLOW, "group_ppo": [0.1, 0.8] + [0.8] * 6}, unit) == 3.5
-    assert to_target({"ppo": SLOW, "group_ppo": [0.1] * 7 + [0.9]}, unit) == pytest.approx(7 / 8)
+    assert to_target({"ppo": SLOW, "group_ppo": [0.8] * 8}, unit) == 4.0
+    assert to_target({"ppo": [*SLOW[:7], 0.9], "group_ppo": [0.1] * 6 + [0.9] * 2}, unit) == 1.0
+
+
+def test_one_lucky_step_is_no_arrival():
+    assert to_target({"ppo": SLOW, "group_ppo": [0.1, 0.1, 1.0, 0.1, 0.1, 0.1, 0.8, 0.8]}) == 1.0
 
 
 def test_a_miss_is_an_infinite_cost_and_not_a_missing_value():
     assert to_target({"ppo": SLOW, "group_ppo": [0.7] * 8}) == 0.0
+
+
+def test_a_seed_whose_reference_gained_nothing_sets_no_target():
+    quantity = QUANTITIES["steps_to_target_ratio"]
+    sample = Sample("sorting", "tiny", "group_ppo", "ppo", metrics=quantity.metrics)
+    steps = reward_steps({"ppo": [0.5] * 8, "group_ppo": SLOW})
+    assert quantity.values(tables_with(steps=steps), sample, (1,)) == {}
 
 
 def test_a_run_without_the_metrics_has_no_cost():

@@ -1,0 +1,121 @@
+"""Figures that compare arms run by run: what they draw is what the verdicts are about, and misses stay visible."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from groupppo.config import Benchmark
+from groupppo.report.captions import WORDS
+from groupppo.report.figures import write_figures
+from groupppo.report.figures_parity import controls_data, controls_figure, parity_data, parity_figure, parity_margin
+from groupppo.report.figures_target import target_data, target_figure
+from groupppo.report.style import ARM_COLOURS, arm_looks, figure_style
+from groupppo.tables import Tables, collect, load_tables
+from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import decide
+from tests.synthetic import ARMS, Effect, write_results
+
+CONTROLS = {"group_ppo": Effect(0.45, 0.08), "random": Effect(0.78, 0.08)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Tables, Benchmark]:
+    """Five seeds of dense arms, and of two that spend the same endpoints to another end."""
+    folder = tmp_path_factory.mktemp("made")
+    benchmark = write_results(folder, arms=ARMS | CONTROLS, seeds=(1, 2, 3, 4, 5), steps=8)
+    collect(folder, benchmark)
+    return load_tables(folder / "tables"), benchmark
+
+
+def mean_of(data: pd.DataFrame, arm: str) -> pd.Series:
+    return data[(data["arm"] == arm) & data["seed"].isna()].iloc[0]
+
+
+def test_a_difference_and_its_interval_are_those_of_the_verdict(made):
+    tables, benchmark = made
+    data = parity_data(tables.evals, benchmark)
+    entries = decide(load_claims(benchmark.claims), tables, benchmark)["verdicts"]
+    verdict = next(entry for entry in entries if entry["id"] == "parity-ppo")
+    mean = mean_of(data, "group_ppo")
+    assert (mean["difference"], mean["low"], mean["high"]) == (
+        pytest.approx(verdict["estimate"]),
+        pytest.approx(verdict["low"]),
+        pytest.approx(verdict["high"]),
+    )
+    assert "ppo" not in set(data["arm"])
+    assert mean_of(data, "random")["difference"] > mean["difference"]
+
+
+def test_the_margin_drawn_is_that_of_the_claims(made, tmp_path):
+    tables, benchmark = made
+    assert parity_margin(benchmark) == 0.05
+    other = tmp_path / "claims.yaml"
+    text = benchmark.claims.read_text()
+    (tmp_path / "arms").symlink_to(benchmark.claims.resolve().parent / "arms")
+    other.write_text(
+        text.replace("    margin: 0.05\n    rule: equivalence", "    margin: 0.125\n    rule: equivalence")
+    )
+    assert set(parity_data(tables.evals, replace(benchmark, claims=other))["margin"]) == {0.125}
+
+
+def test_arms_of_one_density_stand_over_one_another_and_dense_arms_at_one(made):
+    tables, benchmark = made
+    data = controls_data(tables.evals, benchmark, tables.groups)
+    assert mean_of(data, "group_ppo")["density"] == pytest.approx(mean_of(data, "random")["density"], rel=0.01)
+    assert mean_of(data, "group_ppo")["density"] == pytest.approx(0.08, rel=0.01)
+    assert mean_of(data, "grpo")["density"] == 1.0
+
+
+def test_a_run_that_never_gets_there_is_drawn_as_missed(made):
+    tables, benchmark = made
+    data = target_data(tables.steps, benchmark)
+    steps = data[data["unit"] == "steps"]
+    assert np.isinf(steps.loc[steps["arm"] == "group_ppo", "cost"].astype(float)).all()
+    assert np.isfinite(steps.loc[steps["arm"] == "ppo", "cost"].astype(float)).all()
+    assert "Missed: GROUP-PPO in 5 of 5" in WORDS["target"].caption(data, benchmark)
+    with figure_style():
+        panel = target_figure(data, benchmark).axes[0]
+    missed = steps[steps["seed"].notna() & np.isinf(steps["cost"].astype(float))].groupby("arm").size()
+    assert {text.get_text() for text in panel.texts} == set(missed.astype(str))
+    crosses = [line for line in panel.lines if line.get_marker() == "x"]
+    assert len(crosses) == len(missed) < steps["arm"].nunique()
+    reached = [x for line in panel.lines if line.get_marker() != "x" for x in np.atleast_1d(line.get_xdata())]
+    assert float(np.atleast_1d(crosses[0].get_xdata())[0]) > max(map(float, reached))
+
+
+def test_every_run_of_the_data_is_in_the_pictures(made):
+    tables, benchmark = made
+    parity = parity_data(tables.evals, benchmark)
+    controls = controls_data(tables.evals, benchmark, tables.groups)
+    with figure_style():
+        for figure, expected in (
+            (parity_figure(parity, benchmark), set(parity["difference"])),
+            (controls_figure(controls, benchmark).axes[0].figure, set(controls["difference"])),
+        ):
+            axis = 0 if expected is not None and figure.axes[0].get_xlabel().startswith("held-out") else 1
+            values = [
+                float(value)
+                for line in figure.axes[0].lines
+                for value in np.atleast_1d(line.get_xydata()[:, axis] if len(line.get_xydata()) else [])
+            ]
+            assert all(any(math.isclose(value, drawn, abs_tol=1e-9) for drawn in values) for value in expected)
+
+
+def test_without_the_reference_nothing_is_compared_and_the_report_says_so(made, tmp_path):
+    tables, benchmark = made
+    runs = tables.runs.assign(admissible=tables.runs["arm"] != "ppo", reason="spoilt")
+    records = {record.id: record for record in write_figures(replace(tables, runs=runs), benchmark, tmp_path)}
+    for name in ("target", "parity", "controls"):
+        assert records[name].files == {}
+        assert "no seed has both PPO (dense) and another arm" in records[name].caption
+    assert records["reward"].files
+
+
+def test_no_two_of_many_arms_look_alike(made):
+    _, benchmark = made
+    many = replace(benchmark, arms={f"arm{i}": benchmark.arms["ppo"] for i in range(4 * len(ARM_COLOURS))})
+    looks = {(look.colour, look.marker) for look in arm_looks(many).values()}
+    assert len(looks) == 4 * len(ARM_COLOURS)
