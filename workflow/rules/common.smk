@@ -10,4 +10,8 @@ def density_source(wildcards):
 
 def made(files):
     """All of them; with `--config partial=true` those that are there, so that runs that failed keep no report back."""
-    return [file for file in files if Path(file).exists()] if config.get("partial") else files
+    return (
+        [file for file in files if Path(file).exists()]
+        if config.get("partial")
+        else files
+    )
