@@ -15,6 +15,10 @@ from groupppo.errors import BadInput
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+
+report: "workflow/report/overview.rst"
+
+
 min_version("9.27.1")
 
 try:

@@ -141,7 +141,7 @@ def density_data(groups: pd.DataFrame) -> pd.DataFrame:
         mean, low, high = t_interval(density.to_numpy(float).T, pool=len(density) // 4)
         shares = arm_rows.groupby("x")[list(CLOSED_BY)].mean().loc[density.index].reset_index(drop=True)
         curve = pd.DataFrame({"x": density.index, "density": mean, "low": low, "high": high})
-        rows.append(pd.concat([curve, shares], axis=1).assign(**_named(keys), seeds=density.shape[1]))
+        rows.append(pd.concat([curve, shares], axis=1).assign(**_named(keys), seed=pd.NA, seeds=density.shape[1]))
     return plain(pd.concat(rows, ignore_index=True)).astype({"seed": "Int64", "seeds": "Int64"})
 
 

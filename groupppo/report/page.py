@@ -16,6 +16,7 @@ from groupppo.profile.config import load_profile
 from groupppo.profile.tables import read_tables
 from groupppo.report import page_data, page_runs
 from groupppo.report.figures import read_figures
+from groupppo.report.page_markdown import write_markdown
 from groupppo.report.page_parts import (
     PageFigure,
     content_policy,
@@ -96,8 +97,10 @@ class PageStudy:
 
 
 def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str) -> Path:
-    """Render `results`/report.html from verdicts.json, tables/, figures/, runs/*/provenance.json, warm starts
-    and the studies that the benchmark asks for.
+    """Render `results`/report.html, and report.md beside it.
+
+    From verdicts.json, tables/, figures/, runs/*/provenance.json, warm starts, the stamp of the first run, and the
+    profile and studies that the benchmark asks for.
 
     Args:
         results: the results folder of `benchmark`.
@@ -118,20 +121,24 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
     verdicts = verdict_rows(judged, results / "verdicts.json", benchmark, {figure.record.id for figure in shown})
     environment = page_environment()
     style, script = (source_text(environment, name) for name in ("report.css", "report.js"))
+    shared = {
+        "benchmark": benchmark,
+        "answer": page_data.answer([verdict.verdict for verdict in verdicts]),
+        "verdicts": verdicts,
+        "scope": page_runs.scope(benchmark, tables),
+        "excluded": page_runs.excluded_rows(judged["excluded"], benchmark),
+        "figures": figures,
+        "stamp": read_stamp(results, benchmark),
+    }
+    write_markdown(results / "report.md", **shared)
     page = environment.get_template("report.html.j2").render(
-        benchmark=benchmark,
-        answer=page_data.answer([verdict.verdict for verdict in verdicts]),
-        verdicts=verdicts,
-        scope=page_runs.scope(benchmark, tables),
+        **shared,
         level=f"{100 * judged['level']:g} %",
         claims_sha256=judged["claims_sha256"],
-        excluded=page_runs.excluded_rows(judged["excluded"], benchmark),
         most_rows=page_runs.MOST_ROWS,
-        figures=figures,
         studies=[_page_study(results, study) for study in grouping_studies(results, benchmark)],
         streams=[_page_study(results, study) for study in stream_studies(results, benchmark)],
         profile=profile,
-        stamp=read_stamp(results, benchmark),
         matrix=page_runs.matrix(results, benchmark, tables),
         differences=page_data.arm_differences(benchmark),
         settings=page_data.matched_settings(benchmark),

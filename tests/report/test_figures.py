@@ -348,3 +348,17 @@ def test_verdicts_without_any_interval_leave_a_record_that_says_so(quick, tmp_pa
     assert record.files == {}
     assert record.caption == "Not drawn: no claim was judged by an interval."
     assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))[0]["id"] == "verdicts"
+
+
+def test_an_arm_of_many_seeds_is_drawn_by_its_spread_and_one_of_few_by_its_seeds(tmp_path):
+    for seeds, single in ((MOST_SINGLE, True), (MOST_SINGLE + 1, False)):
+        folder = tmp_path / str(seeds)
+        benchmark = write_results(folder, steps=3, seeds=range(1, seeds + 1))
+        collect(folder, benchmark)
+        tables = load_tables(folder / "tables")
+        for data in (reward_data(tables.steps), density_data(tables.groups)):
+            assert data["seed"].notna().any() == single
+            assert set(data.loc[data["seed"].isna(), "seeds"]) == {seeds}
+        records = {record.id: record for record in write_figures(tables, benchmark, folder / "figures")}
+        assert f"{seeds} seeds in each arm" in records["reward"].caption
+        assert ("90 % of" in records["accuracy"].caption) != single

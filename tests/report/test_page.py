@@ -386,3 +386,40 @@ def test_a_missing_file_is_named(spare, name):
 )
 def test_numbers_are_written_for_readers(shown, wanted):
     assert shown == wanted
+
+
+MARKDOWN_ATTACK = (
+    "<script>alert(1)</script> | [x](javascript:alert(1)) ![i](http://e.vil/x.png) `a` $x$ **b** @someone www.e.vil"
+)
+
+
+def test_the_markdown_page_has_the_verdicts_and_the_figures_of_the_page(spare):
+    text = rendered(spare)
+    markdown = (spare[0] / "report.md").read_text(encoding="utf-8")
+    for entry in json.loads((spare[0] / "verdicts.json").read_text())["verdicts"]:
+        row = next(line for line in markdown.splitlines() if f"| {entry['id']}: " in line)
+        assert f"**{entry['verdict']}**" in row
+        assert row.count(" | ") == 5
+    for link in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", markdown):
+        assert (spare[0] / link).is_file()
+    assert markdown.count("![") == text.count("<img ")
+
+
+def test_no_text_from_a_file_is_markdown(spare):
+    results, benchmark = spare
+    judged = json.loads((results / "verdicts.json").read_text())
+    for key in ("claim", "reading", "reason", "replicates"):
+        judged["verdicts"][0][key] = MARKDOWN_ATTACK
+    judged["excluded"][0]["reason"] = f"{MARKDOWN_ATTACK}\n\n# big"
+    rewrite_json(results / "verdicts.json", **judged)
+    records = json.loads((results / "figures" / "figures.json").read_text())
+    records[0] |= {"title": MARKDOWN_ATTACK, "caption": MARKDOWN_ATTACK, "alt": f"]({MARKDOWN_ATTACK}"}
+    (results / "figures" / "figures.json").write_text(json.dumps(records))
+    ppo = replace(benchmark.arms["ppo"], title=MARKDOWN_ATTACK)
+    hostile = replace(benchmark, title=MARKDOWN_ATTACK, arms=benchmark.arms | {"ppo": ppo})
+    write_report(results, hostile, memory_definition=MEMORY)
+    markdown = (results / "report.md").read_text(encoding="utf-8")
+    assert markdown.count("alert(1)") >= 8
+    for raw in ("<script", " | [x]", "[x](", "![i]", "://e.vil", "`a`", " $x", "**b**", "@someone", "www.e", "\n# big"):
+        assert not re.search(rf"(?<!\\){re.escape(raw)}", markdown), raw
+    assert "\n# " not in markdown[2:]

@@ -56,7 +56,11 @@ rule verdicts:
         claims=BENCHMARK.claims,
         profile=rules.update_costs.output if BENCHMARK.profile else [],
     output:
-        f"{RESULTS}/verdicts.json",
+        report(
+            f"{RESULTS}/verdicts.json",
+            caption="../report/verdicts.rst",
+            category="Verdicts",
+        ),
     log:
         f"{RESULTS}/logs/verdicts.log",
     benchmark:
@@ -78,7 +82,13 @@ rule figures:
         tables=rules.collect.output,
         verdicts=rules.verdicts.output[0],
     output:
-        directory(f"{RESULTS}/figures"),
+        report(
+            directory(f"{RESULTS}/figures"),
+            patterns=["{figure}.png"],
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
     log:
         f"{RESULTS}/logs/figures.log",
     benchmark:
@@ -103,7 +113,10 @@ rule report:
         studies=STUDIES,
         profile=rules.update_costs.output if BENCHMARK.profile else [],
     output:
-        f"{RESULTS}/report.html",
+        page=report(
+            f"{RESULTS}/report.html", caption="../report/page.rst", category="Report"
+        ),
+        markdown=f"{RESULTS}/report.md",
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
@@ -115,6 +128,6 @@ rule report:
         mem_mb=2000,
         runtime=15,
     message:
-        "write {output}"
+        "write {output.page}"
     script:
         "../scripts/report.py"
