@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
 from groupppo.profile.catalogue import MEASURED
+from groupppo.profile.config import load_profile
 from groupppo.profile.counted import endpoints_of, stage_shares, stage_speedups
 from groupppo.profile.tables import ProfileTables, read_tables, tables_of, write_tables
 from groupppo.update.flops import Work, step_bound
@@ -154,3 +156,14 @@ def test_counted_endpoints_are_those_of_the_measured_batch(response, density, ex
     share = Fraction(1, density)
     assert endpoints_of(response, share) == expected
     assert len(random_batch(10, 4, response, share, 0, "cpu").endpoints) == expected
+
+
+def test_the_published_measurements_are_those_of_the_shipped_profile_and_meet_its_targets():
+    profile = load_profile(REPOSITORY / "benchmarks" / "profile.yaml")
+    folder = REPOSITORY / "results" / "reference" / profile.name / "measured"
+    tables = tables_of(profile, folder)
+    assert set(tables.variants["setting"]) == set(profile.measured)
+    assert tables.targets["met"].notna().all()
+    exact = tables.variants[tables.variants["bound"].notna()]
+    assert (exact["flops_of_bound"] <= 1 + 1e-4).all()  # an exact variant above the bound would be a mistake
+    assert tables.variants["flops_error"].abs().max() < 0.02
