@@ -25,7 +25,7 @@ from groupppo.report.figures_costs import (
 )
 from groupppo.report.figures_training import density_data, density_figure, reward_data, reward_figure, smoothing_window
 from groupppo.report.figures_verdicts import verdicts_data
-from groupppo.report.style import arm_looks, figure_style, save, t_interval
+from groupppo.report.style import MOST_SINGLE, arm_looks, figure_style, save, t_interval
 from groupppo.tables import SCHEMA, Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
