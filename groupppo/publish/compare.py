@@ -314,9 +314,9 @@ def _mean(values: list[float], geometric: bool) -> float:
 
 
 def _margin(claims: Claims, metric: str) -> float | None:
-    """The smallest margin that a claim about a difference in this metric allows."""
-    kind = "accuracy_difference"
-    margins = [c.margin for c in claims.claims if c.quantity == kind and c.metric == metric and c.margin is not None]
+    """The smallest margin within which a claim takes this metric of two arms for equal."""
+    same = [claim for claim in claims.claims if claim.rule == "equivalence" and claim.metric == metric]
+    margins = [claim.margin for claim in same if claim.quantity == "accuracy_difference" and claim.margin is not None]
     return min(margins, default=None)
 
 

@@ -18,6 +18,7 @@ from groupppo.publish.matrix import CONFIG, RECORD, config_files, read_record
 from groupppo.publish.scrub import Places, scrub_evidence, scrub_record, scrub_table
 from groupppo.report.page_data import read_object
 from groupppo.tables import SCHEMA
+from groupppo.verdicts.preregistration import STAMP
 
 LOCKS = ("requirements/cpu.lock", "requirements/gpu.lock", "environment.yml")
 RIGHTS = ("LICENSE", "CITATION.cff")
@@ -49,7 +50,7 @@ _OF_SUFFIX = {
     ".parquet": Kind.TABLE,
     ".png": Kind.AS_IS,
 }
-_RECORDS = re.compile(r"(provenance|status|card|config|warmstart|study|results_.*)\.json")
+_RECORDS = re.compile(r"(provenance|preregistration|status|card|config|warmstart|study|results_.*)\.json")
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def members(results: Path, *, checkpoints: bool) -> dict[str, Member]:
     if (results / "report.md").exists():
         found["report.md"] = _one(results, "report.md")
     patterns = [
+        STAMP,
         "tables/*.parquet",
         "figures/*",
         "studies/**/*",

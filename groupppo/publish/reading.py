@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
+from groupppo.profile.tables import ProfileTables, read_tables
 from groupppo.tables import SCHEMA, Tables, load_tables
 
 LARGEST_JSON = 256 << 20
@@ -42,17 +44,31 @@ def safe_tables(folder: Path) -> Tables:
         BadInput: as `load_tables`, or a table of more rows or bytes than its size can hold honestly.
     """
     for name in SCHEMA:
-        file = folder / f"{name}.parquet"
-        if not file.is_file():
-            raise BadInput(file, "file", None, _MEND)
-        try:
-            metadata = pq.ParquetFile(file).metadata
-        except (pa.ArrowException, OSError) as error:
-            raise BadInput(file, "file", str(error).splitlines()[0], f"not Parquet; {_MEND}") from error
-        size = file.stat().st_size
-        unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-        if metadata.num_rows > FREE_ROWS + ROWS_PER_BYTE * size:
-            raise BadInput(file, "rows", metadata.num_rows, "refused: more rows than a file of its size holds.")
-        if unpacked > FREE_BYTES + EXPANSION * size:
-            raise BadInput(file, "size", unpacked, "refused: it unpacks to far more than its size.")
+        _refuse_bomb(folder / f"{name}.parquet")
     return load_tables(folder)
+
+
+def safe_variants(folder: Path) -> pd.DataFrame:
+    """The table `variants` of a profile in `folder`/tables, after the same look.
+
+    Raises:
+        BadInput: a table of the profile is missing, not Parquet or a bomb.
+    """
+    for name in ProfileTables.__dataclass_fields__:
+        _refuse_bomb(folder / "tables" / f"{name}.parquet")
+    return read_tables(folder / "tables").variants
+
+
+def _refuse_bomb(file: Path) -> None:
+    if not file.is_file():
+        raise BadInput(file, "file", None, _MEND)
+    try:
+        metadata = pq.ParquetFile(file).metadata
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(file, "file", str(error).splitlines()[0], f"not Parquet; {_MEND}") from error
+    size = file.stat().st_size
+    unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    if metadata.num_rows > FREE_ROWS + ROWS_PER_BYTE * size:
+        raise BadInput(file, "rows", metadata.num_rows, "refused: more rows than a file of its size holds.")
+    if unpacked > FREE_BYTES + EXPANSION * size:
+        raise BadInput(file, "size", unpacked, "refused: it unpacks to far more than its size.")

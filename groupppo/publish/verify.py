@@ -19,13 +19,15 @@ from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
 from groupppo.publish.archive import LIMITS, Limits
 from groupppo.publish.crate import METADATA, PROFILE
-from groupppo.publish.reading import read_json, safe_tables
+from groupppo.publish.reading import read_json, safe_tables, safe_variants
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
 from groupppo.publish.sums import SUMS, read_manifest, read_sums, sums_differences
 from groupppo.tables import Tables
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.engine import decide
 
+PROFILE_FOLDER = "profile"
+"""Where a results folder keeps the costs of an update that its benchmark names."""
 RELATIVE = 1e-9
 """Numbers this close are the same: another processor may round the last digits differently."""
 _DECIDED = ("verdict", "seeds", "seeds_needed")
@@ -174,6 +176,7 @@ def _check_contents(findings: _Findings, benchmark: Benchmark, claims: Claims) -
     folder = findings.source.folder
     try:
         tables = safe_tables(folder / "tables")
+        variants = safe_variants(folder / PROFILE_FOLDER) if benchmark.profile else None
         judged = read_json(folder / "verdicts.json")
     except BadInput as error:
         findings.bad("schemas", error)
@@ -182,7 +185,7 @@ def _check_contents(findings: _Findings, benchmark: Benchmark, claims: Claims) -
     findings.checks["schemas"] = "matrix, models, tasks, arms, claims and the columns of every table"
     before = len(findings.differences)
     try:
-        decided = decide(claims, tables, benchmark)
+        decided = decide(claims, tables, benchmark, variants)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         # Tables of the right columns may still hold what no run writes.
         findings.differ("verdicts", "tables", "tables that verdicts can be decided from", repr(error)[:300])

@@ -16,6 +16,7 @@ from groupppo.report.page import write_report
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
+from groupppo.verdicts.preregistration import register
 from tests.synthetic import write_results
 
 MACHINE_PATH = "/somewhere/project/results/quick/runs"
@@ -38,6 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (
                 place.parents[4] / "runs" / place.relative_to(results / "evals") / "checkpoint" / "model.safetensors"
             ).write_bytes(b"\x08" + bytes(64))
+    register(results, benchmark)
     collect(results, benchmark)
     tables = load_tables(results / "tables")
     judged = decide(load_claims(benchmark.claims), tables, benchmark)

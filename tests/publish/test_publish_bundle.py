@@ -38,6 +38,7 @@ def test_it_holds_products_configs_locks_provenance_and_evaluations(bundle):
     wanted += [f"runs/{cell}/{name}" for name in ("provenance.json", "config.yaml", "status.json")]
     wanted += [f"evals/{cell}/{name}" for name in ("result.json", "results_2026-11-22.json")]
     wanted += [f"evals/{cell}/samples_sorting_2026-11-22.jsonl", "ro-crate-metadata.json", "manifest.json"]
+    wanted += ["preregistration.json"]
     assert set(wanted) <= set(found)
     assert not [name for name in found if name.endswith((".safetensors", "log.txt", ".pt", ".pkl"))]
 
