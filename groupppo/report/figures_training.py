@@ -200,19 +200,20 @@ def _curves(panel: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
     """Thin lines for seeds, a thick one and a band for their mean; `rows` holds arm, seed, x, y, low, high."""
     colours = {arm: look.colour for arm, look in looks.items()}
     single = rows[rows["seed"].notna()]
-    sns.lineplot(
-        single,
-        x="x",
-        y="y",
-        hue="arm",
-        palette=colours,
-        units="seed",
-        estimator=None,
-        linewidth=0.8,
-        alpha=0.45,
-        legend=False,
-        ax=panel,
-    )
+    if len(single):
+        sns.lineplot(
+            single,
+            x="x",
+            y="y",
+            hue="arm",
+            palette=colours,
+            units="seed",
+            estimator=None,
+            linewidth=0.8,
+            alpha=0.45,
+            legend=False,
+            ax=panel,
+        )
     for arm, look in looks.items():
         mean = rows[(rows["arm"] == arm) & rows["seed"].isna()]
         if mean.empty:
