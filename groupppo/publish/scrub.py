@@ -26,7 +26,7 @@ _DATA_URI = re.compile(r"(data:[a-z/+]+;base64,[A-Za-z0-9+/=]+)")
 
 @dataclass(frozen=True)
 class Places:
-    """Beginnings of absolute paths, such as "/work/main/", that are machines' own."""
+    """Beginnings of absolute paths, such as "/place/project/", that are machines' own."""
 
     beginnings: tuple[str, ...] = ()
 

@@ -9,11 +9,11 @@ from groupppo.publish.scrub import Places, scrub_evidence, scrub_record, scrub_t
 @pytest.mark.parametrize(
     ("text", "scrubbed"),
     [
-        ("path: /work/x/results/quick/a.parquet", "path: results/quick/a.parquet"),
-        ('{"error": "in\\n/work/x/run.py:41"}', '{"error": "in\\npath-removed/run.py:41"}'),
+        ("path: /place/x/results/quick/a.parquet", "path: results/quick/a.parquet"),
+        ('{"error": "in\\n/place/x/run.py:41"}', '{"error": "in\\npath-removed/run.py:41"}'),
         ("/env/lib/python3.11/site-packages/verl/a.py", "site-packages/verl/a.py"),
-        ("file:///home/me/x.py", "file://path-removed/x.py"),
-        ("--config=/work/x/a.yaml", "--config=path-removed/a.yaml"),
+        ("file:///scratch/me/x.py", "file://path-removed/x.py"),
+        ("--config=/place/x/a.yaml", "--config=path-removed/a.yaml"),
     ],
 )
 def test_a_record_loses_every_absolute_path(text, scrubbed):
@@ -26,29 +26,29 @@ def test_what_is_no_absolute_path_stays(text):
 
 
 def test_evidence_loses_only_paths_below_places_that_records_name():
-    places = Places.of_records(["dir: /work/x/results/quick/runs"])
-    assert places.beginnings == ("/work/x/",)
-    assert scrub_evidence("see /work/x/log.txt and /usr/bin/env", places) == (
+    places = Places.of_records(["dir: /place/x/results/quick/runs"])
+    assert places.beginnings == ("/place/x/",)
+    assert scrub_evidence("see /place/x/log.txt and /usr/bin/env", places) == (
         "see path-removed/log.txt and /usr/bin/env",
         1,
     )
 
 
 def test_a_prompt_about_file_systems_stays_in_samples_but_a_page_loses_a_home_folder():
-    text = "ls /home/me/x"
+    text = "ls /scratch/me/x"
     assert scrub_evidence(text, Places(), machine=False) == (text, 0)
     assert scrub_evidence(text, Places()) == ("ls path-removed/x", 1)
 
 
 def test_pictures_within_a_page_are_left_alone():
-    text = '<img src="data:image/png;base64,aa/home/me/x/bb==">/home/me/x'
-    assert scrub_evidence(text, Places()) == ('<img src="data:image/png;base64,aa/home/me/x/bb==">path-removed/x', 1)
+    text = '<img src="data:image/png;base64,aa/scratch/me/x/bb==">/scratch/me/x'
+    assert scrub_evidence(text, Places()) == ('<img src="data:image/png;base64,aa/scratch/me/x/bb==">path-removed/x', 1)
 
 
 def test_a_table_without_paths_is_the_same_object_and_one_with_a_path_loses_it():
     clean = pa.table({"cause": ["out of memory", None], "n": [1, 2]})
     assert scrub_table(clean, Places())[0] is clean
-    dirty = pa.table({"cause": ["/home/me/a.py failed", None], "n": [1, 2]})
+    dirty = pa.table({"cause": ["/scratch/me/a.py failed", None], "n": [1, 2]})
     table, count = scrub_table(dirty, Places())
     assert (table["cause"].to_pylist(), count) == (["path-removed/a.py failed", None], 1)
     assert table.schema == dirty.schema
