@@ -178,6 +178,18 @@ def test_the_keyboard_skips_to_the_verdicts_and_sorts_the_runs(visit):
         assert shown != sorted(shown)
 
 
+def test_the_verdict_table_is_sorted_by_verdict_and_back_by_claim(visit):
+    page = visit.page
+    shown = page.locator("#verdict-table tbody tr td:nth-child(3)")
+    before = shown.all_inner_texts()
+    page.locator("#verdict-table th", has_text="Verdict").locator("button").click()
+    assert shown.all_inner_texts() == sorted(before)
+    assert shown.all_inner_texts() != before
+    page.locator("#verdict-table th", has_text="Claim").first.locator("button").click()
+    claims = page.locator("#verdict-table tbody tr th").all_inner_texts()
+    assert claims == sorted(claims, key=str.lower)
+
+
 def test_a_link_in_the_verdict_table_leads_to_its_figure(visit):
     link = visit.page.locator("#verdict-table a[href^='#figure-']").first
     target = link.get_attribute("href")
