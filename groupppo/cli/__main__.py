@@ -1,0 +1,5 @@
+"""python -m groupppo.cli"""
+
+from groupppo.cli.app import app
+
+app()

@@ -1,0 +1,48 @@
+"""Where things are: the repository around the working folder, its benchmarks and results."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from groupppo.config import REPOSITORY
+from groupppo.errors import BadInput
+
+_MARKS = ("Snakefile", "benchmarks")
+
+
+def root() -> Path:
+    """The repository: the nearest folder from here upwards that holds a Snakefile and benchmarks/.
+
+    Raises:
+        BadInput: there is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if all((folder / mark).exists() for mark in _MARKS):
+            return folder
+    installed = f", such as {REPOSITORY}" if all((REPOSITORY / mark).exists() for mark in _MARKS) else ""
+    mend = f"change into a clone of the repository (with Snakefile and benchmarks/){installed}."
+    raise BadInput(here, "folder", "outside of the repository", mend)
+
+
+def short(path: Path) -> Path:
+    """The path as one would type it here: relative to the working folder unless that is longer."""
+    relative = os.path.relpath(path)
+    return Path(min(relative, str(path), key=len))
+
+
+def benchmark_file(named: str) -> Path:
+    """The file of a benchmark named by path, or by name for benchmarks/<name>.yaml; a path wins."""
+    return _found(named, lambda: root() / "benchmarks" / f"{named}.yaml")
+
+
+def results_folder(named: str) -> Path:
+    """Results named by path, or by name for results/<name>; a path wins."""
+    return _found(named, lambda: root() / "results" / named)
+
+
+def _found(named: str, by_name: Callable[[], Path]) -> Path:
+    path = Path(named)
+    if path.exists() or path.name != named or path.suffix:
+        return path
+    return short(by_name())

@@ -1,0 +1,92 @@
+"""groupppo report: figures and page of results that are there, again, without Snakemake."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from groupppo.cli.place import results_folder, root
+from groupppo.cli.screen import say
+from groupppo.errors import BadInput
+
+if TYPE_CHECKING:
+    from groupppo.config import Benchmark
+
+
+def add(app: typer.Typer) -> None:
+    app.command("report")(report)
+
+
+def report(
+    results: Annotated[str, typer.Argument(metavar="RESULTS", help="A results folder, or its name in results/.")],
+) -> None:
+    """Draw the figures and write the page of a results folder again, from its tables and verdicts.
+
+    Tables and verdicts stay as they are; Snakemake makes those. A benchmark's folder and a profile's both work.
+
+    \b
+    Examples:
+      groupppo report quick
+      groupppo report results/profile
+    """
+    folder = results_folder(results)
+    if not folder.is_dir():
+        raise BadInput(folder, "folder", None, "name a results folder, such as results/quick.")
+    if (folder / "benchmark.yaml").is_file():
+        say(str(_benchmark_page(folder)))
+    elif (folder / "measured").is_dir():
+        say(str(_profile_page(folder)))
+    else:
+        mend = "name a folder with benchmark.yaml (a benchmark's results) or measured/ (a profile's)."
+        raise BadInput(folder, "benchmark.yaml", None, mend)
+
+
+def _benchmark_page(folder: Path) -> Path:
+    from groupppo.measure.process_tree import DEFINITION
+    from groupppo.report.figures import needed, write_figures
+    from groupppo.report.page import write_report
+    from groupppo.tables import StoredTables
+
+    verdicts = folder / "verdicts.json"
+    if not verdicts.is_file():
+        mend = "decide the verdicts first: snakemake --config benchmark=<file> makes the tables and verdicts it lacks."
+        raise BadInput(verdicts, "file", None, mend)
+    try:
+        judged = json.loads(verdicts.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(verdicts, "file", str(error), "decide the verdicts again.") from error
+    with _matrix(folder) as benchmark:
+        write_figures(StoredTables(folder / "tables", needed(benchmark)), benchmark, folder / "figures", judged)
+        return write_report(folder, benchmark, memory_definition=DEFINITION)
+
+
+@contextlib.contextmanager
+def _matrix(folder: Path) -> Iterator["Benchmark"]:
+    """The matrix of the results: the repository's where that is still the same, else the one recorded with them."""
+    from groupppo.config import load_benchmark
+    from groupppo.publish.matrix import RECORD, read_record
+    from groupppo.publish.source import loaded_config
+
+    record = read_record(folder / RECORD)
+    with contextlib.suppress(BadInput):
+        benchmark = load_benchmark(root() / record["source"])
+        if benchmark.resolved() == record:
+            yield benchmark
+            return
+    with loaded_config(folder) as (benchmark, _):
+        yield benchmark
+
+
+def _profile_page(folder: Path) -> Path:
+    from groupppo.profile.config import load_profile
+    from groupppo.profile.tables import write_tables
+    from groupppo.report.figures_profile import write_profile_figures
+    from groupppo.report.page_profile import write_profile_page
+
+    profile = load_profile(root() / "benchmarks" / f"{folder.resolve().name}.yaml")
+    tables = write_tables(profile, folder / "measured", folder / "tables")
+    write_profile_figures(tables, profile, folder / "figures")
+    return write_profile_page(folder, profile, tables, folder / "measured")
