@@ -9,7 +9,10 @@ Only admissible runs are drawn; what cannot be drawn leaves a record that says w
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +131,7 @@ def needed(benchmark: Benchmark) -> dict[str, Only]:
 
 
 def write_figures(
-    tables: HasCells, benchmark: Benchmark, out: Path, judged: dict[str, Any] | None = None
+    tables: HasCells, benchmark: Benchmark, out: Path, judged: dict[str, Any] | None = None, processes: int = 1
 ) -> list[FigureRecord]:
     """Draw every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and write `figures.json`.
 
@@ -137,6 +140,7 @@ def write_figures(
         benchmark: gives titles, order and colours of arms.
         out: the folder for the figures; made when missing, its older figures replaced.
         judged: the content of verdicts.json, for the overview of verdicts; without it there is no overview.
+        processes: that draw, a figure each.
 
     Returns:
         One record for each figure, in the report's order. A figure none of whose runs is admissible, and the density of
@@ -148,17 +152,37 @@ def write_figures(
     """
     out.mkdir(parents=True, exist_ok=True)
     refuse_empty(tables.runs, "runs")
+    drawing: list[Callable[[], FigureRecord]] = []
+    if judged:
+        drawing.append(partial(_overview, judged, benchmark, out))
+    drawing += [partial(_record, plan, tables, benchmark, out) for plan in PLANS if plan.asked(benchmark)]
     with figure_style():
-        records = [_overview(judged, benchmark, out)] if judged else []
-        for plan in (plan for plan in PLANS if plan.asked(benchmark)):
-            reason = _why_not(plan, tables.runs, benchmark)
-            if reason:
-                records.append(_not_drawn(plan.id, plan.title, reason, out))
-            else:
-                records.append(_drawn(plan, tables, benchmark, out))
+        records = _all_of(drawing, processes)
     text = json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
     (out / INDEX).write_text(text + "\n", encoding="utf-8")
     return records
+
+
+_drawing: list[Callable[[], FigureRecord]] = []
+"""What a forked process draws of; functions of plans cannot be sent to it."""
+
+
+def _all_of(drawing: list[Callable[[], FigureRecord]], processes: int) -> list[FigureRecord]:
+    if processes < 2:
+        return [draw() for draw in drawing]
+    _drawing[:] = drawing
+    # Forked: a spawned process would run the workflow's script again, which has no guard.
+    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+        return list(pool.map(_draw, range(len(drawing))))
+
+
+def _draw(place: int) -> FigureRecord:
+    return _drawing[place]()
+
+
+def _record(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path) -> FigureRecord:
+    reason = _why_not(plan, tables.runs, benchmark)
+    return _not_drawn(plan.id, plan.title, reason, out) if reason else _drawn(plan, tables, benchmark, out)
 
 
 def read_figures(folder: Path) -> list[FigureRecord]:

@@ -32,7 +32,8 @@ from groupppo.report.style import (
 
 UPDATE_KEYS = ("update", "kv", "kv_bytes", "live_window", "live_share")
 """Keys of GroupParams that say how an update is computed and not what is trained on."""
-METRICS = ("reward/mean", "actor/pg_loss", "actor/grad_norm", "critic/vf_loss", "critic/grad_norm")
+METRICS = ("reward/mean", "actor/entropy", "actor/grad_norm", "critic/vf_loss", "critic/grad_norm")
+"""Not `actor/pg_loss`: with whitened advantages and one update per step it is zero but for rounding."""
 ROUNDING = 1e-3
 """A relative difference that 24 bits and a few dozen steps can make; far below what another gradient makes."""
 LEAST = 1e-9
@@ -102,6 +103,7 @@ def updates_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
         panels[0].set(xlabel="training step", ylabel="reward (mean of rollouts)", title=cell_title(cell, benchmark))
         panels[0].set_ylim(*share_limits(own[["reward"]]))
         panels[1].set(xlabel="training step", ylabel="largest relative difference", yscale="log", ylim=(LEAST / 2, 10))
+        panels[1].yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
         panels[1].set_title(f"from {looks[family].label}")
         for panel in panels:
             steps_axis(panel, 6)

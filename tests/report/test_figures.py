@@ -362,3 +362,19 @@ def test_an_arm_of_many_seeds_is_drawn_by_its_spread_and_one_of_few_by_its_seeds
         records = {record.id: record for record in write_figures(tables, benchmark, folder / "figures")}
         assert f"{seeds} seeds in each arm" in records["reward"].caption
         assert ("90 % of" in records["accuracy"].caption) != single
+
+
+def test_figures_are_the_same_bytes_whichever_process_draws_them(quick, drawn, tmp_path):
+    tables, benchmark = quick
+    judged = decide(load_claims(benchmark.claims), tables, benchmark)
+    assert write_figures(tables, benchmark, tmp_path, judged, processes=2) == drawn[0]
+    for record in drawn[0]:
+        for file in record.files.values():
+            assert (tmp_path / file).read_bytes() == (drawn[1] / file).read_bytes()
+
+
+def test_a_figure_that_fails_in_another_process_fails_here(quick, tmp_path):
+    tables, benchmark = quick
+    steps = tables.steps[tables.steps["metric"] != "reward/mean"]
+    with pytest.raises(BadInput, match="reward/mean"):
+        write_figures(replace(tables, steps=steps), benchmark, tmp_path, processes=2)

@@ -55,6 +55,7 @@ rule verdicts:
         tables=rules.collect.output,
         claims=BENCHMARK.claims,
         profile=rules.update_costs.output if BENCHMARK.profile else [],
+        studies=[folders for name, folders in STUDIES.items() if name in JUDGED_STUDIES],
     output:
         report(
             f"{RESULTS}/verdicts.json",
@@ -95,7 +96,7 @@ rule figures:
         f"{RESULTS}/benchmarks/figures.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: 2
     resources:
         mem_mb=2000,
         runtime=15,
@@ -110,7 +111,7 @@ rule report:
         verdicts=rules.verdicts.output[0],
         figures=rules.figures.output[0],
         matrix=rules.resolve.output[0],
-        studies=STUDIES,
+        studies=STUDIES.values(),
         profile=rules.update_costs.output if BENCHMARK.profile else [],
     output:
         page=report(

@@ -15,4 +15,4 @@ if TYPE_CHECKING:
 with job(snakemake) as benchmark:
     judged = json.loads(Path(snakemake.input.verdicts).read_text(encoding="utf-8"))
     tables = StoredTables(Path(snakemake.input.tables[0]).parent, needed(benchmark))
-    write_figures(tables, benchmark, Path(snakemake.output[0]), judged)
+    write_figures(tables, benchmark, Path(snakemake.output[0]), judged, processes=snakemake.threads)
