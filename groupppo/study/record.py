@@ -8,13 +8,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from groupppo.measure.hashing import sha256_file, sha256_folder
 from groupppo.measure.provenance import software, source
-from groupppo.study.options import RolloutOptions
 
 RECORD = "study.json"
+
+
+class Asked(Protocol):
+    """What a study was asked to do: its folders, and its settings as plain data."""
+
+    @property
+    def out(self) -> Path: ...
+    @property
+    def task(self) -> Path: ...
+    @property
+    def arms(self) -> Path: ...
+    @property
+    def models(self) -> dict[str, Path]: ...
+    @property
+    def sizes(self) -> dict[str, Any]: ...
 
 
 @dataclass
@@ -38,9 +52,7 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def write_record(
-    options: RolloutOptions, script: Path, arguments: Sequence[str], found: dict[str, Any], clock: Clock
-) -> None:
+def write_record(options: Asked, script: Path, arguments: Sequence[str], found: dict[str, Any], clock: Clock) -> None:
     """Write `study.json`: command, settings, hashes of every input, software and cost.
 
     Args:

@@ -1,11 +1,12 @@
 """The tables of the studies: CSV files, one row = one fact, columns as described in `COLUMNS` and, for the streamed
-update, in `STREAM_COLUMNS`."""
+update and for faults, in `STREAM_COLUMNS` and `FAULT_COLUMNS`."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from groupppo.errors import BadInput
+from groupppo.study.fault_table import FAULT_COLUMNS
 from groupppo.study.stream_tables import STREAM_COLUMNS
 
 FIGURES = "figures"
@@ -106,7 +107,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
 }
 
-_ALL = COLUMNS | STREAM_COLUMNS
+_ALL = COLUMNS | STREAM_COLUMNS | FAULT_COLUMNS
 # Columns of words, in which an empty field is an empty word.
 _NAMES = (
     "rollout",
@@ -121,6 +122,10 @@ _NAMES = (
     "kind",
     "group",
     "kv",
+    "update",
+    "point",
+    "place",
+    "cause",
 )
 
 
