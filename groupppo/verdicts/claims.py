@@ -13,6 +13,7 @@ from groupppo.profile.catalogue import find
 from groupppo.verdicts.costs import COSTS, Cost, CostSample
 from groupppo.verdicts.finding import Region
 from groupppo.verdicts.quantities import QUANTITIES, Quantity, Sample
+from groupppo.verdicts.shares import SHARES, Share
 
 REFERENCE = "reference"
 
@@ -53,17 +54,27 @@ class Claim:
 
     @property
     def cost(self) -> Cost | None:
-        """What it measures of a profile; None for a claim about training runs."""
+        """What it measures of a profile; None for every other claim."""
         return COSTS.get(self.quantity)
 
     @property
+    def share(self) -> Share | None:
+        """What it counts in a study's table; None for every other claim."""
+        return SHARES.get(self.quantity)
+
+    @property
+    def of_runs(self) -> bool:
+        """Whether it is about training runs of the matrix."""
+        return self.quantity in QUANTITIES
+
+    @property
     def measured(self) -> Quantity:
-        """What it measures of training runs; `cost` is None."""
+        """What it measures of training runs; `of_runs` holds."""
         return QUANTITIES[self.quantity]
 
     @property
     def unit(self) -> str:
-        return self.measured.unit if self.cost is None else self.cost.unit
+        return (self.cost or self.share or self.measured).unit
 
     def compared(self, reference: str) -> str | None:
         """The arm it is paired with, `reference` resolved."""
@@ -112,8 +123,8 @@ def load_claims(path: str | Path) -> Claims:
 
 
 def _check(path: Path, place: str, entry: Mapping[str, Any]) -> None:
-    cost = entry["quantity"] in COSTS
-    needs = {"setting", "variant"} if cost else QUANTITIES[entry["quantity"]].needs
+    name = entry["quantity"]
+    needs = QUANTITIES[name].needs if name in QUANTITIES else {"setting", "variant"} if name in COSTS else frozenset()
     for key in ("against", "stage", "metric", "setting", "variant"):
         if key in needs and key not in entry:
             raise BadInput(path, f"{place}.{key}", None, f"state the {key}: {entry['quantity']} is measured by it.")
@@ -124,8 +135,8 @@ def _check(path: Path, place: str, entry: Mapping[str, Any]) -> None:
         known = sorted(file.stem for file in (path.parent / "arms").glob("*.yaml"))
         if name not in known and not (key == "against" and name == REFERENCE):
             raise BadInput(path, f"{place}.{key}", name, f"name a file in {path.parent / 'arms'}: {', '.join(known)}.")
-    if cost:
-        _check_cost(path, place, entry)
+    if entry["quantity"] not in QUANTITIES:
+        _check_unseeded(path, place, entry)
         return
     quantity = QUANTITIES[entry["quantity"]]
     if quantity.table == "evals" and entry["warmup_steps"]:
@@ -133,17 +144,21 @@ def _check(path: Path, place: str, entry: Mapping[str, Any]) -> None:
     _check_rule(path, place, entry, quantity)
 
 
-def _check_cost(path: Path, place: str, entry: Mapping[str, Any]) -> None:
-    try:
-        find(entry["variant"])
-    except ValueError as error:
-        raise BadInput(path, f"{place}.variant", entry["variant"], f"{error}.") from error
+def _check_unseeded(path: Path, place: str, entry: Mapping[str, Any]) -> None:
+    """A claim that is judged from the profile or from a study, not from training runs of the matrix."""
+    cost = entry["quantity"] in COSTS
+    if cost:
+        try:
+            find(entry["variant"])
+        except ValueError as error:
+            raise BadInput(path, f"{place}.variant", entry["variant"], f"{error}.") from error
     wanted = {"rule": "interval", "warmup_steps": 0, "needs_learning": False}
+    source = "measured of one update" if cost else "counted in a study"
     for key, value in wanted.items():
         if entry[key] != value:
-            mend = f"write {str(value).lower()}: {entry['quantity']} is measured of one update, not of a training run."
+            mend = f"write {str(value).lower()}: {entry['quantity']} is {source}, not of a training run."
             raise BadInput(path, f"{place}.{key}", entry[key], mend)
-    _check_region(path, place, entry, ratio=True)
+    _check_region(path, place, entry, ratio=cost)
 
 
 def _check_rule(path: Path, place: str, entry: Mapping[str, Any], quantity: Quantity) -> None:

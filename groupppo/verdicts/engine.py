@@ -10,6 +10,7 @@ For every claim and every cell (task, model) the first of these that holds is th
 6. `supported`, `refuted` or `inconclusive`, as `rules.judge` finds.
 
 A claim about the cost of one update has no cells: `costs.judge_cost` holds the profile's number against its region.
+One that a study answers has a verdict for each cell, from that cell's table (`shares.judge_share`).
 """
 
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from groupppo.verdicts.claims import Claim, Claims
 from groupppo.verdicts.costs import judge_cost
 from groupppo.verdicts.finding import IDENTITY, NOT_MEASURABLE, NOT_TESTABLE, Finding
 from groupppo.verdicts.rules import judge, shown, summarise
+from groupppo.verdicts.shares import Share, Studied, judge_share
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,11 @@ class _Cell:
 
 
 def decide(
-    claims: Claims, tables: Tables, benchmark: Benchmark, variants: pd.DataFrame | None = None
+    claims: Claims,
+    tables: Tables,
+    benchmark: Benchmark,
+    variants: pd.DataFrame | None = None,
+    studied: Studied | None = None,
 ) -> dict[str, Any]:
     """The content of verdicts.json, ready for `json.dumps(..., allow_nan=False)`.
 
@@ -42,6 +48,7 @@ def decide(
 
     Args:
         variants: the table of that name of the benchmark's profile; None where it names none.
+        studied: tables of the studies that the benchmark asks for, as far as claims are about them.
     """
     cells = [_Cell(task, model) for task in benchmark.tasks for model in benchmark.models]
     verdicts = []
@@ -49,6 +56,9 @@ def decide(
         if claim.cost is not None:
             finding = judge_cost(claim.cost, claim.cost_sample, claim.region, claim.evidence, variants)
             verdicts.append(_cost_entry(claim, finding, measured=variants is not None))
+            continue
+        if claim.share is not None:
+            verdicts += [_share_entry(claim, claim.share, cell, studied or {}) for cell in cells]
             continue
         found = _examine(claim, claims, tables, benchmark, cells)
         verdicts += [_entry(claim, cell, found[cell], benchmark) for cell in cells]
@@ -134,6 +144,13 @@ def _cost_entry(claim: Claim, finding: Finding, *, measured: bool) -> dict[str, 
     file = "profile/tables/variants.parquet" if measured else ""
     evidence = {"table": "variants", "file": file, "rows": claim.cost_sample.query()}
     return _told(claim, _Cell("", ""), finding, evidence)
+
+
+def _share_entry(claim: Claim, share: Share, cell: _Cell, studied: Studied) -> dict[str, Any]:
+    table = studied.get((share.table, cell.task, cell.model))
+    file = "" if table is None else share.file(cell.task, cell.model)
+    evidence = {"table": share.table, "file": file, "rows": share.rows}
+    return _told(claim, cell, judge_share(share, claim.region, table), evidence)
 
 
 def _told(claim: Claim, cell: _Cell, finding: Finding, evidence: dict[str, str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ def needed(claims: Claims, benchmark: Benchmark) -> dict[str, Only]:
     """What `load_tables` has to read so that `decide` finds every row that a claim's sample picks, and few others."""
     asked: dict[str, list[Sample]] = {}
     for claim in claims.claims:
-        if claim.cost is None:
+        if claim.of_runs:
             asked.setdefault(claim.measured.table, []).append(claim.sample("", "", benchmark.reference))
     return {name: Only() for name in ALWAYS} | {
         name: Only(where=_where(samples)) for name, samples in asked.items() if name not in ALWAYS

@@ -14,6 +14,7 @@ from groupppo.errors import BadInput
 from groupppo.verdicts.claims import Claim, Claims, load_claims
 from groupppo.verdicts.costs import COSTS
 from groupppo.verdicts.quantities import QUANTITIES
+from groupppo.verdicts.shares import SHARES
 from tests.synthetic import STAGE_SECONDS
 
 SHIPPED = REPOSITORY / "benchmarks" / "claims.yaml"
@@ -51,6 +52,7 @@ def test_the_shipped_claims_are_those_of_the_origin(shipped):
         "parity-grpo",
         "rule-matters",
         "published",
+        "fallback",
     ]
     assert (shipped.level, shipped.power) == (0.90, 0.80)
 
@@ -77,7 +79,7 @@ def test_a_region_is_the_claimed_one_widened_by_the_margin(shipped, name, low, h
 
 
 def test_every_stage_of_a_claim_is_a_stage_of_a_run(shipped):
-    for claim in (claim for claim in shipped.claims if claim.cost is None):
+    for claim in (claim for claim in shipped.claims if claim.of_runs):
         assert claim.sample("sorting", "tiny", "ppo").stage in {None, "step", *STAGE_SECONDS}
 
 
@@ -89,7 +91,8 @@ def test_the_reference_is_resolved_and_other_arms_are_left_alone(shipped):
 
 def test_schema_and_registry_name_the_same_quantities():
     items = read_yaml(SCHEMAS / "claims.schema.yaml")["properties"]["claims"]["items"]
-    assert set(items["properties"]["quantity"]["enum"]) == set(QUANTITIES) | set(COSTS)
+    assert set(items["properties"]["quantity"]["enum"]) == set(QUANTITIES) | set(COSTS) | set(SHARES)
+    assert len(QUANTITIES) + len(COSTS) + len(SHARES) == len(items["properties"]["quantity"]["enum"])
     assert set(items["properties"]) == set(Claim.__dataclass_fields__)
 
 
@@ -111,7 +114,7 @@ def claim_at(index: int, **values: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-COMPRESSION, TOKENS, ADV, COST, MEMORY, PARITY = 0, 2, 3, 5, 12, 17
+COMPRESSION, TOKENS, ADV, COST, MEMORY, PARITY, FALLBACK = 0, 2, 3, 5, 12, 17, 21
 
 BAD_CLAIMS = {
     "unknown quantity": (claim_at(ADV, quantity="flops"), "claims.3.quantity"),
@@ -146,6 +149,10 @@ BAD_CLAIMS = {
     "a cost that needs learning": (claim_at(COST, needs_learning=True), "claims.5.needs_learning"),
     "a cost without a margin": (claim_at(COST, margin=None), "claims.5.margin"),
     "equivalence of a cost": (claim_at(COST, rule="equivalence"), "claims.5.rule"),
+    "a share with a variant": (claim_at(FALLBACK, variant="gathered"), "claims.21.variant"),
+    "a share that needs learning": (claim_at(FALLBACK, needs_learning=True), "claims.21.needs_learning"),
+    "equivalence of a share": (claim_at(FALLBACK, rule="equivalence"), "claims.21.rule"),
+    "a share without a margin": (claim_at(FALLBACK, margin=None), "claims.21.margin"),
     "a level in percent": (lambda data: data.update(level=90), "level"),
     "no claim": (lambda data: data.update(claims=[]), "claims"),
 }
@@ -158,7 +165,7 @@ def test_a_claim_that_cannot_be_meant_is_refused(tmp_path: Path, case: str):
     data = yaml.safe_load(SHIPPED.read_text())
     file = tmp_path / "claims.yaml"
     file.write_text(yaml.safe_dump(data))
-    assert len(load_claims(file).claims) == 21
+    assert len(load_claims(file).claims) == 22
     change(data)
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(BadInput) as caught:

@@ -14,9 +14,9 @@ import pytest
 from groupppo.config import Benchmark
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import Claims, load_claims
-from groupppo.verdicts.costs import COSTS
 from groupppo.verdicts.engine import decide
 from groupppo.verdicts.finding import VERDICTS
+from groupppo.verdicts.quantities import QUANTITIES
 from tests.synthetic import ARMS, Effect, Spread, synthetic_benchmark, write_results
 
 EIGHT = tuple(range(1, 9))
@@ -84,9 +84,9 @@ def case(name: str) -> tuple[Claims, Tables, Benchmark]:
 
 
 def verdicts(name: str) -> dict[str, dict[str, Any]]:
-    """The verdicts on training runs; those on the cost of an update have a truth table of their own."""
+    """The verdicts on training runs; those on an update's cost and on studies have truth tables of their own."""
     entries = decide(*case(name))["verdicts"]
-    return {entry["id"]: entry for entry in entries if entry["quantity"] not in COSTS}
+    return {entry["id"]: entry for entry in entries if entry["quantity"] in QUANTITIES}
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -180,7 +180,7 @@ def test_a_planned_seed_that_was_never_run_is_not_passed_over():
     claims, tables, benchmark = case("as claimed")
     entries = decide(claims, tables, replace(benchmark, seeds=(*EIGHT, 9)))["verdicts"]
     assert {entry["verdict"] for entry in entries} == {T, IDENTITY}
-    of_runs = [entry for entry in entries if entry["quantity"] not in COSTS]
+    of_runs = [entry for entry in entries if entry["quantity"] in QUANTITIES]
     assert all("seed 9: no run" in entry["reason"] for entry in of_runs if entry["verdict"] == T)
 
 

@@ -1,4 +1,4 @@
-# Studies of trained policies: one folder of tables and figures for each task and model.
+# Studies: one folder of tables and figures for each task and model.
 
 from snakemake.io import glob_wildcards
 
@@ -72,22 +72,55 @@ rule streams_study:
         "../scripts/streams_study.py"
 
 
-STUDY_RULES = {"grouping": rules.grouping_study, "streams": rules.streams_study}
+rule faults_study:
+    input:
+        script=BENCHMARK.source.parent / "studies" / "faults.py",
+        arms=rules.grouping_study.input.arms,
+        prompts=rules.task.output.train,
+        dev=rules.task.output.dev,
+        card=rules.task.output.card,
+        start=rules.warmstart.output[0],
+    output:
+        directory(f"{RESULTS}/studies/faults/{{task}}.{{model}}"),
+    log:
+        f"{RESULTS}/logs/faults_study/{{task}}.{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/faults_study/{{task}}.{{model}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: BENCHMARK.models[wildcards.model].resources["mem_mb"],
+        runtime=60,
+    params:
+        train=asdict(BENCHMARK.train),
+    message:
+        "study what a fault does on {wildcards.task} with {wildcards.model}"
+    script:
+        "../scripts/faults_study.py"
+
+
+STUDY_RULES = {
+    "grouping": rules.grouping_study,
+    "streams": rules.streams_study,
+    "faults": rules.faults_study,
+}
+# Verdicts rest on these; the others are for readers only.
+JUDGED_STUDIES = {"faults"}
 
 for name in BENCHMARK.studies:
     if name not in STUDY_RULES:
         mend = f"no rule runs this one; run its script by itself. Studies of a benchmark: {', '.join(STUDY_RULES)}."
         raise WorkflowError(str(BadInput(BENCHMARK.source, "studies", name, mend)))
 
-STUDIES = [
-    folder
-    for name in BENCHMARK.studies
-    for folder in expand(
+STUDIES = {
+    name: expand(
         STUDY_RULES[name].output[0], task=BENCHMARK.tasks, model=BENCHMARK.models
     )
-]
+    for name in BENCHMARK.studies
+}
 
 
 rule studies:
     input:
-        STUDIES,
+        STUDIES.values(),

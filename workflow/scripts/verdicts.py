@@ -11,6 +11,7 @@ from groupppo.tables import load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from groupppo.verdicts.needed import needed
+from groupppo.verdicts.studied import read_studied
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -19,6 +20,7 @@ with job(snakemake) as benchmark:
     claims = load_claims(benchmark.claims)
     tables = load_tables(Path(snakemake.input.tables[0]).parent, needed(claims, benchmark))
     variants = read_tables(Path(snakemake.input.profile[0]) / "tables").variants if benchmark.profile else None
-    judged = decide(claims, tables, benchmark, variants)
+    studied = read_studied(Path(snakemake.output[0]).parent, benchmark, claims)
+    judged = decide(claims, tables, benchmark, variants, studied)
     text = json.dumps(judged, indent=2, allow_nan=False, ensure_ascii=False)
     Path(snakemake.output[0]).write_text(text + "\n", encoding="utf-8")
