@@ -1,4 +1,110 @@
+"""groupppo cost: what a benchmark takes, before it takes it."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from groupppo.cli.place import benchmark_file, root, short
+from groupppo.cli.screen import say, say_json, say_table
 
-def add(app: typer.Typer) -> None: ...
+if TYPE_CHECKING:
+    from groupppo.cost import Estimate, Span
+
+
+class Device(StrEnum):
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def add(app: typer.Typer) -> None:
+    app.command("cost")(cost)
+
+
+def cost(
+    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="A benchmark's file, or its name.")],
+    device: Annotated[Device | None, typer.Option(help="Where it will run; what the benchmark says.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: seconds and bytes.")] = False,
+) -> None:
+    """Say how many jobs, core-hours (or GPU-hours) and bytes each arm of a benchmark takes, as ranges. Runs nothing.
+
+    From earlier runs in results/ of the same task, model and arm; of other arms where there are none of this one;
+    else from operations counted from the model's shape over a stated range of speeds. It says which. An hour is one of
+    a job on the one core (or GPU) that it holds. The whole matrix is counted, runs that are there already included.
+
+    \b
+    Examples:
+      groupppo cost quick
+      groupppo cost benchmarks/arms.yaml --json
+      groupppo cost quick --device cuda
+    """
+    from groupppo.config import load_benchmark
+    from groupppo.cost import estimate_cost
+
+    found = estimate_cost(load_benchmark(benchmark_file(benchmark)), short(root() / "results"), device and device.value)
+    if as_json:
+        say_json(asdict(found))
+        return
+    for line in _head(found):
+        say(line)
+    hours = "GPU-hours" if found.device == Device.cuda else "core-hours"
+    head = ("arm", "jobs", hours, "storage", "a run", "from")
+    shares = [*found.arms, found.shared, found.total]
+    rows = [
+        (
+            share.name,
+            str(share.jobs),
+            _range(share.seconds, 3600, ""),
+            _storage(share.size),
+            _range(share.run, 60, " min") if share.run.high else "",
+            ", ".join(share.basis) if share is not found.total else "",
+        )
+        for share in shares
+    ]
+    say_table(head, rows, right=("jobs", hours, "storage", "a run"))
+    for line in _foot(found):
+        say(line)
+
+
+def _head(found: "Estimate") -> Iterator[str]:
+    there = f", {found.finished} of them finished already in results/{found.benchmark}" if found.finished else ""
+    yield f"{found.benchmark}: {found.total.jobs} jobs, {found.runs} training runs{there}"
+
+
+def _foot(found: "Estimate") -> Iterator[str]:
+    from groupppo.cost.estimate import COUNTED
+    from groupppo.cost.model import SPEEDS
+
+    yield ""
+    for source in found.sources:
+        yield f"from: {source}"
+    if COUNTED in found.total.basis:
+        speed = SPEEDS[found.device]
+        update, decode = (f"{span.low / 1e9:,g} to {span.high / 1e9:,g}" for span in (speed.update, speed.decode))
+        yield (
+            f"counted: operations (groupppo/update/flops.py) at {update} GFLOP/s in updates and {decode} in sampling, "
+            f"and overheads, all stated in groupppo/cost/model.py; your device may differ"
+        )
+    if found.capped:
+        arms = ", ".join(found.capped)
+        yield f"time limit: runs of {arms} may reach train.time_limit_s, where a run fails; hours are cut off there"
+    for note in found.notes:
+        yield f"note: {note}"
+
+
+def _range(span: "Span", unit: float, suffix: str) -> str:
+    return f"{_short(span.low / unit)} - {_short(span.high / unit)}{suffix}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def _storage(span: "Span") -> str:
+    unit, name = next(((10.0**power, name) for power, name in _UNITS if span.high >= 10.0**power), (1.0, "B"))
+    return _range(span, unit, f" {name}")
+
+
+_UNITS = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))

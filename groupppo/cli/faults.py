@@ -149,6 +149,8 @@ def _model_faults(path: Path) -> Iterator[BadInput]:
     if faults:
         return
     model = load_model(path)
+    if getattr(model, "published", False):
+        return
     if model.factory not in FACTORIES:
         mend = f"known factories: {', '.join(sorted(FACTORIES))}."
         yield BadInput(path, "factory", model.factory, mend)

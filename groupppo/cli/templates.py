@@ -32,7 +32,7 @@ def model_template(name: str, example: Mapping[str, Any]) -> str:
 
 
 def arm_template(name: str, example: Mapping[str, Any]) -> str:
-    """An arm file, as `task_template`, with every key of algorithm.group_params as a comment that can be uncommented."""
+    """An arm file, as `task_template`, with all keys of algorithm.group_params: comments unless in the example."""
     texts = {
         "name": name,
         "title": _title(name),
@@ -67,7 +67,7 @@ def group_docs() -> dict[str, str]:
 def _other_keys(written: set[str], docs: Mapping[str, str]) -> Iterator[str]:
     from groupppo.grouping.params import GroupParams
 
-    yield "  # Every further key of the grouping, with its default. One that the rule does not use is refused when changed."
+    yield "  # Every further key of the grouping with its default. One that the rule does not use is refused."
     for field in fields(GroupParams):
         key = f"{PARAMS}{field.name}"
         if key not in written:

@@ -1,0 +1,185 @@
+"""A benchmark's jobs, hours and storage by arm: earlier runs first, the model of work where there are none."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from groupppo.config import Arm, Benchmark, Model, Task
+from groupppo.cost import model as counted
+from groupppo.cost.records import PastRun, finished, past_job, past_runs
+from groupppo.cost.span import Span, around, total
+
+SAME_ARM, OTHER_ARM = 1.25, 2.0
+"""How far a range is widened beyond the runs it comes from: the next machine or hour differs; another arm more."""
+RUNS, OTHER_RUNS, COUNTED = "runs", "runs of other arms", "counted"
+_LATE = ("collect", "verdicts", "figures", "report")
+_STUDY = Span(60, 1800)  # up to the time that its rule asks for
+_OFFICE = Span(1e6, 3e7)  # tables, figures and page
+_PROMPT = Span(150, 1000)  # bytes of one row of a task
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one arm costs, or what all share.
+
+    Attributes:
+        jobs: of the whole matrix, as Snakemake counts them. seconds: of all its jobs one after the other, each on
+            one core or GPU. size: bytes that stay on disk. run: seconds of its longest training run.
+        basis: RUNS, OTHER_RUNS and COUNTED, those that apply.
+    """
+
+    name: str
+    jobs: int
+    seconds: Span
+    size: Span
+    run: Span
+    basis: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`finished`: training runs already there, which the arms still count. `capped`: arms that may meet the time
+    limit. `sources`: what the numbers come from. `notes`: runs that were not used, and why."""
+
+    benchmark: str
+    device: str
+    arms: tuple[Share, ...]
+    shared: Share
+    total: Share
+    runs: int
+    finished: int
+    capped: tuple[str, ...]
+    sources: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One training run on `ranks` cores or GPUs, and its evaluation; `source` says what the numbers come from."""
+
+    train: Span
+    ranks: int
+    evaluate: Span
+    size: Span
+    basis: str
+    source: str
+
+
+def estimate_cost(benchmark: Benchmark, results: Path, device: str | None = None) -> Estimate:
+    """Cost of the whole matrix, from nothing.
+
+    Args:
+        results: the folder of results folders. device: "cpu" or "cuda", the benchmark's own unless given; only runs on
+            the same one are used.
+
+    Raises:
+        BadInput: a model has neither earlier runs nor sizes to count from.
+    """
+    device = device or str(getattr(benchmark, "device", "cpu"))
+    past, notes = past_runs(benchmark, results, device)
+    arms, sources, capped = list[Share](), dict[str, None](), list[str]()
+    seeds, limit = len(benchmark.seeds), benchmark.train.time_limit_s
+    for arm in benchmark.arms.values():
+        cells = [_cell(benchmark, task, model, arm, past, device) for task, model in _pairs(benchmark)]
+        if any(cell.train.high > limit for cell in cells):
+            capped.append(arm.name)
+        cells = [replace(cell, train=cell.train.below(limit)) for cell in cells]
+        sources |= dict.fromkeys(cell.source for cell in cells)
+        seconds = total(cell.train * cell.ranks + cell.evaluate for cell in cells) * seeds
+        size = total(cell.size for cell in cells) * seeds
+        longest = Span(max(cell.train.low for cell in cells), max(cell.train.high for cell in cells))
+        basis = tuple(dict.fromkeys(cell.basis for cell in cells))
+        arms.append(Share(arm.name, 2 * len(cells) * seeds, seconds, size, longest, basis))
+    shared = _shared(benchmark, past, device)
+    everything = [*arms, shared]
+    whole = Share(
+        "total",
+        sum(share.jobs for share in everything),
+        total(share.seconds for share in everything),
+        total(share.size for share in everything),
+        Span(max(share.run.low for share in everything), max(share.run.high for share in everything)),
+        tuple(dict.fromkeys(basis for share in everything for basis in share.basis)),
+    )
+    runs = len(benchmark.arms) * len(list(_pairs(benchmark))) * seeds
+    return Estimate(
+        benchmark.name,
+        device,
+        tuple(arms),
+        shared,
+        whole,
+        runs,
+        finished(benchmark, results),
+        tuple(capped),
+        tuple(sources),
+        tuple(notes),
+    )
+
+
+def _pairs(benchmark: Benchmark) -> Iterator[tuple[Task, Model]]:
+    for task in benchmark.tasks.values():
+        for model in benchmark.models.values():
+            yield task, model
+
+
+def _cell(benchmark: Benchmark, task: Task, model: Model, arm: Arm, past: list[PastRun], device: str) -> _Cell:
+    here = [run for run in past if (run.task, run.model) == (task.name, model.name)]
+    same = [run for run in here if run.arm == arm.name]
+    ranks = counted.gpus(model) if device == "cuda" else 1
+    if not here:
+        train = counted.train_seconds(benchmark, task, model, arm, device)
+        evaluate = counted.evaluate_seconds(benchmark, task, model, device)
+        size = counted.train_bytes(benchmark, model, arm) + counted.evaluate_bytes(benchmark, task)
+        source = f"{task.name}/{model.name}: no earlier run; operations counted from the model's shape"
+        return _Cell(train, ranks, evaluate, size, COUNTED, source)
+    runs, wide = (same, SAME_ARM) if same else (here, OTHER_ARM)
+    steps = benchmark.train.steps
+    train = around(run.start + steps * run.step for run in runs).widened(wide)
+    timed = [run.evaluation for run in runs if run.evaluation is not None]
+    evaluate = around(timed).widened(wide) if timed else counted.evaluate_seconds(benchmark, task, model, device)
+    kept = 2 if benchmark.train.save_critic and counted.needs_critic(benchmark, arm) else 1
+    size = around(kept * run.checkpoint + steps * run.log + run.samples for run in runs).widened(wide)
+    return _Cell(train, ranks, evaluate, size, RUNS if same else OTHER_RUNS, _source(arm, runs, bool(same)))
+
+
+def _source(arm: Arm, runs: list[PastRun], same: bool) -> str:
+    folders = ", ".join(dict.fromkeys(str(run.results) for run in runs))
+    machines = ", ".join(dict.fromkeys(run.machine for run in runs))
+    steps = "-".join(dict.fromkeys(str(n) for n in (min(run.steps for run in runs), max(run.steps for run in runs))))
+    who = arm.name if same else f"other arms ({', '.join(dict.fromkeys(run.arm for run in runs))})"
+    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    return f"{runs[0].task}/{runs[0].model}/{who}: {count} of {steps} steps in {folders} on {machines}"
+
+
+def _shared(benchmark: Benchmark, past: list[PastRun], device: str) -> Share:
+    """Tasks, models, supervised starts and their evaluations, studies, and from tables to the report."""
+    job, seconds, size, basis = counted.SPEEDS[device].job, list[Span](), _OFFICE, dict[str, None]()
+    folders = sorted({run.results for run in past})
+
+    def timed(rule: str, stem: str, otherwise: Callable[[], Span]) -> None:
+        known = past_job(folders, rule, stem)
+        basis[RUNS if known else COUNTED] = None
+        seconds.append(around(known).widened(SAME_ARM) if known else otherwise())
+
+    for task in benchmark.tasks.values():
+        timed("task", task.name, lambda: job)
+        size = size + _PROMPT * sum(task.splits.values())
+    for model in benchmark.models.values():
+        timed("model", model.name, lambda: job)
+        size = size + _folder_bytes(model, past) * (1 + len(benchmark.tasks))
+    for task, model in _pairs(benchmark):
+        place = f"{task.name}.{model.name}"
+        timed("warmstart", place, partial(counted.warmstart_seconds, task, model, device))
+        timed("evaluate", f"{place}.start", partial(counted.evaluate_seconds, benchmark, task, model, device))
+        size = size + counted.evaluate_bytes(benchmark, task)
+        for study in benchmark.studies:
+            timed(f"{study}_study", place, lambda: _STUDY)
+    seconds += [job] * len((*_LATE, *(["update_costs"] if benchmark.profile else [])))
+    resolve = 1
+    return Share("shared", len(seconds) + resolve, total(seconds), size, Span(0.0, 0.0), tuple(basis))
+
+
+def _folder_bytes(model: Model, past: list[PastRun]) -> Span:
+    """A model's folder, which is as large as a checkpoint of it."""
+    known = [float(run.checkpoint) for run in past if run.model == model.name]
+    return around(known) if known else Span(4.0, 4.0) * counted.shape_of(model).parameters + Span(2e4, 2e7)

@@ -1,0 +1,177 @@
+"""Seconds and bytes of jobs that nobody has run yet: operations counted from shapes over stated ranges of speed.
+
+The ranges are wide on purpose. They are what such devices have been seen to reach from small to large models, not a
+measurement of yours; one earlier run of a cell is worth more.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from groupppo.config import Arm, Benchmark, Model, Task
+from groupppo.cost.span import Span
+from groupppo.errors import BadInput
+from groupppo.update.flops import Shape, Work, forward_flops, update_flops
+
+BYTE_VOCABULARY = 261
+"""Tokens of groupppo.models.tokenizer, which the models without a vocabulary of their own have."""
+_ESTIMATOR, _CRITIC = "algorithm.adv_estimator", "critic.enable"
+_UPDATE, _KV = "algorithm.group_params.update", "algorithm.group_params.kv"
+_REFERENCE_POLICY = ("algorithm.use_kl_in_reward", "actor_rollout_ref.actor.use_kl_loss")
+_DENSITIES = (1 / 16, 1 / 5)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Ranges of what one core or GPU achieves.
+
+    Attributes:
+        update, decode: operations per second in passes over whole sequences, and while tokens are sampled.
+        token: seconds that one position of a batch takes to sample, however small the model.
+        step: seconds of a training step next to its operations. start: seconds before a training run's first step.
+        job: seconds that any other job takes to import and to end.
+    """
+
+    update: Span
+    decode: Span
+    token: Span
+    step: Span
+    start: Span
+    job: Span
+
+
+SPEEDS = {
+    # One core, float32 or bfloat16: overhead decides for 0.1 M parameters, matrix products for 500 M.
+    "cpu": Speed(Span(2e9, 150e9), Span(0.5e9, 50e9), Span(0.003, 0.06), Span(0.5, 5), Span(15, 90), Span(5, 60)),
+    # One data-centre GPU, bfloat16: 5 % to 45 % of a peak near 1e15 in updates, less in sampling. Never measured here.
+    "cuda": Speed(
+        Span(50e12, 450e12), Span(2e12, 150e12), Span(0.005, 0.05), Span(2, 30), Span(60, 300), Span(10, 120)
+    ),
+}
+
+
+def shape_of(model: Model) -> Shape:
+    """The shape that a model states, or that of one which is built from sizes.
+
+    Raises:
+        BadInput: it states none, and its parameters do not hold the sizes.
+    """
+    sizes: dict[str, Any] = model.params
+    stated: dict[str, Any] | None = getattr(model, "shape", None)
+    try:
+        if stated is not None:
+            return Shape(**stated)
+        heads, hidden = int(sizes["attention_heads"]), int(sizes["hidden_size"])
+        return Shape(
+            hidden=hidden,
+            layers=int(sizes["layers"]),
+            intermediate=int(sizes["intermediate_size"]),
+            heads=heads,
+            kv_heads=int(sizes["key_value_heads"]),
+            head_dim=hidden // heads,
+            vocabulary=int(sizes.get("vocabulary", BYTE_VOCABULARY)),
+            tied=True,
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        mend = "its cost is counted from hidden_size, layers, attention_heads, key_value_heads and intermediate_size; "
+        raise BadInput(model.source, "params", sizes, f"{mend}write them, or run one of its cells first.") from error
+
+
+def needs_critic(benchmark: Benchmark, arm: Arm) -> bool:
+    return bool((benchmark.train.verl | arm.verl).get(_CRITIC, False))
+
+
+def step_flops(benchmark: Benchmark, task: Task, model: Model, arm: Arm) -> tuple[Span, Span]:
+    """(sampling, all other passes): operations of one training step; responses between half and all of their limit."""
+    low = _step_flops(benchmark, task, model, arm, 0.5)
+    high = _step_flops(benchmark, task, model, arm, 1.0)
+    return Span(low[0], high[0]), Span(low[1], high[1])
+
+
+def _step_flops(benchmark: Benchmark, task: Task, model: Model, arm: Arm, share: float) -> tuple[float, float]:
+    train, shape = benchmark.train, shape_of(model)
+    keys = train.verl | arm.verl
+    response = max(1, round(share * task.max_response_tokens))
+    density = _DENSITIES[share == 1.0]
+    work = Work(task.max_prompt_tokens + response, response, max(1, round(density * response)))
+    forward = forward_flops(shape, work, "dense")
+    update = update_flops(shape, work, _mode(keys, share))
+    critic = update_flops(shape, work, "dense")
+    other = sum(forward.values()) + train.epochs * sum(update.values())
+    if any(keys.get(key, False) for key in _REFERENCE_POLICY):
+        other += sum(forward.values())
+    if needs_critic(benchmark, arm):
+        # A critic's head is one column.
+        other += sum(forward.values()) - forward["head"]
+        other += train.epochs * (sum(critic.values()) - critic["head"])
+    responses = train.prompts_per_step * train.responses_per_prompt
+    return responses * sum(forward.values()), responses * other
+
+
+def _mode(keys: dict[str, Any], share: float) -> str:
+    """The update's mode in `update.flops`; `auto` is the cheaper one at the lower end."""
+    mode = keys.get(_UPDATE, "auto") if keys.get(_ESTIMATOR) == "group_ppo" else "dense"
+    if mode == "auto":
+        return "dense" if share == 1.0 else "gathered"
+    if mode == "streamed":
+        return "streamed" if keys.get(_KV) == "recompute" else "streamed_reuse"
+    return mode if mode in ("dense", "masked", "gathered") else "dense"
+
+
+def gpus(model: Model) -> int:
+    """GPUs that a run of the model holds, 1 where it says nothing."""
+    return int(model.resources.get("gpu", 1))
+
+
+def train_seconds(benchmark: Benchmark, task: Task, model: Model, arm: Arm, device: str) -> Span:
+    """Wall-clock seconds of one run; several GPUs share its operations evenly."""
+    speed, train = SPEEDS[device], benchmark.train
+    sampling, passes = step_flops(benchmark, task, model, arm)
+    waves = -(-train.prompts_per_step * train.responses_per_prompt // 256)
+    positions = Span(0.5, 1.0) * (waves * task.max_response_tokens)
+    tokens = Span(positions.low * speed.token.low, positions.high * speed.token.high)
+    ranks = gpus(model) if device == "cuda" else 1
+    step = speed.step + tokens + sampling.over(speed.decode * ranks) + passes.over(speed.update * ranks)
+    return speed.start + step * train.steps
+
+
+def evaluate_seconds(benchmark: Benchmark, task: Task, model: Model, device: str) -> Span:
+    speed, how, shape = SPEEDS[device], benchmark.evaluation, shape_of(model)
+    responses = evaluated(benchmark, task)
+    limit = task.max_response_tokens
+    flops = [
+        responses * sum(forward_flops(shape, Work(task.max_prompt_tokens + r, r, r), "dense").values())
+        for r in (max(1, limit // 2), limit)
+    ]
+    positions = -(-responses // how.batch_size) * limit
+    tokens = Span(0.5 * positions * speed.token.low, positions * speed.token.high)
+    return speed.job + tokens + Span(*flops).over(speed.decode)
+
+
+def evaluated(benchmark: Benchmark, task: Task) -> int:
+    """Responses of one evaluation, greedy and sampled."""
+    how, test = benchmark.evaluation, task.splits["test"]
+    return test + how.repeats * min(how.sampled_prompts, test)
+
+
+def warmstart_seconds(task: Task, model: Model, device: str) -> Span:
+    """From a thirtieth of the steps allowed to all of them; without a warm start, a copy of the model."""
+    speed, start, shape = SPEEDS[device], task.warmstart, shape_of(model)
+    if start is None:
+        return speed.job
+    tokens = task.max_prompt_tokens + task.max_response_tokens
+    one = start.batch_size * sum(update_flops(shape, Work(tokens, task.max_response_tokens, 1), "dense").values())
+    step = Span(0.3 * one, one).over(speed.update) + Span(0.005, 0.05)
+    return speed.job + Span(step.low * max(1, start.max_steps // 30), step.high * start.max_steps)
+
+
+def train_bytes(benchmark: Benchmark, model: Model, arm: Arm) -> Span:
+    """Checkpoint in two or four bytes a weight, with its tokenizer; the critic's where kept; logs."""
+    copies = 2 if benchmark.train.save_critic and needs_critic(benchmark, arm) else 1
+    weights = Span(2.0, 4.0) * shape_of(model).parameters + Span(2e4, 2e7)
+    return weights * copies + Span(2e5, 2e6) + Span(4e3, 3e4) * benchmark.train.steps
+
+
+def evaluate_bytes(benchmark: Benchmark, task: Task) -> Span:
+    """lm-eval's samples: some fixed text, and up to six bytes for every token of prompt and response."""
+    tokens = task.max_prompt_tokens + task.max_response_tokens
+    return Span(300.0, 2000.0 + 6.0 * tokens) * evaluated(benchmark, task)

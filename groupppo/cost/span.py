@@ -1,0 +1,41 @@
+"""A range: what something costs at least and at most."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Span:
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high:
+            raise ValueError(f"no range of a cost: {self.low} to {self.high}")
+
+    def __add__(self, other: "Span") -> "Span":
+        return Span(self.low + other.low, self.high + other.high)
+
+    def __mul__(self, factor: float) -> "Span":
+        return Span(self.low * factor, self.high * factor)
+
+    def over(self, speed: "Span") -> "Span":
+        """Work over a range of speeds."""
+        return Span(self.low / speed.high, self.high / speed.low)
+
+    def widened(self, factor: float) -> "Span":
+        """Both ends moved apart by a factor."""
+        return Span(self.low / factor, self.high * factor)
+
+    def below(self, limit: float) -> "Span":
+        return Span(min(self.low, limit), min(self.high, limit))
+
+
+def around(values: Iterable[float]) -> Span:
+    """The range of some values."""
+    found = list(values)
+    return Span(min(found), max(found))
+
+
+def total(spans: Iterable[Span]) -> Span:
+    return sum(spans, Span(0.0, 0.0))

@@ -1,0 +1,114 @@
+"""The command line as a whole: help, errors, where it works, what it prints in a pipe, what it imports."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groupppo.cli import listing
+from groupppo.config import REPOSITORY
+
+COMMANDS = ["ls", "validate", "cost", "report", "verify", "compare", "new", "new task", "new model", "new arm"]
+HEAVY = {"torch", "pandas", "verl", "ray", "transformers", "numpy", "scipy", "matplotlib", "snakemake"}
+
+
+def start(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "groupppo.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_the_help_of_every_command_has_an_example_of_it(groupppo, command: str) -> None:
+    done = groupppo(*command.split(), "--help")
+    assert done.code == 0
+    assert "Example" in done.out
+    assert f"  groupppo {command}".rstrip() in done.out
+
+
+def test_help_lists_every_command(groupppo) -> None:
+    listed = groupppo("--help").out.partition("Commands:")[2]
+    assert {line.split()[0] for line in listed.splitlines() if line.strip()} >= {name.split()[0] for name in COMMANDS}
+
+
+def test_help_imports_nothing_that_takes_long() -> None:
+    code = "import sys, groupppo.cli.app; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = set(eval(done.stdout))
+    assert not loaded & HEAVY
+    assert "typer" in loaded, "a list that cannot see an import proves nothing"
+
+
+def test_it_works_from_any_folder_inside_the_repository(groupppo, project: Path, monkeypatch) -> None:
+    here = groupppo("ls", "tasks").out
+    monkeypatch.chdir(project / "benchmarks" / "arms")
+    assert groupppo("ls", "tasks").out == here
+    assert "sorting" in here
+
+
+def test_outside_it_says_what_to_do_without_a_traceback(tmp_path: Path) -> None:
+    done = start("ls", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "outside of the repository" in done.stderr
+    assert "mend: change into a clone" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_that_is_nobodys_input_keeps_its_traceback() -> None:
+    code = (
+        "import sys; from groupppo.cli import listing; from groupppo.cli.app import app\n"
+        "def broken(*_): raise ZeroDivisionError('a bug')\n"
+        "listing._entries = broken; sys.argv = ['groupppo', 'ls']; app()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert hasattr(listing, "_entries")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError: a bug" in done.stderr
+
+
+def test_a_pipe_gets_no_colour_codes_and_whole_lines() -> None:
+    done = start("ls")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert all(line == line.rstrip() for line in done.stdout.splitlines())
+    description = "Reading C of GROUP-PPO. Groups as in group_ppo; all tokens of a group share its endpoint's"
+    assert any(description in line for line in done.stdout.splitlines()), "wrapped or cut"
+
+
+def test_control_characters_in_a_file_do_not_reach_the_terminal(groupppo, project: Path) -> None:
+    file = project / "benchmarks" / "arms" / "loud.yaml"
+    file.write_text('name: loud\ntitle: "a\\e[31mb"\ndescription: x\nverl: {a.b: 1}\n')
+    done = groupppo("ls", "arms")
+    assert "\x1b" not in done.out
+    assert "a\\x1b[31mb" in done.out
+
+
+def test_ls_shows_every_kind_with_name_title_and_a_line(groupppo, project: Path) -> None:
+    out = groupppo("ls").out
+    for name, title in {
+        "tiny": "Qwen2 0.1M",
+        "sorting": "Selection sort",
+        "ppo": "PPO (dense)",
+        "quick": "Quick look on one CPU machine",
+        "profile": "Cost of the endpoint-sparse update",
+        "compression": "8192 tokens become 512 endpoints",
+    }.items():
+        assert any(line.split()[:1] == [name] and title in line for line in out.splitlines()), name
+
+
+def test_ls_for_programs_has_an_entry_for_every_file(groupppo, project: Path) -> None:
+    found = json.loads(groupppo("ls", "--json").out)
+    assert list(found) == ["models", "tasks", "arms", "claims", "benchmarks", "profiles"]
+    assert [arm["name"] for arm in found["arms"]] == sorted(f.stem for f in (project / "benchmarks/arms").iterdir())
+    assert json.loads(groupppo("ls", "arms", "--json").out) == {"arms": found["arms"]}
+
+
+def test_ls_names_a_file_that_cannot_be_read_and_lists_the_rest(groupppo, project: Path) -> None:
+    assert groupppo("ls", "arms").code == 0
+    (project / "benchmarks" / "arms" / "ppo.yaml").write_text("name: ppo\n")
+    done = groupppo("ls", "arms")
+    assert done.code == 1
+    assert "benchmarks/arms/ppo.yaml" in done.err
+    assert "grpo" in done.out

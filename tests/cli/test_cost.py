@@ -1,0 +1,186 @@
+"""groupppo cost: what it counts, where its numbers come from, and that it runs nothing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from groupppo.config import Benchmark, load_benchmark
+from groupppo.cost import Estimate, Span, estimate_cost
+from groupppo.cost.estimate import COUNTED, OTHER_RUNS, RUNS, SAME_ARM
+from groupppo.cost.model import BYTE_VOCABULARY, shape_of
+from groupppo.errors import BadInput
+from groupppo.models.tokenizer import byte_tokenizer
+from groupppo.update.flops import Shape
+from tests.synthetic import write_results
+
+
+@pytest.fixture
+def quick(project: Path) -> Benchmark:
+    return load_benchmark(project / "benchmarks" / "quick.yaml")
+
+
+def record(results: Path, **train: object) -> None:
+    file = results / "benchmark.yaml"
+    data = yaml.safe_load(file.read_text())
+    data["train"] |= train
+    file.write_text(yaml.safe_dump(data))
+
+
+def share(found: Estimate, name: str):
+    return next(each for each in found.arms if each.name == name)
+
+
+def close(a: Span, b: Span) -> bool:
+    return (a.low, a.high) == pytest.approx((b.low, b.high))
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_twice_the_seeds_are_twice_the_hours_and_bytes_of_every_arm(quick, project: Path, measured: bool) -> None:
+    if measured:
+        write_results(project / "results" / "quick", seeds=(1, 2), steps=6)
+    once = estimate_cost(replace(quick, seeds=(1, 2)), project / "results")
+    twice = estimate_cost(replace(quick, seeds=(1, 2, 3, 4)), project / "results")
+    for arm in quick.arms:
+        a, b = share(once, arm), share(twice, arm)
+        assert close(b.seconds, a.seconds * 2)
+        assert close(b.size, a.size * 2)
+        assert b.jobs == 2 * a.jobs
+        assert not close(b.seconds, a.seconds)
+    assert close(twice.shared.seconds, once.shared.seconds)
+    assert share(once, "ppo").basis == ((RUNS,) if measured else (COUNTED,))
+
+
+def test_the_total_is_the_sum_of_its_parts(quick, project: Path) -> None:
+    found = estimate_cost(quick, project / "results")
+    parts = [*found.arms, found.shared]
+    assert found.total.jobs == sum(part.jobs for part in parts)
+    assert found.total.seconds.low == pytest.approx(sum(part.seconds.low for part in parts))
+    assert found.total.seconds.high > found.total.seconds.low > 0
+
+
+def test_earlier_runs_of_the_arm_are_scaled_by_steps_and_responses(quick, project: Path) -> None:
+    results = project / "results" / "earlier"
+    write_results(results, seeds=(1, 2, 3), steps=6)
+    train = yaml.safe_load((results / "benchmark.yaml").read_text())["train"]
+    runs = [json.loads(file.read_text()) for file in sorted(results.glob("runs/sorting/tiny/ppo/*/status.json"))]
+    responses = quick.train.prompts_per_step * quick.train.responses_per_prompt
+    scale = responses / (train["prompts_per_step"] * train["responses_per_prompt"])
+    steps = quick.train.steps
+    walls = [
+        run["startup_seconds"] + (run["wall_seconds"] - run["startup_seconds"]) / run["steps"] * steps * scale
+        for run in runs
+    ]
+    found = share(estimate_cost(quick, project / "results"), "ppo")
+    assert close(found.run, Span(min(walls) / SAME_ARM, max(walls) * SAME_ARM))
+    bigger = replace(quick, train=replace(quick.train, prompts_per_step=2 * quick.train.prompts_per_step))
+    assert share(estimate_cost(bigger, project / "results"), "ppo").run.high > found.run.high
+
+
+def test_it_says_which_runs_it_used_and_takes_other_arms_where_it_must(quick, groupppo, project: Path) -> None:
+    write_results(project / "results" / "earlier", seeds=(1, 2), steps=6)
+    (project / "results" / "earlier" / "runs" / "sorting" / "tiny" / "grpo").rename(project / "gone")
+    found = estimate_cost(quick, project / "results")
+    assert share(found, "ppo").basis == (RUNS,)
+    assert share(found, "grpo").basis == (OTHER_RUNS,)
+    out = groupppo("cost", "quick").out
+    assert "sorting/tiny/ppo: 2 runs of 6 steps in results/earlier on " in out
+    assert "sorting/tiny/other arms (group_ppo, ppo): 4 runs" in out
+
+
+@pytest.mark.parametrize(("key", "value"), [("rollout", "vllm"), ("epochs", 3)])
+def test_runs_of_another_kind_of_step_are_not_used_and_that_is_said(quick, project: Path, key: str, value) -> None:
+    results = project / "results" / "earlier"
+    write_results(results, seeds=(1, 2), steps=6)
+    assert share(estimate_cost(quick, project / "results"), "ppo").basis == (RUNS,)
+    record(results, **{key: value})
+    found = estimate_cost(quick, project / "results")
+    assert share(found, "ppo").basis == (COUNTED,)
+    assert any(f"train.{key} differs" in note for note in found.notes)
+
+
+def test_runs_on_another_device_that_failed_or_cannot_be_read_are_named(quick, project: Path) -> None:
+    results = project / "results" / "earlier"
+    write_results(results, seeds=(1, 2, 3), steps=6, failed={("grpo", 1): "out of memory"})
+    (results / "runs/sorting/tiny/ppo/seed1/status.json").write_text("{")
+    notes = estimate_cost(quick, project / "results").notes
+    assert any("ppo/seed1" in note and "cannot be read" in note for note in notes)
+    assert any("grpo/seed1: failed" in note for note in notes)
+    assert len(notes) == 2, "runs that were used are not named"
+    on_gpu = estimate_cost(quick, project / "results", "cuda")
+    assert share(on_gpu, "ppo").basis == (COUNTED,)
+    assert any("and 4 more: ran on cpu" in note for note in on_gpu.notes)
+
+
+def test_without_runs_it_counts_and_says_at_which_speeds(groupppo, project: Path) -> None:
+    out = groupppo("cost", "quick").out
+    assert "no earlier run; operations counted from the model's shape" in out
+    assert "groupppo/update/flops.py" in out
+    assert "GFLOP/s" in out
+    assert "core-hours" in out
+    assert "GPU-hours" in groupppo("cost", "quick", "--device", "cuda").out
+
+
+def test_a_larger_model_and_more_steps_cost_more(quick, project: Path) -> None:
+    small = share(estimate_cost(quick, project / "results"), "ppo")
+    model = quick.models["tiny"]
+    larger = replace(model, params=model.params | {"hidden_size": 1024, "layers": 24, "intermediate_size": 4096})
+    unlimited = replace(quick.train, time_limit_s=10**9)
+    large = share(estimate_cost(replace(quick, models={"tiny": larger}, train=unlimited), project / "results"), "ppo")
+    assert large.seconds.high > 10 * small.seconds.high
+    assert large.size.high > 10 * small.size.high
+    longer = share(estimate_cost(replace(quick, train=replace(unlimited, steps=48)), project / "results"), "ppo")
+    assert longer.seconds.low > small.seconds.low
+
+
+def test_a_run_costs_at_most_its_time_limit_and_that_is_said(quick, project: Path) -> None:
+    tight = replace(quick, train=replace(quick.train, time_limit_s=60))
+    found = estimate_cost(tight, project / "results")
+    assert share(found, "ppo").run.high == 60
+    assert found.capped == tuple(quick.arms)
+    unlimited = replace(quick, train=replace(quick.train, time_limit_s=10**9))
+    assert estimate_cost(unlimited, project / "results").capped == ()
+
+
+def test_an_arm_without_a_critic_counts_for_less(quick, project: Path) -> None:
+    unlimited = replace(quick, train=replace(quick.train, time_limit_s=10**9))
+    found = estimate_cost(unlimited, project / "results")
+    assert share(found, "grpo").seconds.high < share(found, "ppo").seconds.high
+    assert share(found, "grpo").size.high < share(found, "ppo").size.high
+
+
+def test_a_model_without_sizes_is_refused_unless_it_has_been_run(quick, project: Path) -> None:
+    odd = replace(quick.models["tiny"], params={"repo": "somebody/model"})
+    with pytest.raises(BadInput, match="or run one of its cells first"):
+        estimate_cost(replace(quick, models={"tiny": odd}), project / "results")
+
+
+def test_the_shape_counted_is_the_shape_built(quick, small_model_folder: Path) -> None:
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 32, "layers": 1, "attention_heads": 1, "key_value_heads": 1, "intermediate_size": 64}
+    assert shape_of(replace(quick.models["tiny"], params=sizes)) == Shape.of(
+        AutoConfig.from_pretrained(small_model_folder)
+    )
+    assert len(byte_tokenizer(64)) == BYTE_VOCABULARY
+
+
+def test_it_writes_nothing(groupppo, project: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in project.rglob("*")}
+    assert groupppo("cost", "quick").code == 0
+    assert groupppo("cost", project / "benchmarks" / "arms.yaml").code == 0
+    assert {file: file.stat().st_mtime_ns for file in project.rglob("*")} == before
+
+
+def test_for_programs_it_gives_seconds_and_bytes(groupppo, quick, project: Path) -> None:
+    found = json.loads(groupppo("cost", "quick", "--json").out)
+    assert [arm["name"] for arm in found["arms"]] == list(quick.arms)
+    assert 0 < found["total"]["seconds"]["low"] < found["total"]["seconds"]["high"]
+
+
+def test_a_benchmark_that_is_wrong_is_refused_as_ever(groupppo, project: Path) -> None:
+    done = groupppo("cost", "quik")
+    assert done.code == 1
+    assert "mend:" in done.err

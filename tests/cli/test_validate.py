@@ -1,0 +1,148 @@
+"""groupppo validate: every fault of every file, and no fault where there is none."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from groupppo.cli.faults import file_faults
+from groupppo.cli.kinds import kind_of
+from groupppo.errors import BadInput
+
+
+def spoil(file: Path, **changes: object) -> None:
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changes, sort_keys=False))
+
+
+def keys(file: Path) -> list[str]:
+    return [fault.key for fault in file_faults(file)]
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("quick.yaml", "benchmark"),
+        ("claims.yaml", "claims"),
+        ("profile_smoke.yaml", "profile"),
+        ("arms/ppo.yaml", "arm"),
+        ("tasks/chain.yaml", "task"),
+        ("models/tiny.yaml", "model"),
+    ],
+)
+def test_the_kind_is_told_by_place_or_by_content(project: Path, file: str, kind: str) -> None:
+    path = project / "benchmarks" / file
+    assert kind_of(path) == kind
+    moved = project / "moved.yaml"
+    moved.write_text(path.read_text())
+    assert kind_of(moved) == kind
+
+
+def test_a_file_of_no_kind_is_refused(project: Path) -> None:
+    file = project / "odd.yaml"
+    file.write_text("name: odd\ntitle: Odd\n")
+    with pytest.raises(BadInput, match="its kind cannot be told"):
+        kind_of(file)
+    with pytest.raises(BadInput, match="a folder"):
+        kind_of(project / "benchmarks")
+
+
+def test_the_repositorys_own_files_have_no_fault(groupppo, project: Path) -> None:
+    home = project / "benchmarks"
+    files = [home / "quick.yaml", home / "claims.yaml", home / "profile.yaml", home / "arms" / "random.yaml"]
+    done = groupppo("validate", *files)
+    assert done.code == 0, done.err
+    assert "4 of 4 files can be used" in done.out
+
+
+def test_all_files_are_checked_after_one_that_fails(groupppo, project: Path) -> None:
+    home = project / "benchmarks"
+    spoil(home / "tasks" / "sorting.yaml", seed=-1)
+    done = groupppo("validate", home / "tasks" / "sorting.yaml", home / "absent.yaml", home / "tasks" / "chain.yaml")
+    assert done.code == 1
+    assert f"{home / 'tasks' / 'sorting.yaml'}: seed = -1" in done.err
+    assert "mend:" in done.err
+    assert f"{home / 'absent.yaml'}: file = missing" in done.err
+    assert f"{home / 'tasks' / 'chain.yaml'}: ok (task)" in done.out
+    assert "1 of 3 files can be used" in done.out
+
+
+def test_every_fault_of_a_file_is_named_not_only_the_first(project: Path) -> None:
+    file = project / "benchmarks" / "quick.yaml"
+    spoil(file, seeds=[], titel="x", train={"steps": 0, "stepz": 3, "actor_lr": 1e-4})
+    found = keys(file)
+    expected = ["train.steps", "train.stepz", "train.critic_lr", "train.prompts_per_step", "seeds", "titel"]
+    assert set(found) == {*expected, "train.responses_per_prompt"}
+    assert len(found) == len(set(found))
+    assert any("did you mean steps" in fault.mend for fault in file_faults(file))
+
+
+def test_a_benchmark_is_checked_with_the_files_it_names(project: Path) -> None:
+    home = project / "benchmarks"
+    assert keys(home / "quick.yaml") == []
+    spoil(home / "tasks" / "sorting.yaml", params={"min_length": 4, "max_len": 10})
+    assert ("params.max_len", str(home / "tasks" / "sorting.yaml")) in [
+        (fault.key, fault.file) for fault in file_faults(home / "quick.yaml")
+    ]
+    spoil(home / "quick.yaml", tasks=["chain", "sortin"])
+    assert keys(home / "quick.yaml") == ["tasks"]
+
+
+def test_every_wrong_key_of_an_arm_is_named_group_params_and_verls_own(project: Path) -> None:
+    file = project / "benchmarks" / "arms" / "group_ppo.yaml"
+    assert keys(file) == []
+    arm = yaml.safe_load(file.read_text())
+    wrong = {
+        "algorithm.group_params.rule": "variance",
+        "algorithm.group_params.group_max_size": 0,
+        "algorithm.group_params.density": 0.5,
+        "algorithm.gama": 1.0,
+        "critic.enabel": True,
+    }
+    spoil(file, verl=arm["verl"] | wrong)
+    assert sorted(keys(file)) == sorted(f"verl.{key}" for key in wrong)
+
+
+def test_an_arm_that_takes_another_arms_density_can_be_checked_alone(project: Path) -> None:
+    file = project / "benchmarks" / "arms" / "random.yaml"
+    assert keys(file) == []
+    arm = yaml.safe_load(file.read_text())
+    del arm["density_from"]
+    file.write_text(yaml.safe_dump(arm))
+    assert keys(file) == ["verl.algorithm.group_params.density"]
+
+
+def test_every_claim_at_fault_is_named_by_its_own_number(project: Path) -> None:
+    file = project / "benchmarks" / "claims.yaml"
+    data = yaml.safe_load(file.read_text())
+    data["claims"][1]["arm"] = "group_pop"
+    data["claims"][4]["stage"] = "update_actor"
+    data["claims"][4].pop("against")
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    found = file_faults(file)
+    assert [fault.key for fault in found] == ["claims.1.arm", "claims.4.against"]
+    assert {fault.file for fault in found} == {str(file)}
+    assert str(project / "benchmarks" / "arms") in found[0].mend
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"factory": "tiny_qwen"}, "factory"),
+        ({"params": {"hidden_size": 64}}, "params.layers"),
+        ({"name": "small"}, "name"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused(project: Path, changes: dict, key: str) -> None:
+    file = project / "benchmarks" / "models" / "tiny.yaml"
+    assert keys(file) == []
+    spoil(file, **changes)
+    assert key in keys(file)
+
+
+def test_a_fault_in_a_profile_is_found(project: Path) -> None:
+    file = project / "benchmarks" / "profile_smoke.yaml"
+    assert keys(file) == []
+    data = yaml.safe_load(file.read_text())
+    next(iter(data["measured"].values()))["shape"] = "absent"
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    assert [key.rpartition(".")[2] for key in keys(file)] == ["shape"]
