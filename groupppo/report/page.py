@@ -190,7 +190,7 @@ def _verdict_row(verdict: dict[str, Any], benchmark: Benchmark, figures: set[str
         estimate=quantity(verdict["estimate"], unit),
         interval=interval(verdict["low"], verdict["high"], unit),
         unit="" if unit == "x" or verdict["estimate"] is None else unit,
-        replicates=verdict["replicates"] or plural(verdict["seeds"], "seed"),
+        replicates=verdict["replicates"] or (plural(verdict["seeds"], "seed") if verdict["seeds"] else MISSING),
         seeds_needed=MISSING if verdict["seeds_needed"] is None else str(verdict["seeds_needed"]),
         reason=verdict["reason"],
         what_would_change=verdict["what_would_change"],
