@@ -143,7 +143,7 @@ def controls_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
         ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if tick >= least / 1.6]
         panel.set_xticks(ticks, [percent(tick) for tick in ticks])
         panel.minorticks_off()
-        panel.set_xlim(least / 1.3, 1.25)
+        panel.set_xlim(least / 1.6, 1.25)
         panel.set(xlabel="density (endpoints / tokens)", ylabel="difference in held-out accuracy")
         panel.set_title(cell_title(cell, benchmark))
     legend_below(figure, [_marker(looks[arm]) for arm in arms_in(data, benchmark)])

@@ -16,6 +16,7 @@ from groupppo.profile.config import load_profile
 from groupppo.profile.tables import read_tables
 from groupppo.report import page_data, page_runs
 from groupppo.report.figures import read_figures
+from groupppo.report.page_faults import fault_studies
 from groupppo.report.page_markdown import write_markdown
 from groupppo.report.page_parts import (
     PageFigure,
@@ -138,6 +139,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         most_rows=page_runs.MOST_ROWS,
         studies=[_page_study(results, study) for study in grouping_studies(results, benchmark)],
         streams=[_page_study(results, study) for study in stream_studies(results, benchmark)],
+        faults=[_page_study(results, study) for study in fault_studies(results, benchmark)],
         profile=profile,
         matrix=page_runs.matrix(results, benchmark, tables),
         differences=page_data.arm_differences(benchmark),

@@ -72,7 +72,7 @@ def section(page_text: str, name: str) -> str:
 
 
 def test_the_verdict_table_is_the_first_table_and_comes_before_any_figure(text):
-    assert re.search(r"<table[^>]*>", text).group(0) == '<table id="verdict-table">'
+    assert re.search(r"<table[^>]*>", text).group(0) == '<table id="verdict-table" class="sortable">'
     assert text.index("<table") < text.index("<img")
     order = [text.index(f'<section id="{name}">') for name in ("excluded", "figures", "matrix", "arms", "settings")]
     assert order == sorted(order)
