@@ -184,6 +184,8 @@ def _arm_faults(path: Path) -> Iterator[BadInput]:
     spoilt = {f"{PARAMS}{fault.key}" for fault in wrong}
     composed = {key: value for key, value in arm.verl.items() if key not in spoilt}
     for fault in _each(_composed(path), composed):
+        if fault.key in spoilt:
+            continue
         yield BadInput(path, f"verl.{fault.key}", fault.value, fault.mend)
 
 
