@@ -18,6 +18,9 @@ from groupppo.errors import BadInput
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCHEMAS = REPOSITORY / "workflow" / "schemas"
 _NEED_CRITIC = ("grouping", "streams")
+HUB = "hub"
+# Keys that came later. Left out at these values, so that what earlier files say reads, hashes and compares as before.
+_LATER: dict[str, Any] = {"device": "cpu", "reward": "exact", "stock": (), "shape": None}
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,20 @@ class Task:
     seed: int
     max_prompt_tokens: int
     max_response_tokens: int
-    warmstart: WarmStart
+    warmstart: WarmStart | None
     source: Path
+    reward: str = "exact"
+    stock: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Model:
+    """A model and what a run of it takes.
+
+    Attributes:
+        shape: its sizes, keys as of `groupppo.update.flops.Shape`; None where nothing is planned with them.
+    """
+
     name: str
     title: str
     factory: str
@@ -59,6 +70,12 @@ class Model:
     resources: dict[str, int]
     verl: dict[str, Any]
     source: Path
+    shape: dict[str, Any] | None = None
+
+    @property
+    def published(self) -> bool:
+        """Whether its weights are somebody's publication, which may have more embeddings than its tokenizer tokens."""
+        return self.factory == HUB
 
 
 @dataclass(frozen=True)
@@ -114,10 +131,24 @@ class Benchmark:
     source: Path
     studies: tuple[str, ...] = ()
     profile: Path | None = None
+    device: str = "cpu"
 
     def resolved(self) -> dict[str, Any]:
         """The whole matrix as plain data, sources relative to the repository: what `benchmark.yaml` records."""
-        return _plain(asdict(self))
+        return _plain(recorded(self))
+
+
+def recorded(thing: Any) -> dict[str, Any]:
+    """A dataclass of this module as dictionaries, without the keys in `_LATER` that are at their defaults."""
+    found: dict[str, Any] = _without_later(asdict(thing))
+    return found
+
+
+def _without_later(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    kept = {key: item for key, item in value.items() if key not in _LATER or item != _LATER[key]}
+    return {key: _without_later(item) for key, item in kept.items()}
 
 
 def load_benchmark(path: str | Path) -> Benchmark:
@@ -134,14 +165,17 @@ def load_benchmark(path: str | Path) -> Benchmark:
         raise BadInput(path, "reference", data["reference"], f"name one of the arms: {', '.join(arms)}.")
     _check_density_sources(arms, path)
     _check_studies(data, arms, home, path)
+    models = {name: load_model(_named(home, "models", name, path)) for name in data["models"]}
+    tasks = {name: load_task(_named(home, "tasks", name, path)) for name in data["tasks"]}
+    _check_device(data, models, tasks, path)
     claims = home / data["claims"]
     if not claims.is_file():
         raise BadInput(path, "claims", data["claims"], f"name an existing file in {home}.")
     return Benchmark(
         name=data["name"],
         title=data["title"],
-        models={name: load_model(_named(home, "models", name, path)) for name in data["models"]},
-        tasks={name: load_task(_named(home, "tasks", name, path)) for name in data["tasks"]},
+        models=models,
+        tasks=tasks,
         arms=arms,
         seeds=tuple(data["seeds"]),
         reference=data["reference"],
@@ -151,6 +185,7 @@ def load_benchmark(path: str | Path) -> Benchmark:
         source=path,
         studies=tuple(data["studies"]),
         profile=_profile(data.get("profile"), home, path),
+        device=data["device"],
     )
 
 
@@ -188,9 +223,28 @@ def _check_studies(data: dict[str, Any], arms: dict[str, Arm], home: Path, path:
         raise BadInput(path, "reference", reference.name, mend)
 
 
+def _check_device(data: dict[str, Any], models: dict[str, Model], tasks: dict[str, Task], path: Path) -> None:
+    """The rollout, the models and the starts must be ones that the device has."""
+    on_gpu = data["device"] == "cuda"
+    if on_gpu and data["train"]["rollout"] != "vllm":
+        raise BadInput(path, "train.rollout", data["train"]["rollout"], "write vllm: the others run on a CPU only.")
+    for model in models.values():
+        if on_gpu and ("gpu" not in model.resources or model.shape is None):
+            mend = "add gpu and gpu_memory_gb, and the model's shape, for device: cuda, or write device: cpu."
+            raise BadInput(model.source, "resources", model.resources, mend)
+        if not on_gpu and "gpu" in model.resources:
+            mend = f"write cuda: {model.name} is planned for {model.resources['gpu']} GPU(s)."
+            raise BadInput(path, "device", data["device"], mend)
+        for task in tasks.values():
+            if task.warmstart is None and not model.published:
+                mend = f"add it, or use a model of factory {HUB}: {model.name} has random weights."
+                raise BadInput(task.source, "warmstart", None, mend)
+
+
 def load_task(path: str | Path) -> Task:
     data = _named_file(Path(path), "task")
-    return Task(**(data | {"warmstart": WarmStart(**data["warmstart"])}), source=Path(path))
+    data["warmstart"] = WarmStart(**data["warmstart"]) if "warmstart" in data else None
+    return Task(**(data | {"stock": tuple(data.get("stock", ()))}), source=Path(path))
 
 
 def load_model(path: str | Path) -> Model:

@@ -61,11 +61,13 @@ def evaluate(
     repeats: int,
     sampled_prompts: int,
     seed: int,
+    published: bool = False,
 ) -> Evaluation:
     """Evaluate a Hugging Face folder; write `result.json`, the YAML and lm-eval's results and samples into `out`.
 
-    Weights are read as float32 and the reward is the one of training. Sampled responses repeat only with the same
-    `seed` and the same `batch_size`. Evaluations may run side by side: nothing is written outside `out`.
+    Weights are read as float32, those of a published model as bfloat16, and the reward is the one of training. Sampled
+    responses repeat only with the same `seed` and the same `batch_size`. Evaluations may run side by side: nothing is
+    written outside `out`.
 
     Args:
         checkpoint: model, tokenizer and chat template.
@@ -79,19 +81,28 @@ def evaluate(
         repeats: k of mean@k.
         sampled_prompts: how many test prompts, from the first, are sampled for mean@k; greedy accuracy takes all.
         seed: seed of the sampled responses.
+        published: whether the model began as a published one, whose vocabulary may be padded.
 
     Raises:
         BadInput: the checkpoint is missing or incomplete, or the test split is missing or damaged.
         RunFailed: lm-eval did not write its files.
     """
-    check_model_folder(checkpoint)
+    check_model_folder(checkpoint, padded=published)
     prompts = len(read_rows(task_folder / "test.parquet"))
     out.mkdir(parents=True, exist_ok=True)
     for old in [*out.glob("results_*.json"), *out.glob("samples_*.jsonl"), *out.glob("result.json")]:
         old.unlink()
     names = write_yaml(task, out / "lm_eval", repeats, sampled_prompts)
     started = time.perf_counter()
-    results = _run_lm_eval(checkpoint, list(names), task_folder / "test.parquet", out, batch_size, seed)
+    results = _run_lm_eval(
+        checkpoint,
+        list(names),
+        task_folder / "test.parquet",
+        out,
+        batch_size,
+        seed,
+        "bfloat16" if published else "float32",
+    )
     evaluation = Evaluation(
         task=task.name,
         model=model,
@@ -120,7 +131,7 @@ def evaluate(
 
 
 def _run_lm_eval(
-    checkpoint: Path, names: list[str], test_file: Path, out: Path, batch_size: int, seed: int
+    checkpoint: Path, names: list[str], test_file: Path, out: Path, batch_size: int, seed: int, dtype: str
 ) -> dict[str, dict[str, float]]:
     """Run lm-eval tasks and keep its own files in `out`; returns its results by task and `metric,filter`."""
     _stay_offline()
@@ -133,7 +144,7 @@ def _run_lm_eval(
     tracker = EvaluationTracker(output_path=str(out / "results.json"))
     results = simple_evaluate(
         model="hf",
-        model_args={"pretrained": str(checkpoint), "dtype": "float32"},
+        model_args={"pretrained": str(checkpoint), "dtype": dtype},
         tasks=names,
         task_manager=TaskManager(
             include_path=str(out / "lm_eval"), include_defaults=False, metadata={"test_file": str(test_file)}

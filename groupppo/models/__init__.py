@@ -4,16 +4,17 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
-from groupppo.config import Model
+from groupppo.config import HUB, Model
 from groupppo.errors import BadInput
 from groupppo.models.check import check_model_folder
+from groupppo.models.hub import hub_model
 from groupppo.models.tiny import tiny_qwen2
 
 FACTORIES: dict[str, Callable[..., int]] = {"tiny_qwen2": tiny_qwen2}
 
 
 def build_model(model: Model, folder: Path) -> int:
-    """Write the folder of `model` with random initial weights and check that it can be trained on.
+    """Write the folder of `model`, with random initial weights or as published, and check that it can be trained on.
 
     Returns:
         Number of parameters.
@@ -21,8 +22,11 @@ def build_model(model: Model, folder: Path) -> int:
     Raises:
         BadInput: the factory is unknown, or a parameter is unknown, missing or does not fit the others.
     """
+    if model.factory == HUB:
+        return hub_model(model, folder)
     if model.factory not in FACTORIES:
-        raise BadInput(model.source, "factory", model.factory, f"known factories: {', '.join(sorted(FACTORIES))}.")
+        known_factories = ", ".join(sorted([*FACTORIES, HUB]))
+        raise BadInput(model.source, "factory", model.factory, f"known factories: {known_factories}.")
     factory = FACTORIES[model.factory]
     known = set(inspect.signature(factory).parameters) - {"folder", "seed"}
     listing = f"parameters of {model.factory}: {', '.join(sorted(known))}."

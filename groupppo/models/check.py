@@ -10,8 +10,12 @@ from groupppo.errors import BadInput
 COMPLETE = "copy the whole Hugging Face folder: config, tokenizer, chat template and safetensors."
 
 
-def check_model_folder(folder: Path) -> None:
+def check_model_folder(folder: Path, *, padded: bool = False) -> None:
     """Check that a Hugging Face folder is complete and that model and tokenizer fit each other.
+
+    Args:
+        padded: whether the model may have more embeddings than the tokenizer has tokens, as published ones do. Their
+            training has left the surplus next to no probability; random weights would give it its full share.
 
     Raises:
         BadInput: config, tokenizer, chat template, end or pad token, or weights are missing or damaged, or the model
@@ -32,7 +36,7 @@ def check_model_folder(folder: Path) -> None:
     for key in ("eos_token", "pad_token"):
         if getattr(tokenizer, key) is None:
             raise BadInput(folder / "tokenizer_config.json", key, None, "name one of the tokenizer's special tokens.")
-    if vocab_size != len(tokenizer):
+    if vocab_size < len(tokenizer) or (vocab_size > len(tokenizer) and not padded):
         mend = f"resize the embeddings to len(tokenizer) = {len(tokenizer)}: rollouts and trainer must agree."
         raise BadInput(folder / "config.json", "vocab_size", vocab_size, mend)
     weights = sorted(folder.glob("*.safetensors"))

@@ -5,6 +5,7 @@ the dev split decides when to stop; the test split is never read.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,13 +15,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own abbreviation
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from groupppo.config import Task
+from groupppo.config import Task, WarmStart
 from groupppo.errors import BadInput, RunFailed
 from groupppo.models.check import check_model_folder
 from groupppo.models.sampling import Request, decode
 from groupppo.models.tokenizer import chat_ids, save_tokenizer
+from groupppo.tasks.answers import scorer
 from groupppo.tasks.base import Example
-from groupppo.tasks.reward import score
 from groupppo.tasks.rows import read_examples
 
 # Written beside the model, with timings: never part of the model's identity.
@@ -56,13 +57,23 @@ class WarmStartRow:
     cpu_seconds: float
 
 
-def warm_start(task: Task, model_folder: Path, task_folder: Path, out: Path) -> WarmStartRow:
+def start_as_published(model_folder: Path, out: Path) -> None:
+    """The start of a task without a warm start: the model as downloaded, for a trained one can do the task already.
+
+    Raises:
+        BadInput: the model folder is missing, damaged or incomplete.
+    """
+    check_model_folder(model_folder, padded=True)
+    shutil.copytree(model_folder, out, dirs_exist_ok=True)
+
+
+def warm_start(task: Task, model_folder: Path, task_folder: Path, out: Path, *, padded: bool = False) -> WarmStartRow:
     """Train on demonstrations until sampled dev accuracy reaches the task's target; write the model into `out`.
 
     Every `eval_every` steps a row goes to `warmstart.jsonl`. A model answers right at least as often as it reproduces
     the demonstration, and in practice up to twice as often. So sampling, which is dear, waits until the mean
     probability of a demonstration has reached half the target, or for the last step. The same inputs and thread count
-    give the same weights.
+    give the same weights. `padded` is `check_model_folder`'s.
 
     Returns:
         The last row, the only one with greedy accuracy.
@@ -71,9 +82,9 @@ def warm_start(task: Task, model_folder: Path, task_folder: Path, out: Path) -> 
         BadInput: the model folder or a split is missing, damaged or incomplete, or the dev split is too small.
         RunFailed: `max_steps` came before the target, or accuracy is above `max_accuracy` when first sampled.
     """
-    check_model_folder(model_folder)
+    check_model_folder(model_folder, padded=padded)
     train, dev = (read_examples(task_folder / f"{split}.parquet") for split in ("train", "dev"))
-    wanted = task.warmstart.eval_prompts
+    wanted = _settings(task).eval_prompts
     if wanted > len(dev):
         mend = f"write at most {len(dev)}, the prompts of the dev split, or raise splits.dev."
         raise BadInput(task.source, "warmstart.eval_prompts", wanted, mend)
@@ -91,13 +102,20 @@ def warm_start(task: Task, model_folder: Path, task_folder: Path, out: Path) -> 
     return row
 
 
+def _settings(task: Task) -> WarmStart:
+    if task.warmstart is None:
+        raise BadInput(task.source, "warmstart", None, "add it: without it there is nothing to train.")
+    return task.warmstart
+
+
 def accuracy(
     task: Task, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: list[Example], temperature: float
 ) -> float:
     """Share of `examples` answered right by one response each; temperature 0 is greedy. Seeded by the task file."""
+    settings, score = _settings(task), scorer(task.reward)
     model.eval()
     prompts = [chat_ids(tokenizer, example.prompt) for example in examples]
-    first = task.warmstart.seed * len(prompts)
+    first = settings.seed * len(prompts)
     requests = [
         Request(prompt, task.max_response_tokens, temperature, seed=first + row) for row, prompt in enumerate(prompts)
     ]
@@ -114,7 +132,7 @@ def _train(
     dev: list[Example],
 ) -> Iterator[WarmStartRow]:
     """Take steps and yield a row at each evaluation, the last one when the target is reached or steps run out."""
-    settings = task.warmstart
+    settings = _settings(task)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     batches = _batches(tokenizer, train, settings.batch_size, settings.seed)
     losses: list[float] = []
@@ -151,7 +169,7 @@ def _train(
 
 def _require_room(task: Task, row: WarmStartRow, log: Path) -> None:
     """Raise RunFailed when a row shows too good a model, or when it is the last and not good enough."""
-    settings = task.warmstart
+    settings = _settings(task)
     if row.sampled_accuracy is not None and row.sampled_accuracy > settings.max_accuracy:
         raise RunFailed(
             f"{task.source}: warm start went past warmstart.max_accuracy {settings.max_accuracy}: sampled dev accuracy "

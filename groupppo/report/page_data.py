@@ -102,7 +102,7 @@ def warm_starts(results: Path, benchmark: Benchmark) -> list[WarmStartRow]:
     for task in benchmark.tasks.values():
         for model in benchmark.models.values():
             file = results / "assets" / "starts" / task.name / model.name / "warmstart.json"
-            if not file.is_file():
+            if task.warmstart is None or not file.is_file():
                 continue
             last = read_object(file, "make the warm start again.")
             rows.append(

@@ -3,17 +3,17 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from groupppo.config import Task
+from groupppo.config import Task, recorded
 from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
 from groupppo.models.tokenizer import byte_tokenizer, chat_ids
 from groupppo.tasks.base import Example
+from groupppo.tasks.hub_data import FORMATS, draw_published
 from groupppo.tasks.rows import check_splits, write_split
 from groupppo.tasks.splits import draw_splits
 
@@ -22,13 +22,15 @@ def build_task(task: Task, out: Path) -> None:
     """Write `train.parquet`, `dev.parquet`, `test.parquet` and `card.json` into `out`.
 
     The same task file gives the same bytes. Lengths are counted with the byte-level tokenizer, chat template and end
-    token included: any tokenizer with merges gives fewer tokens.
+    token included: any tokenizer with merges gives fewer tokens. A task with a warm start has to fit a model with that
+    tokenizer; another is measured again with the tokenizer of its model (`groupppo.tasks.lengths`).
 
     Raises:
         BadInput: bad parameters, too few distinct prompts, or a text longer than the task file allows.
     """
     out.mkdir(parents=True, exist_ok=True)
-    examples = draw_splits(task)
+    published = draw_published(task) if task.generator in FORMATS else None
+    examples = draw_splits(task) if published is None else published.examples
     described = {split: _describe(task, part) for split, part in examples.items()}
     for split, part in examples.items():
         write_split(out / f"{split}.parquet", task.name, split, part)
@@ -37,11 +39,12 @@ def build_task(task: Task, out: Path) -> None:
         "task": task.name,
         "title": task.title,
         "version": task.version,
-        "spec": {key: value for key, value in asdict(task).items() if key not in ("source", "warmstart")},
+        "spec": {key: value for key, value in recorded(task).items() if key not in ("source", "warmstart")},
         "splits": {
             split: {"file": f"{split}.parquet", "sha256": sha256_file(out / f"{split}.parquet")} | described[split]
             for split in examples
         },
+        **({} if published is None else {"left_out": published.left_out}),
     }
     (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
@@ -56,8 +59,9 @@ def _describe(task: Task, examples: Sequence[Example]) -> dict[str, Any]:
     prompts = [len(chat_ids(tokenizer, example.prompt)) for example in examples]
     encoded = tokenizer([example.demonstration for example in examples], add_special_tokens=False)
     responses = [len(ids) + 1 for ids in encoded["input_ids"]]
-    _require_fit(task, "max_prompt_tokens", prompts, [example.prompt for example in examples])
-    _require_fit(task, "max_response_tokens", responses, [example.demonstration for example in examples])
+    if task.warmstart is not None:
+        _require_fit(task, "max_prompt_tokens", prompts, [example.prompt for example in examples])
+        _require_fit(task, "max_response_tokens", responses, [example.demonstration for example in examples])
     return {
         "prompts": len(examples),
         "prompt_tokens": _lengths(prompts),

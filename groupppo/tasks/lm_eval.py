@@ -6,12 +6,12 @@ The files hold no path, so that their hash is the same everywhere. The prompts a
         --tasks sorting_greedy --apply_chat_template --metadata '{"test_file": "TASK/test.parquet"}'
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from groupppo.config import Task
-from groupppo.tasks.reward import score
+from groupppo.tasks.answers import scorer
 
 TEMPLATE = """\
 task: {name}
@@ -39,7 +39,7 @@ metric_list:
     higher_is_better: true
 metadata:
   version: "{version}"
-{first}"""
+{reward}{first}"""
 # Greedy decoding refuses these; without them sampling would be cut to the model's own default of 50 tokens.
 FULL_DISTRIBUTION = "  top_k: 0\n  top_p: 1.0\n"
 
@@ -70,26 +70,29 @@ def write_yaml(task: Task, folder: Path, repeats: int, sampled_prompts: int) -> 
             process="process_sampled" if sampled else "process_greedy",
             metric=metric,
             version=task.version,
+            reward="" if task.reward == "exact" else f"  reward: {task.reward}\n",
             first=f"  first: {sampled_prompts}\n" if sampled else "",
         )
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     return metrics
 
 
-def load_test(test_file: str, first: int | None = None, **metadata: object) -> dict[str, Any]:
+def load_test(test_file: str, first: int | None = None, reward: str = "exact", **metadata: object) -> dict[str, Any]:
     """The test split as lm-eval wants it, in memory: nothing is written to the cache of `datasets`.
 
     Args:
         test_file: path of `test.parquet`.
         first: take this many prompts from the start of the file; all when None.
+        reward: how responses are judged; a column of the rows unless it is exact.
         metadata: whatever else lm-eval knows of the task, not needed.
     """
     from datasets import Dataset  # only the harness needs it, and it takes a second to import
 
     from groupppo.tasks.rows import read_examples
 
+    judged = {} if reward == "exact" else {"reward": reward}
     rows = [
-        {"prompt": example.prompt, "answer": example.answer, "size": example.size}
+        {"prompt": example.prompt, "answer": example.answer, "size": example.size, **judged}
         for example in read_examples(Path(test_file))[:first]
     ]
     return {"test": Dataset.from_list(rows)}
@@ -97,10 +100,27 @@ def load_test(test_file: str, first: int | None = None, **metadata: object) -> d
 
 def process_greedy(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict[str, float]:
     """Training's reward of the one greedy response to `doc`."""
-    return {"accuracy": score(results[0][0], doc["answer"])}
+    return {"accuracy": _score(doc)(results[0][0], doc["answer"])}
 
 
 def process_sampled(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict[str, float]:
     """Mean of training's reward over the k sampled responses to `doc`."""
-    responses = results[0]
+    responses, score = results[0], _score(doc)
     return {f"mean@{len(responses)}": sum(score(text, doc["answer"]) for text in responses) / len(responses)}
+
+
+def stock_command(task: Task, checkpoint: Path, out: Path) -> list[str] | None:
+    """The command that runs lm-eval's own tasks on the same subject, which it downloads; None where the task has none.
+
+    Their prompts are few-shot and their extraction of answers is lm-eval's, so that the numbers compare with published
+    ones and not with training's reward.
+    """
+    if not task.stock:
+        return None
+    model = f"pretrained={checkpoint},dtype=bfloat16"
+    command = ["lm_eval", "run", "--model", "hf", "--model_args", model, "--tasks", ",".join(task.stock)]
+    return [*command, "--batch_size", "auto", "--log_samples", "--output_path", str(out)]
+
+
+def _score(doc: dict[str, Any]) -> Callable[[str, str], float]:
+    return scorer(doc.get("reward", "exact"))

@@ -13,8 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 from groupppo.config import Arm, Model, Task, Train
 from groupppo.errors import BadInput
 from groupppo.grouping.params import GroupParams
+from groupppo.tasks.answers import MODULES as REWARDS
+from groupppo.verl.fits import require_fit
 
 CONFIG = Path(__file__).parent / "config"
+TOKENS_ON_GPU = 8192
 _FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 # Mappings that verl hands on to somebody else; their keys are not verl's to know.
 _OPEN = ("override_config.", "ray_kwargs.ray_init.", "rollout.custom.")
@@ -24,7 +27,8 @@ _OPEN = ("override_config.", "ray_kwargs.ray_init.", "rollout.custom.")
 class Cell:
     """One training run: a task, a model, an arm and a seed, with the folders it reads and writes.
 
-    `density_source` is the steps.jsonl of the run that the arm takes its density from, where it takes it from one.
+    `device` is "cpu" or "cuda"; `ranks` are training processes, on CUDA one for each GPU. `density_source` is the
+    steps.jsonl of the run that the arm takes its density from, where it takes it from one.
     """
 
     task: Task
@@ -48,11 +52,13 @@ def compose(cell: Cell) -> DictConfig:
     """verl's full config for this cell; later sources win: shared, device, model, matrix, arm.
 
     Raises:
-        BadInput: a key is not in verl's config, or a `group_params` value is out of range.
+        BadInput: a key is not in verl's config, a `group_params` value is out of range, the device is unknown or cannot
+            serve the rollout, or a run on a GPU needs more memory than the model's file says the GPU has.
     """
+    _check_device(cell)
     with initialize_config_dir(config_dir=str(CONFIG), version_base=None):
         config = hydra_compose("group_ppo")
-    own = _shared(cell) | (_cpu(cell) if cell.device == "cpu" else {})
+    own = _shared(cell) | (_cpu(cell) if cell.device == "cpu" else _cuda(cell))
     for source, keys in (
         (Path(__file__), own),
         (cell.model.source, cell.model.verl),
@@ -72,7 +78,25 @@ def compose(cell: Cell) -> DictConfig:
         _check_evidence(config, params, cell.arm.source)
     else:
         _refuse_idle_keys(cell.arm)
+    if cell.device == "cuda":
+        require_fit(config, cell.model)
     return config
+
+
+def _check_device(cell: Cell) -> None:
+    if cell.device not in ("cpu", "cuda"):
+        raise BadInput("benchmark", "device", cell.device, "write cpu or cuda.")
+    if cell.device == "cpu":
+        return
+    if cell.train.rollout != "vllm":
+        raise BadInput("benchmark", "train.rollout", cell.train.rollout, "write vllm: the others run on a CPU only.")
+    if cell.model.shape is None or "gpu_memory_gb" not in cell.model.resources:
+        mend = "add the model's shape, gpu and gpu_memory_gb, or write device: cpu."
+        raise BadInput(cell.model.source, "resources", cell.model.resources, mend)
+    responses = cell.train.prompts_per_step // cell.train.mini_batches * cell.train.responses_per_prompt
+    if responses % cell.ranks:
+        mend = f"write numbers whose responses in a mini-batch ({responses}) are a multiple of the {cell.ranks} GPUs."
+        raise BadInput("benchmark", "train.prompts_per_step", cell.train.prompts_per_step, mend)
 
 
 def _refuse_idle_keys(arm: Arm) -> None:
@@ -149,7 +173,7 @@ def _shared(cell: Cell) -> dict[str, Any]:
         "data.max_response_length": task.max_response_tokens,
         "data.seed": cell.seed,
         "data.dataloader_num_workers": 0,
-        "reward.custom_reward_function.path": "pkg://groupppo.tasks.reward",
+        "reward.custom_reward_function.path": f"pkg://{REWARDS[task.reward]}",
         "reward.custom_reward_function.name": "compute_score",
         "reward.num_workers": 1,
         f"{model}.path": str(cell.start),
@@ -228,4 +252,39 @@ def _cpu(cell: Cell) -> dict[str, Any]:
         keys[f"{engine}.mixed_precision"] = _FP32
         keys[f"{engine}.use_torch_compile"] = False
     keys[f"{actor}.use_torch_compile"] = False
+    return keys
+
+
+def _cuda(cell: Cell) -> dict[str, Any]:
+    """verl's own path on NVIDIA GPUs: flash attention on packed rows, bfloat16 over float32 weights, vLLM that sleeps.
+
+    Kernels are not forced to repeat: vLLM's do not, and such a mode would slow what is timed.
+    """
+    actor, rollout, model = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
+    length = cell.task.max_prompt_tokens + cell.task.max_response_tokens
+    # One number for all passes over the batch: tokens in a micro-batch, at least one whole response.
+    tokens = max(TOKENS_ON_GPU, length)
+    keys: dict[str, Any] = {
+        f"{actor}.ppo_max_token_len_per_gpu": tokens,
+        "critic.ppo_max_token_len_per_gpu": tokens,
+        "critic.ppo_infer_max_token_len_per_gpu": tokens,
+        f"{rollout}.dtype": "bfloat16",
+        f"{rollout}.enforce_eager": False,
+        f"{rollout}.free_cache_engine": True,
+        f"{rollout}.gpu_memory_utilization": 0.4,
+        f"{rollout}.max_num_batched_tokens": max(8192, length),
+        "reward.num_workers": 4,
+        "ray_kwargs.ray_init.num_gpus": cell.ranks,
+        "ray_kwargs.ray_init.include_dashboard": False,
+    }
+    if "cpus" in cell.model.resources:
+        keys["ray_kwargs.ray_init.num_cpus"] = cell.model.resources["cpus"]
+    for part in (model, "critic.model"):
+        keys[f"{part}.override_config.attn_implementation"] = "flash_attention_2"
+        keys[f"{part}.use_remove_padding"] = True
+        keys[f"{part}.enable_gradient_checkpointing"] = True
+    for engine in (f"{actor}.fsdp_config", "critic.fsdp", "actor_rollout_ref.ref.fsdp_config"):
+        keys[f"{engine}.strategy"] = "fsdp2"
+        keys[f"{engine}.dtype"] = "bfloat16"
+        keys[f"{engine}.full_determinism"] = False
     return keys

@@ -23,8 +23,10 @@ from omegaconf import OmegaConf
 
 from groupppo.errors import RunFailed
 from groupppo.models.check import check_model_folder
+from groupppo.tasks.lengths import check_prompt_lengths
 from groupppo.tasks.rows import check_splits
 from groupppo.verl.compose import Cell, compose
+from groupppo.verl.fits import require_gpus
 
 # What a failed run wrote goes here: a workflow may delete the outputs of a job that failed.
 FAILED = "failed"
@@ -54,10 +56,15 @@ def train(cell: Cell) -> None:
         BadInput: an input file or a config key is wrong; nothing was started.
         RunFailed: verl ended with an error, or not within `train.time_limit_s`; status.json says which.
     """
-    check_model_folder(cell.start)
+    check_model_folder(cell.start, padded=cell.model.published)
     check_splits(cell.task_folder)
+    if cell.model.published:
+        check_prompt_lengths(cell.task, cell.task_folder, cell.start)
+    config = compose(cell)
+    if cell.device == "cuda":
+        require_gpus(cell.model, cell.ranks)
     _clear(cell.out)
-    OmegaConf.save(compose(cell), cell.out / "config.yaml")
+    OmegaConf.save(config, cell.out / "config.yaml")
     with tempfile.TemporaryDirectory(prefix="gppo-", ignore_cleanup_errors=True) as ray_folder:
         ending = _run(cell, ray_folder)
     if ending.status == "finished":
@@ -164,7 +171,7 @@ def _keep_checkpoint(cell: Cell) -> None:
     """Keep the Hugging Face folders of the last step, the policy's as `checkpoint/`; drop verl's layout around them."""
     saved = cell.out / f"global_step_{cell.train.steps}"
     (saved / "actor" / "huggingface").rename(cell.out / "checkpoint")
-    check_model_folder(cell.out / "checkpoint")
+    check_model_folder(cell.out / "checkpoint", padded=cell.model.published)
     if cell.train.save_critic and (saved / "critic").is_dir():
         (saved / "critic" / "huggingface").rename(cell.out / CRITIC)
     shutil.rmtree(saved)

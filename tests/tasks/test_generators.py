@@ -102,7 +102,7 @@ def test_an_unknown_generator_is_reported_with_those_that_exist():
         bind(replace(TASKS["sorting"], generator="sortin"))
     assert error.value.key == "generator"
     assert "chain" in error.value.mend
-    with pytest.raises(KeyError, match="Known: chain, sorting"):
+    with pytest.raises(KeyError, match="Known: chain, reasoning_gym, sorting"):
         get_generator("xyz")
 
 

@@ -33,7 +33,7 @@ rule task:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=lambda wildcards: asdict(BENCHMARK.tasks[wildcards.task]),
+        spec=lambda wildcards: recorded(BENCHMARK.tasks[wildcards.task]),
     message:
         "build task {wildcards.task}"
     script:
@@ -52,9 +52,9 @@ rule model:
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=10,
+        runtime=10 if BENCHMARK.device == "cpu" else 120,
     params:
-        spec=lambda wildcards: asdict(BENCHMARK.models[wildcards.model]),
+        spec=lambda wildcards: recorded(BENCHMARK.models[wildcards.model]),
     message:
         "build model {wildcards.model}"
     script:
@@ -79,7 +79,7 @@ rule warmstart:
         mem_mb=2000,
         runtime=20,
     params:
-        spec=lambda wildcards: asdict(BENCHMARK.tasks[wildcards.task].warmstart),
+        spec=lambda wildcards: recorded(BENCHMARK.tasks[wildcards.task])["warmstart"],
     message:
         "warm start {wildcards.model} on {wildcards.task}"
     script:

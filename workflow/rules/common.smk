@@ -1,5 +1,7 @@
 # Functions of wildcards that rules take their inputs from.
 
+from groupppo.config import recorded
+
 
 def density_source(wildcards):
     """The run whose density an arm has to match, step by step; nothing for an arm that has its own."""
@@ -15,3 +17,15 @@ def made(files):
         if config.get("partial")
         else files
     )
+
+
+def needs(name, default):
+    """A resource of the model's file, and the default on a CPU, where jobs of these rules are small."""
+    return lambda wildcards: BENCHMARK.models[wildcards.model].resources.get(
+        name, default
+    )
+
+
+# Only where runs are on GPUs: a scheduler must not be asked for none of them.
+ON_GPU = {"gpu": needs("gpu", 1)} if BENCHMARK.device == "cuda" else {}
+ONE_GPU = {"gpu": 1} if BENCHMARK.device == "cuda" else {}

@@ -15,8 +15,9 @@ rule evaluate_start:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2500,
-        runtime=15,
+        **ONE_GPU,
+        mem_mb=2500 if BENCHMARK.device == "cpu" else 32000,
+        runtime=15 if BENCHMARK.device == "cpu" else 240,
     params:
         evaluation=asdict(BENCHMARK.evaluation),
     message:

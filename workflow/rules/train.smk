@@ -20,10 +20,11 @@ rule train:
         f"{RESULTS}/benchmarks/train/{{task}}.{{model}}.{{arm}}.seed{{seed}}.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: needs("cpus", 1)
     resources:
+        **ON_GPU,
         mem_mb=lambda wildcards: BENCHMARK.models[wildcards.model].resources["mem_mb"],
-        runtime=-(-BENCHMARK.train.time_limit_s // 60) + 5,
+        runtime=needs("runtime", -(-BENCHMARK.train.time_limit_s // 60) + 5),
     params:
         train=asdict(BENCHMARK.train),
         arm=lambda wildcards: BENCHMARK.arms[wildcards.arm].verl,

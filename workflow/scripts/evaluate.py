@@ -21,5 +21,6 @@ with job(snakemake) as benchmark:
         model=names.model,
         arm=names.get("arm", "start"),
         training_seed=int(names.seed) if names.get("seed") else None,
+        published=benchmark.models[names.model].published,
         **asdict(benchmark.evaluation),
     )

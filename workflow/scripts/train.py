@@ -25,6 +25,8 @@ with job(snakemake, own_log=True) as benchmark:
             task_folder=Path(snakemake.input.train).parent.resolve(),
             start=Path(snakemake.input.start).resolve(),
             out=out,
+            device=benchmark.device,
+            ranks=benchmark.models[names.model].resources.get("gpu", 1),
             density_source=Path(snakemake.input.density).resolve() if snakemake.input.density else None,
         )
     )

@@ -1,0 +1,125 @@
+"""Models of the Hugging Face hub: downloaded at a pinned revision and checked against their planned shape.
+
+Weights, config, tokenizer and chat template stay as published. `origin.json` beside them says from where and which
+commit; with a branch for a revision, the first download decides that, and the file is how one learns it.
+"""
+
+import json
+import shutil
+from dataclasses import asdict
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from groupppo.config import Model
+from groupppo.errors import BadInput
+from groupppo.models.check import check_model_folder
+from groupppo.update.flops import Shape
+
+ORIGIN = "origin.json"
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*"]
+_KNOWN = {"repo": "the name on the hub, such as Qwen/Qwen3-0.6B", "revision": "a commit, or a branch such as main"}
+_OPTIONAL = ("pad_token", "chat_template_set")
+
+
+def hub_model(model: Model, folder: Path) -> int:
+    """Download `params.repo` at `params.revision` into `folder`; what the hub's cache holds needs no network.
+
+    `params.pad_token` names a special token of the tokenizer where the publication has no padding token.
+    `params.chat_template_set` gives variables of the chat template values, such as `enable_thinking: false`; they are
+    written into the template itself, so that training, rollouts and evaluation speak alike.
+
+    Returns:
+        Number of parameters in the files.
+
+    Raises:
+        BadInput: a parameter is unknown or missing, the hub does not give the files, or they have another shape than
+            the model's file says.
+    """
+    _check_params(model)
+    source = _download(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if file.is_file():
+            shutil.copyfile(file, folder / file.name)
+    if "pad_token" in model.params:
+        _write_pad_token(model, folder)
+    if "chat_template_set" in model.params:
+        _write_template(model, folder)
+    check_model_folder(folder, padded=True)
+    _check_shape(model, folder)
+    origin = {"repo": model.params["repo"], "revision": model.params["revision"], "commit": source.name}
+    (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    return count_parameters(folder)
+
+
+def count_parameters(folder: Path) -> int:
+    """Weights in the safetensors of a folder, read from their headers."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
+    return total
+
+
+def _check_params(model: Model) -> None:
+    known = [*_KNOWN, *_OPTIONAL]
+    for key in sorted(set(model.params) - set(known)):
+        raise BadInput(model.source, f"params.{key}", model.params[key], f"unknown; known: {', '.join(known)}.")
+    for key, text in _KNOWN.items():
+        if not isinstance(model.params.get(key), str):
+            raise BadInput(model.source, f"params.{key}", model.params.get(key), f"write {text}.")
+    if model.shape is None:
+        raise BadInput(model.source, "shape", None, "add it: GPU memory is planned with it.")
+
+
+def _download(model: Model) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, revision = model.params["repo"], model.params["revision"]
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        mend = (
+            "check name, revision, network and, for a gated model, that its licence is accepted and HF_TOKEN set; "
+            f"the hub says: {str(error).splitlines()[0]}"
+        )
+        raise BadInput(model.source, "params.repo", f"{repo}@{revision}", mend) from error
+
+
+def _write_pad_token(model: Model, folder: Path) -> None:
+    file = folder / "tokenizer_config.json"
+    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    token = model.params["pad_token"]
+    special = {entry["content"] for entry in config.get("added_tokens_decoder", {}).values()}
+    if token not in special:
+        raise BadInput(model.source, "params.pad_token", token, "name one of the tokenizer's special tokens.")
+    file.write_text(json.dumps(config | {"pad_token": token}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_template(model: Model, folder: Path) -> None:
+    values = model.params["chat_template_set"]
+    if not isinstance(values, dict) or not all(isinstance(value, bool) for value in values.values()):
+        raise BadInput(model.source, "params.chat_template_set", values, "write names with true or false.")
+    head = "".join(f"{{%- set {name} = {str(value).lower()} -%}}" for name, value in values.items())
+    config_file, template_file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
+    template = template_file.read_text(encoding="utf-8") if template_file.is_file() else config.get("chat_template", "")
+    for name in values:
+        if name not in template:
+            raise BadInput(model.source, "params.chat_template_set", name, "name a variable that the template reads.")
+    config.pop("chat_template", None)
+    config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    template_file.write_text(head + template, encoding="utf-8")
+
+
+def _check_shape(model: Model, folder: Path) -> None:
+    from transformers import AutoConfig
+
+    found = asdict(Shape.of(AutoConfig.from_pretrained(folder)))
+    for key, value in (model.shape or {}).items():
+        if found[key] != value:
+            raise BadInput(model.source, f"shape.{key}", value, f"write {found[key]}, as {folder.name} is published.")

@@ -1,0 +1,58 @@
+"""Tasks of reasoning-gym: generated offline, each judged by its own scorer.
+
+Listed are datasets whose scorers compare values. Others hand the response to sympy's `parse_expr` or to `eval`, which
+run what it says.
+"""
+
+import json
+import random
+from typing import Any
+
+from groupppo.tasks.base import Example, ParamError, register
+
+DATASETS = (
+    "base_conversion",
+    "chain_sum",
+    "fraction_simplification",
+    "gcd",
+    "knights_knaves",
+    "leg_counting",
+    "letter_counting",
+    "spell_backward",
+    "word_sorting",
+)
+ASK = "Think first. Then write only your final answer between <answer> and </answer>."
+
+
+@register("reasoning_gym")
+def reasoning_gym(rng: random.Random, *, dataset: str, config: dict[str, Any]) -> Example:
+    """One entry of a reasoning-gym dataset.
+
+    Its item i has the seed + i, so that datasets with near seeds share items. Each of ours is the only item of a
+    dataset with a seed of 63 bits.
+
+    Args:
+        dataset: one of DATASETS. config: keys of that dataset's config; its own defaults for the rest.
+
+    Returns:
+        an example whose answer is JSON, what `groupppo.tasks.gym_reward` judges by; its size is the question's words.
+
+    Raises:
+        ParamError: the dataset is not listed, or its config has no such key or takes no such value.
+    """
+    if dataset not in DATASETS:
+        raise ParamError("dataset", dataset, f"write one of {', '.join(DATASETS)}.")
+    from reasoning_gym import create_dataset
+
+    try:
+        entry = create_dataset(dataset, size=1, seed=rng.getrandbits(31), **config)[0]
+    except (AssertionError, TypeError, ValueError) as error:
+        mend = f"reasoning-gym refuses it: {error or type(error).__name__}"
+        raise ParamError("config", config, mend) from error
+    truth = {"dataset": dataset, "answer": entry["answer"], "metadata": entry["metadata"]}
+    return Example(
+        prompt=f"{entry['question'].strip()}\n\n{ASK}",
+        demonstration=f"<answer>{entry['answer']}</answer>",
+        answer=json.dumps(truth, ensure_ascii=False, sort_keys=True),
+        size=len(entry["question"].split()),
+    )

@@ -1,0 +1,122 @@
+"""GSM8K and MATH as published on the Hugging Face hub, read through `datasets`, with exact answers.
+
+Train and dev come from the published train split, by the hash of the prompt; test comes from the published test split.
+Rows go in the order of their hashes, so that any number of them is a random choice that anyone draws again.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from groupppo.config import Task
+from groupppo.errors import BadInput
+from groupppo.tasks.base import Example
+from groupppo.tasks.math_reward import BOX, MARK, boxed
+from groupppo.tasks.splits import SPLITS, prompt_sha256, split_of
+
+Row = dict[str, Any]
+PARAMS = ("repo", "revision", "configs", "longest_prompt_bytes")
+ASK_MARK = f'Let\'s think step by step and output the final answer after "{MARK}".'
+ASK_BOX = "Let's think step by step and put the final answer within \\boxed{}."
+_CALCULATION = re.compile(r"<<[^<>]*>>")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Examples by split, and how many published rows were left out, by reason; a row that was not asked for is none."""
+
+    examples: dict[str, list[Example]]
+    left_out: dict[str, int]
+
+
+def gsm8k(row: Row) -> Example | None:
+    """A row of openai/gsm8k: `answer` is a solution with calculations in << >> and the number after ####."""
+    solution, mark, answer = row["answer"].rpartition(MARK)
+    if not mark or not answer.strip():
+        return None
+    steps = len(_CALCULATION.findall(solution))
+    demonstration = f"{_CALCULATION.sub('', solution).strip()}\n{MARK} {answer.strip()}"
+    return Example(f"{row['question'].strip()} {ASK_MARK}", demonstration, answer.strip().replace(",", ""), steps)
+
+
+def competition_math(row: Row) -> Example | None:
+    """A row of EleutherAI/hendrycks_math: the answer is the last box of `solution`; levels go from "Level 1" to 5."""
+    begin = row["solution"].rfind(BOX)
+    answer = boxed(row["solution"][begin:]) if begin >= 0 else None
+    if answer is None or not answer.strip():
+        return None
+    level = re.search(r"\d", row["level"])
+    size = int(level[0]) if level else 0
+    return Example(f"{row['problem'].strip()} {ASK_BOX}", row["solution"], answer.strip(), size)
+
+
+FORMATS: dict[str, Callable[[Row], Example | None]] = {"gsm8k": gsm8k, "math": competition_math}
+
+
+def draw_published(task: Task) -> Drawn:
+    """The splits of a task whose generator is one of FORMATS; the first time from the hub, then from its cache.
+
+    Raises:
+        BadInput: a parameter is unknown, missing or of the wrong type, the data set cannot be read or has other
+            columns, or there are too few rows for a split.
+    """
+    _check_params(task)
+    left_out: Counter[str] = Counter()
+    tested = _distinct(task, "test", left_out, seen=set())
+    trained = _distinct(task, "train", left_out, seen={example.prompt for example in tested})
+    pools = {
+        "train": [example for example in trained if split_of(example.prompt) != "dev"],
+        "dev": [example for example in trained if split_of(example.prompt) == "dev"],
+        "test": tested,
+    }
+    for split in SPLITS:
+        if len(pools[split]) < task.splits[split]:
+            mend = f"ask for at most {len(pools[split])}; left out: {dict(left_out)}."
+            raise BadInput(task.source, f"splits.{split}", task.splits[split], mend)
+    return Drawn({split: pools[split][: task.splits[split]] for split in SPLITS}, dict(sorted(left_out.items())))
+
+
+def _distinct(task: Task, published: str, left_out: Counter[str], seen: set[str]) -> list[Example]:
+    kept = []
+    for row in _rows(task, published):
+        try:
+            example = FORMATS[task.generator](row)
+        except KeyError as error:
+            mend = f"name a data set with the column {error.args[0]}; this one has {', '.join(row)}."
+            raise BadInput(task.source, "params.repo", task.params["repo"], mend) from error
+        if example is None:
+            left_out[f"{published}: no answer"] += 1
+        elif len(example.prompt.encode()) > task.params["longest_prompt_bytes"]:
+            left_out[f"{published}: longer than longest_prompt_bytes"] += 1
+        elif example.prompt in seen:
+            left_out[f"{published}: prompt met before"] += 1
+        else:
+            seen.add(example.prompt)
+            kept.append(example)
+    return sorted(kept, key=lambda example: prompt_sha256(example.prompt))
+
+
+def _rows(task: Task, published: str) -> Iterator[Row]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    repo, revision = task.params["repo"], task.params["revision"]
+    for config in task.params["configs"]:
+        try:
+            rows = load_dataset(repo, config, split=published, revision=revision)
+        except (DatasetsError, ValueError, OSError) as error:
+            mend = f"check name, revision, configs and network: {str(error).splitlines()[0]}"
+            raise BadInput(task.source, "params.repo", f"{repo}/{config}@{revision}", mend) from error
+        yield from rows
+
+
+def _check_params(task: Task) -> None:
+    for key in sorted(set(task.params) - set(PARAMS)):
+        raise BadInput(task.source, f"params.{key}", task.params[key], f"unknown parameter; {', '.join(PARAMS)}.")
+    kinds: dict[str, type] = {"repo": str, "revision": str, "configs": list, "longest_prompt_bytes": int}
+    for key, kind in kinds.items():
+        value = task.params.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool) or not value:
+            raise BadInput(task.source, f"params.{key}", value, f"write a {kind.__name__} that is not empty.")

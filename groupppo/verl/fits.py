@@ -1,0 +1,109 @@
+"""Whether a run fits its GPUs: refused with the numbers before it is started, and again on the machine it lands on."""
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from groupppo.config import Model
+from groupppo.errors import BadInput
+from groupppo.update.budget import RunShape, host_bytes, server_bytes, step_bytes
+from groupppo.update.flops import Shape
+
+# What Ray, verl's processes, the rollout server and rewards take of a machine's memory next to offloaded states.
+HOST_BASE = 16e9
+HOST_PER_GPU = 12e9
+
+
+def run_shape(config: DictConfig, model: Model) -> RunShape:
+    """What decides the memory of a composed run.
+
+    Raises:
+        BadInput: policy and critic are offloaded differently, or responses cannot be packed into micro-batches.
+    """
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    params = config.algorithm.group_params
+    offload = _offload(actor.fsdp_config)
+    if config.critic.enable and _offload(config.critic.fsdp) != offload:
+        mend = f"offload the critic as the policy, which is {offload}: memory is planned for both alike."
+        raise BadInput(model.source, "verl.critic.fsdp", _offload(config.critic.fsdp), mend)
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    tokens = [actor.ppo_max_token_len_per_gpu, rollout.log_prob_max_token_len_per_gpu]
+    if config.critic.enable:
+        tokens += [config.critic.ppo_max_token_len_per_gpu, config.critic.ppo_infer_max_token_len_per_gpu]
+    if min(tokens) < longest:
+        key = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
+        raise BadInput(model.source, key, min(tokens), f"write at least {longest}, the longest prompt and response.")
+    return RunShape(
+        shape=Shape(**(model.shape or {})),
+        gpus=config.trainer.n_gpus_per_node * config.trainer.nnodes,
+        tensor_parallel=rollout.tensor_model_parallel_size,
+        micro_batch=max(tokens),
+        longest=longest,
+        fused=bool(config.actor_rollout_ref.model.use_fused_kernels),
+        critic=bool(config.critic.enable),
+        reference=bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward),
+        checkpointing=bool(config.actor_rollout_ref.model.enable_gradient_checkpointing),
+        offload=offload,
+        server_share=rollout.gpu_memory_utilization,
+        kept=float(params.kv_bytes) if params.update == "streamed" and params.kv == "reuse" else 0.0,
+    )
+
+
+def require_fit(config: DictConfig, model: Model) -> None:
+    """Refuse a composed run that needs more than the model's file says its machine has.
+
+    Raises:
+        BadInput: with the fullest phase and its gigabytes by cause; also for the rollout server's share, for the
+            machine's own memory, and for GPUs that do not make whole rollout servers.
+    """
+    run, resources = run_shape(config, model), model.resources
+    if run.gpus % run.tensor_parallel:
+        key = "actor_rollout_ref.rollout.tensor_model_parallel_size"
+        raise BadInput(model.source, key, run.tensor_parallel, f"write a divisor of the {run.gpus} GPUs.")
+    available = resources["gpu_memory_gb"] * 1e9
+    phases = step_bytes(run, available)
+    worst = max(phases, key=lambda phase: sum(phases[phase].values()))
+    needed = sum(phases[worst].values())
+    if needed > available:
+        parts = ", ".join(f"{cause} {size / 1e9:.1f}" for cause, size in phases[worst].items() if size)
+        mend = (
+            f"{worst} needs {needed / 1e9:.1f} GB of each GPU ({parts}); name a larger GPU or more of them, offload, "
+            "lower ppo_max_token_len_per_gpu or gpu_memory_utilization."
+        )
+        raise BadInput(model.source, "resources.gpu_memory_gb", resources["gpu_memory_gb"], mend)
+    share = run.server_share * available
+    if server_bytes(run) > share:
+        mend = (
+            f"the rollout server needs {server_bytes(run) / 1e9:.1f} GB of each GPU and gets {share / 1e9:.1f}; "
+            "raise it, or tensor_model_parallel_size."
+        )
+        raise BadInput(model.source, "actor_rollout_ref.rollout.gpu_memory_utilization", run.server_share, mend)
+    host = host_bytes(run) + HOST_BASE + HOST_PER_GPU * run.gpus
+    if host > resources["mem_mb"] * 1e6:
+        mend = f"write at least {host / 1e6:.0f}, of which {host_bytes(run) / 1e6:.0f} are offloaded states."
+        raise BadInput(model.source, "resources.mem_mb", resources["mem_mb"], mend)
+
+
+def require_gpus(model: Model, ranks: int) -> None:
+    """Check that this machine has the GPUs that the run was planned for.
+
+    Raises:
+        BadInput: there are fewer, or one has less memory than the model's file says.
+    """
+    import torch
+
+    found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    if len(found) < ranks:
+        mend = f"run on a machine with {ranks} GPU(s); PyTorch sees {len(found)} here."
+        raise BadInput(model.source, "resources.gpu", ranks, mend)
+    for properties in found[:ranks]:
+        if properties.total_memory < model.resources["gpu_memory_gb"] * 1e9:
+            mend = f"{properties.name} has {properties.total_memory / 1e9:.1f} GB; ask for a larger GPU."
+            raise BadInput(model.source, "resources.gpu_memory_gb", model.resources["gpu_memory_gb"], mend)
+
+
+def _offload(engine: Any) -> str:
+    """FSDP2's own policy, verl's moves of states between its phases, or none."""
+    if engine.offload_policy:
+        return "always"
+    return "between" if engine.param_offload and engine.optimizer_offload else "none"
