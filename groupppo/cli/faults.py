@@ -47,7 +47,7 @@ def _found(path: Path, known: dict[Path, list[BadInput]]) -> list[BadInput]:
         below = [fault for file in _named(path) for fault in file_faults(file, known)]
         faults += below or ([] if faults else _first(lambda: load_benchmark(path)))
         return faults
-    return faults or list(_CHECKS[kind](path))
+    return faults or (list(_CHECKS[kind](path)) if kind in _CHECKS else [])
 
 
 def schema_faults(path: Path, kind: str) -> Iterator[BadInput]:

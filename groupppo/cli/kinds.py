@@ -6,11 +6,11 @@ from typing import Any
 
 from groupppo.errors import BadInput
 
+SUFFIX = ".schema.yaml"
 FOLDERS = {"models": "model", "tasks": "task", "arms": "arm"}
 """Folders whose files are all of one kind."""
 MATRICES = {"benchmarks": "benchmark", "claims": "claims", "profiles": "profile"}
 """Kinds of the files in benchmarks/ itself, which content tells apart."""
-KINDS = ("benchmark", "model", "task", "arm", "claims", "profile")
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,20 @@ class Entry:
     file: str
 
 
+def kinds() -> list[str]:
+    """Every kind that has a schema; a kind that is not listed by `groupppo ls` can be checked all the same."""
+    from groupppo.config import SCHEMAS
+
+    return sorted(file.name.removesuffix(SUFFIX) for file in SCHEMAS.glob(f"*{SUFFIX}"))
+
+
 def schema(kind: str) -> dict[str, Any]:
     """The JSON schema of a kind."""
     import yaml
 
     from groupppo.config import SCHEMAS
 
-    found: dict[str, Any] = yaml.safe_load((SCHEMAS / f"{kind}.schema.yaml").read_text(encoding="utf-8"))
+    found: dict[str, Any] = yaml.safe_load((SCHEMAS / f"{kind}{SUFFIX}").read_text(encoding="utf-8"))
     return found
 
 
@@ -49,10 +56,10 @@ def kind_of(path: Path) -> str:
         return FOLDERS[folder]
     keys = set(data) if isinstance(data, dict) else set()
     # A key that several kinds have, such as title, tells nothing.
-    known = {kind: set(schema(kind)["properties"]) for kind in KINDS}
-    shared = {key for kind in KINDS for key in known[kind] if sum(key in other for other in known.values()) > 2}
-    scores = {kind: len(keys & (known[kind] - shared)) for kind in KINDS}
-    best = [kind for kind in KINDS if scores[kind] == max(scores.values())]
+    known = {kind: set(schema(kind)["properties"]) for kind in kinds()}
+    shared = {key for kind in known for key in known[kind] if sum(key in other for other in known.values()) > 2}
+    scores = {kind: len(keys & (known[kind] - shared)) for kind in known}
+    best = [kind for kind in known if scores[kind] == max(scores.values())]
     if len(best) > 1:
         mend = "put it into models/, tasks/ or arms/, or write the keys of one kind; `groupppo new` writes such files."
         raise BadInput(path, "file", sorted(map(str, keys)) or data, f"its kind cannot be told: {mend}")

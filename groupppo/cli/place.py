@@ -1,7 +1,6 @@
 """Where things are: the repository around the working folder, its benchmarks and results."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from groupppo.config import REPOSITORY
@@ -32,17 +31,24 @@ def short(path: Path) -> Path:
 
 
 def benchmark_file(named: str) -> Path:
-    """The file of a benchmark named by path, or by name for benchmarks/<name>.yaml; a path wins."""
-    return _found(named, lambda: root() / "benchmarks" / f"{named}.yaml")
+    """The file of a benchmark named by path, or by name for benchmarks/<name>.yaml; a path wins.
+
+    Raises:
+        BadInput: it is a name, and this is outside of the repository.
+    """
+    return Path(named) if _is_path(named) else short(root() / "benchmarks" / f"{named}.yaml")
 
 
 def results_folder(named: str) -> Path:
-    """Results named by path, or by name for results/<name>; a path wins."""
-    return _found(named, lambda: root() / "results" / named)
+    """Results named by path, or inside of the repository by name for results/<name>; a path wins."""
+    if _is_path(named):
+        return Path(named)
+    try:
+        return short(root() / "results" / named)
+    except BadInput:
+        return Path(named)
 
 
-def _found(named: str, by_name: Callable[[], Path]) -> Path:
+def _is_path(named: str) -> bool:
     path = Path(named)
-    if path.exists() or path.name != named or path.suffix:
-        return path
-    return short(by_name())
+    return path.exists() or path.name != named or bool(path.suffix)

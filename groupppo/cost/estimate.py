@@ -182,4 +182,4 @@ def _shared(benchmark: Benchmark, past: list[PastRun], device: str) -> Share:
 def _folder_bytes(model: Model, past: list[PastRun]) -> Span:
     """A model's folder, which is as large as a checkpoint of it."""
     known = [float(run.checkpoint) for run in past if run.model == model.name]
-    return around(known) if known else Span(4.0, 4.0) * counted.shape_of(model).parameters + Span(2e4, 2e7)
+    return around(known) if known else Span(2.0, 4.0) * counted.shape_of(model).parameters + Span(2e4, 2e7)

@@ -112,3 +112,11 @@ def test_ls_names_a_file_that_cannot_be_read_and_lists_the_rest(groupppo, projec
     assert done.code == 1
     assert "benchmarks/arms/ppo.yaml" in done.err
     assert "grpo" in done.out
+
+
+def test_verify_needs_no_repository_and_says_what_is_missing(tmp_path: Path) -> None:
+    done = start("verify", "absent", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "absent: file = missing" in done.stderr
+    assert "outside of the repository" not in done.stderr
+    assert "outside of the repository" in start("cost", "absent", cwd=tmp_path).stderr

@@ -1,6 +1,5 @@
 """groupppo report, verify and compare: results that are there, through the functions that make and judge them."""
 
-import html
 import json
 import shutil
 from pathlib import Path
@@ -45,7 +44,7 @@ def test_report_makes_page_and_figures_again_from_tables_and_verdicts(groupppo, 
     assert done.code == 0, done.err
     assert done.out.strip() == str(results / "report.html")
     page = (results / "report.html").read_text()
-    assert html.escape(DEFINITION)[:60] in page
+    assert DEFINITION.partition("'")[0] in page
     assert {file.name for file in (results / "figures").iterdir()} == before
     assert {name: (results / name).read_bytes() for name in kept} == kept
 
