@@ -25,6 +25,7 @@ from groupppo.publish.sums import SUMS, read_manifest, read_sums, sums_differenc
 from groupppo.tables import Tables
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.engine import decide
+from groupppo.verdicts.studied import read_studied
 
 PROFILE_FOLDER = "profile"
 """Where a results folder keeps the costs of an update that its benchmark names."""
@@ -177,6 +178,7 @@ def _check_contents(findings: _Findings, benchmark: Benchmark, claims: Claims) -
     try:
         tables = safe_tables(folder / "tables")
         variants = safe_variants(folder / PROFILE_FOLDER) if benchmark.profile else None
+        studied = read_studied(folder, benchmark, claims)
         judged = read_json(folder / "verdicts.json")
     except BadInput as error:
         findings.bad("schemas", error)
@@ -185,7 +187,7 @@ def _check_contents(findings: _Findings, benchmark: Benchmark, claims: Claims) -
     findings.checks["schemas"] = "matrix, models, tasks, arms, claims and the columns of every table"
     before = len(findings.differences)
     try:
-        decided = decide(claims, tables, benchmark, variants)
+        decided = decide(claims, tables, benchmark, variants, studied)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         # Tables of the right columns may still hold what no run writes.
         findings.differ("verdicts", "tables", "tables that verdicts can be decided from", repr(error)[:300])

@@ -56,10 +56,10 @@ def _scope(record: dict[str, Any], file: Path, rows: pd.DataFrame, benchmark: Be
         steps, seed = record["settings"]["steps"], record["settings"]["seed"]
     except (KeyError, TypeError) as error:
         raise BadInput(file, str(error), None, RERUN) from error
-    faults = rows[rows["point"] != NO_FAULT]
+    faults, reference = rows[rows["point"] != NO_FAULT], benchmark.arms[benchmark.reference].title
     return (
         f"One run of {steps} steps for each of {len(faults)} injection points, seed {seed}, with on_error: dense, "
-        f"against {benchmark.arms[benchmark.reference].title}: {int(faults['survived'].sum())} went on exactly as it does, "
+        f"against {reference}: {int(faults['survived'].sum())} went on exactly as it does, "
         f"{int((~faults['finished']).sum())} ended with the error."
     )
 
