@@ -16,10 +16,12 @@ QUICK = REPOSITORY / "benchmarks" / "quick.yaml"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """The repository's workflow and benchmarks in a folder of their own, with nothing computed."""
+    """The workflow, benchmarks and published measurements of the repository in a folder, with nothing computed."""
     for name in ("Snakefile", "workflow", "benchmarks", "environment.yml"):
         source = REPOSITORY / name
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, tmp_path / name)
+    # A benchmark that names a profile shows the published costs of an update where this machine measured none.
+    shutil.copytree(REPOSITORY / "results" / "reference", tmp_path / "results" / "reference")
     (tmp_path / "profiles").symlink_to((REPOSITORY / "profiles").readlink())
     return tmp_path
 
@@ -76,6 +78,21 @@ def test_the_study_of_streams_needs_the_start_and_the_trained_policy(project: Pa
     counts = {words[0]: words[1] for words in map(str.split, plan.splitlines()) if len(words) == 2}
     assert (counts["streams_study"], counts["warmstart"], counts["train"]) == ("2", "2", "2")
     assert "grouping_study" not in counts
+
+
+def test_the_study_of_faults_needs_the_start_alone_and_the_verdicts_wait_for_it(project: Path) -> None:
+    edit(project, studies=["faults"], tasks=["sorting", "chain"])
+    done = snakemake(project, "--dry-run", "--quiet", "host", "--", "studies")
+    plan = done.stdout + done.stderr
+    assert done.returncode == 0, plan
+    counts = {words[0]: words[1] for words in map(str.split, plan.splitlines()) if len(words) == 2}
+    assert (counts["faults_study"], counts["warmstart"], counts["task"]) == ("2", "2", "2")
+    assert "train" not in counts
+    done = snakemake(project, "--dry-run", "--quiet", "host", "--", "results/quick/verdicts.json")
+    assert any(line.split() == ["faults_study", "2"] for line in (done.stdout + done.stderr).splitlines())
+    edit(project, studies=["grouping"])  # no claim rests on this one
+    done = snakemake(project, "--dry-run", "--quiet", "host", "--", "results/quick/verdicts.json")
+    assert "_study" not in done.stdout + done.stderr
 
 
 def test_without_studies_the_plan_has_none(project: Path) -> None:
