@@ -88,8 +88,9 @@ rule faults_study:
         f"{RESULTS}/benchmarks/faults_study/{{task}}.{{model}}.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: needs("cpus", 1)
     resources:
+        **ON_GPU,
         mem_mb=lambda wildcards: BENCHMARK.models[wildcards.model].resources["mem_mb"],
         runtime=60,
     params:
