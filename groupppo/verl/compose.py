@@ -1,7 +1,9 @@
 """From a cell of the matrix to verl's config: what all arms share, what the machine needs, what the arm changes."""
 
+import copy
 import difflib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +58,7 @@ def compose(cell: Cell) -> DictConfig:
             serve the rollout, or a run on a GPU needs more memory than the model's file says the GPU has.
     """
     _check_device(cell)
-    with initialize_config_dir(config_dir=str(CONFIG), version_base=None):
-        config = hydra_compose("group_ppo")
+    config = copy.deepcopy(_verls_own())
     own = _shared(cell) | (_cpu(cell) if cell.device == "cpu" else _cuda(cell))
     for source, keys in (
         (Path(__file__), own),
@@ -81,6 +82,13 @@ def compose(cell: Cell) -> DictConfig:
     if cell.device == "cuda":
         require_fit(config, cell.model)
     return config
+
+
+@cache
+def _verls_own() -> DictConfig:
+    """verl's config before any cell; Hydra takes half a second for it, and a plan composes hundreds."""
+    with initialize_config_dir(config_dir=str(CONFIG), version_base=None):
+        return hydra_compose("group_ppo")
 
 
 def _check_device(cell: Cell) -> None:

@@ -1,0 +1,119 @@
+"""Published models: copied from the hub's cache, checked against the planned shape, and asked for by exact revision."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig, AutoTokenizer
+
+from groupppo.config import REPOSITORY, Model, load_model
+from groupppo.errors import BadInput
+from groupppo.models import build_model
+from groupppo.models.check import check_model_folder
+from groupppo.models.tokenizer import chat_ids
+from groupppo.models.warmstart import start_as_published
+from groupppo.profile.config import load_profile
+from groupppo.tasks.lengths import check_prompt_lengths
+from groupppo.update.flops import Shape
+
+HUB_FILES = sorted(file for file in (REPOSITORY / "benchmarks" / "models").glob("*.yaml") if "hub" in file.read_text())
+COMMIT = "0123456789abcdef"
+
+
+@pytest.fixture
+def model(small_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """A model whose download is a snapshot on disk."""
+    import shutil
+
+    snapshot = tmp_path / "snapshots" / COMMIT
+    shutil.copytree(small_model_folder, snapshot)
+    asked = {"repo": "some/name", "revision": "main"}
+
+    def download(repo: str, *, revision: str, allow_patterns: list[str]) -> str:
+        assert "*.safetensors" in allow_patterns
+        if (repo, revision) != tuple(asked.values()):
+            raise OSError(f"no {repo} at {revision}\nand more")
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    shape = asdict(Shape.of(AutoConfig.from_pretrained(snapshot)))
+    return replace(load_model(HUB_FILES[0]), params=asked, shape=shape, verl={})
+
+
+def test_a_published_model_is_copied_with_a_note_of_its_commit(model: Model, tmp_path: Path) -> None:
+    parameters = build_model(model, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "origin.json").read_text())["commit"] == COMMIT
+    from transformers import AutoModelForCausalLM
+
+    assert parameters == AutoModelForCausalLM.from_pretrained(tmp_path / "out").num_parameters()
+    start_as_published(tmp_path / "out", tmp_path / "start")
+    check_model_folder(tmp_path / "start")
+
+
+@pytest.mark.parametrize(
+    ("params", "key"),
+    [
+        ({"revision": "v2"}, "params.repo"),
+        ({"repo": "other/name"}, "params.repo"),
+        ({"revison": "main"}, "params.revison"),
+        ({"revision": None}, "params.revision"),
+        ({"pad_token": "<|none|>"}, "params.pad_token"),
+        ({"chat_template_set": {"thinking": False}}, "params.chat_template_set"),
+        ({"chat_template_set": "no"}, "params.chat_template_set"),
+    ],
+)
+def test_what_the_hub_does_not_give_is_an_error_that_names_the_key(
+    model: Model, tmp_path: Path, params: dict, key: str
+) -> None:
+    with pytest.raises(BadInput) as error:
+        build_model(replace(model, params=model.params | params), tmp_path / "out")
+    assert error.value.key == key
+    assert error.value.mend
+
+
+def test_another_shape_than_the_planned_one_is_an_error(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as error:
+        build_model(replace(model, shape=(model.shape or {}) | {"hidden": 999}), tmp_path / "out")
+    assert (error.value.key, error.value.value) == ("shape.hidden", 999)
+
+
+def test_a_variable_of_the_chat_template_is_set_for_all_who_read_it(model: Model, tmp_path: Path) -> None:
+    plain = replace(model)
+    build_model(plain, tmp_path / "plain")
+    asked = replace(model, params=model.params | {"chat_template_set": {"add_generation_prompt": False}})
+    build_model(asked, tmp_path / "asked")
+    with_prompt, without = (
+        chat_ids(AutoTokenizer.from_pretrained(tmp_path / name), "7") for name in ("plain", "asked")
+    )
+    assert with_prompt[:-1] == without
+
+
+def test_a_padded_vocabulary_is_a_publications_right_only(model: Model, tmp_path: Path) -> None:
+    build_model(model, tmp_path / "out")
+    file = tmp_path / "out" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 3}))
+    check_model_folder(tmp_path / "out", padded=True)
+    with pytest.raises(BadInput, match="vocab_size"):
+        check_model_folder(tmp_path / "out")
+    file.write_text(json.dumps(config | {"vocab_size": config["vocab_size"] - 3}))
+    with pytest.raises(BadInput, match="vocab_size"):
+        check_model_folder(tmp_path / "out", padded=True)
+
+
+@pytest.mark.parametrize("file", HUB_FILES, ids=lambda file: file.stem)
+def test_a_shipped_model_is_pinned_and_has_the_profiles_shape(file: Path) -> None:
+    shipped = load_model(file)
+    assert len(shipped.params["revision"]) == 40
+    profiled = load_profile(REPOSITORY / "benchmarks" / "profile.yaml").shapes[shipped.name.removesuffix("_8gpu")]
+    assert Shape(**(shipped.shape or {})) == profiled.shape
+
+
+def test_a_prompt_longer_than_planned_is_found_before_training(
+    small_task, small_task_folder: Path, small_model_folder: Path
+) -> None:
+    longest = check_prompt_lengths(small_task, small_task_folder, small_model_folder)
+    assert longest <= small_task.max_prompt_tokens
+    with pytest.raises(BadInput, match=f"at least {longest}"):
+        check_prompt_lengths(replace(small_task, max_prompt_tokens=longest - 1), small_task_folder, small_model_folder)

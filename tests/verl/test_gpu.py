@@ -1,0 +1,207 @@
+"""The GPU matrices without a GPU: every cell makes a config that verl takes, and what cannot run is refused before."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+from groupppo.config import REPOSITORY, Arm, Benchmark, Model, Task, load_benchmark
+from groupppo.errors import BadInput
+from groupppo.verl import fits
+from groupppo.verl.compose import Cell, compose
+from tests.verl.conftest import MakeCell
+
+HOME = REPOSITORY / "benchmarks"
+NAMES = ("gsm8k", "math", "reasoning_gym", "origin_gsm8k", "origin_8gpu")
+MATRICES = {name: load_benchmark(HOME / f"{name}.yaml") for name in NAMES}
+ROWS = [(name, model) for name, benchmark in MATRICES.items() for model in benchmark.models]
+
+
+class Cells:
+    """Cells of the GPU matrices, with the small model's folder in the place of what would be downloaded."""
+
+    def __init__(self, start: Path, out: Path):
+        self.start, self.out = start, out
+        self.density = out / "steps.jsonl"
+        self.density.write_text('{"step": 1, "group/density": 0.2}\n')
+
+    def __call__(self, benchmark: Benchmark, task: Task, model: Model, arm: Arm) -> Cell:
+        return Cell(
+            task=task,
+            model=model,
+            arm=arm,
+            seed=1,
+            train=benchmark.train,
+            task_folder=self.out,
+            start=self.start,
+            out=self.out,
+            device=benchmark.device,
+            ranks=model.resources["gpu"],
+            density_source=self.density if arm.density_from else None,
+        )
+
+
+@pytest.fixture(scope="module")
+def cells(small_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cells:
+    return Cells(small_model_folder, tmp_path_factory.mktemp("gpu"))
+
+
+@pytest.fixture
+def cell(cells: Cells) -> Cell:
+    gsm8k = MATRICES["gsm8k"]
+    return cells(gsm8k, gsm8k.tasks["gsm8k"], gsm8k.models["qwen2_5_0_5b"], gsm8k.arms["ppo"])
+
+
+@pytest.mark.parametrize(("name", "model"), ROWS, ids=map("-".join, ROWS))
+def test_every_cell_makes_a_config_that_verl_takes(cells: Cells, name: str, model: str) -> None:
+    benchmark = MATRICES[name]
+    for task in benchmark.tasks.values():
+        for arm in benchmark.arms.values():
+            config = compose(cells(benchmark, task, benchmark.models[model], arm))
+            if task.name in list(benchmark.tasks)[:1]:  # its checks take a third of a second, and read no task's key
+                validate_config(config, need_reference_policy(config), need_critic(config))
+            actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+            assert (actor.strategy, actor.fsdp_config.dtype) == ("fsdp2", "bfloat16")
+            assert omega_conf_to_dataclass(config.actor_rollout_ref.rollout).name == "vllm"
+            assert config.trainer.n_gpus_per_node == benchmark.models[model].resources["gpu"]
+            assert config.reward.custom_reward_function.path.endswith(
+                {"math": "math_reward"}.get(task.reward, "gym_reward")
+            )
+
+
+def test_the_cuda_path_is_verls_own_and_the_cpu_path_is_unchanged(cell: Cell, make_cell: MakeCell) -> None:
+    gpu, cpu = compose(cell), compose(make_cell("ppo"))
+    for config, expected in (
+        (gpu, ("cuda", "flash_attention_2", True, True, False, "bfloat16", True)),
+        (cpu, ("cpu", "sdpa", False, False, True, "float32", False)),
+    ):
+        model, rollout = config.actor_rollout_ref.model, config.actor_rollout_ref.rollout
+        found = (
+            config.trainer.device,
+            model.override_config.attn_implementation,
+            model.use_remove_padding,
+            model.enable_gradient_checkpointing,
+            rollout.enforce_eager,
+            rollout.dtype,
+            rollout.free_cache_engine,
+        )
+        assert found == expected
+        assert config.critic.model.override_config.attn_implementation == expected[1]
+    assert cpu.reward.custom_reward_function.path == "pkg://groupppo.tasks.reward"
+    assert gpu.actor_rollout_ref.actor.fsdp_config.mixed_precision is None  # bfloat16 over float32 weights
+    assert not gpu.actor_rollout_ref.actor.fsdp_config.full_determinism
+
+
+def test_one_number_bounds_the_tokens_of_every_pass(cell: Cell) -> None:
+    config = compose(cell)
+    assert config.critic.ppo_infer_max_token_len_per_gpu == config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu
+    longer = compose(replace(cell, task=replace(cell.task, max_response_tokens=20_000), model=with_gpus(cell.model, 4)))
+    assert longer.actor_rollout_ref.actor.ppo_max_token_len_per_gpu == 20_512
+
+
+def with_gpus(model: Model, gpu_memory: float, **verl: object) -> Model:
+    return replace(
+        model,
+        resources=model.resources | {"gpu_memory_gb": gpu_memory if gpu_memory > 8 else 200},
+        verl=model.verl | {key.replace("__", "."): value for key, value in verl.items()},
+    )
+
+
+def test_a_run_that_does_not_fit_is_refused_with_the_phase_and_its_gigabytes(cell: Cell) -> None:
+    with pytest.raises(BadInput, match=r"needs [\d.]+ GB of each GPU \(states [\d.]+") as error:
+        compose(replace(cell, model=with_gpus(cell.model, 24)))
+    assert (error.value.key, error.value.value) == ("resources.gpu_memory_gb", 24)
+    assert error.value.file.endswith("models/qwen2_5_0_5b.yaml")
+
+
+def test_offloading_lets_a_7b_model_fit_that_did_not(cells: Cells) -> None:
+    gsm8k = MATRICES["gsm8k"]
+    seven = cells(gsm8k, gsm8k.tasks["gsm8k"], gsm8k.models["qwen2_5_7b"], gsm8k.arms["ppo"])
+    assert compose(seven)
+    stays = {key: value for key, value in seven.model.verl.items() if "offload" not in key}
+    with pytest.raises(BadInput, match=r"resources\.gpu_memory_gb = 80"):
+        compose(replace(seven, model=replace(seven.model, verl=stays)))
+    half = stays | {"actor_rollout_ref.actor.fsdp_config.offload_policy": True}
+    with pytest.raises(BadInput, match="offload the critic as the policy"):
+        compose(replace(seven, model=replace(seven.model, verl=half)))
+    small = replace(seven.model, resources=seven.model.resources | {"mem_mb": 100_000})
+    with pytest.raises(BadInput, match="offloaded states"):
+        compose(replace(seven, model=small))
+
+
+@pytest.mark.parametrize(
+    ("verl", "key"),
+    [
+        ({"actor_rollout_ref__rollout__gpu_memory_utilization": 0.01}, "gpu_memory_utilization"),
+        ({"actor_rollout_ref__rollout__gpu_memory_utilization": 0.95}, "resources.gpu_memory_gb"),
+        ({"actor_rollout_ref__rollout__tensor_model_parallel_size": 2}, "tensor_model_parallel_size"),
+        ({"actor_rollout_ref__actor__ppo_max_token_len_per_gpu": 512}, "ppo_max_token_len_per_gpu"),
+        ({"actor_rollout_ref__actor__ppo_max_token_len_per_gpu": 65_536}, "resources.gpu_memory_gb"),
+    ],
+)
+def test_a_setting_that_cannot_work_on_the_named_gpu_is_refused(cell: Cell, verl: dict, key: str) -> None:
+    with pytest.raises(BadInput) as error:
+        compose(replace(cell, model=with_gpus(cell.model, 48, **verl)))
+    assert error.value.key.endswith(key)
+    assert error.value.mend
+
+
+def test_fused_kernels_are_a_factor_and_lower_what_a_run_needs(cells: Cells) -> None:
+    gsm8k = MATRICES["gsm8k"]
+    task, model = gsm8k.tasks["gsm8k"], gsm8k.models["qwen2_5_0_5b"]
+    needs = {}
+    for name in ("ppo", "ppo_fused", "group_ppo", "group_ppo_fused"):
+        config = compose(cells(gsm8k, task, model, gsm8k.arms[name]))
+        assert config.actor_rollout_ref.model.use_fused_kernels == name.endswith("fused")
+        needs[name] = fits.run_shape(config, model).fused
+    assert needs == {"ppo": False, "ppo_fused": True, "group_ppo": False, "group_ppo_fused": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"device": "tpu"}, "device"),
+        ({"rollout": "transformers"}, "train.rollout"),
+        ({"ranks": 3}, "train.prompts_per_step"),
+        ({"shape": None}, "resources"),
+    ],
+)
+def test_a_device_that_cannot_serve_the_cell_is_refused(cell: Cell, changes: dict, key: str) -> None:
+    train = replace(cell.train, rollout=changes.pop("rollout", "vllm"))
+    model = replace(cell.model, **{key: changes.pop(key) for key in ("shape",) if key in changes})
+    assert compose(cell)
+    with pytest.raises(BadInput) as error:
+        compose(replace(cell, train=train, model=model, **changes))
+    assert error.value.key == key
+
+
+def test_a_machine_without_the_gpus_is_named(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    class Found:
+        name, total_memory = "a GPU", 25e9
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Found)
+    for count, key in ((0, "resources.gpu"), (1, "resources.gpu_memory_gb")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        with pytest.raises(BadInput) as error:
+            fits.require_gpus(cell.model, 1)
+        assert error.value.key == key
+    monkeypatch.setattr(Found, "total_memory", 85e9)
+    fits.require_gpus(cell.model, 1)
+
+
+def test_the_origins_runs_have_its_published_numbers(cells: Cells) -> None:
+    for name, gpus, batch, mini, threshold in (("origin_gsm8k", 1, 8, 4, 0.8), ("origin_8gpu", 8, 64, 32, 2.0)):
+        origin = MATRICES[name]
+        (task,), (model,) = origin.tasks.values(), origin.models.values()
+        arm = next(arm for arm in origin.arms.values() if arm.name.startswith("group_ppo_origin"))
+        config = compose(cells(origin, task, model, arm))
+        assert (config.trainer.n_gpus_per_node, config.data.train_batch_size) == (gpus, batch)
+        assert config.actor_rollout_ref.actor.ppo_mini_batch_size == mini
+        assert (config.data.max_prompt_length, config.data.max_response_length) == (256, 256)
+        assert config.algorithm.group_params.group_max_size == 8
+        assert config.algorithm.group_params.group_variance_threshold == threshold
+        assert model.params["repo"] == "Qwen/Qwen2.5-0.5B-Instruct"
