@@ -137,3 +137,50 @@ def test_defaults_are_filled_in_from_the_schema(benchmarks: Path) -> None:
     assert (train.temperature, train.gamma, train.lam, train.epochs) == (1.0, 1.0, 1.0, 1)
     spoil(benchmarks / "quick.yaml", "train.gamma", 0.9)
     assert load_benchmark(benchmarks / "quick.yaml").train.gamma == 0.9
+
+
+def gpu_matrix(benchmarks: Path) -> Path:
+    return benchmarks / "origin_gsm8k.yaml"
+
+
+def test_a_benchmark_is_for_the_cpu_unless_it_says_so_and_what_it_says_by_default_is_not_recorded() -> None:
+    quick, origin = (load_benchmark(SHIPPED / f"{name}.yaml") for name in ("quick", "origin_gsm8k"))
+    assert (quick.device, origin.device) == ("cpu", "cuda")
+    # A matrix that was registered before these keys existed must read as unchanged.
+    assert "device" not in quick.resolved()
+    assert not {"reward", "stock"} & set(quick.resolved()["tasks"]["sorting"])
+    assert "shape" not in quick.resolved()["models"]["tiny"]
+    assert origin.resolved()["device"] == "cuda"
+    assert origin.resolved()["tasks"]["gsm8k_short"]["reward"] == "math"
+    assert origin.resolved()["models"]["qwen2_5_0_5b"]["shape"]["layers"] == 24
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "named"),
+    [
+        ("origin_gsm8k.yaml", "device", "gpu", "device = 'gpu'"),
+        ("origin_gsm8k.yaml", "device", "cpu", "device = 'cpu'"),
+        ("origin_gsm8k.yaml", "device", None, "device = 'cpu'"),
+        ("origin_gsm8k.yaml", "train.rollout", "transformers", "train.rollout = 'transformers'"),
+        ("origin_gsm8k.yaml", "models", ["tiny"], "resources = {'mem_mb': 4000}"),
+        ("models/qwen2_5_0_5b.yaml", "shape", None, "resources = "),
+        ("models/qwen2_5_0_5b.yaml", "resources.gpu_memory_gb", None, "resources"),
+        ("models/qwen2_5_0_5b.yaml", "shape.layer", 3, "shape.layer = 3"),
+        ("tasks/gsm8k_short.yaml", "reward", "sympy", "reward = 'sympy'"),
+    ],
+)
+def test_a_device_that_the_rollout_or_a_model_does_not_have_is_refused(
+    benchmarks: Path, file: str, key: str, value: object, named: str
+) -> None:
+    spoil(benchmarks / file, key, value)
+    with pytest.raises(BadInput) as error:
+        load_benchmark(gpu_matrix(benchmarks))
+    assert named in str(error.value)
+    assert "mend: " in str(error.value)
+
+
+def test_a_model_with_random_weights_needs_a_task_with_a_warm_start(benchmarks: Path) -> None:
+    spoil(benchmarks / "quick.yaml", "tasks", ["gsm8k"])
+    with pytest.raises(BadInput, match="random weights") as error:
+        load_benchmark(benchmarks / "quick.yaml")
+    assert error.value.key == "warmstart"

@@ -171,3 +171,17 @@ def test_a_partial_plan_reports_on_what_is_there_and_trains_nothing(project: Pat
     jobs = {words[0] for words in map(str.split, plan.splitlines()) if len(words) == 2}
     assert {"collect", "verdicts", "figures", "report"} <= jobs
     assert not {"train", "evaluate", "warmstart"} & jobs
+
+
+def test_a_gpu_matrix_asks_for_its_gpus_and_a_cpu_matrix_for_none(project: Path) -> None:
+    rule = project / "workflow" / "rules" / "train.smk"
+    before, after = rule.read_text().split("    message:\n")
+    rule.write_text(before + after.split("\n", 1)[1])  # a job with a message does not print its resources
+    for benchmark, asked in (("origin_8gpu", "gpu=8"), ("quick", None)):
+        done = snakemake(project, "--dry-run", "--config", f"benchmark=benchmarks/{benchmark}.yaml")
+        plan = done.stdout + done.stderr
+        assert done.returncode == 0, plan
+        resources = [line for line in plan.splitlines() if line.strip().startswith("resources:") and "mem_mb=" in line]
+        assert resources
+        assert all(("gpu=" in line) == (asked is not None) for line in resources)
+        assert asked is None or all(asked in line and "runtime=1440" in line for line in resources)
