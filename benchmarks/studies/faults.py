@@ -78,17 +78,26 @@ def dense_arm(benchmark: Benchmark) -> Arm:
 
 
 def cell(options: FaultOptions, benchmark: Benchmark, arm: Arm, out: Path) -> Cell:
-    """A run of the benchmark's own task, model and settings, but for the number of steps."""
+    """A run of the benchmark's own task, model, device and settings, but for the number of steps.
+
+    Raises:
+        BadInput: the benchmark has no such task or model, or the model takes several GPUs.
+    """
     settings = replace(benchmark.train, steps=options.steps, save_critic=False)
+    model = options.named(benchmark.models, "model", options.model)
+    if model.resources.get("gpu", 1) > 1:
+        mend = "study another model: parameters of one rank are compared."
+        raise BadInput(model.source, "resources.gpu", model.resources["gpu"], mend)
     return Cell(
         task=options.named(benchmark.tasks, "task", options.task.name),
-        model=options.named(benchmark.models, "model", options.model),
+        model=model,
         arm=arm,
         seed=options.seed,
         train=settings,
         task_folder=options.task.resolve(),
         start=options.start.resolve(),
         out=out,
+        device=benchmark.device,
     )
 
 

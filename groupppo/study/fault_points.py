@@ -32,8 +32,8 @@ STEP = 1
 _MASKED, _GATHERED, _STREAMED = "masked", "gathered", "streamed"
 
 
-class InjectedFault(RuntimeError):
-    """The fault."""
+class InjectedError(RuntimeError):
+    """The fault; a name by which the cause of a failed run is found in its log."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _faulty(point: str, folder: Path, stock: Callable[..., Any]) -> Callable[...
         if after:
             result = stock(*args, **kwargs)
         if _once(folder):
-            raise InjectedFault(f"{point}, step {STEP}")
+            raise InjectedError(f"{point}, step {STEP}")
         return result if after else stock(*args, **kwargs)
 
     return faulty
@@ -136,7 +136,7 @@ def _broken_pass(folder: Path, stock: Callable[..., Any]) -> Callable[..., Any]:
             return run
 
         def broken(*_: Any, **__: Any) -> Any:
-            raise InjectedFault(f"{type(self).__name__}, step {STEP}")
+            raise InjectedError(f"{type(self).__name__}, step {STEP}")
 
         return broken
 

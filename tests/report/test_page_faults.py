@@ -63,7 +63,7 @@ def test_a_point_that_was_survived_reads_yes_and_one_that_was_not_says_why(broke
     text = re.sub(r"<[^>]*>", " ", section(page(*broken)))
     lines = re.sub(r"\s+", " ", text)
     assert "The rule yes yes yes yes yes yes" in lines
-    ended = "no no after 0 steps: exit code 1; InjectedFault: made up no 0 fallbacks no no such update"
+    ended = "no no after 0 steps: exit code 1; InjectedError: made up no 0 fallbacks no no such update"
     assert f"Metrics after the step {ended}" in lines
     assert "No fault (control) no yes no 0 fallbacks no 0.250 apart no 0.500 apart" in lines
     assert "threshold moved, other responses" in lines

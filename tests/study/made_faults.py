@@ -42,5 +42,5 @@ def _row(arm: str, update: str, point: str, *, ended: bool) -> dict[str, object]
         "prompts_equal": not ended,
         "responses_equal": well,
         "survived": well,
-        "cause": "exit code 1; InjectedFault: made up" if ended else "",
+        "cause": "exit code 1; InjectedError: made up" if ended else "",
     }

@@ -205,7 +205,7 @@ for _ in range(2):
 def test_a_fault_is_raised_once_and_leaves_its_mark(
     in_a_run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    assert in_a_run("rule", ONCE).stdout.split() == ["InjectedFault", "TypeError"]  # then the stock function's own
+    assert in_a_run("rule", ONCE).stdout.split() == ["InjectedError", "TypeError"]  # then the stock function's own
     assert (tmp_path / RAISED).is_file()
 
 
