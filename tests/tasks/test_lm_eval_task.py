@@ -64,3 +64,26 @@ def test_the_test_split_is_loaded_in_file_order(small_task_folder):
     assert set(loaded.column_names) == {"prompt", "answer", "size"}
     few = lm_eval.load_test(test_file=str(path), first=3)["test"]
     assert [row["prompt"] for row in few] == [row["prompt"] for row in loaded][:3]
+
+
+def test_another_reward_goes_with_its_rows_and_judges_as_in_training(small_task, small_task_folder, tmp_path):
+    task = replace(small_task, name="maths", reward="math")
+    lm_eval.write_yaml(task, tmp_path, repeats=2, sampled_prompts=3)
+    assert "  reward: math\n" in (tmp_path / "maths_greedy.yaml").read_text()
+    test_file = str(small_task_folder / "test.parquet")
+    assert set(lm_eval.load_test(test_file, reward="math")["test"]["reward"]) == {"math"}
+    doc = {"prompt": "?", "answer": "1/2"}
+    responses = [r"\boxed{0.5}", r"\boxed{2}"]
+    assert lm_eval.process_sampled(doc | {"reward": "math"}, [responses]) == {"mean@2": 0.5}
+    assert lm_eval.process_greedy(doc | {"reward": "math"}, [responses]) == {"accuracy": 1.0}
+    assert lm_eval.process_greedy(doc, [responses]) == {"accuracy": 0.0}  # by the exact reward, which reads no boxes
+
+
+def test_stock_tasks_are_commands_of_their_own(small_task, tmp_path):
+    assert lm_eval.stock_command(small_task, tmp_path, tmp_path) is None
+    command = lm_eval.stock_command(
+        replace(small_task, stock=("gsm8k", "minerva_math")), tmp_path / "a", tmp_path / "b"
+    )
+    assert command is not None
+    assert command[command.index("--tasks") + 1] == "gsm8k,minerva_math"
+    assert f"pretrained={tmp_path / 'a'},dtype=bfloat16" in command
