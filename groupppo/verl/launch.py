@@ -1,7 +1,8 @@
 """Run one cell to its end: check inputs, start verl in a process of its own, keep what it wrote, say how it ended.
 
 Everything a run leaves is in its folder (see docs of `Cell`): config.yaml, log.txt, steps.jsonl, stages.jsonl,
-provenance.json, status.json and, if it finished, checkpoint/. No process outlives `train`, however the run ends.
+provenance.json, status.json, readings of the machine's sensors where it has any (gpu.jsonl, usage_stages.jsonl,
+rapl.jsonl) and, if it finished, checkpoint/. No process outlives `train`, however the run ends.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ import psutil
 from omegaconf import OmegaConf
 
 from groupppo.errors import RunFailed
+from groupppo.measure.provenance import PACKAGES, lock_of
+from groupppo.measure.start_check import Needs, check_node
+from groupppo.measure.usage import GPU_FILE, RAPL_FILE, STAGES_FILE, Usage, UsageMeter
 from groupppo.models.check import check_model_folder
 from groupppo.tasks.lengths import check_prompt_lengths
 from groupppo.tasks.rows import check_splits
@@ -32,7 +36,12 @@ from groupppo.verl.fits import require_gpus
 FAILED = "failed"
 # The trained critic, a Hugging Face token classifier with one label, where `train.save_critic` asks for it.
 CRITIC = "critic"
-_OUTPUTS = ("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "log.txt", "started.json")
+_OUTPUTS = (
+    *("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "log.txt", "started.json"),
+    *(GPU_FILE, RAPL_FILE, STAGES_FILE),
+)
+# Logs, metrics and readings of a long run, next to its checkpoints.
+_LOG_BYTES = 500_000_000
 # Where verl's trackers write, next to the files above, if `trainer.logger` names them.
 TENSORBOARD, WANDB = "tensorboard", "wandb"
 
@@ -47,13 +56,15 @@ class _Ending:
     status: str
     cause: str | None
     wall_seconds: float
+    meter: UsageMeter
 
 
 def train(cell: Cell) -> None:
     """Train one cell.
 
     Raises:
-        BadInput: an input file or a config key is wrong; nothing was started.
+        BadInput: an input file or a config key is wrong, or this node cannot carry the run (start_check.py); nothing
+            was started.
         RunFailed: verl ended with an error, or not within `train.time_limit_s`; status.json says which.
     """
     check_model_folder(cell.start, padded=cell.model.published)
@@ -61,6 +72,7 @@ def train(cell: Cell) -> None:
     if cell.model.published:
         check_prompt_lengths(cell.task, cell.task_folder, cell.start)
     config = compose(cell)
+    check_node(cell.out, needs(cell))
     if cell.device == "cuda":
         require_gpus(cell.model, cell.ranks)
     _clear(cell.out)
@@ -73,6 +85,20 @@ def train(cell: Cell) -> None:
     if ending.status != "finished":
         _set_aside(cell.out)
         raise RunFailed(f"run {cell.name} failed: {ending.cause}\n  what it left: {cell.out / FAILED}")
+
+
+def needs(cell: Cell) -> Needs:
+    """What the node must have for this cell."""
+    networks = 2 if cell.train.save_critic else 1
+    weights = sum(file.stat().st_size for file in cell.start.glob("*.safetensors"))
+    return Needs(
+        device=cell.device,
+        lock=lock_of(cell.device),
+        packages=[name for name in PACKAGES if cell.train.rollout == "vllm" or not name.startswith("vllm")],
+        # Twice: start checkpoints may be bfloat16 and trained ones float32.
+        disk_bytes=2 * networks * weights + _LOG_BYTES,
+        memory_bytes=cell.model.resources["mem_mb"] * 1_000_000,
+    )
 
 
 def environment(cell: Cell) -> dict[str, str]:
@@ -110,7 +136,8 @@ def _run(cell: Cell, ray_folder: str) -> _Ending:
     command = [sys.executable, "-m", "groupppo.verl.main", str(cell.out)]
     variables = environment(cell) | {"RAY_TMPDIR": ray_folder}
     began = time.monotonic()
-    with (cell.out / "log.txt").open("w", encoding="utf-8") as log:
+    meter = UsageMeter(cell.out, cell.device, cell.ranks)
+    with (cell.out / "log.txt").open("w", encoding="utf-8") as log, meter:
         process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
         try:
             code = process.wait(timeout=cell.train.time_limit_s)
@@ -120,7 +147,7 @@ def _run(cell: Cell, ray_folder: str) -> _Ending:
         finally:
             _end_tree(process, ray_folder)
     status = "finished" if cause is None else "failed"
-    return _Ending(status, cause, time.monotonic() - began)
+    return _Ending(status, cause, time.monotonic() - began, meter)
 
 
 def _end_tree(process: subprocess.Popen[bytes], ray_folder: str) -> None:
@@ -182,6 +209,7 @@ def _write_status(cell: Cell, ending: _Ending) -> None:
     steps_file, started = cell.out / "steps.jsonl", cell.out / "started.json"
     lines = steps_file.read_text(encoding="utf-8").splitlines(keepends=True) if steps_file.is_file() else []
     rows = [line for line in lines if line.endswith("\n")]  # a run that was killed may leave half a row
+    logged = [json.loads(row) for row in rows]
     startup = json.loads(started.read_text())["startup_seconds"] if started.is_file() else None
     started.unlink(missing_ok=True)
     status: dict[str, Any] = {
@@ -194,9 +222,18 @@ def _write_status(cell: Cell, ending: _Ending) -> None:
         "steps": len(rows),
         "planned_steps": cell.train.steps,
         "rollout": cell.train.rollout,
-        "fallbacks": sum(json.loads(row).get("group/fallbacks", 0) for row in rows),
+        "fallbacks": sum(row.get("group/fallbacks", 0) for row in logged),
         "startup_seconds": startup,
         "wall_seconds": ending.wall_seconds,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "usage": asdict(_usage(cell, ending, logged)),
     }
     (cell.out / "status.json").write_text(json.dumps(status, indent=2) + "\n", encoding="utf-8")
+
+
+def _usage(cell: Cell, ending: _Ending, logged: list[dict[str, Any]]) -> Usage:
+    try:
+        machine = json.loads((cell.out / "provenance.json").read_text(encoding="utf-8"))["machine"]
+    except (FileNotFoundError, json.JSONDecodeError):  # a run that was killed may leave half of it, or nothing
+        machine = {}
+    return ending.meter.usage(ending.wall_seconds, logged, machine.get("gpu"))

@@ -30,11 +30,12 @@ from verl.workers.utils.padding import response_from_nested
 from groupppo.grouping import GroupParams
 from groupppo.loss import LossMask
 from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
-from groupppo.measure.stages import Probe, StageMeter
+from groupppo.measure.stages import StageMeter
 from groupppo.metrics import dense_metrics, log_prob_gap
 from groupppo.verl.agent_loop import SingleServerClient
 from groupppo.verl.asks import Asks
 from groupppo.verl.batches import asking, call_with, get_fields, mask_fields, put_fields
+from groupppo.verl.flops import FlopsOfStep
 from groupppo.verl.group_stage import Grouped, GroupStage
 from groupppo.verl.records import append_row, step_row
 from groupppo.verl.rollouts import register_replicas
@@ -69,7 +70,8 @@ class GroupPPOTrainer(PPOTrainerSync):
         self.asks = Asks(None if self.group_stage is None else self.group_stage.params)
         self.run_folder = Path(config.trainer.default_local_dir)
         self.run_folder.mkdir(parents=True, exist_ok=True)
-        self.meter = StageMeter(self.run_folder / "stages.jsonl", self._probe(config.trainer.device))
+        self.meter = self._meter(config.trainer.device)
+        self.flops = FlopsOfStep(config, self.asks)
         self._fit_began = 0.0
         self._policy_fields = [*_POLICY_UPDATE]
         if self.use_reference_policy:
@@ -80,14 +82,17 @@ class GroupPPOTrainer(PPOTrainerSync):
         self._write_policy_masks: Callable[[], object] = _nothing
         self._early = False  # whether this step's passes before the update compute endpoints only
         self._step_metrics: dict[str, float] = {}
+        self._lengths: list[int] = []  # of this step's responses
 
-    def _probe(self, device: str) -> Probe:
+    def _meter(self, device: str) -> StageMeter:
+        file = self.run_folder / "stages.jsonl"
         if device == "cpu":
-            return ProcessTreeProbe(settle=lambda: self.actor_rollout_wg.reset_peak_memory())
-        return AllocatorProbe(
+            return StageMeter(file, ProcessTreeProbe(settle=lambda: self.actor_rollout_wg.reset_peak_memory()))
+        probe = AllocatorProbe(
             reset=lambda: self.actor_rollout_wg.reset_peak_memory(),
             read=lambda: self.actor_rollout_wg.read_peak_memory(),
         )
+        return StageMeter(file, probe, synchronise=lambda: self.actor_rollout_wg.synchronise())
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
@@ -157,6 +162,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         self._step_metrics = self._measure_tokens(batch)
         tokens, endpoints = (int(self._step_metrics[f"group/total_{name}"]) for name in ("tokens", "endpoints"))
         self.meter.count(tokens=tokens, endpoints=endpoints)
+        self.meter.count_flops(self.flops.count(batch.tags, self._lengths, self._grouped, self._early))
         return batch
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
@@ -280,6 +286,7 @@ class GroupPPOTrainer(PPOTrainerSync):
             names.append("rollout_log_probs")
         data = get_fields(batch, names).to_padded_tensor()
         mask = data[mask_name].bool()
+        self._lengths = mask.sum(-1).tolist()
         if self.group_stage is None:
             measured = dense_metrics(int(mask.sum()))
         elif self._grouped is None:

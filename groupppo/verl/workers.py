@@ -49,6 +49,11 @@ class ActorWorker(ActorRolloutRefWorker):
         return AllocatorPeaks(device.memory_allocated(), device.max_memory_allocated(), device.max_memory_reserved())
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def synchronise(self) -> None:
+        """Wait until the accelerator of this rank has done what it was given, by policy and critic alike."""
+        get_torch_device().synchronize()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def drop_keys_values(self) -> None:
         """Free what the log-probability pass kept for the update."""
         self.actor.engine.store = None

@@ -1,0 +1,195 @@
+"""Whether a node can carry a run, found out in a moment before anything is started rather than hours into it."""
+
+import os
+import platform
+import re
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from groupppo.errors import BadInput
+from groupppo.measure.nvml import driver_version
+from groupppo.measure.sampler import SensorMissing
+
+MAX_SKEW = 5.0
+"""Seconds that a node's clock may differ from the file server's: beyond, files look older than what made them."""
+_PATIENCE = 10.0
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that passed.
+
+    Attributes:
+        driver: version of the NVIDIA driver; None for a run on a CPU.
+        clock_skew_seconds: file server's clock minus the node's.
+        free_disk_bytes, free_memory_bytes: of the results folder's file system, and of the node or its job.
+        seconds: that the check took.
+    """
+
+    driver: str | None
+    clock_skew_seconds: float
+    free_disk_bytes: int
+    free_memory_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run needs of a node.
+
+    Args:
+        device: "cpu" or "cuda". lock: file of pinned packages. packages: of those, the ones that decide a run.
+        disk_bytes: that it may write. memory_bytes: that was asked for.
+    """
+
+    device: str
+    lock: Path
+    packages: Iterable[str]
+    disk_bytes: int
+    memory_bytes: int
+
+
+def check_node(folder: Path, needs: Needs) -> Node:
+    """Check this node before a run whose results go to `folder`.
+
+    Raises:
+        BadInput: names what the node lacks and how to mend it; `folder` may not exist yet.
+    """
+    began, where = time.perf_counter(), f"node {platform.node() or socket.gethostname()}"
+    skew = _answers(folder)
+    _check_skew(where, skew)
+    disk = shutil.disk_usage(folder).free
+    if disk < needs.disk_bytes:
+        mend = f"free at least {needs.disk_bytes / 1e9:.1f} GB there, or write the results elsewhere."
+        raise BadInput(folder, "free disk (GB)", round(disk / 1e9, 1), mend)
+    memory = free_memory()
+    if memory < needs.memory_bytes:
+        mend = f"the run asks for {needs.memory_bytes / 1e9:.1f} GB: end what holds it, or choose another node."
+        raise BadInput(where, "free memory (GB)", round(memory / 1e9, 1), mend)
+    check_versions(needs.lock, needs.packages)
+    driver = _driver(where) if needs.device == "cuda" else None
+    return Node(driver, skew, disk, memory, time.perf_counter() - began)
+
+
+def _driver(where: str) -> str:
+    try:
+        return driver_version()
+    except SensorMissing as error:
+        mend = f"{error}; run on a node with an NVIDIA driver, or write device: cpu."
+        raise BadInput(where, "NVIDIA driver", None, mend) from error
+
+
+def check_versions(lock: Path, packages: Iterable[str]) -> None:
+    """Compare installed packages with a lock; a build's own suffix (`+cpu`) does not count, nor does a package that
+    the lock does not name.
+
+    Raises:
+        BadInput: one is missing or of another version.
+    """
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    pins = (line.split("==", 1) for line in lines if "==" in line and not line.startswith("#"))
+    pinned = {_normal(name): pin.strip() for name, pin in pins}
+    for package in packages:
+        if _normal(package) not in pinned:
+            continue
+        try:
+            installed: str | None = version(package)
+        except PackageNotFoundError:
+            installed = None
+        if installed is None or installed.split("+")[0] != pinned[_normal(package)]:
+            mend = (
+                f"the lock has {pinned[_normal(package)]}; run pip install --no-deps -r {lock.parent.name}/{lock.name}."
+            )
+            raise BadInput(lock, package, installed, mend)
+
+
+def _normal(name: str) -> str:
+    """A distribution's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def clock_skew(folder: Path) -> float:
+    """The clock of a folder's file server minus this node's, in seconds, from a file written, read and removed there.
+
+    A difference below half the time that writing took cannot be told from none and is 0.
+
+    Raises:
+        BadInput: the folder cannot be made, written, read, or does not give back what was written.
+    """
+    token = uuid.uuid4().hex
+    file = folder / f".{token}.check"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            before = time.time()
+            with file.open("w", encoding="utf-8") as out:
+                out.write(token)
+                out.flush()
+                os.fsync(out.fileno())
+            after, stamped = time.time(), file.stat().st_mtime
+            found = file.read_text(encoding="utf-8")
+        finally:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        mend = "make the results folder writable from this node; on a cluster it must be on a shared file system."
+        raise BadInput(folder, "write, read and remove a file", error.strerror, mend) from error
+    if found != token:
+        raise BadInput(folder, "a file written there", found[:40], "the file system does not keep what is written.")
+    difference, doubt = stamped - (before + after) / 2, (after - before) / 2
+    # Local file systems stamp with a clock that ticks every 4 ms.
+    return difference if abs(difference) > doubt + 0.01 else 0.0
+
+
+def _answers(folder: Path) -> float:
+    """`clock_skew` in a thread: a file server that does not answer blocks whoever asks, for ever."""
+    found: list[float | BadInput] = []
+
+    def ask() -> None:
+        try:
+            found.append(clock_skew(folder))
+        except BadInput as error:
+            found.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    if not found:
+        mend = f"its file server did not answer within {_PATIENCE:g} s: mount it again, or choose another node."
+        raise BadInput(folder, "write, read and remove a file", None, mend)
+    if isinstance(found[0], BadInput):
+        raise found[0]
+    return found[0]
+
+
+def _check_skew(where: str, skew: float) -> None:
+    if abs(skew) > MAX_SKEW:
+        mend = f"set the clock (chrony or ntpd): files must not look older or newer by more than {MAX_SKEW:g} s."
+        raise BadInput(where, "clock minus the file server's (s)", round(-skew, 1), mend)
+
+
+def free_memory(cgroup: Path = _CGROUP) -> int:
+    """Bytes that can still be had: the node's, or what its job's limit (cgroup v2) leaves where that is less."""
+    free = int(psutil.virtual_memory().available)
+    limit, used = cgroup / "memory.max", cgroup / "memory.current"
+    if limit.is_file() and used.is_file():
+        most = limit.read_text(encoding="utf-8").strip()
+        if most != "max":
+            # What the limit's files hold is given back before anything is refused.
+            cached = _cached(cgroup / "memory.stat")
+            free = min(free, int(most) - int(used.read_text(encoding="utf-8")) + cached)
+    return free
+
+
+def _cached(file: Path) -> int:
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))

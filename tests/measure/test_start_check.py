@@ -1,0 +1,139 @@
+"""The check of a node: each thing that it may lack is named with its mend, and a sound node passes."""
+
+import os
+import sys
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from groupppo.config import REPOSITORY
+from groupppo.errors import BadInput
+from groupppo.measure import start_check
+from groupppo.measure.provenance import PACKAGES, lock_of
+from groupppo.measure.start_check import Needs, check_node, check_versions, clock_skew, free_memory
+from tests.measure.fake_nvml import FakeNvml
+
+
+@pytest.fixture
+def needs():
+    return Needs("cpu", lock_of("cpu"), PACKAGES, disk_bytes=1, memory_bytes=1)
+
+
+def found(folder, needs):
+    with pytest.raises(BadInput) as error:
+        check_node(folder, needs)
+    assert error.value.mend
+    return error.value
+
+
+def test_a_sound_node_passes_and_nothing_is_left_in_the_folder(tmp_path, needs):
+    node = check_node(tmp_path / "new" / "run", needs)
+    assert node.driver is None
+    assert node.clock_skew_seconds == 0.0
+    assert min(node.free_disk_bytes, node.free_memory_bytes) > 1
+    assert list((tmp_path / "new" / "run").iterdir()) == []
+
+
+def test_too_little_disk_and_memory_are_named_with_what_is_needed(tmp_path, needs):
+    disk = found(tmp_path, replace(needs, disk_bytes=10**18))
+    assert (disk.key, disk.file) == ("free disk (GB)", str(tmp_path))
+    assert "1000000000.0 GB" in disk.mend
+    memory = found(tmp_path, replace(needs, memory_bytes=10**18))
+    assert memory.key == "free memory (GB)"
+    assert memory.file.startswith("node ")
+
+
+@pytest.mark.parametrize("folder", ["file/run", "closed/run"])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, needs, folder):
+    (tmp_path / "file").write_text("no folder")
+    if folder.startswith("closed"):  # a privileged user may write anywhere
+
+        def refused(*_):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(start_check.os, "fsync", refused)
+    error = found(tmp_path / folder, needs)
+    assert error.file == str(tmp_path / folder)
+    assert error.value in ("Not a directory", "Permission denied")
+    assert not list(tmp_path.glob("closed/run/*"))
+
+
+def test_a_file_system_that_does_not_keep_what_is_written_is_named(tmp_path, monkeypatch, needs):
+    monkeypatch.setattr(start_check.uuid, "uuid4", lambda: SimpleNamespace(hex="token"))
+    monkeypatch.setattr(start_check.os, "fsync", lambda _: (tmp_path / ".token.check").write_text("other"))
+    assert "does not keep" in found(tmp_path, needs).mend
+
+
+def test_a_file_server_that_does_not_answer_is_given_up(tmp_path, monkeypatch, needs):
+    free = threading.Event()
+    monkeypatch.setattr(start_check, "_PATIENCE", 0.05)
+    monkeypatch.setattr(start_check, "clock_skew", lambda _: free.wait(30))
+    assert "did not answer" in found(tmp_path, needs).mend
+    free.set()
+
+
+@pytest.mark.parametrize(("ahead", "seen"), [(3600.0, 3600.0), (-3600.0, -3600.0), (2.0, 2.0), (0.0, 0.0)])
+def test_the_file_servers_clock_is_compared_with_the_nodes(tmp_path, monkeypatch, needs, ahead, seen):
+    real = os.fsync
+
+    def stamped_by_the_server(descriptor):
+        real(descriptor)
+        moment = time.time() + ahead
+        os.utime(descriptor, (moment, moment))
+
+    monkeypatch.setattr(start_check.os, "fsync", stamped_by_the_server)
+    assert clock_skew(tmp_path) == pytest.approx(seen, abs=0.5)
+    if abs(ahead) < start_check.MAX_SKEW:
+        check_node(tmp_path, needs)
+        return
+    error = found(tmp_path, needs)
+    assert "clock" in error.key
+    assert error.value == pytest.approx(-ahead, abs=0.5)
+
+
+@pytest.mark.parametrize(("pin", "installed"), [("numpy==0.0.1", True), ("numpy-that-is-not==1.0", False)])
+def test_a_package_that_is_not_the_locks_is_named_with_both_versions(tmp_path, pin, installed):
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"# a comment\n{pin}\n")
+    name, version = pin.split("==")
+    with pytest.raises(BadInput) as error:
+        check_versions(lock, [name])
+    assert (error.value.key, error.value.value is not None) == (name, installed)
+    assert version in error.value.mend
+    check_versions(lock, ["pandas"])  # not in this lock
+
+
+def test_names_are_compared_as_distributions_compare_them(tmp_path):
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("transferqueue==0.0.1\n")
+    with pytest.raises(BadInput, match="TransferQueue"):
+        check_versions(lock, ["TransferQueue"])
+
+
+def test_every_package_that_decides_a_run_is_in_a_lock():
+    text = [line.lower() for name in ("cpu", "gpu") for line in (REPOSITORY / f"requirements/{name}.lock").open()]
+    for package in PACKAGES:
+        assert any(line.startswith(f"{package.lower()}==") for line in text)
+    assert lock_of("cuda").name == "gpu.lock"
+
+
+def test_a_node_for_a_gpu_run_needs_a_driver(tmp_path, monkeypatch, needs):
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
+    assert check_node(tmp_path, replace(needs, device="cuda")).driver == "570.86.15"
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(init=9))
+    error = found(tmp_path, replace(needs, device="cuda"))
+    assert (error.key, error.value) == ("NVIDIA driver", None)
+    assert "Driver Not Loaded" in error.mend
+    check_node(tmp_path, needs)  # a run on a CPU needs none
+
+
+@pytest.mark.parametrize(("limit", "least", "most"), [("3000", 1000, 1000), ("max", 2000, 10**18)])
+def test_memory_is_what_a_jobs_limit_leaves_where_that_is_less(tmp_path, limit, least, most):
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text("2500\n")
+    (tmp_path / "memory.stat").write_text("anon 2000\ninactive_file 500\n")
+    assert least <= free_memory(tmp_path) <= most
+    assert free_memory(tmp_path / "none") > 2000
