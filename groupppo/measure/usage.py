@@ -150,8 +150,8 @@ class UsageMeter:
         devices = self.gpus.devices
         found.notes += self.gpus.notes
         found.notes += [
-            f"{gpu.uuid}: {number} readings of {sensor} failed"
-            for gpu in devices
+            f"GPU {place}: {number} readings of {sensor} failed"
+            for place, gpu in enumerate(devices)
             for sensor, number in gpu.failures.items()
         ]
         series = _series(self.folder / GPU_FILE)
@@ -210,7 +210,9 @@ def _told(error: Exception) -> str:
 
 
 def _lost(devices: Iterable[Gpu]) -> str:
-    return "; ".join(f"{gpu.uuid} was lost during the run: {gpu.lost}" for gpu in devices if gpu.lost)
+    # By place, not UUID: this goes into what is published of a run.
+    gone = [(place, gpu.lost) for place, gpu in enumerate(devices) if gpu.lost]
+    return "; ".join(f"GPU {place} was lost during the run: {why}" for place, why in gone)
 
 
 def _why(devices: Iterable[Gpu], sensors: tuple[str, ...]) -> str:

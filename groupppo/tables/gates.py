@@ -4,8 +4,8 @@ A gate finds nothing, or says what is wrong in a few words; the run's row in `ru
 Its rows in the other tables stay, for whoever wants to look.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Facts:
         evaluation, start: of the trained checkpoint and of the start; None where there is none.
         start_fault: why the start's evaluation cannot be read; None where it can.
         checkpoint: SHA-256 of the trained checkpoint; None where the run did not record it.
+        mfu: what status.json says of MFU, by key; empty where it does not know the device's peak.
     """
 
     planned: bool
@@ -53,6 +54,7 @@ class Facts:
     start: Evaluation | None = None
     start_fault: str | None = None
     checkpoint: str | None = None
+    mfu: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,22 @@ def _tokens_agree(facts: Facts) -> str | None:
 
 
 def _mfu(facts: Facts) -> str | None:
+    for key, value in facts.mfu.items():
+        if not 0 < value < 1:
+            return f"status.json: {key} is {_told(value)}, not between 0 and 1"
     for name in facts.steps.names if facts.steps else ():
-        if name.startswith(MFU):
+        # verl divides by an infinite peak where it does not know the device: 0 throughout is no measurement.
+        if name.startswith(MFU) and not _all_zero(facts, name):
             found = _first(facts, name, lambda values: ~((values > 0) & (values < 1)))
             if found is not None:
                 return f"steps.jsonl line {found[0]}: {name} is {_told(found[1])}, not between 0 and 1"
     return None
+
+
+def _all_zero(facts: Facts, name: str) -> bool:
+    """Whether every step logs this metric as 0."""
+    values = facts.steps.column(name) if facts.steps else None
+    return values is not None and len(values) > 0 and bool((values == 0).all())
 
 
 def _finite(facts: Facts) -> str | None:
@@ -254,7 +266,8 @@ GATES = (
     ),
     Gate(
         "mfu",
-        "every model FLOP/s utilisation that it logs (`perf/mfu/*`) is above 0 and below 1",
+        "every model FLOP/s utilisation that it states (`perf/mfu/*`, status.json) is above 0 and below 1; 0 in every "
+        "step is verl's word for a device it does not know",
         "Time or FLOPs were counted wrongly.",
         _mfu,
     ),

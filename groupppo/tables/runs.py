@@ -14,6 +14,7 @@ from groupppo.tables.keys import Keys
 from groupppo.tables.logs import GroupLog, StageLog, StepLog, group_log, read_stages, read_steps
 from groupppo.tables.records import Record
 from groupppo.tables.schema import DEVICES, FAILED, FINISHED, MISSING, ROLLOUTS, UNREADABLE
+from groupppo.tables.usage import stated_mfu, usage_columns
 
 SET_ASIDE = "failed"
 """Folder in a run's where a failed job keeps what a workflow would delete."""
@@ -37,6 +38,15 @@ class RunRow:
     fallbacks: int = 0
     startup_seconds: float | None = None
     wall_seconds: float | None = None
+    energy_joules: float | None = None
+    energy_source: str | None = None
+    cpu_energy_joules: float | None = None
+    gpu_utilisation: float | None = None
+    gpu_peak_bytes: int | None = None
+    gpu_hours: float | None = None
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    usage_reason: str | None = None
     admissible: bool = False
     reason: str | None = None
 
@@ -152,6 +162,7 @@ def _ended(row: RunRow, keys: Keys, status: Record) -> RunRow:
         fallbacks=status.whole("fallbacks"),
         startup_seconds=status.real("startup_seconds", missing=failed, least=0.0),
         wall_seconds=status.real("wall_seconds", missing=failed, least=0.0),
+        **usage_columns(status),
     )
 
 
@@ -173,6 +184,7 @@ def _finished(plan: Plan, keys: Keys, row: RunRow, facts: Facts, start: Start, s
         start=start.evaluation,
         start_fault=start.fault,
         checkpoint=status.text("checkpoint_sha256") if "checkpoint_sha256" in status.values else None,
+        mfu=stated_mfu(status),
     )
     return Run(_judged(replace(row, fallbacks=fallbacks), facts), steps, stages, groups, evaluation)
 

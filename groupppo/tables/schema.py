@@ -54,6 +54,23 @@ def _keys(text: str) -> tuple[Column, ...]:
 
 _STEP = Column("step", "int64", "Training step, from 1.")
 
+USAGE_FIGURES = {
+    "energy_joules": ("float64", "Energy of the run's GPUs, whole boards, start-up included, in joules"),
+    "energy_source": ("str", "`counter` (the GPU's own), `power` (its readings integrated), or `counter and power`"),
+    "cpu_energy_joules": ("float64", "Energy of the machine's processor packages, whoever used them, in joules"),
+    "gpu_utilisation": ("float64", "Mean over GPUs and time of the share of time in which a kernel ran"),
+    "gpu_peak_bytes": ("Int64", "Largest memory in use on one GPU, of whatever process, in bytes"),
+    "gpu_hours": ("float64", "GPUs of the run times hours of `wall_seconds`"),
+    "tokens_per_second": ("float64", "Prompt and response tokens over the seconds of the steps"),
+    "mfu": ("float64", "Model FLOP/s utilisation over the stages whose operations are counted, a share of 1"),
+}
+"""Type and meaning of what a run's status.json says of its machine; `usage_reason` says why one is missing."""
+
+_USAGE = (
+    *(Column(name, dtype, f"{text}; or missing.", missing=True) for name, (dtype, text) in USAGE_FIGURES.items()),
+    Column("usage_reason", "str", "Why any of the eight before it is not there; else missing.", missing=True),
+)
+
 SCHEMA: dict[str, tuple[Column, ...]] = {
     "runs": (
         *_keys("str")[:3],
@@ -76,6 +93,7 @@ SCHEMA: dict[str, tuple[Column, ...]] = {
             "startup_seconds", "float64", "Wall-clock seconds before the first step; missing as `device`.", missing=True
         ),
         Column("wall_seconds", "float64", "Wall-clock seconds of the whole run; missing as `device`.", missing=True),
+        *_USAGE,
         Column("admissible", "bool", "Whether the run may serve as evidence."),
         Column("reason", "str", "Why it may not; missing when it may.", missing=True),
     ),

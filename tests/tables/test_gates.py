@@ -34,6 +34,11 @@ def with_mfu(value: float | None) -> Callable[[Path], None]:
     return lambda folder: edit(folder, "steps.jsonl", at_step(2, **{"perf/mfu/actor": value}))
 
 
+def with_mfus(*values: float) -> Callable[[Path], None]:
+    """One value for each step."""
+    return lambda folder: edit(folder, "steps.jsonl", lambda row: row | {"perf/mfu/actor": values[row["step"] - 1]})
+
+
 def start_checkpoint(folder: Path) -> str:
     return json.loads((folder / START).read_text())["checkpoint_sha256"]
 
@@ -71,7 +76,8 @@ TRIPS: dict[str, list[tuple[Callable[[Path], None], str]]] = {
     "mfu": [
         (with_mfu(value), f"line 2: perf/mfu/actor is {text},")
         for value, text in ((1.0, "1"), (0.0, "0"), (-0.1, "-0.1"), (None, "null"))
-    ],
+    ]
+    + [(with_mfus(0.4, 0.4, 0.0, 0.4, 0.4), "line 3: perf/mfu/actor is 0,")],
     "finite": [
         (lambda f: edit(f, "steps.jsonl", at_step(4, **{"actor/grad_norm": None})), "line 4: actor/grad_norm was not"),
         (lambda f: edit(f, "steps.jsonl", at_step(4, **{"critic/vf_loss": None})), "line 4: critic/vf_loss was not"),
@@ -98,6 +104,7 @@ PASSES: dict[str, Callable[[Path], None]] = {
     "steps in another order": lambda f: reverse(f / RUN / "steps.jsonl"),
     "a mean of 32 bits": lambda f: edit(f, "steps.jsonl", at_step(3, **{"response_length/mean": 50.2343754})),
     "a possible mfu": lambda f: edit(f, "steps.jsonl", at_step(2, **{"perf/mfu/actor": 0.4})),
+    "an mfu of a device that verl does not know": with_mfus(0.0, 0.0, 0.0, 0.0, 0.0),
     "another metric is null": lambda f: edit(f, "steps.jsonl", at_step(4, **{"actor/lr": None})),
     "a metric of one step": lambda f: edit(f, "steps.jsonl", at_step(5, **{"timing_s/save_checkpoint": 0.1})),
     "its own checkpoint": lambda f: rewrite_json(

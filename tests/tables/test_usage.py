@@ -1,0 +1,105 @@
+"""Energy, utilisation and MFU in `runs`: what a run recorded arrives, and what it did not record has a reason."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from groupppo.measure.usage import Usage
+from groupppo.tables import collect, load_tables
+from groupppo.tables.schema import USAGE_FIGURES
+from tests.synthetic import rewrite_json, synthetic_benchmark, write_results
+
+RUN = Path("runs/sorting/tiny/group_ppo/seed2/status.json")
+FULL = Usage(
+    energy_joules=7.2e6,
+    energy_source="counter and power",
+    cpu_energy_joules=1.5e5,
+    gpu_utilisation=0.75,
+    gpu_peak_bytes=70 * 10**9,
+    gpu_hours=2.5,
+    tokens_per_second=1234.5,
+    mfu=0.41,
+    mfu_by_stage={"update_actor": 0.45, "old_log_prob": 0.3},
+)
+
+
+def collected(folder: Path, usage: dict | None) -> pd.Series:
+    benchmark = write_results(folder, steps=3)
+    if usage is not None:
+        rewrite_json(folder / RUN, usage=usage)
+    collect(folder, benchmark)
+    return load_tables(folder / "tables").runs.set_index(["arm", "seed"]).loc[("group_ppo", 2)]
+
+
+def test_every_number_a_run_recorded_is_in_its_row(tmp_path):
+    row = collected(tmp_path, asdict(FULL))
+    assert {name: row[name] for name in USAGE_FIGURES} == {name: asdict(FULL)[name] for name in USAGE_FIGURES}
+    assert pd.isna(row["usage_reason"])
+    assert row["admissible"]
+
+
+def test_what_was_not_measured_is_missing_with_its_reason_and_no_zero(tmp_path):
+    gpu = ("energy_joules", "energy_source", "gpu_utilisation", "gpu_peak_bytes")
+    missing = dict.fromkeys(gpu, "NVML: Driver Not Loaded") | {"mfu": "no peak of this GPU"}
+    row = collected(tmp_path, asdict(Usage(gpu_hours=1.0, tokens_per_second=5.0, missing=missing)))
+    assert row[[*gpu, "mfu", "cpu_energy_joules"]].isna().all()
+    assert (row["gpu_hours"], row["tokens_per_second"]) == (1.0, 5.0)
+    assert row["usage_reason"] == (
+        "energy_joules, energy_source, gpu_utilisation, gpu_peak_bytes: NVML: Driver Not Loaded; "
+        "cpu_energy_joules: no reason was recorded; mfu: no peak of this GPU"
+    )
+    assert row["admissible"]
+
+
+def test_a_run_of_an_earlier_version_says_that_it_recorded_nothing(tmp_path):
+    row = collected(tmp_path, None)
+    assert row[list(USAGE_FIGURES)].isna().all()
+    assert row["usage_reason"] == "the run recorded none of it"
+    assert row["admissible"]
+
+
+def test_a_run_that_is_not_there_has_neither_numbers_nor_a_reason(tmp_path):
+    write_results(tmp_path, steps=3)
+    collect(tmp_path, synthetic_benchmark(seeds=(1, 2, 3), steps=3))
+    row = load_tables(tmp_path / "tables").runs.set_index(["arm", "seed"]).loc[("group_ppo", 3)]
+    assert row[[*USAGE_FIGURES, "usage_reason"]].isna().all()
+
+
+def test_a_failed_run_keeps_the_energy_it_used(tmp_path):
+    benchmark = write_results(tmp_path, steps=4, failed={("group_ppo", 2): "out of memory"})
+    rewrite_json(tmp_path / RUN, usage=asdict(FULL))
+    collect(tmp_path, benchmark)
+    row = load_tables(tmp_path / "tables").runs.set_index(["arm", "seed"]).loc[("group_ppo", 2)]
+    assert (row["status"], row["energy_joules"]) == ("failed", 7.2e6)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("energy_joules", -1.0), ("gpu_hours", "2"), ("gpu_peak_bytes", 0.5), ("energy_source", "guess"), ("missing", 3)],
+)
+def test_a_value_of_another_kind_makes_the_run_unreadable(tmp_path, key, value):
+    row = collected(tmp_path, asdict(FULL) | {key: value})
+    assert row["status"] == "unreadable"
+    assert f"usage {key} = " in row["reason"]
+
+
+@pytest.mark.parametrize(("stage", "value"), [(None, 1.0), (None, 0.0), ("update_actor", 1.2), ("old_log_prob", 0.0)])
+def test_an_mfu_that_cannot_be_is_no_evidence(tmp_path, stage, value):
+    usage = asdict(FULL)
+    if stage is None:
+        usage["mfu"] = value
+    else:
+        usage["mfu_by_stage"][stage] = value
+    row = collected(tmp_path, usage)
+    key = "usage.mfu" if stage is None else f"usage.mfu_by_stage.{stage}"
+    assert row["reason"] == f"status.json: {key} is {value:g}, not between 0 and 1"
+    assert not row["admissible"]
+
+
+def test_columns_are_those_that_a_run_records():
+    recorded = set(asdict(Usage())) - {"mfu_by_stage", "missing", "notes"}
+    assert set(USAGE_FIGURES) == recorded
+    assert json.loads(json.dumps(asdict(FULL))) == asdict(FULL)
