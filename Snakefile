@@ -2,6 +2,7 @@
 #
 #   snakemake                                            the default benchmark, on this machine
 #   snakemake --config benchmark=benchmarks/mine.yaml    another one
+#   snakemake --profile slurm                            on a cluster: docs/slurm.md
 #   snakemake -n                                         the plan
 #   snakemake studies                                    the studies that the benchmark asks for, and what they need
 #   snakemake bundle                                     results/<name>/bundle.zip, to publish or to archive
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from groupppo.config import load_benchmark
 from groupppo.errors import BadInput
+from groupppo.site import load_site
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
@@ -23,8 +25,14 @@ min_version("9.27.1")
 
 try:
     BENCHMARK = load_benchmark(config.get("benchmark", "benchmarks/quick.yaml"))
+    SITE = load_site(config.get("site"))
 except BadInput as error:
     raise WorkflowError(str(error)) from None
+
+
+# With --sdm apptainer, and where the user's site names an image.
+container: SITE.container
+
 
 RESULTS = f"results/{BENCHMARK.name}"
 RUN = "{task}/{model}/{arm}/seed{seed}"
@@ -58,3 +66,7 @@ rule all:
     input:
         f"{RESULTS}/report.html",
         f"{RESULTS}/benchmark.yaml",
+
+
+include: "workflow/rules/code.smk"
+include: "workflow/rules/site.smk"

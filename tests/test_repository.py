@@ -41,6 +41,7 @@ def tracked() -> list[str]:
         (manifest()["dependencies"], ["cpu.lock", "gpu.lock"]),
         (manifest()["optional-dependencies"]["cpu"], ["cpu.lock"]),
         (manifest()["optional-dependencies"]["gpu"], ["gpu.lock"]),
+        (manifest()["optional-dependencies"]["slurm"], ["cpu.lock"]),
         (manifest()["optional-dependencies"]["test"], ["cpu.lock"]),
     ],
 )

@@ -1,0 +1,159 @@
+"""One Ray cluster over the nodes of a Slurm allocation, started by srun and gone when the run is.
+
+with across_allocation(cpus=32, gpus=4) as address: ...      # in the job, on its first node
+python -m groupppo.verl.ray_cluster FOLDER CPUS GPUS [HEAD]   # what srun starts, once on every node
+
+Several clusters may share a node: every port is one that is free, and temporary files are in a folder named by the job.
+Whatever ends the body ends the steps; whatever ends the job ends them, too, for Slurm does.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from groupppo.errors import RunFailed
+
+START_SECONDS = 180
+"""Time that a node has to join; imports from a cold network file system take most of it."""
+_ADDRESS, _UP = "address", ".up"
+
+
+def nodes_of_allocation() -> list[str]:
+    """Names of the nodes of the Slurm job this process is in; empty outside of one.
+
+    Slurm is asked, not SLURM_JOB_NODELIST: Snakemake's job step takes that away.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return []
+    listed = _answer("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+    return _answer("scontrol", "show", "hostnames", listed).split() if listed else []
+
+
+@contextlib.contextmanager
+def across_allocation(*, cpus: int, gpus: int, scratch: Path | None = None) -> Iterator[str | None]:
+    """Start Ray on every node of the allocation, and end it with the body; its address, or None on one node.
+
+    Args:
+        cpus, gpus: what each node offers to Ray.
+        scratch: an existing folder that all nodes see, for addresses and logs; by default ./.snakemake.
+
+    Raises:
+        RunFailed: a node did not join; the message names it and ends with its log.
+    """
+    nodes = nodes_of_allocation()
+    if len(nodes) < 2:
+        yield None
+        return
+    folder = (scratch or Path.cwd() / ".snakemake") / "ray" / os.environ["SLURM_JOB_ID"]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    steps: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        steps[nodes[0]] = _step(nodes[0], folder, cpus, gpus)
+        _wait(folder / f"{nodes[0]}{_UP}", steps, folder)
+        address = (folder / _ADDRESS).read_text(encoding="utf-8")
+        for node in nodes[1:]:
+            steps[node] = _step(node, folder, cpus, gpus, address)
+        for node in nodes[1:]:
+            _wait(folder / f"{node}{_UP}", steps, folder)
+        yield address
+    finally:
+        for step in steps.values():
+            step.terminate()  # srun hands it on to the node
+        for step in steps.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                step.wait(timeout=30)
+            step.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answer(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def _step(node: str, folder: Path, cpus: int, gpus: int, *address: str) -> subprocess.Popen[bytes]:
+    # Overlapping: the job's own step, in which this runs, already holds what the job has.
+    srun = ["srun", f"--jobid={os.environ['SLURM_JOB_ID']}", "--overlap", "--nodes=1", "--ntasks=1", "--unbuffered"]
+    ours = [sys.executable, "-m", __spec__.name, str(folder), node, str(cpus), str(gpus), *address]
+    with (folder / f"{node}.log").open("wb") as log:
+        return subprocess.Popen([*srun, f"--nodelist={node}", *ours], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def _wait(file: Path, steps: dict[str, subprocess.Popen[bytes]], folder: Path) -> None:
+    until = time.monotonic() + START_SECONDS
+    while not file.exists():
+        ended = [node for node, step in steps.items() if step.poll() is not None]
+        if ended or time.monotonic() > until:
+            node = ended[0] if ended else file.name.removesuffix(_UP)
+            end = (folder / f"{node}.log").read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise RunFailed(f"Ray did not start on node {node} within {START_SECONDS} s, or ended:\n{end}")
+        time.sleep(0.2)
+
+
+def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> None:
+    """Be one node of the cluster until a signal comes or Ray ends; nothing of it is left afterwards."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Short, for a socket's path has at most 107 characters; the node's name, for nodes may share a machine.
+    place = Path(f"/tmp/ray-{os.environ['SLURM_JOB_ID']}-{node}")
+    command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--disable-usage-stats"]
+    command += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--min-worker-port=0", "--max-worker-port=0"]
+    command += ["--dashboard-agent-listen-port=0", "--dashboard-agent-grpc-port=0", f"--temp-dir={place}"]
+    own = socket.gethostbyname(socket.gethostname())
+    if head is None:
+        address = f"{own}:{_free_port()}"
+        command += ["--head", f"--port={address.split(':')[1]}", "--include-dashboard=false"]
+        command += [f"--ray-client-server-port={_free_port()}"]
+    else:
+        address = head
+        command += [f"--address={head}"]
+    try:
+        place.mkdir()
+        subprocess.run([*command, f"--node-ip-address={own}"], check=True)
+        (folder / _ADDRESS).write_text(address, encoding="utf-8")
+        (folder / f"{node}{_UP}").touch()
+        while _family(place):
+            time.sleep(1)
+    finally:
+        _end(lambda: _family(place))
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _family(place: Path) -> list[psutil.Process]:
+    """Ray's daemons and their workers, known by the folder that they were started with."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid != os.getpid() and any(str(place) in word for word in process.info["cmdline"] or ()):
+            found.append(process)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += process.children(recursive=True)
+    return found
+
+
+def _end(family: Callable[[], list[psutil.Process]]) -> None:
+    for _ in range(3):  # a raylet may have started a worker in between
+        members = family()
+        for member in members:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(members, timeout=5)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] if sys.argv[5:] else None)

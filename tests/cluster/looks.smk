@@ -1,0 +1,12 @@
+# The executor looks at the queue every two seconds, instead of ten seconds later each time that nothing has ended.
+
+import asyncio
+
+import snakemake_executor_plugin_slurm
+
+
+async def look_soon(executor):
+    await asyncio.sleep(2)
+
+
+snakemake_executor_plugin_slurm.Executor.sleep = look_soon
