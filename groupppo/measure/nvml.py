@@ -121,8 +121,6 @@ def open_gpus(count: int, visible: str | None, nvml: Any = None) -> Gpus:
     by_index = visible is None or any(entry.strip().isdigit() for entry in visible.split(","))
     if by_index and len({gpu.name for gpu in everyone}) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         notes.append("GPUs of several kinds are numbered by PCI bus here and by speed in CUDA: set CUDA_DEVICE_ORDER")
-    if len(chosen) < count:
-        notes.append(f"NVML knows {len(chosen)} of the run's {count} GPUs")
     return Gpus(nvml, chosen[:count], tuple(notes))
 
 

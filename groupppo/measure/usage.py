@@ -4,7 +4,6 @@ A number that cannot be had is None, and `missing` says why: a sensor that is no
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from groupppo.measure.energy import Rapl, integrated, joules_between
+from groupppo.measure.energy import Rapl
 from groupppo.measure.mfu import peak_of, utilisation
 from groupppo.measure.nvml import VISIBLE, Gpu, Gpus, open_gpus
+from groupppo.measure.readings import energy_curve, read_lines, read_series, write_stages
 from groupppo.measure.sampler import INTERVAL, Sampler, SensorMissing
 
 GPU_FILE, RAPL_FILE, STAGES_FILE = "gpu.jsonl", "rapl.jsonl", "usage_stages.jsonl"
-COUNTER, POWER = "counter", "power"
-"""Where energy comes from: NVML's own counter, or its power readings integrated over time."""
 
 
 @dataclass
@@ -52,17 +50,6 @@ class Usage:
 
 
 _GPU_FIGURES = ("energy_joules", "energy_source", "gpu_utilisation", "gpu_peak_bytes")
-
-
-@dataclass
-class _Series:
-    """Readings of one device: times, shape (readings,), and each sensor's own times and values."""
-
-    sensors: dict[str, tuple[np.ndarray, np.ndarray]]
-
-    def within(self, sensor: str, begin: float, end: float) -> np.ndarray:
-        times, values = self.sensors.get(sensor, (np.empty(0), np.empty(0)))
-        return values[(times >= begin) & (times <= end)]
 
 
 class UsageMeter:
@@ -126,7 +113,7 @@ class UsageMeter:
             return Usage(missing=dict.fromkeys(figures, why))
 
     def _summary(self, wall_seconds: float, steps: Sequence[dict[str, Any]], gpu_name: str | None) -> Usage:
-        found, stages = Usage(), _lines(self.folder / "stages.jsonl")
+        found, stages = Usage(), read_lines(self.folder / "stages.jsonl")
         self._gpu(found, stages)
         self._cpu(found)
         if self.device == "cuda":
@@ -144,18 +131,18 @@ class UsageMeter:
 
     def _gpu(self, found: Usage, stages: list[dict[str, Any]]) -> None:
         why = self.absent.get(GPU_FILE) or self.samplers[GPU_FILE].fault
-        if self.gpus is None or why:
-            found.missing |= dict.fromkeys(_GPU_FIGURES, why or "")
+        devices = self.gpus.devices if self.gpus else []
+        if self.gpus is None or why or len(devices) < self.count:
+            found.missing |= dict.fromkeys(_GPU_FIGURES, why or f"NVML knows {len(devices)} of {self.count} GPUs")
             return
-        devices = self.gpus.devices
         found.notes += self.gpus.notes
         found.notes += [
             f"GPU {place}: {number} readings of {sensor} failed"
             for place, gpu in enumerate(devices)
             for sensor, number in gpu.failures.items()
         ]
-        series = _series(self.folder / GPU_FILE)
-        curves = [_curve(series.get(gpu.uuid)) for gpu in devices]
+        series = read_series(self.folder / GPU_FILE)
+        curves = [energy_curve(series.get(gpu.uuid)) for gpu in devices]
         lost = _lost(devices)
         if lost or any(curve is None for curve in curves):
             why = lost or _why(devices, ("energy_joules", "power_watts"))
@@ -173,11 +160,11 @@ class UsageMeter:
                 found.gpu_utilisation = float(np.mean([np.mean(one) for one in values]))
             else:
                 found.gpu_peak_bytes = int(max(one.max() for one in values))
-        _write_stages(self.folder / STAGES_FILE, stages, everyone, curves)
+        write_stages(self.folder / STAGES_FILE, stages, everyone, curves)
 
     def _cpu(self, found: Usage) -> None:
         why = self.absent.get(RAPL_FILE) or self.samplers[RAPL_FILE].fault
-        curves = [] if why else [_curve(one) for one in _series(self.folder / RAPL_FILE).values()]
+        curves = [] if why else [energy_curve(one) for one in read_series(self.folder / RAPL_FILE).values()]
         totals = [curve[1][-1] - curve[1][0] for curve in curves if curve is not None]
         if totals:
             found.cpu_energy_joules = float(sum(totals))
@@ -218,60 +205,3 @@ def _lost(devices: Iterable[Gpu]) -> str:
 def _why(devices: Iterable[Gpu], sensors: tuple[str, ...]) -> str:
     reasons = [gpu.missing[sensor] for gpu in devices for sensor in sensors if sensor in gpu.missing]
     return "; ".join(dict.fromkeys(reasons)) or "fewer than two readings succeeded"
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """Complete lines: a run, or a disk, that ended in the middle of one leaves it out."""
-    raw = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
-    return [json.loads(line) for line in raw if line.endswith("\n")]
-
-
-def _series(file: Path) -> dict[str, _Series]:
-    by_device: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for row in _lines(file):
-        sensors = by_device.setdefault(row["device"], {})
-        for sensor in row.keys() - {"device", "time"}:
-            sensors.setdefault(sensor, []).append((row["time"], row[sensor]))
-    return {
-        device: _Series({sensor: tuple(np.array(both).T) for sensor, both in sensors.items()})
-        for device, sensors in by_device.items()
-    }
-
-
-def _curve(series: _Series | None) -> tuple[np.ndarray, np.ndarray, str] | None:
-    """Times, joules and their source: the counter where it was read and never fell, else power; None without both."""
-    sensors = series.sensors if series else {}
-    if "energy_joules" in sensors:
-        times, joules = sensors["energy_joules"]
-        if len(times) > 1 and (np.diff(joules) >= 0).all():
-            return times, joules, COUNTER
-    if "power_watts" in sensors:
-        times, watts = sensors["power_watts"]
-        if len(times) > 1:
-            return times, integrated(times, watts), POWER
-    return None
-
-
-def _write_stages(
-    file: Path,
-    stages: list[dict[str, Any]],
-    readings: list[_Series],
-    curves: list[tuple[np.ndarray, np.ndarray, str] | None],
-) -> None:
-    """One line per step and stage, the whole step among them; null where no reading fell into it."""
-    with file.open("w", encoding="utf-8") as out:
-        for row in stages:
-            begin, end = row["began"], row["began"] + row["seconds"]
-            joules = [joules_between(curve[0], curve[1], begin, end) if curve else None for curve in curves]
-            busy = np.concatenate([one.within("utilisation", begin, end) for one in readings] or [np.empty(0)])
-            used = np.concatenate([one.within("memory_used_bytes", begin, end) for one in readings] or [np.empty(0)])
-            known = [one for one in joules if one is not None]
-            line = {
-                "step": row["step"],
-                "stage": row["stage"],
-                "energy_joules": sum(known) if known and len(known) == len(joules) else None,
-                "gpu_utilisation": float(busy.mean()) if len(busy) else None,
-                "gpu_peak_bytes": int(used.max()) if len(used) else None,
-                "readings": len(used),
-            }
-            out.write(json.dumps(line) + "\n")

@@ -169,6 +169,13 @@ def test_a_machine_whose_gpus_cannot_be_read_runs_all_the_same(tmp_path, monkeyp
     assert not (tmp_path / GPU_FILE).exists()
 
 
+def test_a_run_on_more_gpus_than_can_be_read_has_no_total(tmp_path):
+    with UsageMeter(tmp_path, "cuda", 2, interval=0.002, nvml=FakeNvml(Device()), powercap=tmp_path / "none") as meter:
+        wait_for(tmp_path / GPU_FILE, 3)
+    usage = meter.usage(60.0, STEPS)
+    assert {usage.missing[figure] for figure in GPU} == {"NVML knows 1 of 2 GPUs"}
+
+
 def test_a_library_that_fails_in_its_own_way_runs_all_the_same(tmp_path):
     class Broken(FakeNvml):
         def nvmlDeviceGetCount(self):  # noqa: N802
