@@ -1,0 +1,106 @@
+"""What makes finished runs stale: code and config that they depend on; what does not: documents, reports, comments."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from groupppo.config import REPOSITORY
+
+COSTLY = {"task", "model", "warmstart", "train", "evaluate", "evaluate_start"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository with a benchmark that Snakemake takes for finished: files without content, and its records."""
+    folder = tmp_path_factory.mktemp("finished")
+    for name in ("Snakefile", "workflow", "benchmarks", "groupppo", "environment.yml", "README.md", "requirements"):
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder / name)
+    (folder / "profiles").symlink_to((REPOSITORY / "profiles").readlink())
+    file = folder / "benchmarks" / "quick.yaml"
+    data = yaml.safe_load(file.read_text()) | {"arms": ["ppo"], "seeds": [1], "studies": []}
+    del data["profile"]
+    file.write_text(yaml.safe_dump(data))
+    summary = snakemake(folder, "--summary").splitlines()
+    for output in (line.split("\t")[0] for line in summary if line.startswith("results/")):
+        place = folder / output
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch() if place.suffix else place.mkdir()
+    snakemake(folder, "--touch", "--forceall")
+    return folder
+
+
+@pytest.fixture
+def editing(finished: Path) -> Iterator[Callable[[str, str, str], None]]:
+    """Replaces a text in a file of the finished benchmark for one test."""
+    kept: dict[Path, tuple[str, os.stat_result]] = {}
+
+    def edit(name: str, old: str, new: str) -> None:
+        file = finished / name
+        text = file.read_text()
+        assert old in text
+        kept[file] = text, file.stat()
+        file.write_text(text.replace(old, new, 1))
+
+    yield edit
+    for file, (text, stat) in kept.items():
+        file.write_text(text)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def snakemake(folder: Path, *arguments: str) -> str:
+    variables = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def planned(folder: Path) -> set[str]:
+    """Rules with jobs in the plan."""
+    table = (line.split() for line in snakemake(folder, "--dry-run", "--quiet", "host").splitlines())
+    return {words[0] for words in table if len(words) == 2 and words[1].isdigit()} - {"total", "all"}
+
+
+def test_a_finished_benchmark_has_nothing_to_do(finished: Path) -> None:
+    assert planned(finished) == set()
+
+
+def test_texts_reports_and_verdicts_train_and_evaluate_nothing_again(
+    finished: Path, editing: Callable[[str, str, str], None]
+) -> None:
+    editing("README.md", "# GROUP-PPO", "# The GROUP-PPO")
+    editing("groupppo/report/page.py", "def write_report(", "def _unused() -> None: ...\n\n\ndef write_report(")
+    editing("groupppo/verdicts/preregistration.py", "ABSENT = ", "UNUSED = 1\nABSENT = ")
+    editing("groupppo/verl/group_stage.py", '"""', '"""Reworded. ')
+    editing("groupppo/advantage.py", "\nimport", "\n# a comment\nimport")
+    editing("benchmarks/quick.yaml", "title: ", "title: A ")
+    plan = planned(finished)
+    assert not plan & COSTLY
+    assert "report" in plan  # the edits are seen where they count
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stale"),
+    [
+        ("groupppo/grouping/rules/variance_split.py", "\nfrom", "\nUNUSED = 1\nfrom", {"train", "evaluate"}),
+        ("groupppo/verl/config/group_ppo.yaml", "\n", "\nunused: 1\n", {"train", "evaluate"}),
+        ("groupppo/evaluate.py", "\nimport", "\nUNUSED = 1\nimport", {"evaluate", "evaluate_start"}),
+        ("benchmarks/quick.yaml", "steps: 24", "steps: 25", {"train", "evaluate"}),
+        ("benchmarks/arms/ppo.yaml", "critic.enable: true", "critic.enable: false", {"train", "evaluate"}),
+    ],
+)
+def test_code_and_config_that_a_run_depends_on_make_it_stale_and_nothing_before_it(
+    finished: Path, editing: Callable[[str, str, str], None], file: str, old: str, new: str, stale: set[str]
+) -> None:
+    editing(file, old, new)
+    assert planned(finished) & COSTLY == stale
