@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 RESULTS := results/$(basename $(notdir $(BENCHMARK)))
 CORES := $(shell nproc)
 MEMORY_MB := $(shell awk '/MemAvailable/ { print int($$2 / 1024) }' /proc/meminfo)
-DEBIAN_PACKAGES := chromium
+DEBIAN_PACKAGES := chromium slurm-wlm munge
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -32,9 +32,9 @@ setup: .venv/.done
 	touch $@
 
 test: setup .venv/.debian lint
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist loadfile
 
-.venv/.debian:
+.venv/.debian: Makefile
 	@for package in $(DEBIAN_PACKAGES); do \
 	    dpkg-query --show $$package > /dev/null 2>&1 && continue; \
 	    echo "installing Debian package $$package"; \
@@ -46,7 +46,7 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
-	snakefmt --check Snakefile workflow/rules
+	snakefmt --check Snakefile workflow/rules tests/cluster/stub.smk
 	snakemake --lint --quiet
 
 clean:
