@@ -22,7 +22,7 @@ from groupppo.measure.sampler import SensorMissing
 MAX_SKEW = 5.0
 """Seconds that a node's clock may differ from the file server's: beyond, files look older than what made them."""
 _PATIENCE = 10.0
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -177,16 +177,23 @@ def _check_skew(where: str, skew: float) -> None:
         raise BadInput(where, "clock minus the file server's (s)", round(-skew, 1), mend)
 
 
-def free_memory(cgroup: Path = _CGROUP) -> int:
-    """Bytes that can still be had: the node's, or what its job's limit (cgroup v2) leaves where that is less."""
+def free_memory(root: Path = _CGROUP, own: Path = _OWN_CGROUP) -> int:
+    """Bytes that can still be had: the node's, or what the limit of this process's job leaves where that is less.
+
+    Args:
+        root: where Linux shows control groups of version 2; limits of version 1 are not looked at.
+        own: the file that names the process's own.
+    """
     free = int(psutil.virtual_memory().available)
-    limit, used = cgroup / "memory.max", cgroup / "memory.current"
-    if limit.is_file() and used.is_file():
-        most = limit.read_text(encoding="utf-8").strip()
-        if most != "max":
-            # What the limit's files hold is given back before anything is refused.
-            cached = _cached(cgroup / "memory.stat")
-            free = min(free, int(most) - int(used.read_text(encoding="utf-8")) + cached)
+    lines = own.read_text(encoding="utf-8").splitlines() if own.is_file() else []
+    place = next((line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")), "")
+    # The limit may be a step's, its job's or a whole slice's: the tightest holds.
+    for group in (root / place, *(root / parent for parent in Path(place).parents)):
+        limit, used = group / "memory.max", group / "memory.current"
+        if limit.is_file() and used.is_file() and (most := limit.read_text(encoding="utf-8").strip()) != "max":
+            # Pages of files are given back before anything is refused.
+            held = int(used.read_text(encoding="utf-8")) - _cached(group / "memory.stat")
+            free = min(free, int(most) - held)
     return free
 
 

@@ -130,10 +130,21 @@ def test_a_node_for_a_gpu_run_needs_a_driver(tmp_path, monkeypatch, needs):
     check_node(tmp_path, needs)  # a run on a CPU needs none
 
 
-@pytest.mark.parametrize(("limit", "least", "most"), [("3000", 1000, 1000), ("max", 2000, 10**18)])
-def test_memory_is_what_a_jobs_limit_leaves_where_that_is_less(tmp_path, limit, least, most):
-    (tmp_path / "memory.max").write_text(f"{limit}\n")
-    (tmp_path / "memory.current").write_text("2500\n")
-    (tmp_path / "memory.stat").write_text("anon 2000\ninactive_file 500\n")
-    assert least <= free_memory(tmp_path) <= most
-    assert free_memory(tmp_path / "none") > 2000
+def limited(folder, limit, used, cached=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in (("max", limit), ("current", used), ("stat", f"anon 2000\ninactive_file {cached}")):
+        (folder / f"memory.{file}").write_text(f"{text}\n")
+
+
+def test_memory_is_what_the_tightest_limit_of_the_job_leaves_where_that_is_less(tmp_path):
+    own = tmp_path / "own"
+    own.write_text("9:name=systemd:/\n0::/slurm/job_7/step_0\n")
+    node = free_memory(tmp_path / "none", own)
+    limited(tmp_path / "slurm/job_7/step_0", "max", 2500)
+    assert min(free_memory(tmp_path, own), node) > 1_000_000
+    limited(tmp_path / "slurm/job_7", 3000, 2500, cached=500)
+    assert free_memory(tmp_path, own) == 1000
+    limited(tmp_path, 2000, 1900)  # a container's own
+    assert free_memory(tmp_path, own) == 100
+    limited(tmp_path / "slurm/job_8", 10, 10)  # another job's
+    assert free_memory(tmp_path, own) == 100
