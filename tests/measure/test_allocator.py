@@ -6,6 +6,7 @@ import pytest
 
 from groupppo.measure.probes import AllocatorPeaks, AllocatorProbe
 from groupppo.verl import workers
+from groupppo.verl.trainer import GroupPPOTrainer
 from groupppo.verl.workers import ActorWorker
 
 
@@ -90,3 +91,24 @@ def test_work_still_queued_when_a_stage_begins_belongs_to_the_stage_before(ranks
     monkeypatch.setattr(workers, "get_torch_device", lambda: ranks[0])
     ActorWorker.synchronise.__wrapped__(None)
     assert ranks[0].now == 70
+
+
+@pytest.mark.parametrize(("device", "calls"), [
+    ("cuda", ["synchronise", "reset_peak_memory", "work", "synchronise", "read_peak_memory"]),
+    ("cpu", ["reset_peak_memory", "work"]),
+])  # fmt: skip
+def test_a_stage_on_a_gpu_waits_for_every_rank_before_its_clock_and_one_on_a_cpu_asks_for_nothing(
+    tmp_path, device, calls
+) -> None:
+    asked: list[str] = []
+
+    def call(name: str):
+        return lambda: asked.append(name) or [AllocatorPeaks(0, 0, 0)]
+
+    group = SimpleNamespace(**{name: call(name) for name in ("synchronise", "reset_peak_memory", "read_peak_memory")})
+    meter = GroupPPOTrainer._meter(SimpleNamespace(run_folder=tmp_path, actor_rollout_wg=group), device)
+    meter.begin_step(1)
+    with meter.stage("update_actor"):
+        asked.append("work")
+    meter.end_step()
+    assert asked == calls
