@@ -66,6 +66,7 @@ def register(results: Path, benchmark: Benchmark) -> None:
     }
     with tempfile.NamedTemporaryFile("w", dir=results, suffix=".part", encoding="utf-8", delete=False) as file:
         file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    os.chmod(file.name, 0o644)  # a temporary file is its owner's alone
     try:
         os.link(file.name, results / STAMP)
     except FileExistsError:

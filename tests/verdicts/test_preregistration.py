@@ -41,6 +41,7 @@ def test_nothing_has_changed_right_after_the_first_run_started(benchmark, result
     assert stamp.changes == []
     assert stamp.matrix_sha256 == content_sha256(benchmark.resolved())
     assert [file.name for file in results.iterdir()] == [STAMP]
+    assert (results / STAMP).stat().st_mode & 0o777 == 0o644
 
 
 def test_a_later_margin_is_named_with_both_values(benchmark, results):
