@@ -1,7 +1,7 @@
 """One Ray cluster over the nodes of a Slurm allocation, started by srun and gone when the run is.
 
-with across_allocation(cpus=32, gpus=4) as address: ...      # in the job, on its first node
-python -m groupppo.verl.ray_cluster FOLDER CPUS GPUS [HEAD]   # what srun starts, once on every node
+with across_allocation(cpus=32, gpus=4) as variables: ...     # in the job, on its first node
+python -m groupppo.verl.ray_cluster FOLDER NODE CPUS GPUS [HEAD]   # what srun starts, once on every node
 
 Several clusters may share a node: every port is one that is free, and temporary files are in a folder named by the job.
 Whatever ends the body ends the steps; whatever ends the job ends them, too, for Slurm does.
@@ -9,11 +9,13 @@ Whatever ends the body ends the steps; whatever ends the job ends them, too, for
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +26,9 @@ from groupppo.errors import RunFailed
 
 START_SECONDS = 180
 """Time that a node has to join; imports from a cold network file system take most of it."""
-_ADDRESS, _UP = "address", ".up"
+STOP_SECONDS = 30
+"""Time that a node has to end its processes."""
+_ADDRESS, _UP, _STOP = "address", ".up", "stop"
 
 
 def nodes_of_allocation() -> list[str]:
@@ -40,8 +44,11 @@ def nodes_of_allocation() -> list[str]:
 
 
 @contextlib.contextmanager
-def across_allocation(*, cpus: int, gpus: int, scratch: Path | None = None) -> Iterator[str | None]:
-    """Start Ray on every node of the allocation, and end it with the body; its address, or None on one node.
+def across_allocation(*, cpus: int, gpus: int, scratch: Path | None = None) -> Iterator[dict[str, str]]:
+    """Start Ray on every node of the allocation, and end it with the body.
+
+    Gives the variables with which Ray's clients find this cluster and may use it; none on one node, where a run starts
+    a Ray of its own. The cluster has a secret of its own: nodes may be shared with other users.
 
     Args:
         cpus, gpus: what each node offers to Ray.
@@ -52,27 +59,31 @@ def across_allocation(*, cpus: int, gpus: int, scratch: Path | None = None) -> I
     """
     nodes = nodes_of_allocation()
     if len(nodes) < 2:
-        yield None
+        yield {}
         return
     folder = (scratch or Path.cwd() / ".snakemake") / "ray" / os.environ["SLURM_JOB_ID"]
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, mode=0o700)
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), encoding="utf-8")
+    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     steps: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        steps[nodes[0]] = _step(nodes[0], folder, cpus, gpus)
+        steps[nodes[0]] = _step(nodes[0], folder, variables, cpus, gpus)
         _wait(folder / f"{nodes[0]}{_UP}", steps, folder)
         address = (folder / _ADDRESS).read_text(encoding="utf-8")
         for node in nodes[1:]:
-            steps[node] = _step(node, folder, cpus, gpus, address)
+            steps[node] = _step(node, folder, variables, cpus, gpus, address)
         for node in nodes[1:]:
             _wait(folder / f"{node}{_UP}", steps, folder)
-        yield address
+        yield variables | {"RAY_ADDRESS": address}
     finally:
-        for step in steps.values():
-            step.terminate()  # srun hands it on to the node
+        # Told by a file: a signal to srun ends its step before it could clean up.
+        (folder / _STOP).touch()
         for step in steps.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                step.wait(timeout=30)
+                step.wait(timeout=STOP_SECONDS)
             step.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -81,12 +92,19 @@ def _answer(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
-def _step(node: str, folder: Path, cpus: int, gpus: int, *address: str) -> subprocess.Popen[bytes]:
+def _step(
+    node: str, folder: Path, variables: dict[str, str], cpus: int, gpus: int, *address: str
+) -> subprocess.Popen[bytes]:
     # Overlapping: the job's own step, in which this runs, already holds what the job has.
     srun = ["srun", f"--jobid={os.environ['SLURM_JOB_ID']}", "--overlap", "--nodes=1", "--ntasks=1", "--unbuffered"]
-    ours = [sys.executable, "-m", __spec__.name, str(folder), node, str(cpus), str(gpus), *address]
+    srun += [f"--nodelist={node}", f"--cpus-per-task={cpus}", "--mem=0", *([f"--gpus={gpus}"] if gpus else [])]
+    ours = [sys.executable, "-m", "groupppo.verl.ray_cluster", str(folder), node, str(cpus), str(gpus), *address]
+    # The allocation's totals, in variables, would be taken for the step's own wishes.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SRUN_", "SBATCH_"))}
+    kept |= {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    kept |= variables
     with (folder / f"{node}.log").open("wb") as log:
-        return subprocess.Popen([*srun, f"--nodelist={node}", *ours], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return subprocess.Popen([*srun, *ours], env=kept, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def _wait(file: Path, steps: dict[str, subprocess.Popen[bytes]], folder: Path) -> None:
@@ -101,14 +119,16 @@ def _wait(file: Path, steps: dict[str, subprocess.Popen[bytes]], folder: Path) -
 
 
 def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> None:
-    """Be one node of the cluster until a signal comes or Ray ends; nothing of it is left afterwards."""
+    """Be one node of the cluster until it is told to stop or Ray ends; nothing of it is left afterwards."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Short, for a socket's path has at most 107 characters; the node's name, for nodes may share a machine.
-    place = Path(f"/tmp/ray-{os.environ['SLURM_JOB_ID']}-{node}")
+    place = Path(tempfile.mkdtemp(prefix=f"ray-{os.environ['SLURM_JOB_ID']}-{node}-", dir="/tmp"))
     command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--disable-usage-stats"]
     command += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--min-worker-port=0", "--max-worker-port=0"]
     command += ["--dashboard-agent-listen-port=0", "--dashboard-agent-grpc-port=0", f"--temp-dir={place}"]
-    own = socket.gethostbyname(socket.gethostname())
+    from ray.util import get_node_ip_address
+
+    own = get_node_ip_address()  # a host's name may stand for its loopback address
     if head is None:
         address = f"{own}:{_free_port()}"
         command += ["--head", f"--port={address.split(':')[1]}", "--include-dashboard=false"]
@@ -117,12 +137,11 @@ def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> No
         address = head
         command += [f"--address={head}"]
     try:
-        place.mkdir()
         subprocess.run([*command, f"--node-ip-address={own}"], check=True)
         (folder / _ADDRESS).write_text(address, encoding="utf-8")
         (folder / f"{node}{_UP}").touch()
-        while _family(place):
-            time.sleep(1)
+        while not (folder / _STOP).exists() and _family(place):
+            time.sleep(0.5)
     finally:
         _end(lambda: _family(place))
         shutil.rmtree(place, ignore_errors=True)
