@@ -9,22 +9,21 @@ STARTED = {
     "streams_study": ["groupppo.study", "groupppo.grouping", "groupppo.update"],
     "faults_study": ["groupppo.study", "groupppo.verl", "groupppo.grouping"],
 }
+SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 # What comes after the runs changes no run, though a run leaves the stamp of the claims.
 LATER = ["groupppo.cli", "groupppo.publish", "groupppo.report", "groupppo.verdicts"]
 AFTER_THE_RUNS = ("collect", "verdicts", "figures", "report", "update_costs", "bundle")
 
 
-def code_of(name, script):
+def code_of(name, file):
     """Evaluated for the jobs that are asked for only: reading every module takes a second."""
     later = [] if name in AFTER_THE_RUNS or name.startswith("profile") else LATER
     return lambda wildcards: code_sha256(
-        script, entries=STARTED.get(name, []), apart=later
+        file, entries=STARTED.get(name, []), apart=later
     )
 
 
+# Nothing here may be called `script`: a rule finds Snakemake's function of that name among the workflow's globals.
 for each in workflow.rules:
     if each.script:
-        script = (
-            Path(workflow.basedir) / "workflow" / "scripts" / Path(each.script).name
-        )
-        each.set_params(code=code_of(each.name, script))
+        each.set_params(code=code_of(each.name, SCRIPTS / Path(each.script).name))
