@@ -157,7 +157,7 @@ def _column(found: Trace, name: str) -> list[str]:
 def _states(folder: Path, role: str, updates: int) -> Iterator[State]:
     step = 1
     while (file := state_file(folder, role, step * updates)).is_file():
-        yield torch.load(file)
+        yield torch.load(file, weights_only=True)
         step += 1
 
 

@@ -80,7 +80,7 @@ def test_a_missing_parameter_and_an_unknown_factory_are_reported(tmp_path):
     with pytest.raises(BadInput) as error:
         build_model(replace(TINY, params=params), tmp_path)
     assert (error.value.key, error.value.value) == ("params.layers", None)
-    with pytest.raises(BadInput, match="known factories: tiny_qwen2"):
+    with pytest.raises(BadInput, match="known factories: hub, tiny_qwen2"):
         build_model(replace(TINY, factory="huge"), tmp_path)
 
 
