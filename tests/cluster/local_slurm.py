@@ -167,21 +167,25 @@ def _take_down(folder: Path, daemons: list[subprocess.Popen[bytes]]) -> None:
     for daemon in reversed(daemons):
         with contextlib.suppress(subprocess.TimeoutExpired):
             daemon.wait(timeout=5)
-    left = [process for process in _processes(folder) if process.pid != os.getpid()]
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout=5)
+    for _ in range(3):  # a daemon may have started a step in between
+        left = [process for process in _processes(folder) if process.pid != os.getpid()]
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=5)
 
 
 def _processes(folder: Path) -> list[psutil.Process]:
-    """By the environment, which daemons hand on to steps and steps to whatever a job starts."""
-    found = []
+    """By the environment, which daemons hand on to steps and steps to whatever a job starts.
+
+    It is read raw: slurmstepd writes its title over the first part, where psutil would stop reading.
+    """
+    mark, found = f"SLURM_CONF={folder / 'slurm.conf'}".encode(), []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get("SLURM_CONF") == str(folder / "slurm.conf"):
+            if mark in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
                 found.append(process)
-    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+    return found  # a zombie has no environment
 
 
 def _end_of_logs(folder: Path) -> str:
