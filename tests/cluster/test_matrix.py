@@ -47,7 +47,7 @@ def verdict_table(results: Path) -> dict[str, str]:
     return {claim["id"]: claim["verdict"] for claim in claims}
 
 
-@pytest.mark.verl
+@pytest.mark.matrix
 def test_a_matrix_through_slurm_has_the_verdicts_and_the_steps_of_one_on_this_machine(
     cluster: Cluster, project: Path
 ) -> None:
