@@ -14,6 +14,8 @@ from groupppo.config import REPOSITORY
 from tests.cluster.conftest import copy_workflow, said, start
 from tests.cluster.local_slurm import Cluster
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -47,7 +49,6 @@ def verdict_table(results: Path) -> dict[str, str]:
     return {claim["id"]: claim["verdict"] for claim in claims}
 
 
-@pytest.mark.matrix
 def test_a_matrix_through_slurm_has_the_verdicts_and_the_steps_of_one_on_this_machine(
     cluster: Cluster, project: Path
 ) -> None:

@@ -16,6 +16,8 @@ BODY = """
 import os, sys
 from pathlib import Path
 from groupppo.verl.ray_cluster import across_allocation, nodes_of_allocation
+
+pytestmark = pytest.mark.cluster
 with across_allocation(cpus=1, gpus=1, scratch=Path(sys.argv[1])) as variables:
     os.environ.update(variables)
     import ray

@@ -6,8 +6,12 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.conftest import attempts, eventually, said, start
 from tests.cluster.local_slurm import Cluster
+
+pytestmark = pytest.mark.cluster
 
 SITE = """
 light_rules: local
