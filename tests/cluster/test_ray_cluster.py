@@ -11,13 +11,14 @@ from groupppo.verl.ray_cluster import across_allocation, nodes_of_allocation
 from tests.cluster.conftest import eventually
 from tests.cluster.local_slurm import Cluster
 
+pytestmark = pytest.mark.cluster
+
 # Two clusters at once would be one if they shared a port or a folder: each must see its own two nodes only.
 BODY = """
 import os, sys
 from pathlib import Path
 from groupppo.verl.ray_cluster import across_allocation, nodes_of_allocation
 
-pytestmark = pytest.mark.cluster
 with across_allocation(cpus=1, gpus=1, scratch=Path(sys.argv[1])) as variables:
     os.environ.update(variables)
     import ray

@@ -244,9 +244,8 @@ def test_a_step_that_falls_back_is_dense_counted_logged_and_makes_the_run_inadmi
 def tables_of(cell: Cell, quick: Benchmark, results: Path) -> pd.Series:
     """The run's row in the tables of a benchmark that is this one run, with a made-up evaluation."""
     arm, place = cell.arm, Path(cell.task.name, cell.model.name)
-    settings = replace(quick.train, steps=cell.train.steps)
     benchmark = replace(
-        quick, tasks={cell.task.name: cell.task}, arms={arm.name: arm}, seeds=(cell.seed,), train=settings
+        quick, tasks={cell.task.name: cell.task}, arms={arm.name: arm}, seeds=(cell.seed,), train=cell.train
     )
     shutil.copytree(cell.out, results / "runs" / place / arm.name / f"seed{cell.seed}")
     for name, seed in ((arm.name, cell.seed), ("start", None)):
