@@ -76,7 +76,7 @@ class GroupStage:
         return group_tokens(tokens, self.params, density=self.schedule.at(step) if self.schedule else None)
 
     def run(self, batch: dict[str, Tensor], keys: Sequence[str], step: int) -> Grouped:
-        """Group one batch and move the threshold.
+        """Group one batch.
 
         Args:
             batch: padded (B, T) tensors under verl's names: `response_mask`, `token_level_rewards`, `values` and what
@@ -99,9 +99,12 @@ class GroupStage:
         threshold = self.threshold.value
         groups = group_tokens(tokens, self.params, threshold, density)
         losses = group_batch(tokens, groups, self.params, self.gamma, self.lam)
-        if "adaptive_threshold" in self.params.definition.uses:
-            self.threshold.update(int(groups.endpoints.sum()) / int(mask.sum()))
         return Grouped(tokens, groups, threshold, losses)
+
+    def accept(self, grouped: Grouped) -> None:
+        """Move the threshold by a batch that is trained on; not in `run`, for a step may yet fall back to dense PPO."""
+        if "adaptive_threshold" in self.params.definition.uses:
+            self.threshold.update(int(grouped.groups.endpoints.sum()) / int(grouped.tokens.mask.sum()))
 
     def metrics(self, grouped: Grouped) -> dict[str, float]:
         """Statistics of the step's groups; kept out of `run`, because they are not part of the algorithm."""

@@ -79,6 +79,8 @@ class GroupPPOTrainer(PPOTrainerSync):
         if config.algorithm.rollout_correction.rollout_is is not None:
             self._policy_fields.append("rollout_is_weights")
         self._grouped: Grouped | None = None  # of this step; None where it trains on every token
+        self._stock_masks: Callable[[], object] = _nothing  # writes the masks of dense PPO back
+        self._accept: Callable[[], object] = _nothing  # moves what a grouped step moves, once nothing can fail
         self._write_policy_masks: Callable[[], object] = _nothing
         self._early = False  # whether this step's passes before the update compute endpoints only
         self._step_metrics: dict[str, float] = {}
@@ -153,13 +155,24 @@ class GroupPPOTrainer(PPOTrainerSync):
             return call_with(batch, _TOKENS, super()._compute_values, metrics)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        self._grouped, self._write_policy_masks = None, _nothing
+        self._reset()
         with self.meter.stage("adv"):
             if self.group_stage is None:
                 batch = super()._compute_advantage(batch, metrics)
             else:
-                batch = self._compute_group_advantage(self.group_stage, batch, metrics)
-        self._step_metrics = self._measure_tokens(batch)
+                try:
+                    batch = self._group(self.group_stage, batch, metrics)
+                except Exception as error:
+                    batch = self._fall_back(error, batch, metrics)
+        try:
+            self._step_metrics = self._measure_tokens(batch)
+        except Exception as error:
+            if self._grouped is None:
+                raise
+            with self.meter.stage("fallback"):
+                batch = self._fall_back(error, batch, metrics)
+            self._step_metrics = self._measure_tokens(batch)
+        self._accept()
         tokens, endpoints = (int(self._step_metrics[f"group/total_{name}"]) for name in ("tokens", "endpoints"))
         self.meter.count(tokens=tokens, endpoints=endpoints)
         self.meter.count_flops(self.flops.count(batch.tags, self._lengths, self._grouped, self._early))
@@ -199,19 +212,25 @@ class GroupPPOTrainer(PPOTrainerSync):
 
     # ---- the algorithm
 
-    def _compute_group_advantage(self, stage: GroupStage, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+    def _reset(self) -> None:
+        self._grouped, self._accept = None, _nothing
+        self._write_policy_masks = self._stock_masks = _nothing
+
+    def _fall_back(self, error: Exception, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """Make this step one of dense PPO, whatever of its groups is written; raises the error with on_error=raise."""
+        if self.config.algorithm.group_params.on_error == "raise":
+            raise error
+        logger.error(
+            "step %d: grouping failed, the step runs as dense PPO (on_error=dense)", self.global_steps, exc_info=error
+        )
+        self._stock_masks()
+        self._reset()
+        stock = self.config.algorithm.adv_estimator
+        self.config.algorithm.adv_estimator = "gae"
         try:
-            return self._group(stage, batch, metrics)
-        except Exception:
-            if stage.params.on_error == "raise":
-                raise
-            logger.exception("step %d: grouping failed, the step runs as dense PPO (on_error=dense)", self.global_steps)
-            stock = self.config.algorithm.adv_estimator
-            self.config.algorithm.adv_estimator = "gae"
-            try:
-                return super()._compute_advantage(batch, metrics)
-            finally:
-                self.config.algorithm.adv_estimator = stock
+            return super()._compute_advantage(batch, metrics)
+        finally:
+            self.config.algorithm.adv_estimator = stock
 
     def _group(self, stage: GroupStage, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Group the batch's tokens and write advantages and returns back."""
@@ -224,16 +243,22 @@ class GroupPPOTrainer(PPOTrainerSync):
             nested["sum_pi_squared"] = response_from_nested(nested.pop("sum_pi_squared"), nested_mask)
         data = DataProto(batch=nested.to_padded_tensor())
         full = data.batch["response_mask"] = data.batch[mask_name]
+        every_token = LossMask(full, full)
+        self._stock_masks = lambda: put_fields(batch, mask_fields(every_token, full), nested_mask)
         data.batch["token_level_scores"] = data.batch["rm_scores"]
         data.batch["token_level_rewards"] = data.batch["rm_scores"]
         if self.config.algorithm.use_kl_in_reward:
-            # A copy: a step that falls back to dense PPO moves the controller there.
             controller = copy.copy(self.kl_ctrl_in_reward)
             data, kl_metrics = apply_kl_penalty(data, kl_ctrl=controller, kl_penalty=self.config.algorithm.kl_penalty)
             metrics.update(kl_metrics)
         grouped = stage.run(dict(data.batch.items()), batch.keys, self.global_steps)
-        if self.config.algorithm.use_kl_in_reward:
-            self.kl_ctrl_in_reward = controller
+
+        def accept() -> None:
+            stage.accept(grouped)
+            if self.config.algorithm.use_kl_in_reward:
+                self.kl_ctrl_in_reward = controller
+
+        self._accept = accept
         losses = grouped.losses
         written = {"advantages": losses.advantages, "returns": losses.returns, FULL_MASK: full}
         written |= mask_fields(losses.value, full)

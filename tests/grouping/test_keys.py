@@ -81,12 +81,13 @@ def what_a_failing_grouping_ends_in(params: GroupParams) -> str:
     """The trainer's step with a grouping that raises, and verl's own stage replaced by a note that it ran."""
     trainer = GroupPPOTrainer.__new__(GroupPPOTrainer)
     trainer.global_steps = 1
-    trainer.config = SimpleNamespace(algorithm=SimpleNamespace(adv_estimator="group_ppo"))
-    trainer._group = lambda *_: 1 // 0
+    algorithm = SimpleNamespace(adv_estimator="group_ppo", group_params=params)
+    trainer.config = SimpleNamespace(algorithm=algorithm)
+    trainer._reset()
     stock = PPOTrainerSync._compute_advantage
     PPOTrainerSync._compute_advantage = lambda self, *_: f"dense with {self.config.algorithm.adv_estimator}"
     try:
-        return trainer._compute_group_advantage(SimpleNamespace(params=params), None, {})
+        return trainer._fall_back(ZeroDivisionError("nothing to divide by"), None, {})
     except ZeroDivisionError as error:
         return f"raised {error}"
     finally:

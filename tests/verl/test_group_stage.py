@@ -270,31 +270,39 @@ def batches() -> list[dict[str, Tensor]]:
     return [hand_made(seed=seed) for seed in range(6)]
 
 
+def step_of(moving: GroupStage, batch: dict[str, Tensor], number: int) -> Grouped:
+    grouped = moving.run(batch, KEYS, number)
+    before = moving.threshold.value
+    assert before == grouped.threshold, "the threshold stands still until the step is accepted"
+    moving.accept(grouped)
+    return grouped
+
+
 def test_the_threshold_moves_towards_the_target_and_only_where_the_rule_has_one() -> None:
     above, below = stage(target_density=0.05), stage(target_density=0.9)
     for number, batch in enumerate(batches(), start=1):
         for moving in (above, below):
-            grouped = moving.run(batch, KEYS, number)
+            grouped = step_of(moving, batch, number)
             assert grouped.threshold == pytest.approx(1.0) if number == 1 else grouped.threshold != 1.0
     assert above.threshold.value > 1.0 > below.threshold.value
     for still in (stage(adaptive_threshold=False), stage(rule="stride")):
-        still.run(hand_made(), KEYS, 1)
+        step_of(still, hand_made(), 1)
         assert still.threshold.value == 1.0
 
 
 def test_a_restored_stage_goes_on_to_the_bit_and_one_that_starts_anew_does_not(tmp_path: Path) -> None:
     quick = {"threshold_lr": 0.5, "target_density": 0.05}
     through, first, fresh = stage(**quick), stage(**quick), stage(**quick)
-    expected = [through.run(batch, KEYS, step) for step, batch in enumerate(batches(), start=1)]
+    expected = [step_of(through, batch, step) for step, batch in enumerate(batches(), start=1)]
     for step, batch in enumerate(batches()[:3], start=1):
-        first.run(batch, KEYS, step)
+        step_of(first, batch, step)
     first.save(tmp_path)
     restored = stage(**quick)
     restored.load(tmp_path)
     assert restored.threshold.value == first.threshold.value != 1.0
     differs = False
     for step, batch in list(enumerate(batches(), start=1))[3:]:
-        again, anew = restored.run(batch, KEYS, step), fresh.run(batch, KEYS, step)
+        again, anew = step_of(restored, batch, step), step_of(fresh, batch, step)
         assert again.threshold == expected[step - 1].threshold
         assert torch.equal(again.groups.endpoints, expected[step - 1].groups.endpoints)
         assert torch.equal(again.losses.advantages, expected[step - 1].losses.advantages)

@@ -5,6 +5,7 @@ verl's store is a dictionary here and its workers are names; everything else is 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import reduce, wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,12 +23,14 @@ from groupppo.config import REPOSITORY, load_arm
 from groupppo.errors import BadInput
 from groupppo.grouping import GroupParams
 from groupppo.loss import GroupBatch, LossMask
+from groupppo.verl import trainer as trainer_module
 from groupppo.verl.compose import compose
 from groupppo.verl.group_stage import STATE_FILE, GroupStage
 from groupppo.verl.trainer import FULL_MASK, GroupPPOTrainer
 from tests.verl.conftest import MakeCell
 
 MASKS = ("1111111111", "1", "0000", "1100111011", "0001111", "1111111111111111")
+MASK_FIELDS = ("response_mask", "loss_mask")
 PROMPT_LENGTHS = (4, 4, 1, 1, 7, 7)
 KEYS = [f"step000001-prompt{row // 2:05d}_{row % 2}_0" for row in range(len(MASKS))]
 
@@ -184,47 +187,87 @@ def test_what_verl_writes_over_prompt_and_response_is_read_at_the_response(
 # ---- a grouping that fails
 
 
-def break_step(stand: Stand, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = stand.trainer.group_stage.run
+def fails_at(number: int, stand: Stand, stock: Callable[..., Any], first: Callable[..., None]) -> Callable[..., Any]:
+    """A function that fails once in one step, after doing `first`."""
+    done = []
 
-    def breaking(batch: dict[str, Tensor], keys: list[str], step: int) -> object:
-        if step == number:
+    @wraps(stock)
+    def breaking(*args: Any, **kwargs: Any) -> Any:
+        if stand.trainer.global_steps == number and not done:
+            done.append(number)
+            first(*args, **kwargs)
             raise ArithmeticError("a rule that breaks")
-        return run(batch, keys, step)
+        return stock(*args, **kwargs)
 
-    monkeypatch.setattr(stand.trainer.group_stage, "run", breaking)
+    return breaking
 
 
+def nothing(*_: Any, **__: Any) -> None: ...
+
+
+def torn(batch: KVBatchMeta, fields: dict[str, Tensor], nested_mask: Tensor) -> None:
+    """Half of a write: the masks without the advantages."""
+    trainer_module.put_fields.__wrapped__(batch, {name: fields[name] for name in MASK_FIELDS}, nested_mask)
+
+
+def whole(batch: KVBatchMeta, fields: dict[str, Tensor], nested_mask: Tensor) -> None:
+    trainer_module.put_fields.__wrapped__(batch, fields, nested_mask)
+
+
+PLACES = {
+    "the rule": ("trainer.group_stage.run", nothing),
+    "the write, nothing written": ("put_fields", nothing),
+    "the write, masks written": ("put_fields", torn),
+    "the write, all written": ("put_fields", whole),
+    "the statistics": ("trainer.group_stage.metrics", nothing),
+}
+
+
+def break_step(stand: Stand, number: int, monkeypatch: pytest.MonkeyPatch, place: str = "the rule") -> None:
+    path, first = PLACES[place]
+    *owners, name = path.split(".")
+    owner = reduce(getattr, owners, stand) if owners else trainer_module
+    monkeypatch.setattr(owner, name, fails_at(number, stand, getattr(owner, name), first))
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_a_step_whose_grouping_fails_is_verls_dense_ppo_and_the_next_one_is_grouped_again(
-    make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
     dense = make_stand("ppo")
     dense.step()
     advantages, masks = dense.store.padded("advantages"), dense.seen
     stand = make_stand(**{f"{GROUP}on_error": "dense"})
-    break_step(stand, 2, monkeypatch)
-    counted = []
+    threshold = stand.trainer.group_stage.threshold
+    break_step(stand, 2, monkeypatch, place)
+    counted, thresholds = [], [threshold.value]
     for number in (1, 2, 3):
         counted.append(stand.step(number)["group/fallbacks"])
+        thresholds.append(threshold.value)
         fell_back = number == 2
         assert torch.equal(stand.store.padded("advantages"), advantages) == fell_back
         assert stand.seen["critic"].equals(masks["critic"]) == fell_back
         assert stand.seen["actor"].equals(masks["actor"]) == fell_back
     assert counted == [0, 1, 0]
+    assert thresholds[0] != thresholds[1] == thresholds[2] != thresholds[3]
     assert stand.config.algorithm.adv_estimator == "group_ppo"
     assert "step 2: grouping failed" in caplog.text
     assert "ArithmeticError: a rule that breaks" in caplog.text
 
 
-def test_without_a_fallback_the_error_goes_on(make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", PLACES)
+def test_without_a_fallback_the_error_goes_on(
+    make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
     stand = make_stand()
-    break_step(stand, 1, monkeypatch)
+    break_step(stand, 1, monkeypatch, place)
     with pytest.raises(ArithmeticError, match="a rule that breaks"):
         stand.step()
 
 
+@pytest.mark.parametrize("place", PLACES)
 def test_a_step_moves_the_kl_controller_once_grouped_or_not(
-    make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch
+    make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     keys = {"algorithm__use_kl_in_reward": True, "algorithm__kl_ctrl__type": "adaptive"}
     moved = {}
@@ -233,7 +276,7 @@ def test_a_step_moves_the_kl_controller_once_grouped_or_not(
         stand = make_stand("ppo" if name == "dense" else "group_ppo", **keys, **own)
         before = stand.trainer.kl_ctrl_in_reward.value
         if name == "fallen back":
-            break_step(stand, 1, monkeypatch)
+            break_step(stand, 1, monkeypatch, place)
         assert stand.step()["group/fallbacks"] == (name == "fallen back")
         moved[name] = stand.trainer.kl_ctrl_in_reward.value / before
     assert moved["dense"] != 1.0
