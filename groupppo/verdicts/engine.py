@@ -10,10 +10,11 @@ For every claim and every cell (task, model) the first of these that holds is th
 6. `supported`, `refuted` or `inconclusive`, as `rules.judge` finds.
 
 A claim about the cost of one update has no cells: `costs.judge_cost` holds the profile's number against its region.
-One that a study answers has a verdict for each cell, from that cell's table (`shares.judge_share`).
+One that a study answers has a verdict for each cell, from that cell's table (`shares.judge_share`). Where accuracies
+are compared and there is an interval, `item_share` says how much of it is noise of the held-out items.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -24,8 +25,11 @@ from groupppo.verdicts.assay import planned_runs, unaccepted_devices, why_inadmi
 from groupppo.verdicts.claims import Claim, Claims
 from groupppo.verdicts.costs import judge_cost
 from groupppo.verdicts.finding import IDENTITY, NOT_MEASURABLE, NOT_TESTABLE, Finding
+from groupppo.verdicts.intervals import paired_t
+from groupppo.verdicts.item_share import ItemShare, item_share
 from groupppo.verdicts.rules import judge, shown, summarise
-from groupppo.verdicts.shares import Share, Studied, judge_share
+from groupppo.verdicts.shares import Share, judge_share
+from groupppo.verdicts.studied import Studied
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,9 @@ def decide(
 
     Args:
         variants: the table of that name of the benchmark's profile; None where it names none.
-        studied: tables of the studies that the benchmark asks for, as far as claims are about them.
+        studied: tables of the studies that the benchmark asks for, as far as claims are about them, and scores by item.
     """
+    studied = studied or Studied()
     cells = [_Cell(task, model) for task in benchmark.tasks for model in benchmark.models]
     verdicts = []
     for claim in claims.claims:
@@ -58,10 +63,10 @@ def decide(
             verdicts.append(_cost_entry(claim, finding, measured=variants is not None))
             continue
         if claim.share is not None:
-            verdicts += [_share_entry(claim, claim.share, cell, studied or {}) for cell in cells]
+            verdicts += [_share_entry(claim, claim.share, cell, studied) for cell in cells]
             continue
         found = _examine(claim, claims, tables, benchmark, cells)
-        verdicts += [_entry(claim, cell, found[cell], benchmark) for cell in cells]
+        verdicts += [_entry(claim, claims.level, cell, found[cell], tables, benchmark, studied) for cell in cells]
     excluded = tables.runs[~tables.runs["admissible"]]
     return {
         "benchmark": benchmark.name,
@@ -134,10 +139,25 @@ def _with_numbers(
     return replace(finding, estimate=interval.estimate, low=interval.low, high=interval.high, seeds=interval.seeds)
 
 
-def _entry(claim: Claim, cell: _Cell, finding: Finding, benchmark: Benchmark) -> dict[str, Any]:
+def _entry(
+    claim: Claim, level: float, cell: _Cell, finding: Finding, tables: Tables, benchmark: Benchmark, studied: Studied
+) -> dict[str, Any]:
     rows = claim.sample(cell.task, cell.model, benchmark.reference).query()
     evidence = {"table": claim.measured.table, "file": f"tables/{claim.measured.table}.parquet", "rows": rows}
-    return _told(claim, cell, finding, evidence)
+    noise = _items(claim, level, cell, finding, tables, benchmark, studied) if claim.measured.table == "evals" else None
+    return _told(claim, cell, finding, evidence, noise)
+
+
+def _items(
+    claim: Claim, level: float, cell: _Cell, finding: Finding, tables: Tables, benchmark: Benchmark, studied: Studied
+) -> ItemShare | None:
+    """Item noise in the interval of an accuracy comparison; None where the finding has no interval."""
+    if finding.low is None:
+        return None
+    sample = claim.sample(cell.task, cell.model, benchmark.reference)
+    rows = sample.select(tables.cell("evals", cell.task, cell.model))
+    interval = paired_t(list(_values(claim, tables, benchmark, cell).values()), level)
+    return item_share(rows[rows["seed"].isin(benchmark.seeds)], sample, interval, studied.scores)
 
 
 def _cost_entry(claim: Claim, finding: Finding, *, measured: bool) -> dict[str, Any]:
@@ -147,13 +167,15 @@ def _cost_entry(claim: Claim, finding: Finding, *, measured: bool) -> dict[str, 
 
 
 def _share_entry(claim: Claim, share: Share, cell: _Cell, studied: Studied) -> dict[str, Any]:
-    table = studied.get((share.table, cell.task, cell.model))
+    table = studied.tables.get((share.table, cell.task, cell.model))
     file = "" if table is None else share.file(cell.task, cell.model)
     evidence = {"table": share.table, "file": file, "rows": share.rows}
     return _told(claim, cell, judge_share(share, claim.region, table), evidence)
 
 
-def _told(claim: Claim, cell: _Cell, finding: Finding, evidence: dict[str, str]) -> dict[str, Any]:
+def _told(
+    claim: Claim, cell: _Cell, finding: Finding, evidence: dict[str, str], noise: ItemShare | None = None
+) -> dict[str, Any]:
     return {
         "id": claim.id,
         "task": cell.task,
@@ -175,6 +197,7 @@ def _told(claim: Claim, cell: _Cell, finding: Finding, evidence: dict[str, str])
         "replicates": finding.replicates,
         "reason": finding.reason,
         "what_would_change": claim.what_would_change,
+        "item_noise": asdict(noise) if noise else None,
         "evidence": evidence,
         "figure": claim.figure,
     }

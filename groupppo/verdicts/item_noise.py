@@ -54,29 +54,6 @@ class ItemNoise:
             raise ValueError(f"items = {items} must be above zero")
         return math.hypot(self.seed_noise, self.item_noise * math.sqrt(self.items / items))
 
-    def items_for(self, spread: float) -> float:
-        """Fewest items with which the spread is expected to fall to `spread`; infinite where seeds alone make more.
-
-        Raises:
-            ValueError: spread not above zero.
-        """
-        if not spread > 0:
-            raise ValueError(f"spread = {spread} must be above zero")
-        room = spread**2 - self.seed_noise**2
-        # A target that the seeds make to the last digit is out of reach; rounding must not turn it into 10^16 items.
-        if room <= 1e-12 * spread**2:
-            return math.inf
-        return float(max(1, math.ceil(self.items * self.item_noise**2 / room - 1e-9)))
-
-    @property
-    def items_to_halve(self) -> float:
-        """Fewest items with which the spread would be half of what it is; infinite where seeds make half or more.
-
-        Where all of it is item noise that is 4 n.
-        """
-        now = self.spread_with(self.items)
-        return self.items_for(now / 2) if now > 0 else math.inf
-
 
 def split_spread(differences: ArrayLike, level: float) -> ItemNoise:
     """Split the spread over seeds of a paired difference into item noise and seed noise.
@@ -119,79 +96,6 @@ def split_spread(differences: ArrayLike, level: float) -> ItemNoise:
         level=level,
         common=math.sqrt(max(0.0, over_items - residual / seeds) / items),
     )
-
-
-def accuracy_stderr(accuracy: float, items: int) -> float:
-    """Binomial standard error sqrt(p (1 - p) / n) of one accuracy over n items drawn at random.
-
-    Raises:
-        ValueError: an accuracy outside [0, 1], or no item.
-    """
-    return difference_stderr(accuracy, 0.0, items)
-
-
-def difference_stderr(first: float, second: float, items: int, disagreement: float | None = None) -> float:
-    """Standard error over items of the difference of two accuracies.
-
-    On the same items it is sqrt((disagreement - (first - second)^2) / n), the variance behind McNemar's test. With the
-    disagreement unknown the two count as independent, sqrt((p (1 - p) + q (1 - q)) / n): for arms that tend to be right
-    on the same items that is too much, hence an upper bound on the item noise in a spread over seeds.
-
-    Args:
-        first, second: accuracies in [0, 1].
-        items: n.
-        disagreement: share of items on which exactly one of the two is right.
-
-    Raises:
-        ValueError: an accuracy outside [0, 1], no item, or a disagreement that the two accuracies cannot have.
-    """
-    if not (0 <= first <= 1 and 0 <= second <= 1) or items < 1:
-        raise ValueError(f"accuracies {first} and {second} must lie in [0, 1] and items = {items} be at least 1")
-    if disagreement is None:
-        return math.sqrt((first * (1 - first) + second * (1 - second)) / items)
-    gap = first - second
-    if not abs(gap) - 1e-12 <= disagreement <= min(first + second, 2 - first - second) + 1e-12:
-        raise ValueError(f"accuracies {first} and {second} cannot disagree on a share of {disagreement} of the items")
-    return math.sqrt(max(0.0, disagreement - gap**2) / items)
-
-
-@dataclass(frozen=True)
-class ItemComparison:
-    """Two checkpoints on the same items.
-
-    Args:
-        difference: accuracy of the first - of the second.
-        stderr: its standard error over items.
-        only_first, only_second: items that only one of the two has right.
-        p_value: exact McNemar test that the two are equally likely to be the right one.
-    """
-
-    difference: float
-    stderr: float
-    only_first: int
-    only_second: int
-    p_value: float
-
-
-def compare_items(first: ArrayLike, second: ArrayLike) -> ItemComparison:
-    """Compare two checkpoints item by item. It tells checkpoints apart, not algorithms: those need several seeds.
-
-    Args:
-        first, second: shape (items,), true or 1 where the answer is right; the same items in the same order.
-
-    Raises:
-        ValueError: other shapes, no item, or a value other than 0 and 1.
-    """
-    x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if x.ndim != 1 or x.shape != y.shape or not x.size:
-        raise ValueError(f"shapes {x.shape} and {y.shape}: both need one value for each of the same items")
-    if not np.all(np.isin(np.concatenate([x, y]), (0, 1))):
-        raise ValueError("every value must be 0 or 1")
-    only_first, only_second = int(np.sum(x > y)), int(np.sum(x < y))
-    unlike = only_first + only_second
-    stderr = difference_stderr(float(x.mean()), float(y.mean()), x.size, unlike / x.size)
-    p_value = float(stats.binomtest(only_first, unlike).pvalue) if unlike else 1.0
-    return ItemComparison((only_first - only_second) / x.size, stderr, only_first, only_second, p_value)
 
 
 def _no_rounding(variance: float, least: float) -> float:

@@ -19,7 +19,7 @@ from groupppo.verdicts.intervals import (
     tost,
 )
 from groupppo.verdicts.power import MOST_SEEDS, seeds_for_equivalence, seeds_for_interval, seeds_for_sign_flip
-from groupppo.verdicts.targets import median_ratio
+from groupppo.verdicts.targets import median_above, median_below, median_ratio
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def judge(claim: Claim, claims: Claims, cells: Sequence[dict[int, float]], plann
         planned: number of seeds that every cell should have.
     """
     if claim.measured.ordinal:
-        return [_judge_order(claim, claims.level, values, planned) for values in cells]
+        return _judge_orders(claim, claims.level, cells, planned)
     evidence = [_evidence(claim, claims.level, values) if len(values) == planned else None for values in cells]
     found = [item for item in evidence if item]
     inside = iter(holm([item.p_inside for item in found]))
@@ -71,30 +71,49 @@ def judge(claim: Claim, claims: Claims, cells: Sequence[dict[int, float]], plann
     ]
 
 
-def _judge_order(claim: Claim, level: float, values: dict[int, float], planned: int) -> Finding:
-    """The verdict on ratios of costs that may be infinite, by the interval of their median from order statistics."""
-    if len(values) < planned:
-        return _undecided(claim, {seed: value for seed, value in values.items() if math.isfinite(value)}, planned)
-    ratios = np.array(list(values.values()))
-    bounds = median_ratio(ratios, level)
+def _judge_orders(claim: Claim, level: float, cells: Sequence[dict[int, float]], planned: int) -> list[Finding]:
+    """Verdicts on ratios of costs that may be infinite, by the intervals of their medians from order statistics."""
+    complete = [np.array(list(values.values())) for values in cells if len(values) == planned]
+    low, high = claim.region.low, claim.region.high
+    inside = iter(holm([max(median_above(ratios, low), median_below(ratios, high)) for ratios in complete]))
+    outside = iter(holm([min(median_below(ratios, low), median_above(ratios, high)) for ratios in complete]))
+    return [
+        _conclude_order(claim, level, np.array(list(values.values())), next(inside), next(outside), len(complete))
+        if len(values) == planned
+        else _undecided(claim, {seed: value for seed, value in values.items() if math.isfinite(value)}, planned)
+        for values in cells
+    ]
+
+
+def _conclude_order(
+    claim: Claim, level: float, ratios: np.ndarray, inside: float, outside: float, cells: int
+) -> Finding:
+    bounds, alpha = median_ratio(ratios, level), (1 - level) / 2
     known = bounds.median_low if bounds.median_low == bounds.median_high else math.nan
     numbers = (_finite(known), _finite(bounds.low) if bounds.low else None, _finite(bounds.high), len(ratios))
     missed = f"; in {bounds.undetermined} both missed the target" if bounds.undetermined else ""
     median = f"{known:.3g}x" if not math.isnan(known) else "not determined"
     told = f"Median {median}, interval {bounds.low:.3g} to {bounds.high:.3g} over {len(ratios)} seeds{missed}"
-    place = f"the region ({claim.region}, on the median)"
-    if claim.region.low < bounds.low and bounds.high < claim.region.high:
+    place = f"the region ({claim.region}, on the median{_held_to(cells)})"
+    below = bounds.high < claim.region.high or math.isinf(claim.region.high)
+    if claim.region.low < bounds.low and below and inside < alpha:
         return Finding(SUPPORTED, f"{told}: wholly inside {place}.", *numbers)
-    if bounds.high < claim.region.low or claim.region.high < bounds.low:
+    if (bounds.high < claim.region.low or claim.region.high < bounds.low) and outside < alpha:
         return Finding(REFUTED, f"{told}: wholly outside {place}.", *numbers)
-    needed = seeds_for_sign_flip(1 - level)
-    few = f"; fewer than {needed} seeds have no interval at all" if len(ratios) < needed else ""
+    # Holm asks the smallest of the p-values for alpha / cells.
+    needed = seeds_for_sign_flip((1 - level) / cells)
+    lacking = "have no interval at all" if cells == 1 else f"decide nothing over {cells} cells"
+    few = f"; fewer than {needed} seeds {lacking}" if len(ratios) < needed else ""
     return Finding(
         INCONCLUSIVE,
         f"{told}: neither wholly inside nor wholly outside {place}{few}.",
         *numbers,
         needed if few else None,
     )
+
+
+def _held_to(cells: int) -> str:
+    return f"; Holm over {cells} cells" if cells > 1 else ""
 
 
 def _finite(value: float) -> float | None:
@@ -142,7 +161,7 @@ def _conclude(claim: Claim, claims: Claims, item: _Evidence, inside: float, outs
     interval, region, alpha = item.interval, claim.region, (1 - claims.level) / 2
     numbers = (interval.estimate, interval.low, interval.high, interval.seeds)
     told = f"{shown(interval)} over {interval.seeds} seeds"
-    place = f"the region ({region}{f'; Holm over {cells} cells' if cells > 1 else ''})"
+    place = f"the region ({region}{_held_to(cells)})"
     opinion = _second_opinion(item) if claim.rule == "equivalence" else ""
     if region.low < interval.low and interval.high < region.high and inside < alpha:
         return Finding(SUPPORTED, f"{told} lies wholly inside {place}.{opinion}", *numbers)

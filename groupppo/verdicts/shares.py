@@ -4,15 +4,11 @@ No training seed enters and nothing is sampled: the study does every case that i
 and an end of the region belongs to it: of a claim "always" that is 1, one exception refutes it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 from groupppo.verdicts.finding import NOT_TESTABLE, REFUTED, SUPPORTED, Finding, Region
-
-Studied = Mapping[tuple[str, str, str], pd.DataFrame]
-"""Tables of studies by table, task and model."""
 
 
 @dataclass(frozen=True)

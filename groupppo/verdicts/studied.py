@@ -1,23 +1,36 @@
-"""The tables of studies that claims are judged from."""
+"""What verdicts rest on beside the tidy tables: tables of studies, and scores of checkpoints by item."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.study.tables import read_table
 from groupppo.verdicts.claims import Claims
-from groupppo.verdicts.shares import Studied
+from groupppo.verdicts.item_scores import ItemScores
+
+
+@dataclass(frozen=True)
+class Studied:
+    """`tables`: of studies, by table, task and model. `scores`: by item; None where no results folder is at hand."""
+
+    tables: Mapping[tuple[str, str, str], pd.DataFrame] = field(default_factory=dict)
+    scores: ItemScores | None = None
 
 
 def read_studied(results: Path, benchmark: Benchmark, claims: Claims) -> Studied:
-    """Of the studies that the benchmark asks for, the tables that a claim is about, by table, task and model.
+    """Of the studies that the benchmark asks for, the tables that a claim is about; scores are read when asked for.
 
     Raises:
         BadInput: such a table is missing, is not CSV or has other columns.
     """
     shares = [claim.share for claim in claims.claims if claim.share and claim.share.study in benchmark.studies]
-    return {
+    tables = {
         (share.table, task, model): read_table((results / share.file(task, model)).parent, share.table)
         for share in shares
         for task in benchmark.tasks
         for model in benchmark.models
     }
+    return Studied(tables, ItemScores(results))

@@ -196,6 +196,30 @@ def median_ratio(ratios: ArrayLike, level: float) -> RatioBounds:
     return RatioBounds(_median(lowest), _median(highest), low, high, coverage, int(undetermined.sum()))
 
 
+def median_above(ratios: ArrayLike, bound: float) -> float:
+    """p-value of the one-sided sign test: small means that the median lies above `bound`.
+
+    The interval of `median_ratio` at level L lies above `bound` where this is at most (1 - L) / 2. A ratio at the bound
+    and an undetermined one count against it.
+
+    Args:
+        ratios: (pairs,), from 0 to infinity; nan where it is undetermined.
+    """
+    array = np.asarray(ratios, dtype=float)
+    if bound == -math.inf:
+        return 0.0
+    # A comparison with nan is false.
+    return float(stats.binom.cdf(len(array) - int(np.sum(array > bound)), len(array), 0.5))
+
+
+def median_below(ratios: ArrayLike, bound: float) -> float:
+    """As `median_above`, for a median below `bound`."""
+    array = np.asarray(ratios, dtype=float)
+    if bound == math.inf:
+        return 0.0
+    return float(stats.binom.cdf(len(array) - int(np.sum(array < bound)), len(array), 0.5))
+
+
 def _median(costs: np.ndarray) -> float:
     return float(np.median(costs))
 

@@ -17,6 +17,7 @@ from groupppo.verdicts.claims import Claims, load_claims
 from groupppo.verdicts.engine import decide
 from groupppo.verdicts.finding import VERDICTS
 from groupppo.verdicts.quantities import QUANTITIES
+from groupppo.verdicts.rules import judge
 from tests.synthetic import ARMS, Effect, Spread, synthetic_benchmark, write_results
 
 EIGHT = tuple(range(1, 9))
@@ -244,6 +245,29 @@ def test_several_tasks_are_judged_each_and_held_to_holm(tmp_path, accuracy, alon
     assert "Holm over 2 cells" in found[2][0]["reason"]
 
 
+def test_orders_of_costs_are_held_to_holm_over_several_tasks_too():
+    """Five seeds of which all arrive sooner: p = 1/32, enough for one task and not for the smaller of two."""
+    claims = load_claims(synthetic_benchmark().claims)
+    claim = next(claim for claim in claims.claims if claim.id == "speedup-target")
+    sooner = dict.fromkeys(range(5), 1.5)
+    assert [finding.verdict for finding in judge(claim, claims, [sooner], 5)] == [S]
+    two = judge(claim, claims, [sooner, sooner], 5)
+    assert [finding.verdict for finding in two] == [I, I]
+    assert "Holm over 2 cells" in two[0].reason
+    assert two[0].seeds_needed == 6
+    six = dict.fromkeys(range(6), 1.5)
+    assert [finding.verdict for finding in judge(claim, claims, [six, six], 6)] == [S, S]
+
+
+def test_a_seed_whose_reference_alone_misses_the_target_speaks_for_the_claim():
+    claims = load_claims(synthetic_benchmark().claims)
+    claim = next(claim for claim in claims.claims if claim.id == "speedup-target")
+    one_missed = dict.fromkeys(range(4), 1.5) | {4: math.inf}
+    assert judge(claim, claims, [one_missed], 5)[0].verdict == S
+    # Negative control: where both missed nothing is known.
+    assert judge(claim, claims, [one_missed | {4: math.nan}], 5)[0].verdict == I
+
+
 def test_the_content_is_plain_json_with_the_keys_of_the_contract():
     content = decide(*case("two seeds"))
     assert json.loads(json.dumps(content, allow_nan=False)) == content
@@ -252,7 +276,7 @@ def test_the_content_is_plain_json_with_the_keys_of_the_contract():
         "id claim source reading arm quantity comparison margin unit verdict estimate low high seeds seeds_needed"
     )
     for entry in content["verdicts"]:
-        told = {"reason", "what_would_change", "evidence", "figure", "task", "model", "replicates"}
+        told = {"reason", "what_would_change", "evidence", "figure", "task", "model", "replicates", "item_noise"}
         assert set(entry) == {*contract.split(), *told}
         assert entry["verdict"] in VERDICTS
         assert entry["reason"].endswith(".")

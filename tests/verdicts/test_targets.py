@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.descriptivestats import sign_test
 
-from groupppo.verdicts.targets import median_cost, median_ratio, order_costs, ratio_of_costs, time_to_target
+from groupppo.verdicts.targets import (
+    median_above,
+    median_below,
+    median_cost,
+    median_ratio,
+    order_costs,
+    ratio_of_costs,
+    time_to_target,
+)
 
 INF = math.inf
 METRIC, SECONDS, TOKENS = [0.1, 0.9, 0.2, 0.6, 0.8, 0.9], [5, 1, 1, 1, 1, 1], [10, 20, 30, 40, 50, 60]
@@ -161,6 +169,26 @@ def test_swapping_the_arms_inverts_the_ratio_and_scaling_one_scales_it(both, sca
     assert (ours.low, ours.high) == pytest.approx((_inverse(swapped.high), _inverse(swapped.low)))
     assert (scaled.low, scaled.high) == pytest.approx((scale * ours.low, scale * ours.high))
     assert ours.low <= ours.median_low <= ours.median_high <= ours.high
+
+
+ratios_of_any_kind = st.lists(
+    st.one_of(st.integers(0, 6).map(float), st.just(INF), st.just(math.nan)), min_size=1, max_size=12
+)
+
+
+@given(ratios_of_any_kind, st.sampled_from([0.5, 1.0, 2.0, 3.5, 7.0]), st.sampled_from([0.8, 0.9, 0.95]))
+def test_the_interval_of_the_median_clears_a_bound_where_the_sign_test_says_so(ratios, bound, level):
+    bounds, alpha = median_ratio(ratios, level), (1 - level) / 2
+    assert (bounds.low > bound) == (median_above(ratios, bound) <= alpha)
+    assert (bounds.high < bound) == (median_below(ratios, bound) <= alpha)
+
+
+def test_the_sign_test_of_a_median_by_hand():
+    assert median_above([2, 3, 4, 5, 6], 1.0) == 1 / 32
+    assert median_below([2, 3, 4, 5, 6], 1.0) == 1
+    # Negative control: a tie, and a pair that both missed, count against.
+    assert median_above([2, 3, 4, 5, 1], 1.0) == median_above([2, 3, 4, 5, math.nan], 1.0) == 6 / 32
+    assert median_above([2, math.nan], -INF) == median_below([2, INF], INF) == 0
 
 
 def _inverse(value: float) -> float:
