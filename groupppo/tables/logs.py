@@ -6,8 +6,9 @@ together. orjson refuses NaN and infinity by itself, and lets a key written twic
 """
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from groupppo.tables.schema import GROUP_METRICS, RULE_METRICS
 
 _GONE = "run this cell again: a finished run writes this file."
 _REALS, _COUNTS = ("seconds", "cpu_seconds"), ("peak_bytes", "rise_bytes", "tokens", "endpoints")
+_STAGE_VALUES = itemgetter("step", "stage", *_REALS, *_COUNTS)
 _DENSITY_SLACK = 1e-4
 
 
@@ -166,15 +168,20 @@ def _group_column(log: StepLog, name: str, fell_back: bool) -> np.ndarray:
 
 
 def _fast_rows(raw: bytes) -> list[dict[str, Any]] | None:
-    lines = raw.removesuffix(b"\n").split(b"\n")
+    body = raw.removesuffix(b"\n")
+    lines = body.count(b"\n") + 1
+    # As one list the lines are read twice as fast; every line's end must then be an object's end and another's start.
+    if body.count(b"}\n{") != lines - 1:
+        return None
     try:
-        rows = [orjson.loads(line) for line in lines]
+        rows: list[dict[str, Any]] = orjson.loads(b"[" + body.replace(b"\n", b",") + b"]")
     except orjson.JSONDecodeError:
         return None
     # A key written twice is one more colon than keys. So is a colon in a text: then the strict reader decides.
-    if any(type(row) is not dict for row in rows) or raw.count(b":") != sum(map(len, rows)):
+    if len(rows) != lines or set(map(type, rows)) != {dict}:
         return None
-    return rows
+    colons = np.count_nonzero(np.frombuffer(body, dtype=np.uint8) == ord(":"))  # bytes.count takes 20 times as long
+    return rows if colons == sum(map(len, rows)) else None
 
 
 def _fast_steps(raw: bytes, file: Path) -> StepLog | None:
@@ -217,8 +224,11 @@ def _as_reals(cells: list[Any]) -> np.ndarray | None:
         return None
     if type(None) in kinds:
         cells = [np.nan if value is None else value for value in cells]
-    # array is three times as fast as numpy in taking a list of floats.
-    return np.frombuffer(array("d", cells), dtype=np.float64)
+    try:
+        # array is three times as fast as numpy in taking a list of floats.
+        return np.frombuffer(array("d", cells), dtype=np.float64)
+    except OverflowError:
+        return None
 
 
 def _fast_stages(raw: bytes, file: Path) -> StageLog | None:
@@ -226,7 +236,7 @@ def _fast_stages(raw: bytes, file: Path) -> StageLog | None:
     if not rows:
         return None
     try:
-        steps, names, *columns = ([row[key] for row in rows] for key in ("step", "stage", *_REALS, *_COUNTS))
+        steps, names, *columns = zip(*map(_STAGE_VALUES, rows), strict=True)
     except KeyError:
         return None
     reals, counts = columns[: len(_REALS)], columns[len(_REALS) :]
@@ -246,7 +256,7 @@ def _fast_stages(raw: bytes, file: Path) -> StageLog | None:
     return _stage_log(file, names, sizes[0], [*numbers, *sizes[1:]])
 
 
-def _stage_log(file: Path, names: list[str], steps: np.ndarray, columns: list[np.ndarray]) -> StageLog:
+def _stage_log(file: Path, names: Sequence[str], steps: np.ndarray, columns: list[np.ndarray]) -> StageLog:
     stages = tuple(dict.fromkeys(names))
     place: Callable[[str], int] = {stage: i for i, stage in enumerate(stages)}.__getitem__
     return StageLog(file, stages, np.array(list(map(place, names)), dtype=np.int32), steps, *columns)
