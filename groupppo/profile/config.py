@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from groupppo.config import read_checked
+from groupppo.config import REPOSITORY, read_checked
 from groupppo.errors import BadInput
 from groupppo.profile.catalogue import FUSED, MASKED, REFERENCE, find
 from groupppo.update.flops import Shape, Work
@@ -127,10 +127,12 @@ def result_files(profile: Profile, folder: Path) -> list[Path]:
 def measured_folder(profile: Profile, results: Path) -> Path:
     """Where a profile's result files are: this machine's own in `results`/<name>/ if complete, else the published ones.
 
+    The published ones are found from any working folder.
+
     Raises:
         BadInput: neither has all of them.
     """
-    for home in (results, results / "reference"):
+    for home in (results, results / "reference", REPOSITORY / "results" / "reference"):
         folder = home / profile.name / "measured"
         if all(file.is_file() for file in result_files(profile, folder)):
             return folder

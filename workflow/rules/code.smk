@@ -1,5 +1,7 @@
 # Each rule's parameters name the code it runs, so that a change of code marks its files stale; included after all rules.
 
+from functools import cache
+
 from groupppo.measure.code import code_sha256
 
 # Modules that are started by name, by verl, Ray or a study's script.
@@ -16,11 +18,14 @@ AFTER_THE_RUNS = ("collect", "verdicts", "figures", "report", "update_costs", "b
 
 
 def code_of(name, file):
-    """Evaluated for the jobs that are asked for only: reading every module takes a second."""
+    """Evaluated for the jobs that are asked for only, once for a rule: reading every module takes a second."""
     later = [] if name in AFTER_THE_RUNS or name.startswith("profile") else LATER
-    return lambda wildcards: code_sha256(
-        file, entries=STARTED.get(name, []), apart=later
-    )
+
+    @cache
+    def code():
+        return code_sha256(file, entries=STARTED.get(name, []), apart=later)
+
+    return lambda wildcards: code()
 
 
 # Nothing here may be called `script`: a rule finds Snakemake's function of that name among the workflow's globals.
