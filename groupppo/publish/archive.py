@@ -35,10 +35,13 @@ ARCHIVE_MAGIC = (
     b"Rar!",
     b"\x28\xb5\x2f\xfd",
 )
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+=,-]*")
+# Windows drops a dot at the end of a name.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+=,-]*(?<!\.)")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _END, _END64, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
 _LOCAL_HEADER = 30
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+"""What `zipfile` raises for archives that are not as they should be."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Limits:
     ratio: float = 200.0
     free_bytes: int = 1 << 20
     depth: int = 12
-    list_bytes: int = 64 << 20
+    list_bytes: int = 32 << 20
 
 
 LIMITS = Limits()
@@ -92,9 +95,9 @@ def write_archive(file: Path, contents: Mapping[str, Content], limits: Limits = 
             for name in sorted(contents):
                 info = zipfile.ZipInfo(name, EPOCH)
                 info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
-                info.compress_type = _compression(name, contents[name], limits)
+                info.compress_type, size = _packing(name, contents[name], limits)
                 # A stream of unknown length needs the long form, which small files need not have.
-                with archive.open(info, "w", force_zip64=_size(contents[name]) >= zipfile.ZIP64_LIMIT // 2) as member:
+                with archive.open(info, "w", force_zip64=size >= zipfile.ZIP64_LIMIT // 2) as member:
                     for index, chunk in enumerate(contents[name].chunks()):
                         if index == 0:
                             _refuse_archive(file, name, chunk)
@@ -104,21 +107,15 @@ def write_archive(file: Path, contents: Mapping[str, Content], limits: Limits = 
         unfinished.unlink(missing_ok=True)
 
 
-def _size(content: Content) -> int:
-    return sum(len(chunk) for chunk in content.chunks())
-
-
-def _compression(name: str, content: Content, limits: Limits) -> int:
-    """Stored where compressing gains nothing, or so much that a reader would take the file for a bomb."""
-    if name.endswith(STORED_SUFFIXES):
-        return zipfile.ZIP_STORED
-    packer, size, packed = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -15), 0, 0
+def _packing(name: str, content: Content, limits: Limits) -> tuple[int, int]:
+    """Compression and size: stored where compressing gains nothing, or so much that a reader would see a bomb."""
+    stored, packer, size, packed = name.endswith(STORED_SUFFIXES), zlib.compressobj(wbits=-15), 0, 0
     for chunk in content.chunks():
         size += len(chunk)
-        packed += len(packer.compress(chunk))
+        packed += 0 if stored else len(packer.compress(chunk))
     packed += len(packer.flush())
     bomb = size > limits.free_bytes and size > limits.ratio / 2 * packed
-    return zipfile.ZIP_STORED if bomb or packed >= size else zipfile.ZIP_DEFLATED
+    return zipfile.ZIP_STORED if stored or bomb or packed >= size else zipfile.ZIP_DEFLATED, size
 
 
 def extract(file: Path, folder: Path, limits: Limits = LIMITS) -> list[str]:
@@ -129,15 +126,15 @@ def extract(file: Path, folder: Path, limits: Limits = LIMITS) -> list[str]:
             that were already unpacked.
     """
     with file.open("rb") as stream:
-        _check_frame(file, stream, limits)
+        declared = _check_frame(file, stream, limits)
         try:
             with zipfile.ZipFile(stream) as archive:
-                members = _checked_members(file, archive, limits)
+                members = _checked_members(file, archive, declared, limits)
                 if sum(member.file_size for member in members) > shutil.disk_usage(folder).free:
                     raise BadInput(file, "size", None, f"free some space: unpacked it does not fit beside {folder}.")
                 for member in members:
                     _unpack(file, archive, member, folder)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
+        except _DAMAGED as error:
             raise BadInput(file, "file", str(error), "the archive is damaged or forged; fetch it again.") from error
     return sorted(member.filename for member in members)
 
@@ -167,10 +164,11 @@ def _refuse_archive(file: Path, name: str, start: bytes) -> None:
         raise BadInput(file, name, "an archive", "archives within archives neither go in nor come out.")
 
 
-def _check_frame(file: Path, stream: BinaryIO, limits: Limits) -> None:
+def _check_frame(file: Path, stream: BinaryIO, limits: Limits) -> int:
     """The file is a zip archive from its first to its last byte, with a list of members of a sane size.
 
-    `zipfile` reads the whole list into memory and lets other data stand before and behind an archive.
+    Returns how many members it declares. `zipfile` reads the whole list into memory, believes no such number, and lets
+    other data stand before and behind an archive.
     """
     size = stream.seek(0, os.SEEK_END)
     mend = "give a bundle.zip as `make_bundle` writes it."
@@ -189,6 +187,7 @@ def _check_frame(file: Path, stream: BinaryIO, limits: Limits) -> None:
         raise BadInput(file, "members", members, f"refused: more than {limits.members:,} members, or a list too long.")
     if list_offset + list_size != end:
         raise BadInput(file, "file", None, f"the list of members is not where it should be; {mend}")
+    return members
 
 
 def _long_end(file: Path, stream: BinaryIO, end: int, mend: str) -> tuple[int, int, int, int]:
@@ -204,10 +203,10 @@ def _long_end(file: Path, stream: BinaryIO, end: int, mend: str) -> tuple[int, i
     return members, list_size, list_offset, place
 
 
-def _checked_members(file: Path, archive: zipfile.ZipFile, limits: Limits) -> list[zipfile.ZipInfo]:
+def _checked_members(file: Path, archive: zipfile.ZipFile, declared: int, limits: Limits) -> list[zipfile.ZipInfo]:
     members = archive.infolist()
-    if len(members) > limits.members:
-        raise BadInput(file, "members", len(members), f"refused: more than {limits.members:,}.")
+    if len(members) != declared:
+        raise BadInput(file, "members", len(members), f"refused: its end says that there are {declared:,}.")
     for member in members:
         _check_member(file, member, limits)
     _check_names(file, [member.orig_filename for member in members], limits.depth)
@@ -242,7 +241,7 @@ def _check_member(file: Path, member: zipfile.ZipInfo, limits: Limits) -> None:
 def _check_names(file: Path, names: list[str], depth: int = LIMITS.depth) -> None:
     """Names that every file system keeps apart and that stay inside their folder."""
     seen: dict[str, str] = {}
-    folders: set[str] = set()
+    folders: dict[str, str] = {}
     for name in names:
         parts = name.split("/")
         if not all(_NAME.fullmatch(part) and not _RESERVED.fullmatch(part) for part in parts) or len(parts) > depth + 1:
@@ -256,6 +255,9 @@ def _check_names(file: Path, names: list[str], depth: int = LIMITS.depth) -> Non
             mend = f"{seen[name.casefold()]} has the same name; rename one of them."
             raise BadInput(file, "member", name, mend)
         seen[name.casefold()] = name
-        folders.update("/".join(parts[:i]).casefold() for i in range(1, len(parts)))
-    for key in sorted(folders & set(seen)):
+        for folder in ("/".join(parts[:i]) for i in range(1, len(parts))):
+            if folders.setdefault(folder.casefold(), folder) != folder:
+                mend = f"its folder is {folders[folder.casefold()]} in other members; spell it the same way."
+                raise BadInput(file, "member", name, mend)
+    for key in sorted(set(folders) & set(seen)):
         raise BadInput(file, "member", seen[key], "it is a file and a folder at once.")

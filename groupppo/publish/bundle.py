@@ -5,8 +5,8 @@
 Its bytes depend on the results and on this repository's lock files alone: not on the clock, nor on where anything lies.
 """
 
-import hashlib
 import json
+import tempfile
 from pathlib import Path
 
 import groupppo
@@ -14,8 +14,8 @@ from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
 from groupppo.publish.archive import write_archive
-from groupppo.publish.contents import LOCKS, Kind, Member, last_date, members, notes
-from groupppo.publish.crate import METADATA, Published, crate_metadata
+from groupppo.publish.contents import LOCKS, Member, last_date, members, notes, require_judged
+from groupppo.publish.crate import METADATA, crate_metadata
 from groupppo.publish.source import loaded_config
 from groupppo.publish.sums import FORMAT, FORMAT_VERSION, MANIFEST, SUMS, sums_text
 
@@ -32,20 +32,21 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool) -> Path:
         `out`.
 
     Raises:
-        BadInput: a product is missing, claims or matrix have changed since the verdicts, a file is a link, of a kind
-            that is not published, or has a name that some file system cannot keep.
+        BadInput: a product, a study or the profile is missing, claims or matrix have changed since the verdicts, a file
+            is a link, of a kind that is not published, or has a name that some file system cannot keep.
     """
     if not results.is_dir():
         raise BadInput(results, "folder", None, "name a results folder, such as results/quick.")
     found = members(results, checkpoints=checkpoints)
-    with loaded_config(results) as (benchmark, _):
+    with loaded_config(results) as (benchmark, _), tempfile.TemporaryDirectory(prefix="groupppo-") as spool:
+        require_judged(results, benchmark)
         files, scrubbed = {}, {}
-        for name in sorted(found):
-            files[name] = _published(found[name])
-            count = found[name].scrubbed()[1] if found[name].kind is not Kind.AS_IS else 0
+        for number, name in enumerate(sorted(found)):
+            original = found[name]
+            found[name], count = original.settled(Path(spool) / str(number))
+            files[name] = found[name].published()
             if count:
-                original = hashlib.sha256(found[name].original()).hexdigest()
-                scrubbed[name] = {"paths": count, "original_sha256": original}
+                scrubbed[name] = {"paths": count, "original_sha256": original.published().sha256}
         manifest = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -58,18 +59,10 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool) -> Path:
         }
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         found[MANIFEST] = Member(data=text.encode())
-        files[MANIFEST] = _published(found[MANIFEST])
+        files[MANIFEST] = found[MANIFEST].published()
         found[METADATA] = Member(data=crate_metadata(benchmark, files, [SUMS], last_date(results)))
-        files[METADATA] = _published(found[METADATA])
+        files[METADATA] = found[METADATA].published()
         found[SUMS] = Member(data=sums_text({name: file.sha256 for name, file in files.items()}))
         out.parent.mkdir(parents=True, exist_ok=True)
         write_archive(out, found)
     return out
-
-
-def _published(member: Member) -> Published:
-    total, size = hashlib.sha256(), 0
-    for chunk in member.chunks():
-        total.update(chunk)
-        size += len(chunk)
-    return Published(size, total.hexdigest())

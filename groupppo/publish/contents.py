@@ -1,5 +1,6 @@
 """What of a results folder goes into a bundle, under which name, and how its text is scrubbed."""
 
+import hashlib
 import io
 import json
 import re
@@ -11,11 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from groupppo.config import REPOSITORY
+from groupppo.config import REPOSITORY, Benchmark
 from groupppo.errors import BadInput
 from groupppo.publish.archive import CHUNK
+from groupppo.publish.crate import Published
 from groupppo.publish.matrix import CONFIG, RECORD, config_files, read_record
-from groupppo.publish.scrub import Places, scrub_evidence, scrub_record, scrub_table
+from groupppo.publish.scrub import Places, scrub_evidence, scrub_record, scrub_table, text_columns
 from groupppo.report.page_data import read_object
 from groupppo.tables import SCHEMA
 from groupppo.verdicts.preregistration import STAMP
@@ -63,49 +65,65 @@ class Member:
     places: Places = field(default_factory=Places)
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes as published."""
-        if self.kind is not Kind.AS_IS:
-            yield self.scrubbed()[0]
-        elif self.source is None:
+        """The bytes as they are, piece by piece."""
+        if self.source is None:
             yield self.data
         else:
             with self.source.open("rb") as file:
                 while chunk := file.read(CHUNK):
                     yield chunk
 
-    def original(self) -> bytes:
-        return self.data if self.source is None else self.source.read_bytes()
+    def published(self) -> Published:
+        """Size and hash of the bytes as they are."""
+        total, size = hashlib.sha256(), 0
+        for chunk in self.chunks():
+            total.update(chunk)
+            size += len(chunk)
+        return Published(size, total.hexdigest())
 
-    def scrubbed(self) -> tuple[bytes, int]:
-        """The bytes as published and how many paths were taken out; untouched bytes where there were none.
+    def settled(self, spool: Path) -> tuple["Member", int]:
+        """The member with its paths taken out, as it is published, and how many these were.
+
+        Args:
+            spool: a new file for the scrubbed bytes; memory must not grow with the number of runs.
 
         Raises:
             BadInput: a table that is not Parquet.
         """
-        original = self.original()
-        if self.kind is Kind.AS_IS:
-            return original, 0
-        if self.kind is Kind.TABLE:
-            return _scrubbed_table(original, self)
-        # A broken run may have left bytes that are no text; they are published as they are.
-        text = original.decode("utf-8", "surrogateescape")
+        new, count = (b"", 0) if self.kind is Kind.AS_IS else self._scrubbed()
+        if not count:
+            return replace(self, kind=Kind.AS_IS), 0
+        spool.write_bytes(new)
+        return Member(spool), count
+
+    def text(self) -> str:
+        """The whole content. A broken run may have left bytes that are no text; they come out again as they were."""
+        return b"".join(self.chunks()).decode("utf-8", "surrogateescape")
+
+    def _scrubbed(self) -> tuple[bytes, int]:
+        if self.kind is Kind.TABLE and self.source is not None:
+            return _scrubbed_table(self.source, self.places)
         if self.kind is Kind.RECORD:
-            new, count = scrub_record(text)
+            new, count = scrub_record(self.text())
         else:
-            new, count = scrub_evidence(text, self.places, machine=self.kind is Kind.EVIDENCE)
-        return (new.encode("utf-8", "surrogateescape"), count) if count else (original, 0)
+            new, count = scrub_evidence(self.text(), self.places, machine=self.kind is Kind.EVIDENCE)
+        return new.encode("utf-8", "surrogateescape"), count
 
 
-def _scrubbed_table(original: bytes, member: Member) -> tuple[bytes, int]:
+def _scrubbed_table(file: Path, places: Places) -> tuple[bytes, int]:
+    """The file written again without paths, and their number; no bytes where it has none.
+
+    Looked for in the columns of text, one row group at a time: a table of ten thousand runs is larger than memory.
+    """
     try:
-        table = pq.read_table(io.BytesIO(original))
+        with pq.ParquetFile(file) as source:
+            texts = [source.schema_arrow.names[i] for i in text_columns(source.schema_arrow)]
+            groups = (source.read_row_group(i, columns=texts) for i in range(source.num_row_groups))
+            if not any(scrub_table(group, places)[1] for group in groups):
+                return b"", 0
+            scrubbed, count = scrub_table(source.read(), places)
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(
-            member.source or "data", "file", str(error).splitlines()[0], "write the tables again."
-        ) from error
-    scrubbed, count = scrub_table(table, member.places)
-    if not count:
-        return original, 0
+        raise BadInput(file, "file", str(error).splitlines()[0], "write the tables again.") from error
     written = io.BytesIO()
     pq.write_table(scrubbed, written)
     return written.getvalue(), count
@@ -143,9 +161,7 @@ def members(results: Path, *, checkpoints: bool) -> dict[str, Member]:
     for folder, least in (("figures", "figures.json"), ("evals", "result.json"), ("runs", "provenance.json")):
         if not any(name.startswith(f"{folder}/") and name.endswith(least) for name in found):
             raise BadInput(results / folder, "folder", None, "run the benchmark first: `snakemake`.")
-    places = Places.of_records(
-        member.original().decode("utf-8", "replace") for member in found.values() if member.kind is Kind.RECORD
-    )
+    places = Places.of_records(member.text() for member in found.values() if member.kind is Kind.RECORD)
     described = {name: Member(REPOSITORY / name) for name in (*LOCKS, *RIGHTS)}
     claims = Path(read_record(results / RECORD)["claims"]).name
     for name, text in config_files(results, str(verdicts.get("claims_sha256"))).items():
@@ -189,6 +205,20 @@ def _existing(results: Path, name: str) -> Path:
     if not file.is_file():
         raise BadInput(file, "file", None, "run the benchmark to its end first: `snakemake`.")
     return file
+
+
+def require_judged(results: Path, benchmark: Benchmark) -> None:
+    """Whatever the benchmark asks for beside its runs is there: without it nobody can decide the verdicts again.
+
+    Raises:
+        BadInput: its profile's tables or one of its studies are missing.
+    """
+    cells = [f"{task}.{model}" for task in benchmark.tasks for model in benchmark.models]
+    asked = [f"studies/{study}/{cell}/*.csv" for study in benchmark.studies for cell in cells]
+    for pattern in [*asked, *(["profile/tables/*.parquet"] if benchmark.profile else [])]:
+        if not any(results.glob(pattern)):
+            mend = f"run the benchmark to its end first, `snakemake`: {RECORD} asks for it."
+            raise BadInput(results / pattern, "files", None, mend)
 
 
 def notes(results: Path, found: Mapping[str, Member], lock_sha256: str) -> list[str]:

@@ -68,9 +68,8 @@ def scrub_evidence(text: str, places: Places, *, machine: bool = True) -> tuple[
 def scrub_table(table: pa.Table, places: Places) -> tuple[pa.Table, int]:
     """The table with its texts scrubbed as evidence; the very same object where nothing was replaced."""
     total = 0
-    for index, field in enumerate(table.schema):
-        if not pa.types.is_string(field.type):
-            continue
+    for index in text_columns(table.schema):
+        field = table.schema.field(index)
         scrubbed = {text: scrub_evidence(text, places) for text in _texts(table.column(index))}
         hits = {text: new for text, (new, count) in scrubbed.items() if count}
         if hits:
@@ -81,8 +80,15 @@ def scrub_table(table: pa.Table, places: Places) -> tuple[pa.Table, int]:
     return table, total
 
 
+def text_columns(schema: pa.Schema) -> list[int]:
+    """Places of the columns of text; pandas writes large strings, and `groupppo.tables` writes dictionaries."""
+    kinds = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in schema]
+    return [i for i, kind in enumerate(kinds) if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
+
+
 def _texts(column: pa.ChunkedArray) -> Collection[str]:
-    return [text for text in pc.unique(column).to_pylist() if text is not None and "/" in text]
+    found = {text for chunk in column.chunks for text in pc.unique(chunk).to_pylist()}
+    return [text for text in found if text is not None and "/" in text]
 
 
 def _replacement(path: str) -> str:

@@ -14,7 +14,9 @@ from groupppo.errors import BadInput
 from groupppo.publish.archive import ARCHIVE_MAGIC, ARCHIVES, PICKLES, Limits, extract, write_archive
 
 SMALL = Limits(members=10, member_bytes=1 << 16, total_bytes=1 << 17, ratio=50, free_bytes=1 << 10, list_bytes=1 << 12)
-name_parts = st.text("abcXYZ019_.-", min_size=1, max_size=8).filter(lambda part: part[0] not in ".-")
+name_parts = st.text("abcXYZ019_.-", min_size=1, max_size=8).filter(
+    lambda part: part[0] not in ".-" and part[-1] != "."
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ def test_a_plain_archive_passes_the_limits_that_the_hostile_ones_do_not(tmp_path
         "./out.txt",
         ".hidden.txt",
         "nul.txt",
+        "a./out.txt",
+        "out.txt.",
         "a/b\nc.txt",
         "ünicode.txt",
         "-rf.txt",
@@ -107,10 +111,10 @@ def test_links_devices_and_pipes_are_refused(tmp_path, kind):
     assert error.key == "link.txt"
 
 
-@pytest.mark.parametrize("second", ["a.txt", "A.TXT", "a.txt/b.txt"])
+@pytest.mark.parametrize("second", ["c/a.txt", "c/A.TXT", "c/a.txt/b.txt", "C/b.txt"])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_names_that_meet_on_some_file_system_are_refused(tmp_path, second):
-    assert refused(archive(tmp_path / "bad.zip", [("a.txt", b"1"), (second, b"2")])).key == "member"
+    assert refused(archive(tmp_path / "bad.zip", [("c/a.txt", b"1"), (second, b"2")])).key == "member"
 
 
 @pytest.mark.parametrize(
@@ -146,6 +150,33 @@ def test_overlapping_members_are_refused(tmp_path):
     data[second + 42 : second + 46] = struct.pack("<L", 0)
     file.write_bytes(data)
     assert "overlap" in refused(file).mend
+
+
+def test_an_archive_with_more_members_than_its_end_declares_is_refused(tmp_path):
+    file = archive(tmp_path / "more.zip", [("a.txt", b"1"), ("b.txt", b"2")])
+    data = bytearray(file.read_bytes())
+    data[-12:-10] = struct.pack("<H", 1)
+    file.write_bytes(data)
+    assert "its end says that there are 1" in refused(file).mend
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=4), st.integers(0, 4)), min_size=1, max_size=3))
+@settings(max_examples=300, deadline=None)
+def test_whatever_is_done_to_the_bytes_what_comes_out_is_what_went_in_or_nothing(tmp_path_factory, changes):
+    folder = tmp_path_factory.mktemp("damaged")
+    members = {"a/b.txt": Text(b"hello " * 9), "c.csv": Text(bytes(range(256))), "d.png": Text(b"xyz" * 30)}
+    write_archive(folder / "one.zip", members)
+    data = bytearray((folder / "one.zip").read_bytes())
+    for at, new, gone in changes:
+        at %= len(data)
+        data[at : at + gone] = new
+    (folder / "one.zip").write_bytes(data)
+    (folder / "out").mkdir()
+    try:
+        names = extract(folder / "one.zip", folder / "out")
+    except BadInput:
+        return
+    assert {name: (folder / "out" / name).read_bytes() for name in names} == {n: m.data for n, m in members.items()}
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"not a zip archive at all, but long enough to be read as one"])

@@ -1,9 +1,13 @@
 """A bundle holds what a stranger needs, the same bytes every time, and nothing that tells whose machine it was."""
 
+import io
 import json
 import zipfile
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from rocrate.rocrate import ROCrate
@@ -88,6 +92,37 @@ def test_a_missing_product_is_named(copy, tmp_path, name):
     (copy / name).unlink()
     with pytest.raises(BadInput, match=Path(name).name):
         make_bundle(copy, tmp_path / "bundle.zip", checkpoints=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "place"),
+    [
+        ({"studies": ["grouping"]}, "studies/grouping/sorting.tiny"),
+        ({"profile": "benchmarks/profile.yaml"}, "profile/tables"),
+    ],
+)
+def test_a_study_or_profile_that_the_benchmark_asks_for_and_that_is_missing_is_named(copy, tmp_path, asked, place):
+    file = copy / "benchmark.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | asked, sort_keys=False))
+    with pytest.raises(BadInput, match="run the benchmark to its end") as caught:
+        make_bundle(copy, tmp_path / "bundle.zip", checkpoints=False)
+    assert caught.value.file.startswith(str(copy / place))
+    (copy / place).mkdir(parents=True)
+    for kind in ("csv", "parquet"):
+        pq.write_table(pa.table({"a": [1]}), copy / place / f"a.{kind}")
+    assert make_bundle(copy, tmp_path / "bundle.zip", checkpoints=False).is_file()
+
+
+def test_a_path_in_a_table_that_pandas_wrote_is_taken_out(copy, tmp_path):
+    (copy / "profile" / "tables").mkdir(parents=True)
+    clean = {"setting": ["a", "b"], "reason": ["", "out of memory"]}
+    for name, reason in (("clean", clean["reason"]), ("dirty", ["", f"no file {MACHINE_PATH}/x.py"])):
+        pd.DataFrame(clean | {"reason": reason}).to_parquet(copy / "profile" / "tables" / f"{name}.parquet")
+    made = make_bundle(copy, tmp_path / "bundle.zip", checkpoints=False)
+    with zipfile.ZipFile(made) as archive:
+        found = {name: archive.read(f"profile/tables/{name}.parquet") for name in ("clean", "dirty")}
+    assert found["clean"] == (copy / "profile" / "tables" / "clean.parquet").read_bytes()
+    assert pd.read_parquet(io.BytesIO(found["dirty"]))["reason"][1] == "no file results/quick/runs/x.py"
 
 
 def test_a_link_among_the_results_is_refused(copy, tmp_path):

@@ -52,3 +52,11 @@ def test_a_table_without_paths_is_the_same_object_and_one_with_a_path_loses_it()
     table, count = scrub_table(dirty, Places())
     assert (table["cause"].to_pylist(), count) == (["path-removed/a.py failed", None], 1)
     assert table.schema == dirty.schema
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_text_is_found_however_a_table_keeps_it(kind):
+    dirty = pa.table({"cause": pa.array(["/scratch/me/a.py failed", None, "text"], pa.string()).cast(kind)})
+    table, count = scrub_table(dirty, Places())
+    assert (table["cause"].to_pylist(), count) == (["path-removed/a.py failed", None, "text"], 1)
+    assert table.schema == dirty.schema
