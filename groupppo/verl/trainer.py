@@ -68,6 +68,12 @@ class GroupPPOTrainer(PPOTrainerSync):
             gamma, lam = float(config.algorithm.gamma), float(config.algorithm.lam)
             self.group_stage = GroupStage(params, gamma, lam, seed=config.data.seed)
         self.asks = Asks(None if self.group_stage is None else self.group_stage.params)
+        if self.asks.keeps and (updates := _updates(config)) > 1:
+            logger.warning(
+                "kv=reuse with %d optimizer steps per batch: from the second on, keys and values are of an older policy. "
+                "Write kv: recompute, or one mini-batch and one epoch; snakemake studies measures what staleness costs",
+                updates,
+            )
         self.run_folder = Path(config.trainer.default_local_dir)
         self.run_folder.mkdir(parents=True, exist_ok=True)
         self.meter = self._meter(config.trainer.device)
@@ -327,6 +333,12 @@ class GroupPPOTrainer(PPOTrainerSync):
         if len(names) == 3:
             measured |= log_prob_gap(data["rollout_log_probs"], data["old_log_probs"], mask)
         return measured
+
+
+def _updates(config: Any) -> int:
+    """Optimizer steps of the policy per batch."""
+    actor = config.actor_rollout_ref.actor
+    return int(config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs)
 
 
 def _nothing() -> None: ...

@@ -283,6 +283,18 @@ def test_a_step_moves_the_kl_controller_once_grouped_or_not(
     assert moved["grouped"] == moved["fallen back"] == moved["dense"]
 
 
+# ---- kept keys and values
+
+
+@pytest.mark.parametrize(("kv", "epochs", "warned"), [("reuse", 2, True), ("reuse", 1, False), ("recompute", 2, False)])
+def test_kept_keys_that_go_stale_within_a_batch_are_warned_of(
+    make_stand: MakeStand, caplog: pytest.LogCaptureFixture, kv: str, epochs: int, warned: bool
+) -> None:
+    own = {f"{GROUP}update": "streamed", f"{GROUP}kv": kv, "actor_rollout_ref__actor__ppo_epochs": epochs}
+    make_stand(**own)
+    assert ("optimizer steps per batch" in caplog.text) == warned
+
+
 # ---- checkpoints
 
 
