@@ -70,8 +70,8 @@ class GroupPPOTrainer(PPOTrainerSync):
         self.asks = Asks(None if self.group_stage is None else self.group_stage.params)
         if self.asks.keeps and (updates := _updates(config)) > 1:
             logger.warning(
-                "kv=reuse with %d optimizer steps per batch: from the second on, keys and values are of an older policy. "
-                "Write kv: recompute, or one mini-batch and one epoch; snakemake studies measures what staleness costs",
+                "kv=reuse with %d optimizer steps per batch: from the second on, keys and values are of an older policy; "
+                "write kv: recompute, or one mini-batch and one epoch (the study `streams` measures what it costs)",
                 updates,
             )
         self.run_folder = Path(config.trainer.default_local_dir)
