@@ -6,64 +6,39 @@ from typing import Any
 import pandas as pd
 
 from groupppo.config import Benchmark
-from groupppo.errors import BadInput
-from groupppo.report.figures import read_figures
-from groupppo.report.page_data import read_object
-from groupppo.report.page_runs import place
-from groupppo.report.page_study import RERUN, Study, TextCell, TextTable, spread
+from groupppo.report.page_study import Study, TextCell, TextTable, spread, studies_of
 from groupppo.report.wording import number, percentage, ratio
 from groupppo.study.captions_streams import way_label
-from groupppo.study.record import RECORD
 from groupppo.study.stream_tables import STREAM_COLUMNS
-from groupppo.study.tables import FIGURES, read_table
+from groupppo.study.tables import read_table
 
 _WAY = ["kind", "size"]
 
 
 def stream_studies(results: Path, benchmark: Benchmark) -> list[Study]:
-    """One for each task and model, where the benchmark asks for them.
-
-    Raises:
-        BadInput: a study was asked for and is not there, or its files are not in their form.
-    """
-    if "streams" not in benchmark.studies:
-        return []
-    return [_study(results, benchmark, task, model) for task in benchmark.tasks for model in benchmark.models]
+    """As `studies_of`."""
+    return studies_of("streams", results, benchmark, _scope, _tables, STREAM_COLUMNS)
 
 
-def _study(results: Path, benchmark: Benchmark, task: str, model: str) -> Study:
-    folder = results / "studies" / "streams" / f"{task}.{model}"
-    record = read_object(folder / RECORD, RERUN)
-    return Study(
-        place=place(benchmark, task, model),
-        anchor=f"streams-{task}-{model}",
-        folder=folder.relative_to(results).as_posix(),
-        scope=_scope(record, folder / RECORD, benchmark),
-        figures=read_figures(folder / FIGURES),
-        tables={
-            "Cost and bias of each way to stream": _costs(read_table(folder, "stream_costs")),
-            "First-order progress": _progress(read_table(folder, "stream_progress")),
-        },
-        files=[f"{name}.csv" for name in STREAM_COLUMNS],
-    )
+def _tables(folder: Path) -> dict[str, TextTable]:
+    return {
+        "Cost and bias of each way to stream": _costs(read_table(folder, "stream_costs")),
+        "First-order progress": _progress(read_table(folder, "stream_progress")),
+    }
 
 
-def _scope(record: dict[str, Any], file: Path, benchmark: Benchmark) -> str:
-    try:
-        batches = record["settings"]["batches"]
-        told = [
-            f"{name}: {counts['responses']:,} responses ({counts['tokens']:,} tokens), mean reward "
-            f"{number(counts['mean_reward'])}"
-            for name, counts in dict(record["counts"]).items()
-        ]
-        if not told:
-            raise KeyError("counts")
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(file, str(error), None, RERUN) from error
+def _scope(record: dict[str, Any], benchmark: Benchmark) -> str:
+    checkpoints = [
+        f"{name}: {counts['responses']:,} responses ({counts['tokens']:,} tokens), mean reward "
+        f"{number(counts['mean_reward'])}"
+        for name, counts in dict(record["counts"]).items()
+    ]
+    if not checkpoints:
+        raise KeyError("counts")
     reference = benchmark.arms[benchmark.reference].title
     return (
-        f"Rollouts of {reference}, seed {benchmark.seeds[0]}, in {batches} batches for each checkpoint. "
-        f"{'; '.join(told)}. Values are those of the trained critic throughout."
+        f"Rollouts of {reference}, seed {benchmark.seeds[0]}, in {record['settings']['batches']} batches for each "
+        f"checkpoint. {'; '.join(checkpoints)}. Values are those of the trained critic throughout."
     )
 
 

@@ -1,6 +1,8 @@
 """Studies as the page shows them, and the one of the grouping rules: its figures, and its two tables in words."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,41 +57,57 @@ class Study:
     files: list[str]
 
 
+Scope = Callable[[dict[str, Any], Benchmark], str]
+"""What a study ran on, in words, from its record."""
+Tables = Callable[[Path], dict[str, TextTable]]
+"""The tables of the page from a study's folder, by their label."""
+
+
 def grouping_studies(results: Path, benchmark: Benchmark) -> list[Study]:
-    """One for each task and model, where the benchmark asks for them.
+    """As `studies_of`."""
+    return studies_of("grouping", results, benchmark, _scope, _tables, COLUMNS)
+
+
+def studies_of(
+    kind: str, results: Path, benchmark: Benchmark, scope: Scope, tables: Tables, columns: Iterable[str]
+) -> list[Study]:
+    """One for each task and model, where the benchmark asks for the study `kind`, whose own tables are `columns`.
 
     Raises:
         BadInput: a study was asked for and is not there, or its files are not in their form.
     """
-    if "grouping" not in benchmark.studies:
-        return []
-    return [_study(results, benchmark, task, model) for task in benchmark.tasks for model in benchmark.models]
+    found = []
+    for task, model in product(benchmark.tasks, benchmark.models) if kind in benchmark.studies else ():
+        folder = results / "studies" / kind / f"{task}.{model}"
+        record = read_object(folder / RECORD, RERUN)
+        try:
+            told = scope(record, benchmark)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(folder / RECORD, str(error), None, RERUN) from error
+        study = Study(
+            place=place(benchmark, task, model),
+            anchor=f"{kind}-{task}-{model}",
+            folder=folder.relative_to(results).as_posix(),
+            scope=told,
+            figures=read_figures(folder / FIGURES),
+            tables=tables(folder),
+            files=[f"{name}.csv" for name in columns],
+        )
+        found.append(study)
+    return found
 
 
-def _study(results: Path, benchmark: Benchmark, task: str, model: str) -> Study:
-    folder = results / "studies" / "grouping" / f"{task}.{model}"
-    record = read_object(folder / RECORD, RERUN)
-    return Study(
-        place=place(benchmark, task, model),
-        anchor=f"grouping-{task}-{model}",
-        folder=folder.relative_to(results).as_posix(),
-        scope=_scope(record, folder / RECORD, benchmark),
-        figures=read_figures(folder / FIGURES),
-        tables={
-            "Agreement with exact score vectors": _agreement(read_table(folder, "agreement")),
-            "Update directions": _directions(read_table(folder, "direction_summary")),
-        },
-        files=[f"{name}.csv" for name in COLUMNS],
-    )
+def _tables(folder: Path) -> dict[str, TextTable]:
+    return {
+        "Agreement with exact score vectors": _agreement(read_table(folder, "agreement")),
+        "Update directions": _directions(read_table(folder, "direction_summary")),
+    }
 
 
-def _scope(record: dict[str, Any], file: Path, benchmark: Benchmark) -> str:
-    try:
-        counts, batches = record["counts"], record["settings"]["batches"]
-        sizes = f"{counts['responses']:,} responses ({counts['tokens']:,} tokens) in {batches} batches"
-        reward, left_out = number(counts["mean_reward"]), dict(record["arms_left_out"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(file, str(error), None, RERUN) from error
+def _scope(record: dict[str, Any], benchmark: Benchmark) -> str:
+    counts, batches = record["counts"], record["settings"]["batches"]
+    sizes = f"{counts['responses']:,} responses ({counts['tokens']:,} tokens) in {batches} batches"
+    reward, left_out = number(counts["mean_reward"]), dict(record["arms_left_out"])
     reference = benchmark.arms[benchmark.reference].title
     others = [f"{name} ({reason})" for name, reason in left_out.items() if reason != NO_RULE]
     scope = f"Rollouts of {reference}, seed {benchmark.seeds[0]}, after training: {sizes}, mean reward {reward}."

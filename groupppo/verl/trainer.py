@@ -70,7 +70,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         self.asks = Asks(None if self.group_stage is None else self.group_stage.params)
         if self.asks.keeps and (updates := _updates(config)) > 1:
             logger.warning(
-                "kv=reuse with %d optimizer steps per batch: from the second on, keys and values are of an older policy; "
+                "kv=reuse with %d optimizer steps per batch: from the second on, keys and values are stale; "
                 "write kv: recompute, or one mini-batch and one epoch (the study `streams` measures what it costs)",
                 updates,
             )
