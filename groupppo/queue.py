@@ -1,18 +1,24 @@
-"""What Snakemake's executor for Slurm does not see by itself: jobs that will never end, and jobs that it forgot."""
+"""What Snakemake's executor for Slurm does not see: jobs that will never end, and jobs of one that was killed."""
 
 import getpass
+import hashlib
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 # A job that Slurm starts again after a pre-emption leaves that state within seconds.
 PREEMPTED_SECONDS = 30
 # Longer than a controller takes to restart, and than an accounting database is late.
 ABSENT_SECONDS = 300
+# Longer than Slurm gives a job that is cancelled before it kills it (KillWait is 30 s), its epilog included.
+LEAVING_SECONDS = 120
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "ERROR", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
 ENDED |= {"TIMEOUT", "UNKNOWN"}
+_MARK = re.compile(r"\[([0-9a-f]{12})-([0-9a-f]{12})\]$")
 
 
 class LostJobs:
@@ -29,6 +35,10 @@ class LostJobs:
     def __init__(self, cancel: Callable[[str], None], clock: Callable[[], float] = time.monotonic):
         self._cancel, self._clock = cancel, clock
         self._since: dict[str, tuple[str, float]] = {}
+
+    def expect(self, job: str) -> None:
+        """Count a job as seen, so that its absence is noticed though the queue may have forgotten it already."""
+        self._since[job] = ("RUNNING", self._clock())
 
     def judge(self, states: Mapping[str, str]) -> dict[str, str]:
         """States by job id, as the queue tells them now, to states that the executor can act on."""
@@ -51,23 +61,111 @@ class LostJobs:
         return judged
 
 
+@dataclass(frozen=True)
+class Mark:
+    """Two hashes in a job's comment, `[outputs-work]`, by which a later Snakemake knows it again."""
+
+    outputs: str
+    work: str
+
+    def __str__(self) -> str:
+        return f"[{self.outputs}-{self.work}]"
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job in the queue: its id, the run id of the Snakemake that submitted it, Slurm's state and its mark."""
+
+    id: str
+    run: str
+    state: str
+    mark: Mark
+
+
+def marked(outputs: Iterable[str], work: object) -> Mark:
+    """The mark of a job.
+
+    Args:
+        outputs: the files it writes; two jobs with one of them in common must not run at once.
+        work: all that decides what is in them, with a `repr` that says so.
+    """
+    parts = ("\n".join(sorted(outputs)), repr(work))
+    return Mark(*(hashlib.sha256(part.encode()).hexdigest()[:12] for part in parts))
+
+
+class Orphans:
+    """Jobs that were in the queue when Snakemake started: of one that was killed, or of another one in this folder.
+
+    Args:
+        jobs: those of this folder. cancel: cancels a job by its id. queued: ids in the queue now.
+    """
+
+    def __init__(
+        self,
+        jobs: Iterable[QueuedJob],
+        cancel: Callable[[str], None],
+        queued: Callable[[], Collection[str]],
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        self._jobs: dict[str, list[QueuedJob]] = {}
+        self._cancel, self._queued, self._sleep = cancel, queued, sleep
+        for job in jobs:
+            self._jobs.setdefault(job.mark.outputs, []).append(job)
+
+    def claim(self, mark: Mark) -> QueuedJob | None:
+        """The job to wait for in the place of submitting one; None when its outputs are nobody's.
+
+        A job that writes the same files from anything else is cancelled; this returns once it has left the queue.
+
+        Raises:
+            TimeoutError: it has not left after two minutes.
+            subprocess.SubprocessError: the queue does not answer.
+        """
+        same_files = self._jobs.pop(mark.outputs, [])
+        adopted = next((job for job in same_files if job.mark == mark and job.state != "COMPLETING"), None)
+        leaving = {job.id for job in same_files if job is not adopted}
+        for job in leaving:
+            self._cancel(job)
+        until = LEAVING_SECONDS
+        while leaving & set(self._queued()):
+            if until <= 0:
+                raise TimeoutError(f"cancelled, and still in the queue: {', '.join(sorted(leaving))}")
+            self._sleep(1)
+            until -= 1
+        return adopted
+
+
 def cancel(job: str) -> None:
     """Cancel a Slurm job; one that is gone already is left alone."""
     subprocess.run(["scancel", "--quiet", job], check=False, capture_output=True, timeout=60)
 
 
-def forgotten(folder: Path) -> list[str]:
-    """Ids of this user's jobs that a Snakemake submitted from a folder and that are queued or running.
-
-    Called before the first submission: they belong to a Snakemake that was killed, or to another one that runs there.
-    Empty where there is no Slurm.
+def in_queue(folder: Path) -> list[QueuedJob]:
+    """This user's jobs that a Snakemake submitted from a folder and that have not ended; none where there is no Slurm.
 
     Raises:
-        subprocess.CalledProcessError: the queue does not answer.
+        subprocess.SubprocessError: the queue does not answer.
     """
+    found = []
+    for job, run, state, place, comment in _squeue("%i|%j|%T|%Z|%k"):
+        mark = _MARK.search(comment)
+        if mark is not None and Path(place) == folder:
+            found.append(QueuedJob(job, run, state, Mark(*mark.groups())))
+    return found
+
+
+def queued_ids() -> set[str]:
+    """Ids of all jobs of this user that have not ended.
+
+    Raises:
+        subprocess.SubprocessError: the queue does not answer.
+    """
+    return {job for (job,) in _squeue("%i")}
+
+
+def _squeue(form: str) -> list[list[str]]:
     if shutil.which("squeue") is None:
         return []
-    command = ["squeue", "--noheader", "--user", getpass.getuser(), "--format=%i|%Z|%k"]
+    command = ["squeue", "--noheader", "--user", getpass.getuser(), f"--format={form}"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
-    jobs = (line.split("|", 2) for line in lines)
-    return [job for job, place, comment in jobs if Path(place) == folder and comment.startswith(("rule_", "group_"))]
+    return [line.split("|", form.count("|")) for line in lines]

@@ -1,8 +1,23 @@
-"""Jobs that will not come back are told as ended; jobs that will are left alone."""
+"""Jobs that will not come back are told as ended, and no two jobs of one folder write the same files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from groupppo.queue import ABSENT_SECONDS, PREEMPTED_SECONDS, LostJobs
+from groupppo.queue import (
+    ABSENT_SECONDS,
+    LEAVING_SECONDS,
+    PREEMPTED_SECONDS,
+    LostJobs,
+    Mark,
+    Orphans,
+    QueuedJob,
+    in_queue,
+    marked,
+)
 
 
 class Clock:
@@ -59,3 +74,113 @@ def test_a_job_that_is_absent_for_a_while_only_is_running_as_before(lost: LostJo
     for seconds, states in ((0, {"1": "RUNNING"}), (10, {}), (ABSENT_SECONDS, {"1": "RUNNING"}), (310, {})):
         clock.now = seconds
         assert lost.judge(states) == states
+
+
+def test_a_job_that_is_adopted_after_the_queue_forgot_it_is_left_to_its_output(lost: LostJobs, clock: Clock) -> None:
+    lost.expect("7")
+    assert lost.judge({}) == {}
+    clock.now = ABSENT_SECONDS
+    assert lost.judge({}) == {"7": "UNKNOWN"}
+
+
+names = st.lists(st.text(max_size=8), min_size=1, max_size=4, unique=True)
+
+
+@given(names, names, st.integers(), st.integers())
+def test_a_mark_tells_files_from_work_and_is_found_again_in_a_comment(
+    files: list[str], others: list[str], work: int, other: int
+) -> None:
+    mark = marked(files, work)
+    assert mark == marked(list(reversed(files)), work)
+    assert (mark.outputs == marked(others, work).outputs) == (sorted(files) == sorted(others))
+    assert (mark.work == marked(files, other).work) == (work == other)
+    assert len({str(mark), str(marked(others, other))}) == (1 if mark == marked(others, other) else 2)
+
+
+class Queue:
+    """Jobs that leave some looks after they are cancelled; with `stuck`, never."""
+
+    def __init__(self, jobs: Sequence[QueuedJob], looks: int = 0, stuck: bool = False):
+        self.jobs, self.looks, self.stuck = list(jobs), looks, stuck
+        self.cancelled: list[str] = []
+        self.slept = 0.0
+
+    def cancel(self, job: str) -> None:
+        self.cancelled.append(job)
+
+    def ids(self) -> set[str]:
+        self.looks -= 1
+        gone = set(self.cancelled) if self.looks < 0 and not self.stuck else set()
+        return {job.id for job in self.jobs} - gone
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+    def orphans(self) -> Orphans:
+        return Orphans(self.jobs, self.cancel, self.ids, self.sleep)
+
+
+MARK = Mark("a" * 12, "b" * 12)
+
+
+def job(number: str, mark: Mark = MARK, state: str = "RUNNING") -> QueuedJob:
+    return QueuedJob(number, "run", state, mark)
+
+
+def test_a_job_that_does_the_same_is_adopted_once_and_not_cancelled() -> None:
+    queue = Queue([job("1"), job("2", Mark("c" * 12, "b" * 12))])
+    orphans = queue.orphans()
+    assert orphans.claim(MARK) == job("1")
+    assert orphans.claim(MARK) is None  # a retry is a new job
+    assert queue.cancelled == []
+
+
+def test_a_job_that_writes_the_same_files_from_something_else_is_gone_before_another_is_submitted() -> None:
+    queue = Queue([job("1", Mark(MARK.outputs, "d" * 12))], looks=3)
+    assert queue.orphans().claim(MARK) is None
+    assert queue.cancelled == ["1"]
+    assert queue.ids() == set()
+    assert queue.slept > 0
+
+
+def test_of_two_jobs_that_do_the_same_one_is_adopted_and_the_other_cancelled() -> None:
+    queue = Queue([job("1"), job("2")])
+    assert queue.orphans().claim(MARK) == job("1")
+    assert queue.cancelled == ["2"]
+
+
+def test_a_job_that_is_ending_is_waited_for_and_not_adopted() -> None:
+    queue = Queue([job("1", state="COMPLETING")], looks=2)
+    assert queue.orphans().claim(MARK) is None
+    assert queue.slept > 0
+
+
+def test_a_job_that_does_not_leave_keeps_another_from_being_submitted() -> None:
+    queue = Queue([job("1", Mark(MARK.outputs, "d" * 12))], stuck=True)
+    with pytest.raises(TimeoutError, match="still in the queue: 1"):
+        queue.orphans().claim(MARK)
+    assert queue.slept == LEAVING_SECONDS
+
+
+@pytest.fixture
+def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A program of that name which prints some lines."""
+
+    def prints(lines: str) -> None:
+        program = tmp_path / "squeue"
+        program.write_text(f"#!/bin/sh\ncat <<'END'\n{lines}\nEND\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    return prints
+
+
+def test_only_marked_jobs_of_this_folder_are_orphans(squeue: Callable[[str], None]) -> None:
+    mine = f"5|run-1|PENDING|/here|rule_train_wildcards_a|b {MARK}"
+    squeue(f"{mine}\n6|run-1|RUNNING|/elsewhere|rule_train {MARK}\n7|shell|RUNNING|/here|(null)")
+    assert in_queue(Path("/here")) == [QueuedJob("5", "run-1", "PENDING", MARK)]
+
+
+def test_where_there_is_no_slurm_there_are_no_orphans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert in_queue(tmp_path) == []

@@ -1,7 +1,8 @@
 """One local Slurm for all tests in this folder, and folders in which Snakemake uses this repository's profile."""
 
-import os
+import contextlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from groupppo.config import REPOSITORY
-from tests.cluster.local_slurm import Cluster, missing, running
+from tests.cluster.local_slurm import DAEMONS, Cluster, missing, running
 
 HERE = Path(__file__).parent
 # A look at the queue of this machine costs nothing; the profile spares a real cluster's controller.
 QUICK_LOOKS = ("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5")
+# No test asserts a time; this is when one that waits gives up, on a machine that is busy with other things.
+PATIENCE = 240
+
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="session")
@@ -28,21 +33,39 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(autouse=True)
-def _no_job_survives(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test that leaves a job behind would take nodes from the next one."""
+def _nothing_survives(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test no job is left, and no process but the daemons: what a job started ends with it."""
     yield
     if "cluster" in request.fixturenames:
         started: Cluster = request.getfixturevalue("cluster")
         started.run("scancel", "--user", started.run("id", "-un").strip())
         assert eventually(lambda: not started.jobs(states="pending,running,completing"))
+        assert eventually(lambda: not strangers(started)), strangers(started)
+
+
+def strangers(cluster: Cluster) -> list[str]:
+    """Command lines of the cluster's processes that are not its daemons."""
+    found = []
+    for process in cluster.processes():
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            words = Path(f"/proc/{process.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            # A child of slurmctld calls itself "slurmctld: slurmscriptd".
+            name = Path(words.partition(" ")[0]).name.rstrip(":")
+            if words and name not in DAEMONS and "--supervise" not in words:
+                found.append(words)
+    return found
 
 
 @pytest.fixture
 def stub(tmp_path: Path) -> Path:
     """A folder with the rules of stub.smk and this repository's profiles, found as in a fresh clone."""
-    shutil.copy2(HERE / "stub.smk", tmp_path / "Snakefile")
-    copy_workflow(tmp_path)
+    copy_stub(tmp_path)
     return tmp_path
+
+
+def copy_stub(folder: Path) -> None:
+    shutil.copy2(HERE / "stub.smk", folder / "Snakefile")
+    copy_workflow(folder)
 
 
 def copy_workflow(folder: Path) -> None:
@@ -52,25 +75,53 @@ def copy_workflow(folder: Path) -> None:
         (folder / link).symlink_to((REPOSITORY / link).readlink())
 
 
-def start(
-    cluster: Cluster, folder: Path, *arguments: str, looks: tuple[str, ...] = QUICK_LOOKS
-) -> subprocess.Popen[str]:
-    """`snakemake --profile slurm` in a folder, its output in snakemake.log there."""
-    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *looks, *arguments]
-    variables = cluster.environment | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(REPOSITORY)}
-    with (folder / "snakemake.log").open("a") as log:
-        return subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=log, text=True)
+@pytest.fixture
+def start(cluster: Cluster) -> Iterator[Start]:
+    """`start(FOLDER, ARGUMENTS...)` starts `snakemake --profile slurm` there; none outlives the test."""
+    with snakemakes(cluster) as starting:
+        yield starting
+
+
+@contextlib.contextmanager
+def snakemakes(cluster: Cluster) -> Iterator[Start]:
+    """Starts Snakemake in a folder, its output in snakemake.log there, and kills what is left of it in the end.
+
+    One that outlived its test would submit jobs again that the next test cancels.
+    """
+    started: list[subprocess.Popen[str]] = []
+
+    def starting(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *QUICK_LOOKS, *arguments]
+        variables = cluster.environment | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(REPOSITORY)}
+        with (folder / "snakemake.log").open("a") as log:
+            process = subprocess.Popen(
+                command, cwd=folder, env=variables, stdout=log, stderr=log, text=True, preexec_fn=_heed_ctrl_c
+            )
+        started.append(process)
+        return process
+
+    try:
+        yield starting
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def _heed_ctrl_c() -> None:
+    """A shell without job control starts what it puts in the background deaf to SIGINT, and children inherit it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def said(folder: Path) -> str:
     return (folder / "snakemake.log").read_text()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     """Whether something becomes true before the time is over."""
     until = time.monotonic() + seconds
     while not (true := condition()) and time.monotonic() < until:
-        time.sleep(0.5)
+        time.sleep(0.2)
     return true
 
 
@@ -79,11 +130,3 @@ def attempts(folder: Path, rule: str) -> list[tuple[int, ...]]:
     file = folder / f"{rule}.attempts"
     lines = file.read_text().splitlines() if file.is_file() else []
     return [tuple(map(int, line.split())) for line in lines]
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -8,12 +8,14 @@ from groupppo.site import load_site
 from snakemake.exceptions import WorkflowError
 
 SITE = load_site(config.get("site"))
-FAULTS = ("fails", "killed", "cancelled", "timeout", "spot", "scavenge")
+FAULTS = ("fails", "killed", "cancelled", "timeout", "spot", "scavenge", "node_fails")
 
-ATTEMPT = """
-echo "$SLURM_JOB_ID {resources.mem_mb} {resources.runtime}" >> {rule}.attempts
-if [ $(wc -l < {rule}.attempts) -gt 1 ]; then touch {output}; exit 0; fi
+ASKED = '"$SLURM_JOB_ID {resources.mem_mb} {resources.runtime}"'
+ATTEMPT = f"""
+echo {ASKED} >> {{rule}}.attempts
+if [ $(wc -l < {{rule}}.attempts) -gt 1 ]; then touch {{output}}; exit 0; fi
 """
+WAIT = "while [ ! -e go{wildcards.n} ]; do sleep 0.2; done; "
 
 
 localrules:
@@ -71,6 +73,7 @@ rule fails:
     resources:
         mem_mb=200,
         runtime=4,
+        slurm_extra="--nodelist=gpu1",
     shell:
         ATTEMPT + "exit 1"
 
@@ -81,6 +84,7 @@ rule killed:
     resources:
         mem_mb=100,
         runtime=4,
+        slurm_extra="--nodelist=gpu1",
     shell:
         ATTEMPT + "kill -9 $$"
 
@@ -91,8 +95,20 @@ rule cancelled:
     resources:
         mem_mb=100,
         runtime=4,
+        slurm_extra="--nodelist=gpu1",
     shell:
         ATTEMPT + "scancel $SLURM_JOB_ID; sleep 300"
+
+
+rule node_fails:
+    output:
+        "node_fails.done",
+    resources:
+        mem_mb=100,
+        runtime=4,
+        slurm_extra="--nodelist=gpu1",
+    shell:
+        ATTEMPT + "sleep 300"
 
 
 rule timeout:
@@ -101,6 +117,7 @@ rule timeout:
     resources:
         mem_mb=100,
         runtime=1,
+        slurm_extra="--nodelist=gpu2",
     shell:
         ATTEMPT + "sleep 300"
 
@@ -108,7 +125,6 @@ rule timeout:
 rule spot:
     output:
         "spot.done",
-    threads: 2
     resources:
         mem_mb=100,
         runtime=4,
@@ -118,7 +134,7 @@ rule spot:
         ATTEMPT + "sleep 300"
 
 
-use rule spot as scavenge with:
+rule scavenge:
     output:
         "scavenge.done",
     resources:
@@ -126,16 +142,32 @@ use rule spot as scavenge with:
         runtime=4,
         slurm_partition="scavenge",
         slurm_extra="--nodelist=gpu2",
+    shell:
+        ATTEMPT + "sleep 300"
 
 
+# Waits for a file, so that a test decides when it ends; what is in its output depends on a parameter.
 rule slow:
     output:
-        "slow.done",
+        "slow{n}.done",
+    resources:
+        mem_mb=100,
+        runtime=5,
+    params:
+        word=lambda wildcards: config.get(f"word{wildcards.n}", "same"),
+    shell:
+        f"echo {ASKED} >> slow{{wildcards.n}}.attempts; {WAIT} echo {{params.word}} > {{output}}"
+
+
+# More than the file system of its test has room for.
+rule large:
+    output:
+        "large.done",
     resources:
         mem_mb=100,
         runtime=5,
     shell:
-        "echo $SLURM_JOB_ID >> slow.attempts; sleep {config[seconds]}; touch {output}"
+        f"echo {ASKED} >> large.attempts; head --bytes=16M /dev/zero > {{output}}"
 
 
 include: "workflow/rules/site.smk"

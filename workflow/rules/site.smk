@@ -1,8 +1,10 @@
 # What the user's cluster adds to every rule, whichever file it is in; included last. Nothing here acts on a local run.
 
+import subprocess
 import sys
 
-from groupppo.queue import LostJobs, cancel, forgotten
+from groupppo import queue
+from groupppo.takeover import Presence
 from snakemake.resources import Resources
 
 LIGHT = ("verdicts", "figures", "report", "update_costs", "bundle")
@@ -28,18 +30,19 @@ def uncapped_threads(threads):
     return lambda wildcards: threads.evaluate(wildcards).value
 
 
-def with_lost_jobs(query, by_squeue):
+def with_lost_jobs(query, by_squeue, lost, runs):
     """The executor's look at the queue, with an end for jobs that it would wait for without one.
 
     Where a look fails the executor drops its jobs and waits for nothing (its __init__.py:1449): sacct without a database,
-    or a controller that restarts. squeue is asked then, and where that fails, too, jobs stay as they are.
+    or a controller that restarts. squeue is asked then, and where that fails, too, jobs stay as they are. Jobs have the
+    run id of the Snakemake that submitted them as their name: `runs` are those of adopted ones.
     """
-    lost = LostJobs(cancel)
 
     async def look(command, logger):
-        states, seconds = await query(command, logger)
+        names = ",".join([command.split()[-1], *runs])
+        states, seconds = await query(f"{command.rpartition(' ')[0]} {names}", logger)
         if states is None and command.startswith("sacct"):
-            states, seconds = await query(by_squeue(command.split()[-1]), logger)
+            states, seconds = await query(by_squeue(names), logger)
             if states is not None:
                 workflow.executor_settings.status_command = "squeue"
         if states is None:
@@ -50,14 +53,83 @@ def with_lost_jobs(query, by_squeue):
     return look
 
 
+def mark_of(job):
+    """Who writes which files from what; resources are no part of it, as they grow with each attempt."""
+    work = [job.rule.name, job.rule.shellcmd, [str(file) for file in job.input]]
+    work += [list(job.params.keys()), list(job.params)]
+    return queue.marked([str(file) for file in job.output], work)
+
+
+def with_mark(submit_command):
+    """The executor's sbatch call, with the job's mark at the end of its comment."""
+
+    def call(job, params, **others):
+        if not job.is_group():
+            params = params | {"comment_str": f"{params['comment_str']} {mark_of(job)}"}
+        return submit_command(job, params, **others)
+
+    return call
+
+
+def adopting(run_job, orphans, lost, runs):
+    """The executor's submission, which waits for a job that is in the queue already in the place of a second one."""
+
+    def submit(self, job):
+        try:
+            found = None if job.is_group() else orphans.claim(mark_of(job))
+        except (TimeoutError, subprocess.SubprocessError) as error:
+            failed = executor.SubmittedJobInfo(job)
+            self._report_job_error_threadsafe(failed, f"Not submitted: {error}\n")
+            return
+        if found is None:
+            run_job(self, job)
+            return
+        runs.add(found.run)
+        lost.expect(found.id)
+        folder = (
+            self.slurm_logdir / f"rule_{job.name}" / executor.get_job_wildcards(job)
+        )
+        self.logger.info(
+            f"Job {job.jobid} is in the queue already with SLURM jobid {found.id}, from an earlier start; waiting for it."
+        )
+        info = executor.SubmittedJobInfo(
+            job,
+            external_jobid=found.id,
+            aux={"slurm_logfile": folder / f"{found.id}.log"},
+        )
+        self._report_job_submission_threadsafe(info)
+
+    return submit
+
+
 # --jobs is given for clusters only; a job's own Snakemake must come to the same resources.
 SUBMITS = workflow.is_main_process and workflow.resource_settings.nodes is not None
+QUEUE_ERROR = None
+
+if workflow.is_main_process:
+    PRESENCE = Presence(Path(".snakemake"), submits=SUBMITS)
+    if PRESENCE.lifted:
+        logger.warning(
+            "An earlier Snakemake was killed here; the lock it left is lifted."
+        )
 
 if SUBMITS:
     executor = sys.modules.get("snakemake_executor_plugin_slurm")
     if executor is not None:
+        # Before the plan is made: a job that ends in between is asked for by its id, and not submitted again.
+        try:
+            orphans = queue.Orphans(
+                queue.in_queue(Path.cwd()), queue.cancel, queue.queued_ids
+            )
+        except subprocess.SubprocessError as error:
+            QUEUE_ERROR, orphans = error, queue.Orphans([], queue.cancel, set)
+        lost, runs = queue.LostJobs(queue.cancel), set()
         executor.query_job_status = with_lost_jobs(
-            executor.query_job_status, executor.query_job_status_squeue
+            executor.query_job_status, executor.query_job_status_squeue, lost, runs
+        )
+        executor.get_submit_command = with_mark(executor.get_submit_command)
+        executor.Executor.run_job = adopting(
+            executor.Executor.run_job, orphans, lost, runs
         )
 
 if SUBMITS or workflow.remote_exec:
@@ -76,11 +148,8 @@ if SUBMITS or workflow.remote_exec:
 
 
 onstart:
-    # They would write the same files as the jobs that are about to be submitted.
-    if SUBMITS and config.get("others") != "keep":
-        others = " ".join(forgotten(Path.cwd()))
-        if others:
-            raise WorkflowError(
-                f"Jobs of another Snakemake in this folder are in the queue: {others}\n"
-                f"  mend: `scancel {others}` if it was killed; add --config others=keep if it works on other files."
-            )
+    # Jobs of a Snakemake that was killed would be submitted a second time.
+    if QUEUE_ERROR is not None:
+        raise WorkflowError(
+            f"The queue does not answer, and nothing is submitted: {QUEUE_ERROR}"
+        )

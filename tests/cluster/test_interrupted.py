@@ -1,0 +1,112 @@
+"""Snakemake is interrupted, or its folder is full: the same command completes and repeats nothing that was done."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import PATIENCE, Start, attempts, copy_stub, eventually, said
+from tests.cluster.local_slurm import Cluster
+
+pytestmark = pytest.mark.cluster
+
+
+def running(folder: Path, *rules: str) -> bool:
+    return all(attempts(folder, rule) for rule in rules)
+
+
+def test_ctrl_c_cancels_the_jobs_and_a_restart_submits_each_once(cluster: Cluster, start: Start, stub: Path) -> None:
+    first = start(stub, "--", "slow1.done")
+    assert eventually(lambda: running(stub, "slow1")), said(stub)
+    first.send_signal(signal.SIGINT)
+    assert first.wait(timeout=PATIENCE) != 0
+    assert eventually(lambda: not cluster.jobs(states="pending,running,completing"))
+    assert not (stub / "slow1.done").exists()
+    (stub / "go1").touch()
+    assert start(stub, "--", "slow1.done").wait(timeout=PATIENCE) == 0, said(stub)
+    assert len(attempts(stub, "slow1")) == 2
+
+
+def test_sigterm_lets_running_jobs_end_and_a_restart_has_nothing_to_do(start: Start, stub: Path) -> None:
+    first = start(stub, "--", "slow1.done")
+    assert eventually(lambda: running(stub, "slow1")), said(stub)
+    first.send_signal(signal.SIGTERM)
+    (stub / "go1").touch()
+    first.wait(timeout=PATIENCE)
+    assert (stub / "slow1.done").exists(), said(stub)
+    assert start(stub, "--", "slow1.done").wait(timeout=PATIENCE) == 0
+    assert "Nothing to be done" in said(stub)
+    assert len(attempts(stub, "slow1")) == 1
+
+
+def test_after_kill_9_jobs_that_ended_are_kept_those_that_run_are_waited_for_and_changed_ones_replaced(
+    cluster: Cluster, start: Start, stub: Path
+) -> None:
+    wanted = ("--", "slow1.done", "slow2.done", "slow3.done")
+    first = start(stub, *wanted)
+    assert eventually(lambda: running(stub, "slow1", "slow2", "slow3")), said(stub)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    (stub / "go1").touch()
+    assert eventually(lambda: len(cluster.jobs(states="pending,running,completing")) == 2)
+    second = start(stub, "--config", "word3=other", *wanted)
+    assert eventually(lambda: "in the queue already" in said(stub) or second.poll() is not None), said(stub)
+    for name in ("go2", "go3"):
+        (stub / name).touch()
+    assert second.wait(timeout=PATIENCE) == 0, said(stub)
+    assert "the lock it left is lifted" in said(stub)
+    assert [len(attempts(stub, f"slow{n}")) for n in (1, 2, 3)] == [1, 1, 2]
+    states = dict(cluster.jobs())  # type: ignore[arg-type]
+    assert [states[str(attempts(stub, f"slow{n}")[0][0])] for n in (1, 2, 3)] == ["COMPLETED", "COMPLETED", "CANCELLED"]
+    assert [(stub / f"slow{n}.done").read_text().strip() for n in (1, 2, 3)] == ["same", "same", "other"]
+
+
+def test_two_snakemakes_at_once_in_one_folder_leave_each_other_alone(
+    cluster: Cluster, start: Start, stub: Path
+) -> None:
+    first = start(stub, "--", "slow1.done")
+    assert eventually(lambda: running(stub, "slow1")), said(stub)
+    same = start(stub, "--", "slow1.done")
+    assert same.wait(timeout=PATIENCE) == 1
+    assert "Directory cannot be locked" in said(stub)  # the lock of one that lives is not lifted
+    (stub / "go2").touch()
+    assert start(stub, "--", "slow2.done").wait(timeout=PATIENCE) == 0, said(stub)
+    assert first.poll() is None
+    (stub / "go1").touch()
+    assert first.wait(timeout=PATIENCE) == 0, said(stub)
+    assert [len(attempts(stub, rule)) for rule in ("slow1", "slow2")] == [1, 1]
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """The stub on a file system of 4 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    done = subprocess.run(mount, check=False, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"NOT TESTED WITH A FULL DISK: this user cannot mount one: {done.stderr.strip()}")
+    try:
+        copy_stub(folder)
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_run_and_with_room_the_same_command_completes(start: Start, full_disk: Path) -> None:
+    (full_disk / "go1").touch()
+    wanted = ("--retries", "1", "--", "slow1.done", "large.done")
+    assert start(full_disk, *wanted).wait(timeout=PATIENCE) == 1
+    logs = [log.read_text() for log in (full_disk / ".snakemake" / "slurm_logs" / "rule_large").glob("*.log")]
+    assert any("No space left on device" in log for log in logs), logs
+    assert not (full_disk / "large.done").exists()  # half of it is no output
+    failed = len(attempts(full_disk, "large"))
+    assert failed == 2
+    subprocess.run(["mount", "-o", "remount,size=64m", str(full_disk)], check=True)
+    assert start(full_disk, *wanted).wait(timeout=PATIENCE) == 0, said(full_disk)
+    assert (full_disk / "large.done").stat().st_size == 16 * 1024**2
+    assert len(attempts(full_disk, "large")) == failed + 1
+    assert len(attempts(full_disk, "slow1")) == 1
