@@ -10,7 +10,7 @@ steps left out; memory is the largest of the run; accuracy is the held-out metri
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -18,31 +18,20 @@ from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.publish import settings
 from groupppo.publish.matrix import RECORD
+from groupppo.publish.measured import NEEDED, PEAK, STEP, Cell, Measured, is_cost, lost_values, measured
 from groupppo.publish.reading import safe_tables
 from groupppo.publish.settings import SettingDifference
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
 from groupppo.publish.sums import read_sums, sums_differences
 from groupppo.tables import Tables
+from groupppo.tables.schema import START
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.intervals import paired_ratio, paired_t
 
 LEVEL = 0.90
 SLOWER, LARGER = 1.15, 1.01
 """A cell that takes more than 15 % longer, or more than 1 % more memory, has regressed."""
-MOST_WARMUP, WARMUP_SHARE = 5, 4
-"""Steps left out at the start: 5, or a quarter of a run shorter than 20 steps."""
 SPEED, MEMORY, ACCURACY, RUN = "speed", "memory", "accuracy", "run"
-STEP, START = "step", "start"
-
-
-class Cell(NamedTuple):
-    task: str
-    model: str
-    arm: str
-    seed: int | None
-
-    def __str__(self) -> str:
-        return "/".join([self.task, self.model, self.arm, *([] if self.seed is None else [f"seed{self.seed}"])])
 
 
 @dataclass(frozen=True)
@@ -100,6 +89,7 @@ class Comparison:
         excluded: cells that are no evidence on a side, with its name and the reason.
         settings: what differs between runs of the same cell, and between the benchmarks.
         withheld: cells whose seconds and memory are not compared, with the reason.
+        lost: values that one side alone has: stages, memory and metrics of cells that are on both.
         regressions: what is worse.
     """
 
@@ -115,12 +105,13 @@ class Comparison:
     excluded: tuple[str, ...]
     settings: tuple[SettingDifference, ...]
     withheld: tuple[str, ...]
+    lost: tuple[str, ...]
     regressions: tuple[Regression, ...]
 
     @property
     def comparable(self) -> bool:
-        """Every cell is on both sides, is evidence on both, and nothing was withheld."""
-        return bool(self.cells) and not (self.only_a or self.only_b or self.excluded or self.withheld)
+        """Every cell is on both sides with all its values, is evidence on both, and nothing was withheld."""
+        return bool(self.cells) and not (self.only_a or self.only_b or self.excluded or self.withheld or self.lost)
 
     @property
     def exit_code(self) -> int:
@@ -165,7 +156,7 @@ def _read(source: Source) -> _Side:
         for name, expected, found in sums_differences(source.folder, read_sums(source.folder)):
             raise BadInput(source.folder / name, "SHA-256", found, f"fetch it again: the bundle says {expected}.")
     with loaded_config(source.folder) as (benchmark, claims):
-        return _Side(source, safe_tables(source.folder / "tables"), benchmark, claims)
+        return _Side(source, safe_tables(source.folder / "tables", NEEDED), benchmark, claims)
 
 
 def _compared(a: _Side, b: _Side) -> Comparison:
@@ -175,17 +166,18 @@ def _compared(a: _Side, b: _Side) -> Comparison:
     sound = [cell for cell in shared if runs_a[cell]["admissible"] and runs_b[cell]["admissible"]]
     unlike, withheld, timed = {}, [], []
     for cell in sound:
-        sides = ((a, runs_a), (b, runs_b))
-        made = [settings.run_settings(s.source.folder, str(cell), str(runs[cell]["rollout"])) for s, runs in sides]
-        unlike[str(cell)] = settings.differences(*made)
+        sides = ((a.source.folder, runs_a), (b.source.folder, runs_b))
+        made = [settings.CellFiles(folder, str(cell), str(runs[cell]["rollout"])) for folder, runs in sides]
+        unlike[str(cell)] = settings.cell_differences(*made)
         machine = settings.unlike_machines(unlike[str(cell)])
         if machine:
             withheld.append(f"{cell}: seconds and memory, for {', '.join(machine)} differ")
         else:
             timed.append(cell)
     metric = a.claims.learning_metric
-    pairs = _pairs(a, b, sound, timed, metric)
-    arms = [*_costs(a, b, timed), *_evaluations(a, b, sound)]
+    was, now = measured(a.tables), measured(b.tables)
+    pairs = _pairs(was, now, sound, metric)
+    arms = _arms(was, now, sound, timed)
     margin = _margin(a.claims, metric)
     regressions += [*_slower_or_larger(pairs, set(timed)), *_less_accurate(arms, metric, margin)]
     records = [side.source.folder / RECORD for side in (a, b)]
@@ -202,6 +194,7 @@ def _compared(a: _Side, b: _Side) -> Comparison:
         excluded=tuple(excluded),
         settings=(*settings.matrix_differences(*records), *settings.grouped(unlike)),
         withheld=tuple(withheld),
+        lost=tuple(lost_values(was, now, sound, timed)),
         regressions=tuple(regressions),
     )
 
@@ -221,73 +214,21 @@ def _inadmissible(
     return excluded, regressions
 
 
-def _pairs(a: _Side, b: _Side, sound: list[Cell], timed: list[Cell], metric: str) -> list[CellPair]:
-    both = (a.tables, b.tables)
-    seconds = [_seconds(tables).get(STEP, {}) for tables in both]
-    peaks = [_peaks(tables) for tables in both]
-    accuracy = [_metrics(tables).get(metric, {}) for tables in both]
+def _pairs(was: Measured, now: Measured, sound: list[Cell], metric: str) -> list[CellPair]:
+    def pair(quantity: str, cell: Cell) -> tuple[float | None, float | None]:
+        return was.get(quantity, {}).get(cell), now.get(quantity, {}).get(cell)
 
-    def pair(values: list[dict[Cell, float]], cell: Cell) -> tuple[float | None, float | None]:
-        return values[0].get(cell), values[1].get(cell)
-
-    return [CellPair(c, pair(seconds, c), pair(peaks, c), pair(accuracy, c)) for c in sound]
+    return [CellPair(cell, pair(STEP, cell), pair(PEAK, cell), pair(metric, cell)) for cell in sound]
 
 
-def _seconds(tables: Tables) -> dict[str, dict[Cell, float]]:
-    """Median seconds over steps by stage and cell, without the first steps."""
-    last = tables.stages.groupby(list(Cell._fields), observed=True)["step"].transform("max")
-    warmup = (last // WARMUP_SHARE).clip(upper=MOST_WARMUP)
-    rows = tables.stages[tables.stages["step"] > warmup]
-    medians = rows.groupby(["stage", *Cell._fields], observed=True)["seconds"].median()
-    return _by_cell(medians)
-
-
-def _peaks(tables: Tables) -> dict[Cell, float]:
-    peaks = tables.stages.groupby(list(Cell._fields), observed=True)["peak_bytes"].max()
-    return {_cell(key): float(value) for key, value in peaks.items()}
-
-
-def _densities(tables: Tables) -> dict[Cell, float]:
-    totals = tables.groups.groupby(list(Cell._fields), observed=True)[["endpoints", "tokens"]].sum()
-    return {_cell(key): float(value) for key, value in (totals["endpoints"] / totals["tokens"]).items()}
-
-
-def _metrics(tables: Tables) -> dict[str, dict[Cell, float]]:
-    """Held-out values by metric and cell; the start checkpoint is a cell without a seed."""
-    found: dict[str, dict[Cell, float]] = {}
-    for row in tables.evals.itertuples():
-        seed = None if pd.isna(row.seed) else int(row.seed)
-        found.setdefault(row.metric, {})[Cell(row.task, row.model, row.arm, seed)] = float(row.value)
-    return found
-
-
-def _by_cell(values: pd.Series) -> dict[str, dict[Cell, float]]:
-    found: dict[str, dict[Cell, float]] = {}
-    for (first, *rest), value in values.items():
-        found.setdefault(str(first), {})[_cell(tuple(rest))] = float(value)
-    return found
-
-
-def _cell(key: tuple[Any, ...]) -> Cell:
-    return Cell(str(key[0]), str(key[1]), str(key[2]), int(key[3]))
-
-
-def _costs(a: _Side, b: _Side, timed: list[Cell]) -> list[ArmDifference]:
-    seconds = [_seconds(side.tables) for side in (a, b)]
-    stages = sorted(set(seconds[0]) & set(seconds[1]), key=lambda stage: (stage != STEP, stage))
+def _arms(was: Measured, now: Measured, sound: list[Cell], timed: list[Cell]) -> list[ArmDifference]:
+    """Differences over seeds of what both sides have: seconds of the whole step, of stages, memory, and the rest."""
     found = []
-    for stage in stages:
-        found += _over_seeds(f"seconds of {stage}", seconds[0][stage], seconds[1][stage], timed, ratio=True)
-    found += _over_seeds("peak memory", _peaks(a.tables), _peaks(b.tables), timed, ratio=True)
-    return found
-
-
-def _evaluations(a: _Side, b: _Side, sound: list[Cell]) -> list[ArmDifference]:
-    metrics = [_metrics(side.tables) for side in (a, b)]
-    found = _over_seeds("density", _densities(a.tables), _densities(b.tables), sound, ratio=False)
-    for metric in sorted(set(metrics[0]) & set(metrics[1])):
-        starts = [cell for cell in metrics[0][metric] if cell.arm == START and cell in metrics[1][metric]]
-        found += _over_seeds(metric, metrics[0][metric], metrics[1][metric], [*sound, *starts], ratio=False)
+    for quantity in sorted(set(was) & set(now), key=lambda name: (not is_cost(name), name != STEP, name == PEAK, name)):
+        a, b = was[quantity], now[quantity]
+        starts = [cell for cell in a if cell.arm == START and cell in b]
+        cells = timed if is_cost(quantity) else [*sound, *starts]
+        found += _over_seeds(quantity, a, b, cells, ratio=is_cost(quantity))
     return found
 
 
@@ -297,7 +238,7 @@ def _over_seeds(
     """One difference for each arm that has the quantity on both sides, paired by seed."""
     arms: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for cell in cells:
-        if cell in a and cell in b and (not ratio or min(a[cell], b[cell]) > 0):
+        if cell in a and cell in b:
             arms.setdefault(cell[:3], []).append((a[cell], b[cell]))
     found = []
     for arm, values in arms.items():

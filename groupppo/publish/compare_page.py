@@ -49,6 +49,7 @@ def answer(comparison: Comparison) -> str:
         "only in b": len(comparison.only_b),
         "no evidence on a side": len(comparison.excluded),
         "with seconds and memory withheld": len(comparison.withheld),
+        "kinds of values on one side only": len(comparison.lost),
     }
     left = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
     return f"{told} Not everything could be compared: {left or 'no cell is on both sides'}."
@@ -81,10 +82,10 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
             ("What", "Why"),
             [
                 (told.partition(": ")[0], told.partition(": ")[2])
-                for told in (*comparison.withheld, *comparison.excluded)
+                for told in (*comparison.withheld, *comparison.excluded, *comparison.lost)
             ]
             + [(cell, f"only in {side}") for cell, side in alone],
-            "Nothing: every cell is on both sides and is evidence on both.",
+            "Nothing: every cell is on both sides with all its values, and is evidence on both.",
         ),
         TextTable(
             "Arms",

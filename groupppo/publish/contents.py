@@ -20,6 +20,7 @@ from groupppo.publish.matrix import CONFIG, RECORD, config_files, read_record
 from groupppo.publish.scrub import Places, scrub_evidence, scrub_record, scrub_table, text_columns
 from groupppo.report.page_data import read_object
 from groupppo.tables import SCHEMA
+from groupppo.tables.runs import SET_ASIDE
 from groupppo.verdicts.preregistration import STAMP
 
 LOCKS = ("requirements/cpu.lock", "requirements/gpu.lock", "environment.yml")
@@ -27,6 +28,7 @@ RIGHTS = ("LICENSE", "CITATION.cff")
 WEIGHTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """Files of a checkpoint that hold no code and no pickles."""
 _CHECKPOINTS = ("runs/*/*/*/*/checkpoint/**/*", "runs/*/*/*/*/critic/**/*")
+_OF_A_RUN = ("status.json", "provenance.json", "config.yaml")
 _BOOKKEEPING = ".snakemake_timestamp"
 """Snakemake leaves it in every folder that a rule makes as a whole."""
 
@@ -153,7 +155,8 @@ def members(results: Path, *, checkpoints: bool) -> dict[str, Member]:
         "assets/tasks/*/card.json",
     ]
     patterns += ["assets/starts/*/*/warmstart.json*"]
-    patterns += [f"runs/*/*/*/*/{name}" for name in ("status.json", "provenance.json", "config.yaml")]
+    # What a failed run left may have been set aside for another attempt.
+    patterns += [f"runs/*/*/*/*/{aside}{name}" for aside in ("", f"{SET_ASIDE}/") for name in _OF_A_RUN]
     found |= {name: _one(results, name) for name in _matches(results, patterns)}
     if checkpoints:
         weights = _matches(results, [*_CHECKPOINTS, "assets/starts/*/*/*"])
@@ -225,11 +228,13 @@ def notes(results: Path, found: Mapping[str, Member], lock_sha256: str) -> list[
     """What a reader must know that is missing or does not fit: runs without provenance, another lock."""
     told = []
     for folder in sorted(path for path in results.glob("runs/*/*/*/*") if path.is_dir()):
-        name = f"{folder.relative_to(results).as_posix()}/provenance.json"
-        if name not in found:
-            told.append(f"{name}: missing; the run did not get as far as to write it.")
+        place = folder.relative_to(results).as_posix()
+        names = [f"{place}/{aside}provenance.json" for aside in ("", f"{SET_ASIDE}/")]
+        name = next((name for name in names if name in found), None)
+        if name is None:
+            told.append(f"{names[0]}: missing; the run did not get as far as to write it.")
             continue
-        used = _object(folder / "provenance.json").get("software", {})
+        used = _object(results / name).get("software", {})
         lock = used.get("lock_sha256") if isinstance(used, dict) else None
         if lock not in (None, lock_sha256):
             told.append(f"{name}: the run used another lock (SHA-256 {lock}) than {LOCKS[0]} of this bundle.")

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from groupppo.config import REPOSITORY, Benchmark, load_benchmark, read_yaml
+from groupppo.config import REPOSITORY, Benchmark, load_benchmark, read_checked, read_yaml
 from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
 from groupppo.verdicts.claims import Claims, load_claims
@@ -23,6 +23,7 @@ CONFIG, RECORD = "config", "benchmark.yaml"
 # Keys of a matrix that name a file beside it; a record has their places instead, as it has the source of every entry.
 _BESIDE = ("claims", "profile")
 _PLACES = ("source", *_BESIDE)
+_NAME = re.compile("[a-z0-9_]+")
 _AGAIN = "run the benchmark again with this version."
 
 
@@ -42,13 +43,14 @@ def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
         mend = f"decide the verdicts again: they were decided with claims whose SHA-256 is {claims_sha256}."
         raise BadInput(claims, "file", sha256_file(claims) if claims.is_file() else None, mend)
     home = claims.parent
-    text = claims.read_bytes()
-    named = {claim[key] for claim in yaml.safe_load(text)["claims"] for key in ("arm", "against") if key in claim}
+    read_plain_yaml(claims)
+    judged = read_checked(claims, "claims")["claims"]
+    named = {claim[key] for claim in judged for key in ("arm", "against") if key in claim}
     beside = {key: REPOSITORY / record[key] for key in _BESIDE if record.get(key) is not None}
     copied = {
         f"arms/{arm}.yaml": home / "arms" / f"{arm}.yaml" for arm in sorted(named - {"reference", *record["arms"]})
     }
-    copied |= {f"studies/{name}.py": source.parent / "studies" / f"{name}.py" for name in record.get("studies", [])}
+    copied |= {f"studies/{name}.py": source.parent / "studies" / f"{name}.py" for name in record.get("studies") or []}
     copied |= {file.name: file for file in beside.values()}
     for file in copied.values():
         if not file.is_file():
@@ -67,7 +69,8 @@ def read_record(file: Path) -> dict[str, Any]:
     """benchmark.yaml, far enough checked to be taken apart.
 
     Raises:
-        BadInput: missing, not YAML, with aliases (a few lines of which can stand for gigabytes), or not a matrix.
+        BadInput: missing, not YAML, with aliases (a few lines of which can stand for gigabytes), not a matrix, or with
+            a name by which a file made from it could leave its folder.
     """
     record = read_plain_yaml(file)
     if not isinstance(record, dict):
@@ -78,6 +81,11 @@ def read_record(file: Path) -> dict[str, Any]:
     for key in _KINDS:
         if not isinstance(record.get(key), dict) or not all(isinstance(entry, dict) for entry in record[key].values()):
             raise BadInput(file, key, record.get(key), _AGAIN)
+    if not isinstance(record.get("studies") or [], list) or not isinstance(record.get("profile") or "", str):
+        raise BadInput(file, "studies, profile", [record.get("studies"), record.get("profile")], _AGAIN)
+    for name in (record["name"], *(record.get("studies") or []), *(name for kind in _KINDS for name in record[kind])):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise BadInput(file, "name", name, "write lower case letters, digits and _.")
     return record
 
 
@@ -126,9 +134,10 @@ def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
     for file in sorted(config.rglob("*.yaml")):
         read_plain_yaml(file)
     matrix = config / f"{record['name']}.yaml"
-    for key in _BESIDE if matrix.is_file() else ():
-        name = read_plain_yaml(matrix).get(key)
-        if isinstance(name, str) and Path(name).name != name:
+    given = read_checked(matrix, "benchmark")
+    for key in _BESIDE:
+        name = given.get(key)
+        if name is not None and Path(name).name != name:
             raise BadInput(matrix, key, name, "name a file beside this one.")
     benchmark = load_benchmark(matrix)
     recorded = flat(_without_places(record))

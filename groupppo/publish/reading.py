@@ -1,6 +1,7 @@
 """Files of a bundle read without trust: sizes are looked at before anything is unpacked into memory."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
 from groupppo.profile.tables import ProfileTables, read_tables
-from groupppo.tables import SCHEMA, Tables, load_tables
+from groupppo.tables import SCHEMA, Only, Tables, load_tables
+from groupppo.tables.schema import arrow_schema
 
 LARGEST_JSON = 256 << 20
 ROWS_PER_BYTE, FREE_ROWS = 20, 10_000
@@ -37,15 +39,26 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def safe_tables(folder: Path) -> Tables:
-    """`load_tables`, after a look at what the files say they unpack to.
+def safe_tables(folder: Path, only: Mapping[str, Only]) -> Tables:
+    """`load_tables`, after a look at what the files say they unpack to; `only` holds `runs` and `evals` whole.
 
     Raises:
-        BadInput: as `load_tables`, or a table of more rows or bytes than its size can hold honestly.
+        BadInput: as `load_tables`, also for a table that is not in `only`; a table of more rows or bytes than its size
+            can hold honestly; a task, model or arm that is no name of a folder, for files are looked up by them.
     """
     for name in SCHEMA:
-        _refuse_bomb(folder / f"{name}.parquet")
-    return load_tables(folder)
+        file = folder / f"{name}.parquet"
+        found = _refuse_bomb(file)
+        if not found.equals(arrow_schema(name)):
+            mend = "not the columns and types of this version; read it with the version that wrote it."
+            raise BadInput(file, "columns", found.names, mend)
+    tables = load_tables(folder, only)
+    for name, table in (("runs", tables.runs), ("evals", tables.evals)):
+        for column in ("task", "model", "arm"):
+            for text in table[column].unique():
+                if text in ("", ".", "..") or "/" in text or "\0" in text:
+                    raise BadInput(folder / f"{name}.parquet", column, text, "refused: not the name of a folder.")
+    return tables
 
 
 def safe_variants(folder: Path) -> pd.DataFrame:
@@ -56,14 +69,18 @@ def safe_variants(folder: Path) -> pd.DataFrame:
     """
     for name in ProfileTables.__dataclass_fields__:
         _refuse_bomb(folder / "tables" / f"{name}.parquet")
-    return read_tables(folder / "tables").variants
+    try:
+        return read_tables(folder / "tables").variants
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadInput(folder / "tables", "file", str(error).splitlines()[0], f"damaged; {_MEND}") from error
 
 
-def _refuse_bomb(file: Path) -> None:
+def _refuse_bomb(file: Path) -> pa.Schema:
     if not file.is_file():
         raise BadInput(file, "file", None, _MEND)
     try:
-        metadata = pq.ParquetFile(file).metadata
+        with pq.ParquetFile(file) as table:
+            metadata, schema = table.metadata, table.schema_arrow
     except (pa.ArrowException, OSError) as error:
         raise BadInput(file, "file", str(error).splitlines()[0], f"not Parquet; {_MEND}") from error
     size = file.stat().st_size
@@ -72,3 +89,4 @@ def _refuse_bomb(file: Path) -> None:
         raise BadInput(file, "rows", metadata.num_rows, "refused: more rows than a file of its size holds.")
     if unpacked > FREE_BYTES + EXPANSION * size:
         raise BadInput(file, "size", unpacked, "refused: it unpacks to far more than its size.")
+    return schema

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -39,30 +39,59 @@ class SettingDifference:
     cells: tuple[str, ...] = ()
 
 
-def run_settings(folder: Path, cell: str, rollout: str) -> dict[str, str]:
-    """Settings of one run by dotted key: machine, software, source, inputs, and "config" for each key of verl's config.
+class CellFiles(NamedTuple):
+    """Where the settings of one run are: results, "<task>/<model>/<arm>/seed<k>", and the server that sampled."""
 
-    Args:
-        folder: results. cell: "<task>/<model>/<arm>/seed<k>". rollout: the server that sampled.
+    folder: Path
+    cell: str
+    rollout: str
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "runs" / self.cell / "config.yaml"
+
+
+def cell_differences(a: CellFiles, b: CellFiles) -> list[tuple[str, str, str]]:
+    """(key, value in a, value in b) of every setting of two runs that differs, sorted by key.
+
+    Compared are machine, software, source, inputs, evaluation, and "config" for each key of verl's config.
+
+    Raises:
+        BadInput: a file of settings is damaged or hostile.
     """
-    run = folder / "runs" / cell
-    found: dict[str, Any] = {"rollout": rollout}
-    if (run / "provenance.json").is_file():
-        record = read_json(run / "provenance.json")
-        kept = {key: value for key, value in record.items() if key in ("device", *_RECORDED)}
+    ours, theirs = _recorded(a), _recorded(b)
+    was, now = _config_text(a.config), _config_text(b.config)
+    if was is None or now is None:
+        ours |= {} if was is None else {"config": "a file"}
+        theirs |= {} if now is None else {"config": "a file"}
+    # A config has a thousand lines, and those of one cell are mostly the same to the letter.
+    elif was != now:
+        ours |= _config(a.config, was)
+        theirs |= _config(b.config, now)
+    return differences(*({key: str(value) for key, value in side.items()} for side in (ours, theirs)))
+
+
+def _recorded(side: CellFiles) -> dict[str, Any]:
+    found: dict[str, Any] = {"rollout": side.rollout}
+    provenance, result = side.config.with_name("provenance.json"), side.folder / "evals" / side.cell / "result.json"
+    if provenance.is_file():
+        kept = {key: value for key, value in read_json(provenance).items() if key in ("device", *_RECORDED)}
         found |= {key: value for key, value in flat(kept).items() if key not in _IGNORED}
-    if (run / "config.yaml").is_file():
-        found |= {f"config {key}": value for key, value in _config(run / "config.yaml").items()}
-    result = folder / "evals" / cell / "result.json"
     if result.is_file():
         found |= {f"evaluation {key}": value for key, value in read_json(result).items() if key in _EVALUATION}
-    return {key: str(value) for key, value in found.items()}
+    return found
 
 
-def _config(file: Path) -> dict[str, Any]:
+def _config_text(file: Path) -> str | None:
+    """The scrubbed text of a config; None where a run left none."""
+    if not file.is_file():
+        return None
     refuse_costly_yaml(file)
-    text, _ = scrub_record(file.read_text(encoding="utf-8"))
-    # Configs have a thousand lines each; the C reader takes a tenth of the time.
+    return scrub_record(file.read_text(encoding="utf-8", errors="replace"))[0]
+
+
+def _config(file: Path, text: str) -> dict[str, Any]:
+    # The C reader takes a tenth of the time.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
@@ -70,7 +99,7 @@ def _config(file: Path) -> dict[str, Any]:
         values = yaml.load(text, Loader=loader)
     except (yaml.YAMLError, RecursionError) as error:
         raise BadInput(file, "file", type(error).__name__, "write valid UTF-8 YAML.") from error
-    return {key: value for key, value in flat(values).items() if key not in _PLACE_KEYS}
+    return {f"config {key}": value for key, value in flat(values).items() if key not in _PLACE_KEYS}
 
 
 def differences(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:

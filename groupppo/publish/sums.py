@@ -7,7 +7,7 @@ from typing import Any
 
 from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
-from groupppo.publish.reading import read_json
+from groupppo.publish.reading import LARGEST_JSON, read_json
 
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 FORMAT, FORMAT_VERSION = "groupppo bundle", 1
@@ -23,11 +23,14 @@ def read_sums(folder: Path) -> dict[str, str]:
     """SHA-256 by name.
 
     Raises:
-        BadInput: the list is missing, a line is not "<SHA-256>  <name>", or a name leaves the folder or is there twice.
+        BadInput: the list is missing or larger than any bundle's, a line is not "<SHA-256>  <name>", or a name leaves
+            the folder or is there twice.
     """
     file, hashes = folder / SUMS, dict[str, str]()
     if not file.is_file():
         raise BadInput(file, "file", None, "fetch the bundle again: it has no list of checksums.")
+    if file.stat().st_size > LARGEST_JSON:
+        raise BadInput(file, "size", file.stat().st_size, f"refused: more than {LARGEST_JSON:,} bytes.")
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         parts = _LINE.fullmatch(line)
         if parts is None or ".." in parts[2].split("/") or parts[2] in hashes:

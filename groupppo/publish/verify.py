@@ -4,12 +4,12 @@
     print(outcome.ok, *outcome.differences, sep="\\n")
 
 A hostile archive raises `BadInput`; whatever else is wrong is named in the outcome, all of it. Nothing is needed but
-the bundle and this package. The checksums show damage and careless changes; against someone who changes files and
-checksums together, compare `Verification.sums_sha256` with the one that the publisher gives.
+the bundle and this package. The checksums show damage and careless changes; someone who changes files and checksums
+together is found where files contradict each other: verdicts and tables, page and verdicts, rows and the records of
+runs. Against one who changes all of them, compare `Verification.sums_sha256` with the one that the publisher gives.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,20 @@ from groupppo.measure.hashing import sha256_file
 from groupppo.publish.archive import LIMITS, Limits
 from groupppo.publish.crate import METADATA, PROFILE
 from groupppo.publish.reading import read_json, safe_tables, safe_variants
+from groupppo.publish.rows import evaluation_differences, run_differences, same_number
+from groupppo.publish.shown import shown_differences
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
 from groupppo.publish.sums import SUMS, read_manifest, read_sums, sums_differences
-from groupppo.tables import Tables
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.engine import decide
+from groupppo.verdicts.needed import needed
 from groupppo.verdicts.studied import read_studied
 
 PROFILE_FOLDER = "profile"
 """Where a results folder keeps the costs of an update that its benchmark names."""
-RELATIVE = 1e-9
-"""Numbers this close are the same: another processor may round the last digits differently."""
 _DECIDED = ("verdict", "seeds", "seeds_needed")
+_CLAIMED = ("claim", "source", "reading", "arm", "quantity", "margin")
+"""What a verdict repeats of its claim."""
 _NUMBERS = ("estimate", "low", "high")
 
 
@@ -40,7 +42,7 @@ class Difference:
     """Something that is not as the bundle says; texts for a reader.
 
     Args:
-        check: "checksums", "metadata", "schemas", "verdicts", "evaluations" or "provenance".
+        check: "checksums", "metadata", "schemas", "verdicts", "report", "runs", "evaluations" or "provenance".
         place: file, and what in it.
     """
 
@@ -98,6 +100,16 @@ class _Findings:
         told = self.source.told(error)
         found = "nothing" if told.value is None else repr(told.value)[:300]
         self.differences.append(Difference(check, f"{told.file}: {told.key}", told.mend.rstrip("."), found))
+
+    def compared(self, check: str, covered: str, differences: Iterable[tuple[str, object, object]]) -> None:
+        """A check made, with every (place, expected, found) that it yields."""
+        try:
+            for place, expected, found in differences:
+                self.differ(check, place, expected, found)
+        except BadInput as error:
+            self.bad(check, error)
+            return
+        self.checks[check] = covered
 
     def differ(self, check: str, place: str, expected: object, found: object) -> None:
         self.differences.append(Difference(check, place, str(expected), str(found)))
@@ -168,7 +180,7 @@ def _check_metadata(findings: _Findings) -> None:
         place = present.get(entity["@id"])
         if place is None:
             findings.differ("metadata", f"{METADATA}: {entity['@id']}", "in the bundle", "nothing")
-        elif "sha256" in entity and entity["sha256"] != (found := sha256_file(place)):
+        elif "sha256" in entity and place.is_file() and entity["sha256"] != (found := sha256_file(place)):
             findings.differ("metadata", f"{METADATA}: {entity['@id']}", f"SHA-256 {entity['sha256']}", found)
     findings.checks["metadata"] = f"RO-Crate entities of {len(parts):,} files and folders"
 
@@ -176,7 +188,7 @@ def _check_metadata(findings: _Findings) -> None:
 def _check_contents(findings: _Findings, benchmark: Benchmark, claims: Claims) -> None:
     folder = findings.source.folder
     try:
-        tables = safe_tables(folder / "tables")
+        tables = safe_tables(folder / "tables", needed(claims, benchmark))
         variants = safe_variants(folder / PROFILE_FOLDER) if benchmark.profile else None
         studied = read_studied(folder, benchmark, claims)
         judged = read_json(folder / "verdicts.json")
@@ -185,25 +197,28 @@ def _check_contents(findings: _Findings, benchmark: Benchmark, claims: Claims) -
         findings.notes.append("Verdicts could not be decided again.")
         return
     findings.checks["schemas"] = "matrix, models, tasks, arms, claims and the columns of every table"
-    before = len(findings.differences)
     try:
         decided = decide(claims, tables, benchmark, variants, studied)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # Tables of the right columns may still hold what no run writes.
         findings.differ("verdicts", "tables", "tables that verdicts can be decided from", repr(error)[:300])
         return
-    for place, expected, found in verdict_differences(decided, judged):
-        findings.differ("verdicts", f"verdicts.json: {place}", expected, found)
+    verdicts = [(f"verdicts.json: {place}", a, b) for place, a, b in verdict_differences(decided, judged)]
     count = len(decided["verdicts"])
-    findings.checks["verdicts"] = f"{count} verdicts decided again, {len(findings.differences) - before} differences"
-    _check_evaluations(findings, tables)
+    findings.compared("verdicts", f"{count} verdicts decided again, {len(verdicts)} differences", verdicts)
+    findings.compared(
+        "report", f"{count} verdicts as the page shows them", shown_differences(folder, decided["verdicts"])
+    )
+    findings.compared("runs", f"{len(tables.runs):,} rows against the runs", run_differences(folder, tables.runs))
+    evaluated = evaluation_differences(folder, tables, benchmark)
+    findings.compared("evaluations", f"{len(tables.evals):,} rows against the results they come from", evaluated)
 
 
 def verdict_differences(decided: dict[str, Any], judged: dict[str, Any]) -> Iterator[tuple[str, object, object]]:
     """(place, decided again, as published) of all that differs between two contents of verdicts.json.
 
-    Compared by claim, task and model: verdict, seeds, seeds needed, estimate and interval; and level, claims and the
-    excluded runs. Texts are not compared, nor are keys that one side does not know.
+    Compared by claim, task and model: what the claim says, verdict, seeds, seeds needed, estimate and interval; and
+    level, claims and the excluded runs. Reasons are not compared, nor are keys that one side does not know.
     """
     for key in ("benchmark", "claims_sha256", "level"):
         if judged.get(key) != decided[key]:
@@ -217,11 +232,11 @@ def verdict_differences(decided: dict[str, Any], judged: dict[str, Any]) -> Iter
         if claim not in theirs or claim not in ours:
             yield place, *(("a verdict", "none") if claim in ours else ("no such verdict", "a verdict"))
             continue
-        for key in _DECIDED:
+        for key in (*_CLAIMED, *_DECIDED):
             if theirs[claim].get(key) != ours[claim][key]:
                 yield f"{place} {key}", ours[claim][key], theirs[claim].get(key)
         for key in _NUMBERS:
-            if not _same_number(ours[claim][key], theirs[claim].get(key)):
+            if not same_number(ours[claim][key], theirs[claim].get(key)):
                 yield f"{place} {key}", ours[claim][key], theirs[claim].get(key)
     sides = [_excluded(side.get("excluded")) for side in (decided, judged)]
     for run in sorted(sides[0] ^ sides[1]):
@@ -236,36 +251,6 @@ def _by_claim(verdicts: Any) -> dict[tuple[str, str, str], dict[str, Any]]:
 def _excluded(runs: Any) -> set[tuple[str, ...]]:
     entries = [entry for entry in runs if isinstance(entry, dict)] if isinstance(runs, list) else []
     return {tuple(str(entry.get(key)) for key in ("task", "model", "arm", "seed")) for entry in entries}
-
-
-def _same_number(ours: float | None, theirs: Any) -> bool:
-    if ours is None or theirs is None:
-        return ours is theirs
-    if isinstance(theirs, bool) or not isinstance(theirs, int | float):
-        return False
-    return math.isclose(ours, theirs, rel_tol=RELATIVE, abs_tol=RELATIVE)
-
-
-def _check_evaluations(findings: _Findings, tables: Tables) -> None:
-    """Every row of the table of evaluations stands in the result of its evaluation."""
-    folder = findings.source.folder
-    results = {file.relative_to(folder).as_posix(): file for file in folder.glob("evals/**/result.json")}
-    for row in tables.evals.itertuples():
-        seed = [] if row.arm == "start" else [f"seed{row.seed}"]
-        name = "/".join(["evals", row.task, row.model, row.arm, *seed, "result.json"])
-        if name not in results:
-            findings.differ("evaluations", name, "the result of a row of the table", "no file")
-            continue
-        try:
-            metrics = read_json(results[name]).get("metrics")
-        except BadInput as error:
-            findings.bad("evaluations", error)
-            continue
-        metric = metrics.get(row.metric) if isinstance(metrics, dict) else None
-        found = metric.get("value") if isinstance(metric, dict) else None
-        if not _same_number(row.value, found):
-            findings.differ("evaluations", f"{name}: {row.metric}", f"{row.value} as in the table", found)
-    findings.checks["evaluations"] = f"{len(tables.evals):,} rows against the results they come from"
 
 
 def _check_provenance(findings: _Findings) -> None:
