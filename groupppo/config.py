@@ -20,7 +20,14 @@ SCHEMAS = REPOSITORY / "workflow" / "schemas"
 _NEED_CRITIC = ("grouping", "streams")
 HUB = "hub"
 # Keys that came later. Left out at these values, so that what earlier files say reads, hashes and compares as before.
-_LATER: dict[str, Any] = {"device": "cpu", "reward": "exact", "stock": (), "shape": None}
+_LATER: dict[str, Any] = {
+    "device": "cpu",
+    "reward": "exact",
+    "stock": (),
+    "shape": None,
+    "checkpoint_every": 25,
+    "stall_limit_s": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Model:
     """A model and what a run of it takes.
 
     Attributes:
+        resources: of a run on each of its `nodes`, one if it names none.
         shape: its sizes, keys as of `groupppo.update.flops.Shape`; None where nothing is planned with them.
     """
 
@@ -71,6 +79,11 @@ class Model:
     verl: dict[str, Any]
     source: Path
     shape: dict[str, Any] | None = None
+
+    @property
+    def nodes(self) -> int:
+        """Machines of one run."""
+        return self.resources.get("nodes", 1)
 
     @property
     def published(self) -> bool:
@@ -90,7 +103,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Train:
-    """What every arm of a cell shares (design: matched arms). Tokens, prompts and steps are counts."""
+    """What every arm of a cell shares (design: matched arms). Tokens, prompts and steps are counts.
+
+    Attributes:
+        checkpoint_every: steps between checkpoints to resume from; 0 for none.
+        stall_limit_s: a run that makes no step for longer is ended; 0 for a limit drawn from its own steps.
+    """
 
     steps: int
     prompts_per_step: int
@@ -105,6 +123,8 @@ class Train:
     rollout: str
     time_limit_s: int
     save_critic: bool = False
+    checkpoint_every: int = _LATER["checkpoint_every"]
+    stall_limit_s: int = _LATER["stall_limit_s"]
     verl: dict[str, Any] = field(default_factory=dict)
 
 

@@ -29,8 +29,8 @@ _OPEN = ("override_config.", "ray_kwargs.ray_init.", "rollout.custom.")
 class Cell:
     """One training run: a task, a model, an arm and a seed, with the folders it reads and writes.
 
-    `device` is "cpu" or "cuda"; `ranks` are training processes, on CUDA one for each GPU. `density_source` is the
-    steps.jsonl of the run that the arm takes its density from, where it takes it from one.
+    `device` is "cpu" or "cuda"; `ranks` are training processes on each of `nodes` machines, on CUDA one for each GPU.
+    `density_source` is the steps.jsonl of the run that the arm takes its density from, where it takes it from one.
     """
 
     task: Task
@@ -43,11 +43,17 @@ class Cell:
     out: Path
     device: str = "cpu"
     ranks: int = 1
+    nodes: int = 1
     density_source: Path | None = None
 
     @property
     def name(self) -> str:
         return f"{self.task.name}/{self.model.name}/{self.arm.name}/seed{self.seed}"
+
+
+def saves_between(train: Train) -> bool:
+    """Whether a run keeps checkpoints to resume from before its last step."""
+    return 0 < train.checkpoint_every < train.steps
 
 
 def compose(cell: Cell) -> DictConfig:
@@ -59,7 +65,7 @@ def compose(cell: Cell) -> DictConfig:
     """
     _check_device(cell)
     config = copy.deepcopy(_verls_own())
-    own = _shared(cell) | (_cpu(cell) if cell.device == "cpu" else _cuda(cell))
+    own = _shared(cell) | (_cpu(cell) if cell.device == "cpu" else _cuda(cell)) | _several_nodes(cell)
     for source, keys in (
         (Path(__file__), own),
         (cell.model.source, cell.model.verl),
@@ -94,6 +100,13 @@ def _verls_own() -> DictConfig:
 def _check_device(cell: Cell) -> None:
     if cell.device not in ("cpu", "cuda"):
         raise BadInput("benchmark", "device", cell.device, "write cpu or cuda.")
+    processes = cell.ranks * cell.nodes
+    responses = cell.train.prompts_per_step // cell.train.mini_batches * cell.train.responses_per_prompt
+    if responses % processes:
+        mend = (
+            f"write numbers whose responses in a mini-batch ({responses}) are a multiple of the {processes} processes."
+        )
+        raise BadInput("benchmark", "train.prompts_per_step", cell.train.prompts_per_step, mend)
     if cell.device == "cpu":
         return
     if cell.train.rollout != "vllm":
@@ -101,10 +114,6 @@ def _check_device(cell: Cell) -> None:
     if cell.model.shape is None or "gpu_memory_gb" not in cell.model.resources:
         mend = "add the model's shape, gpu and gpu_memory_gb, or write device: cpu."
         raise BadInput(cell.model.source, "resources", cell.model.resources, mend)
-    responses = cell.train.prompts_per_step // cell.train.mini_batches * cell.train.responses_per_prompt
-    if responses % cell.ranks:
-        mend = f"write numbers whose responses in a mini-batch ({responses}) are a multiple of the {cell.ranks} GPUs."
-        raise BadInput("benchmark", "train.prompts_per_step", cell.train.prompts_per_step, mend)
 
 
 def _refuse_idle_keys(arm: Arm) -> None:
@@ -173,6 +182,8 @@ def _shared(cell: Cell) -> dict[str, Any]:
     mini_batch = train.prompts_per_step // train.mini_batches
     length = task.max_prompt_tokens + task.max_response_tokens
     actor, rollout, model = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
+    between = saves_between(train)
+    state = ["model", "optimizer", "extra"] if between else []
     return {
         "data.train_files": str(cell.task_folder / "train.parquet"),
         "data.val_files": str(cell.task_folder / "dev.parquet"),
@@ -195,7 +206,7 @@ def _shared(cell: Cell) -> dict[str, Any]:
         f"{actor}.data_loader_seed": cell.seed,
         f"{actor}.fsdp_config.seed": cell.seed,
         f"{actor}.fsdp_config.full_determinism": True,
-        f"{actor}.checkpoint.save_contents": ["hf_model"],
+        f"{actor}.checkpoint.save_contents": [*state, "hf_model"],
         "critic.strategy": "fsdp2",
         "critic.optim.lr": train.critic_lr,
         "critic.ppo_mini_batch_size": mini_batch,
@@ -203,7 +214,7 @@ def _shared(cell: Cell) -> dict[str, Any]:
         "critic.data_loader_seed": cell.seed,
         "critic.fsdp.seed": cell.seed,
         "critic.fsdp.full_determinism": True,
-        "critic.checkpoint.save_contents": ["hf_model"] if train.save_critic else [],
+        "critic.checkpoint.save_contents": [*state, *(["hf_model"] if train.save_critic else [])],
         f"{rollout}.name": train.rollout,
         f"{rollout}.n": train.responses_per_prompt,
         f"{rollout}.temperature": train.temperature,
@@ -218,15 +229,16 @@ def _shared(cell: Cell) -> dict[str, Any]:
         "algorithm.lam": train.lam,
         "trainer.total_training_steps": train.steps,
         "trainer.total_epochs": 10**6,
-        "trainer.save_freq": train.steps,
+        "trainer.save_freq": train.checkpoint_every if between else train.steps,
         "trainer.test_freq": -1,
         "trainer.val_before_train": False,
-        "trainer.resume_mode": "disable",
+        # From the checkpoint that the launcher chose and named in verl's own file; without one, from the start.
+        "trainer.resume_mode": "auto" if between else "disable",
         "trainer.logger": ["console"],
         "trainer.project_name": "groupppo",
         "trainer.experiment_name": cell.name,
         "trainer.default_local_dir": str(cell.out),
-        "trainer.nnodes": 1,
+        "trainer.nnodes": cell.nodes,
         "trainer.n_gpus_per_node": cell.ranks,
         "trainer.device": cell.device,
     }
@@ -296,3 +308,10 @@ def _cuda(cell: Cell) -> dict[str, Any]:
         keys[f"{engine}.dtype"] = "bfloat16"
         keys[f"{engine}.full_determinism"] = False
     return keys
+
+
+def _several_nodes(cell: Cell) -> dict[str, Any]:
+    """The launcher starts Ray then (ray_cluster.py), with what each node has; a client may not name it again."""
+    if cell.nodes == 1:
+        return {}
+    return {f"ray_kwargs.ray_init.{key}": None for key in ("num_cpus", "num_gpus", "object_store_memory")}

@@ -78,9 +78,10 @@ def require_fit(config: DictConfig, model: Model) -> None:
             "raise it, or tensor_model_parallel_size."
         )
         raise BadInput(model.source, "actor_rollout_ref.rollout.gpu_memory_utilization", run.server_share, mend)
-    host = host_bytes(run) + HOST_BASE + HOST_PER_GPU * run.gpus
+    states = host_bytes(run) / config.trainer.nnodes
+    host = states + HOST_BASE + HOST_PER_GPU * config.trainer.n_gpus_per_node
     if host > resources["mem_mb"] * 1e6:
-        mend = f"write at least {host / 1e6:.0f}, of which {host_bytes(run) / 1e6:.0f} are offloaded states."
+        mend = f"write at least {host / 1e6:.0f} for each node, of which {states / 1e6:.0f} are offloaded states."
         raise BadInput(model.source, "resources.mem_mb", resources["mem_mb"], mend)
 
 

@@ -2,35 +2,40 @@
 
 Everything a run leaves is in its folder (see docs of `Cell`): config.yaml, log.txt, steps.jsonl, stages.jsonl,
 provenance.json, status.json, readings of the machine's sensors where it has any (gpu.jsonl, usage_stages.jsonl,
-rapl.jsonl) and, if it finished, checkpoint/. No process outlives `train`, however the run ends.
+rapl.jsonl) and, if it finished, checkpoint/. No process outlives `train`, however the run ends. A run that did not
+finish leaves its last checkpoint, too, from which the next `train` of the same cell goes on.
 """
 
-import contextlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from groupppo.errors import RunFailed
+from groupppo.measure.hashing import sha256_folder
 from groupppo.measure.provenance import PACKAGES, lock_of
 from groupppo.measure.start_check import Needs, check_node
 from groupppo.measure.usage import GPU_FILE, RAPL_FILE, STAGES_FILE, Usage, UsageMeter
 from groupppo.models.check import check_model_folder
+from groupppo.models.warmstart import LOGS
 from groupppo.tasks.lengths import check_prompt_lengths
 from groupppo.tasks.rows import check_splits
-from groupppo.verl.compose import Cell, compose
+from groupppo.verl import stacks
+from groupppo.verl.checkpoints import Checkpoints, identity
+from groupppo.verl.compose import Cell, compose, saves_between
+from groupppo.verl.family import SharedMemory, alone, end, family, scratch
 from groupppo.verl.fits import require_gpus
+from groupppo.verl.ray_cluster import across_allocation, ask_for_stacks
+from groupppo.verl.watch import cause_of, wait
 
 # What a failed run wrote goes here: a workflow may delete the outputs of a job that failed.
 FAILED = "failed"
@@ -40,15 +45,11 @@ _OUTPUTS = (
     *("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "log.txt", "started.json"),
     *(GPU_FILE, RAPL_FILE, STAGES_FILE),
 )
+_STACKS = "stacks.txt"
 # Logs, metrics and readings of a long run, next to its checkpoints.
 _LOG_BYTES = 500_000_000
 # Where verl's trackers write, next to the files above, if `trainer.logger` names them.
 TENSORBOARD, WANDB = "tensorboard", "wandb"
-
-
-# What Ray puts before a worker's line, and how Python prints an exception.
-_RAY_PREFIX = re.compile(r"^(\x1b\[\d+m)?\([^)]*pid=\d+[^)]*\)(\x1b\[0m)? ")
-_ERROR = re.compile(r"^(Exception|[A-Za-z_][\w.]*(Error|Exception|BadInput|RunFailed))(: |$)")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def train(cell: Cell) -> None:
     Raises:
         BadInput: an input file or a config key is wrong, or this node cannot carry the run (start_check.py); nothing
             was started.
-        RunFailed: verl ended with an error, or not within `train.time_limit_s`; status.json says which.
+        RunFailed: verl ended with an error, made no step for too long, or did not end within `train.time_limit_s`;
+            status.json says which.
     """
     check_model_folder(cell.start, padded=cell.model.published)
     check_splits(cell.task_folder)
@@ -75,13 +77,21 @@ def train(cell: Cell) -> None:
     check_node(cell.out, needs(cell))
     if cell.device == "cuda":
         require_gpus(cell.model, cell.ranks)
+    with alone(cell.out):
+        _train(cell, config)
+
+
+def _train(cell: Cell, config: DictConfig) -> None:
     _clear(cell.out)
+    checkpoints = Checkpoints(cell.out, identity(cell, config) if saves_between(cell.train) else None)
     OmegaConf.save(config, cell.out / "config.yaml")
-    with tempfile.TemporaryDirectory(prefix="gppo-", ignore_cleanup_errors=True) as ray_folder:
-        ending = _run(cell, ray_folder)
+    with scratch() as folder:
+        ending = _run(cell, folder, checkpoints)
     if ending.status == "finished":
+        checkpoints.finish()
         _keep_checkpoint(cell)
-    _write_status(cell, ending)
+        checkpoints.remove()
+    _write_status(cell, ending, checkpoints)
     if ending.status != "finished":
         _set_aside(cell.out)
         raise RunFailed(f"run {cell.name} failed: {ending.cause}\n  what it left: {cell.out / FAILED}")
@@ -132,58 +142,85 @@ def environment(cell: Cell) -> dict[str, str]:
     return variables
 
 
-def _run(cell: Cell, ray_folder: str) -> _Ending:
+def _run(cell: Cell, folder: Path, checkpoints: Checkpoints) -> _Ending:
+    """Run verl in a process of its own.
+
+    Args:
+        folder: a scratch folder of this attempt, by which its processes are known.
+    """
     command = [sys.executable, "-m", "groupppo.verl.main", str(cell.out)]
-    variables = environment(cell) | {"RAY_TMPDIR": ray_folder}
+    asked = cell.out / _STACKS
+    variables = environment(cell) | {"RAY_TMPDIR": str(folder), stacks.VARIABLE: str(asked)}
     began = time.monotonic()
-    meter = UsageMeter(cell.out, cell.device, cell.ranks)
-    with (cell.out / "log.txt").open("w", encoding="utf-8") as log, meter:
-        process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
+    meter = UsageMeter(cell.out, cell.device, cell.ranks * cell.nodes)
+    # The log of the attempt that this one goes on from is kept.
+    with (cell.out / "log.txt").open("a" if checkpoints.resumed else "w", encoding="utf-8") as log, meter:
+        if checkpoints.resumed:
+            print(f"==== resumed after step {checkpoints.resumed.step}", file=log, flush=True)
+        start, process = log.tell(), None
+
+        def where() -> str:
+            """Add the stacks of the run's processes to its log; name the trainer's place."""
+            ask_for_stacks(variables)
+            stacks.ask(asked, family(process, folder))
+            text = asked.read_text(encoding="utf-8", errors="replace") if asked.is_file() else ""
+            log.write(f"\n==== stacks of the run's processes\n{text}\n")
+            place = stacks.place_in(text, "groupppo/verl/trainer.py")
+            return f", in {place}; log.txt has the stacks of its processes" if place else ""
+
         try:
-            code = process.wait(timeout=cell.train.time_limit_s)
-            cause = None if code == 0 else _cause(cell.out / "log.txt", code)
-        except subprocess.TimeoutExpired:
-            cause = f"not finished within train.time_limit_s = {cell.train.time_limit_s} s"
+            with _ray(cell, variables) as cluster:
+                variables |= cluster
+                process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
+                shared = SharedMemory(process, folder)
+
+                def look() -> None:
+                    checkpoints.look()
+                    shared.look()
+
+                try:
+                    cause = wait(process, cell.train, cell.out / "steps.jsonl", look, where)
+                    if cause == "":
+                        cause = cause_of(_tail(cell.out / "log.txt", start), process.returncode)
+                    if cause is not None:
+                        checkpoints.failed()
+                finally:
+                    end(family(process, folder))
+                    process.wait()
+                    shared.remove()
+        except (OSError, RunFailed) as error:  # a full disk; a node that did not join
+            cause = f"{type(error).__name__}: {error}"
         finally:
-            _end_tree(process, ray_folder)
+            asked.unlink(missing_ok=True)
     status = "finished" if cause is None else "failed"
     return _Ending(status, cause, time.monotonic() - began, meter)
 
 
-def _end_tree(process: subprocess.Popen[bytes], ray_folder: str) -> None:
-    """End what is left of the run: its descendants, and Ray's daemons, known by the folder they were started with."""
-    family = {other.pid: other for other in psutil.process_iter(["cmdline"]) if _names(other, ray_folder)}
-    if process.poll() is None:  # once it is reaped, its number may be another process's
-        root = psutil.Process(process.pid)
-        family |= {member.pid: member for member in (root, *root.children(recursive=True))}
-    for member in family.values():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    psutil.wait_procs(list(family.values()), timeout=10)
-    process.wait()
+def _ray(cell: Cell, variables: dict[str, str]) -> AbstractContextManager[dict[str, str]]:
+    """Ray on all nodes of a run that has several; on one, verl starts its own."""
+    return across_allocation(
+        nodes=cell.nodes,
+        cpus=cell.model.resources.get("cpus", 1),
+        gpus=cell.ranks if cell.device == "cuda" else 0,
+        slots=cell.ranks,
+        environment={name: value for name, value in variables.items() if name != "RAY_TMPDIR"},
+    )
 
 
-def _names(process: psutil.Process, folder: str) -> bool:
-    return any(folder in word for word in process.info["cmdline"] or ())
-
-
-def _cause(log: Path, code: int) -> str:
-    """First and last error of the log: verl often answers the one that matters with others."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    named = [line for line in (_RAY_PREFIX.sub("", line).strip() for line in lines) if _ERROR.match(line)]
-    if not named:
-        return f"exit code {code}, and the log names no error"
-    return f"exit code {code}; {named[0]}" + (f"; in the end {named[-1]}" if named[-1] != named[0] else "")
+def _tail(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        file.seek(start)
+        return file.read().decode(errors="replace")
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier attempt left, so that its rows never mix with this one's."""
+    """Remove what an earlier attempt left, but for its log and checkpoints; its rows are in the latter."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in _OUTPUTS:
-        (folder / name).unlink(missing_ok=True)
-    folders = (folder / name for name in ("checkpoint", CRITIC, TENSORBOARD, WANDB))
-    for left in (*folders, *folder.glob("global_step_*")):
-        shutil.rmtree(left, ignore_errors=True)
+        if name != "log.txt":
+            (folder / name).unlink(missing_ok=True)
+    for name in ("checkpoint", CRITIC, TENSORBOARD, WANDB):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _set_aside(folder: Path) -> None:
@@ -201,11 +238,9 @@ def _keep_checkpoint(cell: Cell) -> None:
     check_model_folder(cell.out / "checkpoint", padded=cell.model.published)
     if cell.train.save_critic and (saved / "critic").is_dir():
         (saved / "critic" / "huggingface").rename(cell.out / CRITIC)
-    shutil.rmtree(saved)
-    (cell.out / "latest_checkpointed_iteration.txt").unlink(missing_ok=True)
 
 
-def _write_status(cell: Cell, ending: _Ending) -> None:
+def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None:
     steps_file, started = cell.out / "steps.jsonl", cell.out / "started.json"
     lines = steps_file.read_text(encoding="utf-8").splitlines(keepends=True) if steps_file.is_file() else []
     rows = [line for line in lines if line.endswith("\n")]  # a run that was killed may leave half a row
@@ -223,17 +258,33 @@ def _write_status(cell: Cell, ending: _Ending) -> None:
         "planned_steps": cell.train.steps,
         "rollout": cell.train.rollout,
         "fallbacks": sum(row.get("group/fallbacks", 0) for row in logged),
+        "resumed_after": list(checkpoints.resumed_after),
+        "checkpoint_sha256": _checkpoint_sha256(cell.out / "checkpoint"),
         "startup_seconds": startup,
-        "wall_seconds": ending.wall_seconds,
+        # As if nothing had been interrupted: what was lost and made again counts once.
+        "wall_seconds": ending.wall_seconds + checkpoints.kept_seconds,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "usage": asdict(_usage(cell, ending, logged)),
+        "usage": asdict(_usage(cell, ending, logged, checkpoints)),
     }
     (cell.out / "status.json").write_text(json.dumps(status, indent=2) + "\n", encoding="utf-8")
 
 
-def _usage(cell: Cell, ending: _Ending, logged: list[dict[str, Any]]) -> Usage:
+def _checkpoint_sha256(folder: Path) -> str | None:
+    """As the evaluation hashes what it evaluates; None for a run that left no checkpoint."""
+    return sha256_folder(folder, exclude=LOGS) if folder.is_dir() else None
+
+
+def _usage(cell: Cell, ending: _Ending, logged: list[dict[str, Any]], checkpoints: Checkpoints) -> Usage:
     try:
         machine = json.loads((cell.out / "provenance.json").read_text(encoding="utf-8"))["machine"]
     except (FileNotFoundError, json.JSONDecodeError):  # a run that was killed may leave half of it, or nothing
         machine = {}
-    return ending.meter.usage(ending.wall_seconds, logged, machine.get("gpu"))
+    wall = ending.wall_seconds + checkpoints.kept_seconds
+    used = ending.meter.usage(wall, logged, machine.get("gpu"))
+    if checkpoints.resumed is not None:
+        why = f"the run was resumed after step {checkpoints.resumed.step}; sensors saw its last attempt only"
+        for figure in ("energy_joules", "energy_source", "cpu_energy_joules"):
+            if getattr(used, figure) is not None:
+                setattr(used, figure, None)
+                used.missing[figure] = why
+    return used

@@ -4,11 +4,15 @@ RUN_FOLDER/config.yaml is verl's resolved config. verl's stock `run_ppo` starts 
 runs in this process instead of one more Ray actor, which saves a full set of imports, and imports the trainer.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class _Remote:
@@ -20,7 +24,11 @@ class _Remote:
     def remote(self, *args: Any) -> Any:
         import ray
 
-        return ray.put(self.function(*args))
+        from groupppo.verl.lost_workers import ended_with_a_lost_worker
+
+        with ended_with_a_lost_worker():
+            result = self.function(*args)
+        return ray.put(result)
 
 
 class InProcessRunner:
@@ -41,8 +49,9 @@ def main(run_folder: Path) -> None:
     from omegaconf import OmegaConf
 
     config = OmegaConf.load(run_folder / "config.yaml")
-    on_cpu = config.trainer.device == "cpu"
-    if on_cpu:
+    # Workers on another machine cannot be forked from this process.
+    forks = config.trainer.device == "cpu" and config.trainer.nnodes == 1
+    if forks:
         from groupppo.verl.cpu import forkserver
 
         forkserver.load_ray()
@@ -62,11 +71,20 @@ def main(run_folder: Path) -> None:
     )
     (run_folder / "provenance.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
-    if on_cpu:
+    if forks:
         executable = forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")
         config.ray_kwargs.ray_init.runtime_env.py_executable = executable
     run_ppo(config, task_runner_class=InProcessRunner)
 
 
+def die_with_parent() -> None:
+    """End at once when the launcher does, even by SIGKILL: nobody would be left to end this run."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
 if __name__ == "__main__":
+    die_with_parent()
     main(Path(sys.argv[1]))

@@ -1,7 +1,7 @@
 """One Ray cluster over the nodes of a Slurm allocation, started by srun and gone when the run is.
 
 with across_allocation(cpus=32, gpus=4) as variables: ...     # in the job, on its first node
-python -m groupppo.verl.ray_cluster FOLDER NODE CPUS GPUS [HEAD]   # what srun starts, once on every node
+python -m groupppo.verl.ray_cluster FOLDER NODE CPUS SLOTS [HEAD]  # what srun starts, once on every node
 
 Several clusters may share a node: every port is one that is free, and temporary files are in a folder named by the job.
 Whatever ends the body ends the steps; whatever ends the job ends them, too, for Slurm does.
@@ -17,18 +17,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from groupppo.errors import RunFailed
+from groupppo.verl import stacks
+from groupppo.verl.family import end, started_with
 
 START_SECONDS = 180
 """Time that a node has to join; imports from a cold network file system take most of it."""
 STOP_SECONDS = 30
 """Time that a node has to end its processes."""
-_ADDRESS, _UP, _STOP = "address", ".up", "stop"
+_ADDRESS, _UP, _STOP, _ASK, _TOKEN = "address", ".up", "stop", "ask", "token"
+_ANSWER_SECONDS = 5.0
 
 
 def nodes_of_allocation() -> list[str]:
@@ -44,37 +46,67 @@ def nodes_of_allocation() -> list[str]:
 
 
 @contextlib.contextmanager
-def across_allocation(*, cpus: int, gpus: int, scratch: Path | None = None) -> Iterator[dict[str, str]]:
+def across_allocation(
+    *,
+    cpus: int,
+    gpus: int,
+    scratch: Path | None = None,
+    nodes: int | None = None,
+    slots: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[dict[str, str]]:
     """Start Ray on every node of the allocation, and end it with the body.
 
     Gives the variables with which Ray's clients find this cluster and may use it; none on one node, where a run starts
     a Ray of its own. The cluster has a secret of its own: nodes may be shared with other users.
 
     Args:
-        cpus, gpus: what each node offers to Ray.
-        scratch: an existing folder that all nodes see, for addresses and logs; by default ./.snakemake.
+        cpus, gpus: of each node. scratch: an existing folder that all nodes see, for addresses and logs; by default
+            ./.snakemake. nodes: how many to start it on, the first ones; by default all.
+        slots: "GPUs" that each node offers to Ray, where they are not its `gpus`. environment: of Ray's processes, by
+            default this one's.
 
     Raises:
-        RunFailed: a node did not join; the message names it and ends with its log.
+        RunFailed: the job has fewer nodes, or one did not join; the message names it and ends with its log.
     """
-    nodes = nodes_of_allocation()
-    if len(nodes) < 2:
+    wanted = None if nodes == 1 else nodes
+    found = [] if nodes == 1 else nodes_of_allocation()[:wanted]
+    if wanted is not None and len(found) < wanted:
+        raise RunFailed(f"the run is planned for {wanted} nodes and its job has {len(found)}: submit it with --nodes")
+    if len(found) < 2:
         yield {}
         return
-    folder = (scratch or Path.cwd() / ".snakemake") / "ray" / os.environ["SLURM_JOB_ID"]
+    offer = Offer(cpus, gpus, gpus if slots is None else slots)
+    with _cluster(found, offer, scratch or Path.cwd() / ".snakemake", environment or os.environ) as variables:
+        yield variables
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a node gives to Ray; `slots` are what Ray calls GPUs, on a CPU as many as training processes."""
+
+    cpus: int
+    gpus: int
+    slots: int
+
+
+@contextlib.contextmanager
+def _cluster(nodes: list[str], offer: Offer, scratch: Path, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    folder = scratch / "ray" / os.environ["SLURM_JOB_ID"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
-    token = folder / "token"
+    token = folder / _TOKEN
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32), encoding="utf-8")
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    environment = {**environment, **variables}
     steps: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        steps[nodes[0]] = _step(nodes[0], folder, variables, cpus, gpus)
+        steps[nodes[0]] = _step(nodes[0], folder, environment, offer)
         _wait(folder / f"{nodes[0]}{_UP}", steps, folder)
         address = (folder / _ADDRESS).read_text(encoding="utf-8")
         for node in nodes[1:]:
-            steps[node] = _step(node, folder, variables, cpus, gpus, address)
+            steps[node] = _step(node, folder, environment, offer, address)
         for node in nodes[1:]:
             _wait(folder / f"{node}{_UP}", steps, folder)
         yield variables | {"RAY_ADDRESS": address}
@@ -88,21 +120,33 @@ def across_allocation(*, cpus: int, gpus: int, scratch: Path | None = None) -> I
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def ask_for_stacks(variables: Mapping[str, str]) -> None:
+    """Have every node of a cluster write the stacks of its processes; nothing where there is none.
+
+    Args:
+        variables: as `across_allocation` gave them.
+    """
+    if "RAY_ADDRESS" in variables and "RAY_AUTH_TOKEN_PATH" in variables:
+        (Path(variables["RAY_AUTH_TOKEN_PATH"]).parent / _ASK).touch()
+        time.sleep(_ANSWER_SECONDS)
+
+
 def _answer(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 def _step(
-    node: str, folder: Path, variables: dict[str, str], cpus: int, gpus: int, *address: str
+    node: str, folder: Path, environment: Mapping[str, str], offer: Offer, *address: str
 ) -> subprocess.Popen[bytes]:
     # Overlapping: the job's own step, in which this runs, already holds what the job has.
     srun = ["srun", f"--jobid={os.environ['SLURM_JOB_ID']}", "--overlap", "--nodes=1", "--ntasks=1", "--unbuffered"]
-    srun += [f"--nodelist={node}", f"--cpus-per-task={cpus}", "--mem=0", *([f"--gpus={gpus}"] if gpus else [])]
-    ours = [sys.executable, "-m", "groupppo.verl.ray_cluster", str(folder), node, str(cpus), str(gpus), *address]
+    srun += [f"--nodelist={node}", f"--cpus-per-task={offer.cpus}", "--mem=0"]
+    srun += [f"--gpus={offer.gpus}"] if offer.gpus else []
+    ours = [sys.executable, "-m", "groupppo.verl.ray_cluster", str(folder), node]
+    ours += [str(offer.cpus), str(offer.slots), *address]
     # The allocation's totals, in variables, would be taken for the step's own wishes.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SRUN_", "SBATCH_"))}
-    kept |= {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
-    kept |= variables
+    apart = ("SLURM_", "SRUN_", "SBATCH_")
+    kept = {name: value for name, value in environment.items() if not name.startswith(apart) or name == "SLURM_CONF"}
     with (folder / f"{node}.log").open("wb") as log:
         return subprocess.Popen([*srun, *ours], env=kept, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -118,13 +162,13 @@ def _wait(file: Path, steps: dict[str, subprocess.Popen[bytes]], folder: Path) -
         time.sleep(0.2)
 
 
-def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> None:
+def serve(folder: Path, node: str, cpus: int, slots: int, head: str | None) -> None:
     """Be one node of the cluster until it is told to stop or Ray ends; nothing of it is left afterwards."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Short, for a socket's path has at most 107 characters; the node's name, for nodes may share a machine.
     place = Path(tempfile.mkdtemp(prefix=f"ray-{os.environ['SLURM_JOB_ID']}-{node}-", dir="/tmp"))
     command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--disable-usage-stats"]
-    command += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--min-worker-port=0", "--max-worker-port=0"]
+    command += [f"--num-cpus={cpus}", f"--num-gpus={slots}", "--min-worker-port=0", "--max-worker-port=0"]
     command += ["--dashboard-agent-listen-port=0", "--dashboard-agent-grpc-port=0", f"--temp-dir={place}"]
     from ray.util import get_node_ip_address
 
@@ -140,10 +184,15 @@ def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> No
         subprocess.run([*command, f"--node-ip-address={own}"], check=True)
         (folder / _ADDRESS).write_text(address, encoding="utf-8")
         (folder / f"{node}{_UP}").touch()
-        while not (folder / _STOP).exists() and _family(place):
+        asked = False
+        while not (folder / _STOP).exists() and (family := started_with(place)):
+            if not asked and (folder / _ASK).exists():
+                asked = True
+                stacks.ask(Path(os.environ[stacks.VARIABLE]), family)
             time.sleep(0.5)
     finally:
-        _end(lambda: _family(place))
+        for _ in range(3):  # a raylet may have started a worker in between
+            end(started_with(place))
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -152,26 +201,6 @@ def _free_port() -> int:
         probe.bind(("", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _family(place: Path) -> list[psutil.Process]:
-    """Ray's daemons and their workers, known by the folder that they were started with."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid != os.getpid() and any(str(place) in word for word in process.info["cmdline"] or ()):
-            found.append(process)
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found += process.children(recursive=True)
-    return found
-
-
-def _end(family: Callable[[], list[psutil.Process]]) -> None:
-    for _ in range(3):  # a raylet may have started a worker in between
-        members = family()
-        for member in members:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-        psutil.wait_procs(members, timeout=5)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from typing import Any
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+from groupppo.errors import RunFailed
+
 
 class OrderedReplayBuffer(ReplayBuffer):
     """Polls twenty times a second (stock: every 2 s, longer than a whole step of a tiny model)."""
@@ -15,6 +17,11 @@ class OrderedReplayBuffer(ReplayBuffer):
     def _materialize_batch(
         self, partition_id: str, selected_prompt_uids: list[str], partition_snapshot: dict[str, dict[str, Any]]
     ) -> KVBatchMeta:
+        # verl would go on without them, with padding in their place.
+        lost = self.failure_keys[partition_id].intersection(selected_prompt_uids)
+        if lost:
+            prompts = f"{len(lost)} of {len(selected_prompt_uids)} prompts"
+            raise RunFailed(f"a rollout or its reward failed for {prompts}; the log has the error of each")
         ordered = dict(sorted(partition_snapshot.items(), key=lambda item: _key_parts(item[0])))
         return super()._materialize_batch(partition_id, selected_prompt_uids, ordered)
 

@@ -14,6 +14,7 @@ from groupppo.errors import BadInput
 from groupppo.measure.provenance import PACKAGES
 from groupppo.measure.usage import GPU_FILE, STAGES_FILE
 from groupppo.verl import launch
+from groupppo.verl.checkpoints import Checkpoints
 from groupppo.verl.compose import Cell
 from groupppo.verl.launch import needs, train
 from tests.measure.fake_nvml import Device, FakeNvml
@@ -42,7 +43,8 @@ def ended(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         cell.out.mkdir(exist_ok=True)
         monkeypatch.setattr(launch.sys, "executable", str(script))
         monkeypatch.setitem(sys.modules, "pynvml", nvml)
-        launch._write_status(cell, launch._run(cell, str(tmp_path / "ray")))
+        checkpoints = Checkpoints(cell.out, None)
+        launch._write_status(cell, launch._run(cell, tmp_path / "ray", checkpoints), checkpoints)
         return cell, json.loads((cell.out / "status.json").read_text())
 
     return run

@@ -18,8 +18,9 @@ from groupppo.measure.stages import WHOLE_STEP
 from groupppo.models.check import check_model_folder
 from groupppo.tables import MATCHED_EVALUATION, collect, load_tables
 from groupppo.verl.compose import Cell
-from groupppo.verl.launch import FAILED, _cause, train
+from groupppo.verl.launch import FAILED, train
 from groupppo.verl.records import repeatable
+from groupppo.verl.watch import cause_of
 from tests.verl.conftest import MakeCell
 
 pytestmark = pytest.mark.verl
@@ -142,11 +143,10 @@ def test_a_run_that_breaks_inside_verl_fails_with_the_error_of_its_log(make_cell
         ("an Exception: in the middle of a line", False),
     ],
 )
-def test_the_cause_of_a_failed_run_is_the_error_that_its_log_names(tmp_path: Path, line: str, named: bool) -> None:
-    log = tmp_path / "log.txt"
-    log.write_text(f"step:1 - loss:0.1\n{line}\nnanobind: leaked 4 instances!\n")
+def test_the_cause_of_a_failed_run_is_the_error_that_its_log_names(line: str, named: bool) -> None:
+    log = f"step:1 - loss:0.1\n{line}\nnanobind: leaked 4 instances!\n"
     expected = line.rsplit("\x1b[0m ", 1)[-1] if named else "and the log names no error"
-    assert _cause(log, 1) in (f"exit code 1; {expected}", f"exit code 1, {expected}")
+    assert cause_of(log, 1) in (f"exit code 1; {expected}", f"exit code 1, {expected}")
 
 
 def descendants(out: Path) -> list[str]:

@@ -27,6 +27,7 @@ with job(snakemake, own_log=True) as benchmark:
             out=out,
             device=benchmark.device,
             ranks=benchmark.models[names.model].resources.get("gpu", 1),
+            nodes=benchmark.models[names.model].nodes,
             density_source=Path(snakemake.input.density).resolve() if snakemake.input.density else None,
         )
     )

@@ -1,0 +1,183 @@
+"""What an interrupted run goes on from: verl's last checkpoint, sealed with the rows that were written up to it.
+
+verl names a checkpoint as its latest before the row of its step is written, and a workflow deletes the rows of a job
+that failed. So the launcher seals a checkpoint once its step's row is there: it copies the rows into it and has the
+system write all of it out. Only a sealed checkpoint is resumed from, and only by the run that wrote it; older ones go.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from groupppo.measure.code import code_sha256
+from groupppo.measure.hashing import sha256_file, sha256_folder
+from groupppo.verl.compose import Cell
+
+STEPS, STAGES = "steps.jsonl", "stages.jsonl"
+TRACKER = "latest_checkpointed_iteration.txt"
+"""verl's file that names the checkpoint to resume from."""
+MOST_FAILURES = 2
+"""A checkpoint from which so many attempts made no step is taken for broken."""
+_FOLDER, _SEAL = "global_step_", "seal"
+_CODE = ("groupppo.verl", "groupppo.grouping", "groupppo.tasks")
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a checkpoint was sealed with.
+
+    Attributes:
+        step: after which it was saved. run: `identity` of the run. elapsed: `elapsed_seconds` of its last row.
+        resumed_after: steps after which the run had been resumed. failures: attempts from it that made no step.
+    """
+
+    step: int
+    run: str
+    elapsed: float
+    resumed_after: tuple[int, ...] = ()
+    failures: int = 0
+
+
+def identity(cell: Cell, config: DictConfig) -> str:
+    """SHA-256 of what decides a run's rows: config, inputs, this package's code, and the packages that compute."""
+    total = hashlib.sha256(OmegaConf.to_yaml(config).encode())
+    total.update(sha256_folder(cell.start).encode())
+    files = [cell.task_folder / "train.parquet", *([cell.density_source] if cell.density_source else [])]
+    for file in files:
+        total.update(sha256_file(file).encode())
+    total.update(code_sha256(Path(__file__), entries=_CODE).encode())
+    for package in ("torch", "transformers", "verl"):
+        total.update(f"{package}=={version(package)}".encode())
+    return total.hexdigest()
+
+
+class Checkpoints:
+    """The checkpoints in a run's folder, one attempt long; made with what the last attempt left.
+
+    Args:
+        folder: the run's. run: its `identity`, or None for a run without checkpoints before its end.
+    """
+
+    def __init__(self, folder: Path, run: str | None):
+        self.folder, self.run = folder, run
+        self.sealed = self._newest()
+        self.resumed = self.sealed
+        """Where this attempt begins; None for the first step."""
+        for checkpoint in folder.glob(f"{_FOLDER}*"):
+            if self.sealed is None or checkpoint != self._place(self.sealed.step):
+                shutil.rmtree(checkpoint)
+        for name in (STEPS, STAGES, TRACKER):
+            (folder / name).unlink(missing_ok=True)
+        if self.sealed is not None:
+            for name in (STEPS, STAGES):
+                shutil.copyfile(self._place(self.sealed.step) / _SEAL / name, folder / name)
+            (folder / TRACKER).write_text(str(self.sealed.step), encoding="utf-8")
+
+    @property
+    def resumed_after(self) -> tuple[int, ...]:
+        """Steps after which the run was resumed, this attempt's last."""
+        return () if self.resumed is None else (*self.resumed.resumed_after, self.resumed.step)
+
+    @property
+    def kept_seconds(self) -> float:
+        """Seconds of training that this attempt did not repeat."""
+        return 0.0 if self.resumed is None else self.resumed.elapsed
+
+    def look(self) -> None:
+        """Seal verl's latest checkpoint if it is new and its step's row is written."""
+        if self.run is None:
+            return
+        step = self._latest()
+        if step is None or (self.sealed is not None and step <= self.sealed.step):
+            return
+        rows = list(self._rows())
+        if not rows or rows[-1]["step"] < step:
+            return
+        place = self._place(step)
+        rows = [row for row in rows if row["step"] <= step]
+        (place / _SEAL).mkdir(exist_ok=True)
+        _write(place / _SEAL / STEPS, rows)
+        _write(place / _SEAL / STAGES, [row for row in _read(self.folder / STAGES) if row["step"] <= step])
+        for file in place.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+        older = self.sealed
+        self._seal(Seal(step, self.run, rows[-1]["elapsed_seconds"], self.resumed_after))
+        if older is not None:
+            shutil.rmtree(self._place(older.step))
+
+    def failed(self) -> None:
+        """Count an attempt that ended by an error; one that made no step speaks against its checkpoint."""
+        self.look()
+        if self.resumed is not None and self.sealed == self.resumed:
+            rows = list(_read(self.folder / STEPS))
+            if not rows or rows[-1]["step"] <= self.resumed.step:
+                self._seal(replace(self.resumed, failures=self.resumed.failures + 1))
+
+    def finish(self) -> None:
+        """Let the seconds since training began go on where the last attempt's ended."""
+        if self.resumed is not None:
+            _write(self.folder / STEPS, list(self._rows()))
+
+    def remove(self) -> None:
+        """Remove all checkpoints of a run that needs them no more."""
+        for checkpoint in self.folder.glob(f"{_FOLDER}*"):
+            shutil.rmtree(checkpoint)
+        (self.folder / TRACKER).unlink(missing_ok=True)
+
+    def _newest(self) -> Seal | None:
+        found = [seal for file in self.folder.glob(f"{_FOLDER}*/{_SEAL}/{_SEAL}.json") if (seal := _seal_of(file))]
+        usable = [seal for seal in found if seal.run == self.run and seal.failures < MOST_FAILURES]
+        return max(usable, key=lambda seal: seal.step, default=None)
+
+    def _latest(self) -> int | None:
+        file = self.folder / TRACKER
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        return int(text) if text else None  # empty for a moment while verl writes it
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        after = 0 if self.resumed is None else self.resumed.step
+        for row in _read(self.folder / STEPS):
+            if row["step"] > after:
+                row["elapsed_seconds"] += self.kept_seconds
+            yield row
+
+    def _seal(self, seal: Seal) -> None:
+        _write(self._place(seal.step) / _SEAL / f"{_SEAL}.json", [asdict(seal)])
+        self.sealed = seal
+
+    def _place(self, step: int) -> Path:
+        return self.folder / f"{_FOLDER}{step}"
+
+
+def _seal_of(file: Path) -> Seal | None:
+    """None for a seal of another version of this file, whose run is another's, too."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    if set(values) != set(Seal.__dataclass_fields__):
+        return None
+    return Seal(**(values | {"resumed_after": tuple(values["resumed_after"])}))
+
+
+def _read(file: Path) -> Iterator[dict[str, Any]]:
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
+    # A process that was killed may leave half a row.
+    return (json.loads(line) for line in lines if line.endswith("\n"))
+
+
+def _write(file: Path, rows: list[dict[str, Any]]) -> None:
+    """All or nothing, on the disk when this returns."""
+    new = file.with_name(f"{file.name}.new")
+    with new.open("w", encoding="utf-8") as out:
+        out.writelines(json.dumps(row) + "\n" for row in rows)
+        out.flush()
+        os.fsync(out.fileno())
+    new.rename(file)

@@ -1,0 +1,152 @@
+"""The processes of a run: found, ended, and ended later where whoever started them could not."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from groupppo.errors import BadInput
+
+_PREFIX, _LOCK, _HOLD = "gppo-", "lock", ".lock"
+_STOP_SECONDS, _LOOK_SECONDS = 10, 5.0
+# It removes the shared memory of a process that was killed, and ends by itself when that is done.
+_TRACKER = "multiprocessing.resource_tracker"
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for the sockets and files of a run, gone with the block.
+
+    The folder is locked by this process: one that is not was left by a run whose launcher was killed, and is removed
+    with the processes that were started with it.
+    """
+    _sweep()
+    # Short, for a socket's path has at most 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    with (folder / f"{_LOCK}.new").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / f"{_LOCK}.new").rename(folder / _LOCK)  # nobody sees it unlocked
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+        with contextlib.suppress(OSError), lock.open() as file:  # somebody else's, or in use
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            end(started_with(lock.parent))
+            shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+def started_with(folder: Path) -> list[psutil.Process]:
+    """Ray's daemons and their workers, known by the folder that their command lines name."""
+    found = {}
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid != os.getpid() and any(str(folder) in word for word in process.info["cmdline"] or ()):
+            found[process.pid] = process
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found |= {child.pid: child for child in process.children(recursive=True)}
+    return list(found.values())
+
+
+def family(root: subprocess.Popen[bytes] | None, folder: Path) -> list[psutil.Process]:
+    """A process with its descendants, and what was started with a folder."""
+    found = {process.pid: process for process in started_with(folder)}
+    if root is not None and root.poll() is None:  # once it is reaped, its number may be another process's
+        with contextlib.suppress(psutil.NoSuchProcess):
+            ancestor = psutil.Process(root.pid)
+            found |= {member.pid: member for member in (ancestor, *ancestor.children(recursive=True))}
+    return list(found.values())
+
+
+def end(members: list[psutil.Process]) -> None:
+    """Kill processes; those that clean up after others may end by themselves."""
+    trackers = []
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any(_TRACKER in word for word in member.cmdline()):
+                trackers.append(member)
+            else:
+                member.kill()
+    psutil.wait_procs([member for member in members if member not in trackers], timeout=_STOP_SECONDS)
+    for slow in psutil.wait_procs(trackers, timeout=_STOP_SECONDS)[1]:
+        slow.kill()
+
+
+class SharedMemory:
+    """Files in memory that a run's processes share: vLLM's are left when Ray ends its server, the run's end included.
+
+    Args:
+        root: of the run's processes. folder: as of `family`. memory: where Linux shows shared memory.
+    """
+
+    def __init__(self, root: subprocess.Popen[bytes], folder: Path, memory: Path = Path("/dev/shm")):
+        self.root, self.folder, self.memory = root, folder, memory
+        self.seen: set[Path] = set()
+        self.began, self.next = time.time(), 0.0
+
+    def look(self) -> None:
+        """Note what the processes have mapped; reading that takes milliseconds for each, so it is done now and then."""
+        if time.monotonic() < self.next:
+            return
+        self.next = time.monotonic() + _LOOK_SECONDS
+        for process in family(self.root, self.folder):
+            with contextlib.suppress(psutil.Error, OSError):
+                mapped = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
+                self.seen |= {Path(word) for word in mapped.split() if word.startswith(f"{self.memory}/")}
+
+    def remove(self) -> None:
+        """Remove what is left of what was made since the run began."""
+        for file in self.seen:
+            with contextlib.suppress(FileNotFoundError):
+                if file.stat().st_ctime >= self.began - 1:
+                    file.unlink()
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, which is made: two processes that train one cell would mix their rows.
+
+    Raises:
+        BadInput: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder / _HOLD) as file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        try:
+            yield
+        finally:
+            (folder / _HOLD).unlink(missing_ok=True)
+
+
+def _held(place: Path) -> IO[str]:
+    while True:
+        file = place.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read() or "another process"
+            file.close()
+            mend = f"wait for it, or end it: {holder} trains this cell."
+            raise BadInput(place.parent, "run", holder, mend) from None
+        except OSError as error:
+            warnings.warn(f"{place}: {error.strerror}; a second process for this run would not be seen", stacklevel=2)
+            return file
+        # Whoever held it may have removed the file after it was opened here, and a third have made another.
+        if place.exists() and place.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()

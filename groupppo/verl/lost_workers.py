@@ -1,0 +1,61 @@
+"""A run ends when one of its workers is lost: verl may wait for an answer that will never come.
+
+A killed rollout server fails the requests that it had; a killed agent loop or reward worker fails none, and the trainer
+would wait for its trajectories until a time limit.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+_LOOK_SECONDS = 2.0
+# verl's own error names what was asked of the worker, so it comes first where there is one.
+_GRACE_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def ended_with_a_lost_worker(
+    look: Callable[[], list[str]] | None = None, give_up: Callable[[], object] = lambda: os._exit(1)
+) -> Iterator[None]:
+    """While the block runs, end this process when a Ray actor's process has died, or its node.
+
+    Args:
+        look: names the actors that were lost, with how. give_up: what is done then, once the block had time to raise.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_LOOK_SECONDS):
+            lost = (look or lost_actors)()
+            if lost and not done.wait(_GRACE_SECONDS):
+                for one in lost:
+                    print(f"RunFailed: {one}", file=sys.stderr, flush=True)
+                give_up()
+                return
+
+    thread = threading.Thread(target=watch, name="lost workers", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def lost_actors() -> list[str]:
+    """Actors of Ray's cluster that ended though nobody asked them to."""
+    import ray
+    from ray._private.state import actors
+    from ray.core.generated.common_pb2 import ActorDiedErrorContext
+
+    if not ray.is_initialized():
+        return []
+    lost = []
+    for actor in actors(actor_state_name="DEAD").values():
+        died = actor["DeathCause"].actor_died_error_context
+        if died.reason in (ActorDiedErrorContext.WORKER_DIED, ActorDiedErrorContext.NODE_DIED):
+            how = " ".join(died.error_message.split())[:300]
+            lost.append(f"worker {actor['ActorClassName']} (process {actor['Pid']}) was lost: {how}")
+    return lost
