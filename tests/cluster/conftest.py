@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from groupppo.config import REPOSITORY
-from tests.cluster.local_slurm import DAEMONS, Cluster, missing, running
+from tests.cluster.local_slurm import DAEMONS, Cluster, missing, running, title_of
 
 HERE = Path(__file__).parent
 # A look at the queue of this machine costs nothing; the profile spares a real cluster's controller.
@@ -44,16 +44,10 @@ def _nothing_survives(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def strangers(cluster: Cluster) -> list[str]:
-    """Command lines of the cluster's processes that are not its daemons."""
-    found = []
-    for process in cluster.processes():
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            words = Path(f"/proc/{process.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            # A child of slurmctld calls itself "slurmctld: slurmscriptd".
-            name = Path(words.partition(" ")[0]).name.rstrip(":")
-            if words and name not in DAEMONS and "--supervise" not in words:
-                found.append(words)
-    return found
+    """Command lines of the cluster's processes that are neither its daemons nor their supervisor."""
+    titles = [title for title in map(title_of, cluster.processes()) if title and "--supervise" not in title]
+    # A child of slurmctld calls itself "slurmctld: slurmscriptd".
+    return [title for title in titles if Path(title.split()[0]).name.rstrip(":") not in DAEMONS]
 
 
 @pytest.fixture

@@ -58,6 +58,22 @@ class Cluster:
         lines = self.run("squeue", "--noheader", f"--states={states}", f"--format={form}").splitlines()
         return [[field.strip() for field in line.split("|")] for line in lines]
 
+    def kill_node(self, node: str) -> None:
+        """Kill all that runs on a node at once, as when its power fails; Slurm is told, which would notice later."""
+        jobs = [job for job, place in self.jobs("%i|%N", "running,completing") if place == node]
+        titles = (f"{_program('slurmd')} -D -N {node}", *(f"slurmstepd: [{job}." for job in jobs))
+        daemons = [process for process in self.processes() if title_of(process).startswith(titles)]
+        marks = {f"SLURM_JOB_ID={job}".encode() for job in jobs}
+        tasks = [process for process in self.processes() if marks & _variables(process)]
+        for process in (*daemons, *tasks):  # the daemons first, or they would report how the tasks ended
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=killed")
+
+    def start_node(self, node: str) -> None:
+        """Bring back a node that was killed; it takes jobs as soon as it has registered."""
+        _start(self.folder, "slurmd", "-D", "-N", node)
+
     def processes(self) -> list[psutil.Process]:
         """Processes that belong to this cluster: its daemons, and what its jobs started."""
         return _processes(self.folder)
@@ -176,16 +192,22 @@ def _take_down(folder: Path, daemons: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _processes(folder: Path) -> list[psutil.Process]:
-    """By the environment, which daemons hand on to steps and steps to whatever a job starts.
+    """By the environment, which daemons hand on to steps and steps to whatever a job starts."""
+    mark = f"SLURM_CONF={folder / 'slurm.conf'}".encode()
+    return [process for process in psutil.process_iter() if mark in _variables(process)]  # a zombie has none
 
-    It is read raw: slurmstepd writes its title over the first part, where psutil would stop reading.
-    """
-    mark, found = f"SLURM_CONF={folder / 'slurm.conf'}".encode(), []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if mark in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
-                found.append(process)
-    return found  # a zombie has no environment
+
+def _variables(process: psutil.Process) -> set[bytes]:
+    """Read raw: slurmstepd writes its title over the first part, where psutil would stop reading."""
+    with contextlib.suppress(OSError):
+        return set(Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"))
+    return set()
+
+
+def title_of(process: psutil.Process) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
 
 
 def _end_of_logs(folder: Path) -> str:

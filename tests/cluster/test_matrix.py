@@ -1,40 +1,85 @@
-"""A cut-down default benchmark, start to verdicts: through Slurm, and the runs again on this machine."""
+"""A cut-down default benchmark, start to report, through a Slurm on which processes are killed; the runs again here."""
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from groupppo.config import REPOSITORY
-from tests.cluster.conftest import copy_workflow, said, start
+from groupppo.verl.records import repeatable
+from tests.cluster.conftest import PATIENCE, copy_workflow, eventually, said, snakemakes
 from tests.cluster.local_slurm import Cluster
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.verl, pytest.mark.timeout(1800)]
+
+QUICK, TASK = "benchmarks/quick.yaml", "benchmarks/tasks/sorting.yaml"
+CUT = (
+    (QUICK, None, {"arms": ["ppo", "group_ppo"], "seeds": [1], "studies": [], "profile": None}),
+    (QUICK, "train", {"steps": 3, "save_critic": False, "prompts_per_step": 4}),
+    (QUICK, "evaluation", {"sampled_prompts": 16, "repeats": 2}),
+    (TASK, "splits", {"train": 200, "dev": 30, "test": 60}),
+    (TASK, "warmstart", {"target_accuracy": 0.01, "eval_prompts": 30}),
+    (TASK, "params", {"min_length": 1, "max_length": 3}),
+)
+# Results that a run, or what comes after it, makes; the assets are left, for both to start from.
+AFTER_ASSETS = ("runs", "evals", "tables", "figures", "verdicts.json", "report.html")
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """The repository with a matrix of two arms, one seed and two steps."""
-    copy_workflow(tmp_path)
-    shutil.copytree(REPOSITORY / "benchmarks", tmp_path / "benchmarks")
+@dataclass(frozen=True)
+class Study:
+    """The benchmark's folder, what Slurm's runs left, what the runs on this machine left, and what was killed."""
+
+    project: Path
+    through_slurm: Path
+    here: Path
+    killed: dict[str, str]
+
+    def submissions(self, rule: str) -> dict[str, int]:
+        """How many jobs there were of each of a rule's wildcards."""
+        logs = self.project / ".snakemake" / "slurm_logs" / f"rule_{rule}"
+        return {folder.name: len(list(folder.glob("*.log"))) for folder in logs.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def study(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    project = tmp_path_factory.mktemp("matrix")
+    copy_workflow(project)
+    shutil.copytree(REPOSITORY / "benchmarks", project / "benchmarks")
     for name in ("environment.yml", "requirements"):
-        (tmp_path / name).symlink_to(REPOSITORY / name)
-    (tmp_path / "Snakefile").write_text((REPOSITORY / "Snakefile").read_text() + '\n\ninclude: "looks.smk"\n')
-    edit(tmp_path / "benchmarks" / "quick.yaml", arms=["ppo", "group_ppo"], seeds=[1], studies=[], profile=None)
-    edit(tmp_path / "benchmarks" / "quick.yaml", "train", steps=2, save_critic=False, prompts_per_step=4)
-    edit(tmp_path / "benchmarks" / "quick.yaml", "evaluation", sampled_prompts=16, repeats=2)
-    edit(tmp_path / "benchmarks" / "tasks" / "sorting.yaml", "splits", train=200, dev=30, test=60)
-    edit(tmp_path / "benchmarks" / "tasks" / "sorting.yaml", "warmstart", target_accuracy=0.01, eval_prompts=30)
-    edit(tmp_path / "benchmarks" / "tasks" / "sorting.yaml", "params", min_length=1, max_length=3)
-    return tmp_path
+        (project / name).symlink_to(REPOSITORY / name)
+    (project / "Snakefile").write_text((REPOSITORY / "Snakefile").read_text() + '\n\ninclude: "looks.smk"\n')
+    for file, section, changes in CUT:
+        edit(project / file, section, changes)
+    (project / "benchmarks" / "site.yaml").write_text("light_rules: local\npartition: gpu\n")
+    results = project / "results" / "quick"
+    with snakemakes(cluster) as start:
+        snakemake = start(project)
+        killed = {
+            "ppo": kill(trainer_of(results, "ppo")),
+            "group_ppo": kill(ray_worker_of(trainer_of(results, "group_ppo"))),
+        }
+        assert snakemake.wait(timeout=3 * PATIENCE) == 0, said(project)[-5000:]
+    through_slurm, here = project / "through_slurm", results
+    through_slurm.mkdir()
+    for part in AFTER_ASSETS:
+        (results / part).rename(through_slurm / part)
+    variables = os.environ | {"XDG_CACHE_HOME": str(project / "cache")}
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--", "results/quick/verdicts.json"]
+    done = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, timeout=3 * PATIENCE)
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert "warm start" not in done.stderr  # the start is the one that a job made
+    return Study(project, through_slurm, here, killed)
 
 
-def edit(file: Path, section: str | None = None, **changes: object) -> None:
+def edit(file: Path, section: str | None, changes: dict[str, object]) -> None:
     data = yaml.safe_load(file.read_text())
     part = data if section is None else data[section]
     part.update(changes)
@@ -43,36 +88,65 @@ def edit(file: Path, section: str | None = None, **changes: object) -> None:
     file.write_text(yaml.safe_dump(data))
 
 
-def verdict_table(results: Path) -> dict[str, str]:
+def trainer_of(results: Path, arm: str) -> psutil.Process:
+    """verl's main process of an arm's run, once the run has logged a step."""
+    folder = results / "runs" / "sorting" / "tiny" / arm / "seed1"
+    assert eventually((folder / "steps.jsonl").exists, 2 * PATIENCE), f"{arm} logged no step"
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "groupppo.verl.main" in words and str(folder) in words:
+            return process
+    raise AssertionError(f"no trainer of {arm}")
+
+
+def ray_worker_of(trainer: psutil.Process) -> psutil.Process:
+    workers = [each for each in trainer.children(recursive=True) if " ".join(each.cmdline()).startswith("ray::Worker")]
+    assert workers, [each.cmdline() for each in trainer.children(recursive=True)]
+    return workers[0]
+
+
+def kill(process: psutil.Process) -> str:
+    name = " ".join(process.cmdline())
+    process.send_signal(signal.SIGKILL)
+    return name
+
+
+def steps(folder: Path, arm: str) -> list[dict[str, object]]:
+    file = folder / "runs" / "sorting" / "tiny" / arm / "seed1" / "steps.jsonl"
+    return [repeatable(json.loads(line)) for line in file.read_text().splitlines()]
+
+
+def verdict_table(folder: Path) -> dict[str, str]:
     """The verdict of each claim; with one seed none has an estimate."""
-    claims = json.loads((results / "verdicts.json").read_text())["verdicts"]
+    claims = json.loads((folder / "verdicts.json").read_text())["verdicts"]
     return {claim["id"]: claim["verdict"] for claim in claims}
 
 
-def test_a_matrix_through_slurm_has_the_verdicts_and_the_steps_of_one_on_this_machine(
-    cluster: Cluster, project: Path
-) -> None:
-    (project / "benchmarks" / "site.yaml").write_text("light_rules: local\npartition: gpu\n")
-    assert start(cluster, project).wait(timeout=500) == 0, said(project)[-5000:]
-    results = project / "results" / "quick"
-    there = verdict_table(results)
-    assert (results / "report.html").is_file()
-    steps = {run: run.read_text() for run in results.glob("runs/*/*/*/*/steps.jsonl")}
-    assert len(steps) == 2
-    assert cluster.jobs(states="pending,running") == []
-    for part in ("runs", "evals", "tables", "figures"):
-        shutil.rmtree(results / part)
-    (results / "verdicts.json").unlink()  # with it there, nobody would ask for the runs again
-    variables = os.environ | {"XDG_CACHE_HOME": str(project / "cache")}
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--", "results/quick/verdicts.json"]
-    done = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-5000:]
-    assert "warm start" not in done.stderr  # the start is the one that a job made
-    assert verdict_table(results) == there
-    assert {"compression", "endpoint-share"} <= set(there)
-    for run, before in steps.items():
-        for first, second in zip(before.splitlines(), run.read_text().splitlines(), strict=True):
-            first_row, second_row = json.loads(first), json.loads(second)
-            for key in ("critic/score/mean", "response_length/mean", "actor/grad_norm"):
-                assert first_row[key] == second_row[key], (run, key)
-        assert before.splitlines()[0] != before.splitlines()[1]  # what is compared does vary
+def test_what_was_killed_is_trained_again_and_nothing_else_is_repeated(study: Study) -> None:
+    assert "groupppo.verl.main" in study.killed["ppo"]
+    assert "ray::" in study.killed["group_ppo"]
+    assert study.submissions("train") == {"sorting_tiny_ppo_1": 2, "sorting_tiny_group_ppo_1": 2}
+    for rule in ("task", "model", "warmstart", "evaluate_start", "evaluate", "collect"):
+        assert set(study.submissions(rule).values()) == {1}, rule
+
+
+@pytest.mark.parametrize("arm", ["ppo", "group_ppo"])
+def test_the_steps_are_those_of_a_run_that_nobody_disturbed(study: Study, arm: str) -> None:
+    there = steps(study.through_slurm, arm)
+    assert there == steps(study.here, arm)
+    assert [row["step"] for row in there] == [1, 2, 3]
+    assert {**there[0], "step": 0} != {**there[1], "step": 0}  # what is compared does vary
+    assert there != steps(study.here, {"ppo": "group_ppo", "group_ppo": "ppo"}[arm])
+
+
+def test_the_verdict_table_is_that_of_the_runs_on_this_machine(study: Study) -> None:
+    assert verdict_table(study.through_slurm) == verdict_table(study.here)
+    assert {"compression", "endpoint-share"} <= set(verdict_table(study.here))
+    assert (study.through_slurm / "report.html").is_file()
+
+
+def test_nothing_of_a_run_is_left(cluster: Cluster, study: Study) -> None:
+    assert cluster.jobs(states="pending,running,completing") == []
+    assert not [
+        p.pid for p in psutil.process_iter(["cmdline"]) if str(study.project) in " ".join(p.info["cmdline"] or [])
+    ]
