@@ -23,6 +23,7 @@ from groupppo.publish.reading import safe_tables
 from groupppo.publish.settings import SettingDifference
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
 from groupppo.publish.sums import read_sums, sums_differences
+from groupppo.report.wording import in_bytes, seconds_text
 from groupppo.tables import Tables
 from groupppo.tables.schema import START
 from groupppo.verdicts.claims import Claims
@@ -264,14 +265,13 @@ def _margin(claims: Claims, metric: str) -> float | None:
 def _slower_or_larger(pairs: list[CellPair], timed: set[Cell]) -> list[Regression]:
     found = []
     for pair in (pair for pair in pairs if pair.cell in timed):
-        for kind, (before, after), limit, what in (
-            (SPEED, pair.seconds, SLOWER, "seconds of a step"),
-            (MEMORY, pair.peak_bytes, LARGER, "bytes at the peak"),
+        for kind, (before, after), limit, what, form in (
+            (SPEED, pair.seconds, SLOWER, "a step", seconds_text),
+            (MEMORY, pair.peak_bytes, LARGER, "memory at the peak", in_bytes),
         ):
-            if before and after and after > limit * before:
-                told = (
-                    f"{what}: {after / before - 1:+.1%}, from {before:,.4g} to {after:,.4g}; at most {limit - 1:+.0%}"
-                )
+            if before is not None and after is not None and after > limit * before:
+                more, most = 100 * (after / before - 1), 100 * (limit - 1)
+                told = f"{what}: {more:+.1f} %, from {form(before)} to {form(after)}; at most {most:+.0f} %"
                 found.append(Regression(kind, str(pair.cell), told))
     return found
 

@@ -62,9 +62,9 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
     return [
         TextTable(
             "Regressions",
-            f"What is worse in b: steps more than {SLOWER - 1:.0%} slower, more than {LARGER - 1:.0%} more memory, "
-            f"{comparison.metric} with an interval wholly below zero or beyond the margin ({margin}), runs that are no "
-            "longer evidence.",
+            f"What is worse in b: steps more than {_percent(SLOWER - 1)} slower, more than {_percent(LARGER - 1)} more "
+            f"memory, {comparison.metric} with an interval wholly below zero or beyond the margin ({margin}), runs "
+            "that are no longer evidence.",
             ("Kind", "Where", "What"),
             [(found.kind, found.place, found.told) for found in comparison.regressions],
             "None.",
@@ -89,9 +89,9 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
         ),
         TextTable(
             "Arms",
-            f"Means over the seeds of both sides; changes with their {LEVEL:.0%} interval, paired by seed. "
+            f"Means over the seeds of both sides; changes with their {_percent(LEVEL)} interval, paired by seed. "
             "Seconds are medians over steps, the first ones left out.",
-            ("Arm", "Quantity", "a", "b", "Change", f"{LEVEL:.0%} interval", "Seeds"),
+            ("Arm", "Quantity", "a", "b", "Change", f"{_percent(LEVEL)} interval", "Seeds"),
             [_arm(arm) for arm in comparison.arms],
             "No cell can be compared.",
         ),
@@ -99,7 +99,15 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
             "Cells",
             "Each run in both: median seconds of a step, memory at the peak, held-out "
             f"{comparison.metric}. A cell that is no evidence on a side is not shown.",
-            ("Cell", "Step in a", "Step in b", "Memory in a", "Memory in b", "Accuracy in a", "Accuracy in b"),
+            (
+                "Cell",
+                "Step in a",
+                "Step in b",
+                "Memory in a",
+                "Memory in b",
+                f"{comparison.metric} in a",
+                f"{comparison.metric} in b",
+            ),
             [
                 (
                     str(pair.cell),
@@ -112,6 +120,10 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
             "No cell can be compared.",
         ),
     ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _setting(difference: SettingDifference) -> tuple[str, ...]:

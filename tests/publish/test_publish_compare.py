@@ -1,6 +1,7 @@
 """Two sides of the same cells: what got worse is flagged, what cannot be compared is named."""
 
 import json
+import math
 import re
 
 import pytest
@@ -109,6 +110,47 @@ def test_cells_of_one_side_and_runs_that_are_no_longer_evidence_are_named(finish
     assert kinds(found) == [("run", "sorting/tiny/grpo/seed1")]
     assert [told.partition(" in ")[0] for told in found.excluded] == ["sorting/tiny/grpo/seed1"]
     assert not found.comparable
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "gone", "told"),
+    [
+        ("evals", "metric", "accuracy", "accuracy of sorting/tiny/grpo/seed1 and 2 more cells: only in a"),
+        (
+            "stages",
+            "stage",
+            "update_actor",
+            "seconds of update_actor of sorting/tiny/grpo/seed1 and 2 more cells: only in a",
+        ),
+    ],
+)
+def test_a_value_that_one_side_lost_is_named_and_not_passed_over(finished, copy, tmp_path, table, column, gone, told):
+    def rename(row: dict) -> str:
+        return "renamed" if (row["arm"], row[column]) == ("grpo", gone) else row[column]
+
+    assert compare(finished, copy).lost == ()
+    change_column(copy, table, column, rename)
+    found = compare(finished, copy)
+    assert told in found.lost
+    assert (found.comparable, found.exit_code) == (False, 2)
+    write_comparison(found, tmp_path / "c.html", tmp_path / "c.md")
+    page = (tmp_path / "c.html").read_text()
+    assert told.partition(":")[0] in page
+    assert "kinds of values on one side only" in page
+
+
+def test_an_accuracy_that_is_no_number_is_a_lost_value_and_no_pass(finished, copy):
+    this = ("grpo", 2)
+    change_column(copy, "evals", "value", lambda r: math.nan if (r["arm"], r["seed"]) == this else r["value"])
+    found = compare(finished, copy)
+    assert "accuracy of sorting/tiny/grpo/seed2: only in a" in found.lost
+    assert found.exit_code == 2
+
+
+def test_a_config_that_one_side_lost_is_one_difference_and_not_a_thousand(finished, copy):
+    (copy / "runs/sorting/tiny/ppo/seed1/config.yaml").unlink()
+    found = compare(finished, copy).settings
+    assert [(item.key, item.a, item.b) for item in found] == [("config", "a file", "not set")]
 
 
 def test_a_damaged_side_is_not_compared(finished, unpacked):
