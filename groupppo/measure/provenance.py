@@ -71,22 +71,27 @@ def software(device: str = "cpu") -> dict[str, Any]:
     return versions
 
 
-def source() -> dict[str, Any]:
-    """Commit of this repository and a hash of what differs from it; null where it is not a git checkout."""
+def source(repository: Path = REPOSITORY) -> dict[str, Any]:
+    """Commit of this repository and a hash of what differs from it; null where it is not a git checkout.
+
+    What differs is the difference to the commit, and every file that git neither has nor ignores: a new module is code
+    as much as a changed one.
+    """
     try:
-        commit = _git("rev-parse", "HEAD").strip()
-        changed = _git("diff", "HEAD")
+        commit = _git(repository, "rev-parse", "HEAD").decode().strip()
+        changed = hashlib.sha256(difference := _git(repository, "diff", "--binary", "HEAD"))
+        new = _git(repository, "ls-files", "-z", "--others", "--exclude-standard").split(b"\0")[:-1]
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "uncommitted_sha256": None}
-    return {
-        "commit": commit,
-        "uncommitted_sha256": hashlib.sha256(changed.encode()).hexdigest() if changed else None,
-    }
+    for name in sorted(new):
+        file = repository / os.fsdecode(name)
+        content = os.fsencode(file.readlink()) if file.is_symlink() else file.read_bytes() if file.is_file() else b""
+        changed.update(name + b"\0" + hashlib.sha256(content).digest())
+    return {"commit": commit, "uncommitted_sha256": changed.hexdigest() if difference or new else None}
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(REPOSITORY), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def _git(repository: Path, *arguments: str) -> bytes:
+    return subprocess.run(["git", "-C", str(repository), *arguments], check=True, capture_output=True).stdout
 
 
 def _cpu_model() -> str:

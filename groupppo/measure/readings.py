@@ -15,14 +15,14 @@ COUNTER, POWER = "counter", "power"
 
 @dataclass
 class Series:
-    """Readings of one device: times, shape (readings,), and each sensor's own times and values."""
+    """Readings of one device: of each sensor its times, increasing, and values, both of shape (readings,)."""
 
     sensors: dict[str, tuple[np.ndarray, np.ndarray]]
 
     def within(self, sensor: str, begin: float, end: float) -> np.ndarray:
         """Values of a sensor read from `begin` to `end`, seconds since the Unix epoch; empty without the sensor."""
         times, values = self.sensors.get(sensor, (np.empty(0), np.empty(0)))
-        return values[(times >= begin) & (times <= end)]
+        return values[np.searchsorted(times, begin) : np.searchsorted(times, end, side="right")]
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
@@ -39,7 +39,8 @@ def read_series(file: Path) -> dict[str, Series]:
         for sensor in row.keys() - {"device", "time"}:
             sensors.setdefault(sensor, []).append((row["time"], row[sensor]))
     return {
-        device: Series({sensor: tuple(np.array(both).T) for sensor, both in sensors.items()})
+        # A clock that was set back leaves its readings out of order.
+        device: Series({sensor: tuple(np.array(sorted(both)).T) for sensor, both in sensors.items()})
         for device, sensors in by_device.items()
     }
 

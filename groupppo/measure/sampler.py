@@ -1,5 +1,6 @@
 """Sensors read every second in a thread beside a run; what goes wrong is kept as a reason and never stops the run."""
 
+import contextlib
 import json
 import threading
 import time
@@ -60,9 +61,8 @@ class Sampler:
 
     def _run(self) -> None:
         try:
-            with self.path.open("w", encoding="utf-8") as file:
+            with contextlib.closing(self.source), self.path.open("w", encoding="utf-8") as file:
                 self._read_until_stopped(file)
-            self.source.close()
         except Exception as error:  # whatever a driver's library raises: the run it watches must go on
             self.fault = f"readings ended early: {type(error).__name__}: {error}"
 

@@ -1,5 +1,6 @@
 """Whether a node can carry a run, found out in a moment before anything is started rather than hours into it."""
 
+import math
 import os
 import platform
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -137,7 +139,7 @@ def clock_skew(folder: Path) -> float:
                 out.flush()
                 os.fsync(out.fileno())
             after, stamped = time.time(), file.stat().st_mtime
-            found = file.read_text(encoding="utf-8")
+            found = file.read_text(encoding="utf-8", errors="replace")
         finally:
             file.unlink(missing_ok=True)
     except OSError as error:
@@ -181,22 +183,46 @@ def free_memory(root: Path = _CGROUP, own: Path = _OWN_CGROUP) -> int:
     """Bytes that can still be had: the node's, or what the limit of this process's job leaves where that is less.
 
     Args:
-        root: where Linux shows control groups of version 2; limits of version 1 are not looked at.
+        root: where Linux shows control groups, of version 2 or, in `memory` below it, of version 1.
         own: the file that names the process's own.
     """
-    free = int(psutil.virtual_memory().available)
-    lines = own.read_text(encoding="utf-8").splitlines() if own.is_file() else []
-    place = next((line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")), "")
-    # The limit may be a step's, its job's or a whole slice's: the tightest holds.
-    for group in (root / place, *(root / parent for parent in Path(place).parents)):
-        limit, used = group / "memory.max", group / "memory.current"
+    free: float = psutil.virtual_memory().available
+    for line in own.read_text(encoding="utf-8").splitlines() if own.is_file() else []:
+        _, controllers, place = line.split(":", 2)
+        if controllers == "":
+            free = min(free, _left(root, place, _VERSION_2))
+        elif "memory" in controllers.split(","):
+            free = min(free, _left(root / "memory", place, _VERSION_1))
+    return int(free)
+
+
+class _Names(NamedTuple):
+    """Files of a control group's memory, and the line of its statistics with the pages of files nobody waits for."""
+
+    limit: str
+    used: str
+    inactive: str
+
+
+_VERSION_1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+_VERSION_2 = _Names("memory.max", "memory.current", "inactive_file ")
+
+
+def _left(root: Path, own: str, names: _Names) -> float:
+    """What the tightest limit leaves: of the group, be it a step's, its job's or a whole slice's, and of all above it.
+
+    A group without a limit says "max", in version 1 a number beyond all memory.
+    """
+    left, place = math.inf, Path(own.strip("/"))
+    for group in (root / place, *(root / parent for parent in place.parents)):
+        limit, used = group / names.limit, group / names.used
         if limit.is_file() and used.is_file() and (most := limit.read_text(encoding="utf-8").strip()) != "max":
             # Pages of files are given back before anything is refused.
-            held = int(used.read_text(encoding="utf-8")) - _cached(group / "memory.stat")
-            free = min(free, int(most) - held)
-    return free
+            held = int(used.read_text(encoding="utf-8")) - _cached(group / "memory.stat", names.inactive)
+            left = min(left, int(most) - held)
+    return left
 
 
-def _cached(file: Path) -> int:
+def _cached(file: Path, name: str) -> int:
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    return sum(int(line.split()[1]) for line in lines if line.startswith(name))

@@ -165,9 +165,10 @@ class UsageMeter:
     def _cpu(self, found: Usage) -> None:
         why = self.absent.get(RAPL_FILE) or self.samplers[RAPL_FILE].fault
         curves = [] if why else [energy_curve(one) for one in read_series(self.folder / RAPL_FILE).values()]
-        totals = [curve[1][-1] - curve[1][0] for curve in curves if curve is not None]
-        if totals:
-            found.cpu_energy_joules = float(sum(totals))
+        known = [curve for curve in curves if curve is not None]
+        # The sum over some of the packages is not the machine's.
+        if known and len(known) == len(curves):
+            found.cpu_energy_joules = float(sum(joules[-1] - joules[0] for _, joules, _ in known))
         else:
             found.missing["cpu_energy_joules"] = why or "the counters were read once only"
 

@@ -1,5 +1,6 @@
 """Provenance: the lock of the device, the node's clock and the driver."""
 
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 
 from groupppo.measure import provenance as module
 from groupppo.measure.hashing import sha256_file
-from groupppo.measure.provenance import lock_of, provenance
+from groupppo.measure.provenance import lock_of, provenance, source
 from tests.measure.fake_nvml import FakeNvml
 
 CUDA = SimpleNamespace(
@@ -58,3 +59,41 @@ def test_the_clock_is_the_results_folders(of, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "clock_skew", lambda folder: asked.append(folder) or -1.26)
     assert of("cpu")["clock_skew_seconds"] == -1.3
     assert asked == [tmp_path]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A repository with one commit, a file that git ignores, and a file that is not text."""
+    for name, content in (
+        (".gitignore", b"results\n"),
+        ("a.py", b"x = 1\n"),
+        ("results", b"big"),
+        ("b.bin", b"\0\xff"),
+    ):
+        (tmp_path / name).write_bytes(content)
+    who = ["-c", "user.name=a", "-c", "user.email=a@a"]
+    for arguments in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+    return tmp_path
+
+
+def test_a_checkout_as_it_was_committed_names_the_commit_alone(checkout):
+    found = source(checkout)
+    assert len(found["commit"]) == 40
+    assert found["uncommitted_sha256"] is None
+    (checkout / "results").write_bytes(b"another")
+    assert source(checkout) == found
+
+
+def test_every_change_of_what_runs_gives_another_hash_also_in_files_that_git_does_not_have(checkout):
+    seen = [None]
+    changes = [("a.py", b"x = 2\n"), ("new.py", b"y = 1\n"), ("new.py", b"y = 2\n"), ("z.py", b"y = 2\n")]
+    for name, content in [*changes, ("b.bin", b"\0\xfe"), ("b.bin", b"\0\xfd")]:
+        (checkout / name).write_bytes(content)
+        seen.append(source(checkout)["uncommitted_sha256"])
+        assert source(checkout)["uncommitted_sha256"] == seen[-1]
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_folder_that_is_no_checkout_has_no_commit(tmp_path):
+    assert source(tmp_path) == {"commit": None, "uncommitted_sha256": None}

@@ -62,6 +62,7 @@ def test_an_error_in_mid_run_ends_the_readings_keeps_those_before_and_says_why(t
         reached = True
     assert reached
     assert "the bus fell over" in watch.fault
+    assert source.closed
     assert len(rows(tmp_path / "x.jsonl")) == 2 * 2
 
 

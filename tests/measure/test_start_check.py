@@ -130,6 +130,27 @@ def test_a_node_for_a_gpu_run_needs_a_driver(tmp_path, monkeypatch, needs):
     check_node(tmp_path, needs)  # a run on a CPU needs none
 
 
+def limited_1(folder, limit, used, cached=0):
+    """A control group of version 1; `inactive_file` alone is the group's without those below it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.limit_in_bytes").write_text(f"{limit}\n")
+    (folder / "memory.usage_in_bytes").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"inactive_file 1\ntotal_inactive_file {cached}\n")
+
+
+def test_limits_of_version_1_are_looked_at_below_memory_alone(tmp_path):
+    own = tmp_path / "own"
+    own.write_text("11:cpu,cpuacct:/slurm/job_7\n9:hugetlb,memory:/slurm/job_7\n0::/init.scope\n")
+    limited_1(tmp_path / "memory", 9223372036854771712, 10**9)  # none
+    limited_1(tmp_path / "memory/slurm/job_8", 10, 10)
+    limited_1(tmp_path / "cpu,cpuacct/slurm/job_7", 10, 10)
+    assert free_memory(tmp_path, own) > 1_000_000
+    limited_1(tmp_path / "memory/slurm/job_7", 3000, 2500, cached=500)
+    assert free_memory(tmp_path, own) == 1000
+    limited(tmp_path / "init.scope", 2000, 1900)  # both versions, where Linux shows both
+    assert free_memory(tmp_path, own) == 100
+
+
 def limited(folder, limit, used, cached=0):
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in (("max", limit), ("current", used), ("stat", f"anon 2000\ninactive_file {cached}")):
