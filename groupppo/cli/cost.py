@@ -11,7 +11,7 @@ from groupppo.cli.place import benchmark_file, root, short
 from groupppo.cli.screen import say, say_json, say_table
 
 if TYPE_CHECKING:
-    from groupppo.cost import Estimate, Span
+    from groupppo.cost import Estimate
 
 
 class Device(StrEnum):
@@ -42,6 +42,7 @@ def cost(
     """
     from groupppo.config import load_benchmark
     from groupppo.cost import estimate_cost
+    from groupppo.cost.estimate import HOUR
 
     found = estimate_cost(load_benchmark(benchmark_file(benchmark)), short(root() / "results"), device and device.value)
     if as_json:
@@ -49,16 +50,16 @@ def cost(
         return
     for line in _head(found):
         say(line)
-    hours = "GPU-hours" if found.device == Device.cuda else "core-hours"
+    hours = found.hours
     head = ("arm", "jobs", hours, "storage", "a run", "from")
     shares = [*found.arms, found.shared, found.total]
     rows = [
         (
             share.name,
             str(share.jobs),
-            _range(share.seconds, 3600, ""),
-            _storage(share.size),
-            _range(share.run, 60, " min") if share.run.high else "",
+            share.seconds.text(HOUR),
+            share.size.bytes_text(),
+            share.run.text(60, " min") if share.run.high else "",
             ", ".join(share.basis) if share is not found.total else "",
         )
         for share in shares
@@ -92,19 +93,3 @@ def _foot(found: "Estimate") -> Iterator[str]:
         yield f"time limit: runs of {arms} may reach train.time_limit_s, where a run fails; hours are cut off there"
     for note in found.notes:
         yield f"note: {note}"
-
-
-def _range(span: "Span", unit: float, suffix: str) -> str:
-    return f"{_short(span.low / unit)} - {_short(span.high / unit)}{suffix}"
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
-
-
-def _storage(span: "Span") -> str:
-    unit, name = next(((10.0**power, name) for power, name in _UNITS if span.high >= 10.0**power), (1.0, "B"))
-    return _range(span, unit, f" {name}")
-
-
-_UNITS = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))

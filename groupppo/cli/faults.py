@@ -149,7 +149,7 @@ def _model_faults(path: Path) -> Iterator[BadInput]:
     if faults:
         return
     model = load_model(path)
-    if getattr(model, "published", False):
+    if model.published:
         return
     if model.factory not in FACTORIES:
         mend = f"known factories: {', '.join(sorted(FACTORIES))}."

@@ -6,7 +6,7 @@ Earlier runs of the same cells are scaled where there are some (`records`); else
 by stated ranges of speed (`model`).
 """
 
-from groupppo.cost.estimate import Estimate, Share, estimate_cost
+from groupppo.cost.estimate import Estimate, Share, cost_line, estimate_cost
 from groupppo.cost.span import Span
 
-__all__ = ["Estimate", "Share", "Span", "estimate_cost"]
+__all__ = ["Estimate", "Share", "Span", "cost_line", "estimate_cost"]

@@ -1,6 +1,6 @@
 """A benchmark's jobs, hours and storage by arm: earlier runs first, the model of work where there are none."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,10 +9,14 @@ from groupppo.config import Arm, Benchmark, Model, Task
 from groupppo.cost import model as counted
 from groupppo.cost.records import PastRun, finished, past_job, past_runs
 from groupppo.cost.span import Span, around, total
+from groupppo.errors import BadInput
 
 SAME_ARM, OTHER_ARM = 1.25, 2.0
 """How far a range is widened beyond the runs it comes from: the next machine or hour differs; another arm more."""
 RUNS, OTHER_RUNS, COUNTED = "runs", "runs of other arms", "counted"
+HOUR = 3600
+_Past = Mapping[tuple[str, str], Sequence[PastRun]]
+"""Earlier runs by task and model."""
 _LATE = ("collect", "verdicts", "figures", "report")
 _STUDY = Span(60, 1800)  # up to the time that its rule asks for
 _OFFICE = Span(1e6, 3e7)  # tables, figures and page
@@ -53,6 +57,11 @@ class Estimate:
     sources: tuple[str, ...]
     notes: tuple[str, ...]
 
+    @property
+    def hours(self) -> str:
+        """What an hour is one of."""
+        return "GPU-hours" if self.device == "cuda" else "core-hours"
+
 
 @dataclass(frozen=True)
 class _Cell:
@@ -76,8 +85,11 @@ def estimate_cost(benchmark: Benchmark, results: Path, device: str | None = None
     Raises:
         BadInput: a model has neither earlier runs nor sizes to count from.
     """
-    device = device or str(getattr(benchmark, "device", "cpu"))
-    past, notes = past_runs(benchmark, results, device)
+    device = device or benchmark.device
+    found, notes = past_runs(benchmark, results, device)
+    past = dict[tuple[str, str], list[PastRun]]()
+    for run in found:
+        past.setdefault((run.task, run.model), []).append(run)
     arms, sources, capped = list[Share](), dict[str, None](), list[str]()
     seeds, limit = len(benchmark.seeds), benchmark.train.time_limit_s
     for arm in benchmark.arms.values():
@@ -116,14 +128,35 @@ def estimate_cost(benchmark: Benchmark, results: Path, device: str | None = None
     )
 
 
+def cost_line(benchmark: Benchmark, results: Path) -> str:
+    """One line for whoever looks at a plan: what the whole matrix costs, and how to see it by arm.
+
+    Args:
+        results: the folder of results folders.
+    """
+    ask = f"groupppo cost {benchmark.source}"
+    try:
+        found = estimate_cost(benchmark, results)
+    except BadInput as error:
+        return f"The cost of {benchmark.name} is not known: {error.file}: {error.key}; {ask} says why."
+    whole, there = (
+        found.total,
+        f", {found.finished} of its {found.runs} runs finished already" if found.finished else "",
+    )
+    return (
+        f"All of {benchmark.name}: {whole.jobs:,} jobs, {whole.seconds.text(HOUR)} {found.hours}, "
+        f"{whole.size.bytes_text()}{there} (from: {', '.join(whole.basis)}); by arm: {ask}"
+    )
+
+
 def _pairs(benchmark: Benchmark) -> Iterator[tuple[Task, Model]]:
     for task in benchmark.tasks.values():
         for model in benchmark.models.values():
             yield task, model
 
 
-def _cell(benchmark: Benchmark, task: Task, model: Model, arm: Arm, past: list[PastRun], device: str) -> _Cell:
-    here = [run for run in past if (run.task, run.model) == (task.name, model.name)]
+def _cell(benchmark: Benchmark, task: Task, model: Model, arm: Arm, past: _Past, device: str) -> _Cell:
+    here = past.get((task.name, model.name), ())
     same = [run for run in here if run.arm == arm.name]
     ranks = counted.gpus(model) if device == "cuda" else 1
     if not here:
@@ -142,7 +175,7 @@ def _cell(benchmark: Benchmark, task: Task, model: Model, arm: Arm, past: list[P
     return _Cell(train, ranks, evaluate, size, RUNS if same else OTHER_RUNS, _source(arm, runs, bool(same)))
 
 
-def _source(arm: Arm, runs: list[PastRun], same: bool) -> str:
+def _source(arm: Arm, runs: Sequence[PastRun], same: bool) -> str:
     folders = ", ".join(dict.fromkeys(str(run.results) for run in runs))
     machines = ", ".join(dict.fromkeys(run.machine for run in runs))
     steps = "-".join(dict.fromkeys(str(n) for n in (min(run.steps for run in runs), max(run.steps for run in runs))))
@@ -151,10 +184,10 @@ def _source(arm: Arm, runs: list[PastRun], same: bool) -> str:
     return f"{runs[0].task}/{runs[0].model}/{who}: {count} of {steps} steps in {folders} on {machines}"
 
 
-def _shared(benchmark: Benchmark, past: list[PastRun], device: str) -> Share:
+def _shared(benchmark: Benchmark, past: _Past, device: str) -> Share:
     """Tasks, models, supervised starts and their evaluations, studies, and from tables to the report."""
     job, seconds, size, basis = counted.SPEEDS[device].job, list[Span](), _OFFICE, dict[str, None]()
-    folders = sorted({run.results for run in past})
+    folders = sorted({run.results for runs in past.values() for run in runs})
 
     def timed(rule: str, stem: str, otherwise: Callable[[], Span]) -> None:
         known = past_job(folders, rule, stem)
@@ -179,7 +212,7 @@ def _shared(benchmark: Benchmark, past: list[PastRun], device: str) -> Share:
     return Share("shared", len(seconds) + resolve, total(seconds), size, Span(0.0, 0.0), tuple(basis))
 
 
-def _folder_bytes(model: Model, past: list[PastRun]) -> Span:
+def _folder_bytes(model: Model, past: _Past) -> Span:
     """A model's folder, which is as large as a checkpoint of it."""
-    known = [float(run.checkpoint) for run in past if run.model == model.name]
+    known = [float(run.checkpoint) for (_, name), runs in past.items() if name == model.name for run in runs]
     return around(known) if known else Span(2.0, 4.0) * counted.shape_of(model).parameters + Span(2e4, 2e7)

@@ -56,10 +56,9 @@ def shape_of(model: Model) -> Shape:
         BadInput: it states none, and its parameters do not hold the sizes.
     """
     sizes: dict[str, Any] = model.params
-    stated: dict[str, Any] | None = getattr(model, "shape", None)
     try:
-        if stated is not None:
-            return Shape(**stated)
+        if model.shape is not None:
+            return Shape(**model.shape)
         heads, hidden = int(sizes["attention_heads"]), int(sizes["hidden_size"])
         return Shape(
             hidden=hidden,

@@ -74,10 +74,17 @@ def past_job(folders: Iterable[Path], rule: str, stem: str) -> list[float]:
 
 
 def finished(benchmark: Benchmark, results: Path) -> int:
-    """Training runs of the benchmark's matrix that its own results folder holds already."""
+    """Training runs of the benchmark's matrix that ended well in its own results folder."""
     runs = results / benchmark.name / "runs"
     cells = [f"{t}/{m}/{a}/seed{s}" for t, m in _all(benchmark) for a in benchmark.arms for s in benchmark.seeds]
-    return sum((runs / cell / "status.json").is_file() for cell in cells)
+    return sum(_ended_well(runs / cell / "status.json") for cell in cells)
+
+
+def _ended_well(file: Path) -> bool:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["status"] == "finished"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # Snakemake runs it again
 
 
 def _all(benchmark: Benchmark) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,22 @@ class Span:
     def below(self, limit: float) -> "Span":
         return Span(min(self.low, limit), min(self.high, limit))
 
+    def text(self, unit: float = 1.0, suffix: str = "") -> str:
+        """Both ends in a unit, two digits of each: "0.34 - 1.4"."""
+        return f"{_short(self.low / unit)} - {_short(self.high / unit)}{suffix}"
+
+    def bytes_text(self) -> str:
+        """Both ends in the decimal unit that fits the higher one: "16 - 81 MB"."""
+        unit, name = next(((10.0**power, name) for power, name in _UNITS if self.high >= 10.0**power), (1.0, "B"))
+        return self.text(unit, f" {name}")
+
+
+_UNITS = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
 
 def around(values: Iterable[float]) -> Span:
     """The range of some values."""

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from groupppo.config import Benchmark, load_benchmark
-from groupppo.cost import Estimate, Span, estimate_cost
+from groupppo.cost import Estimate, Span, cost_line, estimate_cost
 from groupppo.cost.estimate import COUNTED, OTHER_RUNS, RUNS, SAME_ARM
 from groupppo.cost.model import BYTE_VOCABULARY, shape_of
 from groupppo.errors import BadInput
@@ -165,6 +165,41 @@ def test_the_shape_counted_is_the_shape_built(quick, small_model_folder: Path) -
         AutoConfig.from_pretrained(small_model_folder)
     )
     assert len(byte_tokenizer(64)) == BYTE_VOCABULARY
+
+
+def test_one_line_for_a_plan_says_what_the_command_says(quick, groupppo, project: Path) -> None:
+    line = cost_line(quick, project / "results")
+    total = next(row for row in groupppo("cost", "quick").out.splitlines() if row.startswith("total"))
+    whole = estimate_cost(quick, project / "results").total
+    for text in (f"{whole.jobs}", whole.seconds.text(3600), whole.size.bytes_text()):
+        assert text in line
+        assert text in total
+    assert "core-hours" in line
+    assert "finished" not in line
+    assert line.endswith(f"by arm: groupppo cost {quick.source}")
+    assert "\n" not in line
+    assert "GPU-hours" in cost_line(replace(quick, device="cuda"), project / "results")
+
+
+def test_a_run_that_failed_is_not_counted_as_finished(quick, project: Path) -> None:
+    write_results(project / "results" / "quick", seeds=(1, 2), steps=6, failed={("grpo", 1): "out of memory"})
+    (project / "results" / "quick" / "runs/sorting/tiny/ppo/seed2/status.json").write_text("{")
+    assert estimate_cost(quick, project / "results").finished == 4
+    assert ", 4 of its 6 runs finished already" in cost_line(quick, project / "results")
+
+
+def test_a_plan_is_shown_though_its_cost_is_not_known(quick, project: Path) -> None:
+    odd = replace(quick.models["tiny"], params={"repo": "somebody/model"})
+    line = cost_line(replace(quick, models={"tiny": odd}), project / "results")
+    assert line.startswith("The cost of quick is not known: ")
+    assert line.endswith("says why.")
+
+
+@pytest.mark.parametrize(("low", "high", "text"), [
+    (5, 999, "5 - 999 B"), (1e3, 1e6, "0.001 - 1 MB"), (2e9, 123e9, "2 - 123 GB"), (0, 4e15, "0 - 4,000 TB"),
+])  # fmt: skip
+def test_bytes_are_in_the_unit_of_the_higher_end(low: float, high: float, text: str) -> None:
+    assert Span(low, high).bytes_text() == text
 
 
 def test_it_writes_nothing(groupppo, project: Path) -> None:
