@@ -18,6 +18,7 @@ HOUR = 3600
 _Past = Mapping[tuple[str, str], Sequence[PastRun]]
 """Earlier runs by task and model."""
 _LATE = ("collect", "verdicts", "figures", "report")
+_AT_ONCE = ("resolve", "all")  # jobs that take no time
 _STUDY = Span(60, 1800)  # up to the time that its rule asks for
 _OFFICE = Span(1e6, 3e7)  # tables, figures and page
 _PROMPT = Span(150, 1000)  # bytes of one row of a task
@@ -208,8 +209,7 @@ def _shared(benchmark: Benchmark, past: _Past, device: str) -> Share:
         for study in benchmark.studies:
             timed(f"{study}_study", place, lambda: _STUDY)
     seconds += [job] * len((*_LATE, *(["update_costs"] if benchmark.profile else [])))
-    resolve = 1
-    return Share("shared", len(seconds) + resolve, total(seconds), size, Span(0.0, 0.0), tuple(basis))
+    return Share("shared", len(seconds) + len(_AT_ONCE), total(seconds), size, Span(0.0, 0.0), tuple(basis))
 
 
 def _folder_bytes(model: Model, past: _Past) -> Span:

@@ -61,6 +61,26 @@ def test_the_total_is_the_sum_of_its_parts(quick, project: Path) -> None:
     assert found.total.seconds.high > found.total.seconds.low > 0
 
 
+def test_jobs_are_those_of_the_plan(quick, project: Path) -> None:
+    arms, seeds = len(quick.arms), len(quick.seeds)
+    once = [
+        "model",
+        "resolve",
+        "task",
+        "warmstart",
+        "evaluate_start",
+        "collect",
+        "verdicts",
+        "figures",
+        "report",
+        "all",
+    ]
+    asked = [*quick.studies, *(["update_costs"] if quick.profile else [])]
+    assert estimate_cost(quick, project / "results").total.jobs == 2 * arms * seeds + len(once) + len(asked)
+    plain = replace(quick, studies=(), profile=None)
+    assert estimate_cost(plain, project / "results").total.jobs == 2 * arms * seeds + len(once)
+
+
 def test_earlier_runs_of_the_arm_are_scaled_by_steps_and_responses(quick, project: Path) -> None:
     results = project / "results" / "earlier"
     write_results(results, seeds=(1, 2, 3), steps=6)
