@@ -79,9 +79,25 @@ def end(members: list[psutil.Process]) -> None:
                 trackers.append(member)
             else:
                 member.kill()
-    psutil.wait_procs([member for member in members if member not in trackers], timeout=_STOP_SECONDS)
-    for slow in psutil.wait_procs(trackers, timeout=_STOP_SECONDS)[1]:
-        slow.kill()
+    _wait([member for member in members if member not in trackers])
+    for slow in _wait(trackers):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            slow.kill()
+
+
+def _wait(members: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that are still there after some seconds. One that has ended and that nobody asked about is not."""
+    until = time.monotonic() + _STOP_SECONDS
+    while (members := [member for member in members if _runs(member)]) and time.monotonic() < until:
+        time.sleep(0.02)
+    return members
+
+
+def _runs(member: psutil.Process) -> bool:
+    try:
+        return member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class SharedMemory:

@@ -30,8 +30,8 @@ def ended_with_a_lost_worker(
         while not done.wait(_LOOK_SECONDS):
             lost = (look or lost_actors)()
             if lost and not done.wait(_GRACE_SECONDS):
-                for one in lost:
-                    print(f"RunFailed: {one}", file=sys.stderr, flush=True)
+                for one in lost:  # on a line of its own: a progress bar leaves its line open
+                    print(f"\nRunFailed: {one}", file=sys.stderr, flush=True)
                 give_up()
                 return
 

@@ -79,8 +79,8 @@ def wait(
 def cause_of(text: str, code: int) -> str:
     """First and last error of a run's log: verl often answers the one that matters with others."""
     how = f"exit code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"
-    lines = (_RAY_PREFIX.sub("", line).strip() for line in text.splitlines())
+    lines = [line for line in (_RAY_PREFIX.sub("", line).strip() for line in text.splitlines()) if line]
     named = [line for line in lines if _ERROR.match(line)]
     if not named:
-        return f"{how}, and the log names no error"
+        return f"{how}, and the log names no error" + (f"; it ends: {lines[-1][:200]}" if lines else "")
     return f"{how}; {named[0]}" + (f"; in the end {named[-1]}" if named[-1] != named[0] else "")

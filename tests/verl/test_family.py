@@ -1,0 +1,145 @@
+"""The processes of a run are found and ended, also by the next one where the launcher itself was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from groupppo.errors import BadInput
+from groupppo.verl import family
+from groupppo.verl.family import SharedMemory, alone, end, scratch, started_with
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def until(condition, seconds: float = 20.0) -> bool:
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(family.tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+LAUNCHER = """
+    import subprocess, sys, tempfile
+    tempfile.tempdir = sys.argv[1]
+    from groupppo.verl.family import scratch
+    with scratch() as folder:
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(folder)])
+        print(folder, flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_what_a_killed_launcher_left_goes_when_the_next_run_starts_and_a_living_ones_stays(temporary: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(LAUNCHER), str(temporary)]
+    launchers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    killed, living = (Path(launcher.stdout.readline().strip()) for launcher in launchers)
+    launchers[0].kill()
+    launchers[0].wait()
+    assert len(started_with(killed)) == 1
+    with scratch() as own:
+        assert not killed.exists()
+        assert not started_with(killed)
+        assert living.exists()
+        assert len(started_with(living)) == 1
+        assert own.is_dir()
+    assert not own.exists()
+    end(started_with(living))
+    for launcher in launchers:
+        launcher.communicate()
+
+
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    code = f"from groupppo.verl.family import alone; from pathlib import Path; alone(Path({str(folder)!r})).__enter__()"
+    other = [sys.executable, "-c", code]
+    with alone(folder):
+        done = subprocess.run(other, capture_output=True, text=True)
+        assert done.returncode != 0
+        assert f"process {os.getpid()} on {os.uname().nodename} trains this cell" in done.stderr
+        with pytest.raises(BadInput, match="trains this cell"), alone(folder):
+            pass
+    assert not list(folder.iterdir())
+    subprocess.run(other, check=True)
+
+
+def test_a_folder_whose_holder_was_killed_is_free(tmp_path: Path) -> None:
+    code = f"""
+        import sys
+        from pathlib import Path
+        from groupppo.verl.family import alone
+        with alone(Path({str(tmp_path)!r})):
+            print("held", flush=True)
+            sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        holder.stdout.readline()
+        with pytest.raises(BadInput), alone(tmp_path):
+            pass
+        holder.kill()
+        holder.wait()
+    assert (tmp_path / ".lock").exists()
+    with alone(tmp_path):
+        pass
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_process_its_descendants_and_those_that_name_its_folder_are_one_family(tmp_path: Path) -> None:
+    grandchild = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    root, stranger = subprocess.Popen([sys.executable, "-c", grandchild]), subprocess.Popen(SLEEP)
+    far = subprocess.Popen([*SLEEP, str(tmp_path)])
+    try:
+        assert until(lambda: len(family.family(root, tmp_path)) == 3)
+        members = family.family(root, tmp_path)
+        assert {root.pid, far.pid} < {member.pid for member in members}
+        end(members)
+        assert not [member for member in members if member.is_running() and member.status() != psutil.STATUS_ZOMBIE]
+        assert root.poll() is not None
+        assert far.poll() == -signal.SIGKILL
+        assert stranger.poll() is None
+    finally:
+        for process in (root, stranger, far):
+            process.kill()
+            process.wait()
+
+
+SHARER = """
+    import sys
+    from multiprocessing import resource_tracker, shared_memory
+    shared = shared_memory.SharedMemory(create=True, size=1 << 16)
+    resource_tracker.unregister(shared._name, "shared_memory")   # as if its tracker were killed with it
+    print(shared.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_shared_memory_of_a_run_that_was_killed_is_removed_and_a_strangers_is_not(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(SHARER)]
+    ours, theirs = (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    )
+    memory = SharedMemory(ours, tmp_path)
+    files = [Path("/dev/shm") / process.stdout.readline().strip() for process in (ours, theirs)]
+    memory.look()
+    for process in (ours, theirs):
+        process.kill()
+        process.communicate()
+    assert all(file.exists() for file in files)
+    memory.remove()
+    assert [file.exists() for file in files] == [False, True]
+    files[1].unlink()

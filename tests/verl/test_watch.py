@@ -1,0 +1,100 @@
+"""Waiting for a run: silence that is too long ends it, and its cause is what ended it."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from groupppo.config import Benchmark
+from groupppo.verl import watch
+from groupppo.verl.watch import LEAST_SECONDS, START_SECONDS, TIMES_THE_LONGEST, Silence, cause_of, wait
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Run:
+    """A run's steps.jsonl and a clock."""
+
+    def __init__(self, folder: Path, limit: float):
+        self.file, self.clock = folder / "steps.jsonl", Clock()
+        self.silence = Silence(self.file, limit, self.clock)
+
+    def after(self, seconds: float, row: bool = False) -> float | None:
+        self.clock.now += seconds
+        if row:
+            with self.file.open("a") as file:
+                file.write("{}\n")
+        return self.silence.broken()
+
+
+def test_the_start_may_take_longer_than_a_step(tmp_path: Path) -> None:
+    run = Run(tmp_path, 0)
+    assert run.after(START_SECONDS) is None
+    assert run.after(1) == START_SECONDS
+
+
+def test_a_step_may_take_many_times_what_the_longest_took_and_at_least_some_minutes(tmp_path: Path) -> None:
+    run = Run(tmp_path, 0)
+    assert run.after(1000, row=True) is None  # a slow start is no slow step
+    assert run.after(LEAST_SECONDS) is None
+    assert run.after(1) == LEAST_SECONDS
+    assert run.after(0, row=True) is None
+    longest = LEAST_SECONDS + 1
+    assert run.after(TIMES_THE_LONGEST * longest) is None
+    assert run.after(1) == TIMES_THE_LONGEST * longest
+
+
+def test_a_limit_that_the_benchmark_names_holds_from_the_start(tmp_path: Path) -> None:
+    run = Run(tmp_path, 50)
+    assert run.after(50) is None
+    assert run.after(1) == 50
+    assert run.after(0, row=True) is None
+    assert run.after(51) == 50
+
+
+def python(code: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+@pytest.mark.parametrize(("code", "ending"), [("0", None), ("3", "")])
+def test_a_process_that_ends_by_itself_is_not_given_up(
+    quick: Benchmark, tmp_path: Path, code: str, ending: str | None
+) -> None:
+    with python(f"raise SystemExit({code})") as process:
+        asked: list[str] = []
+        found = wait(process, quick.train, tmp_path / "steps.jsonl", lambda: None, lambda: asked.append("x") or "")
+    assert found == ending
+    assert not asked
+
+
+def test_a_process_that_hangs_is_given_up_with_the_place_where_it_was(
+    quick: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_POLL_SECONDS", 0.05)
+    looks: list[int] = []
+    for settings, told in (
+        ({"stall_limit_s": 0, "time_limit_s": 0}, "not finished within train.time_limit_s = 0 s, in a wood"),
+        ({"stall_limit_s": 1, "time_limit_s": 60}, "no step was finished for 1 s (train.stall_limit_s), in a wood"),
+    ):
+        with python("import time; time.sleep(60)") as process:
+            train = replace(quick.train, **settings)
+            found = wait(process, train, tmp_path / "none", lambda: looks.append(1), lambda: ", in a wood")
+            assert process.poll() is None  # whoever asked ends it, with all that belongs to it
+            process.kill()
+        assert found == told
+    assert looks
+
+
+def test_the_cause_of_a_process_that_was_killed_is_the_signal() -> None:
+    assert cause_of("all is well\n", -9) == "ended by SIGKILL, and the log names no error; it ends: all is well"
+    assert cause_of("", -15) == "ended by SIGTERM, and the log names no error"
+    assert cause_of("ValueError: no\n", -9) == "ended by SIGKILL; ValueError: no"
+    assert cause_of("ValueError: no\n", 1) == "exit code 1; ValueError: no"
