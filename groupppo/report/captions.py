@@ -9,9 +9,11 @@ from groupppo.config import Benchmark
 from groupppo.report import captions_compared as compared
 from groupppo.report.captions_parts import band, each, many_seeds, seed_lines, seed_points, seeds_told
 from groupppo.report.figures_costs import WHOLE
+from groupppo.report.figures_tasks import MOST_BANDS, TaskScores
 from groupppo.report.figures_training import smoothing_window
 from groupppo.report.style import START
-from groupppo.report.wording import in_bytes, number, percentage, quantity, seconds_text
+from groupppo.report.wording import in_bytes, number, percentage, plural, quantity, seconds_text
+from groupppo.verdicts.across_tasks import FEWEST_SEEDS
 
 POOLED = "their width at a step uses the variance over seeds averaged over the nearest quarter of the run"
 
@@ -118,14 +120,42 @@ def memory_alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     return f"Bar chart of stage memory. Peak of whole steps: {each(whole, benchmark, arm)}"
 
 
-def verdicts(data: pd.DataFrame, judged: int) -> str:
-    rest = judged - len(data)
-    others = f" Verdicts without an interval are not drawn ({rest})." if rest else ""
+def verdicts(data: pd.DataFrame, judged: int, drawn: int) -> str:
+    rest, cut = judged - len(data), len(data) - drawn
+    others = f" Verdicts without an interval are not drawn ({rest:,})." if rest else ""
+    if cut:
+        others += f" Of each claim the first tasks and models are drawn; {cut:,} more verdicts are in the CSV."
     return (
         "Each claim on an axis of its own: the claimed region, widened by its margin, and "
         "the estimate with its 90 % interval over seeds. A claim is supported where the interval lies wholly inside "
         f"the region and refuted where it lies wholly outside. Ratios (x) are on a log scale.{others}"
     )
+
+
+def profiles(data: pd.DataFrame, scores: list[TaskScores], benchmark: Benchmark) -> str:
+    seeds = sorted({int(seeds) for seeds in data["seeds"]})
+    told = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    many = data.groupby("model", observed=True)["arm"].nunique().max() > MOST_BANDS
+    bands = "" if many else " Bands are 90 % bootstrap intervals at each threshold, over seeds within tasks."
+    narrow = "" if many or seeds[0] >= FEWEST_SEEDS else f" With fewer than {FEWEST_SEEDS} seeds they are too narrow."
+    left = {item.arm: len(item.without) for item in scores if item.without}
+    without = ", ".join(f"{benchmark.arms[arm].title} ({plural(count, 'seed')})" for arm, count in left.items())
+    missing = f" Left out, as a run of that seed is not admissible on some task: {without}." if without else ""
+    return (
+        f"Share of runs over {plural(int(data['tasks'].iloc[0]), 'task')} and {told} whose held-out accuracy lies "
+        "above the threshold. A line that lies higher everywhere is an arm that does better on the whole."
+        f"{bands}{narrow}{missing}"
+    )
+
+
+def profiles_alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    sentences = []
+    for model in dict.fromkeys(data["model"]):
+        rows = data[(data["model"] == model) & (data["share"] >= 0.5)]
+        medians = rows.groupby("arm", observed=True)["threshold"].max()
+        told = [f"{benchmark.arms[arm].title} {number(medians[arm])}" for arm in benchmark.arms if arm in medians]
+        sentences.append(f"{benchmark.models[model].title}: half of the runs lie above: {'; '.join(told)}.")
+    return f"Step chart of performance profiles. {' '.join(sentences)}"
 
 
 def verdicts_alt(data: pd.DataFrame) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from groupppo.config import Benchmark
-from groupppo.report.style import MOST_SINGLE, START, Cell, arms_in, cell_title, cells
+from groupppo.report.style import MOST_FACETS, MOST_SINGLE, START, Cell, arms_in, cell_title, cells
 from groupppo.report.wording import plural
 
 
@@ -15,6 +15,13 @@ def excluded(runs: pd.DataFrame) -> str:
     return (
         f"{plural(count, 'run')} excluded from the evidence {'is' if count == 1 else 'are'} not drawn." if count else ""
     )
+
+
+def left_out(facets: int, what: str) -> str:
+    """A sentence on facets that are not drawn, or nothing when all are."""
+    if facets <= MOST_FACETS:
+        return ""
+    return f"Drawn are the first {MOST_FACETS} of {facets:,} {what}, in the benchmark's order; the CSV has all."
 
 
 def many_seeds(data: pd.DataFrame) -> bool:

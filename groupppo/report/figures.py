@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from groupppo.config import Arm, Benchmark
 from groupppo.errors import BadInput
 from groupppo.report import captions
-from groupppo.report.captions_parts import excluded
+from groupppo.report.captions_parts import excluded, left_out
 from groupppo.report.figures_accuracy import accuracy_data, accuracy_figure
 from groupppo.report.figures_costs import (
     stage_memory_data,
@@ -32,6 +32,7 @@ from groupppo.report.figures_costs import (
 )
 from groupppo.report.figures_parity import controls_data, controls_figure, parity_data, parity_figure
 from groupppo.report.figures_target import target_data, target_figure
+from groupppo.report.figures_tasks import has_tasks, profiles_data, profiles_figure, task_scores
 from groupppo.report.figures_training import (
     CLOSED_BY,
     REWARD_METRICS,
@@ -41,8 +42,8 @@ from groupppo.report.figures_training import (
     reward_figure,
 )
 from groupppo.report.figures_updates import METRICS, has_twins, updates_data, updates_figure
-from groupppo.report.figures_verdicts import VERDICT_COLOURS, verdicts_data, verdicts_figure
-from groupppo.report.style import ARM_KEYS, RUN_KEYS, START, figure_style, refuse_empty, save
+from groupppo.report.figures_verdicts import VERDICT_COLOURS, drawn_verdicts, verdicts_data, verdicts_figure
+from groupppo.report.style import ARM_KEYS, MOST_FACETS, RUN_KEYS, START, cells, figure_style, refuse_empty, save
 from groupppo.tables import HasCells, Only
 from groupppo.verdicts.arrivals import METRICS as TARGET_METRICS
 from groupppo.verdicts.claims import load_claims
@@ -156,6 +157,8 @@ def write_figures(
     if judged:
         drawing.append(partial(_overview, judged, benchmark, out))
     drawing += [partial(_record, plan, tables, benchmark, out) for plan in PLANS if plan.asked(benchmark)]
+    if has_tasks(benchmark):
+        drawing.append(partial(_profiles, tables, benchmark, out))
     with figure_style():
         records = _all_of(drawing, processes)
     text = json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
@@ -218,9 +221,26 @@ def _overview(judged: dict[str, Any], benchmark: Benchmark, out: Path) -> Figure
     if not any(verdict["verdict"] in VERDICT_COLOURS and verdict["low"] is not None for verdict in judged["verdicts"]):
         return _not_drawn(name, title, "Not drawn: no claim was judged by an interval.", out)
     data = verdicts_data(judged, load_claims(benchmark.claims))
-    files = _write(name, data, verdicts_figure(data, benchmark), out)
-    caption = captions.verdicts(data, len(judged["verdicts"]))
-    return FigureRecord(name, title, caption, files, captions.verdicts_alt(data))
+    shown = drawn_verdicts(data)
+    files = _write(name, data, verdicts_figure(shown, benchmark), out)
+    caption = captions.verdicts(data, len(judged["verdicts"]), len(shown))
+    return FigureRecord(name, title, caption, files, captions.verdicts_alt(shown))
+
+
+def _profiles(tables: HasCells, benchmark: Benchmark, out: Path) -> FigureRecord:
+    name, title = "profiles", "Performance profiles over tasks"
+    frames = [tables.cell("evals", task, model) for task in benchmark.tasks for model in benchmark.models]
+    scores = task_scores(admissible_rows(pd.concat(frames, ignore_index=True), tables.runs), benchmark)
+    data = profiles_data(scores)
+    if data.empty:
+        reason = f"Not drawn: no seed of any arm is admissible on every task. {excluded(tables.runs)}"
+        return _not_drawn(name, title, reason.rstrip(), out)
+    models = list(dict.fromkeys(data["model"]))
+    shown = data[data["model"].isin(models[:MOST_FACETS])]
+    files = _write(name, data, profiles_figure(shown, benchmark), out)
+    parts = (captions.profiles(shown, scores, benchmark), left_out(len(models), "models"))
+    caption = " ".join(part for part in parts if part)
+    return FigureRecord(name, title, caption, files, captions.profiles_alt(shown, benchmark))
 
 
 def _data(plan: _Plan, tables: HasCells, benchmark: Benchmark) -> pd.DataFrame:
@@ -243,10 +263,15 @@ def _drawn(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path) -> Fi
         title = benchmark.arms[benchmark.reference].title
         reason = f"Not drawn: no seed has both {title} and another arm. {excluded(runs)}"
         return _not_drawn(plan.id, plan.title, reason.rstrip(), out)
-    files = _write(plan.id, data, plan.draw(data, benchmark), out)
+    facets = cells(data, benchmark)
+    shown = data
+    if len(facets) > MOST_FACETS:
+        shown = pd.concat([cell.rows(data) for cell in facets[:MOST_FACETS]], ignore_index=True)
+    files = _write(plan.id, data, plan.draw(shown, benchmark), out)
     words = captions.WORDS[plan.id]
-    caption = " ".join(part for part in (words.caption(data, benchmark), excluded(runs)) if part)
-    return FigureRecord(plan.id, plan.title, caption, files, words.alt(data, benchmark))
+    parts = (words.caption(shown, benchmark), left_out(len(facets), "tasks and models"), excluded(runs))
+    caption = " ".join(part for part in parts if part)
+    return FigureRecord(plan.id, plan.title, caption, files, words.alt(shown, benchmark))
 
 
 def _why_not(plan: _Plan, runs: pd.DataFrame, benchmark: Benchmark) -> str:

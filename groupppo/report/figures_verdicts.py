@@ -18,6 +18,8 @@ from groupppo.report.style import INK, QUIET, WIDTH, legend_below, patch, percen
 from groupppo.report.wording import interval, quantity
 from groupppo.verdicts.claims import Claims
 
+MOST_ROWS = 30
+"""Verdicts that are drawn, and one of each claim at least."""
 REGION = "#cfe8dc"
 VERDICT_COLOURS = {"supported": "#0a6b47", "refuted": "#a4262c", "inconclusive": "#7a5200"}
 NO_EFFECT = {"x": 1.0, "difference in accuracy": 0.0}
@@ -51,6 +53,13 @@ def verdicts_data(judged: dict[str, Any], claims: Claims) -> pd.DataFrame:
     data = pd.DataFrame(rows)
     refuse_empty(data, "verdicts")
     return data
+
+
+def drawn_verdicts(data: pd.DataFrame) -> pd.DataFrame:
+    """At most MOST_ROWS of the verdicts: of every claim the first tasks and models, as many as there is room for."""
+    place = data.groupby("id", sort=False).cumcount()
+    each = max(1, MOST_ROWS // data["id"].nunique())
+    return data[place < (len(data) if len(data) <= MOST_ROWS else each)].reset_index(drop=True)
 
 
 def verdicts_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:

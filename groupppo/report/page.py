@@ -8,19 +8,19 @@ the page's own. All text from files is escaped.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from groupppo.config import Benchmark
-from groupppo.errors import BadInput
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import read_tables
 from groupppo.report import page_data, page_runs
-from groupppo.report.figures import read_figures
+from groupppo.report.figures import FigureRecord, read_figures
 from groupppo.report.page_faults import fault_studies
+from groupppo.report.page_items import MOST_LINES, item_noise
 from groupppo.report.page_markdown import write_markdown
 from groupppo.report.page_parts import (
     PageFigure,
     content_policy,
+    largest_picture,
     page_environment,
     page_figure,
     source_text,
@@ -29,72 +29,32 @@ from groupppo.report.page_parts import (
 from groupppo.report.page_profile import ProfileSection, profile_section
 from groupppo.report.page_streams import stream_studies
 from groupppo.report.page_study import Study, grouping_studies
-from groupppo.report.wording import MISSING, interval, plural, quantity
+from groupppo.report.page_tasks import ONE_TASK, across_tasks
+from groupppo.report.page_usage import usage
+from groupppo.report.page_verdicts import claim_rows, read_verdicts, verdict_rows
+from groupppo.report.wording import MISSING
 from groupppo.study.tables import FIGURES
 from groupppo.tables import Only, load_tables
 from groupppo.verdicts.preregistration import read_stamp
 
 PROFILE = "profile"
 """Folder of the profile in a results folder."""
-VERDICTS = tuple(page_data.ANSWERS)
-_KEYS = (
-    "id",
-    "task",
-    "model",
-    "claim",
-    "source",
-    "reading",
-    "arm",
-    "quantity",
-    "comparison",
-    "margin",
-    "unit",
-    "verdict",
-    "estimate",
-)
-_KEYS_AFTER = (
-    "low",
-    "high",
-    "seeds",
-    "seeds_needed",
-    "replicates",
-    "reason",
-    "what_would_change",
-    "evidence",
-    "figure",
-)
-
-
-@dataclass(frozen=True)
-class VerdictRow:
-    """One verdict as the page shows it. `place` is the task and model, empty where the benchmark has only one of each;
-    `figure` is the id of a figure on the page, or empty."""
-
-    id: str
-    claim: str
-    place: str
-    source: str
-    reading: str
-    arm: str
-    quantity: str
-    verdict: str
-    estimate: str
-    interval: str
-    unit: str
-    replicates: str
-    seeds_needed: str
-    reason: str
-    what_would_change: str
-    table: str
-    file: str
-    rows: str
-    figure: str
+MOST_STUDIES = 3
+"""Tasks and models whose study the page shows; the folders of the others are named."""
 
 
 @dataclass(frozen=True)
 class PageStudy:
     study: Study
     figures: list[PageFigure]
+
+
+@dataclass(frozen=True)
+class PageStudies:
+    """The studies of one kind: the first of them, and those that have no room."""
+
+    shown: list[PageStudy]
+    left: list[Study]
 
 
 def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str) -> Path:
@@ -115,33 +75,46 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         BadInput: verdicts, tables, figures or a study are missing or not in their form.
     """
     tables = load_tables(results / "tables", {"runs": Only(), "evals": Only()})
-    figures = [page_figure(results, "figures", record) for record in read_figures(results / "figures")]
-    judged = page_data.read_object(results / "verdicts.json", "decide the verdicts first.")
-    profile = _profile(results, benchmark)
+    records = read_figures(results / "figures")
+    kinds = {
+        "studies": grouping_studies(results, benchmark),
+        "streams": stream_studies(results, benchmark),
+        "faults": fault_studies(results, benchmark),
+    }
+    drawn = [study for own in kinds.values() for study in own[:MOST_STUDIES]]
+    largest = largest_picture(_pictures(results, benchmark, records, drawn))
+    figures = [page_figure(results, "figures", record, largest=largest) for record in records]
+    judged = read_verdicts(results / "verdicts.json")
+    profile = _profile(results, benchmark, largest)
     shown = [*figures, *(profile.figures if profile else [])]
-    verdicts = verdict_rows(judged, results / "verdicts.json", benchmark, {figure.record.id for figure in shown})
     environment = page_environment()
     style, script = (source_text(environment, name) for name in ("report.css", "report.js"))
+    verdicts = verdict_rows(judged["verdicts"], benchmark, {figure.record.id for figure in shown})
     shared = {
         "benchmark": benchmark,
-        "answer": page_data.answer([verdict.verdict for verdict in verdicts]),
+        "answer": page_data.answer([verdict["verdict"] for verdict in judged["verdicts"]]),
         "verdicts": verdicts,
         "scope": page_runs.scope(benchmark, tables),
         "excluded": page_runs.excluded_rows(judged["excluded"], benchmark),
+        "most_rows": page_runs.MOST_ROWS,
         "figures": figures,
         "stamp": read_stamp(results, benchmark),
+        "items": item_noise(judged["verdicts"], benchmark),
+        "noisy": [row for row in verdicts if row.items_reason][:MOST_LINES],
+        "across": across_tasks(tables.evals, tables.runs, benchmark),
+        "one_task": ONE_TASK,
+        "usage": usage(tables.runs, benchmark),
+        "claims": claim_rows(judged["verdicts"], benchmark) if len(benchmark.tasks) * len(benchmark.models) > 1 else [],
     }
     write_markdown(results / "report.md", **shared)
     page = environment.get_template("report.html.j2").render(
         **shared,
+        **{name: _page_studies(results, own, largest) for name, own in kinds.items()},
         level=f"{100 * judged['level']:g} %",
         claims_sha256=judged["claims_sha256"],
-        most_rows=page_runs.MOST_ROWS,
-        studies=[_page_study(results, study) for study in grouping_studies(results, benchmark)],
-        streams=[_page_study(results, study) for study in stream_studies(results, benchmark)],
-        faults=[_page_study(results, study) for study in fault_studies(results, benchmark)],
         profile=profile,
         matrix=page_runs.matrix(results, benchmark, tables),
+        runs=len(tables.runs),
         differences=page_data.arm_differences(benchmark),
         settings=page_data.matched_settings(benchmark),
         warm_starts=page_data.warm_starts(results, benchmark),
@@ -157,59 +130,29 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
     return write_page(results / "report.html", page)
 
 
-def verdict_rows(judged: dict[str, Any], file: Path, benchmark: Benchmark, figures: set[str]) -> list[VerdictRow]:
-    """The verdicts of verdicts.json in their order, numbers put into words.
-
-    Raises:
-        BadInput: a key is missing, or a verdict is not one of VERDICTS.
-    """
-    for key in ("level", "claims_sha256", "verdicts", "excluded"):
-        if key not in judged:
-            raise BadInput(file, key, None, "decide the verdicts again.")
-    rows = []
-    for i, verdict in enumerate(judged["verdicts"]):
-        for key in (*_KEYS, *_KEYS_AFTER):
-            if key not in verdict:
-                raise BadInput(file, f"verdicts[{i}].{key}", None, "decide the verdicts again.")
-        if verdict["verdict"] not in VERDICTS:
-            raise BadInput(file, f"verdicts[{i}].verdict", verdict["verdict"], f"one of: {', '.join(VERDICTS)}.")
-        rows.append(_verdict_row(verdict, benchmark, figures))
-    return rows
+def _pictures(
+    results: Path, benchmark: Benchmark, records: list[FigureRecord], studies: list[Study]
+) -> list[tuple[Path, FigureRecord]]:
+    """Every picture that the page will have."""
+    of_figures = [(results / "figures", record) for record in records]
+    of_studies = [(results / study.folder / FIGURES, record) for study in studies for record in study.figures]
+    home = results / PROFILE / "figures"
+    of_profile = [(home, record) for record in read_figures(home)] if benchmark.profile else []
+    return [*of_figures, *of_studies, *of_profile]
 
 
-def _verdict_row(verdict: dict[str, Any], benchmark: Benchmark, figures: set[str]) -> VerdictRow:
-    unit = verdict["unit"]
-    arm = benchmark.arms[verdict["arm"]].title if verdict["arm"] in benchmark.arms else verdict["arm"]
-    return VerdictRow(
-        id=verdict["id"],
-        claim=verdict["claim"],
-        place=page_runs.place(benchmark, verdict["task"], verdict["model"]) if verdict["task"] else "",
-        source=verdict["source"],
-        reading=verdict["reading"],
-        arm=arm,
-        quantity=verdict["quantity"],
-        verdict=verdict["verdict"],
-        estimate=quantity(verdict["estimate"], unit),
-        interval=interval(verdict["low"], verdict["high"], unit),
-        unit="" if unit == "x" or verdict["estimate"] is None else unit,
-        replicates=verdict["replicates"] or (plural(verdict["seeds"], "seed") if verdict["seeds"] else MISSING),
-        seeds_needed=MISSING if verdict["seeds_needed"] is None else str(verdict["seeds_needed"]),
-        reason=verdict["reason"],
-        what_would_change=verdict["what_would_change"],
-        table=verdict["evidence"]["table"],
-        file=verdict["evidence"]["file"],
-        rows=verdict["evidence"]["rows"],
-        figure=verdict["figure"] if verdict["figure"] in figures else "",
-    )
+def _page_studies(results: Path, studies: list[Study], largest: int | None) -> PageStudies:
+    shown = [_page_study(results, study, largest) for study in studies[:MOST_STUDIES]]
+    return PageStudies(shown, studies[MOST_STUDIES:])
 
 
-def _page_study(results: Path, study: Study) -> PageStudy:
+def _page_study(results: Path, study: Study, largest: int | None) -> PageStudy:
     folder, prefix = f"{study.folder}/{FIGURES}", f"{study.anchor}-"
-    return PageStudy(study, [page_figure(results, folder, record, prefix) for record in study.figures])
+    return PageStudy(study, [page_figure(results, folder, record, prefix, largest) for record in study.figures])
 
 
-def _profile(results: Path, benchmark: Benchmark) -> ProfileSection | None:
+def _profile(results: Path, benchmark: Benchmark, largest: int | None) -> ProfileSection | None:
     if benchmark.profile is None:
         return None
     profile, folder = load_profile(benchmark.profile), results / PROFILE
-    return profile_section(results, PROFILE, profile, read_tables(folder / "tables"), folder / "measured")
+    return profile_section(results, PROFILE, profile, read_tables(folder / "tables"), folder / "measured", largest)

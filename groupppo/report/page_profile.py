@@ -55,12 +55,18 @@ class ProfileSection:
 
 
 def profile_section(
-    results: Path, folder: str, profile: Profile, tables: ProfileTables, measured: Path
+    results: Path,
+    folder: str,
+    profile: Profile,
+    tables: ProfileTables,
+    measured: Path,
+    largest: int | None = None,
 ) -> ProfileSection:
     """What a page in `results` shows of the profile in `results`/`folder`.
 
     Args:
         measured: the folder of result files, for the machine and the commands.
+        largest: bytes that a picture may have, as `page_parts.largest_picture` says.
 
     Raises:
         BadInput: the figures or a result file are missing.
@@ -72,7 +78,7 @@ def profile_section(
         measured=_when(contents),
         answer=_answer(tables.targets),
         targets=_targets(tables),
-        figures=[page_figure(results, home, record) for record in read_figures(results / home)],
+        figures=[page_figure(results, home, record, largest=largest) for record in read_figures(results / home)],
         settings=[_setting(rows) for _, rows in tables.variants.groupby("setting", sort=False)],
         steps=_steps(tables, profile),
         provenance=_provenance(contents),

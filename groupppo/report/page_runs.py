@@ -17,7 +17,8 @@ from groupppo.tables.runs import SET_ASIDE
 from groupppo.tables.schema import FINISHED
 
 MOST_ROWS = 500
-"""Runs that a table of the page lists; the tables of the results hold all."""
+"""Runs that a table of the page lists; of more it lists those that are no evidence, and the tables of the results hold
+all."""
 MOST_VALUES = 20
 """Values of a key of the provenance, and runs with each, that the page lists."""
 
@@ -85,8 +86,8 @@ def place(benchmark: Benchmark, task: str, model: str) -> str:
 
 
 def matrix(results: Path, benchmark: Benchmark, tables: Tables) -> list[RunRow]:
-    """Every planned run in the benchmark's order, then runs outside the matrix; of more than MOST_ROWS the
-    inadmissible ones first."""
+    """Every planned run in the benchmark's order, then runs outside the matrix; of more than MOST_ROWS those that are
+    inadmissible."""
     named = tables.runs[tables.runs["seed"].notna()]
     found = {(run.task, run.model, run.arm, int(run.seed)): run for run in named.itertuples()}
     planned = [
@@ -99,7 +100,7 @@ def matrix(results: Path, benchmark: Benchmark, tables: Tables) -> list[RunRow]:
     accuracies = _accuracies(tables.evals)
     shown = [*planned, *sorted(set(found) - set(planned))]
     if len(shown) > MOST_ROWS:
-        shown.sort(key=lambda keys: keys in found and bool(found[keys].admissible))
+        shown = [keys for keys in shown if keys not in found or not found[keys].admissible]
     return [_run_row(results, benchmark, keys, found.get(keys), accuracies.get(keys)) for keys in shown]
 
 

@@ -36,6 +36,8 @@ LETTER = 0.078
 """Inches: width of a figure, and of an average letter at label size."""
 MOST_SINGLE = 12
 """Seeds of an arm up to which a figure shows each; of more it shows their spread."""
+MOST_FACETS = 6
+"""Tasks and models that a figure shows; its CSV has all."""
 MOST_POINTS = 100
 """Points of a drawn curve; a run of more steps is thinned evenly, in the picture only."""
 DOTS, MOST_DOTS = 160, 6000
@@ -241,6 +243,12 @@ def dash_pattern(look: Look) -> tuple[float, tuple[float, ...]]:
     return (0, look.dashes)
 
 
+def few_colours(picture: Image.Image) -> Image.Image:
+    """The picture with a palette of 256. By octree: the median cut shares colours out by area, and thin lines of an arm
+    would get another's."""
+    return picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+
+
 def save(figure: Figure, out: Path, name: str) -> None:
     """Write `<name>.svg` and `<name>.png` (160 dots per inch; fewer, and 256 colours, for a figure of many panels);
     the same figure gives the same bytes."""
@@ -253,5 +261,4 @@ def save(figure: Figure, out: Path, name: str) -> None:
         return
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=dots, metadata={"Software": None})
-    picture = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    picture.save(out / f"{name}.png", optimize=True)
+    few_colours(Image.open(buffer).convert("RGB")).save(out / f"{name}.png", optimize=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 FEWEST_SEEDS = 10
 _CHUNK = 500
@@ -82,8 +83,11 @@ def probability_of_improvement(first: ArrayLike, second: ArrayLike) -> np.ndarra
     x, y = _scores(first), _scores(second)
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(f"{x.shape[-1]} and {y.shape[-1]} tasks: both need the same tasks")
-    gaps = x[..., :, None, :] - y[..., None, :, :]
-    return ((gaps > 0) + 0.5 * (gaps == 0)).mean(axis=(-3, -2, -1))
+    first_seeds, second_seeds = x.shape[-2], y.shape[-2]
+    # By ranks: all pairs of a hundred seeds would fill the memory of many resamples.
+    ranks = stats.rankdata(np.concatenate([x, y], axis=-2), axis=-2)[..., :first_seeds, :].sum(axis=-2)
+    wins = ranks - first_seeds * (first_seeds + 1) / 2
+    return np.asarray((wins / (first_seeds * second_seeds)).mean(axis=-1))
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:

@@ -98,14 +98,13 @@ def _split(noise: ItemNoise, interval: Interval) -> ItemShare:
         for k, n in ((seeds, noise.items), (seeds, 2 * noise.items), (2 * seeds, noise.items))
     )
     more = ITEMS if twice_items < twice_seeds else SEEDS
-    widths = {ITEMS: f"twice the items to ±{twice_items:.2g}", SEEDS: f"twice the seeds to ±{twice_seeds:.2g}"}
-    less = SEEDS if more == ITEMS else ITEMS
+    ends = f"[{_percent(noise.share_low)}, {_percent(noise.share_high)}]"
     reason = (
-        f"Items make {noise.share:.0%} [{noise.share_low:.0%}, {noise.share_high:.0%}] of the variance over seeds: "
-        f"endless items would narrow the interval from ±{over_seeds * noise.spread:.2g} to "
-        f"±{over_seeds * noise.seed_noise:.2g}. The choice of these {noise.items:,} items adds ±{of_choice:.2g}, which "
-        f"no seed averages out. More {more} would help more: from ±{together:.2g} in all {widths[more]}, "
-        f"{widths[less]}."
+        f"Items make {_percent(noise.share)} {ends} of the variance over seeds: endless items would narrow the "
+        f"interval from ±{over_seeds * noise.spread:.2g} to ±{over_seeds * noise.seed_noise:.2g}. The choice of these "
+        f"{noise.items:,} items adds ±{of_choice:.2g}, which no seed averages out. More {more} would help more: both "
+        f"together are ±{together:.2g}, ±{twice_seeds:.2g} with twice the seeds and "
+        f"±{twice_items:.2g} with twice the items."
     )
     return ItemShare(
         items=noise.items,
@@ -130,8 +129,8 @@ def _bound(runs: pd.DataFrame, interval: Interval, why: str) -> ItemShare:
     share = min(1.0, variance / interval.spread**2)
     half_width = (interval.high - interval.low) / 2
     reason = (
-        f"Items make at most {share:.0%} of the variance over seeds, by the standard errors of the two arms. Whether "
-        f"more items would help more than more seeds cannot be told: {why}."
+        f"Items make at most {_percent(share)} of the variance over seeds, by the standard errors of the two arms. "
+        f"Whether more items would help more than more seeds cannot be told: {why}."
     )
     return ItemShare(
         items=int(runs["n"].min()),
@@ -148,6 +147,10 @@ def _bound(runs: pd.DataFrame, interval: Interval, why: str) -> ItemShare:
         more=None,
         reason=reason,
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _t(level: float, seeds: int) -> float:

@@ -13,7 +13,7 @@ from markupsafe import escape
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.report import page, page_data, page_parts, page_runs, wording
+from groupppo.report import page_data, page_parts, page_runs, page_verdicts, wording
 from groupppo.report.figures import write_figures
 from groupppo.report.page import write_report
 from groupppo.tables import collect, load_tables
@@ -67,6 +67,11 @@ def rendered(spare: tuple[Path, Benchmark]) -> str:
     return write_report(*spare, memory_definition=MEMORY).read_text(encoding="utf-8")
 
 
+def noisy(judged: dict) -> dict:
+    """The item noise of the first verdict that has any."""
+    return next(entry["item_noise"] for entry in judged["verdicts"] if entry["item_noise"])
+
+
 def section(page_text: str, name: str) -> str:
     return re.search(rf'<section id="{name}">(.*?)</section>', page_text, re.DOTALL).group(1)
 
@@ -102,7 +107,7 @@ def test_the_answer_is_a_sentence(verdicts, sentence):
 
 
 def test_the_page_knows_every_verdict_that_can_be_given():
-    assert set(page.VERDICTS) == set(VERDICTS)
+    assert set(page_verdicts.VERDICTS) == set(VERDICTS)
 
 
 def test_each_verdict_is_shown_with_its_estimate_interval_and_reason(quick, text):
@@ -237,6 +242,7 @@ def test_text_from_files_cannot_become_markup(spare):
         judged["verdicts"][0][key] = f"{key} {ATTACK}"
     judged["verdicts"][0]["evidence"] = {"table": f"a{ATTACK}", "file": f"javascript:{ATTACK}", "rows": ATTACK}
     judged["verdicts"][0]["what_would_change"] = judged["verdicts"][0]["replicates"] = ATTACK
+    noisy(judged)["reason"] = ATTACK
     register(results, replace(benchmark, title=f"before {ATTACK}"))
     judged["claims_sha256"] = ATTACK
     judged["excluded"][0]["reason"] = ATTACK
@@ -331,15 +337,20 @@ def test_unreadable_verdicts_are_refused_by_file(spare):
         (lambda judged: judged.pop("level"), "level"),
         (lambda judged: judged["verdicts"][1].pop("reason"), r"verdicts\[1\].reason"),
         (lambda judged: judged["verdicts"][0].update(verdict="proven"), r"verdicts\[0\].verdict = 'proven'"),
+        (lambda judged: noisy(judged).update(share="<b>"), r"item_noise.share = '<b>'"),
+        (lambda judged: noisy(judged).update(reason=None), r"item_noise.reason = missing"),
+        (lambda judged: noisy(judged).update(more="luck"), r"item_noise.more = 'luck'"),
     ],
 )
-def test_verdicts_of_another_form_are_refused_by_key(quick, break_it, named):
-    results, benchmark = quick
-    judged = json.loads((results / "verdicts.json").read_text())
-    assert page.verdict_rows(judged, results / "verdicts.json", benchmark, set())
+def test_verdicts_of_another_form_are_refused_by_key(quick, tmp_path, break_it, named):
+    file = tmp_path / "verdicts.json"
+    judged = json.loads((quick[0] / "verdicts.json").read_text())
+    file.write_text(json.dumps(judged), encoding="utf-8")
+    assert page_verdicts.read_verdicts(file) == judged
     break_it(judged)
+    file.write_text(json.dumps(judged), encoding="utf-8")
     with pytest.raises(BadInput, match=named):
-        page.verdict_rows(judged, results / "verdicts.json", benchmark, set())
+        page_verdicts.read_verdicts(file)
 
 
 @pytest.mark.parametrize("name", ["verdicts.json", "figures/figures.json", "figures/reward.png", "tables/runs.parquet"])

@@ -1,0 +1,163 @@
+"""The verdicts of verdicts.json as rows of the page: numbers in words, and what is the same of many cells said once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groupppo.config import Benchmark
+from groupppo.errors import BadInput
+from groupppo.report import page_data
+from groupppo.report.page_items import check_item_noise, share_told
+from groupppo.report.page_runs import place
+from groupppo.report.wording import MISSING, interval, plural, quantity
+
+VERDICTS = tuple(page_data.ANSWERS)
+_KEYS = (
+    "id",
+    "task",
+    "model",
+    "claim",
+    "source",
+    "reading",
+    "arm",
+    "quantity",
+    "comparison",
+    "margin",
+    "unit",
+    "verdict",
+    "estimate",
+    "low",
+    "high",
+    "seeds",
+    "seeds_needed",
+    "replicates",
+    "reason",
+    "what_would_change",
+    "item_noise",
+    "evidence",
+    "figure",
+)
+
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """What all verdicts on one claim share; `rows` selects the evidence in `table` together with task and model."""
+
+    id: str
+    claim: str
+    source: str
+    reading: str
+    arm: str
+    comparison: str
+    what_would_change: str
+    table: str
+    rows: str
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """One verdict as the page shows it, or several without a number that differ in nothing but their cell.
+
+    Attributes:
+        place: the task and model, empty where the benchmark has only one of each. cells: verdicts that the row is of.
+        items: how much of the interval is item noise, empty where there is none.
+        figure: the id of a figure on the page, or empty.
+    """
+
+    claim: ClaimRow
+    place: str
+    cells: int
+    verdict: str
+    estimate: str
+    interval: str
+    items: str
+    items_reason: str
+    unit: str
+    replicates: str
+    seeds_needed: str
+    reason: str
+    table: str
+    file: str
+    rows: str
+    figure: str
+
+
+def read_verdicts(file: Path) -> dict[str, Any]:
+    """The content of verdicts.json with every key that the page needs.
+
+    Raises:
+        BadInput: the file or a key is missing, a verdict is not one of VERDICTS, or item noise not in its form.
+    """
+    judged = page_data.read_object(file, "decide the verdicts first.")
+    for key in ("level", "claims_sha256", "verdicts", "excluded"):
+        if key not in judged:
+            raise BadInput(file, key, None, "decide the verdicts again.")
+    for i, verdict in enumerate(judged["verdicts"]):
+        for key in _KEYS:
+            if key not in verdict:
+                raise BadInput(file, f"verdicts[{i}].{key}", None, "decide the verdicts again.")
+        if verdict["verdict"] not in VERDICTS:
+            raise BadInput(file, f"verdicts[{i}].verdict", verdict["verdict"], f"one of: {', '.join(VERDICTS)}.")
+        check_item_noise(verdict["item_noise"], file, f"verdicts[{i}].item_noise")
+    return judged
+
+
+def verdict_rows(verdicts: list[dict[str, Any]], benchmark: Benchmark, figures: set[str]) -> list[VerdictRow]:
+    """The verdicts in their order; those on one claim that have no number and the same reason are one row.
+
+    Args:
+        verdicts: of `read_verdicts`.
+        figures: ids of the figures on the page.
+    """
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for i, verdict in enumerate(verdicts):
+        told = verdict["estimate"] is None and not verdict["seeds"] and verdict["item_noise"] is None
+        key = (verdict["verdict"], verdict["reason"], verdict["evidence"]["file"]) if told else (i,)
+        alike.setdefault((verdict["id"], *key), []).append(verdict)
+    return [_row(group, benchmark, figures) for group in alike.values()]
+
+
+def claim_rows(verdicts: list[dict[str, Any]], benchmark: Benchmark) -> list[ClaimRow]:
+    """Each claim that was judged, once, in the claims' order."""
+    return list({verdict["id"]: _claim(verdict, benchmark) for verdict in verdicts}.values())
+
+
+def _claim(verdict: dict[str, Any], benchmark: Benchmark) -> ClaimRow:
+    arm = benchmark.arms[verdict["arm"]].title if verdict["arm"] in benchmark.arms else verdict["arm"]
+    told = ("id", "claim", "source", "reading", "comparison", "what_would_change")
+    evidence = verdict["evidence"]
+    rows = evidence["rows"].removeprefix(f"task == {verdict['task']!r} and model == {verdict['model']!r} and ")
+    return ClaimRow(arm=arm, table=evidence["table"], rows=rows, **{key: verdict[key] for key in told})
+
+
+def _row(alike: list[dict[str, Any]], benchmark: Benchmark, figures: set[str]) -> VerdictRow:
+    verdict = alike[0]
+    unit, noise, evidence = verdict["unit"], verdict["item_noise"], verdict["evidence"]
+    return VerdictRow(
+        claim=_claim(verdict, benchmark),
+        place=_places(alike, benchmark),
+        cells=len(alike),
+        verdict=verdict["verdict"],
+        estimate=quantity(verdict["estimate"], unit),
+        interval=interval(verdict["low"], verdict["high"], unit),
+        items=share_told(noise),
+        items_reason=noise["reason"] if noise else "",
+        unit="" if unit == "x" or verdict["estimate"] is None else unit,
+        replicates=verdict["replicates"] or (plural(verdict["seeds"], "seed") if verdict["seeds"] else MISSING),
+        seeds_needed=MISSING if verdict["seeds_needed"] is None else str(verdict["seeds_needed"]),
+        reason=verdict["reason"],
+        table=evidence["table"],
+        file=evidence["file"],
+        rows=evidence["rows"],
+        figure=verdict["figure"] if verdict["figure"] in figures else "",
+    )
+
+
+def _places(alike: list[dict[str, Any]], benchmark: Benchmark) -> str:
+    """The tasks and models of a row; counted where they are all or more than a few."""
+    cells = len(benchmark.tasks) * len(benchmark.models)
+    if len(alike) > 1 and len(alike) == cells:
+        return f"all {cells} tasks and models"
+    named = [place(benchmark, verdict["task"], verdict["model"]) for verdict in alike[:3] if verdict["task"]]
+    more = len(alike) - len(named)
+    return f"{'; '.join(named)}{f'; and {more} more' if named and more else ''}"

@@ -1,0 +1,116 @@
+"""Every accuracy comparison shows how much of its interval is item noise, in tables and words."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groupppo.config import Benchmark
+from groupppo.report import page_items
+from groupppo.report.figures import write_figures
+from groupppo.report.page import write_report
+from groupppo.tables import Tables, collect, load_tables
+from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import decide
+from groupppo.verdicts.studied import read_studied
+from tests.synthetic import ITEMS, rewrite_json, write_results
+
+
+def with_samples(results: Path, benchmark: Benchmark) -> None:
+    """Of every evaluation the samples that lm-eval would have left, and its accuracy as their mean."""
+    rng = np.random.default_rng(0)
+    for file in sorted(results.glob("evals/**/result.json")):
+        result = json.loads(file.read_text(encoding="utf-8"))
+        scores = (rng.random(ITEMS) < result["metrics"]["accuracy"]["value"]).astype(float)
+        lines = (json.dumps({"doc_id": item, "accuracy": score}) for item, score in enumerate(scores))
+        (file.parent / "samples_sorting_greedy_2026.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        value = float(scores.mean())
+        accuracy = {"value": value, "stderr": math.sqrt(value * (1 - value) / ITEMS), "n": ITEMS}
+        rewrite_json(file, metrics=result["metrics"] | {"accuracy": accuracy})
+
+
+def reported(results: Path, benchmark: Benchmark, tables: Tables) -> tuple[dict[str, dict], str, str]:
+    """Item noise by claim, the page and the Markdown."""
+    claims = load_claims(benchmark.claims)
+    judged = decide(claims, tables, benchmark, studied=read_studied(results, benchmark, claims))
+    (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
+    write_figures(tables, benchmark, results / "figures", judged)
+    text = write_report(results, benchmark, memory_definition="Memory.").read_text(encoding="utf-8")
+    noise = {entry["id"]: entry["item_noise"] for entry in judged["verdicts"] if entry["item_noise"]}
+    return noise, text, (results / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def with_and_without(tmp_path_factory) -> dict[bool, tuple[dict[str, dict], str, str]]:
+    """The same benchmark with samples of its evaluations and, as a control, without."""
+    found = {}
+    for samples in (True, False):
+        results = tmp_path_factory.mktemp("results")
+        benchmark = write_results(results, seeds=(1, 2, 3))
+        if samples:
+            with_samples(results, benchmark)
+        collect(results, benchmark)
+        found[samples] = reported(results, benchmark, load_tables(results / "tables"))
+    return found
+
+
+def table(text: str) -> str:
+    return re.search(r'<section id="items">(.*?)</section>', text, re.DOTALL).group(1)
+
+
+def test_each_comparison_has_a_row_with_its_shares_and_widths(with_and_without):
+    noise, text, markdown = with_and_without[True]
+    assert set(noise) == {"parity-ppo", "parity-grpo"}
+    for name, found in noise.items():
+        row = re.search(rf"<tr><th[^>]*>{name}.*?</tr>", table(text), re.DOTALL).group(0)
+        assert page_items.percentage(found["share"]) in row
+        assert f"±{page_items.number(found['of_seeds'])}" in row
+        assert f"<td>{found['more']}</td>" in row
+        assert f"| {name} (" in markdown
+        assert page_items.share_told(found) in text
+
+
+def test_the_words_stand_beside_the_verdict_and_in_the_markdown(with_and_without):
+    noise, text, markdown = with_and_without[True]
+    for name, found in noise.items():
+        assert f"More {found['more']} would help more" in found["reason"]
+        assert f"<summary>Item noise</summary>{found['reason']}</details>" in text
+        assert re.search(rf"^- {name}: Items make .* of the variance over seeds", markdown, re.MULTILINE)
+
+
+def test_without_scores_by_item_the_page_says_at_most_and_why_no_more(with_and_without):
+    """Negative control: nothing of what the scores would have told is made up."""
+    noise, text, _ = with_and_without[False]
+    assert all(found["bound"] for found in noise.values())
+    assert "at most" in table(text)
+    assert "no scores by item" in table(text)
+    assert not re.search(r"<td>(items|seeds)<", table(text))
+    assert "would help more:" not in text
+
+
+def test_a_benchmark_without_an_accuracy_interval_has_no_such_section(tmp_path):
+    benchmark = write_results(tmp_path, seeds=(1,))
+    collect(tmp_path, benchmark)
+    noise, text, markdown = reported(tmp_path, benchmark, load_tables(tmp_path / "tables"))
+    assert noise == {}
+    assert '<section id="items">' not in text
+    assert 'href="#items"' not in text
+    assert "Noise of the held-out items" not in markdown
+
+
+def test_of_very_many_comparisons_the_first_are_listed_and_the_rest_counted(with_and_without, tmp_path):
+    noise, _, _ = with_and_without[True]
+    benchmark = write_results(tmp_path, seeds=(1,), steps=1)
+    one = {"id": "parity-ppo", "claim": "Same.", "task": "sorting", "model": "tiny", "item_noise": noise["parity-ppo"]}
+    for count, shown in ((100, 100), (101, 100)):
+        found = page_items.item_noise([one] * count, benchmark)
+        assert len(found.rows) == shown
+        assert ("The first 100 of 101 comparisons" in found.caption) == (count > shown)
+
+
+def test_missing_numbers_are_dashes_never_zeros():
+    assert page_items._half(None) == page_items.MISSING
+    assert page_items._half(0.0) == "±0"

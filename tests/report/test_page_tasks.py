@@ -1,0 +1,175 @@
+"""Several tasks together: a table and a figure of performance profiles; of one task, a sentence that there is none."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from groupppo.config import Benchmark
+from groupppo.report import figures_tasks, page_tasks
+from groupppo.report.figures import write_figures
+from groupppo.report.figures_tasks import TaskScores, profiles_data, profiles_figure, task_scores
+from groupppo.report.page import write_report
+from groupppo.report.page_study import TextCell, TextTable
+from groupppo.report.page_tasks import ONE_TASK, across_tasks
+from groupppo.report.style import figure_style
+from groupppo.report.wording import MISSING
+from groupppo.tables import Tables, collect, load_tables
+from groupppo.verdicts.across_tasks import interquartile_mean, probability_of_improvement
+from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import decide
+from tests.synthetic import ARMS, Effect, write_results
+
+FAR_APART = ARMS | {"grpo": Effect(accuracy=0.60), "group_ppo": Effect(accuracy=0.90, density=0.08)}
+
+
+def results(folder: Path, **options) -> tuple[Tables, Benchmark]:
+    benchmark = write_results(folder, **options)
+    collect(folder, benchmark)
+    return load_tables(folder / "tables"), benchmark
+
+
+@pytest.fixture(scope="module")
+def two_tasks(tmp_path_factory) -> tuple[Tables, Benchmark, Path]:
+    folder = tmp_path_factory.mktemp("two")
+    return *results(folder, tasks=("sorting", "chain"), seeds=(1, 2, 3), arms=FAR_APART), folder
+
+
+def table(tables: Tables, benchmark: Benchmark) -> TextTable:
+    found = across_tasks(tables.evals, tables.runs, benchmark)
+    assert found is not None
+    return found
+
+
+def row(found: TextTable, title: str) -> dict[str, TextCell]:
+    return dict(zip(found.head, next(cells for cells in found.rows if cells[0].text == title), strict=True))
+
+
+def scores_of(tables: Tables, benchmark: Benchmark, arm: str) -> TaskScores:
+    return next(item for item in task_scores(tables.evals, benchmark) if item.arm == arm)
+
+
+def test_scores_are_seeds_by_tasks_in_the_benchmark_s_order(two_tasks):
+    tables, benchmark, _ = two_tasks
+    evals = tables.evals[tables.evals["metric"] == "accuracy"]
+    chain = (evals["task"] == "chain") & (evals["arm"] == "ppo") & (evals["seed"] == 2)
+    marked = evals.assign(value=evals["value"].where(~chain, 0.123))
+    found = next(item for item in task_scores(marked, benchmark) if item.arm == "ppo")
+    assert found.scores.shape == (3, 2)
+    assert found.scores[1, 1] == 0.123
+    assert (found.scores == 0.123).sum() == 1
+    assert (found.seeds, found.without) == ((1, 2, 3), ())
+
+
+def test_the_table_has_interquartile_means_and_probabilities_of_improvement(two_tasks):
+    tables, benchmark, _ = two_tasks
+    found = table(tables, benchmark)
+    ours = scores_of(tables, benchmark, "group_ppo").scores
+    mean = row(found, "GROUP-PPO")["Interquartile mean"]
+    assert mean.text == f"{float(interquartile_mean(ours)):.3f}"
+    assert mean.under.startswith("[0.")
+    assert row(found, "GROUP-PPO")["Better than PPO (dense)"] == TextCell("100.0 %", "[100.0 %, 100.0 %]")
+    # Negative control: a worse arm and the reference itself.
+    assert row(found, "GRPO")["Better than PPO (dense)"] == TextCell("0.0 %", "[0.0 %, 0.0 %]")
+    assert row(found, "PPO (dense)")["Better than PPO (dense)"] == TextCell(MISSING, "the reference")
+    assert "fewer than 10 seeds these intervals are far too narrow" in found.caption
+
+
+def test_a_seed_without_an_admissible_run_on_some_task_is_left_out_and_named(tmp_path):
+    failed = {("grpo", 2): "killed"}
+    tables, benchmark = results(tmp_path, tasks=("sorting", "chain"), seeds=(1, 2, 3), failed=failed)
+    found = row(table(tables, benchmark), "GRPO")
+    assert found["Seeds"] == TextCell("2", "without 2: not admissible on every task")
+    assert row(table(tables, benchmark), "PPO (dense)")["Seeds"] == TextCell("3")
+    # The pairs are those of the seeds that both have.
+    ours, theirs = scores_of(tables, benchmark, "grpo"), scores_of(tables, benchmark, "ppo")
+    assert ours.seeds == (1, 3)
+    chance = float(probability_of_improvement(ours.scores, theirs.scores[[0, 2]]))
+    assert found["Better than PPO (dense)"].text == page_tasks.percentage(chance)
+
+
+def test_an_arm_without_any_complete_seed_has_dashes(two_tasks):
+    tables, benchmark, _ = two_tasks
+    gone = (tables.evals["arm"] == "grpo") & (tables.evals["task"] == "chain")
+    found = row(across_tasks(tables.evals[~gone], tables.runs, benchmark), "GRPO")
+    assert found["Seeds"] == TextCell("0", "without 1, 2, 3: not admissible on every task")
+    assert found["Interquartile mean"] == found["Better than PPO (dense)"] == TextCell(MISSING)
+
+
+def test_the_profile_falls_from_all_runs_to_none_and_is_higher_for_the_better_arm(two_tasks):
+    tables, benchmark, _ = two_tasks
+    data = profiles_data(task_scores(tables.evals, benchmark))
+    wide = data.pivot(index="threshold", columns="arm", values="share")
+    assert (wide.iloc[0] == 1).all()
+    assert (wide.diff().dropna() <= 0).all(axis=None)
+    assert (wide["group_ppo"] >= wide["ppo"]).all()
+    assert (wide["ppo"] >= wide["grpo"]).all()
+    assert (wide["group_ppo"] > wide["grpo"]).any()
+    assert (data["low"] <= data["share"]).all()
+    assert (data["share"] <= data["high"]).all()
+    middle = data[(data["arm"] == "ppo")].iloc[50]
+    scores = scores_of(tables, benchmark, "ppo").scores
+    assert middle["share"] == (scores > middle["threshold"]).mean()
+
+
+def drawn(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
+    with figure_style():
+        return profiles_figure(data, benchmark)
+
+
+def test_the_figure_has_a_line_for_each_arm_and_bands_while_they_can_be_told_apart(two_tasks, monkeypatch):
+    tables, benchmark, _ = two_tasks
+    data = profiles_data(task_scores(tables.evals, benchmark))
+    panel = drawn(data, benchmark).axes[0]
+    assert len(panel.lines) == len(panel.collections) == 3
+    lines = {tuple(np.round(line.get_ydata(), 9)) for line in panel.lines}
+    assert lines == {tuple(np.round(rows["share"], 9)) for _, rows in data.groupby("arm")}
+    monkeypatch.setattr(figures_tasks, "MOST_BANDS", 2)
+    assert len(drawn(data, benchmark).axes[0].collections) == 0
+
+
+def reported(folder: Path, tables: Tables, benchmark: Benchmark) -> tuple[str, str]:
+    judged = decide(load_claims(benchmark.claims), tables, benchmark)
+    (folder / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
+    write_figures(tables, benchmark, folder / "figures", judged)
+    text = write_report(folder, benchmark, memory_definition="Memory.").read_text(encoding="utf-8")
+    return text, (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_table_and_figure_are_on_the_page_and_in_the_markdown(two_tasks):
+    tables, benchmark, folder = two_tasks
+    text, markdown = reported(folder, tables, benchmark)
+    assert "Interquartile mean" in text[text.index('<section id="across">') : text.index('<section id="excluded">')]
+    assert 'id="figure-profiles"' in text
+    assert "figures/profiles.csv" in text
+    assert "figures/profiles.png" in markdown
+    assert "| Arm | Seeds | Interquartile mean | Better than PPO (dense) |" in markdown
+    assert ONE_TASK not in text + markdown
+    record = next(
+        item for item in json.loads((folder / "figures/figures.json").read_text()) if item["id"] == "profiles"
+    )
+    assert "2 tasks and 3 seeds" in record["caption"]
+    assert "they are too narrow" in record["caption"]
+    assert "half of the runs lie above" in record["alt"]
+
+
+def test_with_one_task_a_sentence_says_why_there_is_none(tmp_path):
+    tables, benchmark = results(tmp_path, seeds=(1, 2))
+    text, markdown = reported(tmp_path, tables, benchmark)
+    assert ONE_TASK in text
+    assert ONE_TASK in markdown
+    assert "figure-profiles" not in text
+    assert not (tmp_path / "figures" / "profiles.csv").exists()
+
+
+def test_several_tasks_without_a_complete_seed_leave_a_record_that_says_so(two_tasks, tmp_path):
+    tables, benchmark, _ = two_tasks
+    runs = tables.runs.assign(admissible=tables.runs["task"] == "sorting")
+    records = write_figures(replace(tables, runs=runs), benchmark, tmp_path)
+    record = next(record for record in records if record.id == "profiles")
+    assert record.files == {}
+    assert "no seed of any arm is admissible on every task" in record.caption
