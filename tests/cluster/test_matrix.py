@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import yaml
 from groupppo.config import REPOSITORY
 from groupppo.verl.records import repeatable
 from tests.cluster.conftest import PATIENCE, copy_workflow, eventually, said, snakemakes
-from tests.cluster.local_slurm import Cluster
+from tests.cluster.local_slurm import Cluster, title_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.verl, pytest.mark.timeout(1800)]
 
@@ -62,10 +61,8 @@ def study(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Study:
     results = project / "results" / "quick"
     with snakemakes(cluster) as start:
         snakemake = start(project)
-        killed = {
-            "ppo": kill(trainer_of(results, "ppo")),
-            "group_ppo": kill(ray_worker_of(trainer_of(results, "group_ppo"))),
-        }
+        killed: dict[str, str] = {}
+        assert eventually(lambda: strike(results, killed) or snakemake.poll() is not None, 3 * PATIENCE)
         assert snakemake.wait(timeout=3 * PATIENCE) == 0, said(project)[-5000:]
     through_slurm, here = project / "through_slurm", results
     through_slurm.mkdir()
@@ -88,27 +85,31 @@ def edit(file: Path, section: str | None, changes: dict[str, object]) -> None:
     file.write_text(yaml.safe_dump(data))
 
 
-def trainer_of(results: Path, arm: str) -> psutil.Process:
-    """verl's main process of an arm's run, once the run has logged a step."""
-    folder = results / "runs" / "sorting" / "tiny" / arm / "seed1"
-    assert eventually((folder / "steps.jsonl").exists, 2 * PATIENCE), f"{arm} logged no step"
+def strike(results: Path, killed: dict[str, str]) -> bool:
+    """Kill -9, in runs that have logged a step: PPO's trainer, and the process that holds the other's policy."""
+    for arm in {"ppo", "group_ppo"} - set(killed):
+        folder = results / "runs" / "sorting" / "tiny" / arm / "seed1"
+        if (folder / "steps.jsonl").exists() and (folder / "steps.jsonl").stat().st_size > 0:
+            trainer = trainer_in(folder)
+            victim = trainer if arm == "ppo" else policy_of(trainer)
+            killed[arm] = title_of(victim)
+            victim.kill()
+    return len(killed) == 2
+
+
+def trainer_in(folder: Path) -> psutil.Process:
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if "groupppo.verl.main" in words and str(folder) in words:
             return process
-    raise AssertionError(f"no trainer of {arm}")
+    raise AssertionError(f"no trainer in {folder}")
 
 
-def ray_worker_of(trainer: psutil.Process) -> psutil.Process:
-    workers = [each for each in trainer.children(recursive=True) if " ".join(each.cmdline()).startswith("ray::Worker")]
-    assert workers, [each.cmdline() for each in trainer.children(recursive=True)]
+def policy_of(trainer: psutil.Process) -> psutil.Process:
+    titles = {each: title_of(each) for each in trainer.children(recursive=True)}
+    workers = [each for each, title in titles.items() if title.startswith("ray::WorkerDict")]
+    assert workers, sorted(titles.values())
     return workers[0]
-
-
-def kill(process: psutil.Process) -> str:
-    name = " ".join(process.cmdline())
-    process.send_signal(signal.SIGKILL)
-    return name
 
 
 def steps(folder: Path, arm: str) -> list[dict[str, object]]:
@@ -124,7 +125,7 @@ def verdict_table(folder: Path) -> dict[str, str]:
 
 def test_what_was_killed_is_trained_again_and_nothing_else_is_repeated(study: Study) -> None:
     assert "groupppo.verl.main" in study.killed["ppo"]
-    assert "ray::" in study.killed["group_ppo"]
+    assert "ray::WorkerDict" in study.killed["group_ppo"]
     assert study.submissions("train") == {"sorting_tiny_ppo_1": 2, "sorting_tiny_group_ppo_1": 2}
     for rule in ("task", "model", "warmstart", "evaluate_start", "evaluate", "collect"):
         assert set(study.submissions(rule).values()) == {1}, rule
