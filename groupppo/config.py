@@ -14,6 +14,7 @@ import jsonschema
 import yaml
 
 from groupppo.errors import BadInput
+from groupppo.rates import at_rates
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCHEMAS = REPOSITORY / "workflow" / "schemas"
@@ -25,6 +26,7 @@ _LATER: dict[str, Any] = {
     "reward": "exact",
     "stock": (),
     "shape": None,
+    "swept_from": None,
     "checkpoint_every": 25,
     "stall_limit_s": 0,
 }
@@ -93,12 +95,20 @@ class Model:
 
 @dataclass(frozen=True)
 class Arm:
+    """An algorithm.
+
+    Attributes:
+        density_from: the arm whose density it copies step by step. swept_from: the arm's file where the benchmark
+            trains it at several learning rates (groupppo/rates.py), each under a name of its own.
+    """
+
     name: str
     title: str
     description: str
     verl: dict[str, Any]
     source: Path
     density_from: str | None = None
+    swept_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +190,8 @@ def load_benchmark(path: str | Path) -> Benchmark:
     path = Path(path)
     data = read_checked(path, "benchmark")
     home = path.parent
-    arms = {name: load_arm(_named(home, "arms", name, path)) for name in data["arms"]}
+    named = {name: load_arm(_named(home, "arms", name, path)) for name in data["arms"]}
+    arms = at_rates(named, data["learning_rates"], path)
     if data["reference"] not in arms:
         raise BadInput(path, "reference", data["reference"], f"name one of the arms: {', '.join(arms)}.")
     _check_density_sources(arms, path)
