@@ -10,6 +10,8 @@ from groupppo.report.style import arms_in
 from groupppo.report.wording import number, percentage
 from groupppo.verdicts.arrivals import TARGET_SHARE
 
+ITEMS = "Intervals cover training seeds; how much of a claim's interval items make is in the table of item noise."
+
 
 def target(data: pd.DataFrame, benchmark: Benchmark) -> str:
     title = benchmark.arms[benchmark.reference].title
@@ -53,7 +55,7 @@ def parity(data: pd.DataFrame, benchmark: Benchmark) -> str:
     return (
         f"Greedy accuracy on held-out prompts - {title}'s, by seed. "
         f"{band(data[data['seed'].notna()], benchmark, 'lines are 90 % t intervals of the mean difference')} "
-        f"{stretch}An interval that crosses an end decides nothing."
+        f"{stretch}An interval that crosses an end decides nothing. {ITEMS}"
     )
 
 
@@ -68,7 +70,8 @@ def controls(data: pd.DataFrame, benchmark: Benchmark) -> str:
         "(log scale). Large marks are means over seeds, small ones single seeds. "
         f"{band(seeds, benchmark, 'lines are 90 % t intervals of the mean difference')} Arms at one density spend the "
         "same number of endpoints: they differ by which tokens these are. Dense arms stand at 100 %. Arms that share "
-        "an endpoint's advantage with its group train on every token all the same."
+        "an endpoint's advantage with its group train on every token all the same. "
+        f"{ITEMS}"
     )
 
 

@@ -54,6 +54,18 @@ def report(tmp_path_factory) -> Path:
     return write_report(results, benchmark, memory_definition=f"Resident memory. {ATTACK}")
 
 
+@pytest.fixture(scope="module")
+def report_of_two_tasks(tmp_path_factory) -> Path:
+    results = tmp_path_factory.mktemp("two")
+    benchmark = write_results(results, tasks=("sorting", "chain"), seeds=(1, 2), steps=6)
+    collect(results, benchmark)
+    tables = load_tables(results / "tables")
+    judged = decide(load_claims(benchmark.claims), tables, benchmark)
+    write_figures(tables, benchmark, results / "figures", judged)
+    (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
+    return write_report(results, benchmark, memory_definition="Resident memory.")
+
+
 class Visit:
     """One opened page, with every request it made and everything it complained about."""
 
@@ -196,3 +208,22 @@ def test_a_link_in_the_verdict_table_leads_to_its_figure(visit):
     link.click()
     assert visit.page.locator(target).count() == 1
     assert visit.page.url.endswith(target)
+
+
+def test_every_link_within_a_page_of_several_tasks_leads_somewhere(browser, report_of_two_tasks):
+    opened = Visit(browser, report_of_two_tasks.as_uri())
+    page = opened.page
+    targets = set(page.locator("a[href^='#']").evaluate_all("links => links.map((link) => link.getAttribute('href'))"))
+    assert {"#claim-parity-ppo", "#items", "#across", "#usage", "#figure-profiles"} <= targets
+    assert {target: page.locator(target).count() for target in targets} == dict.fromkeys(targets, 1)
+    assert opened.complaints == []
+    opened.context.close()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_tables_of_several_tasks_scroll_inside_the_page(browser, report_of_two_tasks, width):
+    opened = Visit(browser, report_of_two_tasks.as_uri(), viewport={"width": width, "height": 900})
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    for section in ("claims", "items", "across", "usage"):
+        assert opened.page.locator(f"#{section} table").bounding_box()["width"] > 250
+    opened.context.close()
