@@ -244,6 +244,11 @@ def _shared(cell: Cell) -> dict[str, Any]:
     }
 
 
+def ray_cpus(cell: Cell) -> int:
+    """What Ray counts as CPUs of a machine without an accelerator: places for verl's processes."""
+    return 4 + 4 * cell.ranks
+
+
 def _cpu(cell: Cell) -> dict[str, Any]:
     """What a machine without an accelerator needs; a "GPU" is then a scheduling slot of Ray."""
     actor, rollout, model = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
@@ -258,7 +263,7 @@ def _cpu(cell: Cell) -> dict[str, Any]:
         f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": 64,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
         "ray_kwargs.ray_init.num_gpus": cell.ranks,
-        "ray_kwargs.ray_init.num_cpus": 4 + 4 * cell.ranks,
+        "ray_kwargs.ray_init.num_cpus": ray_cpus(cell),
         "ray_kwargs.ray_init.include_dashboard": False,
         "ray_kwargs.ray_init.object_store_memory": 256 * 2**20,
     }

@@ -31,7 +31,7 @@ from groupppo.tasks.lengths import check_prompt_lengths
 from groupppo.tasks.rows import check_splits
 from groupppo.verl import stacks
 from groupppo.verl.checkpoints import Checkpoints, identity
-from groupppo.verl.compose import Cell, compose, saves_between
+from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
 from groupppo.verl.family import SharedMemory, alone, end, family, scratch
 from groupppo.verl.fits import require_gpus
 from groupppo.verl.ray_cluster import across_allocation, ask_for_stacks
@@ -100,13 +100,15 @@ def _train(cell: Cell, config: DictConfig) -> None:
 def needs(cell: Cell) -> Needs:
     """What the node must have for this cell."""
     networks = 2 if cell.train.save_critic else 1
-    weights = sum(file.stat().st_size for file in cell.start.glob("*.safetensors"))
+    # Twice: start checkpoints may be bfloat16 and trained ones float32.
+    weights = 2 * sum(file.stat().st_size for file in cell.start.glob("*.safetensors"))
+    # Of policy and critic weights and two moments; the last checkpoint stays until the next one is written.
+    resumable = 2 * 2 * 3 * weights if saves_between(cell.train) else 0
     return Needs(
         device=cell.device,
         lock=lock_of(cell.device),
         packages=[name for name in PACKAGES if cell.train.rollout == "vllm" or not name.startswith("vllm")],
-        # Twice: start checkpoints may be bfloat16 and trained ones float32.
-        disk_bytes=2 * networks * weights + _LOG_BYTES,
+        disk_bytes=networks * weights + resumable + _LOG_BYTES,
         memory_bytes=cell.model.resources["mem_mb"] * 1_000_000,
     )
 
@@ -202,7 +204,7 @@ def _ray(cell: Cell, variables: dict[str, str]) -> AbstractContextManager[dict[s
         nodes=cell.nodes,
         cpus=cell.model.resources.get("cpus", 1),
         gpus=cell.ranks if cell.device == "cuda" else 0,
-        slots=cell.ranks,
+        slots=(ray_cpus(cell), cell.ranks) if cell.device == "cpu" else None,
         environment={name: value for name, value in variables.items() if name != "RAY_TMPDIR"},
     )
 

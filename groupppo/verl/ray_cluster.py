@@ -1,7 +1,7 @@
 """One Ray cluster over the nodes of a Slurm allocation, started by srun and gone when the run is.
 
 with across_allocation(cpus=32, gpus=4) as variables: ...     # in the job, on its first node
-python -m groupppo.verl.ray_cluster FOLDER NODE CPUS SLOTS [HEAD]  # what srun starts, once on every node
+python -m groupppo.verl.ray_cluster FOLDER NODE CPUS GPUS [HEAD]   # what srun starts, once on every node
 
 Several clusters may share a node: every port is one that is free, and temporary files are in a folder named by the job.
 Whatever ends the body ends the steps; whatever ends the job ends them, too, for Slurm does.
@@ -52,7 +52,7 @@ def across_allocation(
     gpus: int,
     scratch: Path | None = None,
     nodes: int | None = None,
-    slots: int | None = None,
+    slots: tuple[int, int] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[dict[str, str]]:
     """Start Ray on every node of the allocation, and end it with the body.
@@ -63,8 +63,8 @@ def across_allocation(
     Args:
         cpus, gpus: of each node. scratch: an existing folder that all nodes see, for addresses and logs; by default
             ./.snakemake. nodes: how many to start it on, the first ones; by default all.
-        slots: "GPUs" that each node offers to Ray, where they are not its `gpus`. environment: of Ray's processes, by
-            default this one's.
+        slots: CPUs and GPUs that each node offers to Ray, where they are not its own: on a CPU they are places for
+            processes. environment: of Ray's processes, by default this one's.
 
     Raises:
         RunFailed: the job has fewer nodes, or one did not join; the message names it and ends with its log.
@@ -76,18 +76,19 @@ def across_allocation(
     if len(found) < 2:
         yield {}
         return
-    offer = Offer(cpus, gpus, gpus if slots is None else slots)
+    offer = Offer(cpus, gpus, *(slots or (cpus, gpus)))
     with _cluster(found, offer, scratch or Path.cwd() / ".snakemake", environment or os.environ) as variables:
         yield variables
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What a node gives to Ray; `slots` are what Ray calls GPUs, on a CPU as many as training processes."""
+    """What a step of Slurm gets of a node, and what Ray is told that it has."""
 
     cpus: int
     gpus: int
-    slots: int
+    ray_cpus: int
+    ray_gpus: int
 
 
 @contextlib.contextmanager
@@ -143,7 +144,7 @@ def _step(
     srun += [f"--nodelist={node}", f"--cpus-per-task={offer.cpus}", "--mem=0"]
     srun += [f"--gpus={offer.gpus}"] if offer.gpus else []
     ours = [sys.executable, "-m", "groupppo.verl.ray_cluster", str(folder), node]
-    ours += [str(offer.cpus), str(offer.slots), *address]
+    ours += [str(offer.ray_cpus), str(offer.ray_gpus), *address]
     # The allocation's totals, in variables, would be taken for the step's own wishes.
     apart = ("SLURM_", "SRUN_", "SBATCH_")
     kept = {name: value for name, value in environment.items() if not name.startswith(apart) or name == "SLURM_CONF"}
@@ -162,13 +163,13 @@ def _wait(file: Path, steps: dict[str, subprocess.Popen[bytes]], folder: Path) -
         time.sleep(0.2)
 
 
-def serve(folder: Path, node: str, cpus: int, slots: int, head: str | None) -> None:
+def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> None:
     """Be one node of the cluster until it is told to stop or Ray ends; nothing of it is left afterwards."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Short, for a socket's path has at most 107 characters; the node's name, for nodes may share a machine.
     place = Path(tempfile.mkdtemp(prefix=f"ray-{os.environ['SLURM_JOB_ID']}-{node}-", dir="/tmp"))
     command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--disable-usage-stats"]
-    command += [f"--num-cpus={cpus}", f"--num-gpus={slots}", "--min-worker-port=0", "--max-worker-port=0"]
+    command += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--min-worker-port=0", "--max-worker-port=0"]
     command += ["--dashboard-agent-listen-port=0", "--dashboard-agent-grpc-port=0", f"--temp-dir={place}"]
     from ray.util import get_node_ip_address
 

@@ -1,0 +1,186 @@
+"""A run over several nodes: Slurm is asked for one step on each, and told nothing where one node is enough.
+
+srun, squeue and scontrol are scripts here; tests/cluster has the real ones, and Ray.
+"""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from groupppo.config import REPOSITORY, load_benchmark
+from groupppo.errors import BadInput, RunFailed
+from groupppo.verl import launch, ray_cluster
+from groupppo.verl.compose import Cell, compose
+from groupppo.verl.ray_cluster import across_allocation, ask_for_stacks
+from groupppo.verl.stacks import VARIABLE
+from tests.verl.conftest import MakeCell
+
+# Notes how it was called, says that the node is up, and stays until it is told to stop.
+SRUN = """#!{python}
+import json, os, sys, time
+from pathlib import Path
+words = sys.argv[1:]
+at = words.index("groupppo.verl.ray_cluster")
+folder, node = Path(words[at + 1]), words[at + 2]
+call = {{"options": words[: at - 2], "offer": words[at + 3 :], "environment": dict(os.environ)}}
+Path("{notes}", node).write_text(json.dumps(call))
+if node != "{broken}":
+    (folder / "address").write_text("10.0.0.1:6379")
+    (folder / (node + ".up")).touch()
+    while not (folder / "stop").exists():
+        time.sleep(0.02)
+else:
+    print("no network on this node")
+"""
+
+
+class Slurm:
+    """A job of two nodes; `call` tells how a node's step was started."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.script("squeue", "#!/bin/sh\necho 'gpu[1-2]'\n")
+        self.script("scontrol", "#!/bin/sh\nprintf 'gpu1\\ngpu2\\n'\n")
+        self.with_srun()
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+        monkeypatch.setenv("SLURM_NTASKS", "64")
+        monkeypatch.setenv("SLURM_CONF", "/etc/elsewhere.conf")
+
+    def with_srun(self, broken: str = "") -> None:
+        self.script("srun", SRUN.format(python=ray_cluster.sys.executable, notes=self.folder, broken=broken))
+
+    def script(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+        (self.folder / name).chmod(0o755)
+
+    def call(self, node: str) -> dict:
+        return json.loads((self.folder / node).read_text())
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    return Slurm(folder, monkeypatch)
+
+
+def test_every_node_gets_one_step_with_its_gpus_and_the_others_join_the_first(slurm: Slurm, tmp_path: Path) -> None:
+    with across_allocation(cpus=16, gpus=4, scratch=tmp_path, nodes=2) as variables:
+        assert variables["RAY_ADDRESS"] == "10.0.0.1:6379"
+        folder = Path(variables["RAY_AUTH_TOKEN_PATH"]).parent
+        assert folder.stat().st_mode & 0o077 == 0  # the secret is the user's own
+    head, worker = slurm.call("gpu1"), slurm.call("gpu2")
+    for node, call in (("gpu1", head), ("gpu2", worker)):
+        assert {f"--nodelist={node}", "--cpus-per-task=16", "--gpus=4", "--ntasks=1"} <= set(call["options"])
+        assert "SLURM_NTASKS" not in call["environment"]
+        assert call["environment"]["SLURM_CONF"] == "/etc/elsewhere.conf"
+        assert call["environment"]["RAY_AUTH_MODE"] == "token"
+    assert (head["offer"], worker["offer"]) == (["16", "4"], ["16", "4", "10.0.0.1:6379"])
+    assert not folder.exists()
+
+
+def test_on_a_cpu_slurm_is_asked_for_no_gpu_and_ray_is_told_of_places_for_processes(
+    slurm: Slurm, make_cell: MakeCell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".snakemake").mkdir()
+    cell = replace(make_cell("ppo"), nodes=2, ranks=2)
+    environment = launch.environment(cell) | {"RAY_TMPDIR": "/tmp/x", VARIABLE: "/shared/stacks.txt"}
+    with launch._ray(cell, environment) as variables:
+        assert set(variables) == {"RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"}
+    call = slurm.call("gpu2")
+    assert not [option for option in call["options"] if option.startswith("--gpus")]
+    assert call["offer"][:2] == ["12", "2"]
+    # What verl's processes need to know reaches those on other nodes, and what is of this node does not.
+    assert call["environment"]["GROUPPPO_PLATFORM"] == "cpu"
+    assert call["environment"][VARIABLE] == "/shared/stacks.txt"
+    assert "RAY_TMPDIR" not in call["environment"]
+
+
+def test_a_run_on_one_node_asks_slurm_for_nothing(slurm: Slurm, tmp_path: Path) -> None:
+    with across_allocation(cpus=1, gpus=0, scratch=tmp_path, nodes=1) as variables:
+        assert variables == {}
+    assert not (slurm.folder / "gpu1").exists()
+
+
+def test_a_job_with_too_few_nodes_is_refused(slurm: Slurm, tmp_path: Path) -> None:
+    with (
+        pytest.raises(RunFailed, match="planned for 3 nodes and its job has 2"),
+        across_allocation(cpus=1, gpus=0, scratch=tmp_path, nodes=3),
+    ):
+        pass
+
+
+def test_a_node_that_does_not_join_is_named_with_its_log(slurm: Slurm, tmp_path: Path) -> None:
+    slurm.with_srun(broken="gpu2")
+    with (
+        pytest.raises(RunFailed, match=r"node gpu2(.|\n)*no network on this node"),
+        across_allocation(cpus=1, gpus=0, scratch=tmp_path),
+    ):
+        pass
+    assert not (tmp_path / "ray" / "7").exists()
+
+
+def test_all_nodes_are_asked_for_stacks_by_a_file(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "_ANSWER_SECONDS", 0.0)
+    ask_for_stacks({})  # no cluster, nobody to ask
+    with across_allocation(cpus=1, gpus=0, scratch=tmp_path) as variables:
+        folder = Path(variables["RAY_AUTH_TOKEN_PATH"]).parent
+        assert not (folder / "ask").exists()
+        ask_for_stacks(variables)
+        assert (folder / "ask").exists()
+
+
+# ---- what a run on several nodes is composed of
+
+
+def test_ray_is_not_told_again_what_its_nodes_have(make_cell: MakeCell) -> None:
+    one = make_cell("ppo")
+    alone, spread = compose(one), compose(replace(one, nodes=2))
+    assert (alone.trainer.nnodes, spread.trainer.nnodes) == (1, 2)
+    for key in ("num_cpus", "num_gpus", "object_store_memory"):
+        assert alone.ray_kwargs.ray_init[key] is not None
+        assert spread.ray_kwargs.ray_init[key] is None
+
+
+def test_responses_are_shared_among_the_processes_of_all_nodes(make_cell: MakeCell) -> None:
+    cell = make_cell("ppo", prompts_per_step=3, responses_per_prompt=2)
+    assert compose(replace(cell, nodes=3))
+    with pytest.raises(BadInput, match="a multiple of the 4 processes"):
+        compose(replace(cell, nodes=2, ranks=2))
+
+
+@pytest.fixture
+def large(small_model_folder: Path, tmp_path: Path) -> Cell:
+    """The 7B model of a GPU matrix, on 4 GPUs of one node."""
+    gsm8k = load_benchmark(REPOSITORY / "benchmarks" / "gsm8k.yaml")
+    return Cell(
+        task=gsm8k.tasks["gsm8k"],
+        model=gsm8k.models["qwen2_5_7b"],
+        arm=gsm8k.arms["ppo"],
+        seed=1,
+        train=gsm8k.train,
+        task_folder=tmp_path,
+        start=small_model_folder,
+        out=tmp_path,
+        device="cuda",
+        ranks=4,
+    )
+
+
+def test_memory_is_shared_among_the_gpus_of_all_nodes(large: Cell) -> None:
+    stays = {key: value for key, value in large.model.verl.items() if "offload" not in key}
+    kept = replace(large, model=replace(large.model, verl=stays))
+    with pytest.raises(BadInput, match=r"resources\.gpu_memory_gb = 80"):
+        compose(kept)  # without offloading it does not fit four
+    assert compose(replace(kept, nodes=4)).trainer.nnodes == 4
+    scarce = replace(large.model, resources=large.model.resources | {"mem_mb": 160_000})
+    with pytest.raises(BadInput, match="for each node"):
+        compose(replace(large, model=scarce))
+    assert compose(replace(large, model=scarce, nodes=2))
