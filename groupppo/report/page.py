@@ -15,7 +15,7 @@ from groupppo.profile.tables import read_tables
 from groupppo.report import page_data, page_runs
 from groupppo.report.figures import FigureRecord, read_figures
 from groupppo.report.page_faults import fault_studies
-from groupppo.report.page_items import MOST_LINES, item_noise
+from groupppo.report.page_items import MOST_LINES, bounds_told, item_noise
 from groupppo.report.page_markdown import write_markdown
 from groupppo.report.page_parts import (
     PageFigure,
@@ -100,6 +100,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         "figures": figures,
         "stamp": read_stamp(results, benchmark),
         "items": item_noise(judged["verdicts"], benchmark),
+        "bounds": bounds_told(judged["verdicts"]),
         "noisy": [row for row in verdicts if row.items_reason][:MOST_LINES],
         "across": across_tasks(tables.evals, tables.runs, benchmark),
         "one_task": ONE_TASK,

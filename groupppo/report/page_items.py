@@ -1,5 +1,6 @@
 """Noise of the held-out items beside that of training seeds, for every accuracy comparison with an interval."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,11 @@ from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.report.page_runs import place
 from groupppo.report.page_study import TextCell, TextTable
-from groupppo.report.wording import MISSING, number, percentage
+from groupppo.report.wording import MISSING, number, percentage, plural
 
 MOST_LINES = 100
 """Comparisons that the table lists; verdicts.json has all."""
+MOST_REASONS = 20
 CAPTION = (
     "Half-widths of intervals of a difference in accuracy. Item noise is the part of the spread over seeds that comes "
     "from having so many held-out items and not more: with each seed an arm is right on other items. The choice of the "
@@ -47,6 +49,15 @@ def item_noise(verdicts: list[dict[str, Any]], benchmark: Benchmark) -> TextTabl
     return TextTable(f"{CAPTION}{left}", HEAD, rows)
 
 
+def bounds_told(verdicts: list[dict[str, Any]]) -> list[str]:
+    """Why some comparisons have only a bound: each reason once, the most frequent first, with the number of them."""
+    reasons = [verdict["item_noise"]["why"] for verdict in verdicts if verdict["item_noise"]]
+    counted = Counter(reason for reason in reasons if reason is not None)
+    told = [f"{reason} ({plural(count, 'comparison')})" for reason, count in counted.most_common(MOST_REASONS)]
+    more = len(counted) - MOST_REASONS
+    return [*told, f"and {plural(more, 'more reason')}; verdicts.json has all"] if more > 0 else told
+
+
 def share_told(noise: dict[str, Any] | None) -> str:
     """A few words beside an interval, such as "items: 38.2 % of the variance"."""
     if noise is None:
@@ -64,7 +75,7 @@ def _row(verdict: dict[str, Any], benchmark: Benchmark) -> list[TextCell]:
         TextCell(percentage(noise["share"]), "at most" if noise["bound"] else interval),
         TextCell(_half(noise["half_width"]), _half(noise["of_seeds"])),
         *(TextCell(_half(noise[key])) for key in ("of_choice", "together", "twice_items", "twice_seeds")),
-        TextCell(noise["more"] or MISSING, noise["reason"] if noise["bound"] else ""),
+        TextCell(noise["more"] or MISSING),
     ]
 
 
@@ -89,5 +100,7 @@ def check_item_noise(noise: Any, file: Path, key: str) -> None:
     for name, kind in (("bound", bool), ("reason", str)):
         if not isinstance(noise.get(name), kind):
             raise BadInput(file, f"{key}.{name}", noise.get(name), "decide the verdicts again.")
+    if not isinstance(noise.get("why"), str | None):
+        raise BadInput(file, f"{key}.why", noise["why"], "decide the verdicts again.")
     if noise.get("more") not in ("items", "seeds", None):
         raise BadInput(file, f"{key}.more", noise.get("more"), "decide the verdicts again.")

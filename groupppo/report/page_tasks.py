@@ -44,8 +44,8 @@ def across_tasks(evals: pd.DataFrame, runs: pd.DataFrame, benchmark: Benchmark) 
     caption = (
         f"Held-out {METRIC} over {plural(len(benchmark.tasks), 'task')}. Interquartile mean of all seeds and tasks; "
         f"probability that a run beats one of {title} on the same task, averaged over tasks, ties half. Intervals: "
-        f"{LEVEL:.0%} percentile bootstrap of seeds within tasks.{narrow} They describe; verdicts rest on each task's "
-        f"own interval, held to Holm's adjustment over tasks and models.{left}"
+        f"{100 * LEVEL:g} % percentile bootstrap of seeds within tasks.{narrow} They describe; verdicts rest on each "
+        f"task's own interval, held to Holm's adjustment over tasks and models.{left}"
     )
     head = ["Arm", "Seeds", "Interquartile mean", f"Better than {title}"]
     return TextTable(caption, head, rows)

@@ -42,6 +42,7 @@ class ItemShare:
         together, twice_items, twice_seeds: half-width of both together, now, with 2n items, with 2K seeds; None for a
             bound.
         more: what would narrow both together more, "items" or "seeds"; None for a bound.
+        why: there is only a bound; None where there is more.
         reason: one to three sentences.
     """
 
@@ -57,6 +58,7 @@ class ItemShare:
     twice_items: float | None
     twice_seeds: float | None
     more: str | None
+    why: str | None
     reason: str
 
 
@@ -119,6 +121,7 @@ def _split(noise: ItemNoise, interval: Interval) -> ItemShare:
         twice_items=twice_items,
         twice_seeds=twice_seeds,
         more=more,
+        why=None,
         reason=reason,
     )
 
@@ -145,6 +148,7 @@ def _bound(runs: pd.DataFrame, interval: Interval, why: str) -> ItemShare:
         twice_items=None,
         twice_seeds=None,
         more=None,
+        why=why,
         reason=reason,
     )
 

@@ -86,7 +86,7 @@ def test_without_scores_by_item_the_page_says_at_most_and_why_no_more(with_and_w
     noise, text, _ = with_and_without[False]
     assert all(found["bound"] for found in noise.values())
     assert "at most" in table(text)
-    assert "no scores by item" in table(text)
+    assert "no scores by item; evaluate this checkpoint again (2 comparisons)" in table(text)
     assert not re.search(r"<td>(items|seeds)<", table(text))
     assert "would help more:" not in text
 
@@ -109,6 +109,16 @@ def test_of_very_many_comparisons_the_first_are_listed_and_the_rest_counted(with
         found = page_items.item_noise([one] * count, benchmark)
         assert len(found.rows) == shown
         assert ("The first 100 of 101 comparisons" in found.caption) == (count > shown)
+
+
+def test_of_very_many_reasons_for_a_bound_the_most_frequent_are_told():
+    known = {"item_noise": {"why": None}}
+    bounds = [{"item_noise": {"why": f"file {place}"}} for place in range(25)]
+    told = page_items.bounds_told([known, {"item_noise": None}, *bounds, bounds[7]])
+    assert told[0] == "file 7 (2 comparisons)"
+    assert told[-1] == "and 5 more reasons; verdicts.json has all"
+    assert len(told) == page_items.MOST_REASONS + 1
+    assert page_items.bounds_told([known]) == []
 
 
 def test_missing_numbers_are_dashes_never_zeros():
