@@ -24,7 +24,6 @@ from groupppo.publish.settings import SettingDifference
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
 from groupppo.publish.sums import read_sums, sums_differences
 from groupppo.report.wording import in_bytes, seconds_text
-from groupppo.tables import Tables
 from groupppo.tables.schema import START
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.intervals import paired_ratio, paired_t
@@ -122,18 +121,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Side:
+    """What is compared of one side; its tables, larger than all of this, are not kept."""
+
     source: Source
-    tables: Tables
+    runs: dict[Cell, dict[str, Any]]
+    values: Measured
     benchmark: Benchmark
     claims: Claims
-
-    def runs(self) -> dict[Cell, dict[str, Any]]:
-        """Rows of the table of runs by cell; a folder whose name tells no seed gives a cell without one."""
-        found = {}
-        for row in self.tables.runs.to_dict("records"):
-            seed = None if pd.isna(row["seed"]) else int(row["seed"])
-            found[Cell(row["task"], row["model"], row["arm"], seed)] = {str(key): row[key] for key in row}
-        return found
 
 
 def compare(a: Path, b: Path) -> Comparison:
@@ -157,11 +151,21 @@ def _read(source: Source) -> _Side:
         for name, expected, found in sums_differences(source.folder, read_sums(source.folder)):
             raise BadInput(source.folder / name, "SHA-256", found, f"fetch it again: the bundle says {expected}.")
     with loaded_config(source.folder) as (benchmark, claims):
-        return _Side(source, safe_tables(source.folder / "tables", NEEDED), benchmark, claims)
+        tables = safe_tables(source.folder / "tables", NEEDED)
+        return _Side(source, _runs(tables.runs), measured(tables), benchmark, claims)
+
+
+def _runs(table: pd.DataFrame) -> dict[Cell, dict[str, Any]]:
+    """Rows of the table of runs by cell; a folder whose name tells no seed gives a cell without one."""
+    found = {}
+    for row in table.to_dict("records"):
+        seed = None if pd.isna(row["seed"]) else int(row["seed"])
+        found[Cell(row["task"], row["model"], row["arm"], seed)] = {str(key): row[key] for key in row}
+    return found
 
 
 def _compared(a: _Side, b: _Side) -> Comparison:
-    runs_a, runs_b = a.runs(), b.runs()
+    runs_a, runs_b = a.runs, b.runs
     shared = sorted(set(runs_a) & set(runs_b), key=str)
     excluded, regressions = _inadmissible(shared, runs_a, runs_b)
     sound = [cell for cell in shared if runs_a[cell]["admissible"] and runs_b[cell]["admissible"]]
@@ -176,11 +180,12 @@ def _compared(a: _Side, b: _Side) -> Comparison:
         else:
             timed.append(cell)
     metric = a.claims.learning_metric
-    was, now = measured(a.tables), measured(b.tables)
-    pairs = _pairs(was, now, sound, metric)
-    arms = _arms(was, now, sound, timed)
+    pairs = _pairs(a.values, b.values, sound, metric)
+    arms = _arms(a.values, b.values, sound, timed)
     margin = _margin(a.claims, metric)
     regressions += [*_slower_or_larger(pairs, set(timed)), *_less_accurate(arms, metric, margin)]
+    hashes = (a.claims.sha256, b.claims.sha256)
+    claimed = [SettingDifference("claims (SHA-256)", *hashes)] if hashes[0] != hashes[1] else []
     records = [side.source.folder / RECORD for side in (a, b)]
     return Comparison(
         a=str(a.source.path),
@@ -193,9 +198,9 @@ def _compared(a: _Side, b: _Side) -> Comparison:
         only_a=tuple(map(str, sorted(set(runs_a) - set(runs_b), key=str))),
         only_b=tuple(map(str, sorted(set(runs_b) - set(runs_a), key=str))),
         excluded=tuple(excluded),
-        settings=(*settings.matrix_differences(*records), *settings.grouped(unlike)),
+        settings=(*settings.matrix_differences(*records), *claimed, *settings.grouped(unlike)),
         withheld=tuple(withheld),
-        lost=tuple(lost_values(was, now, sound, timed)),
+        lost=tuple(lost_values(a.values, b.values, sound, timed)),
         regressions=tuple(regressions),
     )
 

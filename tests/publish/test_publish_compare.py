@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from groupppo.errors import BadInput
+from groupppo.measure.hashing import sha256_file
 from groupppo.publish.compare import compare
 from groupppo.publish.compare_page import write_comparison
+from groupppo.publish.sums import read_sums, sums_text
 from tests.publish.conftest import change_column
 
 ATTACK = "<script>alert(1)</script>|x"
@@ -151,6 +153,15 @@ def test_a_config_that_one_side_lost_is_one_difference_and_not_a_thousand(finish
     (copy / "runs/sorting/tiny/ppo/seed1/config.yaml").unlink()
     found = compare(finished, copy).settings
     assert [(item.key, item.a, item.b) for item in found] == [("config", "a file", "not set")]
+
+
+def test_claims_that_differ_are_named_for_margin_and_metric_are_those_of_a(finished, unpacked):
+    assert compare(finished, unpacked).settings == ()
+    file = unpacked / "config" / "claims.yaml"
+    file.write_text(file.read_text() + "\n# later\n")
+    (unpacked / "SHA256SUMS").write_bytes(sums_text(read_sums(unpacked) | {"config/claims.yaml": sha256_file(file)}))
+    found = compare(finished, unpacked).settings
+    assert [(item.key, item.b) for item in found] == [("claims (SHA-256)", sha256_file(file))]
 
 
 def test_a_damaged_side_is_not_compared(finished, unpacked):

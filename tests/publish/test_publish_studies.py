@@ -1,6 +1,7 @@
 """A verdict that rests on a study is decided again from the study's table."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from groupppo.publish.verify import verify
+from groupppo.report.page import write_report
 from groupppo.study.tables import write_table
 from groupppo.tables import load_tables
 from groupppo.verdicts.claims import load_claims
@@ -29,6 +31,8 @@ def studied(copy: Path) -> Path:
     claims = load_claims(benchmark.claims)
     judged = decide(claims, load_tables(copy / "tables"), benchmark, studied=read_studied(copy, benchmark, claims))
     (copy / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
+    # The page's section on the study is other tests' business; its verdicts are those of the study.
+    write_report(copy, replace(benchmark, studies=()), memory_definition="Resident memory.")
     assert [entry["verdict"] for entry in judged["verdicts"] if entry["id"] == "fallback"] == ["refuted"]
     return copy
 
@@ -42,6 +46,11 @@ def test_a_table_that_was_mended_afterwards_is_found(studied: Path) -> None:
     places = [difference.place for difference in verify(studied).differences if difference.check == "verdicts"]
     assert places
     assert all("fallback" in place for place in places)
+
+
+def test_a_page_written_before_the_study_is_found(studied: Path, finished: Path) -> None:
+    shutil.copy(finished / "report.html", studied / "report.html")
+    assert [difference.check for difference in verify(studied).differences] == ["report"]
 
 
 def test_a_study_that_is_missing_is_named(studied: Path) -> None:
