@@ -62,6 +62,11 @@ def test_after_kill_9_jobs_that_ended_are_kept_those_that_run_are_waited_for_and
     states = dict(cluster.jobs())  # type: ignore[arg-type]
     assert [states[str(attempts(stub, f"slow{n}")[0][0])] for n in (1, 2, 3)] == ["COMPLETED", "COMPLETED", "CANCELLED"]
     assert [(stub / f"slow{n}.done").read_text().strip() for n in (1, 2, 3)] == ["same", "same", "other"]
+    # What ended while no Snakemake looked is on record: it is stale once a parameter changes, and not before.
+    assert start(stub, "--config", "word3=other", *wanted).wait(timeout=PATIENCE) == 0
+    assert "Nothing to be done" in said(stub)
+    assert start(stub, "--config", "word1=new", "--", "slow1.done").wait(timeout=PATIENCE) == 0, said(stub)
+    assert (stub / "slow1.done").read_text().strip() == "new"
 
 
 def test_two_snakemakes_at_once_in_one_folder_leave_each_other_alone(

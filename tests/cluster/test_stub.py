@@ -31,12 +31,14 @@ def test_the_profile_is_found_and_what_rules_and_site_say_reaches_sbatch(
 ) -> None:
     (stub / "benchmarks").mkdir()
     (stub / "benchmarks" / "site.yaml").write_text(SITE)
-    assert start(stub).wait(timeout=PATIENCE) == 0, said(stub)
+    asks = ("--set-resources", "alone:mem_mb=333")
+    assert start(stub, *asks).wait(timeout=PATIENCE) == 0, said(stub)
     assert "Using profiles slurm and workflow specific profile profiles/default" in said(stub)
     asked, alone = shown((stub / "asks.txt").read_text()), shown((stub / "alone.txt").read_text())
     assert (asked["Partition"], alone["Partition"]) == ("gpu", "scavenge")
     assert asked["NumCPUs"] == "3"  # more than the two cores of local rules
     assert (asked["MinMemoryNode"], asked["TimeLimit"]) == ("700M", "00:07:00")
+    assert alone["MinMemoryNode"] == "333M"  # the command line wins over the rule
     assert (asked["Visible"], alone["Visible"]) == ("0,1", "none")
     assert asked["Requeue"] == "0"
     assert (stub / "report.txt").read_text() == "job=none\n"

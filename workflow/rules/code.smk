@@ -11,6 +11,7 @@ STARTED = {
     "streams_study": ["groupppo.study", "groupppo.grouping", "groupppo.update"],
     "faults_study": ["groupppo.study", "groupppo.verl", "groupppo.grouping"],
 }
+STARTED["train_on_several_nodes"] = STARTED["train"]
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 # What comes after the runs changes no run, though a run leaves the stamp of the claims.
 LATER = ["groupppo.cli", "groupppo.publish", "groupppo.report", "groupppo.verdicts"]

@@ -5,7 +5,9 @@ import sys
 
 from groupppo import queue
 from groupppo.takeover import Presence
+from snakemake.persistence import PersistenceBase
 from snakemake.resources import Resources
+from snakemake_interface_executor_plugins.settings import ExecMode
 
 LIGHT = ("verdicts", "figures", "report", "update_costs", "bundle")
 
@@ -102,6 +104,28 @@ def adopting(run_job, orphans, lost, runs):
     return submit
 
 
+def on_record(finished):
+    """A job itself puts on record what its output was made from: a Snakemake that was killed meanwhile would not.
+
+    Without the record no later change of a parameter would make the output stale. Snakemake (persistence/__init__.py:478)
+    leaves it to the main process.
+    """
+
+    async def finish(self, job):
+        settings = self.dag.workflow.workflow_settings
+        mode = settings.exec_mode
+        if (
+            self.dag.workflow.local_exec
+        ):  # not the one around it, which only starts the job step
+            settings.exec_mode = ExecMode.DEFAULT
+        try:
+            await finished(self, job)
+        finally:
+            settings.exec_mode = mode
+
+    return finish
+
+
 # --jobs is given for clusters only; a job's own Snakemake must come to the same resources.
 SUBMITS = workflow.is_main_process and workflow.resource_settings.nodes is not None
 QUEUE_ERROR = None
@@ -131,6 +155,9 @@ if SUBMITS:
         executor.Executor.run_job = adopting(
             executor.Executor.run_job, orphans, lost, runs
         )
+
+if workflow.remote_exec:
+    PersistenceBase.finished = on_record(PersistenceBase.finished)
 
 if SUBMITS or workflow.remote_exec:
     for each in workflow.rules:

@@ -33,3 +33,32 @@ rule train:
         "train {wildcards.arm} seed {wildcards.seed} on {wildcards.task} with {wildcards.model}"
     script:
         "../scripts/train.py"
+
+
+def gpus_of_each_node(wildcards):
+    kind = f"{SITE.gpu_type}:" if SITE.gpu_type else ""
+    return f"--gpus-per-node={kind}{needs('gpu', 1)(wildcards)}"
+
+
+SEVERAL_NODES = [name for name, model in BENCHMARK.models.items() if model.nodes > 1]
+
+if SEVERAL_NODES:
+    asked = {"slurm_extra": gpus_of_each_node} if ON_GPU else {}
+    if ON_GPU and (SITE.gpu_partition or SITE.partition):
+        asked["slurm_partition"] = SITE.gpu_partition or SITE.partition
+
+    # Without a job step of one node around it, which would be given the GPUs of all nodes: Ray's steps have their own.
+    use rule train as train_on_several_nodes with:
+        wildcard_constraints:
+            model="|".join(SEVERAL_NODES),
+        resources:
+            **asked,
+            nodes=needs("nodes", 1),
+            tasks=needs("nodes", 1),
+            mpi="srun",
+            mem_mb=lambda wildcards: BENCHMARK.models[wildcards.model].resources[
+                "mem_mb"
+            ],
+            runtime=needs("runtime", -(-BENCHMARK.train.time_limit_s // 60) + 5),
+
+    ruleorder: train_on_several_nodes > train
