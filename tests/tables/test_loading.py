@@ -1,4 +1,4 @@
-"""Tables read back: whole or in part, refused where they are damaged, and documented."""
+"""Tables read back: whole or in part, refused where they are damaged; their columns say what may be missing."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from groupppo.config import REPOSITORY, Benchmark
+from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.tables import GATES, SCHEMA, Only, collect, load_table, load_tables
+from groupppo.tables import SCHEMA, Only, collect, load_table, load_tables
 from tests.synthetic import write_results
 
 
@@ -96,30 +96,6 @@ def test_a_metric_of_many_rows_has_row_groups_of_its_own(results, monkeypatch):
     place = [column.name for column in SCHEMA["steps"]].index("metric")
     ranges = [found.row_group(i).column(place).statistics for i in range(found.num_row_groups)]
     assert all(one.min == one.max for one in ranges)
-
-
-def test_docs_name_every_gate():
-    text = (REPOSITORY / "docs" / "tables.md").read_text(encoding="utf-8")
-    for gate in GATES:
-        assert f"| `{gate.name}` | {gate.checks} | {gate.why} |" in text
-
-
-def documented() -> dict[str, list[tuple[str, ...]]]:
-    """Column, type and description of every table in docs/tables.md."""
-    text = (REPOSITORY / "docs" / "tables.md").read_text(encoding="utf-8")
-    tables = {}
-    for section in text.split("\n## ")[1:]:
-        rows = [
-            tuple(cell.strip() for cell in line.strip("|").split("|")) for line in section.splitlines() if "|" in line
-        ]
-        if rows and section.splitlines()[0] in SCHEMA:
-            tables[section.splitlines()[0]] = rows[2:]
-    return tables
-
-
-def test_docs_and_schema_agree():
-    declared = {name: [(c.name, c.dtype, c.description) for c in columns] for name, columns in SCHEMA.items()}
-    assert documented() == declared
 
 
 def test_a_column_that_may_be_missing_says_so():

@@ -1,0 +1,217 @@
+"""What the site's pages take from the code: Markdown made of schemas, docstrings and registries.
+
+A page asks with a line of its own, `<!-- generated: columns runs -->`: the name of a function in `SECTIONS` and its
+arguments. Nothing made here is written to a file.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+from generated_metrics import metrics
+
+from groupppo.cli.kinds import schema as read_schema
+from groupppo.config import REPOSITORY
+
+MARK = re.compile(r"^<!-- generated: (?P<call>[a-z_ ]+) -->$", re.MULTILINE)
+
+
+def filled(text: str, page: str) -> str:
+    """The page with every mark replaced.
+
+    Raises:
+        ValueError: a mark names nothing that can be made.
+    """
+
+    def made(found: re.Match[str]) -> str:
+        name, *arguments = found["call"].split()
+        if name not in SECTIONS:
+            raise ValueError(f"{page}: nothing generates {name!r}; known: {', '.join(sorted(SECTIONS))}")
+        return SECTIONS[name](*arguments)
+
+    return MARK.sub(made, text)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; a cell is one line of text."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    # A tag outside of code would be HTML, and a bar the next cell.
+    parts = re.split(r"(`[^`]*`)", " ".join(str(value).split()))
+    return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts).replace("|", "\\|")
+
+
+def keys(kind: str) -> str:
+    """Every key of a kind of file, from its schema in workflow/schemas/."""
+    rules = read_schema(kind)
+    return table(("key", "type", "default", "what it is"), _keys(rules, rules, ""))
+
+
+def _keys(rules: Mapping[str, Any], whole: Mapping[str, Any], lead: str) -> Iterator[tuple[str, str, str, str]]:
+    for key, given in rules.get("properties", {}).items():
+        sub = _resolved(given, whole)
+        name, needed = f"{lead}{key}", key in rules.get("required", ())
+        default = f"`{_plain(sub['default'])}`" if "default" in sub else "required" if needed else "none"
+        yield f"`{name}`", _type(sub), default, sub.get("description", "")
+        yield from _keys(sub, whole, f"{name}.")
+        for inner, joint in ((sub.get("items"), "[]."), (sub.get("additionalProperties"), ".*.")):
+            if isinstance(inner, Mapping):
+                yield from _keys(_resolved(inner, whole), whole, f"{name}{joint}")
+
+
+def _resolved(rules: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
+    """With what `$ref` points to; keys beside it win."""
+    target: Mapping[str, Any] = {}
+    if "$ref" in rules:
+        target = whole["$defs"][rules["$ref"].removeprefix("#/$defs/")]
+    return {**target, **rules}
+
+
+def _type(rules: Mapping[str, Any]) -> str:
+    if "enum" in rules:
+        return ", ".join(f"`{_plain(value)}`" for value in rules["enum"])
+    name = {"object": "mapping", "array": "list"}.get(rules.get("type", ""), rules.get("type", ""))
+    bounds = {"minimum": ">= {}", "exclusiveMinimum": "> {}", "maximum": "<= {}", "exclusiveMaximum": "< {}"}
+    told = [text.format(rules[key]) for key, text in bounds.items() if key in rules]
+    return " ".join([name, ", ".join(told)]).strip()
+
+
+def _plain(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+
+
+def group_params() -> str:
+    """Keys of `algorithm.group_params`: defaults, meaning, and the rules that read them."""
+    from dataclasses import fields
+
+    from groupppo.cli.templates import group_docs
+    from groupppo.grouping.params import COMMON, GroupParams
+    from groupppo.grouping.registry import known_rules
+
+    told = group_docs()
+    readers = {
+        field.name: ", ".join(f"`{name}`" for name, rule in known_rules().items() if field.name in rule.uses)
+        for field in fields(GroupParams)
+    }
+    rows = [
+        (f"`{field.name}`", f"`{_plain(field.default)}`", told[field.name],
+         "any" if field.name in COMMON else readers[field.name])
+        for field in fields(GroupParams)
+    ]  # fmt: skip
+    return table(("key", "default", "what it is", "read with rule"), rows)
+
+
+def rules() -> str:
+    """Every grouping rule, what it reads and which keys change it."""
+    from groupppo.grouping.registry import known_rules
+
+    rows = [
+        (f"`{name}`", _summary(rule.close), _code(rule.needs), _code(sorted(rule.uses)))
+        for name, rule in known_rules().items()
+    ]
+    return table(("rule", "closes a group", "reads, beside the mask", "its keys"), rows)
+
+
+def columns(name: str) -> str:
+    """Columns of one tidy table."""
+    from groupppo.tables.schema import SCHEMA
+
+    rows = [(column.name, column.dtype, column.description) for column in SCHEMA[name]]
+    return table(("column", "type", "description"), rows)
+
+
+def gates() -> str:
+    """What a run must satisfy to be evidence."""
+    from groupppo.tables.gates import GATES
+
+    rows = [(f"`{gate.name}`", gate.checks, gate.why) for gate in GATES]
+    return table(("gate", "holds", "because otherwise"), rows)
+
+
+def study_tables() -> str:
+    """Every CSV table of the studies."""
+    from groupppo.study.fault_table import FAULT_COLUMNS
+    from groupppo.study.stream_tables import STREAM_COLUMNS
+    from groupppo.study.tables import COLUMNS
+
+    studies = {"grouping": COLUMNS, "streams": STREAM_COLUMNS, "faults": FAULT_COLUMNS}
+    return "\n\n".join(
+        f"### {study}: {name}.csv\n\n{table(('column', 'description'), described.items())}"
+        for study, tables in studies.items()
+        for name, described in tables.items()
+    )
+
+
+def claims() -> str:
+    """The registry of claims, as benchmarks/claims.yaml has it."""
+    from groupppo.verdicts.claims import load_claims
+
+    return "\n\n".join(_claim(claim) for claim in load_claims(REPOSITORY / "benchmarks" / "claims.yaml").claims)
+
+
+def _claim(claim: Any) -> str:
+    """One claim under a heading of its own."""
+    place = " ".join(f"{key} `{value}`" for key in ("stage", "metric", "setting", "variant")
+                     if (value := getattr(claim, key)))  # fmt: skip
+    against = f" against `{claim.against}`" if claim.against else ""
+    region = "an identity" if claim.rule == "identity" else f"{claim.claimed}, margin {claim.margin:g} ({claim.rule})"
+    rows = [
+        ("claim", claim.claim),
+        ("source", claim.source),
+        ("reading", claim.reading),
+        ("measured", f"`{claim.quantity}` of `{claim.arm}`{against} {place}".strip()),
+        ("compared", claim.comparison),
+        ("claimed", region),
+        ("decided by runs on", " or ".join(claim.evidence)),
+        ("warm-up steps left out", claim.warmup_steps),
+        ("needs a reference that learns", "yes" if claim.needs_learning else "no"),
+        ("would change with", claim.what_would_change),
+    ]
+    return f"### {claim.id}\n\n{table(('', ''), rows)}"
+
+
+def quantities() -> str:
+    """What a claim can be about."""
+    from groupppo.verdicts.costs import COSTS
+    from groupppo.verdicts.quantities import QUANTITIES
+    from groupppo.verdicts.shares import SHARES
+
+    rows = [(f"`{name}`", each.table, each.unit, _code(sorted(each.needs))) for name, each in QUANTITIES.items()]
+    rows += [(f"`{name}`", "profile: variants", each.unit, "`setting`, `variant`") for name, each in COSTS.items()]
+    rows += [(f"`{name}`", f"study: {each.table}", each.unit, "") for name, each in SHARES.items()]
+    return table(("quantity", "from", "unit", "a claim also states"), rows)
+
+
+def commands() -> str:
+    """What `--help` says of every command."""
+    import typer
+
+    from groupppo.cli.app import app
+
+    def told(command: Any, parent: Any, name: str) -> Iterator[str]:
+        context = type(command).context_class(command, parent=parent, info_name=name, **command.context_settings)
+        with context:
+            yield f"### {context.command_path}\n\n```text\n{command.get_help(context)}\n```"
+            for each in getattr(command, "commands", {}):
+                yield from told(command.commands[each], context, each)
+
+    return "\n\n".join(told(typer.main.get_command(app), None, "groupppo"))
+
+
+def _summary(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").split("\n\n")[0]
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+SECTIONS: dict[str, Callable[..., str]] = {
+    each.__name__: each
+    for each in (keys, group_params, rules, columns, gates, study_tables, claims, quantities, commands)
+} | {"metrics": lambda: table(("metric", "what it is", "logged"), metrics())}

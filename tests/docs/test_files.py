@@ -1,0 +1,101 @@
+"""The complete files that the how-tos show do what the pages say they do."""
+
+import importlib.util
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+
+from groupppo.cli.faults import file_faults
+from groupppo.config import load_model, load_task
+from groupppo.models import build_model
+from groupppo.tasks import base
+from groupppo.tasks.reward import score
+from groupppo.verdicts.claims import load_claims
+from tests.docs.pages import DOCS, PAGES, files, write
+
+YAMLS = [(page, path) for page in (str(each.relative_to(DOCS)) for each in PAGES) for path in files(page)
+         if path.startswith("benchmarks/") and path.endswith(".yaml")]  # fmt: skip
+
+
+def load(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"shown_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def shown(project: Path) -> Path:
+    """The project with every file of every page."""
+    for page in PAGES:
+        for path, text in files(str(page.relative_to(DOCS))).items():
+            write(project, path, text)
+    return project
+
+
+@pytest.fixture
+def reverse(shown: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The generator of the page, registered for one test."""
+    monkeypatch.setattr(base, "_GENERATORS", dict(base._GENERATORS))
+    load(shown / "groupppo" / "tasks" / "reverse.py")
+    yield
+    sys.modules.pop("shown_reverse", None)
+
+
+@pytest.mark.parametrize(
+    ("page", "path"), [case for case in YAMLS if "reverse" not in case[1] and "low_prob" not in case[1]]
+)
+def test_a_shown_file_has_no_fault_and_a_fault_in_it_is_seen(page: str, path: str, shown: Path) -> None:
+    file = shown / path
+    assert file_faults(file) == []
+    file.write_text(f"{files(page)[path]}unheard_of: 1\n")
+    assert [fault.key for fault in file_faults(file)] == ["unheard_of"]
+
+
+@pytest.mark.usefixtures("reverse")
+def test_the_task_of_a_new_kind_draws_examples_that_earn_the_reward(shown: Path) -> None:
+    file = shown / "benchmarks" / "tasks" / "reverse.yaml"
+    assert file_faults(file) == []
+    draw, state = base.bind(load_task(file)), random.Random(1)
+    for _ in range(50):
+        example = draw(state)
+        assert score(example.demonstration, example.answer) == 1.0
+        assert example.prompt == f"reverse {example.answer[::-1]}"
+        assert score(f"{example.demonstration}0", example.answer) == 0.0
+
+
+def test_without_its_generator_the_task_is_refused(shown: Path) -> None:
+    [fault] = file_faults(shown / "benchmarks" / "tasks" / "reverse.yaml")
+    assert (fault.key, fault.value) == ("generator", "reverse")
+
+
+def test_the_model_has_the_parameters_that_its_page_says(shown: Path, tmp_path: Path) -> None:
+    model = load_model(shown / "benchmarks" / "models" / "small.yaml")
+    count = build_model(model, tmp_path / "small")
+    assert f"{count:,} parameters" in (DOCS / "howto" / "model.md").read_text(encoding="utf-8")
+    heads = model.params["hidden_size"] / model.params["attention_heads"]
+    assert heads >= 32
+
+
+def test_the_claim_is_one_that_can_be_judged(shown: Path) -> None:
+    [claim] = load_claims(shown / "benchmarks" / "stride_claims.yaml").claims
+    assert (claim.region.low, claim.region.high) == (-0.05, 0.05)
+    assert claim.compared("ppo") == "ppo"
+
+
+def test_the_study_shows_that_short_responses_close_groups_by_their_end(shown: Path, tmp_path: Path) -> None:
+    load(shown / "benchmarks" / "studies" / "lengths.py").study(tmp_path)
+    found = pd.read_csv(tmp_path / "lengths.csv")
+    assert list(found.columns) == ["length", "density", "closed_by_end"]
+    assert (found["density"] > 1 / 16).all()
+    assert found["density"].is_monotonic_decreasing
+    assert found["closed_by_end"].is_monotonic_decreasing
+    assert found["density"].iloc[-1] == pytest.approx(1 / 16, rel=0.05)
+    assert found["density"].iloc[0] > 1.4 / 16  # and is no constant
