@@ -105,7 +105,7 @@ class GroupParams:
     probability_cutoff: float = 0.9
 
     def __post_init__(self) -> None:
-        _check_choice("rule", self.rule, known_rules())
+        _check_choice("rule", self.rule, known_rules(), " A rule is a file of its name in groupppo/grouping/rules/.")
         for key, known in CHOICES.items():
             _check_choice(key, getattr(self, key), known)
         for key, (low, high, closed) in RANGES.items():
@@ -176,10 +176,10 @@ class GroupParams:
             raise BadInput(HOME, "density_source", self.density_source, "write the path of a steps.jsonl.")
 
 
-def _check_choice(key: str, value: object, known: Iterable[str]) -> None:
+def _check_choice(key: str, value: object, known: Iterable[str], more: str = "") -> None:
     known = list(known)
     if value not in known:
-        raise BadInput(HOME, key, value, f"{_hint(str(value), known)}write one of: {', '.join(known)}.")
+        raise BadInput(HOME, key, value, f"{_hint(str(value), known)}write one of: {', '.join(known)}.{more}")
 
 
 def _hint(word: str, known: list[str]) -> str:
