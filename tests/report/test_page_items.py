@@ -3,13 +3,14 @@
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from groupppo.config import Benchmark
-from groupppo.report import page_items
+from groupppo.report import figures, page_items
 from groupppo.report.figures import write_figures
 from groupppo.report.page import write_report
 from groupppo.tables import Tables, collect, load_tables
@@ -17,6 +18,14 @@ from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from groupppo.verdicts.studied import read_studied
 from tests.synthetic import ITEMS, rewrite_json, write_results
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figure_of_others() -> Iterator[None]:
+    """Drawing them all is most of the time, and none of them is looked at here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "PLANS", ())
+        yield
 
 
 def with_samples(results: Path, benchmark: Benchmark) -> None:

@@ -1,6 +1,7 @@
 """Several tasks together: a table and a figure of performance profiles; of one task, a sentence that there is none."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
-from groupppo.report import figures_tasks, page_tasks
+from groupppo.report import figures, figures_tasks, page_tasks
 from groupppo.report.figures import write_figures
 from groupppo.report.figures_tasks import TaskScores, profiles_data, profiles_figure, task_scores
 from groupppo.report.page import write_report
@@ -25,6 +26,14 @@ from groupppo.verdicts.engine import decide
 from tests.synthetic import ARMS, Effect, write_results
 
 FAR_APART = ARMS | {"grpo": Effect(accuracy=0.60), "group_ppo": Effect(accuracy=0.90, density=0.08)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figure_of_others() -> Iterator[None]:
+    """Drawing them all is most of the time, and none of them is looked at here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "PLANS", ())
+        yield
 
 
 def results(folder: Path, **options) -> tuple[Tables, Benchmark]:

@@ -1,6 +1,7 @@
 """What the runs took is summed by arm from what was measured; what no sensor gave is a dash with its reason."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 from groupppo.config import Benchmark
-from groupppo.report import page_usage
+from groupppo.report import figures, page_usage
 from groupppo.report.figures import write_figures
 from groupppo.report.page import write_report
 from groupppo.report.page_study import TextCell
@@ -34,6 +35,14 @@ MEASURED = {
     "missing": REASONS,
     "notes": [],
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figure_of_others() -> Iterator[None]:
+    """Drawing them all is most of the time, and none of them is looked at here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "PLANS", ())
+        yield
 
 
 def written(results: Path, measured: dict[tuple[str, int], dict], **options) -> Benchmark:
