@@ -226,19 +226,22 @@ def require_judged(results: Path, benchmark: Benchmark) -> None:
 
 def notes(results: Path, found: Mapping[str, Member], lock_sha256: str) -> list[str]:
     """What a reader must know that is missing or does not fit: runs without provenance, another lock."""
-    told = []
+    told = dict[str, list[str]]()
     for folder in sorted(path for path in results.glob("runs/*/*/*/*") if path.is_dir()):
         place = folder.relative_to(results).as_posix()
         names = [f"{place}/{aside}provenance.json" for aside in ("", f"{SET_ASIDE}/")]
         name = next((name for name in names if name in found), None)
         if name is None:
-            told.append(f"{names[0]}: missing; the run did not get as far as to write it.")
+            told.setdefault("missing; the run did not get as far as to write it.", []).append(names[0])
             continue
         used = _object(results / name).get("software", {})
         lock = used.get("lock_sha256") if isinstance(used, dict) else None
         if lock not in (None, lock_sha256):
-            told.append(f"{name}: the run used another lock (SHA-256 {lock}) than {LOCKS[0]} of this bundle.")
-    return told
+            why = f"the run used another lock (SHA-256 {lock}) than {LOCKS[0]} of this bundle."
+            told.setdefault(why, []).append(name)
+    return [
+        f"{names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''}: {why}" for why, names in told.items()
+    ]
 
 
 def last_date(results: Path) -> str:

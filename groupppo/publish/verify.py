@@ -24,6 +24,7 @@ from groupppo.publish.rows import evaluation_differences, run_differences, same_
 from groupppo.publish.shown import shown_differences
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
 from groupppo.publish.sums import SUMS, read_manifest, read_sums, sums_differences
+from groupppo.report.wording import plural
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.engine import decide
 from groupppo.verdicts.needed import needed
@@ -103,13 +104,14 @@ class _Findings:
 
     def compared(self, check: str, covered: str, differences: Iterable[tuple[str, object, object]]) -> None:
         """A check made, with every (place, expected, found) that it yields."""
+        before = len(self.differences)
         try:
             for place, expected, found in differences:
                 self.differ(check, place, expected, found)
         except BadInput as error:
             self.bad(check, error)
             return
-        self.checks[check] = covered
+        self.checks[check] = f"{covered}, {plural(len(self.differences) - before, 'difference')}"
 
     def differ(self, check: str, place: str, expected: object, found: object) -> None:
         self.differences.append(Difference(check, place, str(expected), str(found)))
@@ -205,7 +207,7 @@ def _check_contents(findings: _Findings, benchmark: Benchmark, claims: Claims) -
         return
     verdicts = [(f"verdicts.json: {place}", a, b) for place, a, b in verdict_differences(decided, judged)]
     count = len(decided["verdicts"])
-    findings.compared("verdicts", f"{count} verdicts decided again, {len(verdicts)} differences", verdicts)
+    findings.compared("verdicts", f"{count} verdicts decided again", verdicts)
     findings.compared(
         "report", f"{count} verdicts as the page shows them", shown_differences(folder, decided["verdicts"])
     )

@@ -146,3 +146,15 @@ def test_a_run_without_provenance_is_told_in_the_notes(copy, tmp_path):
     with zipfile.ZipFile(made) as archive:
         notes = json.loads(archive.read("manifest.json"))["notes"]
     assert [note.partition(":")[0] for note in notes] == ["runs/sorting/tiny/ppo/seed1/provenance.json"]
+
+
+def test_what_is_true_of_many_runs_is_one_note(copy, tmp_path):
+    for run in copy.glob("runs/*/*/*/*"):
+        (run / "provenance.json").write_text(json.dumps({"software": {"lock_sha256": "0" * 64}}))
+    made = make_bundle(copy, tmp_path / "bundle.zip", checkpoints=False)
+    with zipfile.ZipFile(made) as archive:
+        notes = json.loads(archive.read("manifest.json"))["notes"]
+    assert [note.partition(":")[0] for note in notes] == [
+        "runs/sorting/tiny/group_ppo/seed1/provenance.json and 8 more"
+    ]
+    assert "another lock" in notes[0]
