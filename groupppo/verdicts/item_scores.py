@@ -1,6 +1,11 @@
-"""What each checkpoint scored on each held-out item, from the samples that lm-eval left beside its results."""
+"""What each checkpoint scored on each held-out item, from the samples that lm-eval left beside its results.
+
+Of a line only the item's number and its score are wanted. lm-eval writes them first and last, where they can be picked
+without reading the prompt and the response between them; a line of another order is read as JSON.
+"""
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +18,8 @@ from groupppo.tables.keys import Keys
 _MEND = "evaluate this checkpoint again."
 _ROUNDING = 1e-6
 """Of a mean over items, added up in another order."""
+_START = re.compile(rb'\{"doc_id": (\d{1,18}),')
+_END, _TAIL = re.compile(rb'"([^"\\]+)": (\d\.\d+)\}\s*\Z'), 80
 
 
 @dataclass(frozen=True)
@@ -51,18 +58,26 @@ class ItemScores:
             name = folder / file.name
             try:
                 with file.open("rb") as lines:
-                    first = orjson.loads(next(lines, b"{}"))
-                    if metric in first:
-                        return _scores(name, metric, [first, *(orjson.loads(line) for line in lines)])
+                    first = next(lines, b"{}")
+                    if metric in orjson.loads(first):
+                        return _scores(name, metric, [_row(line, metric) for line in (first, *lines)])
             except (OSError, ValueError, TypeError, AttributeError) as error:
                 raise BadInput(name, "file", str(error).splitlines()[0], f"not JSON lines; {_MEND}") from error
         raise BadInput(folder, "samples_*.jsonl", None, f"no scores by item; {_MEND}")
 
 
-def _scores(file: Path, metric: str, rows: list[dict[str, object]]) -> np.ndarray:
+def _row(line: bytes, metric: str) -> tuple[object, object]:
+    """Number and score of the item. A pair before the brace that ends a line is the object's own, no text's."""
+    start, end = _START.match(line), _END.search(line, max(0, len(line) - _TAIL))
+    if start and end and end.group(1) == metric.encode():
+        return int(start.group(1)), float(end.group(2))
+    row = orjson.loads(line)
+    return row.get("doc_id"), row.get(metric)
+
+
+def _scores(file: Path, metric: str, rows: list[tuple[object, object]]) -> np.ndarray:
     by_item: dict[int, float] = {}
-    for row in rows:
-        place, score = row.get("doc_id"), row.get(metric)
+    for place, score in rows:
         if not isinstance(place, int) or not isinstance(score, int | float):
             raise BadInput(file, metric, score, f"each line needs a doc_id and a number; {_MEND}")
         if place in by_item:
