@@ -20,7 +20,7 @@ from tests.verl import hang
 from tests.verl.conftest import MakeCell
 
 OUTPUTS = ("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "config.yaml")
-STEPS = 7
+STEPS = 5
 
 
 def rows(cell: Cell, name: str = "steps.jsonl") -> list[dict]:
@@ -89,7 +89,7 @@ def scratch_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 @pytest.mark.verl
-def test_a_run_killed_three_times_ends_as_one_that_was_left_alone(
+def test_a_run_that_lost_its_server_and_then_hung_ends_as_one_that_was_left_alone(
     make_cell: MakeCell, scratch_folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = make_cell("group_ppo", steps=STEPS, checkpoint_every=2)
@@ -98,22 +98,17 @@ def test_a_run_killed_three_times_ends_as_one_that_was_left_alone(
     attempts = Attempts(make_cell("group_ppo", steps=STEPS, checkpoint_every=2), scratch_folders)
     cell = attempts.cell
 
-    with killed(cell, "ray::WorkerDict", after=3):
+    with killed(cell, "ray::TransformersServer", after=3):
         status = attempts.fail()
     assert status["resumed_after"] == []
-    assert "was lost" in status["cause"] or "ActorDiedError" in status["cause"]
-
-    with killed(cell, "ray::TransformersServer", after=5):
-        status = attempts.fail()
-    assert status["resumed_after"] == [2]
-    assert "rollout" in status["cause"] or "ActorDiedError" in status["cause"]
+    assert "ActorDiedError" in status["cause"]
 
     monkeypatch.setattr(watch, "LEAST_SECONDS", 8.0)
     with monkeypatch.context() as hanging:
         hanging.setenv("VERL_USE_EXTERNAL_MODULES", hang.MODULE)
-        hanging.setenv(hang.VARIABLE, "6")  # verl has saved this step's checkpoint, and its row is not written
+        hanging.setenv(hang.VARIABLE, "4")  # verl has saved this step's checkpoint, and its row is not written
         status = attempts.fail()
-    assert status["resumed_after"] == [2, 4]
+    assert status["resumed_after"] == [2]
     assert "no step was finished for" in status["cause"]
     assert "in on_step_end" in status["cause"]
     log = (cell.out / FAILED / "log.txt").read_text()
@@ -122,7 +117,7 @@ def test_a_run_killed_three_times_ends_as_one_that_was_left_alone(
 
     train(cell)
     status = json.loads((cell.out / "status.json").read_text())
-    assert (status["status"], status["steps"], status["resumed_after"]) == ("finished", STEPS, [2, 4])
+    assert (status["status"], status["steps"], status["resumed_after"]) == ("finished", STEPS, [2])
     left, right = rows(alone), rows(cell)
     assert [repeatable(row) for row in left] == [repeatable(row) for row in right]
     assert [row["step"] for row in right] == list(range(1, STEPS + 1))

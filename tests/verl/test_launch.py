@@ -5,18 +5,20 @@ verl's process is a script here that leaves what a run leaves.
 
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from groupppo.errors import BadInput
+from groupppo.errors import BadInput, RunFailed
+from groupppo.measure.hashing import sha256_folder
 from groupppo.measure.provenance import PACKAGES
-from groupppo.measure.usage import GPU_FILE, STAGES_FILE
+from groupppo.measure.usage import GPU_FILE, STAGES_FILE, UsageMeter
 from groupppo.verl import launch
-from groupppo.verl.checkpoints import Checkpoints
+from groupppo.verl.checkpoints import Checkpoints, Seal
 from groupppo.verl.compose import Cell
-from groupppo.verl.launch import needs, train
+from groupppo.verl.launch import FAILED, needs, train
 from tests.measure.fake_nvml import Device, FakeNvml
 from tests.verl.conftest import MakeCell
 
@@ -31,6 +33,77 @@ stage = {{"step": 1, "stage": "update_actor", "began": began, "seconds": 0.2, "f
 (folder / "steps.jsonl").write_text(json.dumps({{"step": 1, "tokens/total": 50, "timing_s/step": 0.25}}) + "\\n")
 sys.exit({code})
 """
+
+
+# A trainer of three steps with a checkpoint after each; at its first attempt it is killed in the middle of the third.
+KILLED = """#!{python}
+import json, os, shutil, signal, sys, time
+from pathlib import Path
+folder = Path(sys.argv[3])
+tracker = folder / "latest_checkpointed_iteration.txt"
+first = int(tracker.read_text()) if tracker.is_file() else 0
+print("begins after step", first, flush=True)
+for step in range(first + 1, 4):
+    if step == 3 and not first:
+        while {resumable} and not (folder / "global_step_2" / "seal" / "seal.json").is_file():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGKILL)
+    for role in ("actor", "critic"):
+        shutil.copytree("{start}", folder / f"global_step_{{step}}" / role / "huggingface")
+    tracker.write_text(str(step))
+    with (folder / "stages.jsonl").open("a") as file:
+        file.write(json.dumps({{"step": step, "stage": "step"}}) + "\\n")
+    row = {{"step": step, "tokens/total": 50, "timing_s/step": 0.25, "elapsed_seconds": 10.0 * (step - first)}}
+    with (folder / "steps.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\\n")
+"""
+
+
+@pytest.mark.parametrize(("every", "resumed"), [(1, [2]), (0, [])])
+def test_a_trainer_that_was_killed_goes_on_from_its_checkpoint_where_it_had_one(
+    make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, every: int, resumed: list[int]
+) -> None:
+    cell = make_cell("ppo", steps=3, checkpoint_every=every, save_critic=True)
+    script = tmp_path / "python"
+    script.write_text(KILLED.format(python=sys.executable, start=cell.start, resumable=bool(every)))
+    script.chmod(0o755)
+    monkeypatch.setattr(launch.sys, "executable", str(script))
+    with pytest.raises(RunFailed, match="ended by SIGKILL"):
+        train(cell)
+    failed = json.loads((cell.out / FAILED / "status.json").read_text())
+    assert (failed["steps"], failed["resumed_after"], failed["checkpoint_sha256"]) == (2, [], None)
+    for name in ("steps.jsonl", "stages.jsonl", "status.json", "provenance.json"):  # as a workflow does
+        (cell.out / name).unlink(missing_ok=True)
+    if not resumed:
+        with pytest.raises(RunFailed):
+            train(cell)
+        assert not list(cell.out.glob("global_step_*/seal"))
+        return
+    train(cell)
+    status = json.loads((cell.out / "status.json").read_text())
+    assert (status["status"], status["steps"], status["resumed_after"]) == ("finished", 3, resumed)
+    assert status["checkpoint_sha256"] == sha256_folder(cell.out / "checkpoint")
+    assert status["wall_seconds"] > 20.0  # what was kept is counted
+    rows = [json.loads(line) for line in (cell.out / "steps.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["elapsed_seconds"]) for row in rows] == [(1, 10.0), (2, 20.0), (3, 30.0)]
+    log = (cell.out / "log.txt").read_text()
+    assert log.index("begins after step 0") < log.index("resumed after step 2") < log.index("begins after step 2")
+    assert not [file.name for file in cell.out.iterdir() if file.name.startswith(("global_step", "latest", ".lock"))]
+
+
+def test_energy_of_a_run_that_was_resumed_is_not_that_of_its_last_attempt(ended) -> None:
+    cell, status = ended("cuda", FakeNvml(Device(after_reading=spend)))
+    assert status["usage"]["energy_joules"] > 0
+    resumed = Checkpoints(cell.out, None)
+    resumed.resumed = Seal(step=7, run="x", elapsed=5.0)
+    (cell.out / GPU_FILE).unlink()
+    with UsageMeter(cell.out, "cuda", 1, nvml=FakeNvml(Device(after_reading=spend)), interval=0.05) as meter:
+        time.sleep(0.3)
+    ending = launch._Ending("finished", None, 1.0, meter)
+    used = launch._usage(cell, ending, [], resumed)
+    assert used.energy_joules is None
+    assert "resumed after step 7" in used.missing["energy_joules"]
+    assert used.gpu_hours == 6.0 / 3600
 
 
 @pytest.fixture
