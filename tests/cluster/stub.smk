@@ -28,6 +28,7 @@ rule all:
         "asks.txt",
         "alone.txt",
         "report.txt",
+        "nodes.txt",
 
 
 rule faults:
@@ -55,6 +56,21 @@ rule alone:
         runtime=5,
     shell:
         "(scontrol show job $SLURM_JOB_ID; echo Visible=${{CUDA_VISIBLE_DEVICES:-none}}) > {output}"
+
+
+# As workflow/rules/train.smk asks for several nodes.
+rule nodes:
+    output:
+        "nodes.txt",
+    resources:
+        mem_mb=100,
+        runtime=5,
+        nodes=2,
+        tasks=2,
+        mpi="srun",
+        slurm_extra="--gpus-per-node=fake:1",
+    shell:
+        "srun --overlap sh -c 'echo $SLURMD_NODENAME:${{CUDA_VISIBLE_DEVICES:-none}}' > {output}"
 
 
 rule report:

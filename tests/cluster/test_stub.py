@@ -42,8 +42,9 @@ def test_the_profile_is_found_and_what_rules_and_site_say_reaches_sbatch(
     assert (asked["Visible"], alone["Visible"]) == ("0,1", "none")
     assert asked["Requeue"] == "0"
     assert (stub / "report.txt").read_text() == "job=none\n"
+    assert sorted((stub / "nodes.txt").read_text().split()) == ["gpu1:0", "gpu2:0"]
     logs = {log.parent.name: log.read_text() for log in (stub / ".snakemake" / "slurm_logs").rglob("*.log")}
-    assert set(logs) == {"rule_asks", "rule_alone"}
+    assert set(logs) == {"rule_asks", "rule_alone", "rule_nodes"}
     assert cluster.jobs(states="pending,running") == []
 
 

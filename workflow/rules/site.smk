@@ -77,9 +77,10 @@ def adopting(run_job, orphans, lost, runs):
     """The executor's submission, which waits for a job that is in the queue already in the place of a second one."""
 
     def submit(self, job):
+        # Nobody reads the errors of this thread: Snakemake would wait for the job without end.
         try:
             found = None if job.is_group() else orphans.claim(mark_of(job))
-        except (TimeoutError, subprocess.SubprocessError) as error:
+        except Exception as error:
             failed = executor.SubmittedJobInfo(job)
             self._report_job_error_threadsafe(failed, f"Not submitted: {error}\n")
             return
@@ -114,10 +115,8 @@ def on_record(finished):
     async def finish(self, job):
         settings = self.dag.workflow.workflow_settings
         mode = settings.exec_mode
-        if (
-            self.dag.workflow.local_exec
-        ):  # not the one around it, which only starts the job step
-            settings.exec_mode = ExecMode.DEFAULT
+        # Not the Snakemake around it, which only starts the job step.
+        settings.exec_mode = ExecMode.DEFAULT if workflow.local_exec else mode
         try:
             await finished(self, job)
         finally:
