@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
-from generated_metrics import metrics
 
 from groupppo.cli.kinds import schema as read_schema
 from groupppo.config import REPOSITORY
@@ -76,7 +75,12 @@ def _type(rules: Mapping[str, Any]) -> str:
     if "enum" in rules:
         return ", ".join(f"`{_plain(value)}`" for value in rules["enum"])
     name = {"object": "mapping", "array": "list"}.get(rules.get("type", ""), rules.get("type", ""))
-    bounds = {"minimum": ">= {}", "exclusiveMinimum": "> {}", "maximum": "<= {}", "exclusiveMaximum": "< {}"}
+    bounds = {
+        "minimum": "at least {}",
+        "exclusiveMinimum": "above {}",
+        "maximum": "at most {}",
+        "exclusiveMaximum": "below {}",
+    }
     told = [text.format(rules[key]) for key, text in bounds.items() if key in rules]
     return " ".join([name, ", ".join(told)]).strip()
 
@@ -178,13 +182,52 @@ def _claim(claim: Any) -> str:
 def quantities() -> str:
     """What a claim can be about."""
     from groupppo.verdicts.costs import COSTS
-    from groupppo.verdicts.quantities import QUANTITIES
+    from groupppo.verdicts.quantities import QUANTITIES, cost_to_target
     from groupppo.verdicts.shares import SHARES
 
-    rows = [(f"`{name}`", each.table, each.unit, _code(sorted(each.needs))) for name, each in QUANTITIES.items()]
-    rows += [(f"`{name}`", "profile: variants", each.unit, "`setting`, `variant`") for name, each in COSTS.items()]
-    rows += [(f"`{name}`", f"study: {each.table}", each.unit, "") for name, each in SHARES.items()]
-    return table(("quantity", "from", "unit", "a claim also states"), rows)
+    def told(name: str, each: Any) -> str:
+        # The three costs to a target are one function's, made for their units.
+        text = _summary(each.measure) or f"{_summary(cost_to_target)} In {name.partition('_')[0]}."
+        return f"{text} Stage `{each.stage}`." if each.stage else text
+
+    rows = [
+        (f"`{name}`", told(name, each), f"[{each.table}](../tables.md#{each.table})", each.unit,
+         _code(sorted(each.needs)))
+        for name, each in QUANTITIES.items()
+    ]  # fmt: skip
+    rows += [
+        (f"`{name}`", f"Column `{each.column}` of one variant of the update.", "profile", each.unit,
+         "`setting`, `variant`")
+        for name, each in COSTS.items()
+    ]  # fmt: skip
+    rows += [
+        (f"`{name}`", f"Share of {each.cases} where `{each.column}` holds.", f"study {each.study}", each.unit, "")
+        for name, each in SHARES.items()
+    ]
+    return table(("quantity", "what it is", "from", "unit", "a claim also states"), rows)
+
+
+def metrics() -> str:
+    """Our metrics of a training step."""
+    from generated_metrics import metrics as logged
+
+    return table(("metric", "what it is", "logged"), logged())
+
+
+def update_costs() -> str:
+    """Measured costs of one update, as published."""
+    from generated_profile import update_costs as measured
+
+    head = ("response", "update", "operations", "bound", "seconds", "memory", "memory to the chunked head")
+    return table(head, measured())
+
+
+def bounds() -> str:
+    """Counted bounds, by model."""
+    from generated_profile import bounds as counted
+    from generated_profile import bounds_head
+
+    return table(bounds_head(), counted())
 
 
 def commands() -> str:
@@ -213,5 +256,8 @@ def _code(names: Iterable[str]) -> str:
 
 SECTIONS: dict[str, Callable[..., str]] = {
     each.__name__: each
-    for each in (keys, group_params, rules, columns, gates, study_tables, claims, quantities, commands)
-} | {"metrics": lambda: table(("metric", "what it is", "logged"), metrics())}
+    for each in (
+        keys, group_params, rules, columns, gates, study_tables, claims, quantities, metrics, update_costs,
+        bounds, commands,
+    )
+}  # fmt: skip

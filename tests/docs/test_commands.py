@@ -46,9 +46,9 @@ def test_the_tutorial_and_every_how_to_is_followed() -> None:
     assert {"tutorial.md"} | {f"howto/{page.name}" for page in DOCS.glob("howto/*.md")} <= followed
 
 
-def test_every_command_of_the_tutorial_is_marked() -> None:
-    text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
-    assert text.count("```bash") == sum(step.path is None for step in steps(DOCS / "tutorial.md"))
+@pytest.mark.parametrize("page", FOLLOWED, ids=lambda page: page.stem)
+def test_every_command_of_such_a_page_is_marked(page: Path) -> None:
+    assert page.read_text(encoding="utf-8").count("```bash") == sum(step.path is None for step in steps(page))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The complete files that the how-tos show do what the pages say they do."""
 
 import importlib.util
+import json
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -12,8 +14,10 @@ import pytest
 
 from groupppo.cli.faults import file_faults
 from groupppo.config import load_model, load_task
+from groupppo.errors import BadInput
 from groupppo.models import build_model
 from groupppo.tasks import base
+from groupppo.tasks.build import build_task
 from groupppo.tasks.reward import score
 from groupppo.verdicts.claims import load_claims
 from tests.docs.pages import DOCS, PAGES, files, write
@@ -57,6 +61,18 @@ def test_a_shown_file_has_no_fault_and_a_fault_in_it_is_seen(page: str, path: st
     assert file_faults(file) == []
     file.write_text(f"{files(page)[path]}unheard_of: 1\n")
     assert [fault.key for fault in file_faults(file)] == ["unheard_of"]
+
+
+@pytest.mark.usefixtures("reverse")
+@pytest.mark.parametrize("name", ["sorting_long", "reverse"])
+def test_prompts_and_demonstrations_of_a_shown_task_fit_its_limits(name: str, shown: Path, tmp_path: Path) -> None:
+    splits = {"train": 300, "dev": 20, "test": 20}
+    task = replace(load_task(shown / "benchmarks" / "tasks" / f"{name}.yaml"), splits=splits)
+    build_task(task, tmp_path / "built")
+    card = json.loads((tmp_path / "built" / "card.json").read_text())
+    longest = card["splits"]["train"]["response_tokens"]["max"]
+    with pytest.raises(BadInput, match="max_response_tokens"):
+        build_task(replace(task, max_response_tokens=longest - 1), tmp_path / "short")
 
 
 @pytest.mark.usefixtures("reverse")
