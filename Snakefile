@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from groupppo.config import load_benchmark
+from groupppo.cost import cost_line
 from groupppo.errors import BadInput
 from groupppo.site import load_site
 from snakemake.exceptions import WorkflowError
@@ -36,6 +37,10 @@ container: SITE.container
 
 RESULTS = f"results/{BENCHMARK.name}"
 RUN = "{task}/{model}/{arm}/seed{seed}"
+
+# No hook runs in a dry run.
+if workflow.output_settings.dryrun:
+    logger.info(cost_line(BENCHMARK, Path("results")))
 
 
 wildcard_constraints:

@@ -34,6 +34,13 @@ _PEAKS = (
 )
 
 
+_VERLS = (
+    *("B200", "MI300X", "MI350X", "MI355X", "H100", "H800", "H200", "A100", "A800", "L40", "A40", "L20", "H20", "910B"),
+    *("A2G3", "Ascend950DT", "Ascend910", "RTX 3070 Ti"),
+)
+"""Parts of the names by which verl 0.9.1 knows a device: verl/utils/flops_counter.py:_DEVICE_FLOPS."""
+
+
 @dataclass(frozen=True)
 class Peak:
     """Dense bfloat16 FLOP/s of a device, and where that is published."""
@@ -46,6 +53,15 @@ def peak_of(device: str) -> Peak | None:
     """The peak of a device by the driver's name for it; None for one that is not in the table, a MIG instance too."""
     name = re.sub(r"^(NVIDIA|Tesla) ", "", device.strip())
     return next((Peak(rate, source) for pattern, rate, source in _PEAKS if re.fullmatch(pattern, name)), None)
+
+
+def known_to_verl(device: str, gpu: str | None) -> bool:
+    """Whether verl has a peak for what a run was on; where it has none, it logs an MFU of 0 in every step.
+
+    Args:
+        device: "cpu" or "cuda". gpu: the driver's name, None where the run does not say.
+    """
+    return device == "cpu" or any(part in (gpu or "") for part in _VERLS)
 
 
 def utilisation(flops: float, seconds: float, gpus: int, peak: Peak) -> float:

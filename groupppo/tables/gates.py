@@ -38,6 +38,7 @@ class Facts:
         start_fault: why the start's evaluation cannot be read; None where it can.
         checkpoint: SHA-256 of the trained checkpoint; None where the run did not record it.
         mfu: what status.json says of MFU, by key; empty where it does not know the device's peak.
+        verl_knows: whether verl has a peak for the device; where not, it logs an MFU of 0 in every step.
     """
 
     planned: bool
@@ -55,6 +56,7 @@ class Facts:
     start_fault: str | None = None
     checkpoint: str | None = None
     mfu: Mapping[str, float] = field(default_factory=dict)
+    verl_knows: bool = True
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,8 @@ def _mfu(facts: Facts) -> str | None:
         if not 0 < value < 1:
             return f"status.json: {key} is {_told(value)}, not between 0 and 1"
     for name in facts.steps.names if facts.steps else ():
-        # verl divides by an infinite peak where it does not know the device: 0 throughout is no measurement.
-        if name.startswith(MFU) and not _all_zero(facts, name):
+        # verl divides by an infinite peak where it does not know the device: 0 throughout is then no measurement.
+        if name.startswith(MFU) and (facts.verl_knows or not _all_zero(facts, name)):
             found = _first(facts, name, lambda values: ~((values > 0) & (values < 1)))
             if found is not None:
                 return f"steps.jsonl line {found[0]}: {name} is {_told(found[1])}, not between 0 and 1"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
+from groupppo.measure.mfu import known_to_verl
 from groupppo.tables.evaluations import Evaluation, read_evaluation, read_start
 from groupppo.tables.gates import Facts, findings
 from groupppo.tables.keys import Keys
@@ -185,8 +186,16 @@ def _finished(plan: Plan, keys: Keys, row: RunRow, facts: Facts, start: Start, s
         start_fault=start.fault,
         checkpoint=status.text("checkpoint_sha256") if "checkpoint_sha256" in status.values else None,
         mfu=stated_mfu(status),
+        verl_knows=known_to_verl(str(row.device), _gpu(status)),
     )
     return Run(_judged(replace(row, fallbacks=fallbacks), facts), steps, stages, groups, evaluation)
+
+
+def _gpu(status: Record) -> str | None:
+    """The GPU's name by the run's provenance; None for a run on a CPU, or one that does not say."""
+    machine = Record.of_file(status.file.with_name("provenance.json"), "run this cell again.").values.get("machine")
+    gpu = machine.get("gpu") if isinstance(machine, dict) else None
+    return gpu if isinstance(gpu, str) else None
 
 
 def _judged(row: RunRow, facts: Facts) -> RunRow:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from groupppo.measure.mfu import Modes, Peak, Sequences, peak_of, stage_flops, utilisation
+from groupppo.measure.mfu import Modes, Peak, Sequences, known_to_verl, peak_of, stage_flops, utilisation
 from groupppo.update.flops import Shape, Work, forward_flops, update_flops
 
 SHAPE = Shape(hidden=64, layers=2, intermediate=192, heads=2, kv_heads=1, head_dim=32, vocabulary=261, tied=True)
@@ -68,3 +68,18 @@ def test_a_gathered_update_is_credited_with_less_than_a_masked_one_which_does_al
 
 def test_a_pass_of_unknown_operations_has_none():
     assert stage_flops(SHAPE, BATCH, replace(DENSE, update_actor=None), (1, 1))["update_actor"] is None
+
+
+def test_the_devices_that_verl_knows_are_those_of_its_own_table():
+    from verl.utils.flops_counter import _DEVICE_FLOPS, get_device_flops
+
+    for name in (
+        *(set(_DEVICE_FLOPS) - {"CPU"}),
+        "NVIDIA H100 80GB HBM3",
+        "NVIDIA L4",
+        "NVIDIA A10",
+        "Tesla V100-SXM2-16GB",
+    ):
+        assert known_to_verl("cuda", name) is (get_device_flops(device_name=name) != float("inf"))
+    assert known_to_verl("cpu", None)
+    assert not known_to_verl("cuda", None)

@@ -30,6 +30,9 @@ def without(step: int, metric: str) -> Callable[[dict], dict]:
     return lambda row: {key: value for key, value in row.items() if row["step"] != step or key != metric}
 
 
+NO_MFU = (0.0, 0.0, 0.0, 0.0, 0.0)
+
+
 def with_mfu(value: float | None) -> Callable[[Path], None]:
     return lambda folder: edit(folder, "steps.jsonl", at_step(2, **{"perf/mfu/actor": value}))
 
@@ -37,6 +40,16 @@ def with_mfu(value: float | None) -> Callable[[Path], None]:
 def with_mfus(*values: float) -> Callable[[Path], None]:
     """One value for each step."""
     return lambda folder: edit(folder, "steps.jsonl", lambda row: row | {"perf/mfu/actor": values[row["step"] - 1]})
+
+
+def on_gpu(name: str) -> Callable[[Path], None]:
+    """A GPU of that name, and an MFU of 0 in every step."""
+
+    def change(folder: Path) -> None:
+        rewrite_json(folder / RUN / "provenance.json", device="cuda", machine={"gpu": name})
+        with_mfus(*NO_MFU)(folder)
+
+    return change
 
 
 def start_checkpoint(folder: Path) -> str:
@@ -77,7 +90,11 @@ TRIPS: dict[str, list[tuple[Callable[[Path], None], str]]] = {
         (with_mfu(value), f"line 2: perf/mfu/actor is {text},")
         for value, text in ((1.0, "1"), (0.0, "0"), (-0.1, "-0.1"), (None, "null"))
     ]
-    + [(with_mfus(0.4, 0.4, 0.0, 0.4, 0.4), "line 3: perf/mfu/actor is 0,")],
+    + [
+        (with_mfus(0.4, 0.4, 0.0, 0.4, 0.4), "line 3: perf/mfu/actor is 0,"),
+        (with_mfus(*NO_MFU), "line 1: perf/mfu/actor is 0,"),
+        (on_gpu("NVIDIA H100 80GB HBM3"), "line 1: perf/mfu/actor is 0,"),
+    ],
     "finite": [
         (lambda f: edit(f, "steps.jsonl", at_step(4, **{"actor/grad_norm": None})), "line 4: actor/grad_norm was not"),
         (lambda f: edit(f, "steps.jsonl", at_step(4, **{"critic/vf_loss": None})), "line 4: critic/vf_loss was not"),
@@ -104,7 +121,7 @@ PASSES: dict[str, Callable[[Path], None]] = {
     "steps in another order": lambda f: reverse(f / RUN / "steps.jsonl"),
     "a mean of 32 bits": lambda f: edit(f, "steps.jsonl", at_step(3, **{"response_length/mean": 50.2343754})),
     "a possible mfu": lambda f: edit(f, "steps.jsonl", at_step(2, **{"perf/mfu/actor": 0.4})),
-    "an mfu of a device that verl does not know": with_mfus(0.0, 0.0, 0.0, 0.0, 0.0),
+    "an mfu of a device that verl does not know": on_gpu("NVIDIA L4"),
     "another metric is null": lambda f: edit(f, "steps.jsonl", at_step(4, **{"actor/lr": None})),
     "a metric of one step": lambda f: edit(f, "steps.jsonl", at_step(5, **{"timing_s/save_checkpoint": 0.1})),
     "its own checkpoint": lambda f: rewrite_json(
