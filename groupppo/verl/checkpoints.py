@@ -63,11 +63,12 @@ class Checkpoints:
     """The checkpoints in a run's folder, one attempt long; made with what the last attempt left.
 
     Args:
-        folder: the run's. run: its `identity`, or None for a run without checkpoints before its end.
+        folder: the run's. run: its `identity`, or None for a run without checkpoints before its end. last: its last
+            step, whose checkpoint is the run's result.
     """
 
-    def __init__(self, folder: Path, run: str | None):
-        self.folder, self.run = folder, run
+    def __init__(self, folder: Path, run: str | None, last: int):
+        self.folder, self.run, self.last = folder, run, last
         self.sealed = self._newest()
         self.resumed = self.sealed
         """Where this attempt begins; None for the first step."""
@@ -96,7 +97,7 @@ class Checkpoints:
         if self.run is None:
             return
         step = self._latest()
-        if step is None or (self.sealed is not None and step <= self.sealed.step):
+        if step is None or step >= self.last or (self.sealed is not None and step <= self.sealed.step):
             return
         rows = list(self._rows())
         if not rows or rows[-1]["step"] < step:

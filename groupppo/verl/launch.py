@@ -83,7 +83,11 @@ def train(cell: Cell) -> None:
 
 def _train(cell: Cell, config: DictConfig) -> None:
     _clear(cell.out)
-    checkpoints = Checkpoints(cell.out, identity(cell, config) if saves_between(cell.train) else None)
+    run = identity(cell, config) if saves_between(cell.train) else None
+    checkpoints = Checkpoints(cell.out, run, last=cell.train.steps)
+    if checkpoints.resumed is None:
+        for name in (TENSORBOARD, WANDB):
+            shutil.rmtree(cell.out / name, ignore_errors=True)
     OmegaConf.save(config, cell.out / "config.yaml")
     with scratch() as folder:
         ending = _run(cell, folder, checkpoints)
@@ -216,12 +220,12 @@ def _tail(log: Path, start: int) -> str:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier attempt left, but for its log and checkpoints; its rows are in the latter."""
+    """Remove what an earlier attempt left, but for what one that goes on from it needs; its rows are in checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in _OUTPUTS:
         if name != "log.txt":
             (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoint", CRITIC, TENSORBOARD, WANDB):
+    for name in ("checkpoint", CRITIC):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

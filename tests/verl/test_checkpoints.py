@@ -56,7 +56,7 @@ def rows(folder: Path, name: str = STEPS) -> list[dict]:
 
 def attempt(folder: Path, steps: int, every: int, cut: int | None, looks: bool = True) -> Checkpoints:
     """Train until an event, or to the end; the launcher looks after each event, or never."""
-    checkpoints = Checkpoints(folder, RUN)
+    checkpoints = Checkpoints(folder, RUN, last=steps)
     for number, _ in enumerate(Trainer(folder, steps, every).events()):
         if looks:
             checkpoints.look()
@@ -101,14 +101,14 @@ def test_a_checkpoint_that_nobody_sealed_is_not_resumed_from(cut: int) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         attempt(folder, 9, 2, cut, looks=False)
-        began = Checkpoints(folder, RUN)
+        began = Checkpoints(folder, RUN, last=9)
         assert began.resumed is None
         assert not list(folder.glob("global_step_*"))
         assert not (folder / TRACKER).exists()
 
 
 def test_a_checkpoint_is_sealed_when_its_steps_row_is_written_and_then_the_one_before_goes(tmp_path: Path) -> None:
-    checkpoints, seen = Checkpoints(tmp_path, RUN), []
+    checkpoints, seen = Checkpoints(tmp_path, RUN, last=9), []
     for _ in Trainer(tmp_path, 6, 2).events():
         checkpoints.look()
         sealed = checkpoints.sealed.step if checkpoints.sealed else None
@@ -133,32 +133,45 @@ def test_another_runs_checkpoint_is_not_taken(tmp_path: Path) -> None:
     attempt(tmp_path, 6, 2, 20)
     assert (tmp_path / "global_step_4").is_dir()
     shutil.copytree(tmp_path, tmp_path.with_name("same"))
-    assert Checkpoints(tmp_path.with_name("same"), RUN).resumed is not None
-    assert Checkpoints(tmp_path, "another").resumed is None
+    assert Checkpoints(tmp_path.with_name("same"), RUN, last=9).resumed is not None
+    assert Checkpoints(tmp_path, "another", last=9).resumed is None
     assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_from_which_attempts_make_no_step_is_given_up(tmp_path: Path) -> None:
     attempt(tmp_path, 6, 2, 20)
     for _ in range(MOST_FAILURES):
-        began = Checkpoints(tmp_path, RUN)
+        began = Checkpoints(tmp_path, RUN, last=9)
         assert began.resumed is not None
         began.failed()
-    assert Checkpoints(tmp_path, RUN).resumed is None
+    assert Checkpoints(tmp_path, RUN, last=9).resumed is None
 
 
 def test_an_attempt_that_made_a_step_does_not_speak_against_its_checkpoint(tmp_path: Path) -> None:
     attempt(tmp_path, 9, 4, 20)
     for _ in range(MOST_FAILURES + 1):
-        began = Checkpoints(tmp_path, RUN)
+        began = Checkpoints(tmp_path, RUN, last=9)
         assert began.resumed is not None
         Trainer(tmp_path, 9, 4).write(STEPS, {"step": 5, "elapsed_seconds": 1.0})
         began.failed()
-    assert Checkpoints(tmp_path, RUN).resumed is not None
+    assert Checkpoints(tmp_path, RUN, last=9).resumed is not None
+
+
+def test_the_last_steps_checkpoint_is_the_runs_result_and_it_goes_on_from_the_one_before(
+    tmp_path: Path,
+) -> None:
+    checkpoints = attempt(tmp_path, 6, 2, None)
+    checkpoints.look()
+    assert sorted(place.name for place in tmp_path.glob("global_step_*")) == ["global_step_4", "global_step_6"]
+    again = Checkpoints(tmp_path, RUN, last=6)
+    assert again.resumed is not None
+    assert again.resumed.step == 4
+    again.remove()
+    assert not list(tmp_path.glob("global_step_*"))
 
 
 def test_a_run_without_checkpoints_seals_none(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, None)
+    checkpoints = Checkpoints(tmp_path, None, last=9)
     for _ in Trainer(tmp_path, 4, 2).events():
         checkpoints.look()
     assert checkpoints.sealed is None

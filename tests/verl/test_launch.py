@@ -94,7 +94,7 @@ def test_a_trainer_that_was_killed_goes_on_from_its_checkpoint_where_it_had_one(
 def test_energy_of_a_run_that_was_resumed_is_not_that_of_its_last_attempt(ended) -> None:
     cell, status = ended("cuda", FakeNvml(Device(after_reading=spend)))
     assert status["usage"]["energy_joules"] > 0
-    resumed = Checkpoints(cell.out, None)
+    resumed = Checkpoints(cell.out, None, last=1)
     resumed.resumed = Seal(step=7, run="x", elapsed=5.0)
     (cell.out / GPU_FILE).unlink()
     with UsageMeter(cell.out, "cuda", 1, nvml=FakeNvml(Device(after_reading=spend)), interval=0.05) as meter:
@@ -116,7 +116,7 @@ def ended(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         cell.out.mkdir(exist_ok=True)
         monkeypatch.setattr(launch.sys, "executable", str(script))
         monkeypatch.setitem(sys.modules, "pynvml", nvml)
-        checkpoints = Checkpoints(cell.out, None)
+        checkpoints = Checkpoints(cell.out, None, last=1)
         launch._write_status(cell, launch._run(cell, tmp_path / "ray", checkpoints), checkpoints)
         return cell, json.loads((cell.out / "status.json").read_text())
 
