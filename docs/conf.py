@@ -25,7 +25,7 @@ myst_heading_anchors = 4
 html_theme = "furo"
 html_title = project
 html_show_sphinx = html_show_copyright = html_copy_source = False
-# Furo edits its own pages only; anything that it would fetch from elsewhere is refused by tests/docs.
+# Furo brings its styles and scripts along; tests/docs/test_pages.py holds that no page fetches anything from elsewhere.
 html_theme_options = {"navigation_with_keys": False}
 templates_path: list[str] = []
 
