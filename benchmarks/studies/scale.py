@@ -61,15 +61,18 @@ from groupppo.tables import load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from groupppo.verdicts.needed import needed
+from groupppo.verdicts.studied import read_studied
 claims = load_claims(benchmark.claims)
-judged = decide(claims, load_tables(results / "tables", needed(claims, benchmark)), benchmark)
+tables, studied = load_tables(results / "tables", needed(claims, benchmark)), read_studied(results, benchmark, claims)
+judged = decide(claims, tables, benchmark, None, studied)
 (results / "verdicts.json").write_text(json.dumps(judged, allow_nan=False))
 """,
     "figures": """
 from groupppo.report.figures import needed, write_figures
 from groupppo.tables import StoredTables
 judged = json.loads((results / "verdicts.json").read_text())
-write_figures(StoredTables(results / "tables", needed(benchmark)), benchmark, results / "figures", judged)
+tables = StoredTables(results / "tables", needed(benchmark))
+write_figures(tables, benchmark, results / "figures", judged, processes=2)
 """,
     "report": """
 from groupppo.report.page import write_report
@@ -127,6 +130,7 @@ def write_benchmark(home: Path, seeds: int, steps: int) -> Path:
     matrix |= {"name": "scale", "title": "Made-up runs", "studies": [], "tasks": list(TASKS), "models": list(MODELS)}
     matrix |= {"arms": list(ARMS), "seeds": list(range(1, seeds + 1))}
     matrix["train"] |= {"steps": steps}
+    del matrix["profile"]  # its measurements do not grow with the runs
     file = home / "scale.yaml"
     file.write_text(yaml.safe_dump(matrix, sort_keys=False), encoding="utf-8")
     return file
@@ -273,10 +277,7 @@ def plan(out: Path) -> list[Cost]:
             (place / "results" / "scale").symlink_to(results)
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile"), "-n", "-q", "all"]
         command += ["--directory", str(place), "--cores", "2", "--config"]
-        command += [
-            f"benchmark={out / 'benchmarks' / 'scale.yaml'}",
-            f"profile={REPOSITORY / 'benchmarks/profile.yaml'}",
-        ]
+        command += [f"benchmark={out / 'benchmarks' / 'scale.yaml'}"]
         costs.append(watch(stage, command))
     return costs
 
