@@ -95,6 +95,20 @@ class TestForkServer:
         for process in started:
             process.stdout.close()
 
+    def test_a_worker_ends_with_the_process_that_its_server_was_forked_from(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-c", textwrap.dedent(SERVER), str(tmp_path)]
+        (tmp_path / "worker.py").write_text(textwrap.dedent(WORKER))
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+            client = [*parent.stdout.readline().split(), str(tmp_path / "worker.py"), "wait"]
+            environment = os.environ | {"GREETING": "x"}
+            with subprocess.Popen(client, env=environment, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout.readline().startswith("x")
+                ((worker,),) = [server.children() for server in psutil.Process(parent.pid).children()]
+                parent.kill()
+                assert process.wait(timeout=30) != 0
+        gone = not psutil.wait_procs([worker], timeout=10)[1]
+        assert gone or worker.status() == psutil.STATUS_ZOMBIE  # where nobody reaps orphans
+
     def test_ending_the_client_ends_its_worker(self, client: list[str]) -> None:
         environment = os.environ | {"GREETING": "x"}
         process = subprocess.Popen([*client, "wait"], env=environment, stdout=subprocess.PIPE, text=True)

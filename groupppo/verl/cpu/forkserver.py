@@ -71,7 +71,10 @@ def start(address: Path) -> str:
 
 
 def _serve(listener: socket.socket, parent: int) -> None:
-    """Fork a worker for each connection until the parent is gone; tell each client how its worker ended."""
+    """Fork a worker for each connection until the parent is gone; tell each client how its worker ended.
+
+    Workers end with the parent: they would wait a minute for the rest of Ray, which is gone, too.
+    """
     clients: dict[int, socket.socket] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
@@ -82,6 +85,8 @@ def _serve(listener: socket.socket, parent: int) -> None:
                 clients[pid] = connection
                 connection.sendall(f"{pid}\n".encode())
             _reap(clients)
+    for worker in clients:
+        os.kill(worker, signal.SIGKILL)
 
 
 def _fork_worker(connection: socket.socket, others: tuple[socket.socket, ...]) -> int:
