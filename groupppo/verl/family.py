@@ -17,6 +17,7 @@ import psutil
 from groupppo.errors import BadInput
 
 _PREFIX, _LOCK, _HOLD = "gppo-", "lock", ".lock"
+_TITLE = "ray::"
 _STOP_SECONDS, _LOOK_SECONDS = 10, 5.0
 # It removes the shared memory of a process that was killed, and ends by itself when that is done.
 _TRACKER = "multiprocessing.resource_tracker"
@@ -50,14 +51,26 @@ def _sweep() -> None:
 
 
 def started_with(folder: Path) -> list[psutil.Process]:
-    """Ray's daemons and their workers, known by the folder that their command lines name."""
+    """Ray's daemons and their workers, known by the folder that their command lines name or that their logs are in."""
     found = {}
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid != os.getpid() and any(str(folder) in word for word in process.info["cmdline"] or ()):
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.pid != os.getpid() and _belongs(process, folder):
             found[process.pid] = process
             with contextlib.suppress(psutil.NoSuchProcess):
                 found |= {child.pid: child for child in process.children(recursive=True)}
     return list(found.values())
+
+
+def _belongs(process: psutil.Process, folder: Path) -> bool:
+    if any(str(folder) in word for word in process.info["cmdline"] or ()):
+        return True
+    # Ray's agents write their title over their command line and environment, and outlive its other daemons by a minute.
+    if not (process.info["name"] or "").startswith(_TITLE):
+        return False
+    try:
+        return any(file.path.startswith(f"{folder}/") for file in process.open_files())
+    except (psutil.Error, OSError):  # it ended, or is somebody else's
+        return False
 
 
 def family(root: subprocess.Popen[bytes] | None, folder: Path) -> list[psutil.Process]:

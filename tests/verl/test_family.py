@@ -118,6 +118,37 @@ def test_a_process_its_descendants_and_those_that_name_its_folder_are_one_family
             process.wait()
 
 
+TITLED = """
+    import ctypes, sys, time
+    file = open(sys.argv[1], "w")
+    sys.argv.clear()
+    ctypes.CDLL(None).prctl(15, b"ray::Agent")   # PR_SET_NAME
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_an_agent_is_known_by_its_log_and_who_else_reads_there_is_not_taken_for_one(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    # The command lines must not name the folder: it is reached by another name, as by Ray's session_latest.
+    (tmp_path / "latest").symlink_to(tmp_path / "run")
+    agent, reader = (
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), f"{tmp_path}/latest/{name}.log"],
+            stdout=subprocess.PIPE,
+        )
+        for name, code in (("agent", TITLED), ("reader", TITLED.replace("ray::", "less")))
+    )
+    try:
+        assert agent.stdout.readline() == reader.stdout.readline() == b"ready\n"
+        assert [process.pid for process in started_with(tmp_path / "run")] == [agent.pid]
+        assert started_with(tmp_path / "ru") == []
+    finally:
+        for process in (agent, reader):
+            process.kill()
+            process.communicate()
+
+
 SHARER = """
     import sys
     from multiprocessing import resource_tracker, shared_memory
