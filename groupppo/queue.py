@@ -140,6 +140,12 @@ def cancel(job: str) -> None:
     subprocess.run(["scancel", "--quiet", job], check=False, capture_output=True, timeout=60)
 
 
+def cancel_run(run: str) -> None:
+    """Cancel all jobs that the Snakemake with a run id submitted."""
+    command = ["scancel", "--quiet", "--user", getpass.getuser(), f"--name={run}"]
+    subprocess.run(command, check=False, capture_output=True, timeout=60)
+
+
 def in_queue(folder: Path) -> list[QueuedJob]:
     """This user's jobs that a Snakemake submitted from a folder and that have not ended; none where there is no Slurm.
 

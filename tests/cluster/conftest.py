@@ -71,7 +71,10 @@ def copy_workflow(folder: Path) -> None:
 
 @pytest.fixture
 def start(cluster: Cluster) -> Iterator[Start]:
-    """`start(FOLDER, ARGUMENTS...)` starts `snakemake --profile slurm` there; none outlives the test."""
+    """`start(FOLDER, ARGUMENTS...)` starts `snakemake --profile slurm` there; none outlives the test.
+
+    With `programs`, a folder of programs that are found before Slurm's.
+    """
     with snakemakes(cluster) as starting:
         yield starting
 
@@ -84,9 +87,11 @@ def snakemakes(cluster: Cluster) -> Iterator[Start]:
     """
     started: list[subprocess.Popen[str]] = []
 
-    def starting(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    def starting(folder: Path, *arguments: str, programs: Path | None = None) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *QUICK_LOOKS, *arguments]
         variables = cluster.environment | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(REPOSITORY)}
+        if programs is not None:
+            variables["PATH"] = f"{programs}:{variables['PATH']}"
         with (folder / "snakemake.log").open("a") as log:
             process = subprocess.Popen(
                 command, cwd=folder, env=variables, stdout=log, stderr=log, text=True, preexec_fn=_heed_ctrl_c

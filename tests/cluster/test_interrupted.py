@@ -18,9 +18,24 @@ def running(folder: Path, *rules: str) -> bool:
     return all(attempts(folder, rule) for rule in rules)
 
 
-def test_ctrl_c_cancels_the_jobs_and_a_restart_submits_each_once(cluster: Cluster, start: Start, stub: Path) -> None:
-    first = start(stub, "--", "slow1.done")
+@pytest.fixture
+def slow_looks(cluster: Cluster, tmp_path: Path) -> Path:
+    """A squeue that takes its time, and says so by a file."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    slow = f"touch {tmp_path}/looking; sleep 4; rm -f {tmp_path}/looking; exec {cluster.folder}/bin/squeue"
+    (folder / "squeue").write_text(f'#!/bin/sh\n{slow} "$@"\n')
+    (folder / "squeue").chmod(0o755)
+    return folder
+
+
+def test_ctrl_c_cancels_the_jobs_and_a_restart_submits_each_once(
+    cluster: Cluster, start: Start, stub: Path, slow_looks: Path
+) -> None:
+    first = start(stub, "--", "slow1.done", programs=slow_looks)
     assert eventually(lambda: running(stub, "slow1")), said(stub)
+    # While it looks, the executor's list of jobs is empty.
+    assert eventually((stub / "looking").exists)
     first.send_signal(signal.SIGINT)
     assert first.wait(timeout=PATIENCE) != 0
     assert eventually(lambda: not cluster.jobs(states="pending,running,completing"))

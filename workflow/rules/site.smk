@@ -73,7 +73,7 @@ def with_mark(submit_command):
     return call
 
 
-def adopting(run_job, orphans, lost, runs):
+def adopting(run_job, orphans, lost, runs, adopted):
     """The executor's submission, which waits for a job that is in the queue already in the place of a second one."""
 
     def submit(self, job):
@@ -88,6 +88,7 @@ def adopting(run_job, orphans, lost, runs):
             run_job(self, job)
             return
         runs.add(found.run)
+        adopted.add(found.id)
         lost.expect(found.id)
         folder = (
             self.slurm_logdir / f"rule_{job.name}" / executor.get_job_wildcards(job)
@@ -103,6 +104,24 @@ def adopting(run_job, orphans, lost, runs):
         self._report_job_submission_threadsafe(info)
 
     return submit
+
+
+def cancelling(cancel, adopted):
+    """The executor's end on Ctrl-C, which cancels every job of its own, by name, and those it adopted.
+
+    By itself it cancels the jobs it has in a list that is empty during each look at the queue
+    (snakemake_interface_executor_plugins/executors/remote.py:184), and not those it is submitting.
+    """
+
+    def cancel_all(self):
+        try:
+            cancel(self)
+        finally:
+            queue.cancel_run(self.run_uuid)
+            for job in adopted:
+                queue.cancel(job)
+
+    return cancel_all
 
 
 def on_record(finished):
@@ -146,14 +165,15 @@ if SUBMITS:
             )
         except subprocess.SubprocessError as error:
             QUEUE_ERROR, orphans = error, queue.Orphans([], queue.cancel, set)
-        lost, runs = queue.LostJobs(queue.cancel), set()
+        lost, runs, adopted = queue.LostJobs(queue.cancel), set(), set()
         executor.query_job_status = with_lost_jobs(
             executor.query_job_status, executor.query_job_status_squeue, lost, runs
         )
         executor.get_submit_command = with_mark(executor.get_submit_command)
         executor.Executor.run_job = adopting(
-            executor.Executor.run_job, orphans, lost, runs
+            executor.Executor.run_job, orphans, lost, runs, adopted
         )
+        executor.Executor.cancel = cancelling(executor.Executor.cancel, adopted)
 
 if workflow.remote_exec:
     PersistenceBase.finished = on_record(PersistenceBase.finished)
