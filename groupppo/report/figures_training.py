@@ -66,21 +66,19 @@ def reward_data(steps: pd.DataFrame) -> pd.DataFrame:
     Raises:
         BadInput: the table is empty, or lacks a metric of REWARD_METRICS.
     """
-    wide = _metrics(steps, REWARD_METRICS)
+    wide = _metrics(steps, REWARD_METRICS)  # runs one after another, their steps in order
     window = smoothing_window(int(wide["step"].max()))
+    runs = wide.groupby(RUN_KEYS, sort=False, observed=True)
+    wide["endpoints"] = runs["endpoints"].cumsum() / 1000
+    wide["reward"] = runs["reward"].rolling(window, center=True, min_periods=1).mean().to_numpy()
     rows = []
     for keys, arm_rows in wide.groupby(ARM_KEYS, sort=False, observed=True):
-        runs = [run.sort_values("step") for _, run in arm_rows.groupby("seed")]
-        runs = [run.assign(endpoints=run["endpoints"].cumsum() / 1000) for run in runs]
+        seeds = arm_rows["seed"].to_numpy(int)
+        cuts = np.flatnonzero(np.diff(seeds)) + 1
+        rewards = np.split(arm_rows["reward"].to_numpy(float), cuts)
         for x_axis in REWARD_AXES:
-            curves = [
-                (
-                    run["seed"].iloc[0],
-                    run[x_axis].to_numpy(float),
-                    run["reward"].rolling(window, center=True, min_periods=1).mean().to_numpy(),
-                )
-                for run in runs
-            ]
+            xs = np.split(arm_rows[x_axis].to_numpy(float), cuts)
+            curves = list(zip(seeds[[0, *cuts]], xs, rewards, strict=True))
             if len(curves) <= MOST_SINGLE:
                 rows += [_curve(keys, seed, x_axis, x, y) for seed, x, y in curves]
             # Seeds differ in speed and density: their mean is read off where all of them have a value.

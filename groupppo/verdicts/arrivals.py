@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from groupppo.verdicts.targets import Arrival, time_to_target
@@ -27,8 +28,10 @@ def arrivals(steps: pd.DataFrame, reference: str) -> dict[tuple[str, int], Arriv
     wide = rows.pivot(index=["arm", "seed", "step"], columns="metric", values="value")
     if not set(METRICS) <= set(wide.columns):
         return {}
-    runs = {key: run.droplevel(["arm", "seed"]).sort_index() for key, run in wide.dropna().groupby(["arm", "seed"])}
-    goals = {seed: _goal(run) for (arm, seed), run in runs.items() if arm == reference}
+    wide = wide.dropna().sort_index()
+    values = wide[list(METRICS)].to_numpy(float)
+    runs = {key: values[places] for key, places in wide.groupby(["arm", "seed"]).indices.items()}
+    goals = {seed: _goal(run[:, 0]) for (arm, seed), run in runs.items() if arm == reference}
     return {
         (arm, int(seed)): _arrival(run, goals[seed])
         for (arm, seed), run in runs.items()
@@ -36,16 +39,18 @@ def arrivals(steps: pd.DataFrame, reference: str) -> dict[tuple[str, int], Arriv
     }
 
 
-def _window(run: pd.DataFrame) -> int:
+def _window(run: np.ndarray) -> int:
     return max(1, len(run) // QUARTER)
 
 
-def _goal(run: pd.DataFrame) -> float:
+def _goal(rewards: np.ndarray) -> float:
     """The reward to reach, NaN where the run gained nothing."""
-    first, last = (float(part.mean()) for part in (run[REWARD].head(_window(run)), run[REWARD].tail(_window(run))))
+    window = _window(rewards)
+    first, last = float(rewards[:window].mean()), float(rewards[-window:].mean())
     return first + TARGET_SHARE * (last - first) if last > first else math.nan
 
 
-def _arrival(run: pd.DataFrame, target: float) -> Arrival:
-    seconds = run[ELAPSED].diff().fillna(run[ELAPSED])
-    return time_to_target(run[REWARD], seconds, run[TOKENS], target, _window(run))
+def _arrival(run: np.ndarray, target: float) -> Arrival:
+    """Of a run's METRICS, shape (steps, 3)."""
+    reward, elapsed, tokens = run.T
+    return time_to_target(reward, np.diff(elapsed, prepend=0.0), tokens, target, _window(run))
