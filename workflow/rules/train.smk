@@ -35,15 +35,14 @@ rule train:
         "../scripts/train.py"
 
 
-def gpus_of_each_node(wildcards):
-    kind = f"{SITE.gpu_type}:" if SITE.gpu_type else ""
-    return f"--gpus-per-node={kind}{needs('gpu', 1)(wildcards)}"
-
-
 SEVERAL_NODES = [name for name, model in BENCHMARK.models.items() if model.nodes > 1]
 
 if SEVERAL_NODES:
-    asked = {"slurm_extra": gpus_of_each_node} if ON_GPU else {}
+    asked = {}
+    if ON_GPU:
+        asked["slurm_extra"] = (
+            lambda wildcards: f"--gpus-per-node={SITE.gpu_type + ':' if SITE.gpu_type else ''}{needs('gpu', 1)(wildcards)}"
+        )
     if ON_GPU and (SITE.gpu_partition or SITE.partition):
         asked["slurm_partition"] = SITE.gpu_partition or SITE.partition
 
