@@ -128,7 +128,6 @@ def _each(load: Callable[[dict[str, Any]], object], keys: Mapping[str, Any], pre
 
 
 def _task_faults(path: Path) -> Iterator[BadInput]:
-    import groupppo.tasks  # noqa: F401 - registers the generators
     from groupppo.tasks.base import bind
 
     faults = _first(lambda: load_task(path))

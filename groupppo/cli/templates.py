@@ -17,7 +17,6 @@ PARAMS = "algorithm.group_params."
 
 def task_template(name: str, example: Mapping[str, Any]) -> str:
     """A task file; `example` is another task's content, whose generator and values it has."""
-    import groupppo.tasks  # noqa: F401 - registers the generators
     from groupppo.tasks.base import get_generator
 
     generator = get_generator(example["generator"])

@@ -76,8 +76,14 @@ def rule(
 
 @cache
 def known_rules() -> dict[str, Rule]:
-    """All rules by name; imports every module of `groupppo.grouping.rules` on first use."""
+    """All rules by name; imports every module of `groupppo.grouping.rules` on first use.
+
+    Raises:
+        ValueError: a module registers no rule of its own name, by which a workflow finds what a run depends on.
+    """
     package = importlib.import_module("groupppo.grouping.rules")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
+        if module.name not in _RULES:
+            raise ValueError(f"{package.__name__}.{module.name} registers no rule named {module.name}")
     return dict(sorted(_RULES.items()))

@@ -1,11 +1,14 @@
-"""What a task generator is, and the register that finds one by the name in a task file."""
+"""What a task generator is, and their register: one file in `groupppo/tasks/generators/`, found by being there."""
 
 import difflib
+import importlib
 import inspect
+import pkgutil
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from types import MappingProxyType
 from typing import TypeVar
 
 from groupppo.config import Task
@@ -56,17 +59,37 @@ def register(name: str) -> Callable[[Registered], Registered]:
     return keep
 
 
+def known_generators() -> Mapping[str, Generator]:
+    """All generators by name; imports every module of `groupppo.tasks.generators` on first use.
+
+    Raises:
+        ValueError: a module registers no generator of its own name, by which a workflow finds what a task depends on.
+    """
+    _load_all()
+    return MappingProxyType(_GENERATORS)
+
+
+@cache
+def _load_all() -> None:
+    package = importlib.import_module("groupppo.tasks.generators")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+        if module.name not in _GENERATORS:
+            raise ValueError(f"{package.__name__}.{module.name} registers no generator named {module.name}")
+
+
 def get_generator(name: str) -> Generator:
     """The generator registered as `name`.
 
     Raises:
         KeyError: no such generator; the message lists those that exist.
     """
-    if name not in _GENERATORS:
-        close = difflib.get_close_matches(name, _GENERATORS, n=1)
+    known = known_generators()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise KeyError(f"no generator {name!r}; {hint}Known: {', '.join(sorted(_GENERATORS))}.")
-    return _GENERATORS[name]
+        raise KeyError(f"no generator {name!r}; {hint}Known: {', '.join(sorted(known))}.")
+    return known[name]
 
 
 def bind(task: Task) -> Draw:

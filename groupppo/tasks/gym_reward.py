@@ -18,7 +18,7 @@ def score(text: str, answer: str) -> float:
     """Judge a whole response.
 
     Args:
-        answer: JSON with dataset, answer and metadata, as `groupppo.tasks.gym` writes it.
+        answer: JSON with dataset, answer and metadata, as `groupppo.tasks.generators.reasoning_gym` writes it.
     """
     given = extract_answer(text)
     if given is None:

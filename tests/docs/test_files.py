@@ -48,7 +48,7 @@ def shown(project: Path) -> Path:
 def reverse(shown: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The generator of the page, registered for one test."""
     monkeypatch.setattr(base, "_GENERATORS", dict(base._GENERATORS))
-    load(shown / "groupppo" / "tasks" / "reverse.py")
+    load(shown / "groupppo" / "tasks" / "generators" / "reverse.py")
     yield
     sys.modules.pop("shown_reverse", None)
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from groupppo.config import REPOSITORY, load_task
 from groupppo.errors import BadInput
 from groupppo.tasks.base import Example, bind, get_generator, register
-from groupppo.tasks.chain import SMALLEST_LIMIT, chain
+from groupppo.tasks.generators.chain import SMALLEST_LIMIT, chain
+from groupppo.tasks.generators.sorting import sorting
 from groupppo.tasks.reward import score
-from groupppo.tasks.sorting import sorting
 
 TASKS = {name: load_task(REPOSITORY / "benchmarks" / "tasks" / f"{name}.yaml") for name in ("sorting", "chain")}
 seeds = st.integers(0, 2**32)

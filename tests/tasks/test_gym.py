@@ -12,7 +12,7 @@ from groupppo.config import REPOSITORY, Task, load_task
 from groupppo.errors import BadInput
 from groupppo.tasks.base import ParamError, bind
 from groupppo.tasks.build import build_task
-from groupppo.tasks.gym import DATASETS, reasoning_gym
+from groupppo.tasks.generators.reasoning_gym import DATASETS, reasoning_gym
 from groupppo.tasks.gym_reward import compute_score, extract_answer, score
 from groupppo.tasks.rows import read_examples
 

@@ -1,6 +1,7 @@
 """What makes finished runs stale: code and config that they depend on; what does not: documents, reports, comments."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy2(source, folder / name)
     (folder / "profiles").symlink_to((REPOSITORY / "profiles").readlink())
     file = folder / "benchmarks" / "quick.yaml"
-    data = yaml.safe_load(file.read_text()) | {"arms": ["ppo"], "seeds": [1], "studies": []}
+    data = yaml.safe_load(file.read_text()) | {"arms": ["ppo", "group_ppo"], "seeds": [1], "studies": []}
     del data["profile"]
     file.write_text(yaml.safe_dump(data))
     summary = snakemake(folder, "--summary").splitlines()
@@ -71,6 +72,11 @@ def planned(folder: Path) -> set[str]:
     return {words[0] for words in table if len(words) == 2 and words[1].isdigit()} - {"total", "all"}
 
 
+def trained(folder: Path) -> set[str]:
+    """Arms with a training job in the plan."""
+    return set(re.findall(r"train (\w+) seed", snakemake(folder, "--dry-run")))
+
+
 def test_a_finished_benchmark_has_nothing_to_do(finished: Path) -> None:
     assert planned(finished) == set()
 
@@ -89,9 +95,28 @@ def test_texts_reports_and_verdicts_train_and_evaluate_nothing_again(
     assert "report" in plan  # the edits are seen where they count
 
 
+def test_a_rule_and_a_generator_make_what_uses_them_stale_and_nothing_else(
+    finished: Path, editing: Callable[[str, str, str], None]
+) -> None:
+    rules, generators = "groupppo/grouping/rules", "groupppo/tasks/generators"
+    added = [finished / rules / "mine.py", finished / generators / "mine.py"]
+    try:
+        for file in added:
+            file.write_text("WHATEVER = 1\n")
+        editing(f"{rules}/stride.py", "\nfrom", "\nUNUSED = 1\nfrom")
+        editing(f"{generators}/chain.py", "\nimport", "\nUNUSED = 1\nimport")
+        assert not planned(finished) & COSTLY
+    finally:
+        for file in added:
+            file.unlink()
+    editing(f"{rules}/variance_split.py", "\nfrom", "\nUNUSED = 1\nfrom")
+    assert trained(finished) == {"group_ppo"}
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "stale"),
     [
+        ("groupppo/tasks/generators/sorting.py", "\nimport", "\nUNUSED = 1\nimport", COSTLY - {"model"}),
         ("groupppo/grouping/rules/variance_split.py", "\nfrom", "\nUNUSED = 1\nfrom", {"train", "evaluate"}),
         ("groupppo/verl/config/group_ppo.yaml", "\n", "\nunused: 1\n", {"train", "evaluate"}),
         ("groupppo/evaluate.py", "\nimport", "\nUNUSED = 1\nimport", {"evaluate", "evaluate_start"}),

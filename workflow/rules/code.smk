@@ -4,29 +4,51 @@ from functools import cache
 
 from groupppo.measure.code import code_sha256
 
-# Modules that are started by name, by verl, Ray or a study's script.
+# Modules that are started by name, by verl or a study's script.
 STARTED = {
-    "train": ["groupppo.verl", "groupppo.grouping", "groupppo.tasks"],
     "grouping_study": ["groupppo.study", "groupppo.grouping"],
     "streams_study": ["groupppo.study", "groupppo.grouping", "groupppo.update"],
     "faults_study": ["groupppo.study", "groupppo.verl", "groupppo.grouping"],
 }
-STARTED["train_on_several_nodes"] = STARTED["train"]
+RULE_KEY, RULES = "algorithm.group_params.rule", "groupppo.grouping.rules"
+
+
+def started(name, wildcards):
+    """Those of one job: of rules and generators, which are found by being there, the one that it uses."""
+    if name == "task":
+        generator = BENCHMARK.tasks[wildcards.task].generator
+        return [f"groupppo.tasks.generators.{generator}"]
+    if not name.startswith("train"):
+        return STARTED.get(name, [])
+    keys = BENCHMARK.train.verl | BENCHMARK.arms[wildcards.arm].verl
+    if keys.get("algorithm.adv_estimator") != "group_ppo":
+        return ["groupppo.verl"]
+    return ["groupppo.verl", f"{RULES}.{keys[RULE_KEY]}" if RULE_KEY in keys else RULES]
+
+
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 # What comes after the runs changes no run, though a run leaves the stamp of the claims.
-LATER = ["groupppo.cli", "groupppo.publish", "groupppo.report", "groupppo.verdicts"]
+LATER = (
+    "groupppo.cli",
+    "groupppo.publish",
+    "groupppo.report",
+    "groupppo.verdicts",
+)
 AFTER_THE_RUNS = ("collect", "verdicts", "figures", "report", "update_costs", "bundle")
 
 
+@cache
+def code_of_modules(file, entries, apart):
+    """Reading every module takes a second."""
+    return code_sha256(file, entries=entries, apart=apart)
+
+
 def code_of(name, file):
-    """Evaluated for the jobs that are asked for only, once for a rule: reading every module takes a second."""
-    later = [] if name in AFTER_THE_RUNS or name.startswith("profile") else LATER
-
-    @cache
-    def code():
-        return code_sha256(file, entries=STARTED.get(name, []), apart=later)
-
-    return lambda wildcards: code()
+    """Evaluated for the jobs that are asked for only."""
+    later = () if name in AFTER_THE_RUNS or name.startswith("profile") else LATER
+    return lambda wildcards: code_of_modules(
+        file, tuple(started(name, wildcards)), later
+    )
 
 
 # Nothing here may be called `script`: a rule finds Snakemake's function of that name among the workflow's globals.

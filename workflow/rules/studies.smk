@@ -36,7 +36,7 @@ rule grouping_study:
         mem_mb=2500,
         runtime=30,
     params:
-        train=asdict(BENCHMARK.train),
+        train=recorded(BENCHMARK.train),
     message:
         "study the grouping rules on {wildcards.task} with {wildcards.model}"
     script:
@@ -65,7 +65,7 @@ rule streams_study:
         mem_mb=2500,
         runtime=30,
     params:
-        train=asdict(BENCHMARK.train),
+        train=recorded(BENCHMARK.train),
     message:
         "study the streamed update on {wildcards.task} with {wildcards.model}"
     script:
@@ -94,7 +94,7 @@ rule faults_study:
         mem_mb=lambda wildcards: BENCHMARK.models[wildcards.model].resources["mem_mb"],
         runtime=60,
     params:
-        train=asdict(BENCHMARK.train),
+        train=recorded(BENCHMARK.train),
     message:
         "study what a fault does on {wildcards.task} with {wildcards.model}"
     script:
