@@ -128,6 +128,7 @@ def supervise(folder: Path) -> None:
         sys.stdin.read()
     finally:
         _take_down(folder, daemons)
+    shutil.rmtree(folder, ignore_errors=True)  # one that did not come up keeps its logs for whoever asked for it
 
 
 def _program(name: str) -> str | None:

@@ -114,3 +114,4 @@ def test_nothing_of_a_cluster_outlives_it_even_when_its_user_is_killed(tmp_path:
     user.kill()
     user.wait()
     assert eventually(lambda: not _processes(folder))
+    assert eventually(lambda: not folder.exists())
