@@ -1,5 +1,6 @@
 # `make`       sets up .venv and runs the default benchmark, ending in results/quick/report.html
 # `make test`  sets up what the tests need and runs them all
+# `make docs`  builds the documentation, site/index.html
 PYTHON ?= python3.11
 # PyTorch's own index of CPU builds, if you have one at hand: a far smaller download than the default build.
 TORCH_INDEX ?=
@@ -15,7 +16,7 @@ DEBIAN_PACKAGES := chromium slurm-wlm munge
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: all test setup lint clean
+.PHONY: all test setup lint docs clean
 all: setup
 	snakemake --cores $(CORES) --resources mem_mb=$(MEMORY_MB) --config benchmark=$(BENCHMARK)
 	@echo "$(RESULTS)/report.html"
@@ -48,6 +49,10 @@ lint: setup
 	mypy
 	snakefmt --check Snakefile workflow/rules tests/cluster/stub.smk
 	snakemake --lint --quiet
+
+docs: setup
+	python -m sphinx --quiet --fail-on-warning --builder html docs site
+	@echo site/index.html
 
 clean:
 	rm -rf results/quick .snakemake
