@@ -4,6 +4,9 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
+SNAKEMAKES_OWN = ".snakemake_timestamp"
+"""What Snakemake puts into a folder that a rule made, after whoever made it has hashed it."""
+
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
@@ -15,7 +18,7 @@ def sha256_folder(folder: Path, *, exclude: Collection[str] = ()) -> str:
     """SHA-256 over the relative paths and contents of all files below `folder`, in hexadecimal.
 
     Paths are sorted, so the order in which a file system lists them does not matter; neither do times, owners,
-    empty folders and the place of the folder itself.
+    empty folders, the place of the folder itself and Snakemake's mark in it.
 
     Args:
         folder: an existing folder.
@@ -26,7 +29,8 @@ def sha256_folder(folder: Path, *, exclude: Collection[str] = ()) -> str:
     """
     if not folder.is_dir():
         raise NotADirectoryError(folder)
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != SNAKEMAKES_OWN)
+    files = {path.relative_to(folder).as_posix(): path for path in found}
     total = hashlib.sha256()
     for name in sorted(set(files) - set(exclude)):
         total.update(f"{name}\0{sha256_file(files[name])}\n".encode())

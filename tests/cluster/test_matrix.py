@@ -166,7 +166,6 @@ def test_the_evaluations_are_those_of_the_runs_on_this_machine(study: Study) -> 
     assert trained.notna().all()
 
 
-@pytest.mark.xfail(strict=True, reason="Snakemake's .snakemake_timestamp is hashed with the checkpoint it was put into")
 def test_no_run_is_left_out_as_evidence(study: Study) -> None:
     for folder in (study.through_slurm, study.here):
         assert not [claim["id"] for claim in claims(folder) if "no evidence" in str(claim["reason"])]

@@ -52,3 +52,12 @@ def test_excluded_files_do_not_count(tmp_path):
 def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(NotADirectoryError):
         sha256_folder(tmp_path / "none")
+
+
+def test_a_rules_folder_has_the_hash_that_it_had_before_snakemake_marked_it(tmp_path):
+    (tmp_path / "weights").write_bytes(b"1")
+    made = sha256_folder(tmp_path)
+    (tmp_path / ".snakemake_timestamp").touch()
+    assert sha256_folder(tmp_path) == made
+    (tmp_path / "snakemake_timestamp").touch()
+    assert sha256_folder(tmp_path) != made
