@@ -277,7 +277,10 @@ def plan(out: Path) -> list[Cost]:
             (place / "results" / "scale").symlink_to(results)
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile"), "-n", "-q", "all"]
         command += ["--directory", str(place), "--cores", "2", "--config"]
-        command += [f"benchmark={out / 'benchmarks' / 'scale.yaml'}"]
+        command += [
+            f"benchmark={out / 'benchmarks' / 'scale.yaml'}",
+            f"profile={REPOSITORY / 'benchmarks/profile.yaml'}",
+        ]
         costs.append(watch(stage, command))
     return costs
 
