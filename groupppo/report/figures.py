@@ -153,12 +153,12 @@ def write_figures(
     """
     out.mkdir(parents=True, exist_ok=True)
     refuse_empty(tables.runs, "runs")
-    drawing: list[Callable[[], FigureRecord]] = []
+    drawing: list[tuple[str, Callable[[], FigureRecord]]] = []
     if judged:
-        drawing.append(partial(_overview, judged, benchmark, out))
-    drawing += [partial(_record, plan, tables, benchmark, out) for plan in PLANS if plan.asked(benchmark)]
+        drawing.append(("evals", partial(_overview, judged, benchmark, out)))
+    drawing += [(plan.table, partial(_record, plan, tables, benchmark, out)) for plan in PLANS if plan.asked(benchmark)]
     if has_tasks(benchmark):
-        drawing.append(partial(_profiles, tables, benchmark, out))
+        drawing.append(("evals", partial(_profiles, tables, benchmark, out)))
     with figure_style():
         records = _all_of(drawing, processes)
     text = json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
@@ -170,13 +170,20 @@ _drawing: list[Callable[[], FigureRecord]] = []
 """What a forked process draws of; functions of plans cannot be sent to it."""
 
 
-def _all_of(drawing: list[Callable[[], FigureRecord]], processes: int) -> list[FigureRecord]:
+_LARGEST_FIRST = ("stages", "steps", "groups", "evals")
+
+
+def _all_of(drawing: list[tuple[str, Callable[[], FigureRecord]]], processes: int) -> list[FigureRecord]:
+    """Records in the order of `drawing`, which has the table of each; figures of the largest are begun with."""
     if processes < 2:
-        return [draw() for draw in drawing]
-    _drawing[:] = drawing
+        return [draw() for _, draw in drawing]
+    _drawing[:] = [draw for _, draw in drawing]
+    sizes = {table: place for place, table in enumerate(_LARGEST_FIRST)}
+    order = sorted(range(len(drawing)), key=lambda place: sizes.get(drawing[place][0], len(sizes)))
     # Forked: a spawned process would run the workflow's script again, which has no guard.
     with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
-        return list(pool.map(_draw, range(len(drawing))))
+        records = dict(zip(order, pool.map(_draw, order), strict=True))
+    return [records[place] for place in range(len(drawing))]
 
 
 def _draw(place: int) -> FigureRecord:
