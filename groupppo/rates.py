@@ -7,9 +7,12 @@ arm for each of them: `group_ppo: [3.0e-5, 1.0e-4]` gives group_ppo_lr30u and gr
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from groupppo.errors import BadInput
+
+if TYPE_CHECKING:
+    from groupppo.config import Arm
 
 KEY = "actor_rollout_ref.actor.optim.lr"
 
@@ -19,11 +22,11 @@ def rate_name(arm: str, rate: float) -> str:
     return f"{arm}_lr{rate * 1e6:g}u".replace(".", "p")
 
 
-def at_rates(arms: dict[str, Any], rates: Mapping[str, float | list[float]], source: Path) -> dict[str, Any]:
+def at_rates(arms: dict[str, "Arm"], rates: Mapping[str, float | list[float]], source: Path) -> dict[str, "Arm"]:
     """The arms of a matrix, each at its rate, and one that is swept once at each.
 
     Args:
-        arms: `groupppo.config.Arm` by name. rates: by name of the arm. source: the benchmark's file, for messages.
+        arms: by name. rates: by name of the arm. source: the benchmark's file, for messages.
 
     Raises:
         BadInput: a rate is for an arm that is not in the matrix or has one in its own file, or an arm takes its density
@@ -55,7 +58,7 @@ def at_rates(arms: dict[str, Any], rates: Mapping[str, float | list[float]], sou
 
 
 def _density_from(
-    arm: Any, other: str | None, rates: Mapping[str, float | list[float]], source: Path, rate: float | None = None
+    arm: "Arm", other: str | None, rates: Mapping[str, float | list[float]], source: Path, rate: float | None = None
 ) -> str | None:
     """The arm that the density is taken from: where that one is swept, at the same rate."""
     of_other = rates.get(other) if other else None

@@ -22,7 +22,7 @@ class Source:
     """Results that can be read.
 
     Args:
-        path: what the user named. folder: where the files are for now. kind: BUNDLE, UNPACKED or RESULTS.
+        path: what the user named. folder: where the files are, unpacked if need be. kind: BUNDLE, UNPACKED or RESULTS.
     """
 
     path: Path

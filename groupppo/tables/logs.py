@@ -170,7 +170,7 @@ def _group_column(log: StepLog, name: str, fell_back: bool) -> np.ndarray:
 def _fast_rows(raw: bytes) -> list[dict[str, Any]] | None:
     body = np.frombuffer(raw, dtype=np.uint8)[: len(raw.removesuffix(b"\n"))]
     ends = np.flatnonzero(body == ord("\n"))
-    # As one list the lines are read twice as fast; every line's end must then be an object's end and another's start.
+    # As one list the lines are read in less time; every line's end must then be an object's end and another's start.
     inner = ends[(ends > 0) & (ends < len(body) - 1)]
     if len(inner) < len(ends) or (body[inner - 1] != ord("}")).any() or (body[inner + 1] != ord("{")).any():
         return None
