@@ -14,12 +14,15 @@ the readings of the probe are not.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 WHOLE_STEP = "step"
 
@@ -53,9 +56,9 @@ class StageRow:
     step: int
     stage: str
     seconds: float
-    cpu_seconds: float
-    peak_bytes: int
-    rise_bytes: int
+    cpu_seconds: float | None
+    peak_bytes: int | None
+    rise_bytes: int | None
     tokens: int = 0
     endpoints: int = 0
     completed: bool = True
@@ -115,10 +118,17 @@ class StageMeter:
             self.synchronise()
         ended = time.perf_counter()
         row.seconds, row.completed = ended - self._open_since, completed
-        usage = self.probe.end()
-        row.cpu_seconds, row.peak_bytes, row.rise_bytes = usage.cpu_seconds, usage.peak_bytes, usage.rise_bytes
-        row.overhead_seconds += time.perf_counter() - asked
         self.rows.append(row)
+        try:
+            usage = self.probe.end()
+        except Exception:
+            if completed:
+                raise
+            logger.warning("stage %s failed, and its memory cannot be read", row.stage, exc_info=True)
+            row.cpu_seconds = row.peak_bytes = row.rise_bytes = None
+        else:
+            row.cpu_seconds, row.peak_bytes, row.rise_bytes = usage.cpu_seconds, usage.peak_bytes, usage.rise_bytes
+        row.overhead_seconds += time.perf_counter() - asked
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -137,13 +147,17 @@ class StageMeter:
         if self._open is not None:
             self.end_stage(completed=False)
         began, since = self._step_began
+        cpu, peaks, rises = (
+            [getattr(row, name) for row in self.rows] for name in ("cpu_seconds", "peak_bytes", "rise_bytes")
+        )
+        unread = None in cpu
         whole = StageRow(
             self._step,
             WHOLE_STEP,
             seconds=time.perf_counter() - since,
-            cpu_seconds=sum(row.cpu_seconds for row in self.rows),
-            peak_bytes=max((row.peak_bytes for row in self.rows), default=0),
-            rise_bytes=max((row.rise_bytes for row in self.rows), default=0),
+            cpu_seconds=None if unread else sum(cpu),
+            peak_bytes=None if unread else max(peaks, default=0),
+            rise_bytes=None if unread else max(rises, default=0),
             completed=completed,
             began=began,
             overhead_seconds=sum(row.overhead_seconds for row in self.rows),

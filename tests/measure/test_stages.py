@@ -64,6 +64,29 @@ def test_a_stage_that_fails_is_recorded_as_not_completed_and_its_error_goes_on(m
     assert [(row["stage"], row["completed"]) for row in rows(meter)] == [("update_actor", False), ("step", False)]
 
 
+class DeadProbe(FakeProbe):
+    def end(self) -> Usage:
+        raise ConnectionError("the worker is dead")
+
+
+def test_a_stage_that_fails_with_the_worker_its_probe_asks_is_a_row_without_memory(tmp_path: Path) -> None:
+    meter = StageMeter(tmp_path / "stages.jsonl", DeadProbe())
+    meter.begin_step(1)
+    with pytest.raises(MemoryError), meter.stage("update_actor"):
+        raise MemoryError
+    meter.end_step(completed=False)
+    unread = {"completed": False, "cpu_seconds": None, "peak_bytes": None, "rise_bytes": None}
+    assert [row["stage"] for row in rows(meter)] == ["update_actor", "step"]
+    assert all(row | unread == row for row in rows(meter))
+
+
+def test_a_probe_that_fails_in_a_stage_that_did_not_is_an_error(tmp_path: Path) -> None:
+    meter = StageMeter(tmp_path / "stages.jsonl", DeadProbe())
+    meter.begin_step(1)
+    with pytest.raises(ConnectionError), meter.stage("update_actor"):
+        pass
+
+
 def test_a_step_that_ends_with_an_open_stage_closes_it(meter: StageMeter) -> None:
     meter.begin_step(3)
     meter.begin_stage("gen")

@@ -48,7 +48,8 @@ class InPlaceWorker(_StockWorker):
         await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict[str, Any]) -> None:
-        final, timing = outputs[-1], {}
+        final = outputs[-1]
+        timing: dict[str, float] = {}
         with simple_timer("compute_score", timing):
             score, extra = self._score(final, kwargs)
         final.reward_score = score
