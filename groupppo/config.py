@@ -14,6 +14,7 @@ import jsonschema
 import yaml
 
 from groupppo.errors import BadInput
+from groupppo.matrix import CellPlan, check_all_used, narrowed_cells
 from groupppo.rates import at_rates
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -29,6 +30,7 @@ _LATER: dict[str, Any] = {
     "swept_from": None,
     "checkpoint_every": 25,
     "stall_limit_s": 0,
+    "cells": (),
 }
 
 
@@ -148,6 +150,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Benchmark:
+    """A matrix of models, tasks, arms and seeds, and what its runs share.
+
+    Attributes:
+        cells: tasks and models that have fewer arms or seeds than the matrix; who wants to know what is run asks
+            `plan` or `plans`.
+    """
+
     name: str
     title: str
     models: dict[str, Model]
@@ -162,6 +171,17 @@ class Benchmark:
     studies: tuple[str, ...] = ()
     profile: Path | None = None
     device: str = "cpu"
+    cells: tuple[CellPlan, ...] = ()
+
+    def plan(self, task: str, model: str) -> CellPlan:
+        """What is run of a task with a model: all arms and seeds unless `cells` says less."""
+        whole = CellPlan(task, model, tuple(self.arms), self.seeds)
+        return next((cell for cell in self.cells if (cell.task, cell.model) == (task, model)), whole)
+
+    def plans(self) -> list[CellPlan]:
+        """The cells that are run, in the order of tasks, then models."""
+        plans = (self.plan(task, model) for task in self.tasks for model in self.models)
+        return [plan for plan in plans if plan.arms]
 
     def resolved(self) -> dict[str, Any]:
         """The whole matrix as plain data, sources relative to the repository: what `benchmark.yaml` records."""
@@ -198,11 +218,10 @@ def load_benchmark(path: str | Path) -> Benchmark:
     _check_studies(data, arms, home, path)
     models = {name: load_model(_named(home, "models", name, path)) for name in data["models"]}
     tasks = {name: load_task(_named(home, "tasks", name, path)) for name in data["tasks"]}
-    _check_device(data, models, tasks, path)
     claims = home / data["claims"]
     if not claims.is_file():
         raise BadInput(path, "claims", data["claims"], f"name an existing file in {home}.")
-    return Benchmark(
+    benchmark = Benchmark(
         name=data["name"],
         title=data["title"],
         models=models,
@@ -217,7 +236,11 @@ def load_benchmark(path: str | Path) -> Benchmark:
         studies=tuple(data["studies"]),
         profile=_profile(data.get("profile"), home, path),
         device=data["device"],
+        cells=narrowed_cells(data, arms, path),
     )
+    check_all_used(benchmark)
+    _check_device(benchmark)
+    return benchmark
 
 
 def _profile(name: str | None, home: Path, path: Path) -> Path | None:
@@ -254,22 +277,24 @@ def _check_studies(data: dict[str, Any], arms: dict[str, Arm], home: Path, path:
         raise BadInput(path, "reference", reference.name, mend)
 
 
-def _check_device(data: dict[str, Any], models: dict[str, Model], tasks: dict[str, Task], path: Path) -> None:
+def _check_device(benchmark: Benchmark) -> None:
     """The rollout, the models and the starts must be ones that the device has."""
-    on_gpu = data["device"] == "cuda"
-    if on_gpu and data["train"]["rollout"] != "vllm":
-        raise BadInput(path, "train.rollout", data["train"]["rollout"], "write vllm: the others run on a CPU only.")
-    for model in models.values():
+    path, device, rollout = benchmark.source, benchmark.device, benchmark.train.rollout
+    on_gpu = device == "cuda"
+    if on_gpu and rollout != "vllm":
+        raise BadInput(path, "train.rollout", rollout, "write vllm: the others run on a CPU only.")
+    for model in benchmark.models.values():
         if on_gpu and ("gpu" not in model.resources or model.shape is None):
             mend = "add gpu and gpu_memory_gb, and the model's shape, for device: cuda, or write device: cpu."
             raise BadInput(model.source, "resources", model.resources, mend)
         if not on_gpu and "gpu" in model.resources:
             mend = f"write cuda: {model.name} is planned for {model.resources['gpu']} GPU(s)."
-            raise BadInput(path, "device", data["device"], mend)
-        for task in tasks.values():
-            if task.warmstart is None and not model.published:
-                mend = f"add it, or use a model of factory {HUB}: {model.name} has random weights."
-                raise BadInput(task.source, "warmstart", None, mend)
+            raise BadInput(path, "device", device, mend)
+    for plan in benchmark.plans():
+        task, model = benchmark.tasks[plan.task], benchmark.models[plan.model]
+        if task.warmstart is None and not model.published:
+            mend = f"add it, or use a model of factory {HUB}: {model.name} has random weights."
+            raise BadInput(task.source, "warmstart", None, mend)
 
 
 def load_task(path: str | Path) -> Task:

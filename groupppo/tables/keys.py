@@ -1,7 +1,6 @@
 """Which runs there are: those of the benchmark's matrix, and what else lies among them."""
 
 import re
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +21,8 @@ class Keys(NamedTuple):
 
 
 def planned_keys(benchmark: Benchmark) -> list[Keys]:
-    """Every run of the matrix; the runs of a task and model follow one another."""
-    return [Keys(*cell) for cell in product(benchmark.tasks, benchmark.models, benchmark.arms, benchmark.seeds)]
+    """Every run that the benchmark plans; the runs of a task and model follow one another."""
+    return [Keys(plan.task, plan.model, arm, seed) for plan in benchmark.plans() for arm, seed in plan.runs]
 
 
 def found_keys(runs: Path) -> tuple[set[Keys], list[Path]]:
