@@ -26,6 +26,9 @@ def add(app: typer.Typer) -> None:
 def cost(
     benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="A benchmark's file, or its name.")],
     device: Annotated[Device | None, typer.Option(help="Where it will run; what the benchmark says.")] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="Training runs under way at a time, for the peak of storage; all of them.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: seconds and bytes.")] = False,
 ) -> None:
     """Say how many jobs, core-hours (or GPU-hours) and bytes each arm of a benchmark takes, as ranges. Runs nothing.
@@ -33,18 +36,21 @@ def cost(
     From earlier runs in results/ of the same task, model and arm; of other arms where there are none of this one;
     else from operations counted from the model's shape over a stated range of speeds. It says which. An hour is one of
     a job on the one core (or GPU) that it holds. The whole matrix is counted, runs that are there already included.
+    Storage is what stays; a run that is under way keeps checkpoints to be resumed from besides, which the peak counts.
 
     \b
     Examples:
       groupppo cost quick
       groupppo cost benchmarks/arms.yaml --json
       groupppo cost quick --device cuda
+      groupppo cost gsm8k --at-once 4
     """
     from groupppo.config import load_benchmark
     from groupppo.cost import estimate_cost
     from groupppo.cost.estimate import HOUR
 
-    found = estimate_cost(load_benchmark(benchmark_file(benchmark)), short(root() / "results"), device and device.value)
+    plan, results = load_benchmark(benchmark_file(benchmark)), short(root() / "results")
+    found = estimate_cost(plan, results, device and device.value, at_once)
     if as_json:
         say_json(asdict(found))
         return
@@ -79,6 +85,12 @@ def _foot(found: "Estimate") -> Iterator[str]:
     from groupppo.cost.model import SPEEDS
 
     yield ""
+    if found.total.resumable.high:
+        each = found.total.resumable.bytes_text()
+        yield (
+            f"peak of storage: {found.peak.bytes_text()} with {found.at_once} training runs under way at once "
+            f"(--at-once), the largest with {each} of checkpoints to be resumed from, gone when it has finished"
+        )
     for source in found.sources:
         yield f"from: {source}"
     if COUNTED in found.total.basis:

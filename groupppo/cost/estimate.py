@@ -8,7 +8,7 @@ from pathlib import Path
 from groupppo.config import Arm, Benchmark, Model, Task
 from groupppo.cost import model as counted
 from groupppo.cost.records import PastRun, finished, past_job, past_runs
-from groupppo.cost.span import Span, around, total
+from groupppo.cost.span import NOTHING, Span, around, largest, total
 from groupppo.errors import BadInput
 
 SAME_ARM, OTHER_ARM = 1.25, 2.0
@@ -31,6 +31,7 @@ class Share:
     Attributes:
         jobs: of the whole matrix, as Snakemake counts them. seconds: of all its jobs one after the other, each on
             one core or GPU. size: bytes that stay on disk. run: seconds of its longest training run.
+        resumable: bytes that its largest training run keeps besides, until it has finished.
         basis: RUNS, OTHER_RUNS and COUNTED, those that apply.
     """
 
@@ -39,13 +40,15 @@ class Share:
     seconds: Span
     size: Span
     run: Span
+    resumable: Span
     basis: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """`finished`: training runs already there, which the arms still count. `capped`: arms that may meet the time
-    limit. `sources`: what the numbers come from. `notes`: runs that were not used, and why."""
+    """`finished`: training runs already there, which the arms still count. `peak`: bytes on disk with `at_once`
+    training runs under way, the largest ones, and all others finished. `capped`: arms that may meet the time limit.
+    `sources`: what the numbers come from. `notes`: runs that were not used, and why."""
 
     benchmark: str
     device: str
@@ -54,6 +57,8 @@ class Estimate:
     total: Share
     runs: int
     finished: int
+    at_once: int
+    peak: Span
     capped: tuple[str, ...]
     sources: tuple[str, ...]
     notes: tuple[str, ...]
@@ -72,16 +77,19 @@ class _Cell:
     ranks: int
     evaluate: Span
     size: Span
+    resumable: Span
     basis: str
     source: str
 
 
-def estimate_cost(benchmark: Benchmark, results: Path, device: str | None = None) -> Estimate:
+def estimate_cost(
+    benchmark: Benchmark, results: Path, device: str | None = None, at_once: int | None = None
+) -> Estimate:
     """Cost of the whole matrix, from nothing.
 
     Args:
         results: the folder of results folders. device: "cpu" or "cuda", the benchmark's own unless given; only runs on
-            the same one are used.
+            the same one are used. at_once: how many training runs are under way at a time, by default all.
 
     Raises:
         BadInput: a model has neither earlier runs nor sizes to count from.
@@ -92,6 +100,7 @@ def estimate_cost(benchmark: Benchmark, results: Path, device: str | None = None
     for run in found:
         past.setdefault((run.task, run.model), []).append(run)
     arms, sources, capped = list[Share](), dict[str, None](), list[str]()
+    resumable = list[Span]()
     seeds, limit = len(benchmark.seeds), benchmark.train.time_limit_s
     for arm in benchmark.arms.values():
         cells = [_cell(benchmark, task, model, arm, past, device) for task, model in _pairs(benchmark)]
@@ -101,9 +110,11 @@ def estimate_cost(benchmark: Benchmark, results: Path, device: str | None = None
         sources |= dict.fromkeys(cell.source for cell in cells)
         seconds = total(cell.train * cell.ranks + cell.evaluate for cell in cells) * seeds
         size = total(cell.size for cell in cells) * seeds
-        longest = Span(max(cell.train.low for cell in cells), max(cell.train.high for cell in cells))
+        longest = largest(cell.train for cell in cells)
         basis = tuple(dict.fromkeys(cell.basis for cell in cells))
-        arms.append(Share(arm.name, 2 * len(cells) * seeds, seconds, size, longest, basis))
+        kept = [cell.resumable for cell in cells]
+        resumable += kept * seeds
+        arms.append(Share(arm.name, 2 * len(cells) * seeds, seconds, size, longest, largest(kept), basis))
     shared = _shared(benchmark, past, device)
     everything = [*arms, shared]
     whole = Share(
@@ -111,10 +122,12 @@ def estimate_cost(benchmark: Benchmark, results: Path, device: str | None = None
         sum(share.jobs for share in everything),
         total(share.seconds for share in everything),
         total(share.size for share in everything),
-        Span(max(share.run.low for share in everything), max(share.run.high for share in everything)),
+        largest(share.run for share in everything),
+        largest(share.resumable for share in everything),
         tuple(dict.fromkeys(basis for share in everything for basis in share.basis)),
     )
     runs = len(benchmark.arms) * len(list(_pairs(benchmark))) * seeds
+    resumable = sorted(resumable, key=lambda span: span.high, reverse=True)[:at_once]
     return Estimate(
         benchmark.name,
         device,
@@ -123,6 +136,8 @@ def estimate_cost(benchmark: Benchmark, results: Path, device: str | None = None
         whole,
         runs,
         finished(benchmark, results),
+        len(resumable),
+        whole.size + total(resumable),
         tuple(capped),
         tuple(sources),
         tuple(notes),
@@ -165,7 +180,9 @@ def _cell(benchmark: Benchmark, task: Task, model: Model, arm: Arm, past: _Past,
         evaluate = counted.evaluate_seconds(benchmark, task, model, device)
         size = counted.train_bytes(benchmark, model, arm) + counted.evaluate_bytes(benchmark, task)
         source = f"{task.name}/{model.name}: no earlier run; operations counted from the model's shape"
-        return _Cell(train, ranks, evaluate, size, COUNTED, source)
+        weights = Span(4.0, 4.0) * counted.shape_of(model).parameters
+        resumable = counted.resumable_bytes(benchmark, arm, weights)
+        return _Cell(train, ranks, evaluate, size, resumable, COUNTED, source)
     runs, wide = (same, SAME_ARM) if same else (here, OTHER_ARM)
     steps = benchmark.train.steps
     train = around(run.start + steps * run.step for run in runs).widened(wide)
@@ -173,7 +190,10 @@ def _cell(benchmark: Benchmark, task: Task, model: Model, arm: Arm, past: _Past,
     evaluate = around(timed).widened(wide) if timed else counted.evaluate_seconds(benchmark, task, model, device)
     kept = 2 if benchmark.train.save_critic and counted.needs_critic(benchmark, arm) else 1
     size = around(kept * run.checkpoint + steps * run.log + run.samples for run in runs).widened(wide)
-    return _Cell(train, ranks, evaluate, size, RUNS if same else OTHER_RUNS, _source(arm, runs, bool(same)))
+    # A finished run's checkpoint may be bfloat16.
+    weights = around(twice * run.checkpoint for run in runs for twice in (1, 2))
+    resumable = counted.resumable_bytes(benchmark, arm, weights)
+    return _Cell(train, ranks, evaluate, size, resumable, RUNS if same else OTHER_RUNS, _source(arm, runs, bool(same)))
 
 
 def _source(arm: Arm, runs: Sequence[PastRun], same: bool) -> str:
@@ -209,7 +229,7 @@ def _shared(benchmark: Benchmark, past: _Past, device: str) -> Share:
         for study in benchmark.studies:
             timed(f"{study}_study", place, lambda: _STUDY)
     seconds += [job] * len((*_LATE, *(["update_costs"] if benchmark.profile else [])))
-    return Share("shared", len(seconds) + len(_AT_ONCE), total(seconds), size, Span(0.0, 0.0), tuple(basis))
+    return Share("shared", len(seconds) + len(_AT_ONCE), total(seconds), size, NOTHING, NOTHING, tuple(basis))
 
 
 def _folder_bytes(model: Model, past: _Past) -> Span:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from groupppo.config import Arm, Benchmark, Model, Task
-from groupppo.cost.span import Span
+from groupppo.cost.span import NOTHING, Span
 from groupppo.errors import BadInput
+from groupppo.storage import resumable_copies
 from groupppo.update.flops import Shape, Work, forward_flops, update_flops
 
 BYTE_VOCABULARY = 261
@@ -18,6 +19,7 @@ _ESTIMATOR, _CRITIC = "algorithm.adv_estimator", "critic.enable"
 _UPDATE, _KV = "algorithm.group_params.update", "algorithm.group_params.kv"
 _REFERENCE_POLICY = ("algorithm.use_kl_in_reward", "actor_rollout_ref.actor.use_kl_loss")
 _DENSITIES = (1 / 16, 1 / 5)
+_FOLDER = Span(2e4, 2e7)  # bytes of a Hugging Face folder next to its weights
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,21 @@ def warmstart_seconds(task: Task, model: Model, device: str) -> Span:
 def train_bytes(benchmark: Benchmark, model: Model, arm: Arm) -> Span:
     """Checkpoint in two or four bytes a weight, with its tokenizer; the critic's where kept; logs."""
     copies = 2 if benchmark.train.save_critic and needs_critic(benchmark, arm) else 1
-    weights = Span(2.0, 4.0) * shape_of(model).parameters + Span(2e4, 2e7)
+    weights = Span(2.0, 4.0) * shape_of(model).parameters + _FOLDER
     return weights * copies + Span(2e5, 2e6) + Span(4e3, 3e4) * benchmark.train.steps
+
+
+def resumable_bytes(benchmark: Benchmark, arm: Arm, weights: Span) -> Span:
+    """What one run keeps to be resumed from until it has finished; with or without a Hugging Face copy of each network.
+
+    Args:
+        weights: bytes of one network in float32.
+    """
+    copies = resumable_copies(benchmark.train)
+    if not copies:
+        return NOTHING
+    one = weights * copies
+    return Span(one.low, one.high + 2 * (weights.high + _FOLDER.high)) * (2 if needs_critic(benchmark, arm) else 1)
 
 
 def evaluate_bytes(benchmark: Benchmark, task: Task) -> Span:

@@ -40,6 +40,7 @@ class Span:
         return self.text(unit, f" {name}")
 
 
+NOTHING = Span(0.0, 0.0)
 _UNITS = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))
 
 
@@ -53,5 +54,11 @@ def around(values: Iterable[float]) -> Span:
     return Span(min(found), max(found))
 
 
+def largest(spans: Iterable[Span]) -> Span:
+    """The largest of both ends; there must be one."""
+    found = list(spans)
+    return Span(max(span.low for span in found), max(span.high for span in found))
+
+
 def total(spans: Iterable[Span]) -> Span:
-    return sum(spans, Span(0.0, 0.0))
+    return sum(spans, NOTHING)

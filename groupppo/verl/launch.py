@@ -27,6 +27,7 @@ from groupppo.measure.start_check import Needs, check_node
 from groupppo.measure.usage import GPU_FILE, RAPL_FILE, STAGES_FILE, Usage, UsageMeter
 from groupppo.models.check import check_model_folder
 from groupppo.models.warmstart import LOGS
+from groupppo.storage import resumable_copies
 from groupppo.tasks.lengths import check_prompt_lengths
 from groupppo.tasks.rows import check_splits
 from groupppo.verl import stacks
@@ -106,8 +107,7 @@ def needs(cell: Cell) -> Needs:
     networks = 2 if cell.train.save_critic else 1
     # Twice: start checkpoints may be bfloat16 and trained ones float32.
     weights = 2 * sum(file.stat().st_size for file in cell.start.glob("*.safetensors"))
-    # Of policy and critic weights and two moments; the last checkpoint stays until the next one is written.
-    resumable = 2 * 2 * 3 * weights if saves_between(cell.train) else 0
+    resumable = 2 * resumable_copies(cell.train) * weights  # of policy and critic
     return Needs(
         device=cell.device,
         lock=lock_of(cell.device),

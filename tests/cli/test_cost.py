@@ -171,6 +171,49 @@ def test_an_arm_without_a_critic_counts_for_less(quick, project: Path) -> None:
     assert share(found, "grpo").size.high < share(found, "ppo").size.high
 
 
+def with_checkpoints(benchmark: Benchmark, every: int = 10) -> Benchmark:
+    return replace(benchmark, train=replace(benchmark.train, checkpoint_every=every))
+
+
+def test_what_a_run_keeps_to_be_resumed_from_is_counted_apart_from_what_stays(quick, project: Path) -> None:
+    bytes_of_weights = 4 * shape_of(quick.models["tiny"]).parameters
+    found = estimate_cost(with_checkpoints(quick), project / "results")
+    # Two checkpoints at a time, of weights and two moments; policy and critic, and no critic.
+    assert share(found, "ppo").resumable.low == pytest.approx(2 * 2 * 3 * bytes_of_weights)
+    assert share(found, "grpo").resumable.low == pytest.approx(2 * 3 * bytes_of_weights)
+    assert found.total.resumable == share(found, "ppo").resumable
+    for every in (0, quick.train.steps):
+        without = estimate_cost(with_checkpoints(quick, every), project / "results")
+        assert without.total.resumable.high == 0
+        assert without.peak == without.total.size == found.total.size
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_the_peak_has_the_largest_runs_under_way(quick, project: Path, measured: bool) -> None:
+    if measured:
+        write_results(project / "results" / "quick", seeds=(1, 2), steps=6)
+    plan, results = with_checkpoints(quick), project / "results"
+    one, three, every = (estimate_cost(plan, results, at_once=number) for number in (1, 3, None))
+    ppo, grpo, stays = (share(one, "ppo").resumable, share(one, "grpo").resumable, one.total.size)
+    assert 0 < grpo.high < ppo.high
+    assert close(one.peak, stays + ppo)
+    assert close(three.peak, stays + ppo * 3)
+    assert close(every.peak, stays + ppo * 4 + grpo * 2)
+    assert (one.at_once, three.at_once, every.at_once) == (1, 3, 6)
+    assert estimate_cost(plan, results, at_once=99).peak == every.peak
+
+
+def test_the_peak_of_storage_is_said_where_there_is_one(groupppo, project: Path) -> None:
+    file = project / "benchmarks" / "quick.yaml"
+    assert "peak of storage" not in groupppo("cost", "quick").out
+    data = yaml.safe_load(file.read_text())
+    data["train"]["checkpoint_every"] = 10
+    file.write_text(yaml.safe_dump(data))
+    assert "with 6 training runs under way at once" in groupppo("cost", "quick").out
+    assert "with 2 training runs under way at once" in groupppo("cost", "quick", "--at-once", "2").out
+    assert groupppo("cost", "quick", "--at-once", "0").code != 0
+
+
 def test_a_model_without_sizes_is_refused_unless_it_has_been_run(quick, project: Path) -> None:
     odd = replace(quick.models["tiny"], params={"repo": "somebody/model"})
     with pytest.raises(BadInput, match="or run one of its cells first"):
