@@ -27,8 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-import orjson
 import psutil
 import yaml
 
@@ -185,11 +185,12 @@ def _write_run(
     names = list(columns)
     with (folder / "steps.jsonl").open("wb") as file:
         for values in zip(*columns.values(), strict=True):
-            file.write(orjson.dumps(dict(zip(names, values, strict=True))) + b"\n")
+            file.write(msgspec.json.encode(dict(zip(names, values, strict=True))) + b"\n")
     with (folder / "stages.jsonl").open("wb") as file:
         for at in range(steps):
             for row, spent in [*zip(stages, seconds[at].tolist(), strict=True), ({"stage": "step"}, float(whole[at]))]:
-                file.write(orjson.dumps(_stage(row, at, spent, rng, int(tokens[at]), int(endpoints[at]))) + b"\n")
+                line = _stage(row, at, spent, rng, int(tokens[at]), int(endpoints[at]))
+                file.write(msgspec.json.encode(line) + b"\n")
     status = {"status": "finished", "cause": None, **keys, "steps": steps, "planned_steps": steps, "fallbacks": 0}
     status |= {"rollout": "transformers", "startup_seconds": 40.0, "wall_seconds": 40.0 + float(whole.sum())}
     _write_json(folder / "status.json", status | {"finished_at": "2026-11-22T19:05:10+00:00"})

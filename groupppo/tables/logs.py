@@ -1,19 +1,22 @@
 """steps.jsonl and stages.jsonl as arrays.
 
-Each file is read twice as fast as it can be trusted: orjson first, and where anything about its answer is unusual the
-strict reader again, which either accepts the file or names the line. Both give the same arrays; a test holds them
-together. orjson refuses NaN and infinity by itself, and lets a key written twice pass, which counting keys finds out.
+Each file is read as fast as it can be trusted: by a decoder made for the keys of its first and last line, and where any
+line is unusual by the strict reader, which either accepts the file or names the line. Both give the same arrays; a test
+holds them together. The decoder refuses NaN and infinity by itself, and lets a key written twice pass, which counting
+colons finds out.
 """
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-import orjson
+from msgspec import UNSET, Raw, UnsetType
 
 from groupppo.errors import BadInput
 from groupppo.tables.records import read_bytes, records_of, refuse_repeats
@@ -21,7 +24,7 @@ from groupppo.tables.schema import GROUP_METRICS, RULE_METRICS
 
 _GONE = "run this cell again: a finished run writes this file."
 _REALS, _COUNTS = ("seconds", "cpu_seconds"), ("peak_bytes", "rise_bytes", "tokens", "endpoints")
-_STAGE_VALUES = itemgetter("step", "stage", *_REALS, *_COUNTS)
+_STAGE_TYPES = {"step": int, "stage": str} | dict.fromkeys(_REALS, float) | dict.fromkeys(_COUNTS, int)
 _DENSITY_SLACK = 1e-4
 
 
@@ -31,7 +34,7 @@ class StepLog:
 
     Args:
         file: where it was read, for messages; line k is row k - 1.
-        names: metrics, in the order in which lines first have them; without `step`.
+        names: metrics of the first line, then of the last, then of others as they come; without `step`.
         steps: int64, shape (lines,).
         values: float64, shape (lines, metrics); NaN where the line has null or lacks the metric.
         logged: bool, same shape: whether the line has the metric.
@@ -91,7 +94,8 @@ def strict_steps(raw: bytes, file: Path) -> StepLog:
     """As `read_steps`, line by line."""
     records = list(records_of(raw, file))
     refuse_repeats(records, ("step",))
-    names = tuple(dict.fromkeys(name for record in records for name in record.values if name != "step"))
+    ends = [records[i] for i in (0, -1) if records]
+    names = tuple(dict.fromkeys(name for record in (*ends, *records) for name in record.values if name != "step"))
     steps = np.array([record.whole("step", least=1) for record in records], dtype=np.int64)
     rows = [[record.real(name, missing=True) for name in names] for record in records]
     logged = [[name in record.values for name in names] for record in records]
@@ -167,96 +171,105 @@ def _group_column(log: StepLog, name: str, fell_back: bool) -> np.ndarray:
     return values
 
 
-def _fast_rows(raw: bytes) -> list[dict[str, Any]] | None:
-    body = np.frombuffer(raw, dtype=np.uint8)[: len(raw.removesuffix(b"\n"))]
-    ends = np.flatnonzero(body == ord("\n"))
-    # As one list the lines are read in less time; every line's end must then be an object's end and another's start.
-    inner = ends[(ends > 0) & (ends < len(body) - 1)]
-    if len(inner) < len(ends) or (body[inner - 1] != ord("}")).any() or (body[inner + 1] != ord("{")).any():
-        return None
-    joined = np.empty(len(body) + 2, dtype=np.uint8)
-    joined[0], joined[1:-1], joined[-1] = ord("["), body, ord("]")
-    joined[ends + 1] = ord(",")
-    try:
-        rows: list[dict[str, Any]] = orjson.loads(joined.data)
-    except orjson.JSONDecodeError:
-        return None
-    # A key written twice is one more colon than keys. So is a colon in a text: then the strict reader decides.
-    if len(rows) != len(ends) + 1 or set(map(type, rows)) != {dict}:
-        return None
-    return rows if np.count_nonzero(body == ord(":")) == sum(map(len, rows)) else None
-
-
 def _fast_steps(raw: bytes, file: Path) -> StepLog | None:
-    rows = _fast_rows(raw)
-    if not rows or "step" not in rows[0]:
+    first, last = _keys_at_ends(raw)
+    every, common = tuple(dict.fromkeys((*first, *last))), {*first} & {*last}
+    both = [name for name in every if name in common]
+    # Mostly the last line has one more: it saves a checkpoint.
+    seldom = [name for name in every if name not in common]
+    names = (*both, *seldom)
+    rows = _decoded(raw, names, (float | None,) * len(names), len(both))
+    if rows is None or "step" not in both:
         return None
-    names = list(rows[0])
-    odd = {i for i, row in enumerate(rows) if list(row) != names}
-    # Mostly one line differs: the last step saves a checkpoint.
-    extra = dict.fromkeys(name for i in sorted(odd) for name in rows[i] if name not in rows[0])
-    every, width = [*names, *extra], len(names)
-    cells: list[Any] = []
-    for i, row in enumerate(rows):
-        if i in odd:
-            cells += [row.get(name) for name in every]
-        else:
-            cells += row.values()
-            cells += [None] * len(extra)
-    shape = (len(rows), len(every))
-    values = _as_reals(cells)
-    if values is None:
+    here = np.array([[value is not UNSET for value in row[len(both) :]] for row in rows], dtype=bool)
+    if _colons(raw) != len(rows) * len(both) + np.count_nonzero(here):
         return None
-    logged = np.ones(shape, dtype=bool)
-    logged[:, width:] = False
-    for i in odd:
-        logged[i] = [name in rows[i] for name in every]
-    values, at = values.reshape(shape), every.index("step")
-    steps = values[:, at]
+    always = _reals(chain.from_iterable(row[: len(both)] for row in rows)).reshape(len(rows), len(both))
+    rest = _reals(value for row in rows for value in row[len(both) :]).reshape(len(rows), len(seldom))
+    steps = always[:, both.index("step")]
     if not ((steps >= 1) & (steps == np.floor(steps))).all() or len(np.unique(steps)) < len(steps):
         return None
-    kept = [i for i in range(len(every)) if i != at]
-    named = tuple(every[i] for i in kept)
-    return StepLog(file, named, steps.astype(np.int64), np.delete(values, at, axis=1), np.delete(logged, at, axis=1))
+    named, at = tuple(name for name in every if name != "step"), {name: i for i, name in enumerate(names)}
+    place = [at[name] for name in named]
+    logged = np.hstack([np.ones_like(always, dtype=bool), here.reshape(rest.shape)])[:, place]
+    return StepLog(file, named, steps.astype(np.int64), np.hstack([always, rest])[:, place], logged)
 
 
-def _as_reals(cells: list[Any]) -> np.ndarray | None:
-    """float64 with NaN for None; None for anything that is no number (True among them, which would pass as 1)."""
-    kinds = set(map(type, cells))
-    if not kinds <= {int, float, type(None)}:
-        return None
-    if type(None) in kinds:
-        cells = [np.nan if value is None else value for value in cells]
+def _reals(cells: Iterable[Any]) -> np.ndarray:
+    """float64 with NaN for None and UNSET."""
+    known = list(cells)
     try:
         # array is three times as fast as numpy in taking a list of floats.
-        return np.frombuffer(array("d", cells), dtype=np.float64)
-    except OverflowError:
-        return None
+        return np.frombuffer(array("d", known), dtype=np.float64)
+    except TypeError:
+        return np.array([np.nan if value is None or value is UNSET else value for value in known], dtype=np.float64)
 
 
 def _fast_stages(raw: bytes, file: Path) -> StageLog | None:
-    rows = _fast_rows(raw)
-    if not rows:
+    first, _ = _keys_at_ends(raw)
+    if not set(_STAGE_TYPES) <= set(first):
         return None
+    rows = _decoded(raw, first, tuple(_STAGE_TYPES.get(name, Raw) for name in first), len(first))
+    if rows is None or _colons(raw) != len(rows) * len(first):
+        return None
+    columns = dict(zip(first, zip(*rows, strict=True), strict=True))
+    names = columns["stage"]
     try:
-        steps, names, *columns = zip(*map(_STAGE_VALUES, rows), strict=True)
-    except KeyError:
-        return None
-    reals, counts = columns[: len(_REALS)], columns[len(_REALS) :]
-    if not all(set(map(type, values)) == {int} for values in (steps, *counts)):
-        return None
-    if not all(set(map(type, values)) <= {int, float} for values in reals) or set(map(type, names)) != {str}:
-        return None
-    try:
-        numbers = [np.array(values, dtype=np.float64) for values in reals]
-        sizes = [np.array(values, dtype=np.int64) for values in (steps, *counts)]
+        steps = np.array(columns["step"], dtype=np.int64)
+        numbers = [np.frombuffer(array("d", columns[name])) for name in _REALS]
+        sizes = [np.frombuffer(array("q", columns[name]), dtype=np.int64) for name in _COUNTS]
     except OverflowError:
         return None
-    if min(values.min() for values in (*numbers, *sizes)) < 0 or sizes[0].min() < 1 or not all(names):
+    if min(values.min() for values in (*numbers, *sizes)) < 0 or steps.min() < 1 or not all(names):
         return None
-    if len(set(zip(steps, names, strict=True))) < len(rows):
+    if len(set(zip(columns["step"], names, strict=True))) < len(rows):
         return None
-    return _stage_log(file, names, sizes[0], [*numbers, *sizes[1:]])
+    return _stage_log(file, names, steps, [*numbers, *sizes])
+
+
+def _keys_at_ends(raw: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Keys of the first line and of the last; none where a line is no JSON object."""
+    end, at = len(raw) - raw.endswith(b"\n"), raw.find(b"\n")
+    ends = (raw[: at if at >= 0 else end], raw[raw.rfind(b"\n", 0, end) + 1 : end])
+    try:
+        first, last = (tuple(msgspec.json.decode(line, type=dict[str, Raw])) for line in ends)
+    except (msgspec.MsgspecError, RecursionError):
+        return (), ()
+    return first, last
+
+
+def _decoded(raw: bytes, names: tuple[str, ...], types: tuple[Any, ...], always: int) -> list[tuple[Any, ...]] | None:
+    """Values of each line in the order of `names`, UNSET for keys that a line lacks; None where a line is anything but
+    an object of these keys, with values of these types, in which only those after the first `always` may be missing."""
+    try:
+        rows = _decoder(names, types, always).decode_lines(raw)
+    except (msgspec.MsgspecError, ValueError):  # the latter for a quote in a key
+        return None
+    # Every end of a line must be an object's end and another's start.
+    body = np.frombuffer(raw, dtype=np.uint8)[: len(raw) - raw.endswith(b"\n")]
+    ends = np.flatnonzero(body == ord("\n"))
+    if raw.endswith(b"\n\n") or len(rows) != len(ends) + 1:
+        return None
+    if (body[ends - 1] != ord("}")).any() or (body[ends + 1] != ord("{")).any():
+        return None
+    return list(map(msgspec.structs.astuple, rows))
+
+
+def _colons(raw: bytes) -> int:
+    """A key written twice is one more than there are values; so is one in a key or a text."""
+    return int(np.count_nonzero(np.frombuffer(raw, dtype=np.uint8) == ord(":")))
+
+
+@cache
+def _decoder(names: tuple[str, ...], types: tuple[Any, ...], always: int) -> msgspec.json.Decoder[Any]:
+    """A class for these lines and its decoder, made once: the files of many runs have the same keys."""
+    fields: list[Any] = []
+    for i, (name, kind) in enumerate(zip(names, types, strict=True)):
+        if i < always:
+            fields.append((f"field{i}", kind, msgspec.field(name=name)))
+        else:
+            fields.append((f"field{i}", kind | UnsetType, msgspec.field(name=name, default=UNSET)))
+    return msgspec.json.Decoder(msgspec.defstruct("Line", fields, forbid_unknown_fields=True, gc=False))
 
 
 def _stage_log(file: Path, names: Sequence[str], steps: np.ndarray, columns: list[np.ndarray]) -> StageLog:

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import numpy as np
-import orjson
 
 from groupppo.errors import BadInput
 from groupppo.tables.keys import Keys
@@ -59,9 +59,9 @@ class ItemScores:
             try:
                 with file.open("rb") as lines:
                     first = next(lines, b"{}")
-                    if metric in orjson.loads(first):
+                    if metric in msgspec.json.decode(first):
                         return _scores(name, metric, [_row(line, metric) for line in (first, *lines)])
-            except (OSError, ValueError, TypeError, AttributeError) as error:
+            except (OSError, ValueError, TypeError, AttributeError, msgspec.MsgspecError) as error:
                 raise BadInput(name, "file", str(error).splitlines()[0], f"not JSON lines; {_MEND}") from error
         raise BadInput(folder, "samples_*.jsonl", None, f"no scores by item; {_MEND}")
 
@@ -71,7 +71,7 @@ def _row(line: bytes, metric: str) -> tuple[object, object]:
     start, end = _START.match(line), _END.search(line, max(0, len(line) - _TAIL))
     if start and end and end.group(1) == metric.encode():
         return int(start.group(1)), float(end.group(2))
-    row = orjson.loads(line)
+    row = msgspec.json.decode(line)
     return row.get("doc_id"), row.get(metric)
 
 

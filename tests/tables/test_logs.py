@@ -85,6 +85,7 @@ ODD = {
     "a null and a text": b'{"step": 1, "a": null, "b": "1"}\n',
     "a null and true": b'{"step": 1, "a": null, "b": true}\n',
     "half a line": b'{"step": 1, "a": 0.',
+    "two objects and a blank line": b'{"step": 1}{"step": 2}\n\n',
     "a blank line": b'{"step": 1}\n\n{"step": 2}\n',
     "step zero": b'{"step": 0}\n',
     "half a step": b'{"step": 1.5}\n',

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -46,7 +47,7 @@ def test_a_line_that_ends_in_another_score_or_object_is_read_as_json():
         b'{"accuracy": 1.0, "doc_id": 3}',
     ):
         assert item_scores._row(line, "accuracy") == (3, 1.0)
-    with pytest.raises(ValueError, match="unexpected end"):
+    with pytest.raises(msgspec.DecodeError, match="truncated"):
         item_scores._row(b'{"doc_id": 3, "accuracy": 1.0', "accuracy")
 
 
