@@ -4,7 +4,6 @@ Colours are Okabe and Ito's, told apart with any common colour blindness; dashes
 a print in grey. Figures are built on `matplotlib.figure.Figure`, without pyplot's global state.
 """
 
-import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -253,12 +253,15 @@ def save(figure: Figure, out: Path, name: str) -> None:
     """Write `<name>.svg` and `<name>.png` (160 dots per inch; fewer, and 256 colours, for a figure of many panels);
     the same figure gives the same bytes."""
     figure.savefig(out / f"{name}.svg", metadata={"Date": None})
-    # The layout found for the first format serves the second; finding it is most of the work.
+    # The layout found for the first format serves the second; finding it is most of the work, and `savefig` would lay
+    # out all texts once more before it draws.
     figure.set_layout_engine("none")
     dots = min(DOTS, MOST_DOTS / figure.get_figheight())
+    figure.set_dpi(dots)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     if dots == DOTS:
-        figure.savefig(out / f"{name}.png", dpi=DOTS, metadata={"Software": None})
-        return
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=dots, metadata={"Software": None})
-    few_colours(Image.open(buffer).convert("RGB")).save(out / f"{name}.png", optimize=True)
+        picture.save(out / f"{name}.png", dpi=(dots, dots))
+    else:
+        few_colours(picture).save(out / f"{name}.png", dpi=(dots, dots), optimize=True)
