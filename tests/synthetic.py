@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 
 from groupppo.config import REPOSITORY, Benchmark, load_arm, load_benchmark, load_model, load_task
+from groupppo.matrix import CellPlan
 
 ITEMS = 1000
 RESPONSES, TOKENS_PER_RESPONSE, PROMPT_TOKENS, MAX_GROUP = 128, 50, 20, 16
@@ -81,6 +82,7 @@ def write_results(
     seeds: Collection[int] = (1, 2),
     steps: int = 8,
     tasks: Collection[str] = ("sorting",),
+    cells: Collection[CellPlan] = (),
     spread: Spread = Spread(),
     start_accuracy: float = 0.40,
     device: str = "cpu",
@@ -95,32 +97,32 @@ def write_results(
         seeds: training seeds. With one seed the spread is zero.
         steps: training steps of each run; use 6 or more where the first five are skipped as warm-up.
         tasks: names of files in benchmarks/tasks; every task gets the same effects.
+        cells: tasks that have fewer arms or seeds than these, with the model tiny.
         spread: standard deviations over seeds.
         start_accuracy: held-out accuracy of the start checkpoint.
         device: "cpu" or "cuda".
         fallbacks: fallbacks to dense PPO of the runs of (arm, seed).
         failed: causes of the runs of (arm, seed) that failed: half their steps, and no evaluation.
     """
-    benchmark = synthetic_benchmark(arms=tuple(arms), seeds=seeds, steps=steps, tasks=tasks)
+    benchmark = synthetic_benchmark(arms=tuple(arms), seeds=seeds, steps=steps, tasks=tasks, cells=cells)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.yaml").write_text(yaml.safe_dump(benchmark.resolved(), sort_keys=False), encoding="utf-8")
-    offsets = standardised(len(benchmark.seeds))
-    for task in benchmark.tasks:
-        for model in benchmark.models:
-            start = _Cell(folder, benchmark, task, model, "start", None, Effect(accuracy=start_accuracy))
-            start.write_evaluation()
-            for place, (arm, effect) in enumerate(arms.items()):
-                for index, seed in enumerate(benchmark.seeds):
-                    # Rolled, so that two arms that are not the reference differ by seed too.
-                    offset = offsets[(index + place) % len(offsets)]
-                    shifted = effect if arm == benchmark.reference else _shift(effect, spread, offset)
-                    # What a seed does to every arm alike: pairing must take it out again.
-                    together = replace(shifted, accuracy=shifted.accuracy + 0.004 * index)
-                    cell = _Cell(folder, benchmark, task, model, arm, seed, together)
-                    cause = (failed or {}).get((arm, seed))
-                    cell.write_run(device, start_accuracy, (fallbacks or {}).get((arm, seed), 0), cause)
-                    if cause is None:
-                        cell.write_evaluation()
+    for plan in benchmark.plans():
+        offsets = standardised(len(plan.seeds))
+        start = _Cell(folder, benchmark, plan.task, plan.model, "start", None, Effect(accuracy=start_accuracy))
+        start.write_evaluation()
+        for place, arm in enumerate(plan.arms):
+            for index, seed in enumerate(plan.seeds):
+                # Rolled, so that two arms that are not the reference differ by seed too.
+                offset = offsets[(index + place) % len(offsets)]
+                shifted = arms[arm] if arm == benchmark.reference else _shift(arms[arm], spread, offset)
+                # What a seed does to every arm alike: pairing must take it out again.
+                together = replace(shifted, accuracy=shifted.accuracy + 0.004 * index)
+                cell = _Cell(folder, benchmark, plan.task, plan.model, arm, seed, together)
+                cause = (failed or {}).get((arm, seed))
+                cell.write_run(device, start_accuracy, (fallbacks or {}).get((arm, seed), 0), cause)
+                if cause is None:
+                    cell.write_evaluation()
     return benchmark
 
 
@@ -130,8 +132,9 @@ def synthetic_benchmark(
     seeds: Collection[int] = (1, 2),
     steps: int = 8,
     tasks: Collection[str] = ("sorting",),
+    cells: Collection[CellPlan] = (),
 ) -> Benchmark:
-    """benchmarks/quick.yaml with its arms, seeds, steps and tasks replaced."""
+    """benchmarks/quick.yaml with its arms, seeds, steps, tasks and cells replaced."""
     home = REPOSITORY / "benchmarks"
     quick = load_benchmark(home / "quick.yaml")
     return replace(
@@ -140,6 +143,7 @@ def synthetic_benchmark(
         tasks={name: load_task(home / "tasks" / f"{name}.yaml") for name in tasks},
         arms={name: load_arm(home / "arms" / f"{name}.yaml") for name in arms},
         seeds=tuple(seeds),
+        cells=tuple(cells),
         reference="ppo",
         train=replace(quick.train, steps=steps, rollout="transformers"),
         studies=(),

@@ -96,12 +96,13 @@ def why_insensitive(
     runs: Mapping[int, pd.Series] = {
         row["seed"]: row for _, row in rows[rows["arm"] == benchmark.reference].iterrows() if not pd.isna(row["seed"])
     }
-    if len(start) != 1 or any(seed not in runs for seed in benchmark.seeds):
+    seeds = benchmark.plan(task, model).seeds
+    if len(start) != 1 or any(seed not in runs for seed in seeds):
         return (
             f"Nothing shows that {benchmark.reference} learned: a held-out {metric} of it or of its start is missing."
         )
     before = start.iloc[0]
-    trained = [runs[seed] for seed in benchmark.seeds]
+    trained = [runs[seed] for seed in seeds]
     gains = [row["value"] - before["value"] for row in trained]
     gain, low = learning_gain(gains, before["stderr"], [row["stderr"] for row in trained], level)
     if low > 0:

@@ -1,9 +1,10 @@
 """Verdicts on claims: `decide(load_claims(benchmark.claims), load_tables(folder), benchmark)`.
 
-For every claim and every cell (task, model) the first of these that holds is the verdict:
+For every claim and every cell (task, model) that is run with its arms the first of these that holds is the verdict; a
+claim whose arms no cell is run with has one for every cell that is run at all:
 
 1. `identity`: the claim's rule says that arithmetic alone makes it true.
-2. `not testable`: an arm of the claim is not in the benchmark.
+2. `not testable`: no cell is run with the arms of the claim.
 3. `not measurable here`: every run was made on a kind of device whose evidence the claim does not accept.
 4. `not testable`: a planned run of the claim's arms is inadmissible, or the runs are not matched.
 5. `not testable`: the claim needs learning, and the reference did not beat its own start.
@@ -14,12 +15,13 @@ One that a study answers has a verdict for each cell, from that cell's table (`s
 are compared and there is an interval, `item_share` says how much of it is noise of the held-out items.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.matrix import CellPlan
 from groupppo.tables import Tables
 from groupppo.verdicts.assay import planned_runs, unaccepted_devices, why_inadmissible, why_insensitive
 from groupppo.verdicts.claims import Claim, Claims
@@ -30,12 +32,6 @@ from groupppo.verdicts.item_share import ItemShare, item_share
 from groupppo.verdicts.rules import judge, shown, summarise
 from groupppo.verdicts.shares import Share, judge_share
 from groupppo.verdicts.studied import Studied
-
-
-@dataclass(frozen=True)
-class _Cell:
-    task: str
-    model: str
 
 
 def decide(
@@ -55,7 +51,7 @@ def decide(
         studied: tables of the studies that the benchmark asks for, as far as claims are about them, and scores by item.
     """
     studied = studied or Studied()
-    cells = [_Cell(task, model) for task in benchmark.tasks for model in benchmark.models]
+    plans = benchmark.plans()
     verdicts = []
     for claim in claims.claims:
         if claim.cost is not None:
@@ -63,8 +59,10 @@ def decide(
             verdicts.append(_cost_entry(claim, finding, measured=variants is not None))
             continue
         if claim.share is not None:
-            verdicts += [_share_entry(claim, claim.share, cell, studied) for cell in cells]
+            verdicts += [_share_entry(claim, claim.share, cell, studied) for cell in plans]
             continue
+        arms = _arms(claim, benchmark)
+        cells = [cell for cell in plans if set(arms) <= set(cell.arms)] or plans
         found = _examine(claim, claims, tables, benchmark, cells)
         verdicts += [_entry(claim, claims.level, cell, found[cell], tables, benchmark, studied) for cell in cells]
     excluded = tables.runs[~tables.runs["admissible"]]
@@ -86,27 +84,42 @@ def _seed(value: Any) -> int | None:
 
 
 def _examine(
-    claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark, cells: list[_Cell]
-) -> dict[_Cell, Finding]:
+    claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark, cells: list[CellPlan]
+) -> dict[CellPlan, Finding]:
     barred = {cell: _barrier(claim, claims, tables, benchmark, cell) for cell in cells}
     open_cells = [cell for cell in cells if barred[cell] is None]
     measured = [_values(claim, tables, benchmark, cell) for cell in open_cells]
-    judged = judge(claim, claims, measured, len(benchmark.seeds)) if open_cells else []
+    judged = judge(claim, claims, measured, [len(cell.seeds) for cell in open_cells]) if open_cells else []
     return {cell: finding for cell, finding in barred.items() if finding} | dict(zip(open_cells, judged, strict=True))
 
 
-def _barrier(claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark, cell: _Cell) -> Finding | None:
-    """The finding that keeps this claim from being judged by its interval, or None."""
+def _arms(claim: Claim, benchmark: Benchmark) -> list[str]:
+    """The arm that the claim is about, and the one it is compared with."""
     compared = claim.compared(benchmark.reference)
-    arms = [claim.arm] if compared is None else [claim.arm, compared]
+    return [claim.arm] if compared is None else [claim.arm, compared]
+
+
+def _why_absent(arms: list[str], benchmark: Benchmark, cell: CellPlan) -> str | None:
+    """Why no cell is run with these arms; None where this one is."""
+    if set(arms) <= set(cell.arms):
+        return None
     absent = [arm for arm in arms if arm not in benchmark.arms]
+    if absent:
+        return f"The arm {absent[0]} is not in this benchmark."
+    return f"No task and model of this benchmark is run with {' and '.join(arms)}."
+
+
+def _barrier(claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark, cell: CellPlan) -> Finding | None:
+    """The finding that keeps this claim from being judged by its interval, or None."""
+    arms = _arms(claim, benchmark)
+    absent = _why_absent(arms, benchmark, cell)
     runs = planned_runs(tables.runs, cell.task, cell.model, arms)
-    evidence = why_inadmissible(runs, arms, benchmark.seeds) is None
+    evidence = why_inadmissible(runs, arms, cell.seeds) is None
     if claim.measured.identity:
         finding = Finding(IDENTITY, f"True by arithmetic: {claim.measured.identity}.")
         return _with_numbers(finding, claim, claims, tables, benchmark, cell, evidence)
     if absent:
-        return Finding(NOT_TESTABLE, f"The arm {absent[0]} is not in this benchmark.")
+        return Finding(NOT_TESTABLE, absent)
     devices = unaccepted_devices(claim, runs)
     if devices:
         kinds, accepted = " and ".join(devices).upper(), " or ".join(claim.evidence).upper()
@@ -116,20 +129,20 @@ def _barrier(claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark,
     if claim.needs_learning:
         arms = list(dict.fromkeys([*arms, benchmark.reference]))
         runs = planned_runs(tables.runs, cell.task, cell.model, arms)
-    reason = why_inadmissible(runs, arms, benchmark.seeds)
+    reason = why_inadmissible(runs, arms, cell.seeds)
     if reason is None and claim.needs_learning:
         metric = claims.learning_metric
         reason = why_insensitive(tables, benchmark, cell.task, cell.model, metric, claims.level)
     return Finding(NOT_TESTABLE, reason) if reason else None
 
 
-def _values(claim: Claim, tables: Tables, benchmark: Benchmark, cell: _Cell) -> dict[int, float]:
+def _values(claim: Claim, tables: Tables, benchmark: Benchmark, cell: CellPlan) -> dict[int, float]:
     sample = claim.sample(cell.task, cell.model, benchmark.reference)
-    return claim.measured.values(tables, sample, benchmark.seeds)
+    return claim.measured.values(tables, sample, cell.seeds)
 
 
 def _with_numbers(
-    finding: Finding, claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark, cell: _Cell, evidence: bool
+    finding: Finding, claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark, cell: CellPlan, evidence: bool
 ) -> Finding:
     """The finding with estimate and interval, for a reader; they take no part in the verdict."""
     values = _values(claim, tables, benchmark, cell) if evidence else {}
@@ -140,7 +153,7 @@ def _with_numbers(
 
 
 def _entry(
-    claim: Claim, level: float, cell: _Cell, finding: Finding, tables: Tables, benchmark: Benchmark, studied: Studied
+    claim: Claim, level: float, cell: CellPlan, finding: Finding, tables: Tables, benchmark: Benchmark, studied: Studied
 ) -> dict[str, Any]:
     rows = claim.sample(cell.task, cell.model, benchmark.reference).query()
     evidence = {"table": claim.measured.table, "file": f"tables/{claim.measured.table}.parquet", "rows": rows}
@@ -149,7 +162,7 @@ def _entry(
 
 
 def _items(
-    claim: Claim, level: float, cell: _Cell, finding: Finding, tables: Tables, benchmark: Benchmark, studied: Studied
+    claim: Claim, level: float, cell: CellPlan, finding: Finding, tables: Tables, benchmark: Benchmark, studied: Studied
 ) -> ItemShare | None:
     """Item noise in the interval of an accuracy comparison; None where the finding has no interval."""
     if finding.low is None:
@@ -157,16 +170,16 @@ def _items(
     sample = claim.sample(cell.task, cell.model, benchmark.reference)
     rows = sample.select(tables.cell("evals", cell.task, cell.model))
     interval = paired_t(list(_values(claim, tables, benchmark, cell).values()), level)
-    return item_share(rows[rows["seed"].isin(benchmark.seeds)], sample, interval, studied.scores)
+    return item_share(rows[rows["seed"].isin(cell.seeds)], sample, interval, studied.scores)
 
 
 def _cost_entry(claim: Claim, finding: Finding, *, measured: bool) -> dict[str, Any]:
     file = "profile/tables/variants.parquet" if measured else ""
     evidence = {"table": "variants", "file": file, "rows": claim.cost_sample.query()}
-    return _told(claim, _Cell("", ""), finding, evidence)
+    return _told(claim, CellPlan("", "", (), ()), finding, evidence)
 
 
-def _share_entry(claim: Claim, share: Share, cell: _Cell, studied: Studied) -> dict[str, Any]:
+def _share_entry(claim: Claim, share: Share, cell: CellPlan, studied: Studied) -> dict[str, Any]:
     table = studied.tables.get((share.table, cell.task, cell.model))
     file = "" if table is None else share.file(cell.task, cell.model)
     evidence = {"table": share.table, "file": file, "rows": share.rows}
@@ -174,7 +187,7 @@ def _share_entry(claim: Claim, share: Share, cell: _Cell, studied: Studied) -> d
 
 
 def _told(
-    claim: Claim, cell: _Cell, finding: Finding, evidence: dict[str, str], noise: ItemShare | None = None
+    claim: Claim, cell: CellPlan, finding: Finding, evidence: dict[str, str], noise: ItemShare | None = None
 ) -> dict[str, Any]:
     return {
         "id": claim.id,

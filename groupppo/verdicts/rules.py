@@ -43,7 +43,7 @@ class _Evidence:
         return min(one_sided(-self.scaled, -self.region.low), one_sided(self.scaled, self.region.high))
 
 
-def judge(claim: Claim, claims: Claims, cells: Sequence[dict[int, float]], planned: int) -> list[Finding]:
+def judge(claim: Claim, claims: Claims, cells: Sequence[dict[int, float]], planned: Sequence[int]) -> list[Finding]:
     """The verdict of each cell (task, model): its interval inside the region, outside it, or neither.
 
     `supported` needs the interval at `claims.level` wholly inside `claim.region`, `refuted` wholly outside; for the
@@ -55,33 +55,39 @@ def judge(claim: Claim, claims: Claims, cells: Sequence[dict[int, float]], plann
         claim: the claim, not an identity.
         claims: gives level and power.
         cells: for each cell the value of every seed that has one.
-        planned: number of seeds that every cell should have.
+        planned: for each cell the number of seeds that it should have.
     """
     if claim.measured.ordinal:
         return _judge_orders(claim, claims.level, cells, planned)
-    evidence = [_evidence(claim, claims.level, values) if len(values) == planned else None for values in cells]
+    evidence = [
+        _evidence(claim, claims.level, values) if len(values) == count else None
+        for values, count in zip(cells, planned, strict=True)
+    ]
     found = [item for item in evidence if item]
     inside = iter(holm([item.p_inside for item in found]))
     outside = iter(holm([item.p_outside for item in found]))
     return [
         _conclude(claim, claims, item, next(inside), next(outside), len(found))
         if item
-        else _undecided(claim, values, planned)
-        for item, values in zip(evidence, cells, strict=True)
+        else _undecided(claim, values, count)
+        for item, values, count in zip(evidence, cells, planned, strict=True)
     ]
 
 
-def _judge_orders(claim: Claim, level: float, cells: Sequence[dict[int, float]], planned: int) -> list[Finding]:
+def _judge_orders(
+    claim: Claim, level: float, cells: Sequence[dict[int, float]], planned: Sequence[int]
+) -> list[Finding]:
     """Verdicts on ratios of costs that may be infinite, by the intervals of their medians from order statistics."""
-    complete = [np.array(list(values.values())) for values in cells if len(values) == planned]
+    counted = list(zip(cells, planned, strict=True))
+    complete = [np.array(list(values.values())) for values, count in counted if len(values) == count]
     low, high = claim.region.low, claim.region.high
     inside = iter(holm([max(median_above(ratios, low), median_below(ratios, high)) for ratios in complete]))
     outside = iter(holm([min(median_below(ratios, low), median_above(ratios, high)) for ratios in complete]))
     return [
         _conclude_order(claim, level, np.array(list(values.values())), next(inside), next(outside), len(complete))
-        if len(values) == planned
-        else _undecided(claim, {seed: value for seed, value in values.items() if math.isfinite(value)}, planned)
-        for values in cells
+        if len(values) == count
+        else _undecided(claim, {seed: value for seed, value in values.items() if math.isfinite(value)}, count)
+        for values, count in counted
     ]
 
 

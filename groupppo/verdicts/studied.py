@@ -28,9 +28,10 @@ def read_studied(results: Path, benchmark: Benchmark, claims: Claims) -> Studied
     """
     shares = [claim.share for claim in claims.claims if claim.share and claim.share.study in benchmark.studies]
     tables = {
-        (share.table, task, model): read_table((results / share.file(task, model)).parent, share.table)
+        (share.table, plan.task, plan.model): read_table(
+            (results / share.file(plan.task, plan.model)).parent, share.table
+        )
         for share in shares
-        for task in benchmark.tasks
-        for model in benchmark.models
+        for plan in benchmark.plans()
     }
     return Studied(tables, ItemScores(results))

@@ -250,22 +250,22 @@ def test_orders_of_costs_are_held_to_holm_over_several_tasks_too():
     claims = load_claims(synthetic_benchmark().claims)
     claim = next(claim for claim in claims.claims if claim.id == "speedup-target")
     sooner = dict.fromkeys(range(5), 1.5)
-    assert [finding.verdict for finding in judge(claim, claims, [sooner], 5)] == [S]
-    two = judge(claim, claims, [sooner, sooner], 5)
+    assert [finding.verdict for finding in judge(claim, claims, [sooner], [5])] == [S]
+    two = judge(claim, claims, [sooner, sooner], [5, 5])
     assert [finding.verdict for finding in two] == [I, I]
     assert "Holm over 2 cells" in two[0].reason
     assert two[0].seeds_needed == 6
     six = dict.fromkeys(range(6), 1.5)
-    assert [finding.verdict for finding in judge(claim, claims, [six, six], 6)] == [S, S]
+    assert [finding.verdict for finding in judge(claim, claims, [six, six], [6, 6])] == [S, S]
 
 
 def test_a_seed_whose_reference_alone_misses_the_target_speaks_for_the_claim():
     claims = load_claims(synthetic_benchmark().claims)
     claim = next(claim for claim in claims.claims if claim.id == "speedup-target")
     one_missed = dict.fromkeys(range(4), 1.5) | {4: math.inf}
-    assert judge(claim, claims, [one_missed], 5)[0].verdict == S
+    assert judge(claim, claims, [one_missed], [5])[0].verdict == S
     # Negative control: where both missed nothing is known.
-    assert judge(claim, claims, [one_missed | {4: math.nan}], 5)[0].verdict == I
+    assert judge(claim, claims, [one_missed | {4: math.nan}], [5])[0].verdict == I
 
 
 def test_the_content_is_plain_json_with_the_keys_of_the_contract():

@@ -1,0 +1,116 @@
+"""Verdicts of a benchmark whose cells are not all run with the same arms and seeds."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from groupppo.config import Benchmark
+from groupppo.errors import BadInput
+from groupppo.matrix import CellPlan
+from groupppo.tables import Tables, collect, load_tables
+from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import decide
+from groupppo.verdicts.rules import judge
+from groupppo.verdicts.studied import read_studied
+from tests.study.made_faults import made_faults
+from tests.synthetic import ARMS, Effect, write_results
+
+EFFECTS = ARMS | {"random": Effect(0.60, 0.08)}
+SEEDS = (1, 2, 3, 4, 5)
+CHAIN = CellPlan("chain", "tiny", ("ppo", "group_ppo", "random"), (2, 3, 4))
+
+
+@dataclass(frozen=True)
+class Made:
+    tables: Tables
+    benchmark: Benchmark
+
+    def entries(self, claim: str, benchmark: Benchmark | None = None) -> dict[str, dict[str, Any]]:
+        """Of one claim, by task."""
+        benchmark = benchmark or self.benchmark
+        claims = load_claims(benchmark.claims)
+        only = replace(claims, claims=tuple(each for each in claims.claims if each.id == claim))
+        return {entry["task"]: entry for entry in decide(only, self.tables, benchmark)["verdicts"]}
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Made]:
+    """Sorting with four arms and five seeds, chain with three of each."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        benchmark = write_results(folder, arms=EFFECTS, seeds=SEEDS, tasks=("sorting", "chain"), cells=[CHAIN])
+        collect(folder, benchmark)
+        yield Made(load_tables(folder / "tables"), benchmark)
+
+
+def test_planned_runs_alone_are_in_the_tables_and_none_of_them_is_missing(made: Made) -> None:
+    runs = made.tables.runs
+    assert len(runs) == 4 * 5 + 3 * 3
+    assert runs["admissible"].all()
+    # Negative control: the whole matrix would miss 11 of them.
+    with TemporaryDirectory() as name:
+        whole = write_results(Path(name), arms=EFFECTS, seeds=SEEDS, tasks=("sorting", "chain"), cells=[CHAIN])
+        collect(Path(name), replace(whole, cells=()))
+        assert (~load_tables(Path(name) / "tables").runs["admissible"]).sum() == 4 * 5 - 3 * 3
+
+
+def test_each_cell_is_judged_by_its_own_seeds(made: Made) -> None:
+    found = made.entries("rule-matters")
+    assert {task: entry["seeds"] for task, entry in found.items()} == {"sorting": 5, "chain": 3}
+    assert {entry["verdict"] for entry in found.values()} == {"supported"}
+    # Negative control: with the seeds of the matrix the second cell misses two.
+    whole = made.entries("rule-matters", replace(made.benchmark, cells=()))
+    assert whole["chain"]["verdict"] == "not testable"
+    assert "no run" in whole["chain"]["reason"]
+
+
+def test_a_claim_has_no_row_for_a_cell_that_is_not_run_with_its_arms_and_holm_does_not_count_it(made: Made) -> None:
+    found = made.entries("parity-grpo")
+    assert set(found) == {"sorting"}
+    assert "Holm" not in found["sorting"]["reason"]
+    both = made.entries("rule-matters")
+    assert set(both) == {"sorting", "chain"}
+    assert "Holm over 2 cells" in both["sorting"]["reason"]
+
+
+def test_an_arm_that_no_cell_is_run_with_is_told_for_every_cell(made: Made) -> None:
+    found = made.entries("published")
+    assert set(found) == {"sorting", "chain"}
+    reasons = {entry["reason"] for entry in found.values()}
+    assert reasons == {"The arm group_ppo_published is not in this benchmark."}
+
+
+def test_two_arms_that_no_cell_is_run_with_together_are_told(made: Made) -> None:
+    apart = (CellPlan("sorting", "tiny", ("ppo", "grpo"), SEEDS), CHAIN)
+    found = made.entries("parity-grpo", replace(made.benchmark, cells=apart))
+    assert set(found) == {"sorting", "chain"}
+    [reason] = {entry["reason"] for entry in found.values()}
+    assert reason.startswith("No task and model of this benchmark is run with ")
+
+
+def test_a_cell_that_is_not_run_has_no_row_and_no_study_to_be_read(made: Made, tmp_path: Path) -> None:
+    not_run = replace(made.benchmark, cells=(replace(CHAIN, arms=()),), studies=("faults",))
+    assert set(made.entries("parity-ppo", not_run)) == {"sorting"}
+    study = tmp_path / "studies" / "faults" / "sorting.tiny"
+    study.mkdir(parents=True)
+    made_faults().to_csv(study / "faults.csv", index=False)
+    claims = load_claims(not_run.claims)
+    assert set(read_studied(tmp_path, not_run, claims).tables) == {("faults", "sorting", "tiny")}
+    with pytest.raises(BadInput, match=r"chain\.tiny"):
+        read_studied(tmp_path, replace(not_run, cells=()), claims)
+
+
+def test_a_seed_that_has_no_value_leaves_its_cell_undecided_and_the_others_judged(made: Made) -> None:
+    claims = load_claims(made.benchmark.claims)
+    claim = next(claim for claim in claims.claims if claim.id == "rule-matters")
+    better = {seed: 0.15 + 0.01 * seed for seed in range(5)}
+    three = {seed: better[seed] for seed in range(3)}
+    five_and_three = [finding.verdict for finding in judge(claim, claims, [better, three], [5, 3])]
+    assert five_and_three == ["supported", "supported"]
+    one_missing = judge(claim, claims, [better, three], [5, 4])
+    assert [finding.verdict for finding in one_missing] == ["supported", "inconclusive"]
+    assert one_missing[1].reason.startswith("Only 3 of 4 seeds")
