@@ -9,7 +9,7 @@ from groupppo.config import Benchmark
 from groupppo.report import captions_compared as compared
 from groupppo.report.captions_parts import band, each, many_seeds, seed_lines, seed_points, seeds_told
 from groupppo.report.figures_costs import WHOLE
-from groupppo.report.figures_tasks import MOST_BANDS, TaskScores
+from groupppo.report.figures_tasks import MOST_BANDS, TaskScores, left_out_told, tasks_told
 from groupppo.report.figures_training import smoothing_window
 from groupppo.report.style import START
 from groupppo.report.wording import in_bytes, number, percentage, plural, quantity, seconds_text
@@ -141,8 +141,10 @@ def profiles(data: pd.DataFrame, scores: list[TaskScores], benchmark: Benchmark)
     left = {item.arm: len(item.without) for item in scores if item.without}
     without = ", ".join(f"{benchmark.arms[arm].title} ({plural(count, 'seed')})" for arm, count in left.items())
     missing = f" Left out, as a run of that seed is not admissible on some task: {without}." if without else ""
+    narrowed = left_out_told(benchmark)
+    missing += f" {narrowed}" if narrowed else ""
     return (
-        f"Share of runs over {plural(int(data['tasks'].iloc[0]), 'task')} and {told} whose held-out accuracy lies "
+        f"Share of runs over {tasks_told(data['tasks'])} and {told} whose held-out accuracy lies "
         "above the threshold. A line that lies higher everywhere is an arm that does better on the whole."
         f"{bands}{narrow}{missing}"
     )

@@ -236,7 +236,7 @@ def _overview(judged: dict[str, Any], benchmark: Benchmark, out: Path) -> Figure
 
 def _profiles(tables: HasCells, benchmark: Benchmark, out: Path) -> FigureRecord:
     name, title = "profiles", "Performance profiles over tasks"
-    frames = [tables.cell("evals", task, model) for task in benchmark.tasks for model in benchmark.models]
+    frames = [tables.cell("evals", plan.task, plan.model) for plan in benchmark.plans()]
     scores = task_scores(admissible_rows(pd.concat(frames, ignore_index=True), tables.runs), benchmark)
     data = profiles_data(scores)
     if data.empty:
@@ -253,13 +253,12 @@ def _profiles(tables: HasCells, benchmark: Benchmark, out: Path) -> FigureRecord
 def _data(plan: _Plan, tables: HasCells, benchmark: Benchmark) -> pd.DataFrame:
     """The frame that is drawn, from the rows of one task and model at a time: all of them would not fit into memory."""
     frames = []
-    for task in benchmark.tasks:
-        for model in benchmark.models:
-            runs = tables.runs[(tables.runs["task"] == task) & (tables.runs["model"] == model)]
-            rows = admissible_rows(tables.cell(plan.table, task, model), runs)
-            if (rows["arm"] != START).any():
-                others = [admissible_rows(tables.cell(name, task, model), runs) for name in plan.beside]
-                frames.append(plan.data(rows, benchmark, *others))
+    for task, model in ((cell.task, cell.model) for cell in benchmark.plans()):
+        runs = tables.runs[(tables.runs["task"] == task) & (tables.runs["model"] == model)]
+        rows = admissible_rows(tables.cell(plan.table, task, model), runs)
+        if (rows["arm"] != START).any():
+            others = [admissible_rows(tables.cell(name, task, model), runs) for name in plan.beside]
+            frames.append(plan.data(rows, benchmark, *others))
     # Without any row the figure's own check says so.
     return pd.concat(frames, ignore_index=True) if frames else plan.data(rows, benchmark)
 

@@ -4,6 +4,7 @@
 picture), `profiles_figure` draws it. Definitions are those of `groupppo.verdicts.across_tasks`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,6 +25,7 @@ from groupppo.report.style import (
     share_limits,
     wrap,
 )
+from groupppo.report.wording import plural
 from groupppo.verdicts.across_tasks import performance_profile, stratified_bootstrap
 
 METRIC = "accuracy"
@@ -38,7 +40,7 @@ class TaskScores:
 
     Attributes:
         scores: shape (seeds, tasks), tasks in the benchmark's order. seeds: those that have a score on every task.
-        without: seeds of the benchmark that have not, and are left out.
+        without: planned on every task, but without a score on some, and left out.
     """
 
     model: str
@@ -48,26 +50,83 @@ class TaskScores:
     without: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What every task of a model is run with: an arm or seed of some tasks only would be compared on other tasks.
+
+    Attributes:
+        tasks: on which the model is run, several. arms, seeds: of every task. left_out: titles of further arms, and
+            further seeds in words.
+    """
+
+    model: str
+    tasks: tuple[str, ...]
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    left_out: tuple[str, ...]
+
+
+def shared_plans(benchmark: Benchmark) -> list[Shared]:
+    """For each model that is run on several tasks, all in the benchmark's order."""
+    found = []
+    for model in benchmark.models:
+        plans = [plan for plan in benchmark.plans() if plan.model == model]
+        if len(plans) < 2:
+            continue
+        arms = [arm for arm in benchmark.arms if all(arm in plan.arms for plan in plans)]
+        seeds = [seed for seed in benchmark.seeds if all(seed in plan.seeds for plan in plans)]
+        more_arms = {arm for plan in plans for arm in plan.arms} - set(arms)
+        more_seeds = {seed for plan in plans for seed in plan.seeds} - set(seeds)
+        left_out = [arm.title for name, arm in benchmark.arms.items() if name in more_arms]
+        left_out += [f"seed {seed}" for seed in benchmark.seeds if seed in more_seeds]
+        tasks = tuple(plan.task for plan in plans)
+        found.append(Shared(model, tasks, tuple(arms), tuple(seeds), tuple(left_out)))
+    return found
+
+
+def left_out_told(benchmark: Benchmark) -> str:
+    """A sentence for each model on what is left out of it because not every task is run with it; or nothing."""
+    shared = shared_plans(benchmark)
+    told = [
+        f"Left out with {benchmark.models[item.model].title}, as not every task is run with them: "
+        f"{', '.join(item.left_out)}."
+        for item in shared
+        if item.left_out
+    ]
+    several = {item.model for item in shared}
+    alone = [model.title for name, model in benchmark.models.items() if name not in several]
+    return " ".join([*told, *([f"Left out, as they are run on one task: {', '.join(alone)}."] if alone else [])])
+
+
+def tasks_told(counts: Iterable[int]) -> str:
+    """Such as "2 tasks", or "2 to 3 tasks" where models are run on other numbers of them."""
+    found = sorted({int(count) for count in counts})
+    return plural(found[0], "task") if len(found) == 1 else f"{found[0]} to {found[-1]} tasks"
+
+
 def has_tasks(benchmark: Benchmark) -> bool:
-    return len(benchmark.tasks) > 1
+    """Whether some model is run on several tasks."""
+    return bool(shared_plans(benchmark))
 
 
 def task_scores(evals: pd.DataFrame, benchmark: Benchmark) -> list[TaskScores]:
     """Scores by model and arm, in the benchmark's order; an arm without any complete seed has an empty array.
 
+    Of each model with several tasks, the arms and seeds that all of them are run with (`shared_plans`).
+
     Args:
         evals: rows of the tidy table that may be shown.
     """
-    rows = evals[(evals["metric"] == METRIC) & (evals["arm"] != START) & evals["seed"].isin(benchmark.seeds)]
+    rows = evals[(evals["metric"] == METRIC) & (evals["arm"] != START)]
     found = []
-    for model in benchmark.models:
-        for arm in benchmark.arms:
-            own = rows[(rows["model"] == model) & (rows["arm"] == arm)]
-            wide = own.pivot(index="seed", columns="task", values="value").reindex(columns=list(benchmark.tasks))
+    for shared in shared_plans(benchmark):
+        for arm in shared.arms:
+            own = rows[(rows["model"] == shared.model) & (rows["arm"] == arm) & rows["seed"].isin(shared.seeds)]
+            wide = own.pivot(index="seed", columns="task", values="value").reindex(columns=list(shared.tasks))
             complete = wide.dropna()
             seeds = tuple(int(seed) for seed in complete.index)
-            without = tuple(seed for seed in benchmark.seeds if seed not in seeds)
-            found.append(TaskScores(model, arm, complete.to_numpy(float), seeds, without))
+            without = tuple(seed for seed in shared.seeds if seed not in seeds)
+            found.append(TaskScores(shared.model, arm, complete.to_numpy(float), seeds, without))
     return found
 
 

@@ -11,6 +11,7 @@ from groupppo.config import Arm, Benchmark
 from groupppo.errors import BadInput
 from groupppo.grouping import GroupParams, known_rules
 from groupppo.grouping.params import COMMON, HOME
+from groupppo.matrix import CellPlan
 from groupppo.report.wording import percentage, plural, seconds_text
 
 UNSET = "not set"
@@ -78,7 +79,11 @@ def matched_settings(benchmark: Benchmark) -> list[Setting]:
         "GAE lambda": f"{train.lam:g}",
         "Rollout server": train.rollout,
         "Time limit of a run": seconds_text(train.time_limit_s),
-        "Seeds": ", ".join(map(str, benchmark.seeds)),
+        "Seeds": ", ".join(map(str, benchmark.seeds)) + (", where no row below says fewer" if benchmark.cells else ""),
+    }
+    settings |= {
+        f"{benchmark.tasks[cell.task].title}, {benchmark.models[cell.model].title}": _narrowed(cell, benchmark)
+        for cell in benchmark.cells
     }
     settings |= {
         f"Task {task.title}": f"version {task.version}, {task.splits['train']:,} training and {task.splits['test']:,} "
@@ -96,26 +101,38 @@ def matched_settings(benchmark: Benchmark) -> list[Setting]:
     ]
 
 
+def _narrowed(cell: CellPlan, benchmark: Benchmark) -> str:
+    """What a task and model with fewer arms or seeds than the matrix is run with, in words."""
+    if not cell.arms:
+        return "not run"
+    titles = ", ".join(benchmark.arms[arm].title for arm in cell.arms)
+    return f"{_listed_seeds(cell.seeds)} of {titles if len(cell.arms) < len(benchmark.arms) else 'all arms'}"
+
+
+def _listed_seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
 def warm_starts(results: Path, benchmark: Benchmark) -> list[WarmStartRow]:
     """The last row of each warm start that has left its warmstart.json."""
     rows = []
-    for task in benchmark.tasks.values():
-        for model in benchmark.models.values():
-            file = results / "assets" / "starts" / task.name / model.name / "warmstart.json"
-            if task.warmstart is None or not file.is_file():
-                continue
-            last = read_object(file, "make the warm start again.")
-            rows.append(
-                WarmStartRow(
-                    task=task.title,
-                    model=model.title,
-                    steps=as_text(last.get("step")),
-                    sampled=percentage(last.get("sampled_accuracy")),
-                    target=percentage(task.warmstart.target_accuracy),
-                    greedy=percentage(last.get("greedy_accuracy")),
-                    seconds=seconds_text(last.get("seconds")),
-                )
+    for plan in benchmark.plans():
+        task, model = benchmark.tasks[plan.task], benchmark.models[plan.model]
+        file = results / "assets" / "starts" / task.name / model.name / "warmstart.json"
+        if task.warmstart is None or not file.is_file():
+            continue
+        last = read_object(file, "make the warm start again.")
+        rows.append(
+            WarmStartRow(
+                task=task.title,
+                model=model.title,
+                steps=as_text(last.get("step")),
+                sampled=percentage(last.get("sampled_accuracy")),
+                target=percentage(task.warmstart.target_accuracy),
+                greedy=percentage(last.get("greedy_accuracy")),
+                seconds=seconds_text(last.get("seconds")),
             )
+        )
     return rows
 
 

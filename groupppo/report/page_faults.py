@@ -34,7 +34,7 @@ def fault_studies(results: Path, benchmark: Benchmark) -> list[Study]:
     """
     if "faults" not in benchmark.studies:
         return []
-    return [_study(results, benchmark, task, model) for task in benchmark.tasks for model in benchmark.models]
+    return [_study(results, benchmark, plan.task, plan.model) for plan in benchmark.plans()]
 
 
 def _study(results: Path, benchmark: Benchmark, task: str, model: str) -> Study:

@@ -74,8 +74,9 @@ def scope(benchmark: Benchmark, tables: Tables) -> str:
     """What was run, in one sentence."""
     sizes = {"task": len(benchmark.tasks), "model": len(benchmark.models), "arm": len(benchmark.arms)}
     counted = ", ".join(plural(size, noun) for noun, size in (sizes | {"seed": len(benchmark.seeds)}).items())
+    fewer = ", not all arms and seeds with every task and model" if benchmark.cells else ""
     excluded = int((~tables.runs["admissible"]).sum())
-    return f"{counted}: {plural(len(tables.runs), 'run')}, {excluded or 'none'} excluded from the evidence."
+    return f"{counted}{fewer}: {plural(len(tables.runs), 'run')}, {excluded or 'none'} excluded from the evidence."
 
 
 def place(benchmark: Benchmark, task: str, model: str) -> str:
@@ -90,13 +91,7 @@ def matrix(results: Path, benchmark: Benchmark, tables: Tables) -> list[RunRow]:
     inadmissible."""
     named = tables.runs[tables.runs["seed"].notna()]
     found = {(run.task, run.model, run.arm, int(run.seed)): run for run in named.itertuples()}
-    planned = [
-        (task, model, arm, seed)
-        for task in benchmark.tasks
-        for model in benchmark.models
-        for arm in benchmark.arms
-        for seed in benchmark.seeds
-    ]
+    planned = [(plan.task, plan.model, arm, seed) for plan in benchmark.plans() for arm, seed in plan.runs]
     accuracies = _accuracies(tables.evals)
     shown = [*planned, *sorted(set(found) - set(planned))]
     if len(shown) > MOST_ROWS:

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.matrix import CellPlan
 from groupppo.report.page_study import Study, TextCell, TextTable, spread, studies_of
 from groupppo.report.wording import number, percentage, ratio
 from groupppo.study.captions_streams import way_label
@@ -27,7 +28,7 @@ def _tables(folder: Path) -> dict[str, TextTable]:
     }
 
 
-def _scope(record: dict[str, Any], benchmark: Benchmark) -> str:
+def _scope(record: dict[str, Any], benchmark: Benchmark, plan: CellPlan) -> str:
     checkpoints = [
         f"{name}: {counts['responses']:,} responses ({counts['tokens']:,} tokens), mean reward "
         f"{number(counts['mean_reward'])}"
@@ -37,7 +38,7 @@ def _scope(record: dict[str, Any], benchmark: Benchmark) -> str:
         raise KeyError("counts")
     reference = benchmark.arms[benchmark.reference].title
     return (
-        f"Rollouts of {reference}, seed {benchmark.seeds[0]}, in {record['settings']['batches']} batches for each "
+        f"Rollouts of {reference}, seed {plan.seeds[0]}, in {record['settings']['batches']} batches for each "
         f"checkpoint. {'; '.join(checkpoints)}. Values are those of the trained critic throughout."
     )
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
+from groupppo.matrix import CellPlan
 from groupppo.report.figures import FigureRecord, read_figures
 from groupppo.report.page_data import read_object
 from groupppo.report.page_runs import place
@@ -57,8 +57,8 @@ class Study:
     files: list[str]
 
 
-Scope = Callable[[dict[str, Any], Benchmark], str]
-"""What a study ran on, in words, from its record."""
+Scope = Callable[[dict[str, Any], Benchmark, CellPlan], str]
+"""What a study of a task and model ran on, in words, from its record."""
 Tables = Callable[[Path], dict[str, TextTable]]
 """The tables of the page from a study's folder, by their label."""
 
@@ -77,16 +77,16 @@ def studies_of(
         BadInput: a study was asked for and is not there, or its files are not in their form.
     """
     found = []
-    for task, model in product(benchmark.tasks, benchmark.models) if kind in benchmark.studies else ():
-        folder = results / "studies" / kind / f"{task}.{model}"
+    for plan in benchmark.plans() if kind in benchmark.studies else ():
+        folder = results / "studies" / kind / f"{plan.task}.{plan.model}"
         record = read_object(folder / RECORD, RERUN)
         try:
-            told = scope(record, benchmark)
+            told = scope(record, benchmark, plan)
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(folder / RECORD, str(error), None, RERUN) from error
         study = Study(
-            place=place(benchmark, task, model),
-            anchor=f"{kind}-{task}-{model}",
+            place=place(benchmark, plan.task, plan.model),
+            anchor=f"{kind}-{plan.task}-{plan.model}",
             folder=folder.relative_to(results).as_posix(),
             scope=told,
             figures=read_figures(folder / FIGURES),
@@ -104,13 +104,13 @@ def _tables(folder: Path) -> dict[str, TextTable]:
     }
 
 
-def _scope(record: dict[str, Any], benchmark: Benchmark) -> str:
+def _scope(record: dict[str, Any], benchmark: Benchmark, plan: CellPlan) -> str:
     counts, batches = record["counts"], record["settings"]["batches"]
     sizes = f"{counts['responses']:,} responses ({counts['tokens']:,} tokens) in {batches} batches"
     reward, left_out = number(counts["mean_reward"]), dict(record["arms_left_out"])
     reference = benchmark.arms[benchmark.reference].title
     others = [f"{name} ({reason})" for name, reason in left_out.items() if reason != NO_RULE]
-    scope = f"Rollouts of {reference}, seed {benchmark.seeds[0]}, after training: {sizes}, mean reward {reward}."
+    scope = f"Rollouts of {reference}, seed {plan.seeds[0]}, after training: {sizes}, mean reward {reward}."
     return f"{scope} Arms left out of the update directions: {', '.join(others)}." if others else scope
 
 

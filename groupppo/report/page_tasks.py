@@ -7,10 +7,18 @@ import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.report.figures import admissible_rows
-from groupppo.report.figures_tasks import METRIC, TaskScores, has_tasks, task_scores
+from groupppo.report.figures_tasks import (
+    METRIC,
+    TaskScores,
+    has_tasks,
+    left_out_told,
+    shared_plans,
+    task_scores,
+    tasks_told,
+)
 from groupppo.report.page_study import TextCell, TextTable
 from groupppo.report.style import LEVEL
-from groupppo.report.wording import MISSING, number, percentage, plural
+from groupppo.report.wording import MISSING, number, percentage
 from groupppo.verdicts.across_tasks import (
     FEWEST_SEEDS,
     BootstrapInterval,
@@ -19,12 +27,14 @@ from groupppo.verdicts.across_tasks import (
     stratified_bootstrap,
 )
 
-ONE_TASK = "This benchmark has one task: there is nothing to aggregate over tasks, and no performance profile."
+ONE_TASK = (
+    "No model here is run on several tasks: there is nothing to aggregate over tasks, and no performance profile."
+)
 MOST_MODELS = 10
 
 
 def across_tasks(evals: pd.DataFrame, runs: pd.DataFrame, benchmark: Benchmark) -> TextTable | None:
-    """Each arm with each model over all tasks; None for a benchmark of one task.
+    """Each arm with each model over all tasks that it is run on; None where no model is run on several.
 
     Args:
         evals, runs: the tidy tables; only admissible runs are taken.
@@ -32,7 +42,8 @@ def across_tasks(evals: pd.DataFrame, runs: pd.DataFrame, benchmark: Benchmark) 
     if not has_tasks(benchmark):
         return None
     scores = task_scores(admissible_rows(evals, runs), benchmark)
-    models = list(benchmark.models)[:MOST_MODELS]
+    shared = shared_plans(benchmark)
+    models = [item.model for item in shared][:MOST_MODELS]
     references = {item.model: item for item in scores if item.arm == benchmark.reference}
     rows = [_row(item, references[item.model], benchmark) for item in scores if item.model in models]
     title = benchmark.arms[benchmark.reference].title
@@ -40,9 +51,12 @@ def across_tasks(evals: pd.DataFrame, runs: pd.DataFrame, benchmark: Benchmark) 
     narrow = (
         f" With fewer than {FEWEST_SEEDS} seeds these intervals are far too narrow." if seeds < FEWEST_SEEDS else ""
     )
-    left = f" The first {MOST_MODELS} of {len(benchmark.models)} models." if len(benchmark.models) > MOST_MODELS else ""
+    left = f" The first {MOST_MODELS} of {len(shared)} models." if len(shared) > MOST_MODELS else ""
+    narrowed = left_out_told(benchmark)
+    left += f" {narrowed}" if narrowed else ""
+    tasks = tasks_told(len(item.tasks) for item in shared)
     caption = (
-        f"Held-out {METRIC} over {plural(len(benchmark.tasks), 'task')}. Interquartile mean of all seeds and tasks; "
+        f"Held-out {METRIC} over {tasks}. Interquartile mean of all seeds and tasks; "
         f"probability that a run beats one of {title} on the same task, averaged over tasks, ties half. Intervals: "
         f"{100 * LEVEL:g} % percentile bootstrap of seeds within tasks.{narrow} They describe; verdicts rest on each "
         f"task's own interval, held to Holm's adjustment over tasks and models.{left}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.report.page_runs import place
 from groupppo.report.page_study import TextCell, TextTable
 from groupppo.report.wording import MISSING, in_bytes, number, percentage, plural, seconds_text
 from groupppo.tables.schema import FINISHED, USAGE_FIGURES
@@ -64,14 +65,15 @@ def usage(runs: pd.DataFrame, benchmark: Benchmark) -> Usage:
         runs: the tidy table.
     """
     known = runs[runs["arm"].isin(list(benchmark.arms)) & runs["seed"].notna()]
-    cells = [(task, model) for task in benchmark.tasks for model in benchmark.models]
-    by_cell = len(cells) * len(benchmark.arms) <= MOST_LINES
-    several = len(cells) > 1
+    plans = benchmark.plans()
+    by_cell = sum(len(plan.arms) for plan in plans) <= MOST_LINES
     rows = []
-    for task, model in cells if by_cell else [("", "")]:
-        own = known[(known["task"] == task) & (known["model"] == model)] if by_cell else known
-        place = f"{benchmark.tasks[task].title}, {benchmark.models[model].title}" if by_cell and several else ""
-        rows += [_row(arm.title, place, own[own["arm"] == name]) for name, arm in benchmark.arms.items()]
+    for plan in plans if by_cell else ():
+        own = known[(known["task"] == plan.task) & (known["model"] == plan.model)]
+        where = place(benchmark, plan.task, plan.model)
+        rows += [_row(benchmark.arms[name].title, where, own[own["arm"] == name]) for name in plan.arms]
+    if not by_cell:
+        rows = [_row(arm.title, "", known[known["arm"] == name]) for name, arm in benchmark.arms.items()]
     pooled = "" if by_cell else " over all tasks and models; the table runs has each"
     caption = (
         f"By arm{pooled}. Run time, GPU-hours and energy are sums over runs, start-up and excluded runs included; "

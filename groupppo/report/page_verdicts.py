@@ -155,7 +155,7 @@ def _row(alike: list[dict[str, Any]], benchmark: Benchmark, figures: set[str]) -
 
 def _places(alike: list[dict[str, Any]], benchmark: Benchmark) -> str:
     """The tasks and models of a row; counted where they are all or more than a few."""
-    cells = len(benchmark.tasks) * len(benchmark.models)
+    cells = len(benchmark.plans())
     if len(alike) > 1 and len(alike) == cells:
         return f"all {cells} tasks and models"
     named = [place(benchmark, verdict["task"], verdict["model"]) for verdict in alike[:3] if verdict["task"]]
