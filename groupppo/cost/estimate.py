@@ -1,6 +1,6 @@
 """A benchmark's jobs, hours and storage by arm: earlier runs first, the model of work where there are none."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from groupppo.cost import model as counted
 from groupppo.cost.records import PastRun, finished, past_job, past_runs
 from groupppo.cost.span import NOTHING, Span, around, largest, total
 from groupppo.errors import BadInput
+from groupppo.matrix import CellPlan
 
 SAME_ARM, OTHER_ARM = 1.25, 2.0
 """How far a range is widened beyond the runs it comes from: the next machine or hour differs; another arm more."""
@@ -101,20 +102,23 @@ def estimate_cost(
         past.setdefault((run.task, run.model), []).append(run)
     arms, sources, capped = list[Share](), dict[str, None](), list[str]()
     resumable = list[Span]()
-    seeds, limit = len(benchmark.seeds), benchmark.train.time_limit_s
+    plans, limit = benchmark.plans(), benchmark.train.time_limit_s
     for arm in benchmark.arms.values():
-        cells = [_cell(benchmark, task, model, arm, past, device) for task, model in _pairs(benchmark)]
+        own = [plan for plan in plans if arm.name in plan.arms]
+        seeds = [len(plan.seeds) for plan in own]
+        cells = [_cell(benchmark, *_named(plan, benchmark), arm, past, device) for plan in own]
         if any(cell.train.high > limit for cell in cells):
             capped.append(arm.name)
         cells = [replace(cell, train=cell.train.below(limit)) for cell in cells]
         sources |= dict.fromkeys(cell.source for cell in cells)
-        seconds = total(cell.train * cell.ranks + cell.evaluate for cell in cells) * seeds
-        size = total(cell.size for cell in cells) * seeds
+        counts = list(zip(cells, seeds, strict=True))
+        seconds = total((cell.train * cell.ranks + cell.evaluate) * count for cell, count in counts)
+        size = total(cell.size * count for cell, count in counts)
         longest = largest(cell.train for cell in cells)
         basis = tuple(dict.fromkeys(cell.basis for cell in cells))
-        kept = [cell.resumable for cell in cells]
-        resumable += kept * seeds
-        arms.append(Share(arm.name, 2 * len(cells) * seeds, seconds, size, longest, largest(kept), basis))
+        kept = [cell.resumable for cell, count in counts for _ in range(count)]
+        resumable += kept
+        arms.append(Share(arm.name, 2 * len(kept), seconds, size, longest, largest(kept), basis))
     shared = _shared(benchmark, past, device)
     everything = [*arms, shared]
     whole = Share(
@@ -126,7 +130,7 @@ def estimate_cost(
         largest(share.resumable for share in everything),
         tuple(dict.fromkeys(basis for share in everything for basis in share.basis)),
     )
-    runs = len(benchmark.arms) * len(list(_pairs(benchmark))) * seeds
+    runs = sum(len(plan.runs) for plan in plans)
     resumable = sorted(resumable, key=lambda span: span.high, reverse=True)[:at_once]
     return Estimate(
         benchmark.name,
@@ -165,10 +169,8 @@ def cost_line(benchmark: Benchmark, results: Path) -> str:
     )
 
 
-def _pairs(benchmark: Benchmark) -> Iterator[tuple[Task, Model]]:
-    for task in benchmark.tasks.values():
-        for model in benchmark.models.values():
-            yield task, model
+def _named(plan: CellPlan, benchmark: Benchmark) -> tuple[Task, Model]:
+    return benchmark.tasks[plan.task], benchmark.models[plan.model]
 
 
 def _cell(benchmark: Benchmark, task: Task, model: Model, arm: Arm, past: _Past, device: str) -> _Cell:
@@ -220,8 +222,10 @@ def _shared(benchmark: Benchmark, past: _Past, device: str) -> Share:
         size = size + _PROMPT * sum(task.splits.values())
     for model in benchmark.models.values():
         timed("model", model.name, lambda: job)
-        size = size + _folder_bytes(model, past) * (1 + len(benchmark.tasks))
-    for task, model in _pairs(benchmark):
+        starts = sum(plan.model == model.name for plan in benchmark.plans())
+        size = size + _folder_bytes(model, past) * (1 + starts)
+    for plan in benchmark.plans():
+        task, model = _named(plan, benchmark)
         place = f"{task.name}.{model.name}"
         timed("warmstart", place, partial(counted.warmstart_seconds, task, model, device))
         timed("evaluate", f"{place}.start", partial(counted.evaluate_seconds, benchmark, task, model, device))

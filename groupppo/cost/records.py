@@ -76,8 +76,8 @@ def past_job(folders: Iterable[Path], rule: str, stem: str) -> list[float]:
 def finished(benchmark: Benchmark, results: Path) -> int:
     """Training runs of the benchmark's matrix that ended well in its own results folder."""
     runs = results / benchmark.name / "runs"
-    cells = [f"{t}/{m}/{a}/seed{s}" for t, m in _all(benchmark) for a in benchmark.arms for s in benchmark.seeds]
-    return sum(_ended_well(runs / cell / "status.json") for cell in cells)
+    planned = [f"{plan.task}/{plan.model}/{arm}/seed{seed}" for plan in benchmark.plans() for arm, seed in plan.runs]
+    return sum(_ended_well(runs / run / "status.json") for run in planned)
 
 
 def _ended_well(file: Path) -> bool:
@@ -87,16 +87,10 @@ def _ended_well(file: Path) -> bool:
         return False  # Snakemake runs it again
 
 
-def _all(benchmark: Benchmark) -> Iterator[tuple[str, str]]:
-    for task in benchmark.tasks:
-        for model in benchmark.models:
-            yield task, model
-
-
 def _cells(benchmark: Benchmark, folder: Path) -> Iterator[tuple[str, str]]:
-    for task, model in _all(benchmark):
-        if (folder / "runs" / task / model).is_dir():
-            yield task, model
+    for plan in benchmark.plans():
+        if (folder / "runs" / plan.task / plan.model).is_dir():
+            yield plan.task, plan.model
 
 
 def _differs(benchmark: Benchmark, matrix: Any, task: str, model: str) -> str:

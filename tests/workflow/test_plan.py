@@ -57,6 +57,31 @@ def test_the_plan_grows_with_the_matrix(project: Path) -> None:
     assert any(line.split() == ["warmstart", "2"] for line in plan.splitlines())
 
 
+def test_cells_narrow_the_plan_to_their_arms_and_seeds_and_one_that_is_not_run_has_no_job(project: Path) -> None:
+    tiny = project / "benchmarks" / "models" / "tiny.yaml"
+    (tiny.parent / "small.yaml").write_text(yaml.safe_dump(yaml.safe_load(tiny.read_text()) | {"name": "small"}))
+    cells = [
+        {"task": "chain", "model": "tiny", "arms": ["ppo", "group_ppo"], "seeds": [2, 3]},
+        {"task": "chain", "model": "small", "arms": []},
+    ]
+    edit(project, tasks=["sorting", "chain"], models=["tiny", "small"], seeds=[1, 2, 3], cells=cells)
+    done = snakemake(project, "--dry-run")
+    plan = done.stdout + done.stderr
+    assert done.returncode == 0, plan
+    counts = {words[0]: words[1] for words in map(str.split, plan.splitlines()) if len(words) == 2}
+    runs = 2 * 3 * 3 + 2 * 2  # of 36
+    jobs = {"train": runs, "evaluate": runs, "warmstart": 3, "evaluate_start": 3, "grouping_study": 3, "task": 2}
+    assert {rule: counts.get(rule) for rule in jobs} == {rule: str(count) for rule, count in jobs.items()}
+    assert f"All of quick: {counts['total']} jobs" in plan
+    assert "on chain with small" not in plan
+    assert "small on chain" not in plan
+    trained = {line.split("train ")[1] for line in plan.splitlines() if "train " in line and "on chain" in line}
+    assert trained == {f"{arm} seed {seed} on chain with tiny" for arm in ("ppo", "group_ppo") for seed in (2, 3)}
+    study = plan.partition("study the grouping rules on chain with tiny")[2].partition("Job ")[0]
+    assert "runs/chain/tiny/ppo/seed2/status.json" in study  # the cell's first seed, not the matrix's
+    assert "seed1" not in study
+
+
 def test_studies_need_one_run_of_the_reference_for_each_task_and_model(project: Path) -> None:
     edit(project, tasks=["sorting", "chain"], seeds=[1, 2, 3])
     done = snakemake(project, "--dry-run", "--quiet", "host", "--", "studies")

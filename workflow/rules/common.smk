@@ -3,6 +3,32 @@
 from groupppo.config import recorded
 
 
+def of_cells(pattern):
+    """The file of every task and model that is run."""
+    return [
+        pattern.format(task=plan.task, model=plan.model) for plan in BENCHMARK.plans()
+    ]
+
+
+def of_runs(pattern):
+    """The file of every run that the benchmark plans."""
+    return [
+        pattern.format(task=plan.task, model=plan.model, arm=arm, seed=seed)
+        for plan in BENCHMARK.plans()
+        for arm, seed in plan.runs
+    ]
+
+
+def of_reference(pattern):
+    """The file of the run that studies of a task and model take: the reference's with their first seed."""
+
+    def place(wildcards):
+        seed = BENCHMARK.plan(wildcards.task, wildcards.model).seeds[0]
+        return pattern.format(**dict(wildcards.items()), arm=BENCHMARK.reference, seed=seed)
+
+    return place
+
+
 def density_source(wildcards):
     """The run whose density an arm has to match, step by step; nothing for an arm that has its own."""
     arm = BENCHMARK.arms[wildcards.arm].density_from

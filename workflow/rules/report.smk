@@ -5,31 +5,9 @@ from groupppo.tables import SCHEMA
 
 rule collect:
     input:
-        runs=made(
-            expand(
-                rules.train.output.status,
-                task=BENCHMARK.tasks,
-                model=BENCHMARK.models,
-                arm=BENCHMARK.arms,
-                seed=BENCHMARK.seeds,
-            )
-        ),
-        evals=made(
-            expand(
-                rules.evaluate.output[0],
-                task=BENCHMARK.tasks,
-                model=BENCHMARK.models,
-                arm=BENCHMARK.arms,
-                seed=BENCHMARK.seeds,
-            )
-        ),
-        starts=made(
-            expand(
-                rules.evaluate_start.output[0],
-                task=BENCHMARK.tasks,
-                model=BENCHMARK.models,
-            )
-        ),
+        runs=made(of_runs(rules.train.output.status)),
+        evals=made(of_runs(rules.evaluate.output[0])),
+        starts=made(of_cells(rules.evaluate_start.output[0])),
     output:
         expand(f"{RESULTS}/tables/{{table}}.parquet", table=SCHEMA),
     log:

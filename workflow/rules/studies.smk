@@ -11,18 +11,8 @@ rule grouping_study:
         arms=expand(ARM_FILES, arm=sorted(glob_wildcards(ARM_FILES).arm)),
         prompts=rules.task.output.train,
         card=rules.task.output.card,
-        status=expand(
-            rules.train.output.status,
-            arm=BENCHMARK.reference,
-            seed=BENCHMARK.seeds[0],
-            allow_missing=True,
-        ),
-        policy=expand(
-            rules.train.output.checkpoint,
-            arm=BENCHMARK.reference,
-            seed=BENCHMARK.seeds[0],
-            allow_missing=True,
-        ),
+        status=of_reference(rules.train.output.status),
+        policy=of_reference(rules.train.output.checkpoint),
     output:
         directory(f"{RESULTS}/studies/grouping/{{task}}.{{model}}"),
     log:
@@ -114,12 +104,7 @@ for name in BENCHMARK.studies:
         mend = f"no rule runs this one; run its script by itself. Studies of a benchmark: {', '.join(STUDY_RULES)}."
         raise WorkflowError(str(BadInput(BENCHMARK.source, "studies", name, mend)))
 
-STUDIES = {
-    name: expand(
-        STUDY_RULES[name].output[0], task=BENCHMARK.tasks, model=BENCHMARK.models
-    )
-    for name in BENCHMARK.studies
-}
+STUDIES = {name: of_cells(STUDY_RULES[name].output[0]) for name in BENCHMARK.studies}
 
 
 rule studies:

@@ -16,7 +16,7 @@ with job(snakemake) as benchmark:
         "model": snakemake.wildcards.model,
         "start": snakemake.input.start,
         "out": snakemake.output[0],
-        "seed": benchmark.seeds[0],
+        "seed": benchmark.plan(snakemake.wildcards.task, snakemake.wildcards.model).seeds[0],
     }
     arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     runpy.run_path(snakemake.input.script)["main"](arguments)
