@@ -24,6 +24,7 @@ from groupppo.publish.settings import SettingDifference
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
 from groupppo.publish.sums import read_sums, sums_differences
 from groupppo.report.wording import in_bytes, seconds_text
+from groupppo.tables.keys import planned_keys
 from groupppo.tables.schema import START
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.intervals import paired_ratio, paired_t
@@ -85,7 +86,8 @@ class Comparison:
         a, b: what was compared, as named. benchmarks: names of the two benchmarks. margin: by which accuracy may fall,
             None where no claim states one.
         cells: cells of both sides. arms: differences over seeds.
-        only_a, only_b: cells that one side alone has.
+        only_a, only_b: cells that one side alone has. unplanned: those that the matrix of one side has and that of the
+            other leaves out, with the side that does: nothing is missing.
         excluded: cells that are no evidence on a side, with its name and the reason.
         settings: what differs between runs of the same cell, and between the benchmarks.
         withheld: cells whose seconds and memory are not compared, with the reason.
@@ -102,6 +104,7 @@ class Comparison:
     arms: tuple[ArmDifference, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
+    unplanned: tuple[tuple[str, str], ...]
     excluded: tuple[str, ...]
     settings: tuple[SettingDifference, ...]
     withheld: tuple[str, ...]
@@ -110,7 +113,7 @@ class Comparison:
 
     @property
     def comparable(self) -> bool:
-        """Every cell is on both sides with all its values, is evidence on both, and nothing was withheld."""
+        """Every cell that both sides plan is there with all its values, is evidence, and nothing was withheld."""
         return bool(self.cells) and not (self.only_a or self.only_b or self.excluded or self.withheld or self.lost)
 
     @property
@@ -167,6 +170,9 @@ def _runs(table: pd.DataFrame) -> dict[Cell, dict[str, Any]]:
 def _compared(a: _Side, b: _Side) -> Comparison:
     runs_a, runs_b = a.runs, b.runs
     shared = sorted(set(runs_a) & set(runs_b), key=str)
+    plan_a, plan_b = ({Cell(*keys) for keys in planned_keys(side.benchmark)} for side in (a, b))
+    not_in_b = plan_a - plan_b - set(runs_b)
+    not_in_a = plan_b - plan_a - set(runs_a)
     excluded, regressions = _inadmissible(shared, runs_a, runs_b)
     sound = [cell for cell in shared if runs_a[cell]["admissible"] and runs_b[cell]["admissible"]]
     unlike, withheld, timed = {}, [], []
@@ -195,8 +201,9 @@ def _compared(a: _Side, b: _Side) -> Comparison:
         margin=margin,
         cells=tuple(pairs),
         arms=tuple(sorted(arms, key=lambda arm: (arm.task, arm.model, arm.arm))),
-        only_a=tuple(map(str, sorted(set(runs_a) - set(runs_b), key=str))),
-        only_b=tuple(map(str, sorted(set(runs_b) - set(runs_a), key=str))),
+        only_a=tuple(map(str, sorted(set(runs_a) - set(runs_b) - not_in_b, key=str))),
+        only_b=tuple(map(str, sorted(set(runs_b) - set(runs_a) - not_in_a, key=str))),
+        unplanned=(*((str(cell), "b") for cell in sorted(not_in_b)), *((str(cell), "a") for cell in sorted(not_in_a))),
         excluded=tuple(excluded),
         settings=(*settings.matrix_differences(*records), *claimed, *settings.grouped(unlike)),
         withheld=tuple(withheld),

@@ -42,6 +42,8 @@ def answer(comparison: Comparison) -> str:
     count = len(comparison.regressions)
     told = f"{plural(count, 'regression')}." if count else "No regression."
     told += f" {plural(len(comparison.cells), 'cell')} compared."
+    if comparison.unplanned:
+        told += f" {plural(len(comparison.unplanned), 'cell')} not planned on both sides."
     if comparison.comparable:
         return told
     parts = {
@@ -57,7 +59,8 @@ def answer(comparison: Comparison) -> str:
 
 def comparison_tables(comparison: Comparison) -> list[TextTable]:
     """The content of both pages, in order."""
-    alone = [(cell, "a") for cell in comparison.only_a] + [(cell, "b") for cell in comparison.only_b]
+    alone = [(cell, "only in a") for cell in comparison.only_a] + [(cell, "only in b") for cell in comparison.only_b]
+    alone += [(cell, f"not in the matrix of {side}") for cell, side in comparison.unplanned]
     margin = "no margin is stated" if comparison.margin is None else f"margin {comparison.margin:g}"
     return [
         TextTable(
@@ -84,7 +87,7 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
                 (told.partition(": ")[0], told.partition(": ")[2])
                 for told in (*comparison.withheld, *comparison.excluded, *comparison.lost)
             ]
-            + [(cell, f"only in {side}") for cell, side in alone],
+            + alone,
             "Nothing: every cell is on both sides with all its values, and is evidence on both.",
         ),
         TextTable(

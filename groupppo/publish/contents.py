@@ -216,7 +216,7 @@ def require_judged(results: Path, benchmark: Benchmark) -> None:
     Raises:
         BadInput: its profile's tables or one of its studies are missing.
     """
-    cells = [f"{task}.{model}" for task in benchmark.tasks for model in benchmark.models]
+    cells = [f"{plan.task}.{plan.model}" for plan in benchmark.plans()]
     asked = [f"studies/{study}/{cell}/*.csv" for study in benchmark.studies for cell in cells]
     for pattern in [*asked, *(["profile/tables/*.parquet"] if benchmark.profile else [])]:
         if not any(results.glob(pattern)):

@@ -50,10 +50,11 @@ def crate_metadata(benchmark: Benchmark, files: Mapping[str, Published], listed:
     crate = ROCrate(version=VERSION)
     root = crate.root_dataset
     root["name"] = f"{benchmark.title}: results of the GROUP-PPO bench"
+    fewer = "; not every task and model is run with all arms and seeds" if benchmark.cells else ""
     root["description"] = (
         f"Runs, evaluations, tables, figures and verdicts of the benchmark {benchmark.name}: "
         f"{len(benchmark.arms)} arms, {len(benchmark.tasks)} tasks, {len(benchmark.models)} models, "
-        f"{len(benchmark.seeds)} seeds. Start with report.html."
+        f"{len(benchmark.seeds)} seeds{fewer}. Start with report.html."
     )
     root["datePublished"] = date
     root["keywords"] = ", ".join(yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))["keywords"])

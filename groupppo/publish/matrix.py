@@ -14,6 +14,7 @@ import yaml
 
 from groupppo.config import REPOSITORY, Benchmark, load_benchmark, read_checked, read_yaml
 from groupppo.errors import BadInput
+from groupppo.matrix import KEY as CELLS
 from groupppo.measure.hashing import sha256_file
 from groupppo.verdicts.claims import Claims, load_claims
 
@@ -145,6 +146,9 @@ def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
     for key, value in recorded.items():
         if key not in loaded or loaded[key] != value:
             raise BadInput(matrix, key, loaded.get(key), f"{record_file.name} says {value!r}: not the same matrix.")
+    if benchmark.resolved().get(CELLS) != record.get(CELLS):
+        mend = f"{record_file.name} says {record.get(CELLS)!r}: not the same matrix."
+        raise BadInput(matrix, CELLS, given.get(CELLS), mend)
     return benchmark, load_claims(benchmark.claims)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from groupppo.errors import BadInput
+from groupppo.matrix import KEY as CELLS
 from groupppo.publish.matrix import flat, read_plain_yaml, refuse_costly_yaml
 from groupppo.publish.reading import read_json
 from groupppo.publish.scrub import scrub_record
@@ -116,7 +117,7 @@ def matrix_differences(a: Path, b: Path) -> list[SettingDifference]:
 
 
 def _matrix(record: Path) -> dict[str, Any]:
-    apart = ("source", "claims", "profile", "name", "title", "description", "seeds", "studies")
+    apart = ("source", "claims", "profile", "name", "title", "description", "seeds", "studies", CELLS)
     values = flat(read_plain_yaml(record))
     return {key: value for key, value in values.items() if not set(key.split(".")) & set(apart)}
 

@@ -1,0 +1,111 @@
+"""A benchmark whose cells have fewer arms or seeds than its matrix: bundled, verified and compared as what it is."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from groupppo.config import Benchmark
+from groupppo.errors import BadInput
+from groupppo.matrix import CellPlan
+from groupppo.measure.hashing import sha256_file
+from groupppo.publish.bundle import make_bundle
+from groupppo.publish.compare import compare
+from groupppo.publish.compare_page import answer, comparison_tables
+from groupppo.publish.matrix import config_files, load_config
+from groupppo.publish.verify import verify
+from groupppo.report.figures import write_figures
+from groupppo.report.page import write_report
+from groupppo.tables import collect, load_tables
+from groupppo.tables.keys import planned_keys
+from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import decide
+from tests.synthetic import synthetic_benchmark, write_results
+
+CHAIN = CellPlan("chain", "tiny", ("ppo", "group_ppo"), (2, 3))
+TASKS = {"tasks": ("sorting", "chain"), "seeds": (1, 2, 3)}
+
+
+def judged(results: Path, benchmark: Benchmark) -> None:
+    (results / "benchmark.yaml").write_text(yaml.safe_dump(benchmark.resolved(), sort_keys=False), encoding="utf-8")
+    collect(results, benchmark)
+    verdicts = decide(load_claims(benchmark.claims), load_tables(results / "tables"), benchmark)
+    (results / "verdicts.json").write_text(json.dumps(verdicts), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results without pages or pictures."""
+    results = tmp_path_factory.mktemp("whole") / "quick"
+    judged(results, write_results(results, steps=6, **TASKS))
+    return results
+
+
+@pytest.fixture(scope="module")
+def narrowed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same runs but those that the cells leave out, with a page and no pictures."""
+    results = tmp_path_factory.mktemp("narrowed") / "quick"
+    benchmark = synthetic_benchmark(steps=6, cells=[CHAIN], **TASKS)
+    shutil.copytree(whole, results)
+    planned = {keys.below(Path()).as_posix() for keys in planned_keys(benchmark)}
+    for run in [*results.glob("runs/*/*/*/seed*"), *results.glob("evals/*/*/*/seed*")]:
+        if run.relative_to(results).as_posix().partition("/")[2] not in planned:
+            shutil.rmtree(run)
+    judged(results, benchmark)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("groupppo.report.figures.PLANS", ())
+        write_figures(load_tables(results / "tables"), benchmark, results / "figures")
+    write_report(results, benchmark, memory_definition="Resident memory.")
+    return results
+
+
+def test_the_config_of_a_bundle_has_the_cells_and_is_read_as_the_same_benchmark(narrowed, tmp_path) -> None:
+    benchmark = synthetic_benchmark(steps=6, cells=[CHAIN], **TASKS)
+    for name, content in config_files(narrowed, sha256_file(benchmark.claims)).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    matrix = yaml.safe_load((tmp_path / "quick.yaml").read_text())
+    assert matrix["cells"] == [{"task": "chain", "model": "tiny", "arms": ["ppo", "group_ppo"], "seeds": [2, 3]}]
+    assert load_config(tmp_path, narrowed / "benchmark.yaml")[0].plans() == benchmark.plans()
+    for other in ([matrix["cells"][0] | {"seeds": [1, 2, 3]}], []):  # more than the record says
+        (tmp_path / "quick.yaml").write_text(yaml.safe_dump(matrix | {"cells": other}))
+        with pytest.raises(BadInput, match="not the same matrix"):
+            load_config(tmp_path, narrowed / "benchmark.yaml")
+
+
+def test_a_bundle_of_narrowed_cells_verifies_and_says_that_they_are(narrowed, tmp_path) -> None:
+    bundle = make_bundle(narrowed, tmp_path / "bundle.zip", checkpoints=False)
+    assert [verify(path).differences for path in (bundle, narrowed)] == [(), ()]
+    shutil.unpack_archive(bundle, tmp_path / "unpacked")
+    crate = json.loads((tmp_path / "unpacked" / "ro-crate-metadata.json").read_text())
+    told = next(entity for entity in crate["@graph"] if entity["@id"] == "./")["description"]
+    assert "2 tasks, 1 models, 3 seeds; not every task and model is run with all arms and seeds" in told
+    # Negative control: without the cells its verdicts are not those of its matrix.
+    file = tmp_path / "unpacked" / "benchmark.yaml"
+    record = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({key: value for key, value in record.items() if key != "cells"}))
+    assert any("not the same matrix" in found.expected for found in verify(tmp_path / "unpacked").differences)
+
+
+def test_cells_that_one_side_does_not_plan_are_told_and_not_missing(whole, narrowed) -> None:
+    found = compare(whole, narrowed)
+    assert (found.exit_code, found.only_a, found.only_b) == (0, (), ())
+    left = [("chain/tiny/group_ppo/seed1", "b"), *((f"chain/tiny/grpo/seed{seed}", "b") for seed in (1, 2, 3))]
+    assert sorted(found.unplanned) == [*left, ("chain/tiny/ppo/seed1", "b")]
+    assert answer(found).endswith("13 cells compared. 5 cells not planned on both sides.")
+    rows = next(table for table in comparison_tables(found) if table.title == "Not compared").rows
+    assert ("chain/tiny/grpo/seed2", "not in the matrix of b") in rows
+    assert {side for _, side in compare(narrowed, whole).unplanned} == {"a"}
+    assert compare(whole, whole).unplanned == ()
+
+
+def test_a_planned_run_that_is_not_there_is_still_missing(whole, narrowed, tmp_path) -> None:
+    copy = tmp_path / "quick"
+    shutil.copytree(narrowed, copy)
+    shutil.rmtree(copy / "runs" / "chain" / "tiny" / "ppo" / "seed2")
+    collect(copy, synthetic_benchmark(steps=6, cells=[CHAIN], **TASKS))
+    found = compare(whole, copy)
+    assert found.exit_code == 1
+    assert [place for place in found.regressions if "chain/tiny/ppo/seed2" in place.place]
