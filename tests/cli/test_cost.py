@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from groupppo.config import Benchmark, load_benchmark
+from groupppo.config import Benchmark, load_benchmark, load_task
 from groupppo.cost import Estimate, Span, cost_line, estimate_cost
 from groupppo.cost.estimate import COUNTED, OTHER_RUNS, RUNS, SAME_ARM
 from groupppo.cost.model import BYTE_VOCABULARY, shape_of
+from groupppo.cost.records import finished
 from groupppo.errors import BadInput
+from groupppo.matrix import CellPlan
 from groupppo.models.tokenizer import byte_tokenizer
 from groupppo.update.flops import Shape
 from tests.synthetic import write_results
@@ -282,3 +284,25 @@ def test_a_benchmark_that_is_wrong_is_refused_as_ever(groupppo, project: Path) -
     done = groupppo("cost", "quik")
     assert done.code == 1
     assert "mend:" in done.err
+
+
+def test_cells_with_fewer_arms_and_seeds_cost_what_they_run(quick, project: Path) -> None:
+    tasks = quick.tasks | {"chain": load_task(project / "benchmarks" / "tasks" / "chain.yaml")}
+    whole = replace(quick, tasks=tasks, seeds=(1, 2, 3), studies=())
+    narrowed = replace(whole, cells=(CellPlan("chain", "tiny", ("ppo",), (2,)),))
+    before, after = (estimate_cost(each, project / "results") for each in (whole, narrowed))
+    assert (before.runs, after.runs) == (18, 10)
+    assert [share(after, arm).jobs for arm in quick.arms] == [2 * 4, 2 * 3, 2 * 3]
+    sorting = replace(whole, cells=(CellPlan("chain", "tiny", (), (1,)),))
+    alone = estimate_cost(sorting, project / "results")
+    assert close(share(after, "grpo").seconds, share(alone, "grpo").seconds)
+    assert not close(share(after, "grpo").seconds, share(before, "grpo").seconds)
+    assert after.shared.jobs - alone.shared.jobs == 2  # a start and its evaluation
+    assert after.at_once == after.runs
+    assert before.total.size.high > after.total.size.high > alone.total.size.high
+
+
+def test_runs_that_are_not_planned_do_not_count_as_finished(quick, project: Path) -> None:
+    whole = write_results(project / "results" / "quick", seeds=(1, 2, 3), steps=6)
+    narrowed = replace(whole, cells=(CellPlan("sorting", "tiny", ("ppo", "grpo"), (1, 3)),))
+    assert [finished(each, project / "results") for each in (whole, narrowed)] == [9, 4]
