@@ -24,8 +24,8 @@ from pathlib import Path
 from groupppo.config import Arm, Benchmark, load_arm, load_benchmark
 from groupppo.errors import BadInput, GroupPPOError
 from groupppo.study.fault_options import FaultOptions, parse_faults
-from groupppo.study.fault_points import NO_FAULT
 from groupppo.study.faults import fault_row, fault_table, points_of, trace, with_fallback
+from groupppo.study.names import NO_FAULT
 from groupppo.study.record import Clock, peak_bytes, write_record
 from groupppo.study.tables import write_table
 from groupppo.verl.compose import Cell

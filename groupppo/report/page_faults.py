@@ -11,8 +11,8 @@ from groupppo.report.page_data import read_object
 from groupppo.report.page_runs import place
 from groupppo.report.page_study import RERUN, Study, TextCell, TextTable
 from groupppo.report.wording import number
-from groupppo.study.fault_points import NO_FAULT
 from groupppo.study.fault_table import FAULT_COLUMNS
+from groupppo.study.names import NO_FAULT
 from groupppo.study.record import RECORD
 from groupppo.study.tables import read_table
 

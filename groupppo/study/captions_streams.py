@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from groupppo.report.wording import number, percentage, plural, ratio
+from groupppo.study.break_even import break_even
 from groupppo.study.figures_streams import KIND_LABELS
-from groupppo.study.staleness import RECOMPUTE, REUSE
-from groupppo.study.stream_curves import ENDPOINTS, SHARE, WINDOW, break_even
+from groupppo.study.names import ENDPOINTS, RECOMPUTE, REUSE, SHARE, WINDOW
 
 Tables = Mapping[str, pd.DataFrame]
 

@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 
+from groupppo.study.names import NO_FAULT
+
 MODULE, VARIABLE = "groupppo.study.fault_points", "GROUPPPO_FAULT"
 RAISED, BATCHES = "raised", "batches.jsonl"
-NO_FAULT = "none"
-"""The point of a run in which nothing is raised."""
 STEP = 1
 """The step of the fault: the first one begins from the same state in every arm, so that ends can be compared."""
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from groupppo.config import Arm
 from groupppo.errors import RunFailed
-from groupppo.study.fault_points import BATCHES, NO_FAULT, POINTS, RAISED, STEP, setting, state_file
+from groupppo.study.fault_points import BATCHES, POINTS, RAISED, STEP, setting, state_file
 from groupppo.study.fault_table import FAULT_COLUMNS
+from groupppo.study.names import NO_FAULT
 from groupppo.verl.compose import Cell, compose
 from groupppo.verl.launch import train
 

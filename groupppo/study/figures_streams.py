@@ -11,9 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from groupppo.report.style import ARM_COLOURS, DASHES, MARKERS, QUIET, WIDTH, grid, legend_below, wrap
-from groupppo.study.staleness import RECOMPUTE, REUSE
-from groupppo.study.stream_curves import ENDPOINTS, GATHERED, SHARE, WINDOW
-from groupppo.study.streams import ALL
+from groupppo.study.names import ALL, ENDPOINTS, GATHERED, RECOMPUTE, REUSE, SHARE, WINDOW
 
 Tables = Mapping[str, pd.DataFrame]
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from groupppo.loss import LossMask, policy_loss
+from groupppo.study.names import RECOMPUTE, REUSE
 from groupppo.study.streams import Endpoints, Gradients, Row, cosine_and_ratio, flat, keys_values_of
 from groupppo.update.layers import KeysValues
 from groupppo.update.network import run_inside
 from groupppo.update.plan import Plan, policy_pass
 
 EXACT, STREAMED = Plan("gathered"), Plan("streamed")
-REUSE, RECOMPUTE = "reuse", "recompute"
 # verl's defaults of the actor's optimizer, which no benchmark changes.
 _WEIGHT_DECAY, _BETAS, _CLIP_GRAD = 0.01, (0.9, 0.999), 1.0
 

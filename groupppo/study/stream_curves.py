@@ -16,11 +16,11 @@ import torch
 
 from groupppo.study.directions import expected_cosine, inner_products
 from groupppo.study.jackknife import Estimate, jackknife
-from groupppo.study.streams import ALL, Endpoints, Row, flat, streamed_gradients, update_speedup
+from groupppo.study.names import ALL, ENDPOINTS, GATHERED, SHARE, WINDOW
+from groupppo.study.streams import Endpoints, Row, flat, streamed_gradients, update_speedup
 from groupppo.update.flops import Shape
 from groupppo.update.streamed import LiveRows
 
-ENDPOINTS, WINDOW, SHARE, GATHERED = "endpoints", "window", "share", "gathered"
 UPDATE_SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)
 _CASE = ["checkpoint", "arm", "title"]
 _POINT = [*_CASE, "kind", "size"]
@@ -117,25 +117,6 @@ def progress_table(rows: pd.DataFrame, shares: Sequence[float] = UPDATE_SHARES) 
     table = pd.concat(tables, ignore_index=True)
     largest = table.groupby([*_CASE, "update_share"])["progress"].transform("max")
     return table.assign(best=table["progress"] == largest)
-
-
-def break_even(points: pd.DataFrame) -> float:
-    """The update's share of a step above which endpoints alone make the most first-order progress; NaN if never.
-
-    Against one other way the two are equal at u = (c' - c) / (c (1/s' - 1) - c' (1/s - 1)), c and s being cosine and
-    speed-up of endpoints alone, c' and s' the other's.
-
-    Args:
-        points: rows of table `stream_costs` of one checkpoint and arm.
-    """
-    bare, others = points[points["kind"] == ENDPOINTS].iloc[0], points[points["kind"] != ENDPOINTS]
-    ahead = others["cosine"] - bare["cosine"]
-    per_share = bare["cosine"] * (1.0 / others["speedup"] - 1.0) - others["cosine"] * (1.0 / bare["speedup"] - 1.0)
-    # A way that is no better at any share sets no bound; one that is no worse at share 1 leaves none.
-    needed = (ahead / per_share).where(per_share > 0.0, np.inf).where(ahead > 0.0, 0.0)
-    beaten = others["cosine"] * others["speedup"] > bare["cosine"] * bare["speedup"]
-    largest = float(needed.max())
-    return float("nan") if beaten.any() or largest > 1.0 else largest
 
 
 def staleness_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from groupppo.study.arms import Update
+from groupppo.study.names import ALL
 from groupppo.study.rollouts import Rollouts
 from groupppo.update.flops import Shape, Work, update_flops
 from groupppo.update.layers import KeysValues
@@ -24,7 +25,6 @@ from groupppo.update.streamed import LiveRows
 Row = dict[str, float | str]
 Gradients = dict[str, Tensor]
 
-ALL = "all"
 # A parameter belongs to the first group whose word its name has.
 PARAMETER_GROUPS: Mapping[str, tuple[str, ...]] = {
     "keys and values": ("k_proj", "v_proj", "k_norm"),

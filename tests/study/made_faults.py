@@ -4,7 +4,8 @@ import math
 
 import pandas as pd
 
-from groupppo.study.fault_points import NO_FAULT, POINTS
+from groupppo.study.fault_points import POINTS
+from groupppo.study.names import NO_FAULT
 
 ARMS = {"group_ppo": "masked", "group_ppo_streamed": "streamed"}
 

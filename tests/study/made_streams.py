@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from groupppo.study.stream_curves import ENDPOINTS, GATHERED, SHARE, WINDOW, pareto
+from groupppo.study.names import ENDPOINTS, GATHERED, SHARE, WINDOW
+from groupppo.study.stream_curves import pareto
 
 CASES = [(checkpoint, arm, arm.title()) for checkpoint in ("start", "trained") for arm in ("split", "stride")]
 _CASE = ["checkpoint", "arm", "title"]

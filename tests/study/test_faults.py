@@ -15,9 +15,10 @@ import torch
 from groupppo.config import REPOSITORY, Arm, load_arm
 from groupppo.errors import BadInput, RunFailed
 from groupppo.study.fault_options import parse_faults
-from groupppo.study.fault_points import NO_FAULT, POINTS, RAISED, setting, state_file
+from groupppo.study.fault_points import POINTS, RAISED, setting, state_file
 from groupppo.study.fault_table import FAULT_COLUMNS
 from groupppo.study.faults import EXACT, Trace, fault_row, fault_table, points_of, with_fallback
+from groupppo.study.names import NO_FAULT
 from groupppo.study.tables import read_table, write_table
 from tests.study.made_faults import made_faults
 

@@ -9,17 +9,10 @@ import torch
 
 from groupppo.grouping import Tokens
 from groupppo.study.arms import GroupArm, group_updates
+from groupppo.study.names import ALL, RECOMPUTE, REUSE
 from groupppo.study.rollouts import Rollouts
-from groupppo.study.staleness import (
-    EXACT,
-    RECOMPUTE,
-    REUSE,
-    _loss_gradient,
-    endpoint_log_probs,
-    stale_rows,
-    warm_optimizer,
-)
-from groupppo.study.streams import ALL, Endpoints, Gradients, _gradient, bias_rows, flat
+from groupppo.study.staleness import EXACT, _loss_gradient, endpoint_log_probs, stale_rows, warm_optimizer
+from groupppo.study.streams import Endpoints, Gradients, _gradient, bias_rows, flat
 from groupppo.update.streamed import LiveRows
 from tests.study.conftest import GAMMA, LAM, TEMPERATURE
 

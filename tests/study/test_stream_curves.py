@@ -11,14 +11,11 @@ from hypothesis import strategies as st
 
 from groupppo.grouping import Tokens
 from groupppo.study.arms import GroupArm, group_updates
+from groupppo.study.break_even import break_even
 from groupppo.study.jackknife import jackknife
+from groupppo.study.names import ALL, ENDPOINTS, GATHERED, SHARE, WINDOW
 from groupppo.study.rollouts import Rollouts
 from groupppo.study.stream_curves import (
-    ENDPOINTS,
-    GATHERED,
-    SHARE,
-    WINDOW,
-    break_even,
     cost_table,
     expected_cosines,
     group_table,
@@ -28,7 +25,7 @@ from groupppo.study.stream_curves import (
     progress_table,
     staleness_table,
 )
-from groupppo.study.streams import ALL, PARAMETER_GROUPS, Endpoints, update_speedup
+from groupppo.study.streams import PARAMETER_GROUPS, Endpoints, update_speedup
 from groupppo.study.tables import write_table
 from groupppo.update.flops import Shape, Work, update_flops
 from groupppo.update.layout import Layout

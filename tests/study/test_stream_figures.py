@@ -10,7 +10,7 @@ from groupppo.report.figures import read_figures
 from groupppo.study import captions_streams as captions
 from groupppo.study.figures import STREAM_PLANS, write_study_figures
 from groupppo.study.figures_streams import costs_data, parameters_data, staleness_data
-from groupppo.study.stream_curves import ENDPOINTS, GATHERED, WINDOW
+from groupppo.study.names import ENDPOINTS, GATHERED, WINDOW
 from groupppo.study.stream_tables import STREAM_COLUMNS
 from groupppo.study.tables import read_table, write_table
 from tests.study.made_streams import made_stream_tables

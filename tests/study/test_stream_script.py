@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
 from groupppo.report.figures import read_figures
-from groupppo.study.stream_curves import ENDPOINTS, GATHERED
+from groupppo.study.names import ENDPOINTS, GATHERED
 from groupppo.study.stream_tables import STREAM_COLUMNS
 from groupppo.study.tables import FIGURES, read_table
 

@@ -10,8 +10,9 @@ import torch
 from groupppo.grouping import Tokens
 from groupppo.study.arms import GroupArm, group_updates
 from groupppo.study.directions import loss_gradients
+from groupppo.study.names import ALL
 from groupppo.study.rollouts import Rollouts
-from groupppo.study.streams import ALL, PARAMETER_GROUPS, Endpoints, _gradient, bias_rows, group_of, keys_values_of
+from groupppo.study.streams import PARAMETER_GROUPS, Endpoints, _gradient, bias_rows, group_of, keys_values_of
 from groupppo.update.plan import Plan
 from groupppo.update.streamed import LiveRows
 from tests.study.conftest import GAMMA, LAM, TEMPERATURE

@@ -1,0 +1,10 @@
+"""Names in the studies' tables, apart from the code that measures: a page that shows them needs no model."""
+
+ALL = "all"
+"""The group of all parameters."""
+ENDPOINTS, WINDOW, SHARE, GATHERED = "endpoints", "window", "share", "gathered"
+"""What flows through a streamed update next to the endpoints; `gathered` is the exact update."""
+REUSE, RECOMPUTE = "reuse", "recompute"
+"""Where a streamed update has its keys and values from."""
+NO_FAULT = "none"
+"""The run of a study of faults in which nothing fails."""
