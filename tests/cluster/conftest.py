@@ -69,6 +69,15 @@ def copy_workflow(folder: Path) -> None:
         (folder / link).symlink_to((REPOSITORY / link).readlink())
 
 
+def copy_project(folder: Path) -> None:
+    """This repository as a user has it, for tests that change its benchmarks."""
+    copy_workflow(folder)
+    shutil.copytree(REPOSITORY / "benchmarks", folder / "benchmarks", ignore=shutil.ignore_patterns("site.yaml"))
+    for name in ("environment.yml", "requirements"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    (folder / "Snakefile").write_text((REPOSITORY / "Snakefile").read_text() + '\n\ninclude: "looks.smk"\n')
+
+
 @pytest.fixture
 def start(cluster: Cluster) -> Iterator[Start]:
     """`start(FOLDER, ARGUMENTS...)` starts `snakemake --profile slurm` there; none outlives the test.

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -14,9 +13,8 @@ import psutil
 import pytest
 import yaml
 
-from groupppo.config import REPOSITORY
 from groupppo.verl.records import repeatable
-from tests.cluster.conftest import PATIENCE, copy_workflow, eventually, said, snakemakes
+from tests.cluster.conftest import PATIENCE, copy_project, eventually, said, snakemakes
 from tests.cluster.local_slurm import Cluster, title_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.verl, pytest.mark.timeout(1800)]
@@ -52,11 +50,7 @@ class Study:
 @pytest.fixture(scope="module")
 def study(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Study:
     project = tmp_path_factory.mktemp("matrix")
-    copy_workflow(project)
-    shutil.copytree(REPOSITORY / "benchmarks", project / "benchmarks")
-    for name in ("environment.yml", "requirements"):
-        (project / name).symlink_to(REPOSITORY / name)
-    (project / "Snakefile").write_text((REPOSITORY / "Snakefile").read_text() + '\n\ninclude: "looks.smk"\n')
+    copy_project(project)
     for file, section, changes in CUT:
         edit(project / file, section, changes)
     (project / "benchmarks" / "site.yaml").write_text("light_rules: local\npartition: gpu\n")
