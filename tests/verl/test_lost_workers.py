@@ -7,10 +7,15 @@ import sys
 import textwrap
 import threading
 
+import psutil
 import pytest
 
+from groupppo.errors import RunFailed
 from groupppo.verl import lost_workers
+from groupppo.verl.launch import FAILED, train
 from groupppo.verl.lost_workers import ended_with_a_lost_worker
+from tests.verl.conftest import MakeCell
+from tests.verl.test_interrupted import killed
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +95,18 @@ def test_an_actor_whose_process_was_killed_is_lost_and_one_that_was_ended_is_not
     assert before == asked == []
     assert len(lost) == 1
     assert lost[0].startswith(f"worker Worker (process {pid}) was lost: ")
+
+
+@pytest.mark.verl
+def test_a_run_whose_vllm_engine_was_killed_ends_and_keeps_what_it_can_be_resumed_from(make_cell: MakeCell) -> None:
+    """vLLM computes in a process of its own, whose end no actor's death tells. tests/verl/test_interrupted.py has the
+    other server, and the attempts after it, which do not depend on the server."""
+    before = set(psutil.Process().children(recursive=True))
+    cell = make_cell("ppo", rollout="vllm", steps=6, checkpoint_every=1)
+    with killed(cell, "VLLM::EngineCore", after=1), pytest.raises(RunFailed):
+        train(cell)
+    status = json.loads((cell.out / FAILED / "status.json").read_text())
+    assert "EngineDeadError" in status["cause"]  # neither a limit on time nor an end by itself
+    assert 1 <= status["steps"] < 6
+    assert list(cell.out.glob("global_step_*/seal/seal.json"))
+    assert {each for each in psutil.Process().children(recursive=True) if each.status() != "zombie"} <= before
