@@ -31,6 +31,7 @@ _LATER: dict[str, Any] = {
     "checkpoint_every": 25,
     "stall_limit_s": 0,
     "cells": (),
+    "pilot": None,
 }
 
 
@@ -170,6 +171,7 @@ class Benchmark:
     source: Path
     studies: tuple[str, ...] = ()
     profile: Path | None = None
+    pilot: Path | None = None
     device: str = "cpu"
     cells: tuple[CellPlan, ...] = ()
 
@@ -234,7 +236,8 @@ def load_benchmark(path: str | Path) -> Benchmark:
         claims=claims,
         source=path,
         studies=tuple(data["studies"]),
-        profile=_profile(data.get("profile"), home, path),
+        profile=_beside("profile", data, home, path),
+        pilot=_beside("pilot", data, home, path),
         device=data["device"],
         cells=narrowed_cells(data, arms, path),
     )
@@ -243,9 +246,10 @@ def load_benchmark(path: str | Path) -> Benchmark:
     return benchmark
 
 
-def _profile(name: str | None, home: Path, path: Path) -> Path | None:
+def _beside(key: str, data: dict[str, Any], home: Path, path: Path) -> Path | None:
+    name = data.get(key)
     if name is not None and not (home / name).is_file():
-        raise BadInput(path, "profile", name, f"name an existing file in {home}.")
+        raise BadInput(path, key, name, f"name an existing file in {home}.")
     return None if name is None else home / name
 
 

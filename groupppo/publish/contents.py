@@ -151,6 +151,7 @@ def members(results: Path, *, checkpoints: bool) -> dict[str, Member]:
         "figures/*",
         "studies/**/*",
         "profile/**/*",
+        "pilot/*",
         "evals/**/*",
         "assets/tasks/*/card.json",
     ]

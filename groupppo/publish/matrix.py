@@ -22,7 +22,7 @@ LARGEST_YAML, DEEPEST_YAML = 4 << 20, 60
 _KINDS = ("models", "tasks", "arms")
 CONFIG, RECORD = "config", "benchmark.yaml"
 # Keys of a matrix that name a file beside it; a record has their places instead, as it has the source of every entry.
-_BESIDE = ("claims", "profile")
+_BESIDE = ("claims", "profile", "pilot")
 _PLACES = ("source", *_BESIDE)
 _NAME = re.compile("[a-z0-9_]+")
 _AGAIN = "run the benchmark again with this version."

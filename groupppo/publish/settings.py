@@ -117,7 +117,7 @@ def matrix_differences(a: Path, b: Path) -> list[SettingDifference]:
 
 
 def _matrix(record: Path) -> dict[str, Any]:
-    apart = ("source", "claims", "profile", "name", "title", "description", "seeds", "studies", CELLS)
+    apart = ("source", "claims", "profile", "pilot", "name", "title", "description", "seeds", "studies", CELLS)
     values = flat(read_plain_yaml(record))
     return {key: value for key, value in values.items() if not set(key.split(".")) & set(apart)}
 

@@ -29,6 +29,7 @@ from groupppo.report.page_parts import (
 from groupppo.report.page_profile import ProfileSection, profile_section
 from groupppo.report.page_streams import stream_studies
 from groupppo.report.page_study import Study, grouping_studies
+from groupppo.report.page_sweep import FOLDER, read_sweep
 from groupppo.report.page_tasks import ONE_TASK, across_tasks
 from groupppo.report.page_usage import usage
 from groupppo.report.page_verdicts import claim_rows, read_verdicts, verdict_rows
@@ -86,6 +87,8 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
     figures = [page_figure(results, "figures", record, largest=largest) for record in records]
     judged = read_verdicts(results / "verdicts.json")
     profile = _profile(results, benchmark, largest)
+    sweep = read_sweep(results, benchmark)
+    swept = None if sweep is None else page_figure(results, FOLDER, sweep.figure, largest=largest)
     shown = [*figures, *(profile.figures if profile else [])]
     environment = page_environment()
     style, script = (source_text(environment, name) for name in ("report.css", "report.js"))
@@ -105,6 +108,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         "across": across_tasks(tables.evals, tables.runs, benchmark),
         "one_task": ONE_TASK,
         "usage": usage(tables.runs, benchmark),
+        "sweep": sweep,
         "claims": claim_rows(judged["verdicts"], benchmark) if len(benchmark.tasks) * len(benchmark.models) > 1 else [],
     }
     write_markdown(results / "report.md", **shared)
@@ -114,6 +118,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         level=f"{100 * judged['level']:g} %",
         claims_sha256=judged["claims_sha256"],
         profile=profile,
+        sweep_figure=swept,
         matrix=page_runs.matrix(results, benchmark, tables),
         runs=len(tables.runs),
         differences=page_data.arm_differences(benchmark),

@@ -5,7 +5,7 @@ a print in grey. Figures are built on `matplotlib.figure.Figure`, without pyplot
 """
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,15 +121,20 @@ class Cell:
 
 def arm_looks(benchmark: Benchmark) -> dict[str, Look]:
     """Label, colour, dashes and marker of each arm, fixed by the arm's place in the benchmark."""
+    return looks_of({name: arm.title for name, arm in benchmark.arms.items()})
+
+
+def looks_of(titles: Mapping[str, str]) -> dict[str, Look]:
+    """As `arm_looks`, of arms by name with their titles."""
     return {
         name: Look(
-            arm.title,
+            title,
             ARM_COLOURS[i % len(ARM_COLOURS)],
             # Shifted by one for each turn of the colours, so that no two of the first 28 arms look alike.
             DASHES[(i + i // len(ARM_COLOURS)) % len(DASHES)],
             MARKERS[(i + i // len(ARM_COLOURS)) % len(MARKERS)],
         )
-        for i, (name, arm) in enumerate(benchmark.arms.items())
+        for i, (name, title) in enumerate(titles.items())
     }
 
 

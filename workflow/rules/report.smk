@@ -1,6 +1,8 @@
 # From run folders to tables, verdicts, figures and the page.
 
+from groupppo.measure.hashing import sha256_folder
 from groupppo.tables import SCHEMA
+from groupppo.verdicts.sweep import pilot_folder
 
 
 rule collect:
@@ -84,6 +86,37 @@ rule figures:
         "../scripts/figures.py"
 
 
+# The sweep of learning rates that chose this benchmark's: of this machine's pilot where it was run, else the published one.
+if BENCHMARK.pilot:
+
+    try:
+        SWEPT = pilot_folder(BENCHMARK.pilot, Path("results")) / "tables"
+    except BadInput as error:
+        raise WorkflowError(str(error)) from None
+
+    rule pilot:
+        input:
+            BENCHMARK.pilot,
+        output:
+            directory(f"{RESULTS}/pilot"),
+        log:
+            f"{RESULTS}/logs/pilot.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/pilot.tsv"
+        conda:
+            "../../environment.yml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        params:
+            sha256=sha256_folder(SWEPT),
+        message:
+            "take the learning rates' sweep from {input[0]}"
+        script:
+            "../scripts/pilot.py"
+
+
 rule report:
     input:
         verdicts=rules.verdicts.output[0],
@@ -91,6 +124,7 @@ rule report:
         matrix=rules.resolve.output[0],
         studies=STUDIES.values(),
         profile=rules.update_costs.output if BENCHMARK.profile else [],
+        pilot=rules.pilot.output if BENCHMARK.pilot else [],
     output:
         page=report(
             f"{RESULTS}/report.html", caption="../report/page.rst", category="Report"

@@ -1,0 +1,118 @@
+"""The pilot's sweep of learning rates, as the page shows it: table, figure, and what the seeds were counted from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from groupppo.config import Benchmark
+from groupppo.errors import BadInput
+from groupppo.rates import KEY
+from groupppo.report.figures import FORMATS, FigureRecord
+from groupppo.report.page_study import TextCell, TextTable
+from groupppo.report.style import figure_style, grid, legend_below, line, looks_of, save
+from groupppo.report.wording import MISSING, number
+from groupppo.verdicts.claims import Claims, load_claims
+from groupppo.verdicts.power import seeds_for_equivalence
+from groupppo.verdicts.sweep import METRIC, TABLE, at_an_end, chosen_rates, paired_spread
+
+FOLDER, FIGURE = "pilot", "sweep"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the page shows of a pilot."""
+
+    table: TextTable
+    told: str
+    figure: FigureRecord
+
+
+def read_sweep(results: Path, benchmark: Benchmark) -> Sweep | None:
+    """None for a benchmark without a pilot."""
+    if benchmark.pilot is None:
+        return None
+    file = results / FOLDER / TABLE
+    if not file.is_file():
+        raise BadInput(file, "file", None, f"run the pilot first: snakemake --config benchmark={benchmark.pilot}")
+    rows = pd.read_parquet(file)
+    return Sweep(_table(rows, benchmark), _told(rows, benchmark, load_claims(benchmark.claims)), _record(rows))
+
+
+def draw_sweep(rows: pd.DataFrame, out: Path) -> None:
+    """Write the figure with its data into `out`."""
+    with figure_style():
+        save(_figure(rows), out, FIGURE)
+    rows.to_csv(out / f"{FIGURE}.csv", index=False)
+
+
+def _figure(rows: pd.DataFrame) -> Figure:
+    titles = dict(zip(rows["arm"], rows["title"], strict=True))
+    looks, rates = looks_of(titles), sorted(set(rows["rate"]))
+    figure, axes = grid(1, 1, 3.4)
+    panel = axes[0, 0]
+    for arm in titles:
+        own = rows[rows["arm"] == arm]
+        style = {"color": looks[arm].colour, "marker": looks[arm].marker, "markersize": 4}
+        panel.plot(own["rate"], own["accuracy"], linestyle="none", alpha=0.45, **style)
+        means = own.groupby("rate")["accuracy"].mean()
+        panel.plot(means.index, means, linestyle=(0, looks[arm].dashes), **style)
+    panel.set(xscale="log", xlabel="learning rate of the policy", ylabel=f"held-out {METRIC}")
+    panel.xaxis.set_major_locator(FixedLocator(rates))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xticklabels([f"{rate:g}" for rate in rates])
+    legend_below(figure, [line(looks[arm]) for arm in titles])
+    return figure
+
+
+def _record(rows: pd.DataFrame) -> FigureRecord:
+    best = chosen_rates(rows)
+    titles = dict(zip(rows["arm"], rows["title"], strict=True))
+    shown = "; ".join(f"{titles[arm]} best at {best[arm]:g}" for arm in titles)
+    caption = "Held-out accuracy of the pilot's runs against the learning rate: each run, and lines through the means."
+    files = {suffix: f"{FIGURE}.{suffix}" for suffix in FORMATS}
+    return FigureRecord(FIGURE, "The pilot's sweep of learning rates", caption, files, f"Line chart. {shown}.")
+
+
+def _table(rows: pd.DataFrame, benchmark: Benchmark) -> TextTable:
+    best, rates = chosen_rates(rows), sorted(set(rows["rate"]))
+    seeds = ", ".join(map(str, sorted(set(rows["seed"]))))
+    lines = []
+    for arm, own in rows.groupby("arm", sort=False):
+        cells = []
+        for rate in rates:
+            values = own[own["rate"] == rate]["accuracy"]
+            mark = "best: " if rate == best[str(arm)] else ""
+            each = " ".join(number(value) for value in values)
+            cells.append(TextCell(f"{mark}{number(values.mean())}", each) if len(values) else TextCell(MISSING))
+        lines.append([TextCell(own["title"].iloc[0]), *cells, _here(str(arm), best[str(arm)], benchmark)])
+    caption = (
+        f"Mean held-out {METRIC} of the pilot's runs (seeds {seeds}, which this benchmark does not use), below it each "
+        "seed's. Every arm was swept over the same rates; the best mean chose the rate that this benchmark trains at."
+    )
+    return TextTable(caption, ["Arm", *(f"rate {rate:g}" for rate in rates), "Trained here at"], lines)
+
+
+def _here(arm: str, best: float, benchmark: Benchmark) -> TextCell:
+    if arm not in benchmark.arms:
+        return TextCell(MISSING, "not in this benchmark")
+    rate = float(benchmark.arms[arm].verl.get(KEY, benchmark.train.actor_lr))
+    return TextCell(f"{rate:g}", "" if rate == best else f"not the pilot's best, {best:g}")
+
+
+def _told(rows: pd.DataFrame, benchmark: Benchmark, claims: Claims) -> str:
+    title = benchmark.arms[benchmark.reference].title
+    spread, freedom = paired_spread(rows, benchmark.reference)
+    told = (
+        f"The paired difference of held-out {METRIC} to {title}, each arm at its best rate, has a standard deviation "
+        f"of {number(spread)} (pooled over arms, {freedom} degrees of freedom)."
+    )
+    for margin in sorted({claim.margin for claim in claims.claims if claim.rule == "equivalence" and claim.margin}):
+        needed = seeds_for_equivalence(spread, margin, claims.level, claims.power)
+        asks = f"{needed} seeds" if needed else "more seeds than anyone trains"
+        told += f" Equivalence within {margin:g} with {claims.power:.0%} power asks for {asks}."
+    titles = dict(zip(rows["arm"], rows["title"], strict=True))
+    ends = ", ".join(titles[arm] for arm in at_an_end(rows))
+    return told + (f" The best rate is an end of the sweep for: {ends}." if ends else "")

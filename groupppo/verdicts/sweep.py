@@ -1,0 +1,153 @@
+"""Learning rates by the pilot: every arm swept over the same rates, and the spread that the seeds are counted from.
+
+A pilot is a benchmark whose `learning_rates` are lists (groupppo/rates.py). The benchmark that names it as its `pilot`
+trains each arm at the rate at which the pilot's mean held-out accuracy was highest, the lower of equals.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from groupppo.config import REPOSITORY, Benchmark
+from groupppo.errors import BadInput
+from groupppo.rates import KEY
+from groupppo.tables import Only, load_tables
+
+RECORD, TABLE = "benchmark.yaml", "sweep.parquet"
+METRIC = "accuracy"
+_TABLES = ("tables/runs.parquet", "tables/evals.parquet")
+COLUMNS = {
+    "task": "Task of the pilot's cell.",
+    "model": "Model of the pilot's cell.",
+    "arm": "Name of the arm's file.",
+    "title": "The arm's title.",
+    "rate": "Learning rate of the policy.",
+    "seed": "Training seed.",
+    "accuracy": "Held-out greedy accuracy after training.",
+}
+
+
+def pilot_folder(pilot: Path, results: Path) -> Path:
+    """Where a pilot's tables are: this machine's own in `results`/<name>/ if there are any, else the published ones.
+
+    Args:
+        pilot: the pilot's benchmark file; its results are in a folder of its name.
+
+    Raises:
+        BadInput: there are neither.
+    """
+    for home in (results, results / "reference", REPOSITORY / "results" / "reference"):
+        folder = home / pilot.stem
+        if all((folder / file).is_file() for file in (RECORD, *_TABLES)):
+            return folder
+    mend = f"run it first: snakemake --config benchmark={pilot}"
+    raise BadInput(pilot, "tables", list(_TABLES), mend)
+
+
+def write_sweep(benchmark: Benchmark, results: Path, out: Path) -> pd.DataFrame:
+    """Write `out`/sweep.parquet from the pilot of `benchmark`, with the pilot's benchmark.yaml beside it.
+
+    Returns:
+        The table.
+
+    Raises:
+        BadInput: there is no pilot, it is not one, or a run of it is no evidence.
+    """
+    if benchmark.pilot is None:
+        raise BadInput(benchmark.source, "pilot", None, "name the benchmark that swept the learning rates.")
+    folder = pilot_folder(benchmark.pilot, results)
+    tables = load_tables(folder / "tables", {"runs": Only(), "evals": Only()})
+    table = sweep_table(read_record(folder / RECORD), tables.runs, tables.evals)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / RECORD, out / RECORD)
+    table.to_parquet(out / TABLE, index=False)
+    return table
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """The pilot's benchmark.yaml.
+
+    Raises:
+        BadInput: it is missing, or no matrix with swept arms.
+    """
+    if not file.is_file():
+        raise BadInput(file, "file", None, "run the pilot again.")
+    record = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(record, dict) or not isinstance(record.get("arms"), dict):
+        raise BadInput(file, "arms", None, "run the pilot again with this version.")
+    if not any(arm.get("swept_from") for arm in record["arms"].values()):
+        raise BadInput(file, "arms", list(record["arms"]), "give its arms several rates under learning_rates.")
+    return record
+
+
+def sweep_table(record: dict[str, Any], runs: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
+    """One row for each swept run, columns COLUMNS, in the order of the pilot's arms.
+
+    Args:
+        record: the pilot's resolved matrix. runs, evals: its tidy tables.
+
+    Raises:
+        BadInput: a run is missing or inadmissible: a rate chosen among what is left would not be the pilot's.
+    """
+    rows = []
+    known = {(row.task, row.model, row.arm, row.seed): row for row in runs.itertuples()}
+    scores = evals[evals["metric"] == METRIC].set_index(["task", "model", "arm", "seed"])["value"]
+    for name, arm in record["arms"].items():
+        if not arm.get("swept_from"):
+            continue
+        title = str(arm["title"]).rpartition(", rate ")[0]
+        for task in record["tasks"]:
+            for model in record["models"]:
+                for seed in record["seeds"]:
+                    run = known.get((task, model, name, seed))
+                    if run is None or not run.admissible:
+                        why = "not there" if run is None else run.reason
+                        mend = f"run the pilot to its end: {task}/{model}/{name}/seed{seed} is no evidence ({why})."
+                        raise BadInput("runs.parquet", "admissible", False, mend)
+                    value = float(scores.loc[(task, model, name, seed)])
+                    rows.append((task, model, arm["swept_from"], title, float(arm["verl"][KEY]), int(seed), value))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def chosen_rates(table: pd.DataFrame) -> dict[str, float]:
+    """By arm, the rate with the highest mean accuracy over tasks, models and seeds; the lower of equals."""
+    means = table.groupby(["arm", "rate"], sort=True)["accuracy"].mean().round(12)
+    return {str(arm): float(own.droplevel("arm").idxmax()) for arm, own in means.groupby("arm", sort=False)}
+
+
+def at_an_end(table: pd.DataFrame) -> list[str]:
+    """Arms whose best rate is the lowest or the highest that was tried, so that a better one may lie beyond."""
+    best = chosen_rates(table)
+    return [arm for arm in dict.fromkeys(table["arm"]) if best[arm] in _ends(table[table["arm"] == arm])]
+
+
+def paired_spread(table: pd.DataFrame, reference: str) -> tuple[float, int]:
+    """Standard deviation of the paired difference to the reference, pooled over arms, each at its best rate.
+
+    Args:
+        table: of `sweep_table`. reference: the arm that the others are compared with, paired by task, model and seed.
+
+    Returns:
+        sqrt(mean of the arms' variances), and its degrees of freedom, arms x (seeds - 1) within each cell. Arms share
+        the reference's runs, so that it is known a little less well than so many degrees of freedom say.
+
+    Raises:
+        ValueError: fewer than two seeds, or no arm but the reference.
+    """
+    best = chosen_rates(table)
+    kept = table[table["rate"] == table["arm"].map(best)]
+    wide = kept.pivot(index=["task", "model", "seed"], columns="arm", values="accuracy")
+    differences = wide.drop(columns=reference).sub(wide[reference], axis=0)
+    within = differences.groupby(level=["task", "model"]).var(ddof=1)
+    seeds = len(set(table["seed"]))
+    if seeds < 2 or differences.shape[1] == 0:
+        raise ValueError(f"{seeds} seeds and {differences.shape[1]} arms beside {reference}: no spread of differences")
+    return float(np.sqrt(within.to_numpy().mean())), within.size * (seeds - 1)
+
+
+def _ends(own: pd.DataFrame) -> tuple[float, float]:
+    return float(own["rate"].min()), float(own["rate"].max())
