@@ -24,7 +24,9 @@ def of_reference(pattern):
 
     def place(wildcards):
         seed = BENCHMARK.plan(wildcards.task, wildcards.model).seeds[0]
-        return pattern.format(**dict(wildcards.items()), arm=BENCHMARK.reference, seed=seed)
+        return pattern.format(
+            **dict(wildcards.items()), arm=BENCHMARK.reference, seed=seed
+        )
 
     return place
 
