@@ -20,13 +20,14 @@ from groupppo.publish.source import loaded_config
 from groupppo.publish.sums import FORMAT, FORMAT_VERSION, MANIFEST, SUMS, sums_text
 
 
-def make_bundle(results: Path, out: Path, *, checkpoints: bool) -> Path:
+def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = True) -> Path:
     """Pack a finished results folder.
 
     Args:
         results: a results folder with its report.
         out: the archive, replaced as a whole or not at all.
         checkpoints: also pack the weights of starts and trained policies (safetensors; never pickles).
+        samples: pack lm-eval's samples, or their scores by item alone.
 
     Returns:
         `out`.
@@ -37,7 +38,7 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool) -> Path:
     """
     if not results.is_dir():
         raise BadInput(results, "folder", None, "name a results folder, such as results/quick.")
-    found = members(results, checkpoints=checkpoints)
+    found = members(results, checkpoints=checkpoints, samples=samples)
     with loaded_config(results) as (benchmark, _), tempfile.TemporaryDirectory(prefix="groupppo-") as spool:
         require_judged(results, benchmark)
         files, scrubbed = {}, {}
@@ -53,6 +54,7 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool) -> Path:
             "benchmark": benchmark.name,
             "groupppo": groupppo.__version__,
             "checkpoints": checkpoints,
+            "samples": samples,
             "files": len(files) + 3,
             "scrubbed": scrubbed,
             "notes": notes(results, found, sha256_file(REPOSITORY / LOCKS[0])),

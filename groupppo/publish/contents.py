@@ -19,8 +19,9 @@ from groupppo.publish.crate import Published
 from groupppo.publish.matrix import CONFIG, RECORD, config_files, read_record
 from groupppo.publish.scrub import Places, scrub_evidence, scrub_record, scrub_table, text_columns
 from groupppo.report.page_data import read_object
-from groupppo.tables import SCHEMA
+from groupppo.tables import SCHEMA, Only, load_tables
 from groupppo.tables.runs import SET_ASIDE
+from groupppo.verdicts.item_scores import ITEMS, items_table
 from groupppo.verdicts.preregistration import STAMP
 
 LOCKS = ("requirements/cpu.lock", "requirements/gpu.lock", "environment.yml")
@@ -131,11 +132,12 @@ def _scrubbed_table(file: Path, places: Places) -> tuple[bytes, int]:
     return written.getvalue(), count
 
 
-def members(results: Path, *, checkpoints: bool) -> dict[str, Member]:
+def members(results: Path, *, checkpoints: bool, samples: bool = True) -> dict[str, Member]:
     """Every file of the bundle of `results` but its manifest and its RO-Crate metadata, by name.
 
     Left out: logs, Snakemake's timings, steps.jsonl and stages.jsonl (tables/ has every row of them), task splits
-    (config/tasks makes them again, their cards have the hashes), weights unless `checkpoints`.
+    (config/tasks makes them again, their cards have the hashes), weights unless `checkpoints`, and lm-eval's samples,
+    which are most of the bytes, unless `samples`: their scores alone are then in evals/items.parquet.
 
     Raises:
         BadInput: a product is missing, or a file is a link.
@@ -159,6 +161,9 @@ def members(results: Path, *, checkpoints: bool) -> dict[str, Member]:
     # What a failed run left may have been set aside for another attempt.
     patterns += [f"runs/*/*/*/*/{aside}{name}" for aside in ("", f"{SET_ASIDE}/") for name in _OF_A_RUN]
     found |= {name: _one(results, name) for name in _matches(results, patterns)}
+    if not samples:
+        found = {name: member for name, member in found.items() if member.kind is not Kind.SAMPLES}
+        found[ITEMS] = Member(data=items_table(results, load_tables(results / "tables", {"evals": Only()}).evals))
     if checkpoints:
         weights = _matches(results, [*_CHECKPOINTS, "assets/starts/*/*/*"])
         found |= {name: _weight(results, name) for name in weights if name not in found}

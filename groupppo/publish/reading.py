@@ -48,7 +48,7 @@ def safe_tables(folder: Path, only: Mapping[str, Only]) -> Tables:
     """
     for name in SCHEMA:
         file = folder / f"{name}.parquet"
-        found = _refuse_bomb(file)
+        found = refuse_bomb(file)
         if not found.equals(arrow_schema(name)):
             mend = "not the columns and types of this version; read it with the version that wrote it."
             raise BadInput(file, "columns", found.names, mend)
@@ -68,14 +68,19 @@ def safe_variants(folder: Path) -> pd.DataFrame:
         BadInput: a table of the profile is missing, not Parquet or a bomb.
     """
     for name in ProfileTables.__dataclass_fields__:
-        _refuse_bomb(folder / "tables" / f"{name}.parquet")
+        refuse_bomb(folder / "tables" / f"{name}.parquet")
     try:
         return read_tables(folder / "tables").variants
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(folder / "tables", "file", str(error).splitlines()[0], f"damaged; {_MEND}") from error
 
 
-def _refuse_bomb(file: Path) -> pa.Schema:
+def refuse_bomb(file: Path) -> pa.Schema:
+    """The columns of a Parquet file, after a look at what it says that it unpacks to.
+
+    Raises:
+        BadInput: it is missing, not Parquet, or says that it holds more rows or bytes than its size can hold honestly.
+    """
     if not file.is_file():
         raise BadInput(file, "file", None, _MEND)
     try:

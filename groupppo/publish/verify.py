@@ -19,7 +19,7 @@ from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
 from groupppo.publish.archive import LIMITS, Limits
 from groupppo.publish.crate import METADATA, PROFILE
-from groupppo.publish.reading import read_json, safe_tables, safe_variants
+from groupppo.publish.reading import read_json, refuse_bomb, safe_tables, safe_variants
 from groupppo.publish.rows import evaluation_differences, run_differences, same_number
 from groupppo.publish.shown import shown_differences
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
@@ -27,6 +27,7 @@ from groupppo.publish.sums import SUMS, read_manifest, read_sums, sums_differenc
 from groupppo.report.wording import plural
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.engine import decide
+from groupppo.verdicts.item_scores import ITEMS
 from groupppo.verdicts.needed import needed
 from groupppo.verdicts.studied import read_studied
 
@@ -192,6 +193,8 @@ def _check_contents(findings: _Findings, benchmark: Benchmark, claims: Claims) -
     try:
         tables = safe_tables(folder / "tables", needed(claims, benchmark))
         variants = safe_variants(folder / PROFILE_FOLDER) if benchmark.profile else None
+        if (folder / ITEMS).is_file():
+            refuse_bomb(folder / ITEMS)
         studied = read_studied(folder, benchmark, claims)
         judged = read_json(folder / "verdicts.json")
     except BadInput as error:

@@ -1,20 +1,32 @@
 """What each checkpoint scored on each held-out item, from the samples that lm-eval left beside its results.
 
+Where results are published without samples, `evals/items.parquet` has the scores alone, a hundredth of the bytes.
+
 Of a line only the item's number and its score are wanted. lm-eval writes them first and last, where they can be picked
 without reading the prompt and the response between them; a line of another order is read as JSON.
 """
 
+import io
 import math
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
 from groupppo.tables.keys import Keys
 
+ITEMS = "evals/items.parquet"
+_COLUMNS = pa.schema(
+    [(name, pa.string()) for name in ("task", "model", "arm")]
+    + [("seed", pa.int64()), ("metric", pa.string()), ("scores", pa.list_(pa.float32()))]
+)
 _MEND = "evaluate this checkpoint again."
 _ROUNDING = 1e-6
 """Of a mean over items, added up in another order."""
@@ -47,13 +59,14 @@ class ItemScores:
         """
         if (run, metric) not in self._known:
             # Half the bytes of a float64, and exact for 0, 1 and means of eight.
-            self._known[run, metric] = self._read(run.below(Path("evals")), metric).astype(np.float32)
+            self._known[run, metric] = self._read(run, metric).astype(np.float32)
         scores = self._known[run, metric].astype(float)
         if not math.isclose(scores.mean(), mean, abs_tol=_ROUNDING):
             raise BadInput(run.below(Path("evals")), metric, round(float(scores.mean()), 6), f"the table has {mean}.")
         return scores
 
-    def _read(self, folder: Path, metric: str) -> np.ndarray:
+    def _read(self, run: Keys, metric: str) -> np.ndarray:
+        folder = run.below(Path("evals"))
         for file in sorted((self.results / folder).glob("samples_*.jsonl")):
             name = folder / file.name
             try:
@@ -63,7 +76,39 @@ class ItemScores:
                         return _scores(name, metric, [_row(line, metric) for line in (first, *lines)])
             except (OSError, ValueError, TypeError, AttributeError, msgspec.MsgspecError) as error:
                 raise BadInput(name, "file", str(error).splitlines()[0], f"not JSON lines; {_MEND}") from error
+        if (run, metric) in self._alone:
+            return self._alone[run, metric]
         raise BadInput(folder, "samples_*.jsonl", None, f"no scores by item; {_MEND}")
+
+    @cached_property
+    def _alone(self) -> dict[tuple[Keys, str], np.ndarray]:
+        """The scores of `ITEMS`; none where there is no such file."""
+        if not (self.results / ITEMS).is_file():
+            return {}
+        try:
+            table = pq.read_table(self.results / ITEMS).cast(_COLUMNS)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise BadInput(Path(ITEMS), "file", str(error).splitlines()[0], "not a table of scores.") from error
+        columns = (table.column(name).to_pylist() for name in _COLUMNS.names[:-1])
+        keys = [(Keys(task, model, arm, seed), metric) for task, model, arm, seed, metric in zip(*columns, strict=True)]
+        return {key: np.array(scores.values) for key, scores in zip(keys, table.column("scores"), strict=True)}
+
+
+def items_table(results: Path, evals: pd.DataFrame) -> bytes:
+    """The content of `ITEMS` for the rows of the table `evals`.
+
+    Raises:
+        BadInput: as `ItemScores.of`.
+    """
+    scores, rows = ItemScores(results), []
+    for row in evals.itertuples():
+        keys = Keys(row.task, row.model, row.arm, None if pd.isna(row.seed) else int(row.seed))
+        rows.append((*keys, row.metric, scores.of(keys, row.metric, row.value)))
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(_COLUMNS)
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, _COLUMNS.types, strict=True)]
+    written = io.BytesIO()
+    pq.write_table(pa.table(arrays, schema=_COLUMNS), written, compression="zstd")
+    return written.getvalue()
 
 
 def _row(line: bytes, metric: str) -> tuple[object, object]:

@@ -16,6 +16,9 @@ from groupppo.config import load_benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
 from groupppo.publish.bundle import make_bundle
+from groupppo.tables import load_tables
+from groupppo.tables.keys import Keys
+from groupppo.verdicts.item_scores import ItemScores
 from tests.publish.conftest import MACHINE_PATH
 
 
@@ -158,3 +161,28 @@ def test_what_is_true_of_many_runs_is_one_note(copy, tmp_path):
         "runs/sorting/tiny/group_ppo/seed1/provenance.json and 8 more"
     ]
     assert "another lock" in notes[0]
+
+
+def test_without_samples_the_scores_by_item_stay_and_say_the_same(copy, tmp_path):
+    evals = load_tables(copy / "tables").evals
+    for row in evals.itertuples():
+        keys = Keys(row.task, row.model, row.arm, None if pd.isna(row.seed) else int(row.seed))
+        place = keys.below(copy / "evals")
+        for old in place.glob("samples_sorting_2026*"):
+            old.unlink()
+        lines = (json.dumps({"doc_id": item, row.metric: row.value}) + "\n" for item in range(4))
+        (place / f"samples_{row.metric}.jsonl").write_text("".join(lines), encoding="utf-8")
+    small = make_bundle(copy, tmp_path / "small.zip", checkpoints=False, samples=False)
+    with zipfile.ZipFile(small) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "small")
+    assert not [name for name in names if "samples_" in name]
+    whole, alone = ItemScores(copy), ItemScores(tmp_path / "small")
+    for row in evals.itertuples():
+        keys = Keys(row.task, row.model, row.arm, None if pd.isna(row.seed) else int(row.seed))
+        scores = alone.of(keys, row.metric, row.value)
+        assert len(scores) == 4
+        assert scores.tolist() == whole.of(keys, row.metric, row.value).tolist()
+    (tmp_path / "small" / "evals" / "items.parquet").write_bytes(b"PAR1")
+    with pytest.raises(BadInput, match="not a table of scores"):
+        ItemScores(tmp_path / "small").of(keys, row.metric, row.value)

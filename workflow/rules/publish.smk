@@ -1,15 +1,14 @@
-# One archive to publish: `snakemake bundle`; with the weights: `snakemake bundle --config bundle_checkpoints=true`.
+# One archive to publish: `snakemake bundle`; with the weights, or without lm-eval's samples, whose scores stay:
+# `snakemake bundle --config bundle_checkpoints=true bundle_samples=false`.
 
-CHECKPOINTS = str(config.get("bundle_checkpoints", "false")).lower()
 
-if CHECKPOINTS not in ("true", "false"):
-    raise WorkflowError(
-        str(
-            BadInput(
-                "--config", "bundle_checkpoints", CHECKPOINTS, "write true or false."
-            )
-        )
-    )
+def flag(key, default):
+    """A value of --config that is true or false."""
+    value = str(config.get(key, default)).lower()
+    if value not in ("true", "false"):
+        error = BadInput("--config", key, value, "write true or false.")
+        raise WorkflowError(str(error))
+    return value == "true"
 
 
 rule bundle:
@@ -34,7 +33,8 @@ rule bundle:
         mem_mb=2000,
         runtime=30,
     params:
-        checkpoints=CHECKPOINTS == "true",
+        checkpoints=flag("bundle_checkpoints", False),
+        samples=flag("bundle_samples", True),
     message:
         "write {output}"
     script:

@@ -12,4 +12,4 @@ if TYPE_CHECKING:
 
 with job(snakemake):
     out = Path(snakemake.output[0])
-    make_bundle(out.parent, out, checkpoints=snakemake.params.checkpoints)
+    make_bundle(out.parent, out, checkpoints=snakemake.params.checkpoints, samples=snakemake.params.samples)
