@@ -40,7 +40,7 @@ class Added:
 
 
 TASK = Added("task", "sorting_long", "howto/task.md", "benchmarks/tasks")
-MODEL = Added("model", "small", "howto/model.md", "benchmarks/models")
+MODEL = Added("model", "medium", "howto/model.md", "benchmarks/models")
 ARM = Added("arm", "group_ppo_small", "howto/arm.md", "benchmarks/arms")
 RULE = Added("rule", "low_prob_stride", "howto/rule.md", "groupppo/grouping/rules")
 USES_RULE = Added("arm", "low_prob_stride", "howto/rule.md", "benchmarks/arms")
@@ -149,15 +149,15 @@ def test_a_third_task_a_third_model_an_arm_and_a_rule_are_composed_and_planned(c
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert len(found) == 2 * 2 * 5
-    assert ["sorting_long", "small", "low_prob_stride", 160, "low_prob_stride"] in found
+    assert ["sorting_long", "medium", "low_prob_stride", 160, "low_prob_stride"] in found
     assert ["sorting_long", "tiny", "group_ppo_small", 160, "variance_split"] in found
     planned = plan(clone)
     assert planned.returncode == 0, planned.stdout + planned.stderr
     said = planned.stdout + planned.stderr
-    assert "train low_prob_stride seed 2 on sorting_long with small" in said
+    assert "train low_prob_stride seed 2 on sorting_long with medium" in said
     assert "build task sorting_long" in said
-    assert "build model small" in said
-    assert "warm start small on sorting_long" in said
+    assert "build model medium" in said
+    assert "warm start medium on sorting_long" in said
 
 
 @pytest.mark.parametrize("new", [TASK, MODEL, ARM], ids=lambda new: new.kind)

@@ -93,8 +93,8 @@ def test_without_its_generator_the_task_is_refused(shown: Path) -> None:
 
 
 def test_the_model_has_the_parameters_that_its_page_says(shown: Path, tmp_path: Path) -> None:
-    model = load_model(shown / "benchmarks" / "models" / "small.yaml")
-    count = build_model(model, tmp_path / "small")
+    model = load_model(shown / "benchmarks" / "models" / "medium.yaml")
+    count = build_model(model, tmp_path / "medium")
     assert f"{count:,} parameters" in (DOCS / "howto" / "model.md").read_text(encoding="utf-8")
     heads = model.params["hidden_size"] / model.params["attention_heads"]
     assert heads >= 32
