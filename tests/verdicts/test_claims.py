@@ -54,6 +54,7 @@ def test_the_shipped_claims_are_those_of_the_origin(shipped):
         "published",
         "fallback",
         "parity-ppo-tokens",
+        "parity-ppo-lam95",
         "parity-ppo-token-gae",
         "parity-ppo-broadcast",
         "parity-ppo-published",
@@ -173,7 +174,7 @@ def test_a_claim_that_cannot_be_meant_is_refused(tmp_path: Path, case: str):
     data = yaml.safe_load(SHIPPED.read_text())
     file = tmp_path / "claims.yaml"
     file.write_text(yaml.safe_dump(data))
-    assert len(load_claims(file).claims) == 30
+    assert len(load_claims(file).claims) == 31
     change(data)
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(BadInput) as caught:
