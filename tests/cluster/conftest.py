@@ -16,7 +16,7 @@ from tests.cluster.local_slurm import DAEMONS, Cluster, missing, running, title_
 
 HERE = Path(__file__).parent
 # A look at the queue of this machine costs nothing; the profile spares a real cluster's controller.
-QUICK_LOOKS = ("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5")
+QUICK_LOOKS = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5")
 # No test asserts a time; this is when one that waits gives up, on a machine that is busy with other things.
 PATIENCE = 240
 
