@@ -2,15 +2,6 @@
 # `snakemake bundle --config bundle_checkpoints=true bundle_samples=false`.
 
 
-def flag(key, default):
-    """A value of --config that is true or false."""
-    value = str(config.get(key, default)).lower()
-    if value not in ("true", "false"):
-        error = BadInput("--config", key, value, "write true or false.")
-        raise WorkflowError(str(error))
-    return value == "true"
-
-
 rule bundle:
     input:
         report=rules.report.output[0],
