@@ -31,7 +31,8 @@ def test_every_shipped_arm_with_a_rule_is_followed_and_the_others_are_left_out_w
     assert {name for name, reason in left_out.items() if reason == NO_RULE} == without_a_rule
     streamed = {arm.name for arm in SHIPPED if arm.verl.get("algorithm.group_params.update") == "streamed"}
     fused = {arm.name for arm in SHIPPED if arm.verl.get("actor_rollout_ref.model.use_fused_kernels")}
-    assert set(left_out) == without_a_rule | streamed | fused
+    other_lambda = {arm.name for arm in SHIPPED if "algorithm.lam" in arm.verl}
+    assert set(left_out) == without_a_rule | streamed | fused | other_lambda
     assert {arm.name: arm.density_from for arm in followed if arm.density_from} == {
         "random": "group_ppo",
         "entropy": "group_ppo",

@@ -69,6 +69,18 @@ TRUTH: dict[str, tuple[str, ...]] = {
     "rule-matters": (S, R, I, I, I, I, T, T, T, S),
     "published": (S, R, I, R, S, I, T, S, T, S),
 }
+# Claims that say of other arms what one above says: it, and the arms by the names that they have there.
+ALIKE: dict[str, tuple[str, dict[str, str]]] = {
+    "parity-ppo-tokens": ("parity-ppo", {"group_ppo": "group_ppo_norm_tokens"}),
+    "parity-ppo-lam95": ("parity-ppo", {"group_ppo": "group_ppo_lam95", "ppo": "ppo_lam95"}),
+    "parity-ppo-token-gae": ("parity-ppo", {"group_ppo": "group_ppo_token_lam95", "ppo": "ppo_lam95"}),
+    "parity-ppo-broadcast": ("parity-ppo", {"group_ppo": "group_ppo_broadcast"}),
+    "parity-ppo-published": ("parity-ppo", {"group_ppo": "group_ppo_published", "group_ppo_published": "stride"}),
+    "rule-matters-stride": ("rule-matters", {"random": "stride"}),
+    "rule-matters-entropy": ("rule-matters", {"random": "entropy"}),
+    "update-gathered": ("parity-ppo", {"group_ppo": "group_ppo_gathered", "ppo": "group_ppo"}),
+    "update-streamed": ("parity-ppo", {"group_ppo": "group_ppo_streamed", "ppo": "group_ppo"}),
+}
 ON_A_GPU = {"speedup-step", "speedup-target-seconds", "memory-run"}
 REACHABLE = {
     claim: {IDENTITY} if claim == "speedup-tokens" else {S, R, I, T} | ({ELSEWHERE} if claim in ON_A_GPU else set())
@@ -85,9 +97,8 @@ def case(name: str) -> tuple[Claims, Tables, Benchmark]:
 
 
 def verdicts(name: str) -> dict[str, dict[str, Any]]:
-    """The verdicts on training runs; those on an update's cost and on studies have truth tables of their own."""
-    entries = decide(*case(name))["verdicts"]
-    return {entry["id"]: entry for entry in entries if entry["quantity"] in QUANTITIES}
+    """The verdicts of TRUTH; those on an update's cost and on studies have truth tables of their own."""
+    return {entry["id"]: entry for entry in decide(*case(name))["verdicts"] if entry["id"] in TRUTH}
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -99,6 +110,31 @@ def test_every_claim_gets_the_verdict_that_its_results_call_for(name):
 def test_the_truth_table_reaches_every_verdict_of_every_claim():
     assert {claim: set(row) for claim, row in TRUTH.items()} == REACHABLE
     assert set().union(*REACHABLE.values()) == set(VERDICTS)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_claim_about_other_arms_gets_the_verdict_of_the_one_that_it_is_like(name):
+    claims, tables, benchmark = case(name)
+    for alike, (other, names) in ALIKE.items():
+        renamed = {arm: replace(found, name=names.get(arm, arm)) for arm, found in benchmark.arms.items()}
+        shown = replace(
+            benchmark,
+            arms={found.name: found for found in renamed.values()},
+            reference=names.get(benchmark.reference, benchmark.reference),
+        )
+        parts = {
+            part: getattr(tables, part).assign(arm=lambda rows, names=names: rows["arm"].map(lambda a: names.get(a, a)))
+            for part in ("runs", "evals")
+        }
+        one = replace(claims, claims=tuple(claim for claim in claims.claims if claim.id == alike))
+        [entry] = decide(one, replace(tables, **parts), shown)["verdicts"]
+        assert entry["verdict"] == verdicts(name)[other]["verdict"], alike
+        assert entry["estimate"] == verdicts(name)[other]["estimate"], alike
+
+
+def test_no_claim_about_runs_is_without_a_truth():
+    claims = load_claims(synthetic_benchmark().claims).claims
+    assert {claim.id for claim in claims if claim.quantity in QUANTITIES} == set(TRUTH) | set(ALIKE)
 
 
 def test_numbers_are_the_ones_that_were_put_in():
@@ -181,7 +217,7 @@ def test_a_planned_seed_that_was_never_run_is_not_passed_over():
     claims, tables, benchmark = case("as claimed")
     entries = decide(claims, tables, replace(benchmark, seeds=(*EIGHT, 9)))["verdicts"]
     assert {entry["verdict"] for entry in entries} == {T, IDENTITY}
-    of_runs = [entry for entry in entries if entry["quantity"] in QUANTITIES]
+    of_runs = [entry for entry in entries if entry["id"] in TRUTH]
     assert all("seed 9: no run" in entry["reason"] for entry in of_runs if entry["verdict"] == T)
 
 
