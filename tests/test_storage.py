@@ -12,12 +12,15 @@ from groupppo.verl.compose import saves_between
 TRAIN = load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml").train
 
 
-@given(every=st.integers(0, 60), steps=st.integers(1, 60))
-def test_disk_is_planned_for_checkpoints_exactly_where_a_run_makes_them(every: int, steps: int) -> None:
+@given(every=st.integers(0, 60), steps=st.integers(1, 60), critic=st.booleans())
+def test_disk_is_planned_for_checkpoints_exactly_where_a_run_makes_them(every: int, steps: int, critic: bool) -> None:
     train = replace(TRAIN, checkpoint_every=every, steps=steps)
-    assert (resumable_copies(train) > 0) == saves_between(train)
+    assert (resumable_copies(train, critic) > 0) == saves_between(train)
 
 
 def test_both_kinds_of_run_are_among_them() -> None:
-    assert resumable_copies(replace(TRAIN, checkpoint_every=10, steps=20)) == 6
-    assert resumable_copies(replace(TRAIN, checkpoint_every=20, steps=20)) == 0
+    some, none = (replace(TRAIN, checkpoint_every=every, steps=20) for every in (10, 20))
+    assert resumable_copies(none, critic=True) == 0
+    assert resumable_copies(some, critic=False) == 2 * (3 + 1)
+    assert resumable_copies(replace(some, save_critic=False), critic=True) == 2 * (3 + 1 + 3)
+    assert resumable_copies(replace(some, save_critic=True), critic=True) == 2 * (3 + 1 + 3 + 1)

@@ -173,16 +173,18 @@ def train_bytes(benchmark: Benchmark, model: Model, arm: Arm) -> Span:
 
 
 def resumable_bytes(benchmark: Benchmark, arm: Arm, weights: Span) -> Span:
-    """What one run keeps to be resumed from until it has finished; with or without a Hugging Face copy of each network.
+    """What one run keeps to be resumed from until it has finished.
 
     Args:
         weights: bytes of one network in float32.
     """
-    copies = resumable_copies(benchmark.train)
+    critic = needs_critic(benchmark, arm)
+    copies = resumable_copies(benchmark.train, critic)
     if not copies:
         return NOTHING
-    one = weights * copies
-    return Span(one.low, one.high + 2 * (weights.high + _FOLDER.high)) * (2 if needs_critic(benchmark, arm) else 1)
+    # Tokenizer and config beside each Hugging Face copy.
+    folders = 2 * (2 if critic and benchmark.train.save_critic else 1)
+    return weights * copies + Span(0.0, folders * _FOLDER.high)
 
 
 def evaluate_bytes(benchmark: Benchmark, task: Task) -> Span:

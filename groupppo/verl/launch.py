@@ -107,7 +107,7 @@ def needs(cell: Cell) -> Needs:
     networks = 2 if cell.train.save_critic else 1
     # Twice: start checkpoints may be bfloat16 and trained ones float32.
     weights = 2 * sum(file.stat().st_size for file in cell.start.glob("*.safetensors"))
-    resumable = 2 * resumable_copies(cell.train) * weights  # of policy and critic
+    resumable = resumable_copies(cell.train, critic=True) * weights
     return Needs(
         device=cell.device,
         lock=lock_of(cell.device),

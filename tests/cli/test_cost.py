@@ -181,8 +181,8 @@ def test_what_a_run_keeps_to_be_resumed_from_is_counted_apart_from_what_stays(qu
     bytes_of_weights = 4 * shape_of(quick.models["tiny"]).parameters
     found = estimate_cost(with_checkpoints(quick), project / "results")
     # Two checkpoints at a time, of weights and two moments; policy and critic, and no critic.
-    assert share(found, "ppo").resumable.low == pytest.approx(2 * 2 * 3 * bytes_of_weights)
-    assert share(found, "grpo").resumable.low == pytest.approx(2 * 3 * bytes_of_weights)
+    assert share(found, "ppo").resumable.low == pytest.approx(2 * 2 * (3 + 1) * bytes_of_weights)
+    assert share(found, "grpo").resumable.low == pytest.approx(2 * (3 + 1) * bytes_of_weights)
     assert found.total.resumable == share(found, "ppo").resumable
     for every in (0, quick.train.steps):
         without = estimate_cost(with_checkpoints(quick, every), project / "results")
