@@ -1,9 +1,12 @@
 """The repository as a whole: locks and manifests agree, files are short, nothing names a machine."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -80,7 +83,23 @@ def test_the_conda_front_door_uses_the_gpu_lock_and_this_project() -> None:
     requires = manifest()["requires-python"]
     assert "python=3.11" in dependencies
     assert requires == ">=3.11,<3.12"
-    assert dependencies[-1]["pip"] == ["-r requirements/gpu.lock", "-e .[gpu]"]
+    assert dependencies == ["python=3.11", "pip"]
+
+
+def test_the_script_after_it_installs_the_gpu_lock_and_this_project_from_where_it_is_started(tmp_path: Path) -> None:
+    python, said = tmp_path / "python", tmp_path / "said"
+    python.write_text(f'#!/bin/bash\necho "$PWD: $*" >> {said}\ntest ! -e {tmp_path}/fails\n')
+    python.chmod(0o755)
+    place = {"cwd": tmp_path, "env": {"PATH": f"{tmp_path}:{os.environ['PATH']}"}}
+    # Snakemake runs a copy of it that lies elsewhere.
+    script = shutil.copy(REPOSITORY / "environment.post-deploy.sh", tmp_path / "copy.sh")
+    subprocess.run(["bash", script], check=True, **place)
+    assert said.read_text().splitlines() == [
+        f"{tmp_path}: -m pip install --requirement requirements/gpu.lock",
+        f"{tmp_path}: -m pip install --no-deps --editable .",
+    ]
+    (tmp_path / "fails").touch()
+    assert subprocess.run(["bash", script], check=False, **place).returncode == 1
 
 
 def test_no_source_file_is_longer_than_agreed() -> None:
