@@ -108,6 +108,9 @@ def test_the_cuda_path_is_verls_own_and_the_cpu_path_is_unchanged(cell: Cell, ma
         )
         assert found == expected
         assert config.critic.model.override_config.attn_implementation == expected[1]
+    # On GPUs verl's own agent loops run, which score in other processes.
+    loops = [config.actor_rollout_ref.rollout.agent.agent_loop_manager_class for config in (gpu, cpu)]
+    assert loops == [None, "groupppo.verl.cpu.agent_loops.InPlaceManager"]
     assert cpu.reward.custom_reward_function.path == "pkg://groupppo.tasks.reward"
     assert gpu.actor_rollout_ref.actor.fsdp_config.mixed_precision is None  # bfloat16 over float32 weights
     assert not gpu.actor_rollout_ref.actor.fsdp_config.full_determinism
