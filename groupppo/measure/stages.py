@@ -124,7 +124,14 @@ class StageMeter:
         except Exception:
             if completed:
                 raise
-            logger.warning("stage %s failed, and its memory cannot be read", row.stage, exc_info=True)
+            # The stage's own error is on its way to the caller; this one must not take its place.
+            logger.warning(
+                "%s: stage %s of step %d failed, and its memory cannot be read: null in its row",
+                self.path,
+                row.stage,
+                row.step,
+                exc_info=True,
+            )
             row.cpu_seconds = row.peak_bytes = row.rise_bytes = None
         else:
             row.cpu_seconds, row.peak_bytes, row.rise_bytes = usage.cpu_seconds, usage.peak_bytes, usage.rise_bytes

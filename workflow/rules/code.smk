@@ -34,7 +34,15 @@ LATER = (
     "groupppo.report",
     "groupppo.verdicts",
 )
-AFTER_THE_RUNS = ("collect", "verdicts", "figures", "report", "update_costs", "bundle")
+AFTER_THE_RUNS = (
+    "collect",
+    "verdicts",
+    "figures",
+    "pilot",
+    "report",
+    "update_costs",
+    "bundle",
+)
 
 
 @cache
