@@ -193,7 +193,9 @@ def test_a_run_on_a_cpu_has_no_gpu_numbers_and_its_processors_energy_where_there
         (zone / file).write_text(f"{value}\n")
     with UsageMeter(tmp_path, "cpu", 1, interval=0.002, powercap=tmp_path / "powercap") as meter:
         wait_for(tmp_path / RAPL_FILE, 1)
-        (zone / "energy_uj").write_text("1000000\n")  # it turned over
+        turned_over = tmp_path / "energy_uj"
+        turned_over.write_text("1000000\n")
+        turned_over.replace(zone / "energy_uj")  # a counter is never read half written
     usage = meter.usage(60.0, STEPS)
     assert usage.cpu_energy_joules == pytest.approx(6.0)
     assert {usage.missing[figure] for figure in (*GPU, "gpu_hours", "mfu")} == {"the run is on a CPU"}
