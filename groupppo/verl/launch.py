@@ -30,7 +30,7 @@ from groupppo.models.warmstart import LOGS
 from groupppo.storage import resumable_copies
 from groupppo.tasks.lengths import check_prompt_lengths
 from groupppo.tasks.rows import check_splits
-from groupppo.verl import stacks
+from groupppo.verl import ray_start, stacks
 from groupppo.verl.checkpoints import Checkpoints, identity
 from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
 from groupppo.verl.family import SharedMemory, alone, end, family, scratch
@@ -163,7 +163,7 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints) -> _Ending:
     with (cell.out / "log.txt").open("a" if checkpoints.resumed else "w", encoding="utf-8") as log, meter:
         if checkpoints.resumed:
             print(f"==== resumed after step {checkpoints.resumed.step}", file=log, flush=True)
-        start, process = log.tell(), None
+        process = None
 
         def where() -> str:
             """Add the stacks of the run's processes to its log; name the trainer's place."""
@@ -174,26 +174,36 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints) -> _Ending:
             place = stacks.place_in(text, "groupppo/verl/trainer.py")
             return f", in {place}; log.txt has the stacks of its processes" if place else ""
 
+        def attempt() -> tuple[str | None, int]:
+            """One process of verl from start to end: why it failed, if it did, and its exit code."""
+            nonlocal process
+            log.flush()
+            start = os.fstat(log.fileno()).st_size
+            process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
+            shared = SharedMemory(process, folder)
+
+            def look() -> None:
+                checkpoints.look()
+                shared.look()
+
+            try:
+                cause = wait(process, cell.train, cell.out / "steps.jsonl", look, where)
+            finally:
+                end(family(process, folder))
+                code = process.wait()
+                shared.remove()
+            return cause_of(_tail(cell.out / "log.txt", start), code) if cause == "" else cause, code
+
         try:
             with _ray(cell, variables) as cluster:
                 variables |= cluster
-                process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
-                shared = SharedMemory(process, folder)
-
-                def look() -> None:
-                    checkpoints.look()
-                    shared.look()
-
-                try:
-                    cause = wait(process, cell.train, cell.out / "steps.jsonl", look, where)
-                    if cause == "":
-                        cause = cause_of(_tail(cell.out / "log.txt", start), process.returncode)
-                    if cause is not None:
-                        checkpoints.failed()
-                finally:
-                    end(family(process, folder))
-                    process.wait()
-                    shared.remove()
+                for number in range(1, ray_start.ATTEMPTS + 1):
+                    cause, code = attempt()
+                    if code != ray_start.DID_NOT_START:
+                        break
+                    print(f"\n==== Ray did not start: attempt {number} of {ray_start.ATTEMPTS}", file=log)
+                if cause is not None:
+                    checkpoints.failed()
         except (OSError, RunFailed) as error:  # a full disk; a node that did not join
             cause = f"{type(error).__name__}: {error}"
         finally:

@@ -55,12 +55,14 @@ def main(run_folder: Path) -> None:
         from groupppo.verl.cpu import forkserver
 
         forkserver.load_ray()
+    import ray
     from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
     from groupppo.measure.provenance import provenance
     from groupppo.verl.platform import require_platform
+    from groupppo.verl.ray_start import told_by_exit_code
 
     require_platform()
     origin = provenance(
@@ -74,7 +76,8 @@ def main(run_folder: Path) -> None:
     if forks:
         executable = forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")
         config.ray_kwargs.ray_init.runtime_env.py_executable = executable
-    run_ppo(config, task_runner_class=InProcessRunner)
+    with told_by_exit_code(ray.is_initialized):
+        run_ppo(config, task_runner_class=InProcessRunner)
 
 
 def die_with_parent() -> None:

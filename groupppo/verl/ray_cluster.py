@@ -24,6 +24,7 @@ from pathlib import Path
 from groupppo.errors import RunFailed
 from groupppo.verl import stacks
 from groupppo.verl.family import end, started_with
+from groupppo.verl.ray_start import ATTEMPTS
 
 START_SECONDS = 180
 """Time that a node has to join; imports from a cold network file system take most of it."""
@@ -182,7 +183,7 @@ def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> No
         address = head
         command += [f"--address={head}"]
     try:
-        subprocess.run([*command, f"--node-ip-address={own}"], check=True)
+        _start([*command, f"--node-ip-address={own}"], place)
         (folder / _ADDRESS).write_text(address, encoding="utf-8")
         (folder / f"{node}{_UP}").touch()
         asked = False
@@ -195,6 +196,21 @@ def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> No
         for _ in range(3):  # a raylet may have started a worker in between
             end(started_with(place))
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _start(command: list[str], place: Path) -> None:
+    """Run `ray start`, again where it fails and there are attempts left.
+
+    Raises:
+        CalledProcessError: the last of them failed, too.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        started = subprocess.run(command)
+        if started.returncode == 0:
+            return
+        print(f"==== Ray did not start: attempt {attempt} of {ATTEMPTS}", flush=True)
+        end(started_with(place))
+    started.check_returncode()
 
 
 def _free_port() -> int:

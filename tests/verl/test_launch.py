@@ -15,7 +15,7 @@ from groupppo.errors import BadInput, RunFailed
 from groupppo.measure.hashing import sha256_folder
 from groupppo.measure.provenance import PACKAGES
 from groupppo.measure.usage import GPU_FILE, STAGES_FILE, UsageMeter
-from groupppo.verl import launch
+from groupppo.verl import launch, ray_start
 from groupppo.verl.checkpoints import Checkpoints, Seal
 from groupppo.verl.compose import Cell
 from groupppo.verl.launch import FAILED, needs, train
@@ -104,6 +104,62 @@ def test_energy_of_a_run_that_was_resumed_is_not_that_of_its_last_attempt(ended)
     assert used.energy_joules is None
     assert "resumed after step 7" in used.missing["energy_joules"]
     assert used.gpu_hours == 6.0 / 3600
+
+
+# Stands for a run whose Ray does not start in time before the given attempt.
+LATE = """#!{python}
+import sys
+from pathlib import Path
+
+folder = Path(sys.argv[3])
+attempts = folder / "attempts"
+number = int(attempts.read_text()) + 1 if attempts.is_file() else 1
+attempts.write_text(str(number))
+if number < {starts_at}:
+    print("Exception: The current node timed out during startup.", flush=True)
+    sys.exit(75)
+print("ValueError: the attempt that started", flush=True)
+sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("starts_at", "attempts", "cause"),
+    [
+        (1, 1, "exit code 1; ValueError: the attempt that started"),
+        (3, 3, "exit code 1; ValueError: the attempt that started"),
+        (9, 3, "exit code 75; Exception: The current node timed out during startup."),
+    ],
+)
+def test_a_run_whose_ray_did_not_start_in_time_is_started_again_and_no_other(
+    make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts_at: int, attempts: int, cause: str
+) -> None:
+    script = tmp_path / "python"
+    script.write_text(LATE.format(python=sys.executable, starts_at=starts_at))
+    script.chmod(0o755)
+    cell = make_cell("ppo")
+    monkeypatch.setattr(launch.sys, "executable", str(script))
+    with pytest.raises(RunFailed):
+        train(cell)
+    assert (cell.out / "attempts").read_text() == str(attempts)
+    assert json.loads((cell.out / FAILED / "status.json").read_text())["cause"] == cause
+    log = (cell.out / FAILED / "log.txt").read_text()
+    assert log.count("Ray did not start: attempt") == attempts - (starts_at <= attempts)
+
+
+@pytest.mark.parametrize(
+    ("error", "up", "code"),
+    [
+        (Exception("The current node timed out during startup."), False, ray_start.DID_NOT_START),
+        (RuntimeError("Timed out waiting for file"), False, ray_start.DID_NOT_START),
+        (Exception("The rollout timed out."), True, None),
+        (ValueError("no such key"), False, None),
+    ],
+)
+def test_only_a_ray_that_did_not_start_in_time_is_told_by_the_exit_code(error, up, code) -> None:
+    with pytest.raises(type(error) if code is None else SystemExit) as caught, ray_start.told_by_exit_code(lambda: up):
+        raise error
+    assert code is None or caught.value.code == code
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ srun, squeue and scontrol are scripts here; tests/cluster has the real ones, and
 
 import json
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,3 +185,18 @@ def test_memory_is_shared_among_the_gpus_of_all_nodes(large: Cell) -> None:
     with pytest.raises(BadInput, match="for each node"):
         compose(replace(large, model=scarce))
     assert compose(replace(large, model=scarce, nodes=2))
+
+
+@pytest.mark.parametrize(("starts_at", "attempts"), [(1, 1), (3, 3), (4, None)])
+def test_a_node_whose_ray_does_not_start_tries_again_twice(
+    tmp_path: Path, starts_at: int, attempts: int | None
+) -> None:
+    script = tmp_path / "ray"
+    script.write_text(f"#!/bin/sh\necho >> {tmp_path}/attempts\ntest $(wc -l < {tmp_path}/attempts) -ge {starts_at}\n")
+    script.chmod(0o755)
+    if attempts is None:
+        with pytest.raises(subprocess.CalledProcessError):
+            ray_cluster._start([str(script)], tmp_path)
+    else:
+        ray_cluster._start([str(script)], tmp_path)
+    assert len((tmp_path / "attempts").read_text().splitlines()) == (attempts or 3)

@@ -58,6 +58,7 @@ def start(address: Path) -> str:
     for module in MODULES:
         importlib.import_module(module)
     listener = socket.socket(socket.AF_UNIX)
+    address.unlink(missing_ok=True)  # of an attempt whose Ray did not start
     listener.bind(str(address))
     listener.listen(64)
     parent = os.getpid()
