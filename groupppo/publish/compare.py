@@ -26,7 +26,7 @@ from groupppo.publish.sums import read_sums, sums_differences
 from groupppo.report.wording import in_bytes, seconds_text
 from groupppo.tables.keys import planned_keys
 from groupppo.tables.schema import START
-from groupppo.verdicts.claims import Claims
+from groupppo.verdicts.claims import EQUIVALENCE, Claims
 from groupppo.verdicts.intervals import paired_ratio, paired_t
 
 LEVEL = 0.90
@@ -269,7 +269,7 @@ def _mean(values: list[float], geometric: bool) -> float:
 
 def _margin(claims: Claims, metric: str) -> float | None:
     """The smallest margin within which a claim takes this metric of two arms for equal."""
-    same = [claim for claim in claims.claims if claim.rule == "equivalence" and claim.metric == metric]
+    same = [claim for claim in claims.claims if claim.rule == EQUIVALENCE and claim.metric == metric]
     margins = [claim.margin for claim in same if claim.quantity == "accuracy_difference" and claim.margin is not None]
     return min(margins, default=None)
 

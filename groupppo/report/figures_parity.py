@@ -27,7 +27,7 @@ from groupppo.report.style import (
     t_interval,
     wrap,
 )
-from groupppo.verdicts.claims import REFERENCE, load_claims
+from groupppo.verdicts.claims import EQUIVALENCE, REFERENCE, load_claims
 
 METRIC = "accuracy"
 BAND = "#cfe8dc"
@@ -38,7 +38,7 @@ def parity_margin(benchmark: Benchmark) -> float | None:
     margins = [
         claim.margin
         for claim in load_claims(benchmark.claims).claims
-        if claim.rule == "equivalence" and claim.metric == METRIC and claim.against == REFERENCE
+        if claim.rule == EQUIVALENCE and claim.metric == METRIC and claim.against == REFERENCE
     ]
     return margins[0] if margins else None
 

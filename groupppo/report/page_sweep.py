@@ -14,7 +14,7 @@ from groupppo.report.figures import FORMATS, FigureRecord
 from groupppo.report.page_study import TextCell, TextTable
 from groupppo.report.style import figure_style, grid, legend_below, line, looks_of, save
 from groupppo.report.wording import MISSING, number
-from groupppo.verdicts.claims import Claims, load_claims
+from groupppo.verdicts.claims import EQUIVALENCE, Claims, load_claims
 from groupppo.verdicts.power import seeds_for_equivalence
 from groupppo.verdicts.sweep import METRIC, TABLE, at_an_end, chosen_rates, paired_spread
 
@@ -109,7 +109,7 @@ def _told(rows: pd.DataFrame, benchmark: Benchmark, claims: Claims) -> str:
         f"The paired difference of held-out {METRIC} to {title}, each arm at its best rate, has a standard deviation "
         f"of {number(spread)} (pooled over arms, {freedom} degrees of freedom)."
     )
-    for margin in sorted({claim.margin for claim in claims.claims if claim.rule == "equivalence" and claim.margin}):
+    for margin in sorted({claim.margin for claim in claims.claims if claim.rule == EQUIVALENCE and claim.margin}):
         needed = seeds_for_equivalence(spread, margin, claims.level, claims.power)
         asks = f"{needed} seeds" if needed else "more seeds than anyone trains"
         told += f" Equivalence within {margin:g} with {claims.power:.0%} power asks for {asks}."

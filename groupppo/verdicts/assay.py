@@ -55,7 +55,7 @@ def why_inadmissible(runs: pd.DataFrame, arms: Collection[str], seeds: Collectio
 def learning_gain(
     gains: Collection[float], start_stderr: float, run_stderrs: Collection[float], level: float
 ) -> tuple[float, float]:
-    """Mean gain of the reference over its own start, and the lower end of its interval.
+    """Mean gain of an arm over its own start, and the lower end of its interval.
 
     gain_k = accuracy after training with seed k - accuracy of the start, on the same n prompts. Two kinds of noise add
     in quadrature below the mean of K gains:
@@ -90,24 +90,54 @@ def why_insensitive(
 
     "Beat" means that the lower end of `learning_gain` lies above zero.
     """
+    arm = benchmark.reference
+    found = _gain(tables, benchmark, task, model, arm, metric, level)
+    if found is None:
+        return f"Nothing shows that {arm} learned: a held-out {metric} of it or of its start is missing."
+    before, gain, low = found
+    if low > 0:
+        return None
+    return (
+        f"{arm} did not beat its own start ({metric} {before:.3f}): its gain is {gain:+.3f}, "
+        f"lower end {low:+.3f}. Runs that did not learn cannot tell arms apart."
+    )
+
+
+def why_alike_for_nothing(
+    tables: Tables, benchmark: Benchmark, task: str, model: str, arms: Collection[str], metric: str, level: float
+) -> str | None:
+    """Why two arms that are alike show nothing: neither is told apart from the start. None when one of them is.
+
+    An arm whose learning rate leaves it where it began is like any other such arm, whatever sets the two apart. Better
+    or worse than the start by more than the half-width of `learning_gain` counts.
+    """
+    told = []
+    for arm in arms:
+        found = _gain(tables, benchmark, task, model, arm, metric, level)
+        if found is None:
+            return f"Nothing shows that {arm} changed: a held-out {metric} of it or of its start is missing."
+        before, gain, low = found
+        if abs(gain) > gain - low:
+            return None
+        told.append(f"{arm} {gain:+.3f} ± {gain - low:.3f}")
+    return (
+        f"Neither arm left its start ({metric} {before:.3f}): {', '.join(told)}. Arms that stay put are alike anyway."
+    )
+
+
+def _gain(
+    tables: Tables, benchmark: Benchmark, task: str, model: str, arm: str, metric: str, level: float
+) -> tuple[float, float, float] | None:
+    """Metric of the start, `learning_gain` of an arm over it and the lower end; None where a score is missing."""
     rows = tables.evals[(tables.evals["task"] == task) & (tables.evals["model"] == model)]
     rows = rows[rows["metric"] == metric]
     start = rows[rows["arm"] == START]
     runs: Mapping[int, pd.Series] = {
-        row["seed"]: row for _, row in rows[rows["arm"] == benchmark.reference].iterrows() if not pd.isna(row["seed"])
+        row["seed"]: row for _, row in rows[rows["arm"] == arm].iterrows() if not pd.isna(row["seed"])
     }
     seeds = benchmark.plan(task, model).seeds
     if len(start) != 1 or any(seed not in runs for seed in seeds):
-        return (
-            f"Nothing shows that {benchmark.reference} learned: a held-out {metric} of it or of its start is missing."
-        )
-    before = start.iloc[0]
-    trained = [runs[seed] for seed in seeds]
-    gains = [row["value"] - before["value"] for row in trained]
-    gain, low = learning_gain(gains, before["stderr"], [row["stderr"] for row in trained], level)
-    if low > 0:
         return None
-    return (
-        f"{benchmark.reference} did not beat its own start ({metric} {before['value']:.3f}): its gain is {gain:+.3f}, "
-        f"lower end {low:+.3f}. Runs that did not learn cannot tell arms apart."
-    )
+    before, trained = start.iloc[0], [runs[seed] for seed in seeds]
+    gains = [row["value"] - before["value"] for row in trained]
+    return before["value"], *learning_gain(gains, before["stderr"], [row["stderr"] for row in trained], level)

@@ -16,6 +16,7 @@ from groupppo.verdicts.quantities import QUANTITIES, Quantity, Sample
 from groupppo.verdicts.shares import SHARES, Share
 
 REFERENCE = "reference"
+EQUIVALENCE = "equivalence"
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _check_rule(path: Path, place: str, entry: Mapping[str, Any], quantity: Quan
         mend = "remove it: an identity has no margin." if identity else "state the margin, 0 for none."
         raise BadInput(path, f"{place}.margin", entry.get("margin"), mend)
     claimed = entry["claimed"]
-    if entry["rule"] == "equivalence" and len(claimed) < 2:
+    if entry["rule"] == EQUIVALENCE and len(claimed) < 2:
         raise BadInput(path, f"{place}.claimed", claimed, "write low and high: equivalence has two ends.")
     if not identity:
         _check_region(path, place, entry, ratio=quantity.ratio)

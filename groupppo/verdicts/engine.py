@@ -7,7 +7,8 @@ claim whose arms no cell is run with has one for every cell that is run at all:
 2. `not testable`: no cell is run with the arms of the claim.
 3. `not measurable here`: every run was made on a kind of device whose evidence the claim does not accept.
 4. `not testable`: a planned run of the claim's arms is inadmissible, or the runs are not matched.
-5. `not testable`: the claim needs learning, and the reference did not beat its own start.
+5. `not testable`: the claim needs learning, and the reference did not beat its own start; or the claim says that two
+   arms beside the reference are alike, and neither was told apart from the start.
 6. `supported`, `refuted` or `inconclusive`, as `rules.judge` finds.
 
 A claim about the cost of one update has no cells: `costs.judge_cost` holds the profile's number against its region.
@@ -23,8 +24,14 @@ import pandas as pd
 from groupppo.config import Benchmark
 from groupppo.matrix import CellPlan
 from groupppo.tables import Tables
-from groupppo.verdicts.assay import planned_runs, unaccepted_devices, why_inadmissible, why_insensitive
-from groupppo.verdicts.claims import Claim, Claims
+from groupppo.verdicts.assay import (
+    planned_runs,
+    unaccepted_devices,
+    why_alike_for_nothing,
+    why_inadmissible,
+    why_insensitive,
+)
+from groupppo.verdicts.claims import EQUIVALENCE, REFERENCE, Claim, Claims
 from groupppo.verdicts.costs import judge_cost
 from groupppo.verdicts.finding import IDENTITY, NOT_MEASURABLE, NOT_TESTABLE, Finding
 from groupppo.verdicts.intervals import paired_t
@@ -133,6 +140,9 @@ def _barrier(claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark,
     if reason is None and claim.needs_learning:
         metric = claims.learning_metric
         reason = why_insensitive(tables, benchmark, cell.task, cell.model, metric, claims.level)
+        if reason is None and claim.rule == EQUIVALENCE and claim.against != REFERENCE:
+            compared = _arms(claim, benchmark)
+            reason = why_alike_for_nothing(tables, benchmark, cell.task, cell.model, compared, metric, claims.level)
     return Finding(NOT_TESTABLE, reason) if reason else None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groupppo.verdicts.claims import Claim, Claims
+from groupppo.verdicts.claims import EQUIVALENCE, Claim, Claims
 from groupppo.verdicts.finding import INCONCLUSIVE, REFUTED, SUPPORTED, Finding, Region
 from groupppo.verdicts.intervals import (
     EXACT_LIMIT,
@@ -168,7 +168,7 @@ def _conclude(claim: Claim, claims: Claims, item: _Evidence, inside: float, outs
     numbers = (interval.estimate, interval.low, interval.high, interval.seeds)
     told = f"{shown(interval)} over {interval.seeds} seeds"
     place = f"the region ({region}{_held_to(cells)})"
-    opinion = _second_opinion(item) if claim.rule == "equivalence" else ""
+    opinion = _second_opinion(item) if claim.rule == EQUIVALENCE else ""
     if region.low < interval.low and interval.high < region.high and inside < alpha:
         return Finding(SUPPORTED, f"{told} lies wholly inside {place}.{opinion}", *numbers)
     if (interval.high < region.low or region.high < interval.low) and outside < alpha:
@@ -198,7 +198,7 @@ def _seeds_needed(claim: Claim, claims: Claims, item: _Evidence) -> int | None:
     if spread == 0:
         return None
     needed = [seeds_for_interval(mean, spread, region.low, region.high, claims.level, claims.power)]
-    if claim.rule == "equivalence" and region.low < mean < region.high:
+    if claim.rule == EQUIVALENCE and region.low < mean < region.high:
         needed.append(seeds_for_equivalence(spread, (region.high - region.low) / 2, claims.level, claims.power))
     known = [number for number in needed if number]
     return max([*known, item.interval.seeds + 1]) if known else None

@@ -80,6 +80,8 @@ ALIKE: dict[str, tuple[str, dict[str, str]]] = {
     "rule-matters-entropy": ("rule-matters", {"random": "entropy"}),
     "update-gathered": ("parity-ppo", {"group_ppo": "group_ppo_gathered", "ppo": "group_ppo"}),
     "update-streamed": ("parity-ppo", {"group_ppo": "group_ppo_streamed", "ppo": "group_ppo"}),
+    "update-gathered-entropy": ("parity-ppo", {"group_ppo": "entropy_gathered", "ppo": "entropy"}),
+    "update-streamed-entropy": ("parity-ppo", {"group_ppo": "entropy_streamed", "ppo": "entropy"}),
 }
 ON_A_GPU = {"speedup-step", "speedup-target-seconds", "memory-run"}
 REACHABLE = {
@@ -219,6 +221,22 @@ def test_a_planned_seed_that_was_never_run_is_not_passed_over():
     assert {entry["verdict"] for entry in entries} == {T, IDENTITY}
     of_runs = [entry for entry in entries if entry["id"] in TRUTH]
     assert all("seed 9: no run" in entry["reason"] for entry in of_runs if entry["verdict"] == T)
+
+
+@pytest.mark.parametrize(
+    ("masked", "streamed", "verdict"),
+    [(0.655, 0.660, T), (0.75, 0.75, S), (0.50, 0.50, S), (0.655, 0.50, R), (0.50, 0.655, R)],
+    ids=["neither left the start", "both learned", "both unlearned", "one of them", "the other"],
+)
+def test_arms_that_stayed_at_their_start_are_alike_for_nothing(tmp_path, masked, streamed, verdict):
+    arms = ARMS | {"group_ppo": Effect(masked, 0.25), "group_ppo_streamed": Effect(streamed, 0.25)}
+    benchmark = write_results(tmp_path, arms=arms, seeds=EIGHT, start_accuracy=0.655)
+    collect(tmp_path, benchmark)
+    entries = decide(load_claims(benchmark.claims), load_tables(tmp_path / "tables"), benchmark)["verdicts"]
+    found = {entry["id"]: entry for entry in entries}
+    assert found["update-streamed"]["verdict"] == verdict
+    assert ("Neither arm left its start (accuracy 0.655)" in found["update-streamed"]["reason"]) == (verdict == T)
+    assert found["parity-ppo"]["verdict"] != T  # the reference learned: enough where it is compared with
 
 
 def test_a_seed_without_a_measurement_leaves_the_claim_open():
