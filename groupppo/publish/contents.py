@@ -24,7 +24,7 @@ from groupppo.tables.runs import SET_ASIDE
 from groupppo.verdicts.item_scores import ITEMS, items_table
 from groupppo.verdicts.preregistration import STAMP
 
-LOCKS = ("requirements/cpu.lock", "requirements/gpu.lock", "environment.yml")
+LOCKS = ("requirements/cpu.lock", "requirements/gpu.lock", "environment.yml", "environment.post-deploy.sh")
 RIGHTS = ("LICENSE", "CITATION.cff")
 WEIGHTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """Files of a checkpoint that hold no code and no pickles."""
