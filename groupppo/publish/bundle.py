@@ -20,7 +20,7 @@ from groupppo.publish.source import loaded_config
 from groupppo.publish.sums import FORMAT, FORMAT_VERSION, MANIFEST, SUMS, sums_text
 
 
-def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = True) -> Path:
+def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = True, pictures: bool = True) -> Path:
     """Pack a finished results folder.
 
     Args:
@@ -28,6 +28,7 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = 
         out: the archive, replaced as a whole or not at all.
         checkpoints: also pack the weights of starts and trained policies (safetensors; never pickles).
         samples: pack lm-eval's samples, or their scores by item alone.
+        pictures: pack the figures as pictures, too, or their numbers alone; the report shows them either way.
 
     Returns:
         `out`.
@@ -38,7 +39,7 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = 
     """
     if not results.is_dir():
         raise BadInput(results, "folder", None, "name a results folder, such as results/quick.")
-    found = members(results, checkpoints=checkpoints, samples=samples)
+    found = members(results, checkpoints=checkpoints, samples=samples, pictures=pictures)
     with loaded_config(results) as (benchmark, _), tempfile.TemporaryDirectory(prefix="groupppo-") as spool:
         require_judged(results, benchmark)
         files, scrubbed = {}, {}
@@ -55,6 +56,7 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = 
             "groupppo": groupppo.__version__,
             "checkpoints": checkpoints,
             "samples": samples,
+            "pictures": pictures,
             "files": len(files) + 3,
             "scrubbed": scrubbed,
             "notes": notes(results, found, sha256_file(REPOSITORY / LOCKS[0])),

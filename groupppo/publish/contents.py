@@ -132,12 +132,13 @@ def _scrubbed_table(file: Path, places: Places) -> tuple[bytes, int]:
     return written.getvalue(), count
 
 
-def members(results: Path, *, checkpoints: bool, samples: bool = True) -> dict[str, Member]:
+def members(results: Path, *, checkpoints: bool, samples: bool = True, pictures: bool = True) -> dict[str, Member]:
     """Every file of the bundle of `results` but its manifest and its RO-Crate metadata, by name.
 
     Left out: logs, Snakemake's timings, steps.jsonl and stages.jsonl (tables/ has every row of them), task splits
     (config/tasks makes them again, their cards have the hashes), weights unless `checkpoints`, and lm-eval's samples,
-    which are most of the bytes, unless `samples`: their scores alone are then in evals/items.parquet.
+    which are most of the bytes, unless `samples`: their scores alone are then in evals/items.parquet. Without `pictures`,
+    numbers of figures stay, and the report shows them.
 
     Raises:
         BadInput: a product is missing, or a file is a link.
@@ -164,6 +165,9 @@ def members(results: Path, *, checkpoints: bool, samples: bool = True) -> dict[s
     if not samples:
         found = {name: member for name, member in found.items() if member.kind is not Kind.SAMPLES}
         found[ITEMS] = Member(data=items_table(results, load_tables(results / "tables", {"evals": Only()}).evals))
+    if not pictures:
+        drawn = re.compile(r"figures/.*\.(png|svg)")
+        found = {name: member for name, member in found.items() if not drawn.fullmatch(name)}
     if checkpoints:
         weights = _matches(results, [*_CHECKPOINTS, "assets/starts/*/*/*"])
         found |= {name: _weight(results, name) for name in weights if name not in found}

@@ -12,10 +12,12 @@ import pytest
 import yaml
 from rocrate.rocrate import ROCrate
 
-from groupppo.config import load_benchmark
+from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
 from groupppo.publish.bundle import make_bundle
+from groupppo.publish.matrix import config_files, load_config
+from groupppo.publish.verify import verify
 from groupppo.tables import load_tables
 from groupppo.tables.keys import Keys
 from groupppo.verdicts.item_scores import ItemScores
@@ -186,3 +188,30 @@ def test_without_samples_the_scores_by_item_stay_and_say_the_same(copy, tmp_path
     (tmp_path / "small" / "evals" / "items.parquet").write_bytes(b"PAR1")
     with pytest.raises(BadInput, match="not a table of scores"):
         ItemScores(tmp_path / "small").of(keys, row.metric, row.value)
+
+
+def test_without_pictures_the_numbers_of_the_figures_stay_and_the_bundle_verifies(copy, tmp_path):
+    with zipfile.ZipFile(make_bundle(copy, tmp_path / "whole.zip", checkpoints=False)) as archive:
+        whole = set(archive.namelist())
+    made = make_bundle(copy, tmp_path / "small.zip", checkpoints=False, pictures=False)
+    with zipfile.ZipFile(made) as archive:
+        left_out = whole - set(archive.namelist())
+        assert json.loads(archive.read("manifest.json"))["pictures"] is False
+    assert {Path(name).suffix for name in left_out} == {".png", ".svg"}
+    assert {Path(name).parts[0] for name in left_out} == {"figures"}
+    assert verify(made).ok
+
+
+@pytest.mark.parametrize("name", ["pilot", "study"])
+def test_arms_at_rates_of_their_own_are_read_again_as_they_were(tmp_path, name):
+    benchmark = load_benchmark(REPOSITORY / "benchmarks" / f"{name}.yaml")
+    record = tmp_path / "benchmark.yaml"
+    record.write_text(yaml.safe_dump(benchmark.resolved(), sort_keys=False), encoding="utf-8")
+    for file, content in config_files(tmp_path, sha256_file(benchmark.claims)).items():
+        place = tmp_path / "config" / file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    again, _ = load_config(tmp_path / "config", record)
+    assert again.arms["ppo" if name == "study" else "ppo_lr100u"].verl == benchmark.arms[again.reference].verl
+    for arm, as_it_was in benchmark.arms.items():
+        assert (again.arms[arm].verl, again.arms[arm].swept_from) == (as_it_was.verl, as_it_was.swept_from)

@@ -1,5 +1,6 @@
-# One archive to publish: `snakemake bundle`; with the weights, or without lm-eval's samples, whose scores stay:
-# `snakemake bundle --config bundle_checkpoints=true bundle_samples=false`.
+# One archive to publish: `snakemake bundle`; with the weights, without lm-eval's samples, whose scores stay, or without the
+# figures as pictures, which the report shows:
+# `snakemake bundle --config bundle_checkpoints=true bundle_samples=false bundle_pictures=false`.
 
 
 rule bundle:
@@ -10,7 +11,12 @@ rule bundle:
         verdicts=rules.verdicts.output[0],
         figures=rules.figures.output[0],
         claims=BENCHMARK.claims,
-        locks=["requirements/cpu.lock", "requirements/gpu.lock", "environment.yml"],
+        locks=[
+            "requirements/cpu.lock",
+            "requirements/gpu.lock",
+            "environment.yml",
+            "environment.post-deploy.sh",
+        ],
     output:
         f"{RESULTS}/bundle.zip",
     log:
@@ -26,6 +32,7 @@ rule bundle:
     params:
         checkpoints=flag("bundle_checkpoints", False),
         samples=flag("bundle_samples", True),
+        pictures=flag("bundle_pictures", True),
     message:
         "write {output}"
     script:

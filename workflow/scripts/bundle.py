@@ -12,4 +12,5 @@ if TYPE_CHECKING:
 
 with job(snakemake):
     out = Path(snakemake.output[0])
-    make_bundle(out.parent, out, checkpoints=snakemake.params.checkpoints, samples=snakemake.params.samples)
+    asked = {name: snakemake.params[name] for name in ("checkpoints", "samples", "pictures")}
+    make_bundle(out.parent, out, **asked)

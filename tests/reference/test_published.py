@@ -1,0 +1,79 @@
+"""What results/reference/ publishes is whole, and is what this version decides from its tables."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from groupppo.config import REPOSITORY, Benchmark, load_benchmark
+from groupppo.publish.verify import verify
+from groupppo.rates import KEY
+from groupppo.tables import Only, load_tables
+from groupppo.verdicts.claims import EQUIVALENCE, load_claims
+from groupppo.verdicts.power import seeds_for_equivalence, spread_interval
+from groupppo.verdicts.sweep import at_an_end, chosen_rates, paired_spread, pilot_folder, write_sweep
+
+REFERENCE = REPOSITORY / "results" / "reference"
+LIMIT_BYTES = 30_000_000
+# Arms that were not swept, and the arm whose rate they have.
+VARIED = {
+    "group_ppo_gathered": "group_ppo",
+    "group_ppo_streamed": "group_ppo",
+    "entropy_gathered": "entropy",
+    "entropy_streamed": "entropy",
+}
+PUBLISHED = sorted(sums.parent for sums in REFERENCE.glob("*/SHA256SUMS"))
+
+
+@pytest.fixture(scope="module")
+def study() -> Benchmark:
+    return load_benchmark(REPOSITORY / "benchmarks" / "study.yaml")
+
+
+@pytest.fixture(scope="module")
+def sweep(study: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The pilot's runs, as published."""
+    assert study.pilot is not None
+    assert pilot_folder(study.pilot, Path("nowhere")) == REFERENCE / "pilot"
+    return write_sweep(study, Path("nowhere"), tmp_path_factory.mktemp("sweep"))
+
+
+def test_every_arm_of_the_study_has_the_rate_that_did_best_in_the_pilot(study: Benchmark, sweep: pd.DataFrame) -> None:
+    used = {name: arm.verl.get(KEY, study.train.actor_lr) for name, arm in study.arms.items()}
+    best = chosen_rates(sweep)
+    assert {name: used[name] for name in best} == best
+    assert {name for name in used if name not in best} == set(VARIED)
+    assert {name: used[name] for name in VARIED} == {name: used[base] for name, base in VARIED.items()}
+
+
+def test_a_rate_at_the_low_end_leaves_an_arm_where_it_started(sweep: pd.DataFrame) -> None:
+    """No lower rate was tried for it: it could only come closer to its start."""
+    ends = at_an_end(sweep)
+    assert {"group_ppo", "group_ppo_norm_tokens"} <= set(ends)
+    evals = load_tables(REFERENCE / "pilot" / "tables", {"evals": Only()}).evals
+    start = evals[(evals["arm"] == "start") & (evals["metric"] == "accuracy")]["value"].item()
+    best = sweep[sweep["rate"] == sweep["arm"].map(chosen_rates(sweep))].groupby("arm")["accuracy"].mean()
+    assert all(abs(best[arm] - start) < 0.02 for arm in ends)
+
+
+def test_the_study_has_seeds_of_its_own_and_as_many_as_the_spread_of_the_pilot_asks_for(
+    study: Benchmark, sweep: pd.DataFrame
+) -> None:
+    assert not set(study.seeds) & set(sweep["seed"])
+    claims = load_claims(study.claims)
+    [margin] = {claim.margin for claim in claims.claims if claim.rule == EQUIVALENCE}
+    spread, degrees = paired_spread(sweep, study.reference)
+    _, high = spread_interval(spread, degrees + 1, claims.level)
+    needed = [seeds_for_equivalence(each, margin, claims.level, claims.power) for each in (spread, high)]
+    assert needed[0] < needed[1] <= len(study.seeds)
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_what_is_published_verifies(folder: Path) -> None:
+    found = verify(folder)
+    assert found.ok, "\n".join(map(str, found.differences))
+    assert {"checksums", "schemas", "verdicts", "runs", "evaluations", "provenance"} <= set(found.checks)
+
+
+def test_all_of_it_together_is_small_enough_for_a_repository() -> None:
+    assert sum(file.stat().st_size for file in REFERENCE.rglob("*") if file.is_file()) < LIMIT_BYTES
