@@ -137,8 +137,8 @@ def members(results: Path, *, checkpoints: bool, samples: bool = True, pictures:
 
     Left out: logs, Snakemake's timings, steps.jsonl and stages.jsonl (tables/ has every row of them), task splits
     (config/tasks makes them again, their cards have the hashes), weights unless `checkpoints`, and lm-eval's samples,
-    which are most of the bytes, unless `samples`: their scores alone are then in evals/items.parquet. Without `pictures`,
-    numbers of figures stay, and the report shows them.
+    which are most of the bytes, unless `samples`: their scores alone are then in evals/items.parquet.
+    Without `pictures`, a figure's numbers stay, and the report shows it.
 
     Raises:
         BadInput: a product is missing, or a file is a link.
