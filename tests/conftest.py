@@ -1,24 +1,10 @@
-"""Shared fixtures, a task and a model small enough for every test to use, and the order of the tests."""
+"""Shared fixtures: a task and a model small enough for every test to use."""
 
 from pathlib import Path
 
 import pytest
 
 from groupppo.config import REPOSITORY, Task, WarmStart
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """A worker takes a file at a time, and one worker all of Slurm's: two clusters would be twice the load at once."""
-    item.add_marker(pytest.mark.xdist_group("cluster" if _is_of(item, "cluster") else item.path.stem))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Longest first, so that no worker is left with minutes of work when the other is done."""
-    items.sort(key=lambda item: 2 * _is_of(item, "cluster") + _is_of(item, "verl"), reverse=True)
-
-
-def _is_of(item: pytest.Item, kind: str) -> bool:
-    return item.path.parent.name == kind
 
 
 @pytest.fixture(scope="session")
