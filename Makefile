@@ -33,7 +33,7 @@ setup: .venv/.done
 	touch $@
 
 test: setup .venv/.debian lint
-	python -m pytest --numprocesses 2 --dist loadfile --durations 40
+	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
 
 .venv/.debian: Makefile
 	@for package in $(DEBIAN_PACKAGES); do \

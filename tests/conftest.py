@@ -1,10 +1,32 @@
-"""Shared fixtures: a task and a model small enough for every test to use."""
+"""Shared fixtures: a task and a model small enough for every test to use, and the order of the tests."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from groupppo.config import REPOSITORY, Task, WarmStart
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest first, so that no worker is left with minutes of work when the other is done."""
+    items.sort(key=lambda item: 2 * _is_of(item, "cluster") + _is_of(item, "verl"), reverse=True)
+
+
+def _is_of(item: pytest.Item, folder: str) -> bool:
+    return item.path.parent.name == folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A worker takes a file at a time, and one worker all of Slurm's: two clusters would be twice the load at once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "cluster" if nodeid.startswith("tests/cluster/") else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ def test_every_shipped_arm_with_a_rule_is_followed_and_the_others_are_left_out_w
     assert {arm.name: arm.density_from for arm in followed if arm.density_from} == {
         "random": "group_ppo",
         "entropy": "group_ppo",
+        "entropy_gathered": "group_ppo",
     }
 
 

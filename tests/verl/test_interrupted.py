@@ -1,5 +1,6 @@
 """A run that is interrupted, by whatever, goes on from its last checkpoint and ends as if nothing had happened."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -37,9 +38,10 @@ def killed(cell: Cell, process: str, after: int) -> Iterator[None]:
             file = cell.out / "steps.jsonl"
             if file.is_file() and file.read_bytes().count(b"\n") >= after:
                 for child in psutil.Process().children(recursive=True):
-                    if " ".join(child.cmdline()).startswith(process):
-                        child.kill()
-                        return
+                    with contextlib.suppress(psutil.NoSuchProcess):  # ended while it was looked at
+                        if " ".join(child.cmdline()).startswith(process):
+                            child.kill()
+                            return
 
     thread = threading.Thread(target=watch_rows)
     thread.start()
