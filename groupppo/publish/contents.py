@@ -138,7 +138,7 @@ def members(results: Path, *, checkpoints: bool, samples: bool = True, pictures:
     Left out: logs, Snakemake's timings, steps.jsonl and stages.jsonl (tables/ has every row of them), task splits
     (config/tasks makes them again, their cards have the hashes), weights unless `checkpoints`, and lm-eval's samples,
     which are most of the bytes, unless `samples`: their scores alone are then in evals/items.parquet.
-    Without `pictures`, a figure's numbers stay, and the report shows it.
+    Without `pictures`, a figure's numbers stay, and report.html shows it; report.md, which shows the files, goes too.
 
     Raises:
         BadInput: a product is missing, or a file is a link.
@@ -166,7 +166,7 @@ def members(results: Path, *, checkpoints: bool, samples: bool = True, pictures:
         found = {name: member for name, member in found.items() if member.kind is not Kind.SAMPLES}
         found[ITEMS] = Member(data=items_table(results, load_tables(results / "tables", {"evals": Only()}).evals))
     if not pictures:
-        drawn = re.compile(r"figures/.*\.(png|svg)")
+        drawn = re.compile(r"figures/.*\.(png|svg)|report\.md")
         found = {name: member for name, member in found.items() if not drawn.fullmatch(name)}
     if checkpoints:
         weights = _matches(results, [*_CHECKPOINTS, "assets/starts/*/*/*"])
