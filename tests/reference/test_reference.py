@@ -65,7 +65,8 @@ def test_the_study_has_seeds_of_its_own_and_as_many_as_the_spread_of_the_pilot_a
     spread, degrees = paired_spread(sweep, study.reference)
     _, high = spread_interval(spread, degrees + 1, claims.level)
     needed = [seeds_for_equivalence(each, margin, claims.level, claims.power) for each in (spread, high)]
-    assert needed[0] < needed[1] <= len(study.seeds)
+    assert needed == [3, 4]  # as the study's file says
+    assert len(study.seeds) >= needed[1]
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
