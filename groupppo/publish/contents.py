@@ -168,6 +168,8 @@ def members(results: Path, *, checkpoints: bool, samples: bool = True, pictures:
     if not pictures:
         drawn = re.compile(r"figures/.*\.(png|svg)|report\.md")
         found = {name: member for name, member in found.items() if not drawn.fullmatch(name)}
+        page = found["report.html"]
+        found["report.html"] = replace(page, source=None, data=_without_picture_links(page.text()))
     if checkpoints:
         weights = _matches(results, [*_CHECKPOINTS, "assets/starts/*/*/*"])
         found |= {name: _weight(results, name) for name in weights if name not in found}
@@ -182,6 +184,11 @@ def members(results: Path, *, checkpoints: bool, samples: bool = True, pictures:
         kind = Kind.AS_IS if name == claims or name.endswith(".py") else Kind.RECORD
         described[f"{CONFIG}/{name}"] = Member(data=text, kind=kind)
     return {name: replace(member, places=places) for name, member in found.items()} | described
+
+
+def _without_picture_links(page: str) -> bytes:
+    """The page that shows its figures and does not link to files of them that the bundle leaves out."""
+    return re.sub(r'<a href="figures/[^"]*\.(?:png|svg)">[A-Z]+</a>[,.]\s*', "", page).encode()
 
 
 def _matches(results: Path, patterns: Iterable[str]) -> list[str]:

@@ -95,7 +95,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
     verdicts = verdict_rows(judged["verdicts"], benchmark, {figure.record.id for figure in shown})
     shared = {
         "benchmark": benchmark,
-        "answer": page_data.answer([verdict["verdict"] for verdict in judged["verdicts"]]),
+        "answer": page_data.answer(judged["verdicts"]),
         "verdicts": verdicts,
         "scope": page_runs.scope(benchmark, tables),
         "excluded": page_runs.excluded_rows(judged["excluded"], benchmark),

@@ -136,15 +136,17 @@ def warm_starts(results: Path, benchmark: Benchmark) -> list[WarmStartRow]:
     return rows
 
 
-def answer(verdicts: Sequence[str]) -> str:
-    """One sentence: how many of the verdicts are of each kind."""
-    counts = Counter(verdicts)
+def answer(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """One or two sentences: how many of the verdicts are of each kind, and how many claims are not asked here."""
+    counts = Counter(verdict["verdict"] for verdict in verdicts if verdict["asked"])
     told = [(counts[kind], words) for kind, words in ANSWERS.items() if counts[kind]]
+    unasked = len(verdicts) - counts.total()
+    rest = f" {unasked} more {'is' if unasked == 1 else 'are'} about what this benchmark leaves out." if unasked else ""
     if not told:
-        return "No claim was tested."
+        return f"No claim was tested.{rest}"
     parts = [f"{count} {'is' if count == 1 else 'are'} {words}" for count, words in told]
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"Of {plural(len(verdicts), 'verdict')}, {listed}."
+    return f"Of {plural(counts.total(), 'verdict')}, {listed}.{rest}"
 
 
 ANSWERS = {

@@ -25,8 +25,8 @@ MOST_VALUES = 20
 
 @dataclass(frozen=True)
 class RunRow:
-    """One cell of the matrix. `log` is a path relative to the results folder, empty when there is no log; the values
-    are what a table sorts by: seconds and shares, -1 where there is none."""
+    """One cell of the matrix. `record` is the path of its status.json in the results folder, empty where there is none;
+    the values are what a table sorts by: seconds and shares, -1 where there is none."""
 
     task: str
     model: str
@@ -42,7 +42,7 @@ class RunRow:
     rollout: str
     accuracy: str
     accuracy_value: float
-    log: str
+    record: str
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,9 @@ def _run_row(
     task, model, arm = _titles(benchmark, *keys[:3])
     folder = _run_folder(results, *keys)
     # A failed job's outputs are deleted; what it set aside is kept.
-    log = next((file for file in (folder / "log.txt", folder / SET_ASIDE / "log.txt") if file.is_file()), None)
+    # Not its log, which bundles leave out: the page's links lead somewhere there, too.
+    places = (folder / "status.json", folder / SET_ASIDE / "status.json")
+    record = next((file for file in places if file.is_file()), None)
     return RunRow(
         task=task,
         model=model,
@@ -178,7 +180,7 @@ def _run_row(
         rollout=run.rollout if run and not pd.isna(run.rollout) else MISSING,
         accuracy=MISSING if accuracy is None else f"{number(accuracy[0])} ± {number(accuracy[1])}",
         accuracy_value=_sortable(accuracy[0] if accuracy else None),
-        log=log.relative_to(results).as_posix() if log else "",
+        record=record.relative_to(results).as_posix() if record else "",
     )
 
 

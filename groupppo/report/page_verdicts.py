@@ -25,6 +25,7 @@ _KEYS = (
     "margin",
     "unit",
     "verdict",
+    "asked",
     "estimate",
     "low",
     "high",
@@ -60,6 +61,7 @@ class VerdictRow:
 
     Attributes:
         place: the task and model, empty where the benchmark has only one of each. cells: verdicts that the row is of.
+        asked: whether the benchmark has the arms, study or profile that the claim is about.
         items: how much of the interval is item noise, empty where there is none.
         figure: the id of a figure on the page, or empty.
     """
@@ -68,6 +70,7 @@ class VerdictRow:
     place: str
     cells: int
     verdict: str
+    asked: bool
     estimate: str
     interval: str
     items: str
@@ -103,7 +106,8 @@ def read_verdicts(file: Path) -> dict[str, Any]:
 
 
 def verdict_rows(verdicts: list[dict[str, Any]], benchmark: Benchmark, figures: set[str]) -> list[VerdictRow]:
-    """The verdicts in their order; those on one claim that have no number and the same reason are one row.
+    """The verdicts in their order, what the benchmark does not ask last; those on one claim that have no number and the
+    same reason are one row.
 
     Args:
         verdicts: of `read_verdicts`.
@@ -114,7 +118,8 @@ def verdict_rows(verdicts: list[dict[str, Any]], benchmark: Benchmark, figures: 
         told = verdict["estimate"] is None and not verdict["seeds"] and verdict["item_noise"] is None
         key = (verdict["verdict"], verdict["reason"], verdict["evidence"]["file"]) if told else (i,)
         alike.setdefault((verdict["id"], *key), []).append(verdict)
-    return [_row(group, benchmark, figures) for group in alike.values()]
+    rows = [_row(group, benchmark, figures) for group in alike.values()]
+    return sorted(rows, key=lambda row: not row.asked)
 
 
 def claim_rows(verdicts: list[dict[str, Any]], benchmark: Benchmark) -> list[ClaimRow]:
@@ -138,6 +143,7 @@ def _row(alike: list[dict[str, Any]], benchmark: Benchmark, figures: set[str]) -
         place=_places(alike, benchmark),
         cells=len(alike),
         verdict=verdict["verdict"],
+        asked=verdict["asked"],
         estimate=quantity(verdict["estimate"], unit),
         interval=interval(verdict["low"], verdict["high"], unit),
         items=share_told(noise),

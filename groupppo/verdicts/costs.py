@@ -77,7 +77,7 @@ def judge_cost(
         not run it; `not measurable here` for a number of a device that the claim does not accept.
     """
     if variants is None:
-        return Finding(NOT_TESTABLE, "This benchmark names no profile of an update's cost.")
+        return Finding(NOT_TESTABLE, "This benchmark names no profile of an update's cost.", asked=False)
     rows = variants.query(sample.query(), engine="python")
     if rows.empty:
         return Finding(NOT_TESTABLE, f"The profile has no variant {sample.variant} in a setting {sample.setting}.")

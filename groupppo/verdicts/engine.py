@@ -126,7 +126,7 @@ def _barrier(claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark,
         finding = Finding(IDENTITY, f"True by arithmetic: {claim.measured.identity}.")
         return _with_numbers(finding, claim, claims, tables, benchmark, cell, evidence)
     if absent:
-        return Finding(NOT_TESTABLE, absent)
+        return Finding(NOT_TESTABLE, absent, asked=False)
     devices = unaccepted_devices(claim, runs)
     if devices:
         kinds, accepted = " and ".join(devices).upper(), " or ".join(claim.evidence).upper()
@@ -212,6 +212,7 @@ def _told(
         "margin": claim.margin,
         "unit": claim.unit,
         "verdict": finding.verdict,
+        "asked": finding.asked,
         "estimate": finding.estimate,
         "low": finding.low,
         "high": finding.high,

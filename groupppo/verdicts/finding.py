@@ -19,6 +19,7 @@ class Finding:
         seeds: values that went in.
         seeds_needed: seeds that would decide an inconclusive claim; None where no number is known to.
         replicates: what stands in the place of seeds, such as "5 rounds"; empty where seeds are the unit.
+        asked: False where the benchmark leaves out an arm, a study or a profile that the claim is about.
     """
 
     verdict: str
@@ -29,6 +30,7 @@ class Finding:
     seeds: int = 0
     seeds_needed: int | None = None
     replicates: str = ""
+    asked: bool = True
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def judge_share(share: Share, region: Region, table: pd.DataFrame | None) -> Fin
         `supported` or `refuted` where the share lies inside or outside the region; `not testable` without rows.
     """
     if table is None:
-        return Finding(NOT_TESTABLE, f"This benchmark does not ask for the study {share.study}.")
+        return Finding(NOT_TESTABLE, f"This benchmark does not ask for the study {share.study}.", asked=False)
     rows = table.query(share.rows, engine="python")
     if rows.empty:
         return Finding(NOT_TESTABLE, f"The study {share.study} has no {share.cases}.")

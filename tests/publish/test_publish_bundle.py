@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -201,6 +202,18 @@ def test_without_pictures_the_numbers_of_the_figures_stay_and_the_bundle_verifie
     assert {Path(name).suffix for name in left_out - {"report.md"}} == {".png", ".svg"}
     assert {Path(name).parts[0] for name in left_out - {"report.md"}} == {"figures"}
     assert verify(made).ok
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_every_link_of_the_page_leads_to_a_file_of_the_bundle(copy, tmp_path, pictures):
+    made = make_bundle(copy, tmp_path / "linked.zip", checkpoints=False, pictures=pictures)
+    with zipfile.ZipFile(made) as archive:
+        page = archive.read("report.html").decode()
+    links = set(re.findall(r'href="([^"#:]+)"', page))
+    assert {"runs/sorting/tiny/ppo/seed1/status.json", "figures/reward.csv"} <= links <= set(names(made))
+    assert ("figures/reward.svg" in links) == pictures
+    if not pictures:
+        assert re.findall(r"Files:\s+<a[^>]*>CSV</a>\.\s+</figcaption>", page)
 
 
 @pytest.mark.parametrize("name", ["pilot", "study"])

@@ -84,10 +84,10 @@ def test_the_verdict_table_is_the_first_table_and_comes_before_any_figure(text):
 
 
 def test_the_first_sentence_counts_the_verdicts(quick, text):
-    verdicts = [entry["verdict"] for entry in json.loads((quick[0] / "verdicts.json").read_text())["verdicts"]]
+    verdicts = json.loads((quick[0] / "verdicts.json").read_text())["verdicts"]
     sentence = re.search(r'<p class="answer">(.*?)</p>', text).group(1)
     assert sentence == page_data.answer(verdicts)
-    assert sentence.startswith(f"Of {len(verdicts)} verdicts, ")
+    assert sentence.startswith(f"Of {sum(entry['asked'] for entry in verdicts)} verdicts, ")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,21 @@ def test_the_first_sentence_counts_the_verdicts(quick, text):
     ],
 )
 def test_the_answer_is_a_sentence(verdicts, sentence):
-    assert page_data.answer(verdicts) == sentence
+    assert page_data.answer([{"verdict": verdict, "asked": True} for verdict in verdicts]) == sentence
+
+
+def test_claims_that_a_benchmark_does_not_ask_are_counted_apart_and_stand_last(spare):
+    file = spare[0] / "verdicts.json"
+    verdicts = json.loads(file.read_text())["verdicts"]
+    away = verdicts[0]["id"]
+    for verdict in verdicts:
+        verdict["asked"] = verdict["id"] != away
+    rewrite_json(file, verdicts=verdicts)
+    others = len({verdict["id"] for verdict in verdicts}) - 1
+    assert page_data.answer(verdicts).endswith(" 1 more is about what this benchmark leaves out.")
+    assert page_data.answer(verdicts).startswith(f"Of {others} verdicts, ")
+    rows = re.findall(r"<tr( class=.unasked.)?>\s*<th scope=.row.><strong>", rendered(spare))
+    assert [bool(row) for row in rows] == [*[False] * others, True]
 
 
 def test_the_page_knows_every_verdict_that_can_be_given():
@@ -158,7 +172,7 @@ def test_the_matrix_has_a_row_for_each_run_and_shows_what_happened(quick, text):
     assert re.search(r"0\.800 ± 0\.013", rows[0])
     assert "4 of 8" in rows[5]
     assert "failed" in rows[5]
-    assert 'href="runs/sorting/tiny/grpo/seed3/log.txt"' in rows[5]
+    assert 'href="runs/sorting/tiny/grpo/seed3/status.json"' in rows[5]
 
 
 def test_a_planned_run_without_record_is_shown_as_missing(quick, tmp_path):

@@ -327,7 +327,7 @@ def test_the_content_is_plain_json_with_the_keys_of_the_contract():
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert list(content) == ["benchmark", "claims_sha256", "level", "verdicts", "excluded"]
     contract = (
-        "id claim source reading arm quantity comparison margin unit verdict estimate low high seeds seeds_needed"
+        "id claim source reading arm quantity comparison margin unit verdict asked estimate low high seeds seeds_needed"
     )
     for entry in content["verdicts"]:
         told = {"reason", "what_would_change", "evidence", "figure", "task", "model", "replicates", "item_noise"}

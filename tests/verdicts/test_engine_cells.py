@@ -82,6 +82,8 @@ def test_an_arm_that_no_cell_is_run_with_is_told_for_every_cell(made: Made) -> N
     assert set(found) == {"sorting", "chain"}
     reasons = {entry["reason"] for entry in found.values()}
     assert reasons == {"The arm group_ppo_published is not in this benchmark."}
+    assert not any(entry["asked"] for entry in found.values())
+    assert all(entry["asked"] for entry in made.entries("parity-grpo").values())
 
 
 def test_two_arms_that_no_cell_is_run_with_together_are_told(made: Made) -> None:

@@ -50,7 +50,8 @@ def test_the_share_must_lie_in_the_region_whose_ends_belong_to_it(region, surviv
 
 def test_without_the_study_the_claim_is_not_testable():
     finding = judge_share(FAULTS, ALWAYS, None)
-    assert (finding.verdict, finding.estimate) == (T, None)
+    assert (finding.verdict, finding.estimate, finding.asked) == (T, None, False)
+    assert judge_share(FAULTS, ALWAYS, table()).asked  # a study without rows was asked for
     assert "does not ask for the study faults" in finding.reason
 
 
