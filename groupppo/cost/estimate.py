@@ -15,6 +15,8 @@ from groupppo.matrix import CellPlan
 SAME_ARM, OTHER_ARM = 1.25, 2.0
 """How far a range is widened beyond the runs it comes from: the next machine or hour differs; another arm more."""
 RUNS, OTHER_RUNS, COUNTED = "runs", "runs of other arms", "counted"
+MOST_NAMES = 4
+"""Other arms that an estimate names as its source."""
 HOUR = 3600
 _Past = Mapping[tuple[str, str], Sequence[PastRun]]
 """Earlier runs by task and model."""
@@ -202,7 +204,10 @@ def _source(arm: Arm, runs: Sequence[PastRun], same: bool) -> str:
     folders = ", ".join(dict.fromkeys(str(run.results) for run in runs))
     machines = ", ".join(dict.fromkeys(run.machine for run in runs))
     steps = "-".join(dict.fromkeys(str(n) for n in (min(run.steps for run in runs), max(run.steps for run in runs))))
-    who = arm.name if same else f"other arms ({', '.join(dict.fromkeys(run.arm for run in runs))})"
+    names = list(dict.fromkeys(run.arm for run in runs))
+    if len(names) > MOST_NAMES:
+        names[MOST_NAMES:] = [f"and {len(names) - MOST_NAMES} more"]
+    who = arm.name if same else f"other arms ({', '.join(names)})"
     count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
     return f"{runs[0].task}/{runs[0].model}/{who}: {count} of {steps} steps in {folders} on {machines}"
 

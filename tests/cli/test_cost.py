@@ -101,7 +101,9 @@ def test_earlier_runs_of_the_arm_are_scaled_by_steps_and_responses(quick, projec
     assert share(estimate_cost(bigger, project / "results"), "ppo").run.high > found.run.high
 
 
-def test_it_says_which_runs_it_used_and_takes_other_arms_where_it_must(quick, groupppo, project: Path) -> None:
+def test_it_says_which_runs_it_used_and_takes_other_arms_where_it_must(
+    quick, groupppo, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_results(project / "results" / "earlier", seeds=(1, 2), steps=6)
     (project / "results" / "earlier" / "runs" / "sorting" / "tiny" / "grpo").rename(project / "gone")
     found = estimate_cost(quick, project / "results")
@@ -110,6 +112,8 @@ def test_it_says_which_runs_it_used_and_takes_other_arms_where_it_must(quick, gr
     out = groupppo("cost", "quick").out
     assert "sorting/tiny/ppo: 2 runs of 6 steps in results/earlier on " in out
     assert "sorting/tiny/other arms (group_ppo, ppo): 4 runs" in out
+    monkeypatch.setattr("groupppo.cost.estimate.MOST_NAMES", 1)
+    assert "sorting/tiny/other arms (group_ppo, and 1 more): 4 runs" in groupppo("cost", "quick").out
 
 
 @pytest.mark.parametrize(("key", "value"), [("rollout", "vllm"), ("epochs", 3)])

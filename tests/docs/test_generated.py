@@ -114,12 +114,11 @@ def test_every_quantity_of_the_schema_is_explained(generated: ModuleType) -> Non
     assert all(cells[0] for cells in found.values())
 
 
-def test_the_published_costs_are_those_of_the_readme(generated: ModuleType) -> None:
+def test_costs_are_shown_as_the_published_profile_has_them(generated: ModuleType) -> None:
     readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
     text = generated.update_costs()
     for seconds in ("1.45x [1.42, 1.49]", "12.70x [12.20, 13.22]"):
         assert seconds in text
-    assert "1.45x [1.42, 1.49]" in readme
     bounds = [cell for cells in rows(generated.bounds()).values() for cell in cells]
     numbers = [float(cell.rstrip("x |")) for cell in bounds]
     assert f"{min(numbers):.2f}x to {max(numbers):.2f}x over all models" in readme
