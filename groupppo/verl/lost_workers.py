@@ -1,16 +1,20 @@
 """A run ends when one of its workers is lost: verl may wait for an answer that will never come.
 
 A killed rollout server fails the requests that it had; a killed agent loop or reward worker fails none, and the trainer
-would wait for its trajectories until a time limit.
+would wait for its trajectories until a time limit. vLLM's engine is a process of its own, and its end is the end of no
+actor: requests fail, but a weight sync would wait for it.
 """
 
 import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 
 _LOOK_SECONDS = 2.0
+_ANSWER_SECONDS = 5.0
 # verl's own error names what was asked of the worker, so it comes first where there is one.
 _GRACE_SECONDS = 10.0
 
@@ -19,16 +23,16 @@ _GRACE_SECONDS = 10.0
 def ended_with_a_lost_worker(
     look: Callable[[], list[str]] | None = None, give_up: Callable[[], object] = lambda: os._exit(1)
 ) -> Iterator[None]:
-    """While the block runs, end this process when a Ray actor's process has died, or its node.
+    """While the block runs, end this process when a Ray actor's process has died, or its node, or a vLLM engine.
 
     Args:
-        look: names the actors that were lost, with how. give_up: what is done then, once the block had time to raise.
+        look: names the workers that were lost, with how. give_up: what is done then, once the block had time to raise.
     """
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(_LOOK_SECONDS):
-            lost = (look or lost_actors)()
+            lost = (look or _lost_workers)()
             if lost and not done.wait(_GRACE_SECONDS):
                 for one in lost:  # on a line of its own: a progress bar leaves its line open
                     print(f"\nRunFailed: {one}", file=sys.stderr, flush=True)
@@ -42,6 +46,34 @@ def ended_with_a_lost_worker(
     finally:
         done.set()
         thread.join()
+
+
+def watch_engines(addresses: Sequence[str]) -> None:
+    """Look at these vLLM servers, host:port, as well."""
+    _engines[:] = addresses
+
+
+_engines: list[str] = []
+# A proxy would answer for a server inside the cluster.
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+
+def _lost_workers() -> list[str]:
+    return [*lost_actors(), *dead_engines()]
+
+
+def dead_engines() -> list[str]:
+    """Servers that say of their engine that it is dead: vllm/entrypoints/serve/instrumentator/health.py answers 503."""
+    dead = []
+    for address in _engines:
+        # A busy server answers late, and one whose actor has ended is among the lost actors.
+        with contextlib.suppress(OSError):
+            try:
+                _open(f"http://{address}/health", timeout=_ANSWER_SECONDS).close()
+            except urllib.error.HTTPError as error:
+                if error.code == 503:
+                    dead.append(f"the engine of the vLLM server at {address} has died")
+    return dead
 
 
 def lost_actors() -> list[str]:

@@ -37,6 +37,7 @@ from groupppo.verl.asks import Asks
 from groupppo.verl.batches import asking, call_with, get_fields, mask_fields, put_fields
 from groupppo.verl.flops import FlopsOfStep
 from groupppo.verl.group_stage import Grouped, GroupStage
+from groupppo.verl.lost_workers import watch_engines
 from groupppo.verl.records import append_row, step_row
 from groupppo.verl.rollouts import register_replicas
 from groupppo.verl.workers import ActorWorker, CriticWorker
@@ -128,6 +129,8 @@ class GroupPPOTrainer(PPOTrainerSync):
         self._fit_began = time.perf_counter()
         startup = time.time() - psutil.Process().create_time()
         (self.run_folder / "started.json").write_text(json.dumps({"startup_seconds": startup}))
+        if self.config.actor_rollout_ref.rollout.name == "vllm":
+            watch_engines(self.llm_server_manager.server_addresses)
         try:
             super().fit(agent_loop_manager)
         finally:

@@ -17,7 +17,7 @@ _POLL_SECONDS = 1.0
 
 # What Ray puts before a worker's line, and how Python prints an exception.
 _RAY_PREFIX = re.compile(r"^(\x1b\[\d+m)?\([^)]*pid=\d+[^)]*\)(\x1b\[0m)? ")
-_ERROR = re.compile(r"^(Exception|[A-Za-z_][\w.]*(Error|Exception|BadInput|RunFailed))(: |$)")
+_ERROR = re.compile(r"^([A-Za-z_][\w.]*(Error|Exception)|([A-Za-z_][\w.]*\.)?(Exception|BadInput|RunFailed))(: |$)")
 
 
 class Silence:

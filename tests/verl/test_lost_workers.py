@@ -1,21 +1,19 @@
 """A run whose worker is lost ends, though nothing would ever have told verl."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import psutil
 import pytest
 
-from groupppo.errors import RunFailed
 from groupppo.verl import lost_workers
-from groupppo.verl.launch import FAILED, train
-from groupppo.verl.lost_workers import ended_with_a_lost_worker
-from tests.verl.conftest import MakeCell
-from tests.verl.test_interrupted import killed
+from groupppo.verl.lost_workers import dead_engines, ended_with_a_lost_worker, watch_engines
 
 
 @pytest.fixture(autouse=True)
@@ -97,16 +95,36 @@ def test_an_actor_whose_process_was_killed_is_lost_and_one_that_was_ended_is_not
     assert lost[0].startswith(f"worker Worker (process {pid}) was lost: ")
 
 
-@pytest.mark.verl
-def test_a_run_whose_vllm_engine_was_killed_ends_and_keeps_what_it_can_be_resumed_from(make_cell: MakeCell) -> None:
-    """vLLM computes in a process of its own, whose end no actor's death tells. tests/verl/test_interrupted.py has the
-    other server, and the attempts after it, which do not depend on the server."""
-    before = set(psutil.Process().children(recursive=True))
-    cell = make_cell("ppo", rollout="vllm", steps=20, checkpoint_every=1)
-    with killed(cell, "VLLM::EngineCore", after=1), pytest.raises(RunFailed):
-        train(cell)
-    status = json.loads((cell.out / FAILED / "status.json").read_text())
-    assert "EngineDeadError" in status["cause"]  # neither a limit on time nor an end by itself
-    assert 1 <= status["steps"] < 20
-    assert list(cell.out.glob("global_step_*/seal/seal.json"))
-    assert {each for each in psutil.Process().children(recursive=True) if each.status() != "zombie"} <= before
+class Health(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert self.path == "/health"
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def server(status: int) -> Iterator[str]:
+    """A server that answers so: its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as serving:
+        serving.status = status  # type: ignore[attr-defined]
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        try:
+            yield f"127.0.0.1:{serving.server_port}"
+        finally:
+            serving.shutdown()
+
+
+def test_an_engine_is_dead_when_its_server_says_so_and_not_when_it_is_busy_or_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What vLLM's server answers, and that a run ends with it, is in tests/cluster/test_slurm_vllm.py."""
+    monkeypatch.setattr(lost_workers, "_engines", [])
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # a cluster's, which does not know its own nodes
+    assert dead_engines() == []
+    with server(200) as well, server(503) as ill, server(500) as odd:
+        watch_engines([well, ill, odd, "127.0.0.1:9"])
+        assert dead_engines() == [f"the engine of the vLLM server at {ill} has died"]
+    assert dead_engines() == []

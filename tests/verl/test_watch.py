@@ -98,3 +98,4 @@ def test_the_cause_of_a_process_that_was_killed_is_the_signal() -> None:
     assert cause_of("", -15) == "ended by SIGTERM, and the log names no error"
     assert cause_of("ValueError: no\n", -9) == "ended by SIGKILL; ValueError: no"
     assert cause_of("ValueError: no\n", 1) == "exit code 1; ValueError: no"
+    assert cause_of("\nRunFailed: a worker was lost\n", 1) == "exit code 1; RunFailed: a worker was lost"
