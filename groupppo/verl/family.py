@@ -17,7 +17,7 @@ import psutil
 from groupppo.errors import BadInput
 
 _PREFIX, _LOCK, _HOLD = "gppo-", "lock", ".lock"
-_TITLE = "ray::"
+_TITLE, _CLIENTS = "ray::", "ray.util.client.server"
 _STOP_SECONDS, _LOOK_SECONDS = 10, 5.0
 # It removes the shared memory of a process that was killed, and ends by itself when that is done.
 _TRACKER = "multiprocessing.resource_tracker"
@@ -62,10 +62,12 @@ def started_with(folder: Path) -> list[psutil.Process]:
 
 
 def _belongs(process: psutil.Process, folder: Path) -> bool:
-    if any(str(folder) in word for word in process.info["cmdline"] or ()):
+    words = process.info["cmdline"] or ()
+    if any(str(folder) in word for word in words):
         return True
-    # Ray's agents write their title over their command line and environment, and outlive its other daemons by a minute.
-    if not (process.info["name"] or "").startswith(_TITLE):
+    # Ray's agents write their title over their command line and environment, and its server of clients names no folder.
+    # Both outlive its other daemons by a minute.
+    if not (process.info["name"] or "").startswith(_TITLE) and _CLIENTS not in words:
         return False
     try:
         return any(file.path.startswith(f"{folder}/") for file in process.open_files())

@@ -7,11 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
-from groupppo.config import REPOSITORY
+from groupppo.config import REPOSITORY, load_benchmark, load_task
+from groupppo.models import build_model
+from groupppo.tasks.build import build_task
 from tests.cluster.local_slurm import DAEMONS, Cluster, missing, running, title_of
 
 HERE = Path(__file__).parent
@@ -76,6 +80,18 @@ def copy_project(folder: Path) -> None:
     for name in ("environment.yml", "requirements"):
         (folder / name).symlink_to(REPOSITORY / name)
     (folder / "Snakefile").write_text((REPOSITORY / "Snakefile").read_text() + '\n\ninclude: "looks.smk"\n')
+
+
+def make_assets(project: Path, benchmark: str) -> None:
+    """The task, the model and a start of a benchmark of one cell, made here: small, and a start that learnt nothing."""
+    file = project / "benchmarks" / f"{benchmark}.yaml"
+    matrix = yaml.safe_load(file.read_text())
+    (name,), (task_name,) = matrix["models"], matrix["tasks"]
+    assets = project / "results" / benchmark / "assets"
+    task = load_task(project / "benchmarks" / "tasks" / f"{task_name}.yaml")
+    build_task(replace(task, splits={"train": 60, "dev": 10, "test": 10}), assets / "tasks" / task_name)
+    build_model(load_benchmark(file).models[name], assets / "models" / name)
+    shutil.copytree(assets / "models" / name, assets / "starts" / task_name / name)
 
 
 @pytest.fixture

@@ -1,21 +1,18 @@
 """Ray across the nodes of an allocation: a run spans them, another cluster shares them, and nothing of it is left."""
 
 import json
-import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
-from groupppo.config import REPOSITORY, load_benchmark, load_task
-from groupppo.models import build_model
-from groupppo.tasks.build import build_task
+from groupppo.config import REPOSITORY
 from groupppo.verl.family import started_with
 from groupppo.verl.ray_cluster import across_allocation, nodes_of_allocation
-from tests.cluster.conftest import PATIENCE, copy_project, eventually, said, snakemakes
+from tests.cluster.conftest import PATIENCE, copy_project, eventually, make_assets, said, snakemakes, strangers
 from tests.cluster.local_slurm import Cluster, title_of
 
 NODES = {"gpu1", "gpu2"}
@@ -88,11 +85,7 @@ def spread(project: Path) -> None:
     matrix |= {"name": "spread", "models": ["spread"], "arms": ["ppo"], "seeds": [1], "studies": []}
     matrix["train"] |= {"steps": 2, "prompts_per_step": 4, "responses_per_prompt": 4, "time_limit_s": 600}
     (benchmarks / "spread.yaml").write_text(yaml.safe_dump(matrix))
-    assets = project / "results" / "spread" / "assets"
-    task = load_task(benchmarks / "tasks" / "sorting.yaml")
-    build_task(replace(task, splits={"train": 60, "dev": 10, "test": 10}), assets / "tasks" / "sorting")
-    build_model(load_benchmark(benchmarks / "spread.yaml").models["spread"], assets / "models" / "spread")
-    shutil.copytree(assets / "models" / "spread", assets / "starts" / "sorting" / "spread")
+    make_assets(project, "spread")
 
 
 def submit(cluster: Cluster, folder: Path) -> str:
@@ -128,6 +121,8 @@ def side_by_side(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> 
         (folder / "go").touch()
         assert snakemake.wait(timeout=2 * PATIENCE) == 0, what_went_wrong(project)
     assert eventually(lambda: not cluster.jobs(states="pending,running,completing"))
+    # Ray's own daemons end by themselves a minute after their cluster.
+    assert eventually(lambda: not strangers(cluster), 20), strangers(cluster)
     return SideBySide(project, run, other, folder / f"{other}.log", workers, seen)
 
 

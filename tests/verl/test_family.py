@@ -128,23 +128,27 @@ TITLED = """
 """
 
 
-def test_an_agent_is_known_by_its_log_and_who_else_reads_there_is_not_taken_for_one(tmp_path: Path) -> None:
+def test_agents_and_the_server_of_clients_are_known_by_their_logs_and_other_readers_are_not(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "run").mkdir()
     # The command lines must not name the folder: it is reached by another name, as by Ray's session_latest.
     (tmp_path / "latest").symlink_to(tmp_path / "run")
-    agent, reader = (
+    plain = TITLED.replace("ray::", "less")
+    agent, reader, clients = (
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code), f"{tmp_path}/latest/{name}.log"],
+            [sys.executable, "-c", textwrap.dedent(code), f"{tmp_path}/latest/{name}.log", *words],
             stdout=subprocess.PIPE,
         )
-        for name, code in (("agent", TITLED), ("reader", TITLED.replace("ray::", "less")))
+        for name, code, *words in (("agent", TITLED), ("reader", plain), ("clients", plain, "ray.util.client.server"))
     )
     try:
-        assert agent.stdout.readline() == reader.stdout.readline() == b"ready\n"
-        assert [process.pid for process in started_with(tmp_path / "run")] == [agent.pid]
+        for process in (agent, reader, clients):
+            assert process.stdout.readline() == b"ready\n"
+        assert {process.pid for process in started_with(tmp_path / "run")} == {agent.pid, clients.pid}
         assert started_with(tmp_path / "ru") == []
     finally:
-        for process in (agent, reader):
+        for process in (agent, reader, clients):
             process.kill()
             process.communicate()
 
