@@ -58,10 +58,12 @@ def killed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Killed
     aside = run / FAILED / "status.json"
     with snakemakes(cluster) as start:
         snakemake = start(project, "--config", "benchmark=benchmarks/served.yaml", "--", str(RUN / "status.json"))
-        assert eventually(lambda: kill_engine(cluster, run) or snakemake.poll() is not None, 3 * PATIENCE), said(
-            project
-        )
-        assert eventually(lambda: aside.is_file() or snakemake.poll() is not None), said(project)
+
+        def ended() -> bool:
+            return snakemake.poll() is not None
+
+        assert eventually(lambda: kill_engine(cluster, run) or ended(), 3 * PATIENCE), said(project)
+        assert eventually(lambda: aside.is_file() or ended()), said(project)
         first = json.loads(aside.read_text())
         assert snakemake.wait(timeout=3 * PATIENCE) == 0, said(project)[-5000:]
     rows = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]

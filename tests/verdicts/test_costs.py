@@ -63,6 +63,8 @@ def test_what_was_not_measured_supports_nothing(quantity):
     region = Region(high=1000.0)
     column = COSTS[quantity].column
     assert verdict(quantity, region, None) == T
+    assert not judge_cost(COSTS[quantity], SAMPLE, region, ("gpu",), None).asked
+    assert judge_cost(COSTS[quantity], SAMPLE, region, ("gpu",), profile().head(1)).asked
     assert verdict(quantity, region, profile().head(1)) == T
     assert verdict(quantity, region, profile(status="not run")) == T
     assert verdict(quantity, region, profile(**{column: float("nan")})) == T
