@@ -14,14 +14,18 @@ import sys
 
 def main() -> int:
     address, arguments = sys.argv[1], sys.argv[2:]
+    endings = (signal.SIGTERM, signal.SIGINT)
+    # Held back until they can be handed on: an end in between would leave a worker that nobody ends.
+    signal.pthread_sigmask(signal.SIG_BLOCK, endings)
     request = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
         answers = connection.makefile()
         worker = int(answers.readline())
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in endings:
             signal.signal(number, lambda received, _: os.kill(worker, received))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, endings)
         ending = answers.readline()
     return int(ending) if ending else 1
 
