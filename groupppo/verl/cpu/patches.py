@@ -6,6 +6,7 @@ Each names the verl file and line it answers; tests/verl/test_patches.py fails w
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def patch_training() -> None:
@@ -13,6 +14,7 @@ def patch_training() -> None:
     _gloo_only()
     _no_pinned_offload()
     _value_head_without_flash_attention()
+    _log_probs_at_once()
     _register_engines()
 
 
@@ -53,6 +55,22 @@ def _value_head_without_flash_attention() -> None:
         return critic
 
     model.load_valuehead_model = load
+
+
+def _log_probs_at_once() -> None:
+    """utils/torch_functional.py:197 takes the logsumexp of one row after the other, which on this path are tokens.
+
+    Where flash attention's kernel is there, verl does not come here. The values and gradients are the same to the bit.
+    """
+    import verl.utils.torch_functional as functional
+
+    functional.logprobs_from_logits_v2 = log_probs_at_once
+
+
+def log_probs_at_once(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-probabilities (...) of `labels` (...) under `logits` (..., vocabulary)."""
+    chosen = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    return chosen - logits.logsumexp(-1)
 
 
 def _register_engines() -> None:
