@@ -74,8 +74,7 @@ def main(run_folder: Path) -> None:
     (run_folder / "provenance.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     if forks:
-        executable = forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")
-        config.ray_kwargs.ray_init.runtime_env.py_executable = executable
+        forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")
     with told_by_exit_code(ray.is_initialized):
         run_ppo(config, task_runner_class=InProcessRunner)
 

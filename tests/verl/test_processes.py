@@ -11,6 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray._private.utils import update_envs
+
+from groupppo.verl.cpu.forkclient import ADDRESS
 
 LOOK = """
     import json, ray
@@ -54,7 +57,8 @@ SERVER = """
     from groupppo.verl.cpu import forkserver
     forkserver.MODULES = ()
     forkserver.load_ray()
-    print(forkserver.start(Path(sys.argv[1]) / "fork.socket"), flush=True)
+    forkserver.start(Path(sys.argv[1]) / "fork.socket")
+    print(forkserver.CLIENT, flush=True)
     sys.stdin.read()
 """
 
@@ -67,6 +71,10 @@ WORKER = """
 """
 
 
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], ADDRESS: str(folder / "fork.socket"), "GREETING": "x"} | variables
+
+
 class TestForkServer:
     @pytest.fixture
     def client(self, tmp_path: Path):
@@ -74,7 +82,7 @@ class TestForkServer:
         command = [sys.executable, "-c", textwrap.dedent(SERVER), str(tmp_path)]
         parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         (tmp_path / "worker.py").write_text(textwrap.dedent(WORKER))
-        yield [*parent.stdout.readline().split(), str(tmp_path / "worker.py")]
+        yield [sys.executable, parent.stdout.readline().strip(), str(tmp_path / "worker.py")]
         server = psutil.Process(parent.pid).children()[0]
         parent.stdin.close()
         parent.wait(timeout=10)
@@ -83,14 +91,35 @@ class TestForkServer:
     def test_a_forked_worker_has_the_callers_arguments_environment_folder_and_exit_code(
         self, client: list[str], tmp_path: Path
     ) -> None:
-        environment = {"GREETING": "hello", "PATH": os.environ["PATH"]}
-        done = subprocess.run([*client, "7", "a b"], env=environment, cwd=tmp_path, capture_output=True, text=True)
+        variables = environment(tmp_path, GREETING="hello")
+        done = subprocess.run([*client, "7", "a b"], env=variables, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 7
         assert done.stdout == f"hello ['7', 'a b'] {tmp_path} True\n"
 
-    def test_workers_run_side_by_side(self, client: list[str]) -> None:
-        environment = os.environ | {"GREETING": "x"}
-        started = [subprocess.Popen([*client, str(code)], env=environment, stdout=subprocess.PIPE) for code in range(5)]
+    def test_the_runtime_environments_variables_are_set_as_ray_sets_them(
+        self, client: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = {"GREETING": "${WHO} and ${NOBODY} at $WHERE"}
+        monkeypatch.setenv("WHO", "you")
+        monkeypatch.setenv("WHERE", "home")
+        monkeypatch.delenv("GREETING", raising=False)
+        update_envs(asked)
+        by_ray = os.environ["GREETING"]
+        assert by_ray == "you and  at home"
+        context = ["--language=PYTHON", f"--serialized-runtime-env-context={json.dumps({'env_vars': asked})}"]
+        variables = environment(tmp_path, WHO="you", WHERE="home")
+        done = subprocess.run([*client, "0", *context, "--x=1"], env=variables, capture_output=True, text=True)
+        assert done.stdout.startswith(f"{by_ray} ['0', '--x=1'] ")
+
+    def test_a_worker_that_ray_wants_behind_another_command_is_refused(self, client: list[str], tmp_path: Path) -> None:
+        context = f"--serialized-runtime-env-context={json.dumps({'command_prefix': ['cd', '/', '&&']})}"
+        done = subprocess.run([*client, "0", context], env=environment(tmp_path), capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "cannot run behind ['cd'" in done.stderr
+
+    def test_workers_run_side_by_side(self, client: list[str], tmp_path: Path) -> None:
+        variables = environment(tmp_path)
+        started = [subprocess.Popen([*client, str(code)], env=variables, stdout=subprocess.PIPE) for code in range(5)]
         assert [process.wait(timeout=30) for process in started] == [0, 1, 2, 3, 4]
         for process in started:
             process.stdout.close()
@@ -99,9 +128,8 @@ class TestForkServer:
         command = [sys.executable, "-c", textwrap.dedent(SERVER), str(tmp_path)]
         (tmp_path / "worker.py").write_text(textwrap.dedent(WORKER))
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
-            client = [*parent.stdout.readline().split(), str(tmp_path / "worker.py"), "wait"]
-            environment = os.environ | {"GREETING": "x"}
-            with subprocess.Popen(client, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            client = [sys.executable, parent.stdout.readline().strip(), str(tmp_path / "worker.py"), "wait"]
+            with subprocess.Popen(client, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout.readline().startswith("x")
                 ((worker,),) = [server.children() for server in psutil.Process(parent.pid).children()]
                 parent.kill()
@@ -109,9 +137,8 @@ class TestForkServer:
         gone = not psutil.wait_procs([worker], timeout=10)[1]
         assert gone or worker.status() == psutil.STATUS_ZOMBIE  # where nobody reaps orphans
 
-    def test_ending_the_client_ends_its_worker(self, client: list[str]) -> None:
-        environment = os.environ | {"GREETING": "x"}
-        process = subprocess.Popen([*client, "wait"], env=environment, stdout=subprocess.PIPE, text=True)
+    def test_ending_the_client_ends_its_worker(self, client: list[str], tmp_path: Path) -> None:
+        process = subprocess.Popen([*client, "wait"], env=environment(tmp_path), stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline().startswith("x")
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)

@@ -2,8 +2,8 @@
 
 A verl run on a CPU starts about eight Python processes, and each spends some nine CPU seconds on the same imports: more
 than the training of a tiny model takes. Here the launcher's process imports them once, forks a server before Ray starts
-(no threads exist yet, so the fork is clean), and Ray starts its workers through `forkclient.py`, which is set as the
-runtime environment's `py_executable`: the server forks, and the child runs Ray's own worker script.
+(no threads exist yet, so the fork is clean), and Ray starts its workers through `forkclient.py` in the place of its own
+setup_worker.py, which spends half a second on imports: the server forks, and the child runs Ray's worker script.
 """
 
 import gc
@@ -19,7 +19,10 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-CLIENT = Path(__file__).with_name("forkclient.py")
+from groupppo.verl.cpu import forkclient
+from groupppo.verl.cpu.forkclient import ADDRESS
+
+CLIENT = Path(forkclient.__file__)
 # Whatever a process of a run imports.
 MODULES = (
     "groupppo.verl.trainer",
@@ -46,14 +49,11 @@ def load_ray() -> None:
         del os.environ[name]
 
 
-def start(address: Path) -> str:
-    """Import what workers need, and fork the server from this process.
+def start(address: Path) -> None:
+    """Import what workers need, fork the server from this process, and have Ray start its workers by it.
 
     Args:
         address: path of the Unix socket to make.
-
-    Returns:
-        The value for Ray's `py_executable`.
     """
     for module in MODULES:
         importlib.import_module(module)
@@ -68,7 +68,10 @@ def start(address: Path) -> str:
         _serve(listener, parent)
         os._exit(0)
     listener.close()
-    return f"{sys.executable} -S -E {CLIENT} {address}"
+    os.environ[ADDRESS] = str(address)
+    # ray/_private/node.py:163 joins it to the folder of its own script; an absolute path stays as it is.
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    constants.SETUP_WORKER_FILENAME = str(CLIENT)
 
 
 def _serve(listener: socket.socket, parent: int) -> None:

@@ -1,0 +1,80 @@
+"""A fresh run of the default benchmark's reference cell, compared with the published study: the regression baseline.
+
+The bounds are loose, for another processor rounds the last digits differently, and after some steps other tokens are
+sampled: accuracies may differ by the margin of the claims, up or down. On the machine of the study the run is the same
+to the bit. Seconds and memory are in the comparison and are not judged here: a test says nothing about time.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from groupppo.config import REPOSITORY
+from groupppo.publish.compare import ACCURACY, RUN, Comparison, compare
+from groupppo.tables import Only, load_tables
+from tests.cluster.conftest import copy_project
+
+pytestmark = [pytest.mark.verl, pytest.mark.timeout(1200)]
+
+STUDY = REPOSITORY / "results" / "reference" / "study"
+CELL = "sorting/tiny/ppo/seed1"
+CUT = {"arms": ["ppo"], "seeds": [1], "studies": [], "profile": None}
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder: task, model, supervised start, one run, its evaluation and the tables, all made here."""
+    project = tmp_path_factory.mktemp("fresh")
+    copy_project(project)
+    file = project / "benchmarks" / "quick.yaml"
+    matrix = {key: value for key, value in (yaml.safe_load(file.read_text()) | CUT).items() if value is not None}
+    file.write_text(yaml.safe_dump(matrix))
+    targets = [f"results/quick/{name}" for name in ("tables/runs.parquet", "benchmark.yaml")]
+    variables = os.environ | {"XDG_CACHE_HOME": str(project / "cache"), "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--", *targets]
+    done = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return project / "results" / "quick"
+
+
+@pytest.fixture(scope="module")
+def comparison(fresh: Path) -> Comparison:
+    return compare(STUDY, fresh)
+
+
+def accuracies(results: Path) -> pd.Series:
+    """Held-out accuracy by arm, of the cell and of the start that it began from."""
+    evals = load_tables(results / "tables", {"evals": Only()}).evals
+    here = evals[(evals["task"] == "sorting") & (evals["model"] == "tiny") & (evals["metric"] == "accuracy")]
+    return here[here["arm"].isin(["start", "ppo"]) & (here["seed"].isna() | (here["seed"] == 1))].set_index("arm")[
+        "value"
+    ]
+
+
+def test_the_cell_is_compared_and_is_evidence_on_both_sides(comparison: Comparison) -> None:
+    assert [str(pair.cell) for pair in comparison.cells] == [CELL]
+    assert not [*comparison.excluded, *comparison.only_a, *comparison.only_b]
+
+
+def test_what_was_learned_is_what_the_study_published(comparison: Comparison, fresh: Path) -> None:
+    assert comparison.margin == 0.05
+    assert not [each for each in comparison.regressions if each.kind in (ACCURACY, RUN)]
+    then, now = accuracies(STUDY), accuracies(fresh)
+    assert sorted(now.index) == ["ppo", "start"]
+    assert (now - then).abs().max() <= comparison.margin, (then, now)
+
+
+def test_a_run_that_did_not_learn_would_be_a_regression(fresh: Path, tmp_path: Path) -> None:
+    unlearned = Path(shutil.copytree(fresh, tmp_path / "quick", ignore=shutil.ignore_patterns("assets", "checkpoint")))
+    file = unlearned / "tables" / "evals.parquet"
+    evals = load_tables(unlearned / "tables", {"evals": Only()}).evals
+    trained = (evals["arm"] == "ppo") & (evals["metric"] == "accuracy")
+    evals.loc[trained, "value"] = accuracies(fresh)["start"]
+    evals.to_parquet(file)
+    assert [each.kind for each in compare(STUDY, unlearned).regressions if each.kind == ACCURACY] == [ACCURACY]
