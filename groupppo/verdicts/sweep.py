@@ -4,7 +4,11 @@ A pilot is a benchmark whose `learning_rates` are lists (groupppo/rates.py). The
 trains each arm at the rate at which the pilot's mean held-out accuracy was highest, the lower of equals.
 """
 
+import contextlib
 import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from groupppo.tables import Only, load_tables
 
 RECORD, TABLE = "benchmark.yaml", "sweep.parquet"
 METRIC = "accuracy"
-_TABLES = ("tables/runs.parquet", "tables/evals.parquet")
+_READ = (RECORD, "tables/runs.parquet", "tables/evals.parquet")
 COLUMNS = {
     "task": "Task of the pilot's cell.",
     "model": "Model of the pilot's cell.",
@@ -31,21 +35,46 @@ COLUMNS = {
 }
 
 
-def pilot_folder(pilot: Path, results: Path) -> Path:
+def pilot_place(pilot: Path, results: Path) -> Path:
     """Where a pilot's tables are: this machine's own in `results`/<name>/ if there are any, else the published ones.
 
     Args:
-        pilot: the pilot's benchmark file; its results are in a folder of its name.
+        pilot: the pilot's benchmark file; its results are in a folder, or a bundle, of its name.
+
+    Returns:
+        A folder of results or a bundle.zip.
 
     Raises:
-        BadInput: there are neither.
+        BadInput: there is neither.
     """
     for home in (results, results / "reference", REPOSITORY / "results" / "reference"):
-        folder = home / pilot.stem
-        if all((folder / file).is_file() for file in (RECORD, *_TABLES)):
+        folder, bundle = home / pilot.stem, home / f"{pilot.stem}.zip"
+        if all((folder / file).is_file() for file in _READ):
             return folder
+        if bundle.is_file():
+            return bundle
     mend = f"run it first: snakemake --config benchmark={pilot}"
-    raise BadInput(pilot, "tables", list(_TABLES), mend)
+    raise BadInput(pilot, "tables", list(_READ), mend)
+
+
+@contextlib.contextmanager
+def opened_pilot(place: Path) -> Iterator[Path]:
+    """The folder with a pilot's matrix and tables; of a bundle these are unpacked, for as long as it lasts.
+
+    Raises:
+        BadInput: the bundle is damaged, or lacks one of them.
+    """
+    if place.is_dir():
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="groupppo-") as folder:
+        try:
+            with zipfile.ZipFile(place) as bundle:
+                for file in _READ:
+                    bundle.extract(file, folder)
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise BadInput(place, "file", str(error), "restore the bundle from a copy, or run the pilot.") from error
+        yield Path(folder)
 
 
 def write_sweep(benchmark: Benchmark, results: Path, out: Path) -> pd.DataFrame:
@@ -59,11 +88,11 @@ def write_sweep(benchmark: Benchmark, results: Path, out: Path) -> pd.DataFrame:
     """
     if benchmark.pilot is None:
         raise BadInput(benchmark.source, "pilot", None, "name the benchmark that swept the learning rates.")
-    folder = pilot_folder(benchmark.pilot, results)
-    tables = load_tables(folder / "tables", {"runs": Only(), "evals": Only()})
-    table = sweep_table(read_record(folder / RECORD), tables.runs, tables.evals)
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / RECORD, out / RECORD)
+    with opened_pilot(pilot_place(benchmark.pilot, results)) as folder:
+        tables = load_tables(folder / "tables", {"runs": Only(), "evals": Only()})
+        table = sweep_table(read_record(folder / RECORD), tables.runs, tables.evals)
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / RECORD, out / RECORD)
     table.to_parquet(out / TABLE, index=False)
     return table
 

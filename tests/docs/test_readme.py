@@ -10,7 +10,7 @@ from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import tables_of
 from groupppo.tables import Only, load_tables
-from groupppo.verdicts.sweep import chosen_rates, write_sweep
+from groupppo.verdicts.sweep import chosen_rates, opened_pilot, write_sweep
 from tests.docs.pages import PAGES, files
 
 REFERENCE = REPOSITORY / "results" / "reference"
@@ -74,7 +74,8 @@ def test_operations_bounds_and_memory_are_those_of_the_published_profile(variant
 
 def test_accuracies_are_those_of_the_published_pilot(tmp_path: Path) -> None:
     sweep = write_sweep(load_benchmark(REPOSITORY / "benchmarks" / "study.yaml"), tmp_path / "none", tmp_path)
-    evals = load_tables(REFERENCE / "pilot" / "tables", {"evals": Only()}).evals
+    with opened_pilot(REFERENCE / "pilot.zip") as pilot:
+        evals = load_tables(pilot / "tables", {"evals": Only()}).evals
     start = evals[(evals["arm"] == "start") & (evals["metric"] == "accuracy")]["value"].item()
     best = sweep[sweep["rate"] == sweep["arm"].map(chosen_rates(sweep))].groupby("arm")["accuracy"].mean()
     told = {"group_ppo": r"accuracy (\S+), start", "ppo": r"PPO (\S+), GRPO", "grpo": r"GRPO (\S+), random"}

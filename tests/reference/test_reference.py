@@ -11,7 +11,7 @@ from groupppo.rates import KEY
 from groupppo.tables import Only, load_tables
 from groupppo.verdicts.claims import EQUIVALENCE, load_claims
 from groupppo.verdicts.power import seeds_for_equivalence, spread_interval
-from groupppo.verdicts.sweep import at_an_end, chosen_rates, paired_spread, pilot_folder, write_sweep
+from groupppo.verdicts.sweep import at_an_end, chosen_rates, opened_pilot, paired_spread, pilot_place, write_sweep
 
 REFERENCE = REPOSITORY / "results" / "reference"
 LIMIT_BYTES = 30_000_000
@@ -22,7 +22,7 @@ VARIED = {
     "entropy_gathered": "entropy",
     "entropy_streamed": "entropy",
 }
-PUBLISHED = sorted(sums.parent for sums in REFERENCE.glob("*/SHA256SUMS"))
+PUBLISHED = sorted([*(sums.parent for sums in REFERENCE.glob("*/SHA256SUMS")), *REFERENCE.glob("*.zip")])
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def study() -> Benchmark:
 def sweep(study: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """The pilot's runs, as published."""
     assert study.pilot is not None
-    assert pilot_folder(study.pilot, Path("nowhere")) == REFERENCE / "pilot"
+    assert pilot_place(study.pilot, Path("nowhere")) == REFERENCE / "pilot.zip"
     return write_sweep(study, Path("nowhere"), tmp_path_factory.mktemp("sweep"))
 
 
@@ -50,7 +50,8 @@ def test_a_rate_at_the_low_end_leaves_an_arm_where_it_started(sweep: pd.DataFram
     """No lower rate was tried for it: it could only come closer to its start."""
     ends = at_an_end(sweep)
     assert {"group_ppo", "group_ppo_norm_tokens"} <= set(ends)
-    evals = load_tables(REFERENCE / "pilot" / "tables", {"evals": Only()}).evals
+    with opened_pilot(REFERENCE / "pilot.zip") as pilot:
+        evals = load_tables(pilot / "tables", {"evals": Only()}).evals
     start = evals[(evals["arm"] == "start") & (evals["metric"] == "accuracy")]["value"].item()
     best = sweep[sweep["rate"] == sweep["arm"].map(chosen_rates(sweep))].groupby("arm")["accuracy"].mean()
     assert all(abs(best[arm] - start) < 0.02 for arm in ends)

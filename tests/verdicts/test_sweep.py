@@ -1,5 +1,6 @@
 """Rates and spread by a pilot: chosen by the mean, refused where a run is no evidence, shown on the page."""
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from groupppo.verdicts.sweep import (
     RECORD,
     at_an_end,
     chosen_rates,
+    opened_pilot,
     paired_spread,
-    pilot_folder,
+    pilot_place,
     read_record,
     sweep_table,
     write_sweep,
@@ -94,12 +96,44 @@ def test_own_pilots_come_before_published_ones_and_none_is_an_error(tmp_path):
     with pytest.raises(
         BadInput, match=r"run it first: snakemake --config benchmark=benchmarks/a_pilot_nobody_ran\.yaml"
     ):
-        pilot_folder(pilot, tmp_path)
+        pilot_place(pilot, tmp_path)
     for home in (tmp_path / "reference", tmp_path):
         (home / pilot.stem / "tables").mkdir(parents=True)
         for name in (RECORD, "tables/runs.parquet", "tables/evals.parquet"):
             (home / pilot.stem / name).touch()
-        assert pilot_folder(pilot, tmp_path) == home / pilot.stem
+        assert pilot_place(pilot, tmp_path) == home / pilot.stem
+
+
+def test_a_published_pilot_may_be_a_bundle_and_a_folder_comes_before_it(tmp_path):
+    pilot, bundle = Path("benchmarks/bundled.yaml"), tmp_path / "reference" / "bundled.zip"
+    bundle.parent.mkdir()
+    with zipfile.ZipFile(bundle, "w") as archive:
+        for name in (RECORD, "tables/runs.parquet", "tables/evals.parquet", "report.html"):
+            archive.writestr(name, name)
+    assert pilot_place(pilot, tmp_path) == bundle
+    with opened_pilot(bundle) as folder:
+        there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+        assert there == {RECORD, "tables/runs.parquet", "tables/evals.parquet"}
+        assert (folder / RECORD).read_text() == RECORD
+    with opened_pilot(tmp_path) as same:
+        assert same == tmp_path
+    for name in (RECORD, "tables/runs.parquet", "tables/evals.parquet"):
+        file = tmp_path / "bundled" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert pilot_place(pilot, tmp_path) == tmp_path / "bundled"
+
+
+@pytest.mark.parametrize("content", [b"no archive", None], ids=["damaged", "without its tables"])
+def test_a_bundle_without_a_pilots_tables_is_named(tmp_path, content):
+    bundle = tmp_path / "pilot.zip"
+    if content is None:
+        with zipfile.ZipFile(bundle, "w") as archive:
+            archive.writestr(RECORD, "")
+    else:
+        bundle.write_bytes(content)
+    with pytest.raises(BadInput, match=r"(?s)pilot\.zip: file = .*restore the bundle"), opened_pilot(bundle):
+        pass
 
 
 def test_the_page_says_which_rate_was_best_which_is_used_and_how_many_seeds_it_asks_for(tmp_path, record):

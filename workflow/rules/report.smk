@@ -1,8 +1,8 @@
 # From run folders to tables, verdicts, figures and the page.
 
-from groupppo.measure.hashing import sha256_folder
+from groupppo.measure.hashing import sha256_file, sha256_folder
 from groupppo.tables import SCHEMA
-from groupppo.verdicts.sweep import pilot_folder
+from groupppo.verdicts.sweep import pilot_place
 
 
 rule collect:
@@ -90,7 +90,7 @@ rule figures:
 if BENCHMARK.pilot:
 
     try:
-        SWEPT = pilot_folder(BENCHMARK.pilot, Path("results")) / "tables"
+        SWEPT = pilot_place(BENCHMARK.pilot, Path("results"))
     except BadInput as error:
         raise WorkflowError(str(error)) from None
 
@@ -110,7 +110,11 @@ if BENCHMARK.pilot:
             mem_mb=1000,
             runtime=10,
         params:
-            sha256=sha256_folder(SWEPT),
+            sha256=(
+                sha256_folder(SWEPT / "tables")
+                if SWEPT.is_dir()
+                else sha256_file(SWEPT)
+            ),
         message:
             "take the learning rates' sweep from {input[0]}"
         script:
