@@ -20,6 +20,7 @@ from groupppo.publish.matrix import CONFIG, RECORD, config_files, read_record
 from groupppo.publish.scrub import Places, scrub_evidence, scrub_record, scrub_table, text_columns
 from groupppo.report.page_data import read_object
 from groupppo.tables import SCHEMA, Only, load_tables
+from groupppo.tables.keys import plans_begun
 from groupppo.tables.runs import SET_ASIDE
 from groupppo.verdicts.item_scores import ITEMS, items_table
 from groupppo.verdicts.preregistration import STAMP
@@ -228,12 +229,13 @@ def _existing(results: Path, name: str) -> Path:
 
 
 def require_judged(results: Path, benchmark: Benchmark) -> None:
-    """Whatever the benchmark asks for beside its runs is there: without it nobody can decide the verdicts again.
+    """Whatever the benchmark asks for beside its runs is there, of the tasks and models begun: without it nobody can
+    decide the verdicts again.
 
     Raises:
         BadInput: its profile's tables or one of its studies are missing.
     """
-    cells = [f"{plan.task}.{plan.model}" for plan in benchmark.plans()]
+    cells = [f"{plan.task}.{plan.model}" for plan in plans_begun(results, benchmark)]
     asked = [f"studies/{study}/{cell}/*.csv" for study in benchmark.studies for cell in cells]
     for pattern in [*asked, *(["profile/tables/*.parquet"] if benchmark.profile else [])]:
         if not any(results.glob(pattern)):

@@ -17,6 +17,7 @@ from groupppo.report.wording import number, percentage
 from groupppo.study.figures_scores import PROXY_LABELS, setting_label
 from groupppo.study.record import RECORD
 from groupppo.study.tables import COLUMNS, FIGURES, NO_RULE, read_table
+from groupppo.tables.keys import plans_begun
 
 RERUN = "run the study again: snakemake studies."
 
@@ -71,13 +72,13 @@ def grouping_studies(results: Path, benchmark: Benchmark) -> list[Study]:
 def studies_of(
     kind: str, results: Path, benchmark: Benchmark, scope: Scope, tables: Tables, columns: Iterable[str]
 ) -> list[Study]:
-    """One for each task and model, where the benchmark asks for the study `kind`, whose own tables are `columns`.
+    """One for each task and model begun, where the benchmark asks for the study `kind`, whose own tables are `columns`.
 
     Raises:
         BadInput: a study was asked for and is not there, or its files are not in their form.
     """
     found = []
-    for plan in benchmark.plans() if kind in benchmark.studies else ():
+    for plan in plans_begun(results, benchmark) if kind in benchmark.studies else ():
         folder = results / "studies" / kind / f"{plan.task}.{plan.model}"
         record = read_object(folder / RECORD, RERUN)
         try:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from groupppo.config import Benchmark
+from groupppo.matrix import CellPlan
 
 
 class Keys(NamedTuple):
@@ -23,6 +24,11 @@ class Keys(NamedTuple):
 def planned_keys(benchmark: Benchmark) -> list[Keys]:
     """Every run that the benchmark plans; the runs of a task and model follow one another."""
     return [Keys(plan.task, plan.model, arm, seed) for plan in benchmark.plans() for arm, seed in plan.runs]
+
+
+def plans_begun(results: Path, benchmark: Benchmark) -> list[CellPlan]:
+    """The tasks and models of which a run has a folder in `results`; nothing can be said of those not begun."""
+    return [plan for plan in benchmark.plans() if any((results / "runs" / plan.task / plan.model).glob("*/*"))]
 
 
 def found_keys(runs: Path) -> tuple[set[Keys], list[Path]]:

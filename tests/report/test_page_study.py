@@ -117,10 +117,14 @@ def test_both_tables_show_values_with_their_intervals(text: str) -> None:
     assert rows["PPO, another batch"] == ["100.0 %", "0.100 [-0.050, 0.250]", "0.400", *[MISSING] * 3]
 
 
-def test_each_task_and_model_has_a_study_of_its_own(made: tuple[Path, Benchmark], tmp_path: Path) -> None:
+def test_each_task_and_model_that_was_begun_has_a_study_of_its_own(
+    made: tuple[Path, Benchmark], tmp_path: Path
+) -> None:
     results, benchmark = made
     shutil.copytree(results, tmp_path, dirs_exist_ok=True)
     two = replace(benchmark, models=benchmark.models | {"large": replace(benchmark.models["tiny"], title="Large")})
+    assert "Selection sort, Large</h3>" not in page(tmp_path, two)  # none of its runs is there
+    (tmp_path / "runs" / "sorting" / "large" / "ppo" / "seed1").mkdir(parents=True)
     with pytest.raises(BadInput, match=r"sorting.large/study.json(.|\n)*snakemake studies"):
         page(tmp_path, two)
     write_study(tmp_path, "sorting", "large")

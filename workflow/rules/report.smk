@@ -126,7 +126,7 @@ rule report:
         verdicts=rules.verdicts.output[0],
         figures=rules.figures.output[0],
         matrix=rules.resolve.output[0],
-        studies=STUDIES.values(),
+        studies=[made(folders) for folders in STUDIES.values()],
         profile=rules.update_costs.output if BENCHMARK.profile else [],
         pilot=rules.pilot.output if BENCHMARK.pilot else [],
     output:
