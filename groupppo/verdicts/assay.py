@@ -9,6 +9,7 @@ from scipy import stats
 
 from groupppo.config import Benchmark
 from groupppo.tables import Tables
+from groupppo.tables.schema import MISSING
 from groupppo.verdicts.claims import Claim
 
 START = "start"
@@ -40,6 +41,8 @@ def why_inadmissible(runs: pd.DataFrame, arms: Collection[str], seeds: Collectio
                 reasons.append(f"{arm} seed {seed}: no run")
             elif not known[(arm, seed)][0]:
                 reasons.append(f"{arm} seed {seed}: {known[(arm, seed)][1]}")
+    if reasons and set(runs["status"]) == {MISSING}:
+        return f"None of the {len(reasons)} runs that it is about is there."
     if reasons:
         more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
         return f"Runs that are no evidence: {', '.join(reasons[:3])}{more}."

@@ -97,6 +97,14 @@ def test_a_planned_run_that_was_never_made_is_named(shown):
     assert "group_ppo seed 3: no run" in why_inadmissible(runs_of(shown[0]), ["ppo", "group_ppo"], (1, 2, 3))
 
 
+def test_runs_of_which_none_is_there_are_counted_and_not_listed(shown):
+    runs = runs_of(shown[0]).assign(status="missing", admissible=False, reason="status.json: file = missing")
+    counted = "None of the 4 runs that it is about is there."
+    assert why_inadmissible(runs, ["ppo", "group_ppo"], (1, 2)) == counted
+    one_failed = runs.assign(status=["failed", *["missing"] * (len(runs) - 1)])
+    assert "seed 1: status.json" in why_inadmissible(one_failed, ["ppo", "group_ppo"], (1, 2))
+
+
 @pytest.mark.parametrize(("column", "value"), [("device", "cuda"), ("rollout", "vllm")])
 def test_runs_on_different_devices_or_servers_are_not_matched(shown, column, value):
     runs = runs_of(shown[0], **{column: value})
