@@ -12,12 +12,15 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from groupppo.config import REPOSITORY
 from groupppo.publish.compare import ACCURACY, RUN, Comparison, compare
 from groupppo.tables import Only, load_tables
+from groupppo.tables.schema import arrow_schema
 from tests.cluster.conftest import copy_project
 
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(1200)]
@@ -77,5 +80,6 @@ def test_a_run_that_did_not_learn_would_be_a_regression(fresh: Path, tmp_path: P
     file = unlearned / "tables" / "evals.parquet"
     evals = load_tables(unlearned / "tables", {"evals": Only()}).evals
     trained = (evals["arm"] == "ppo") & (evals["metric"] == "accuracy")
-    evals.assign(value=evals["value"].mask(trained, accuracies(fresh)["start"])).to_parquet(file)
+    changed = evals.assign(value=evals["value"].mask(trained, accuracies(fresh)["start"]))
+    pq.write_table(pa.Table.from_pandas(changed, schema=arrow_schema("evals"), preserve_index=False), file)
     assert [each.kind for each in compare(STUDY, unlearned).regressions if each.kind == ACCURACY] == [ACCURACY]
