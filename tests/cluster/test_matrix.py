@@ -98,11 +98,14 @@ def strike(results: Path, killed: dict[str, str]) -> bool:
 
 
 def trainer_in(folder: Path) -> psutil.Process:
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "groupppo.verl.main" in words and str(folder) in words:
-            return process
-    raise AssertionError(f"no trainer in {folder}")
+    """The process that trains; the server that it forks has the same command line, and may have a lower number."""
+    found = {
+        process.pid: process
+        for process in psutil.process_iter(["ppid", "cmdline"])
+        if {"groupppo.verl.main", str(folder)} <= set(process.info["cmdline"] or [])
+    }
+    (trainer,) = [process for process in found.values() if process.info["ppid"] not in found]
+    return trainer
 
 
 def policy_of(trainer: psutil.Process) -> psutil.Process:
