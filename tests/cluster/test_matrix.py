@@ -20,10 +20,11 @@ from tests.cluster.local_slurm import Cluster, title_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.verl, pytest.mark.timeout(1800)]
 
+# Steps enough that a look every 0.2 s finds a run between its first checkpoint and its end.
 QUICK, TASK = "benchmarks/quick.yaml", "benchmarks/tasks/sorting.yaml"
 CUT = (
     (QUICK, None, {"arms": ["ppo", "group_ppo"], "seeds": [1], "studies": [], "profile": None}),
-    (QUICK, "train", {"steps": 3, "checkpoint_every": 1, "save_critic": False, "prompts_per_step": 4}),
+    (QUICK, "train", {"steps": 8, "checkpoint_every": 1, "save_critic": False, "prompts_per_step": 4}),
     (QUICK, "evaluation", {"sampled_prompts": 16, "repeats": 2}),
     (TASK, "splits", {"train": 200, "dev": 30, "test": 60}),
     (TASK, "warmstart", {"target_accuracy": 0.01, "eval_prompts": 30}),
