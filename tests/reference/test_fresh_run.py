@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.verl, pytest.mark.timeout(1200)]
 STUDY = REPOSITORY / "results" / "reference" / "study"
 CELL = "sorting/tiny/ppo/seed1"
 CUT = {"arms": ["ppo"], "seeds": [1], "studies": [], "profile": None}
-# Sampled accuracy is not compared, and takes a third of an evaluation.
+# Sampled accuracy is not judged here.
 FEW = {"repeats": 1, "sampled_prompts": 10}
 
 
