@@ -1,12 +1,15 @@
 """groupppo verify and groupppo compare: results that come from elsewhere, or from before."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from groupppo.cli.place import results_folder
 from groupppo.cli.screen import say, say_table
+
+if TYPE_CHECKING:
+    from groupppo.publish.verify import Verification
 
 
 def add(app: typer.Typer) -> None:
@@ -15,21 +18,38 @@ def add(app: typer.Typer) -> None:
 
 
 def verify(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A bundle.zip, a folder it was unpacked to, or results.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH", help="A bundle.zip, a folder it was unpacked to, a folder of such bundles, or results."
+        ),
+    ],
 ) -> None:
     """Check a bundle or a results folder: checksums, schemas, and every verdict decided again.
 
     Works outside of the repository too. Exit code 0 when nothing differs, 1 when something does or the archive is
-    hostile or damaged.
+    hostile or damaged. Of a folder that holds bundles every one is checked.
 
     \b
     Examples:
       groupppo verify results/quick/bundle.zip
       groupppo verify quick                       (results/quick)
+      groupppo verify results/reference           (all that is published)
     """
+    from groupppo.publish.source import bundles_in
     from groupppo.publish.verify import verify as verify_path
 
-    found = verify_path(results_folder(path))
+    named = results_folder(path)
+    bundles = bundles_in(named)
+    for other in sorted(set(named.iterdir()) - set(bundles)) if bundles else []:
+        say(f"{other}: no bundle, not looked at")
+    found = [verify_path(each) for each in bundles or [named]]
+    for each in found:
+        _say_found(each)
+    raise typer.Exit(max(each.exit_code for each in found))
+
+
+def _say_found(found: "Verification") -> None:
     say(f"{found.kind} {found.path}{f', benchmark {found.benchmark}' if found.benchmark else ''}")
     for check, covered in found.checks.items():
         say(f"  {check}: {covered}")
@@ -41,7 +61,6 @@ def verify(
         say(f"  differs: {difference}")
     count = len(found.differences)
     say("ok" if found.ok else f"{count} difference{'s' if count > 1 else ''}")
-    raise typer.Exit(found.exit_code)
 
 
 def compare(

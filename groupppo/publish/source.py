@@ -56,6 +56,13 @@ def opened(path: Path, limits: Limits = LIMITS) -> Iterator[Source]:
         yield source
 
 
+def bundles_in(folder: Path) -> list[Path]:
+    """Bundles, zipped or unpacked, that lie side by side in a folder which is neither one nor results; sorted."""
+    if not folder.is_dir() or any((folder / name).exists() for name in (SUMS, "verdicts.json", RECORD)):
+        return []
+    return sorted([*folder.glob("*.zip"), *(sums.parent for sums in folder.glob(f"*/{SUMS}"))])
+
+
 def _refuse_links(folder: Path) -> None:
     for file in sorted(folder.rglob("*")):
         if file.is_symlink() or not (file.is_file() or file.is_dir()):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,30 @@ def test_verify_ends_with_0_for_a_sound_bundle_and_with_1_for_a_changed_verdict(
     done = groupppo("verify", results)
     assert done.code == 1
     assert "differs: verdicts" in done.out
+
+
+def test_verify_of_a_folder_of_bundles_checks_each_and_says_what_it_did_not_look_at(
+    groupppo, results: Path, tmp_path: Path
+) -> None:
+    shelf = tmp_path / "shelf"
+    zipped, unpacked = shelf / "zipped.zip", shelf / "unpacked"
+    make_bundle(results, zipped, checkpoints=False)
+    with zipfile.ZipFile(zipped) as archive:
+        archive.extractall(unpacked)
+    (shelf / "README.md").write_text("What these are.")
+    done = groupppo("verify", shelf)
+    assert done.code == 0, done.out
+    assert [line for line in done.out.splitlines() if not line.startswith("  ")] == [
+        f"{shelf / 'README.md'}: no bundle, not looked at",
+        f"unpacked bundle {unpacked}, benchmark quick",
+        "ok",
+        f"bundle {zipped}, benchmark quick",
+        "ok",
+    ]
+    (unpacked / "tables" / "runs.parquet").unlink()
+    done = groupppo("verify", shelf)
+    assert done.code == 1
+    assert done.out.splitlines().count("ok") == 1
 
 
 def test_verify_of_what_is_no_bundle_is_an_error_without_traceback(groupppo, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from groupppo.config import REPOSITORY, Benchmark, load_benchmark
+from groupppo.publish.source import bundles_in
 from groupppo.publish.verify import verify
 from groupppo.rates import KEY
 from groupppo.tables import Only, load_tables
@@ -22,7 +23,7 @@ VARIED = {
     "entropy_gathered": "entropy",
     "entropy_streamed": "entropy",
 }
-PUBLISHED = sorted([*(sums.parent for sums in REFERENCE.glob("*/SHA256SUMS")), *REFERENCE.glob("*.zip")])
+PUBLISHED = bundles_in(REFERENCE)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,10 @@ def test_the_study_has_seeds_of_its_own_and_as_many_as_the_spread_of_the_pilot_a
     needed = [seeds_for_equivalence(each, margin, claims.level, claims.power) for each in (spread, high)]
     assert needed == [3, 4]  # as the study's file says
     assert len(study.seeds) >= needed[1]
+
+
+def test_pilot_and_study_are_published() -> None:
+    assert [path.name for path in PUBLISHED] == ["pilot.zip", "study"]
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
