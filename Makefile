@@ -15,8 +15,10 @@ MEMORY_MB := $(shell awk '/MemAvailable/ { print int($$2 / 1024) }' /proc/meminf
 DEBIAN_PACKAGES := chromium slurm-wlm munge
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Two things at once: installing is mostly waiting, and so are the tests on Slurm.
+MAKEFLAGS += --jobs=2
 
-.PHONY: all test setup lint docs clean
+.PHONY: all test setup lint pytest docs clean
 all: setup
 	snakemake --cores $(CORES) --resources mem_mb=$(MEMORY_MB) --config benchmark=$(BENCHMARK)
 	@echo "$(RESULTS)/report.html"
@@ -26,16 +28,19 @@ setup: .venv/.done
 .venv/.done: $(LOCK) pyproject.toml
 	@echo "installing $(LOCK) into .venv (some minutes)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) install --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --requirement $(LOCK)
+	$(PIP) install --no-compile --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --requirement $(LOCK)
 	# A build of torch for GPUs needs libraries that the lock, made for CPUs, leaves out.
 	$(BIN)/python -c 'import torch' 2> /dev/null || $(PIP) install $(shell grep '^torch==' $(LOCK))
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
 
-test: setup .venv/.debian lint
-	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
+test: lint pytest
+
+pytest: setup .venv/.debian
+	python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 40
 
 .venv/.debian: Makefile
+	@mkdir -p .venv
 	@for package in $(DEBIAN_PACKAGES); do \
 	    dpkg-query --show $$package > /dev/null 2>&1 && continue; \
 	    echo "installing Debian package $$package"; \

@@ -19,13 +19,14 @@ import yaml
 
 from groupppo.config import REPOSITORY
 from groupppo.publish.compare import ACCURACY, RUN, Comparison, compare
+from groupppo.publish.source import opened
 from groupppo.tables import Only, load_tables
 from groupppo.tables.schema import arrow_schema
 from tests.cluster.conftest import copy_project
 
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(1200)]
 
-STUDY = REPOSITORY / "results" / "reference" / "study"
+STUDY = REPOSITORY / "results" / "reference" / "study.zip"
 CELL = "sorting/tiny/ppo/seed1"
 CUT = {"arms": ["ppo"], "seeds": [1], "studies": [], "profile": None}
 # Sampled accuracy is not judged here.
@@ -70,7 +71,9 @@ def test_the_cell_is_compared_and_is_evidence_on_both_sides(comparison: Comparis
 def test_what_was_learned_is_what_the_study_published(comparison: Comparison, fresh: Path) -> None:
     assert comparison.margin == 0.05
     assert not [each for each in comparison.regressions if each.kind in (ACCURACY, RUN)]
-    then, now = accuracies(STUDY), accuracies(fresh)
+    with opened(STUDY) as study:
+        then = accuracies(study.folder)
+    now = accuracies(fresh)
     assert sorted(now.index) == ["ppo", "start"]
     assert (now - then).abs().max() <= comparison.margin, (then, now)
 

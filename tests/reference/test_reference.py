@@ -1,20 +1,24 @@
 """What results/reference/ publishes is whole, and is what this version decides from its tables."""
 
+import re
+import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from groupppo.config import REPOSITORY, Benchmark, load_benchmark
-from groupppo.publish.source import bundles_in
+from groupppo.publish.source import bundles_in, opened
 from groupppo.publish.verify import verify
 from groupppo.rates import KEY
 from groupppo.tables import Only, load_tables
+from groupppo.tables.keys import planned_keys
 from groupppo.verdicts.claims import EQUIVALENCE, load_claims
 from groupppo.verdicts.power import seeds_for_equivalence, spread_interval
 from groupppo.verdicts.sweep import at_an_end, chosen_rates, opened_pilot, paired_spread, pilot_place, write_sweep
 
 REFERENCE = REPOSITORY / "results" / "reference"
+STUDY, SHOWN = REFERENCE / "study.zip", REFERENCE / "study"
 LIMIT_BYTES = 30_000_000
 # Arms that were not swept, and the arm whose rate they have.
 VARIED = {
@@ -72,7 +76,25 @@ def test_the_study_has_seeds_of_its_own_and_as_many_as_the_spread_of_the_pilot_a
 
 
 def test_pilot_and_study_are_published() -> None:
-    assert [path.name for path in PUBLISHED] == ["pilot.zip", "study"]
+    assert [path.name for path in PUBLISHED] == ["pilot.zip", "study.zip"]
+
+
+def test_every_registered_run_of_the_study_is_evidence(study: Benchmark) -> None:
+    with opened(STUDY) as source:
+        runs = load_tables(source.folder / "tables", {"runs": Only()}).runs
+    assert len(runs) == len(planned_keys(study)) == 155
+    assert runs["admissible"].all(), runs.loc[~runs["admissible"], ["task", "model", "arm", "seed"]]
+
+
+def test_what_is_read_without_unpacking_is_what_the_bundle_holds() -> None:
+    with zipfile.ZipFile(STUDY) as bundle:
+        held = {name: bundle.read(name) for name in bundle.namelist()}
+    shown = {file.relative_to(SHOWN).as_posix(): file.read_bytes() for file in SHOWN.rglob("*") if file.is_file()}
+    assert {"report.md", "verdicts.json", "profile/figures/profile_speedup.png"} <= set(shown)
+    assert shown == {name: held[name] for name in shown if name in held}
+    pictures = re.findall(r"^!\[.*\]\((figures/\S+)\)$", shown["report.md"].decode(), re.MULTILINE)
+    assert pictures
+    assert set(pictures) <= set(shown)
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
