@@ -82,8 +82,8 @@ class _Plan:
     """Whether the benchmark has what the figure compares; where it has not, there is no such figure."""
     beside: tuple[str, ...] = ()
     """Further tables, whose rows `data` takes after the benchmark."""
-    paired: bool = False
-    """Whether arms are compared with the reference, seed by seed."""
+    compares: Callable[[Benchmark], str] | None = None
+    """For a figure whose data may have no rows though there are runs: why that is."""
 
 
 def _of_rows(data: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFrame, Benchmark], pd.DataFrame]:
@@ -98,11 +98,27 @@ def has_groups(benchmark: Benchmark) -> bool:
     return any(is_grouped(arm) for arm in benchmark.arms.values())
 
 
+def _no_pair(benchmark: Benchmark) -> str:
+    return f"no seed has both {benchmark.arms[benchmark.reference].title} and another arm"
+
+
+def _no_twin(_: Benchmark) -> str:
+    return "no arm has been run whose update is computed in another way"
+
+
 PLANS = (
     _Plan("reward", "Reward over training", "steps", _of_rows(reward_data), reward_figure),
-    _Plan("target", "Cost to dense PPO's reward", "steps", target_data, target_figure, has_others, paired=True),
+    _Plan("target", "Cost to dense PPO's reward", "steps", target_data, target_figure, has_others, compares=_no_pair),
     _Plan("accuracy", "Held-out accuracy", "evals", _of_rows(accuracy_data), accuracy_figure),
-    _Plan("parity", "Accuracy against the reference", "evals", parity_data, parity_figure, has_others, paired=True),
+    _Plan(
+        "parity",
+        "Accuracy against the reference",
+        "evals",
+        parity_data,
+        parity_figure,
+        has_others,
+        compares=_no_pair,
+    ),
     _Plan(
         "controls",
         "Accuracy against density",
@@ -111,10 +127,18 @@ PLANS = (
         controls_figure,
         has_groups,
         beside=("groups",),
-        paired=True,
+        compares=_no_pair,
     ),
     _Plan("density", "Endpoint density and what closes groups", "groups", _of_rows(density_data), density_figure),
-    _Plan("updates", "One arm, its update computed in several ways", "steps", updates_data, updates_figure, has_twins),
+    _Plan(
+        "updates",
+        "One arm, its update computed in several ways",
+        "steps",
+        updates_data,
+        updates_figure,
+        has_twins,
+        compares=_no_twin,
+    ),
     _Plan("stage_seconds", "Seconds of each stage", "stages", _of_rows(stage_seconds_data), stage_seconds_figure),
     _Plan("stage_memory", "Memory of each stage", "stages", _of_rows(stage_memory_data), stage_memory_figure),
 )
@@ -265,9 +289,8 @@ def _data(plan: _Plan, tables: HasCells, benchmark: Benchmark) -> pd.DataFrame:
 
 def _drawn(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path) -> FigureRecord:
     data, runs = _data(plan, tables, benchmark), tables.runs
-    if plan.paired and data.empty:
-        title = benchmark.arms[benchmark.reference].title
-        reason = f"Not drawn: no seed has both {title} and another arm. {excluded(runs)}"
+    if plan.compares and data.empty:
+        reason = f"Not drawn: {plan.compares(benchmark)}. {excluded(runs)}"
         return _not_drawn(plan.id, plan.title, reason.rstrip(), out)
     facets = cells(data, benchmark)
     shown = data

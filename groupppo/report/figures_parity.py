@@ -69,8 +69,8 @@ def parity_data(evals: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
 def parity_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """One row for each arm: seeds, mean and interval of its difference, over the margin's band."""
     facets = cells(data, benchmark)
-    most = max(len(arms_in(cell.rows(data), benchmark)) for cell in facets)
-    figure, axes = grid(len(facets), 1, 0.9 + 0.38 * most)
+    counts = [len(arms_in(cell.rows(data), benchmark)) for cell in facets]
+    figure, axes = grid(len(facets), 1, 0.9 + 0.38 * sum(counts) / len(counts), ratios=counts)
     for panel, cell in zip(axes[:, 0], facets, strict=True):
         rows = cell.rows(data)
         arms = arms_in(rows, benchmark)
@@ -84,6 +84,10 @@ def parity_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
         panel.set_ylim(len(arms) - 0.5, -0.5)
         panel.set_xlabel(f"held-out accuracy - that of {benchmark.arms[benchmark.reference].title}")
         panel.set_title(cell_title(cell, benchmark))
+    # One scale: a margin that is as wide everywhere is compared at a glance.
+    limits = [panel.get_xlim() for panel in axes[:, 0]]
+    for panel in axes[:, 0]:
+        panel.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
     handles = [
         patch(BAND, "margin of equivalence"),
         Line2D([], [], color=INK, marker="o", linewidth=2, label="mean and 90 % interval"),

@@ -65,8 +65,8 @@ def _spent(arrival: object, unit: str) -> float:
 def target_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """A row for each arm, a point for each seed, a bar at the median; runs that missed stand at the right."""
     facets = cells(data, benchmark)
-    most = max(len(arms_in(cell.rows(data), benchmark)) for cell in facets)
-    figure, axes = grid(len(facets), len(AXES), 1.0 + 0.36 * most)
+    counts = [len(arms_in(cell.rows(data), benchmark)) for cell in facets]
+    figure, axes = grid(len(facets), len(AXES), 1.0 + 0.36 * sum(counts) / len(counts), ratios=counts)
     looks = arm_looks(benchmark)
     for panels, cell in zip(axes, facets, strict=True):
         rows = cell.rows(data)

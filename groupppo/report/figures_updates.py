@@ -30,6 +30,7 @@ from groupppo.report.style import (
     steps_axis,
 )
 
+COLUMNS = ("task", "model", "arm", "seed", "step", "family", "reward", "difference")
 UPDATE_KEYS = ("update", "kv", "kv_bytes", "live_window", "live_share")
 """Keys of GroupParams that say how an update is computed and not what is trained on."""
 METRICS = ("reward/mean", "actor/entropy", "actor/grad_norm", "critic/vf_loss", "critic/grad_norm")
@@ -64,7 +65,7 @@ def updates_data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     Returns:
         task, model, family (the masked arm), arm, seed, step, reward (mean 0/1 reward of the step's rollouts), and
         `difference`: the largest over METRICS of |m - m_masked| / max |m_masked| over the run's steps; missing for the
-        masked arm and where the masked run has no such step.
+        masked arm and where the masked run has no such step. Cells whose plan has no twins are left out.
 
     Raises:
         BadInput: the table is empty.
@@ -75,19 +76,24 @@ def updates_data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     metrics = [name for name in METRICS if name in wide]
     frames = []
     for masked, others in twins(benchmark).items():
-        base = wide[wide["arm"] == masked].drop(columns="arm")
+        # Cells that leave all the others out have nothing to lay over the masked run.
+        compared = {(plan.task, plan.model) for plan in benchmark.plans() if {*others} & {*plan.arms}}
+        there = np.array([cell in compared for cell in zip(wide["task"], wide["model"], strict=True)], dtype=bool)
+        base = wide[there & (wide["arm"] == masked)].drop(columns="arm")
         if base.empty:
             continue
         keys = ["task", "model", "seed"]
         scale = base.groupby(keys)[metrics].agg(lambda values: values.abs().max()).reset_index()
         for arm in (masked, *others):
-            rows = wide[wide["arm"] == arm].merge(base, on=[*keys, "step"], how="left", suffixes=("", ":masked"))
+            rows = wide[there & (wide["arm"] == arm)].merge(
+                base, on=[*keys, "step"], how="left", suffixes=("", ":masked")
+            )
             rows = rows.merge(scale, on=keys, how="left", suffixes=("", ":scale"))
             relative = [(rows[name] - rows[f"{name}:masked"]).abs() / rows[f"{name}:scale"] for name in metrics]
             difference = np.nan if arm == masked else pd.concat(relative, axis=1).max(axis=1)
             kept = rows[["task", "model", "arm", "seed", "step"]].assign(family=masked)
             frames.append(kept.assign(reward=rows["reward/mean"], difference=difference))
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
 def updates_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:

@@ -210,10 +210,17 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def grid(rows: int, columns: int, row_height: float, width: float = WIDTH) -> tuple[Figure, np.ndarray]:
-    """A figure of `rows` x `columns` axes (array of that shape), laid out so that nothing overlaps; sizes in inches."""
+def grid(
+    rows: int, columns: int, row_height: float, width: float = WIDTH, ratios: Sequence[float] | None = None
+) -> tuple[Figure, np.ndarray]:
+    """A figure of `rows` x `columns` axes (array of that shape), laid out so that nothing overlaps.
+
+    Args:
+        row_height: of a row with its labels, the mean over rows, in inches.
+        ratios: heights of the axes relative to each other, one for each row; equal by default.
+    """
     figure = Figure(figsize=(width, row_height * rows + 0.5), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure, figure.subplots(rows, columns, squeeze=False, height_ratios=ratios)
 
 
 def legend_below(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from groupppo.config import REPOSITORY, Benchmark, load_benchmark
+from groupppo.config import REPOSITORY, Benchmark, CellPlan, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.report.captions import WORDS
 from groupppo.report.figures_updates import METRICS, twins, updates_data, updates_figure
@@ -61,6 +61,15 @@ def test_one_metric_that_is_off_is_seen(benchmark):
     data = updates_data(table, benchmark)
     off = data[data["difference"] > 0]
     assert list(zip(off["arm"], off["step"], strict=True)) == [(FAMILY[1], 2)]
+
+
+def test_a_cell_whose_plan_has_the_masked_arm_alone_is_left_out(benchmark):
+    alone = replace(benchmark, cells=(CellPlan("sorting", "tiny", ("ppo", "group_ppo"), (1,)),))
+    table = steps_table({"group_ppo": 0.0})
+    assert len(updates_data(table, benchmark)) == STEPS
+    found = updates_data(table, alone)
+    assert found.empty
+    assert list(found) == list(updates_data(table, benchmark))
 
 
 def test_words_say_from_which_step_on_a_curve_is_another(benchmark):
