@@ -135,7 +135,9 @@ def _accuracy_panel(panel: Axes, rows: pd.DataFrame, benchmark: Benchmark, inche
         panel.axhline(value, color=QUIET, linewidth=1.3, dashes=(5, 2))
     letters = int((inches - 0.6) / len(arms) / LETTER) - 1
     turned = letters < 10
-    labels = [wrap(looks[arm].label, 26 if turned else letters) for arm in arms]
+    # Two lines of a turned label are half an inch wide; closer arms have one each.
+    longest = (26 if inches / len(arms) > 0.55 else 60) if turned else letters
+    labels = [wrap(looks[arm].label, longest) for arm in arms]
     panel.set_xticks(range(len(arms)), labels, rotation=35 if turned else 0, ha="right" if turned else "center")
     panel.set_xlim(-0.5, len(arms) - 0.4)
     panel.grid(visible=False, axis="x")
