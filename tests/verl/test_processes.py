@@ -52,6 +52,37 @@ def test_a_worker_whose_plugin_was_not_loaded_says_so_instead_of_training() -> N
     assert "groupppo.verl.plugin was not loaded" in done.stderr
 
 
+DRAWN = """
+    import importlib, os
+    from groupppo.verl.cpu import forkserver
+    forkserver.load_ray()
+    for module in forkserver.MODULES:
+        importlib.import_module(module)
+    import ray
+    from ray._raylet import JobID, TaskID
+
+    def drawn():
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            os.write(writing, TaskID.for_fake_task(JobID.from_int(1)).binary())
+            os._exit(0)
+        os.wait()
+        return os.read(reading, 100)
+
+    fresh = len({drawn() for _ in range(3)})
+    ray.ActorClassID.from_random()
+    print(fresh, len({drawn() for _ in range(3)}))
+"""
+
+
+@pytest.mark.verl
+def test_forked_workers_draw_ids_of_their_own() -> None:
+    """Unlike forks of a process in which Ray's library has drawn one: two workers of equal ids end each other."""
+    done = python(DRAWN, GROUPPPO_PLATFORM="cpu", GROUPPPO_HIDDEN_PACKAGES="vllm")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "3 1"
+
+
 SERVER = """
     import sys, time
     from pathlib import Path

@@ -47,6 +47,23 @@ def load_ray() -> None:
     importlib.import_module("ray")
     for name in flags:
         del os.environ[name]
+    actors: Any = importlib.import_module("ray.actor")
+    actors.ActorClassID = _ClassIDs(actors.ActorClassID)
+
+
+class _ClassIDs:
+    """Random ids of actor classes that leave the library's own generator unused.
+
+    It is seeded when it is first used. Were that before the fork, at the first `@ray.remote` of a class, then all
+    workers would draw the same ids: two that start at once make the same object, and one of them dies of it
+    (ray/actor.py:2938; WarmupStore in ray's plasma_store_provider.cc).
+    """
+
+    def __init__(self, kind: Any):
+        self._kind = kind
+
+    def from_random(self) -> Any:
+        return self._kind(os.urandom(self._kind.size()))
 
 
 def start(address: Path) -> None:
