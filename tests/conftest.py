@@ -9,12 +9,14 @@ from groupppo.config import REPOSITORY, Task, WarmStart
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Longest first, so that no worker is left with minutes of work when the other is done."""
-    items.sort(key=lambda item: 2 * _is_of(item, "cluster") + _is_of(item, "verl"), reverse=True)
+    """Longest first, so that no worker is left with minutes of work when the others are done."""
+    items.sort(key=_length, reverse=True)
 
 
-def _is_of(item: pytest.Item, folder: str) -> bool:
-    return item.path.parent.name == folder
+def _length(item: pytest.Item) -> int:
+    if item.path.parent.name == "cluster":
+        return 2
+    return int(item.path.parent.name == "verl" or item.get_closest_marker("verl") is not None)
 
 
 @pytest.hookimpl(optionalhook=True)
