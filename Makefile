@@ -15,7 +15,7 @@ MEMORY_MB := $(shell awk '/MemAvailable/ { print int($$2 / 1024) }' /proc/meminf
 DEBIAN_PACKAGES := chromium slurm-wlm munge
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Two things at once: installing is mostly waiting, and so are the tests on Slurm.
+# Two things at once: Debian packages beside the lock, lint beside the tests.
 MAKEFLAGS += --jobs=2
 
 .PHONY: all test setup lint pytest docs clean
@@ -37,7 +37,7 @@ setup: .venv/.done
 test: lint pytest
 
 pytest: setup .venv/.debian
-	python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 40
+	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
 
 .venv/.debian: Makefile
 	@mkdir -p .venv
