@@ -82,8 +82,8 @@ class _Plan:
     """Whether the benchmark has what the figure compares; where it has not, there is no such figure."""
     beside: tuple[str, ...] = ()
     """Further tables, whose rows `data` takes after the benchmark."""
-    compares: Callable[[Benchmark], str] | None = None
-    """For a figure whose data may have no rows though there are runs: why that is."""
+    without: Callable[[Benchmark], str] | None = None
+    """Why its data may be without rows though there are runs; the words for a figure that is then not drawn."""
 
 
 def _of_rows(data: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFrame, Benchmark], pd.DataFrame]:
@@ -108,7 +108,7 @@ def _no_twin(_: Benchmark) -> str:
 
 PLANS = (
     _Plan("reward", "Reward over training", "steps", _of_rows(reward_data), reward_figure),
-    _Plan("target", "Cost to dense PPO's reward", "steps", target_data, target_figure, has_others, compares=_no_pair),
+    _Plan("target", "Cost to dense PPO's reward", "steps", target_data, target_figure, has_others, without=_no_pair),
     _Plan("accuracy", "Held-out accuracy", "evals", _of_rows(accuracy_data), accuracy_figure),
     _Plan(
         "parity",
@@ -117,7 +117,7 @@ PLANS = (
         parity_data,
         parity_figure,
         has_others,
-        compares=_no_pair,
+        without=_no_pair,
     ),
     _Plan(
         "controls",
@@ -127,7 +127,7 @@ PLANS = (
         controls_figure,
         has_groups,
         beside=("groups",),
-        compares=_no_pair,
+        without=_no_pair,
     ),
     _Plan("density", "Endpoint density and what closes groups", "groups", _of_rows(density_data), density_figure),
     _Plan(
@@ -137,7 +137,7 @@ PLANS = (
         updates_data,
         updates_figure,
         has_twins,
-        compares=_no_twin,
+        without=_no_twin,
     ),
     _Plan("stage_seconds", "Seconds of each stage", "stages", _of_rows(stage_seconds_data), stage_seconds_figure),
     _Plan("stage_memory", "Memory of each stage", "stages", _of_rows(stage_memory_data), stage_memory_figure),
@@ -289,8 +289,8 @@ def _data(plan: _Plan, tables: HasCells, benchmark: Benchmark) -> pd.DataFrame:
 
 def _drawn(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path) -> FigureRecord:
     data, runs = _data(plan, tables, benchmark), tables.runs
-    if plan.compares and data.empty:
-        reason = f"Not drawn: {plan.compares(benchmark)}. {excluded(runs)}"
+    if plan.without and data.empty:
+        reason = f"Not drawn: {plan.without(benchmark)}. {excluded(runs)}"
         return _not_drawn(plan.id, plan.title, reason.rstrip(), out)
     facets = cells(data, benchmark)
     shown = data
