@@ -32,6 +32,9 @@ setup: .venv/.done
 	# A build of torch for GPUs needs libraries that the lock, made for CPUs, leaves out.
 	$(BIN)/python -c 'import torch' 2> /dev/null || $(PIP) install $(shell grep '^torch==' $(LOCK))
 	$(PIP) install --no-deps --no-build-isolation --editable .
+	# On all cores, where pip takes one. Left to the imports, every process would compile again what it imports where
+	# PYTHONDONTWRITEBYTECODE is set. The status is that of templates in packages, which are no Python.
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib 2> /dev/null || true
 	touch $@
 
 test: lint pytest
