@@ -25,15 +25,15 @@ all: setup
 
 setup: .venv/.done
 
+# A build of torch for GPUs needs libraries that the lock, made for CPUs, leaves out.
+# Packages are compiled on all cores, where pip takes one. Left to the imports, every process would compile again all that
+# it imports where PYTHONDONTWRITEBYTECODE is set. Packages hold templates, too, which are no Python: hence `true`.
 .venv/.done: $(LOCK) pyproject.toml
 	@echo "installing $(LOCK) into .venv (some minutes)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install --no-compile --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --requirement $(LOCK)
-	# A build of torch for GPUs needs libraries that the lock, made for CPUs, leaves out.
 	$(BIN)/python -c 'import torch' 2> /dev/null || $(PIP) install $(shell grep '^torch==' $(LOCK))
 	$(PIP) install --no-deps --no-build-isolation --editable .
-	# On all cores, where pip takes one. Left to the imports, every process would compile again what it imports where
-	# PYTHONDONTWRITEBYTECODE is set. The status is that of templates in packages, which are no Python.
 	@$(BIN)/python -m compileall -qq -j 0 .venv/lib 2> /dev/null || true
 	touch $@
 

@@ -58,19 +58,43 @@ def _files(name: str) -> Iterator[Path]:
         yield place.with_suffix(".py")
 
 
-@cache
 def _imported(file: Path) -> tuple[Path, ...]:
+    return _read(file)[0]
+
+
+def _content(file: Path) -> str:
+    return _read(file)[1]
+
+
+@cache
+def _read(file: Path) -> tuple[tuple[Path, ...], str]:
+    """The modules of this package that a file imports, and a hash of what it holds; each file is parsed once."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix != ".py":
+        return (), hashlib.sha256(text.encode()).hexdigest()
+    tree = ast.parse(text)
+    imported = tuple(sorted({found for name in _names(tree) for found in _own(name)}))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                body[0] = ast.Expr(ast.Constant(""))
+    return imported, hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _names(tree: ast.Module) -> set[str]:
+    """Of this package, what is imported, or named in a string as what is imported or started by its name."""
     names = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             # What is taken from a package may be a module of it.
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{PACKAGE}."):
-            names.add(node.value)  # a module that is imported or started by its name
-    ours = {name for name in names if name.split(".")[0] == PACKAGE}
-    return tuple(sorted({found for name in ours for found in _own(name)}))
+            names.add(node.value)
+    return {name for name in names if name.split(".")[0] == PACKAGE}
 
 
 def _own(name: str) -> Iterator[Path]:
@@ -82,18 +106,3 @@ def _own(name: str) -> Iterator[Path]:
         text = (place / "__init__.py").read_text(encoding="utf-8")
         looks_up = "importlib" in text or "pkgutil" in text
         yield from _files(name) if looks_up else [place / "__init__.py"]
-
-
-@cache
-def _content(file: Path) -> str:
-    text = file.read_text(encoding="utf-8")
-    if file.suffix != ".py":
-        return hashlib.sha256(text.encode()).hexdigest()
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                body[0] = ast.Expr(ast.Constant(""))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

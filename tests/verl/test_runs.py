@@ -115,11 +115,12 @@ def test_all_arms_see_the_same_prompts_and_draw_the_same_first_responses(run: Ru
 
 
 def test_a_run_past_its_time_limit_fails_with_its_cause_and_leaves_no_process(make_cell: MakeCell) -> None:
-    cell = make_cell("ppo", time_limit_s=12)
+    cell = make_cell("ppo", steps=1000, time_limit_s=12)
     with pytest.raises(RunFailed, match="time_limit_s = 12"):
         train(cell)
     status = json.loads((cell.out / FAILED / "status.json").read_text())
-    assert (status["status"], status["steps"]) == ("failed", 0)
+    assert status["status"] == "failed"
+    assert status["steps"] < 1000
     assert not (cell.out / "checkpoint").exists()
     assert not descendants(cell.out)
 
