@@ -39,8 +39,9 @@ setup: .venv/.done
 
 test: lint pytest
 
+# One worker more than cores of the smallest machine, for tests that start others wait for them.
 pytest: setup .venv/.debian
-	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
+	python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 40
 
 .venv/.debian: Makefile
 	@mkdir -p .venv

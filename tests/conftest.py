@@ -7,6 +7,11 @@ import pytest
 
 from groupppo.config import REPOSITORY, Task, WarmStart
 
+# Folders of tests that start other processes, the longest highest.
+LENGTH = {"cluster": 2, "verl": 1, "workflow": 1, "profile": 1}
+# Folders that one worker takes whole: two clusters would be twice the load at once, two smoke profiles twice the work.
+WHOLE = ("cluster", "profile")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Longest first, so that no worker is left with minutes of work when the others are done."""
@@ -14,19 +19,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _length(item: pytest.Item) -> int:
-    if item.path.parent.name == "cluster":
-        return 2
-    return int(item.path.parent.name == "verl" or item.get_closest_marker("verl") is not None)
+    return LENGTH.get(item.path.parent.name, int(item.get_closest_marker("verl") is not None))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A worker takes a file at a time, and one worker all of Slurm's: two clusters would be twice the load at once."""
+    """A worker takes a file at a time, or one of the folders that are taken whole."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "cluster" if nodeid.startswith("tests/cluster/") else super()._split_scope(nodeid)
+            folder = Path(nodeid.partition("::")[0]).parent.name
+            return folder if folder in WHOLE else super()._split_scope(nodeid)
 
     return Scheduling(config, log)
 

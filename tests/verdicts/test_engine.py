@@ -98,6 +98,7 @@ def case(name: str) -> tuple[Claims, Tables, Benchmark]:
         return load_claims(benchmark.claims), load_tables(Path(folder) / "tables"), benchmark
 
 
+@cache
 def verdicts(name: str) -> dict[str, dict[str, Any]]:
     """The verdicts of TRUTH; those on an update's cost and on studies have truth tables of their own."""
     return {entry["id"]: entry for entry in decide(*case(name))["verdicts"] if entry["id"] in TRUTH}
