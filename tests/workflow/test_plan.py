@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from groupppo.config import REPOSITORY
-
-QUICK = REPOSITORY / "benchmarks" / "quick.yaml"
+from tests.cluster.conftest import make_assets
 
 
 @pytest.fixture
@@ -168,10 +167,8 @@ def test_a_bad_task_parameter_fails_its_job_alone_and_says_so(project: Path) -> 
 
 def test_a_start_checkpoint_without_its_tokenizer_fails_training_with_the_file_named(project: Path) -> None:
     edit(project, arms=["ppo"], seeds=[1])
-    assert snakemake(project, "--until", "task", "model").returncode == 0
-    start = project / "results/quick/assets/starts/sorting/tiny"
-    shutil.copytree(project / "results/quick/assets/models/tiny", start)
-    (start / "tokenizer.json").unlink()
+    make_assets(project, "quick")
+    (project / "results/quick/assets/starts/sorting/tiny/tokenizer.json").unlink()
     target = "results/quick/runs/sorting/tiny/ppo/seed1/status.json"
     done = snakemake(project, "--rerun-triggers", "mtime", "--allowed-rules", "train", "--", target)
     said = done.stdout + done.stderr
