@@ -119,8 +119,10 @@ def test_a_run_past_its_time_limit_fails_with_its_cause_and_leaves_no_process(ma
     with pytest.raises(RunFailed, match="time_limit_s = 12"):
         train(cell)
     status = json.loads((cell.out / FAILED / "status.json").read_text())
-    assert status["status"] == "failed"
-    assert status["steps"] < 1000
+    written = cell.out / FAILED / "steps.jsonl"  # none where no step was done
+    done = len(written.read_text().splitlines()) if written.is_file() else 0
+    assert (status["status"], status["steps"]) == ("failed", done)
+    assert done < 1000
     assert not (cell.out / "checkpoint").exists()
     assert not descendants(cell.out)
 

@@ -47,7 +47,7 @@ AFTER_THE_RUNS = (
 
 @cache
 def code_of_modules(file, entries, apart):
-    """Reading every module takes a second."""
+    """Reading every module takes half a second."""
     return code_sha256(file, entries=entries, apart=apart)
 
 
