@@ -46,7 +46,7 @@ def _cell(value: object) -> str:
 
 
 def keys(kind: str) -> str:
-    """Every key of a kind of file, from its schema in workflow/schemas/."""
+    """Every key of a kind of file, from its schema in groupppo/schemas/."""
     rules = read_schema(kind)
     return table(("key", "type", "default", "what it is"), _keys(rules, rules, ""))
 

@@ -1,7 +1,7 @@
 """What is compared: benchmark, model, task and arm files, read, checked and turned into dataclasses.
 
 One YAML file is one thing. `load_benchmark("benchmarks/quick.yaml")` reads the matrix and every file it names,
-checks each against `workflow/schemas/` and raises `BadInput` with file, key, value and mend at the first fault.
+checks each against `groupppo/schemas/` and raises `BadInput` with file, key, value and mend at the first fault.
 """
 
 import difflib
@@ -18,7 +18,7 @@ from groupppo.matrix import CellPlan, check_all_used, narrowed_cells
 from groupppo.rates import at_rates
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SCHEMAS = REPOSITORY / "workflow" / "schemas"
+SCHEMAS = Path(__file__).resolve().parent / "schemas"
 _NEED_CRITIC = ("grouping", "streams")
 HUB = "hub"
 # Keys that came later. Left out at these values, so that what earlier files say reads, hashes and compares as before.
@@ -316,7 +316,7 @@ def load_arm(path: str | Path) -> Arm:
 
 
 def read_checked(path: Path, schema: str) -> dict[str, Any]:
-    """Read a YAML file and check it against `workflow/schemas/<schema>.schema.yaml`; defaults are filled in."""
+    """Read a YAML file and check it against `groupppo/schemas/<schema>.schema.yaml`; defaults are filled in."""
     data = read_yaml(path)
     validator = jsonschema.Draft202012Validator(_schema(schema))
     errors = sorted(validator.iter_errors(data), key=lambda error: (len(error.absolute_path), str(error.message)))

@@ -79,7 +79,7 @@ def _document(
     kind: str, values: Mapping[str, Any], further: Mapping[str, list[str]], docs: Mapping[str, str] | None = None
 ) -> str:
     rules = schema(kind)
-    lines = [f"# {rules['title']}. Keys and ranges: workflow/schemas/{kind}.schema.yaml"]
+    lines = [f"# {rules['title']}. Keys and ranges: groupppo/schemas/{kind}.schema.yaml"]
     for key, rule in rules["properties"].items():
         lines += _comment(" ".join([rule.get("description", ""), *further.get(key, [])]).strip(), 0)
         empty = key not in rules["required"] and values.get(key) in (None, {}, [])

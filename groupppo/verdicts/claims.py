@@ -21,7 +21,7 @@ EQUIVALENCE = "equivalence"
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim; docs and defaults of the keys are in workflow/schemas/claims.schema.yaml.
+    """One claim; docs and defaults of the keys are in groupppo/schemas/claims.schema.yaml.
 
     `claimed` is the region as claimed, `margin` widens it at each end; None where the rule is `identity`.
     """

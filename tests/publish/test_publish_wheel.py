@@ -1,0 +1,52 @@
+"""A wheel has what the commands need outside of the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groupppo.config import REPOSITORY
+
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which a wheel made of this tree was installed."""
+    source, wheels, target = (tmp_path_factory.mktemp(name) for name in ("source", "wheels", "target"))
+    shutil.copytree(REPOSITORY / "groupppo", source / "groupppo", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(REPOSITORY / name, source)
+    offline = ["--no-deps", "--no-index"]
+    subprocess.run([*PIP, "wheel", *offline, "--no-build-isolation", "--wheel-dir", wheels, source], check=True)
+    subprocess.run([*PIP, "install", *offline, "--target", target, *wheels.glob("*.whl")], check=True)
+    return target
+
+
+def groupppo(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": str(installed)}
+    command = [sys.executable, "-m", "groupppo.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "last_line"), [("verify {bundle}", "ok"), ("compare {bundle} {bundle} --out page", "page/compare.md")]
+)
+def test_a_wheel_reads_bundles_outside_of_the_repository(
+    installed: Path, tmp_path: Path, command: str, last_line: str
+) -> None:
+    bundle = REPOSITORY / "results" / "reference" / "pilot.zip"
+    found = groupppo(installed, tmp_path, *command.format(bundle=bundle).split())
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert found.stdout.splitlines()[-1] == last_line
+
+
+def test_a_wheel_has_every_file_of_the_package_that_is_read_at_run_time(installed: Path) -> None:
+    def data(root: Path) -> set[str]:
+        files = (file.relative_to(root) for file in (root / "groupppo").rglob("*") if file.is_file())
+        return {file.as_posix() for file in files if file.suffix not in (".py", ".pyc", ".nbi", ".nbc")}
+
+    assert data(REPOSITORY) == data(installed)
