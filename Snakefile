@@ -25,7 +25,7 @@ report: "workflow/report/overview.rst"
 min_version("9.27.1")
 
 try:
-    BENCHMARK = load_benchmark(config.get("benchmark", "benchmarks/quick.yaml"))
+    BENCHMARK = load_benchmark(str(config.get("benchmark", "benchmarks/quick.yaml")))
     SITE = load_site(config.get("site"))
 except BadInput as error:
     raise WorkflowError(str(error)) from None
@@ -50,6 +50,7 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+include: "workflow/rules/check.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/assets.smk"
 include: "workflow/rules/train.smk"

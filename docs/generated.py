@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from groupppo.cli.kinds import schema as read_schema
 from groupppo.config import REPOSITORY
+from groupppo.schemas import schema as read_schema
 
 MARK = re.compile(r"^<!-- generated: (?P<call>[a-z_ ]+) -->$", re.MULTILINE)
 

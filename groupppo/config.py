@@ -4,21 +4,16 @@ One YAML file is one thing. `load_benchmark("benchmarks/quick.yaml")` reads the 
 checks each against `groupppo/schemas/` and raises `BadInput` with file, key, value and mend at the first fault.
 """
 
-import difflib
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import yaml
-
-from groupppo.errors import BadInput
+from groupppo.errors import BadInput, suggest
 from groupppo.matrix import CellPlan, check_all_used, narrowed_cells
 from groupppo.rates import at_rates
+from groupppo.schemas import read_checked
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SCHEMAS = Path(__file__).resolve().parent / "schemas"
 _NEED_CRITIC = ("grouping", "streams")
 HUB = "hub"
 # Keys that came later. Left out at these values, so that what earlier files say reads, hashes and compares as before.
@@ -89,6 +84,11 @@ class Model:
     def nodes(self) -> int:
         """Machines of one run."""
         return self.resources.get("nodes", 1)
+
+    @property
+    def ranks(self) -> int:
+        """Training processes of one run on each of its machines, on CUDA one for each GPU."""
+        return self.resources.get("gpu", 1)
 
     @property
     def published(self) -> bool:
@@ -210,7 +210,7 @@ def load_benchmark(path: str | Path) -> Benchmark:
         BadInput: a file is missing or not YAML, a key is unknown, missing or out of range, or a name has no file.
     """
     path = Path(path)
-    data = read_checked(path, "benchmark")
+    data = _named_file(path, "benchmark")
     home = path.parent
     named = {name: load_arm(_named(home, "arms", name, path)) for name in data["arms"]}
     arms = at_rates(named, data["learning_rates"], path)
@@ -243,6 +243,10 @@ def load_benchmark(path: str | Path) -> Benchmark:
     )
     check_all_used(benchmark)
     _check_device(benchmark)
+    for task in tasks.values():
+        if benchmark.evaluation.sampled_prompts > task.splits["test"]:
+            mend = f"write at most {task.splits['test']}, the test prompts of {task.name}."
+            raise BadInput(path, "evaluation.sampled_prompts", benchmark.evaluation.sampled_prompts, mend)
     return benchmark
 
 
@@ -304,7 +308,20 @@ def _check_device(benchmark: Benchmark) -> None:
 def load_task(path: str | Path) -> Task:
     data = _named_file(Path(path), "task")
     data["warmstart"] = WarmStart(**data["warmstart"]) if "warmstart" in data else None
-    return Task(**(data | {"stock": tuple(data.get("stock", ()))}), source=Path(path))
+    task = Task(**(data | {"stock": tuple(data.get("stock", ()))}), source=Path(path))
+    start = task.warmstart
+    if start is None:
+        return task
+    if start.max_accuracy < start.target_accuracy:
+        mend = f"write at least target_accuracy, {start.target_accuracy}."
+        raise BadInput(path, "warmstart.max_accuracy", start.max_accuracy, mend)
+    for key, value, split in (
+        ("batch_size", start.batch_size, "train"),
+        ("eval_prompts", start.eval_prompts, "dev"),
+    ):
+        if value > task.splits[split]:
+            raise BadInput(path, f"warmstart.{key}", value, f"write at most {task.splits[split]}, as splits.{split}.")
+    return task
 
 
 def load_model(path: str | Path) -> Model:
@@ -315,79 +332,12 @@ def load_arm(path: str | Path) -> Arm:
     return Arm(**_named_file(Path(path), "arm"), source=Path(path))
 
 
-def read_checked(path: Path, schema: str) -> dict[str, Any]:
-    """Read a YAML file and check it against `groupppo/schemas/<schema>.schema.yaml`; defaults are filled in."""
-    data = read_yaml(path)
-    validator = jsonschema.Draft202012Validator(_schema(schema))
-    errors = sorted(validator.iter_errors(data), key=lambda error: (len(error.absolute_path), str(error.message)))
-    if errors:
-        raise _as_bad_input(path, errors[0])
-    return _with_defaults(data, _schema(schema))
-
-
-def read_yaml(path: Path) -> Any:
-    """Parse a YAML file, refusing duplicate keys (plain YAML silently keeps the last one)."""
-    if not path.is_file():
-        raise BadInput(path, "file", None, "check the path; the file does not exist.")
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(path, "file", str(error).replace("\n", " "), "write valid UTF-8 YAML.") from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that raises on a key written twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = {key for key in keys if keys.count(key) > 1}
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key written twice: {sorted(map(str, twice))}")
-        return super().construct_mapping(node, deep)
-
-
-@cache
-def _schema(name: str) -> dict[str, Any]:
-    return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8"))
-
-
-def _with_defaults(data: Any, schema: dict[str, Any]) -> Any:
-    if not isinstance(data, dict):
-        return data
-    filled = dict(data)
-    for key, sub in schema.get("properties", {}).items():
-        if key not in filled and "default" in sub:
-            filled[key] = sub["default"]
-        if key in filled:
-            filled[key] = _with_defaults(filled[key], sub)
-    return filled
-
-
-def _as_bad_input(path: Path, error: jsonschema.ValidationError) -> BadInput:
-    where = ".".join(str(part) for part in error.absolute_path)
-    described = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
-    if error.validator == "additionalProperties":
-        known = sorted(error.schema["properties"])
-        unknown = sorted(set(error.instance) - set(known))[0]
-        close = difflib.get_close_matches(str(unknown), known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        key = f"{where}.{unknown}" if where else str(unknown)
-        return BadInput(path, key, error.instance[unknown], f"unknown key; {hint}Known keys: {', '.join(known)}.")
-    if error.validator == "required":
-        missing = sorted(set(error.validator_value) - set(error.instance))[0]
-        key = f"{where}.{missing}" if where else missing
-        text = error.schema.get("properties", {}).get(missing, {}).get("description", "")
-        return BadInput(path, key, None, f"add this key: {text}" if text else "add this key.")
-    return BadInput(path, where or "file", error.instance, f"{error.message}. {described}".strip())
-
-
 def _named(home: Path, kind: str, name: str, asked_by: Path, suffix: str = "yaml") -> Path:
     path = home / kind / f"{name}.{suffix}"
     if not path.is_file():
         known = sorted(file.stem for file in (home / kind).glob(f"*.{suffix}"))
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise BadInput(asked_by, kind, name, f"no such file {path}; {hint}Known: {', '.join(known) or 'none'}.")
+        mend = f"no such file {path}; {suggest(name, known)}Known: {', '.join(known) or 'none'}."
+        raise BadInput(asked_by, kind, name, mend)
     return path
 
 

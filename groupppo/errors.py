@@ -1,6 +1,10 @@
 """Errors that tell a user which file, key and value is wrong, and how to mend it."""
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
+
+_LONGEST = 200
 
 
 class GroupPPOError(Exception):
@@ -13,19 +17,34 @@ class BadInput(GroupPPOError):
     Args:
         file: the file that holds the bad value, or the name of the setting's home when there is no file.
         key: dotted path of the key, or what is wrong about the file as a whole.
-        value: the value found; ``None`` prints as ``missing``.
+        value: the value found; ``None`` prints as ``missing``, and of a long one only the beginning is shown.
         mend: one sentence that says what to write instead.
     """
 
     def __init__(self, file: str | Path, key: str, value: object, mend: str):
         self.file, self.key, self.value, self.mend = str(file), key, value, mend
         shown = "missing" if value is None else repr(value)
-        super().__init__(f"{self.file}: {key} = {shown}\n  mend: {mend}")
+        shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}... ({len(shown):,} characters)"
+        super().__init__(f"{self.file}: {key[:_LONGEST]} = {shown}\n  mend: {mend}")
 
     def __reduce__(self) -> tuple[type["BadInput"], tuple[str, str, object, str]]:
         # The default rebuilds from the message alone, which loses the parts on the way out of a worker process.
         return type(self), (self.file, self.key, self.value, self.mend)
 
 
+class ParamError(GroupPPOError, ValueError):
+    """A generator's or factory's complaint about one of its parameters; whoever reads the file adds its name."""
+
+    def __init__(self, key: str, value: object, mend: str):
+        self.key, self.value, self.mend = key, value, mend
+        super().__init__(f"{key} = {value!r}: {mend}")
+
+
 class RunFailed(GroupPPOError):
     """A training run ended without its results; the message names the run, the cause and its log."""
+
+
+def suggest(word: object, known: Iterable[object]) -> str:
+    """ "did you mean ...? " with the closest of the known words, or nothing where none is close."""
+    close = difflib.get_close_matches(str(word)[:_LONGEST], [str(each) for each in known], n=1)
+    return f"did you mean {close[0]}? " if close else ""

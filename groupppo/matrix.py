@@ -5,14 +5,13 @@ cells:
   - { task: chain, model: small, arms: [] }          # not run
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from groupppo.errors import BadInput
+from groupppo.errors import BadInput, suggest
 
 if TYPE_CHECKING:
     from groupppo.config import Arm, Benchmark
@@ -107,9 +106,8 @@ def _subset(named: Sequence[_Name] | None, known: Sequence[_Name], key: str, sou
 def _require(named: Sequence[_Name], known: Sequence[_Name], key: str, source: Path) -> None:
     for name in named:
         if name not in known:
-            close = difflib.get_close_matches(str(name), map(str, known), n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise BadInput(source, key, name, f"{hint}The matrix has: {', '.join(map(str, known))}.")
+            mend = f"{suggest(name, known)}The matrix has: {', '.join(map(str, known))}."
+            raise BadInput(source, key, name, mend)
 
 
 def _check_arms(plan: CellPlan, reference: str, arms: Mapping[str, "Arm"], key: str, source: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from groupppo.config import read_checked
+from groupppo.schemas import read_checked
 
 GROWTH = 1.5
 """A retry asks for this many times the memory and minutes of the attempt before."""

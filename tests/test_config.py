@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from groupppo.config import REPOSITORY, load_arm, load_benchmark, load_model, load_task, read_yaml
+from groupppo.config import REPOSITORY, load_arm, load_benchmark, load_model, load_task
 from groupppo.errors import BadInput
+from groupppo.plain_yaml import read_yaml
 
 SHIPPED = REPOSITORY / "benchmarks"
 

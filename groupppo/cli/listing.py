@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from groupppo.cli.kinds import FOLDERS, MATRICES, Entry, kind_of
 from groupppo.cli.place import root, short
 from groupppo.cli.screen import complain, say, say_json, say_table
 from groupppo.errors import BadInput
+from groupppo.kinds import FOLDERS, MATRICES, Entry, kind_of
 
 
 class Kind(StrEnum):
@@ -60,7 +60,7 @@ def ls(
 
 def _entries(home: Path, folder: str, faults: list[BadInput]) -> list[Entry]:
     """All entries of one kind; what cannot be read goes to `faults`."""
-    from groupppo.config import read_checked
+    from groupppo.schemas import read_checked
 
     kind = (FOLDERS | MATRICES)[folder]
     found = []

@@ -1,6 +1,5 @@
 """groupppo new: a commented file that can be used as it is, to be edited."""
 
-import difflib
 import re
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 
 from groupppo.cli.place import root, short
 from groupppo.cli.screen import say
-from groupppo.errors import BadInput
+from groupppo.errors import BadInput, suggest
 
 LONGEST = 100
 TAKEN = {"arm": ("start", "reference")}
@@ -75,16 +74,14 @@ def arm(name: Annotated[str, _name], like: Annotated[str, _like] = "group_ppo") 
 
 
 def _write(kind: str, name: str, like: str, template: Any) -> None:
-    from groupppo.config import read_checked
+    from groupppo.schemas import read_checked
 
     folder = root() / "benchmarks" / f"{kind}s"
     _check_name(kind, name)
     example = folder / f"{like}.yaml"
     known = sorted(file.stem for file in folder.glob("*.yaml"))
     if like not in known:
-        close = difflib.get_close_matches(like, known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise BadInput("--like", kind, like, f"{hint}Known: {', '.join(known) or 'none'}.")
+        raise BadInput("--like", kind, like, f"{suggest(like, known)}Known: {', '.join(known) or 'none'}.")
     text = template(name, read_checked(example, kind))
     file = folder / f"{name}.yaml"
     try:

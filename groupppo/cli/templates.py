@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from groupppo.cli.kinds import schema
+from groupppo.schemas import schema
 
 WIDTH = 118
 PARAMS = "algorithm.group_params."

@@ -27,12 +27,13 @@ def validate(
       groupppo validate benchmarks/quick.yaml
       groupppo validate benchmarks/arms/*.yaml benchmarks/claims.yaml
     """
-    from groupppo.cli.faults import file_faults
-    from groupppo.cli.kinds import kind_of
+    from groupppo.check import check, notes
+    from groupppo.config import load_benchmark
+    from groupppo.kinds import kind_of
 
     wrong, known, said = 0, dict[Path, list[BadInput]](), set[str]()
     for file in files:
-        faults = file_faults(file, known)
+        faults = check(file, known)
         wrong += bool(faults)
         # A file that two benchmarks name is at fault once.
         for told in dict.fromkeys(map(str, faults)):
@@ -40,6 +41,9 @@ def validate(
                 complain(told)
         said.update(map(str, faults))
         say(f"{file}: {f'{len(faults)} fault' + 's' * (len(faults) > 1) if faults else f'ok ({kind_of(file)})'}")
+        if not faults and kind_of(file) == "benchmark":
+            for note in notes(load_benchmark(file)):
+                say(f"  note: {note}")
     if len(files) > 1:
         say(f"{len(files) - wrong} of {len(files)} files can be used")
     if wrong:

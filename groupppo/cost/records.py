@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupppo.config import Benchmark, read_yaml
+from groupppo.config import Benchmark
 from groupppo.errors import BadInput
+from groupppo.plain_yaml import read_yaml
 
 RECORD = "benchmark.yaml"
 _SHOWN = 3

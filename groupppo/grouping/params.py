@@ -1,11 +1,10 @@
 """The parameters of GROUP-PPO: names and defaults of the origin where it has them, checked."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from groupppo.errors import BadInput
+from groupppo.errors import BadInput, suggest
 from groupppo.grouping.registry import Rule, known_rules
 from groupppo.grouping.scores import NEEDS, SCORES
 
@@ -131,7 +130,7 @@ class GroupParams:
         known = [field.name for field in fields(cls)]
         for key in config:
             if key not in known:
-                mend = f"unknown key; {_hint(str(key), known)}Known keys: {', '.join(known)}."
+                mend = f"unknown key; {suggest(key, known)}Known keys: {', '.join(known)}."
                 raise BadInput(HOME, str(key), config[key], mend)
         return cls(**{str(key): value for key, value in config.items()})
 
@@ -179,12 +178,7 @@ class GroupParams:
 def _check_choice(key: str, value: object, known: Iterable[str], more: str = "") -> None:
     known = list(known)
     if value not in known:
-        raise BadInput(HOME, key, value, f"{_hint(str(value), known)}write one of: {', '.join(known)}.{more}")
-
-
-def _hint(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}? " if close else ""
+        raise BadInput(HOME, key, value, f"{suggest(value, known)}write one of: {', '.join(known)}.{more}")
 
 
 def _check_range(key: str, value: object, low: float, high: float, closed: bool, whole: bool) -> None:

@@ -1,16 +1,68 @@
-"""Models: one factory function per kind of model, each writing a Hugging Face folder."""
+"""Models: one factory for each kind of model, which writes a Hugging Face folder."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from groupppo.config import HUB, Model
-from groupppo.errors import BadInput
-from groupppo.models.check import check_model_folder
-from groupppo.models.hub import hub_model
-from groupppo.models.tiny import tiny_qwen2
+from groupppo.errors import BadInput, ParamError, suggest
+from groupppo.models import tiny
+from groupppo.models.hub import hub_model, params_faults
 
-FACTORIES: dict[str, Callable[..., int]] = {"tiny_qwen2": tiny_qwen2}
+LARGEST_SIZE = 2**20
+TRAINING_BYTES = 16
+"""Of one parameter in training: float32 weights, gradients and Adam's two moments."""
+
+
+class Factory(NamedTuple):
+    """`build` writes the folder of a model and returns its parameters; `count` counts them from the same arguments and
+    raises ParamError where these do not fit each other."""
+
+    build: Callable[..., int]
+    count: Callable[..., int]
+
+
+FACTORIES = {"tiny_qwen2": Factory(tiny.tiny_qwen2, tiny.parameters_of)}
+
+
+def model_faults(model: Model) -> Iterator[BadInput]:
+    """What keeps a model from being built: factory, a parameter, or sizes that do not fit each other or its memory."""
+    if model.published:
+        yield from params_faults(model)
+        return
+    if model.factory not in FACTORIES:
+        known = sorted([*FACTORIES, HUB])
+        mend = f"{suggest(model.factory, known)}Known factories: {', '.join(known)}."
+        yield BadInput(model.source, "factory", model.factory, mend)
+        return
+    factory, sound = FACTORIES[model.factory], True
+    known = [name for name in inspect.signature(factory.count).parameters if name != "seed"]
+    listing = f"parameters of {model.factory}: {', '.join(known)}."
+    for key in sorted({*model.params, *known}):
+        value, mend = model.params.get(key), ""
+        if key not in known:
+            mend = f"unknown parameter; {suggest(key, known)}{listing}"
+        elif value is None:
+            mend = f"add it; {listing}"
+        elif type(value) is not int or not 1 <= value <= LARGEST_SIZE:
+            mend = f"write a whole number from 1 to {LARGEST_SIZE}."
+        if mend:
+            sound = False
+            yield BadInput(model.source, f"params.{key}", value, mend)
+    if sound:
+        yield from _size_faults(model, factory.count)
+
+
+def _size_faults(model: Model, count: Callable[..., int]) -> Iterator[BadInput]:
+    try:
+        needed = count(**model.params) * TRAINING_BYTES
+    except ParamError as error:
+        yield BadInput(model.source, f"params.{error.key}", error.value, error.mend)
+        return
+    if needed > model.resources["mem_mb"] * 1e6:
+        mend = f"write at least {-(-needed // 10**6)}: its weights, gradients and Adam's moments alone take that."
+        yield BadInput(model.source, "resources.mem_mb", model.resources["mem_mb"], mend)
 
 
 def build_model(model: Model, folder: Path) -> int:
@@ -20,26 +72,15 @@ def build_model(model: Model, folder: Path) -> int:
         Number of parameters.
 
     Raises:
-        BadInput: the factory is unknown, or a parameter is unknown, missing or does not fit the others.
+        BadInput: the first of `model_faults`, or the folder cannot be trained on.
     """
-    if model.factory == HUB:
+    from groupppo.models.check import check_model_folder
+
+    for fault in model_faults(model):
+        raise fault
+    if model.published:
         return hub_model(model, folder)
-    if model.factory not in FACTORIES:
-        known_factories = ", ".join(sorted([*FACTORIES, HUB]))
-        raise BadInput(model.source, "factory", model.factory, f"known factories: {known_factories}.")
-    factory = FACTORIES[model.factory]
-    known = set(inspect.signature(factory).parameters) - {"folder", "seed"}
-    listing = f"parameters of {model.factory}: {', '.join(sorted(known))}."
-    for key in sorted(set(model.params) - known):
-        raise BadInput(model.source, f"params.{key}", model.params[key], f"unknown parameter; {listing}")
-    for key in sorted(known - set(model.params)):
-        raise BadInput(model.source, f"params.{key}", None, f"add it; {listing}")
-    for key, value in model.params.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise BadInput(model.source, f"params.{key}", value, "write a whole number, at least 1.")
-    try:
-        parameters = factory(folder, **model.params, seed=model.seed)
-    except ValueError as error:
-        raise BadInput(model.source, "params", model.params, f"{error}.") from error
+    arguments: dict[str, Any] = model.params
+    parameters = FACTORIES[model.factory].build(folder, **arguments, seed=model.seed)
     check_model_folder(folder)
     return parameters

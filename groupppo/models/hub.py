@@ -5,20 +5,24 @@ commit; with a branch for a revision, the first download decides that, and the f
 """
 
 import json
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from groupppo.config import Model
-from groupppo.errors import BadInput
-from groupppo.models.check import check_model_folder
+from groupppo.errors import BadInput, suggest
 from groupppo.update.flops import Shape
 
 ORIGIN = "origin.json"
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*"]
-_KNOWN = {"repo": "the name on the hub, such as Qwen/Qwen3-0.6B", "revision": "a commit, or a branch such as main"}
+_KNOWN = {
+    "repo": ("the name on the hub, such as Qwen/Qwen3-0.6B", re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)),
+    "revision": ("a commit, or a branch such as main", re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)),
+}
 _OPTIONAL = ("pad_token", "chat_template_set")
 
 
@@ -36,7 +40,10 @@ def hub_model(model: Model, folder: Path) -> int:
         BadInput: a parameter is unknown or missing, the hub does not give the files, or they have another shape than
             the model's file says.
     """
-    _check_params(model)
+    from groupppo.models.check import check_model_folder
+
+    for fault in params_faults(model):
+        raise fault
     source = _download(model)
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.iterdir()):
@@ -64,15 +71,23 @@ def count_parameters(folder: Path) -> int:
     return total
 
 
-def _check_params(model: Model) -> None:
+def params_faults(model: Model) -> Iterator[BadInput]:
+    """What is wrong in the file of a published model, as far as it can be seen without the hub."""
     known = [*_KNOWN, *_OPTIONAL]
     for key in sorted(set(model.params) - set(known)):
-        raise BadInput(model.source, f"params.{key}", model.params[key], f"unknown; known: {', '.join(known)}.")
-    for key, text in _KNOWN.items():
-        if not isinstance(model.params.get(key), str):
-            raise BadInput(model.source, f"params.{key}", model.params.get(key), f"write {text}.")
+        mend = f"unknown; {suggest(key, known)}Known: {', '.join(known)}."
+        yield BadInput(model.source, f"params.{key}", model.params[key], mend)
+    for key, (text, pattern) in _KNOWN.items():
+        value = model.params.get(key)
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            yield BadInput(model.source, f"params.{key}", value, f"write {text}.")
+    token, values = model.params.get("pad_token", "any"), model.params.get("chat_template_set", {})
+    if not isinstance(token, str) or not token.strip():
+        yield BadInput(model.source, "params.pad_token", token, "name one of the tokenizer's special tokens.")
+    if not isinstance(values, dict) or not all(isinstance(value, bool) for value in values.values()):
+        yield BadInput(model.source, "params.chat_template_set", values, "write names with true or false.")
     if model.shape is None:
-        raise BadInput(model.source, "shape", None, "add it: GPU memory is planned with it.")
+        yield BadInput(model.source, "shape", None, "add it: GPU memory is planned with it.")
 
 
 def _download(model: Model) -> Path:
@@ -102,8 +117,6 @@ def _write_pad_token(model: Model, folder: Path) -> None:
 
 def _write_template(model: Model, folder: Path) -> None:
     values = model.params["chat_template_set"]
-    if not isinstance(values, dict) or not all(isinstance(value, bool) for value in values.values()):
-        raise BadInput(model.source, "params.chat_template_set", values, "write names with true or false.")
     head = "".join(f"{{%- set {name} = {str(value).lower()} -%}}" for name, value in values.items())
     config_file, template_file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
     config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import torch
-from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+from groupppo.errors import ParamError
 
-from groupppo.models.tokenizer import byte_tokenizer, save_tokenizer
+VOCABULARY = 261  # tokens of the byte-level tokenizer
 
 
 def tiny_qwen2(
@@ -28,12 +27,21 @@ def tiny_qwen2(
         Number of parameters (115,584 for hidden size 64, 2 layers, 2 key-value heads and intermediate size 192).
 
     Raises:
-        ValueError: `hidden_size` is not a multiple of `attention_heads`, or those not of `key_value_heads`.
+        ParamError: as `parameters_of`.
     """
-    if hidden_size % attention_heads:
-        raise ValueError(f"hidden_size {hidden_size} is not a multiple of attention_heads {attention_heads}")
-    if attention_heads % key_value_heads:
-        raise ValueError(f"attention_heads {attention_heads} is not a multiple of key_value_heads {key_value_heads}")
+    import torch
+    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+    from groupppo.models.tokenizer import byte_tokenizer, save_tokenizer
+
+    parameters_of(
+        hidden_size=hidden_size,
+        layers=layers,
+        attention_heads=attention_heads,
+        key_value_heads=key_value_heads,
+        intermediate_size=intermediate_size,
+        max_position_embeddings=max_position_embeddings,
+    )
     tokenizer = byte_tokenizer(max_position_embeddings)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -66,3 +74,31 @@ def tiny_qwen2(
     model.save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
     return model.num_parameters()
+
+
+def parameters_of(
+    *,
+    hidden_size: int,
+    layers: int,
+    attention_heads: int,
+    key_value_heads: int,
+    intermediate_size: int,
+    max_position_embeddings: int,
+) -> int:
+    """Parameters of the model, counted; positions are rotated and have none.
+
+    Raises:
+        ParamError: heads do not divide the hidden size into even parts, or key heads do not divide the heads.
+    """
+    if hidden_size % attention_heads:
+        raise ParamError("hidden_size", hidden_size, f"write a multiple of attention_heads, {attention_heads}.")
+    if hidden_size // attention_heads % 2:
+        mend = f"write an even number of times attention_heads, {attention_heads}: positions rotate pairs of channels."
+        raise ParamError("hidden_size", hidden_size, mend)
+    if attention_heads % key_value_heads:
+        raise ParamError("key_value_heads", key_value_heads, f"write a divisor of attention_heads, {attention_heads}.")
+    head = hidden_size // attention_heads
+    keys_values = 2 * key_value_heads * head
+    projections = 2 * hidden_size * hidden_size + (hidden_size + 1) * keys_values + hidden_size
+    layer = projections + 3 * hidden_size * intermediate_size + 2 * hidden_size
+    return VOCABULARY * hidden_size + layers * layer + hidden_size

@@ -8,9 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from groupppo.config import REPOSITORY, read_checked
+from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
 from groupppo.profile.catalogue import FUSED, MASKED, REFERENCE, find
+from groupppo.schemas import read_checked
 from groupppo.update.flops import Shape, Work
 from groupppo.update.memory import update_bytes
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import yaml
 
-from groupppo.config import REPOSITORY, Benchmark, load_benchmark, read_checked, read_yaml
+from groupppo.config import REPOSITORY, Benchmark, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.matrix import KEY as CELLS
 from groupppo.measure.hashing import sha256_file
+from groupppo.plain_yaml import read_yaml
+from groupppo.schemas import read_checked
 from groupppo.verdicts.claims import Claims, load_claims
 
-LARGEST_YAML, DEEPEST_YAML = 4 << 20, 60
 _KINDS = ("models", "tasks", "arms")
 CONFIG, RECORD = "config", "benchmark.yaml"
 # Keys of a matrix that name a file beside it; a record has their places instead, as it has the source of every entry.
@@ -44,7 +45,6 @@ def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
         mend = f"decide the verdicts again: they were decided with claims whose SHA-256 is {claims_sha256}."
         raise BadInput(claims, "file", sha256_file(claims) if claims.is_file() else None, mend)
     home = claims.parent
-    read_plain_yaml(claims)
     judged = read_checked(claims, "claims")["claims"]
     named = {claim[key] for claim in judged for key in ("arm", "against") if key in claim}
     beside = {key: REPOSITORY / record[key] for key in _BESIDE if record.get(key) is not None}
@@ -73,7 +73,7 @@ def read_record(file: Path) -> dict[str, Any]:
         BadInput: missing, not YAML, with aliases (a few lines of which can stand for gigabytes), not a matrix, or with
             a name by which a file made from it could leave its folder.
     """
-    record = read_plain_yaml(file)
+    record = read_yaml(file)
     if not isinstance(record, dict):
         raise BadInput(file, "file", record, _AGAIN)
     for key in ("name", "source", "claims"):
@@ -90,41 +90,6 @@ def read_record(file: Path) -> dict[str, Any]:
     return record
 
 
-def read_plain_yaml(file: Path) -> Any:
-    """A YAML file without aliases, of sane size and depth.
-
-    Raises:
-        BadInput: missing, not YAML, too long, nested too deeply, or with aliases.
-    """
-    if file.is_file():
-        refuse_costly_yaml(file)
-    try:
-        if file.is_file() and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(file.read_bytes())):
-            raise BadInput(file, "file", "an alias", "write the values out.")
-        return read_yaml(file)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise BadInput(file, "file", type(error).__name__, "write valid UTF-8 YAML.") from error
-
-
-def refuse_costly_yaml(file: Path) -> None:
-    """Refuse what would keep a YAML reader busy for minutes: its time grows with the square of the nesting.
-
-    Raises:
-        BadInput: longer than `LARGEST_YAML` bytes, or more than `DEEPEST_YAML` levels of brackets or indentation.
-    """
-    if file.stat().st_size > LARGEST_YAML:
-        raise BadInput(file, "size", file.stat().st_size, f"refused: more than {LARGEST_YAML:,} bytes of YAML.")
-    depth = deepest = 0
-    text = file.read_bytes()
-    for bracket in re.finditer(rb"[\[\]{}]", text):
-        depth = depth + 1 if bracket[0] in b"[{" else max(0, depth - 1)
-        deepest = max(deepest, depth)
-    # An indicator of a list or key may stand in place of a space.
-    indented = max((len(found[0]) for found in re.finditer(rb"^[ \t?-]+", text, re.MULTILINE)), default=0)
-    if deepest > DEEPEST_YAML or indented > 4 * DEEPEST_YAML:
-        raise BadInput(file, "nesting", max(deepest, indented // 4), f"refused: more than {DEEPEST_YAML} levels.")
-
-
 def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
     """Benchmark and claims from the files of `config_files`, checked as any benchmark is, and against the record.
 
@@ -132,8 +97,6 @@ def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
         BadInput: a file is missing or not in its schema, or the config is not the matrix that `record_file` records.
     """
     record = read_record(record_file)
-    for file in sorted(config.rglob("*.yaml")):
-        read_plain_yaml(file)
     matrix = config / f"{record['name']}.yaml"
     given = read_checked(matrix, "benchmark")
     for key in _BESIDE:

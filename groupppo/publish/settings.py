@@ -1,5 +1,6 @@
 """What two cells were run with, and in what they differ: nobody should compare apples with pears unknowingly."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,8 @@ import yaml
 
 from groupppo.errors import BadInput
 from groupppo.matrix import KEY as CELLS
-from groupppo.publish.matrix import flat, read_plain_yaml, refuse_costly_yaml
+from groupppo.plain_yaml import DEEPEST, LARGEST, read_yaml
+from groupppo.publish.matrix import flat
 from groupppo.publish.reading import read_json
 from groupppo.publish.scrub import scrub_record
 
@@ -87,7 +89,7 @@ def _config_text(file: Path) -> str | None:
     """The scrubbed text of a config; None where a run left none."""
     if not file.is_file():
         return None
-    refuse_costly_yaml(file)
+    _refuse_costly_yaml(file)
     return scrub_record(file.read_text(encoding="utf-8", errors="replace"))[0]
 
 
@@ -101,6 +103,25 @@ def _config(file: Path, text: str) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError) as error:
         raise BadInput(file, "file", type(error).__name__, "write valid UTF-8 YAML.") from error
     return {f"config {key}": value for key, value in flat(values).items() if key not in _PLACE_KEYS}
+
+
+def _refuse_costly_yaml(file: Path) -> None:
+    """Refuse what would keep a YAML reader busy for minutes: its time grows with the square of the nesting.
+
+    Raises:
+        BadInput: longer than `LARGEST` bytes, or more than `DEEPEST` levels of brackets or indentation.
+    """
+    if file.stat().st_size > LARGEST:
+        raise BadInput(file, "size", file.stat().st_size, f"refused: more than {LARGEST:,} bytes of YAML.")
+    depth = deepest = 0
+    text = file.read_bytes()
+    for bracket in re.finditer(rb"[\[\]{}]", text):
+        depth = depth + 1 if bracket[0] in b"[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    # An indicator of a list or key may stand in place of a space.
+    indented = max((len(found[0]) for found in re.finditer(rb"^[ \t?-]+", text, re.MULTILINE)), default=0)
+    if deepest > DEEPEST or indented > 4 * DEEPEST:
+        raise BadInput(file, "nesting", max(deepest, indented // 4), f"refused: more than {DEEPEST} levels.")
 
 
 def differences(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:
@@ -118,7 +139,7 @@ def matrix_differences(a: Path, b: Path) -> list[SettingDifference]:
 
 def _matrix(record: Path) -> dict[str, Any]:
     apart = ("source", "claims", "profile", "pilot", "name", "title", "description", "seeds", "studies", CELLS)
-    values = flat(read_plain_yaml(record))
+    values = flat(read_yaml(record))
     return {key: value for key, value in values.items() if not set(key.split(".")) & set(apart)}
 
 

@@ -1,6 +1,5 @@
 """What a task generator is, and their register: one file in `groupppo/tasks/generators/`, found by being there."""
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -12,7 +11,8 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from groupppo.config import Task
-from groupppo.errors import BadInput
+from groupppo.errors import BadInput, suggest
+from groupppo.errors import ParamError as ParamError
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,6 @@ class Example:
     demonstration: str
     answer: str
     size: int
-
-
-class ParamError(ValueError):
-    """A generator's own complaint about one of its parameters; `bind` adds the file that holds it."""
-
-    def __init__(self, key: str, value: object, mend: str):
-        self.key, self.value, self.mend = key, value, mend
-        super().__init__(f"{key} = {value!r}: {mend}")
 
 
 Generator = Callable[..., Example]
@@ -86,9 +78,7 @@ def get_generator(name: str) -> Generator:
     """
     known = known_generators()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise KeyError(f"no generator {name!r}; {hint}Known: {', '.join(sorted(known))}.")
+        raise KeyError(f"no generator {name!r}; {suggest(name, known)}Known: {', '.join(sorted(known))}.")
     return known[name]
 
 

@@ -11,13 +11,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from groupppo.config import Task
-from groupppo.errors import BadInput
+from groupppo.errors import BadInput, suggest
 from groupppo.tasks.base import Example
 from groupppo.tasks.math_reward import BOX, MARK, boxed
 from groupppo.tasks.splits import SPLITS, prompt_sha256, split_of
 
 Row = dict[str, Any]
-PARAMS = ("repo", "revision", "configs", "longest_prompt_bytes")
+_NAME = re.compile(r"[\w.-]+", re.ASCII)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and all(_NAME.fullmatch(part) for part in value.split("/"))
+
+
+PARAMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "repo": ("the name of a data set on the hub, such as openai/gsm8k", _is_name),
+    "revision": ("a commit, or a branch such as main", _is_name),
+    "configs": (
+        "a list of the data set's configs, such as [main]",
+        lambda value: isinstance(value, list) and bool(value) and all(map(_is_name, value)),
+    ),
+    "longest_prompt_bytes": ("a whole number from 1 to 10^6", lambda value: type(value) is int and 0 < value <= 10**6),
+}
 ASK_MARK = f'Let\'s think step by step and output the final answer after "{MARK}".'
 ASK_BOX = "Let's think step by step and put the final answer within \\boxed{}."
 _CALCULATION = re.compile(r"<<[^<>]*>>")
@@ -62,7 +77,8 @@ def draw_published(task: Task) -> Drawn:
         BadInput: a parameter is unknown, missing or of the wrong type, the data set cannot be read or has other
             columns, or there are too few rows for a split.
     """
-    _check_params(task)
+    for fault in params_faults(task):
+        raise fault
     left_out: Counter[str] = Counter()
     tested = _distinct(task, "test", left_out, seen=set())
     trained = _distinct(task, "train", left_out, seen={example.prompt for example in tested})
@@ -112,11 +128,12 @@ def _rows(task: Task, published: str) -> Iterator[Row]:
         yield from rows
 
 
-def _check_params(task: Task) -> None:
+def params_faults(task: Task) -> Iterator[BadInput]:
+    """What is wrong in the parameters of a published task, as far as it can be seen without the hub."""
     for key in sorted(set(task.params) - set(PARAMS)):
-        raise BadInput(task.source, f"params.{key}", task.params[key], f"unknown parameter; {', '.join(PARAMS)}.")
-    kinds: dict[str, type] = {"repo": str, "revision": str, "configs": list, "longest_prompt_bytes": int}
-    for key, kind in kinds.items():
+        mend = f"unknown parameter; {suggest(key, PARAMS)}Known: {', '.join(PARAMS)}."
+        yield BadInput(task.source, f"params.{key}", task.params[key], mend)
+    for key, (text, accepts) in PARAMS.items():
         value = task.params.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool) or not value:
-            raise BadInput(task.source, f"params.{key}", value, f"write a {kind.__name__} that is not empty.")
+        if not accepts(value):
+            yield BadInput(task.source, f"params.{key}", value, f"write {text}.")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupppo.config import read_checked
 from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
 from groupppo.profile.catalogue import find
+from groupppo.schemas import read_checked
 from groupppo.verdicts.costs import COSTS, Cost, CostSample
 from groupppo.verdicts.finding import Region
 from groupppo.verdicts.quantities import QUANTITIES, Quantity, Sample

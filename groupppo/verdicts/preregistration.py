@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from groupppo.config import Benchmark, read_yaml
+from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.provenance import source
+from groupppo.plain_yaml import read_yaml
 
 STAMP = "preregistration.json"
 ABSENT = "absent"

@@ -1,7 +1,6 @@
 """From a cell of the matrix to verl's config: what all arms share, what the machine needs, what the arm changes."""
 
 import copy
-import difflib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,13 +12,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from groupppo.config import Arm, Model, Task, Train
-from groupppo.errors import BadInput
+from groupppo.errors import BadInput, suggest
 from groupppo.grouping.params import GroupParams
 from groupppo.tasks.answers import MODULES as REWARDS
+from groupppo.verl.accepts import GROUPED, require_accepted, require_type
 from groupppo.verl.fits import require_fit
 
-CONFIG = Path(__file__).parent / "config"
+_HERE = Path(__file__)
+CONFIG = _HERE.parent / "config"
 TOKENS_ON_GPU = 8192
+# What a benchmark calls the keys of verl that it sets and that verl may refuse.
+_IN_MATRIX = {"actor_rollout_ref.rollout.n": "train.responses_per_prompt"}
 _FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 # Mappings that verl hands on to somebody else; their keys are not verl's to know.
 _OPEN = ("override_config.", "ray_kwargs.ray_init.", "rollout.custom.")
@@ -31,6 +34,7 @@ class Cell:
 
     `device` is "cpu" or "cuda"; `ranks` are training processes on each of `nodes` machines, on CUDA one for each GPU.
     `density_source` is the steps.jsonl of the run that the arm takes its density from, where it takes it from one.
+    `matrix` is the benchmark's file, for messages.
     """
 
     task: Task
@@ -45,6 +49,7 @@ class Cell:
     ranks: int = 1
     nodes: int = 1
     density_source: Path | None = None
+    matrix: Path = Path("benchmark")
 
     @property
     def name(self) -> str:
@@ -56,38 +61,98 @@ def saves_between(train: Train) -> bool:
     return 0 < train.checkpoint_every < train.steps
 
 
-def compose(cell: Cell) -> DictConfig:
+class Canvas:
+    """verl's config, to become that of one cell after another.
+
+    Only what differs from the cell before is written: a copy for each cell takes 50 ms, and a plan composes hundreds.
+    """
+
+    def __init__(self) -> None:
+        self._blank = self.config = _verls_own()
+        self._written: dict[str, Any] = {}
+        self.accepted: set[str] = set()
+        self._clear()
+
+    def _clear(self) -> None:
+        self.config, self._written = copy.deepcopy(self._blank), {}
+
+    def write(self, keys: dict[str, tuple[Path, Any]]) -> DictConfig:
+        """The config with these keys and values, each said by a file, and verl's defaults for all others.
+
+        Raises:
+            BadInput: verl's config does not have a key.
+        """
+        gone = [key for key in self._written if key not in keys]
+        changed = {key: told for key, told in keys.items() if key not in self._written or self._written[key] != told[1]}
+        # A mapping is merged into what is there, and a key that verl lacks is added: neither can be written over.
+        merged = any(isinstance(value, dict) for _, value in changed.values())
+        if merged or any(_open(key) for key in (*gone, *changed)):
+            self._clear()
+            gone, changed = [], keys
+        try:
+            for key in gone:
+                home, _, name = key.rpartition(".")
+                node = OmegaConf.select(self._blank, home)
+                OmegaConf.update(self.config, key, node._get_node(name), merge=False)
+            for key, (source, value) in changed.items():
+                _set(self.config, key, value, source)
+        except BadInput:
+            self._clear()
+            raise
+        self._written = {key: value for key, (_, value) in keys.items()}
+        return self.config
+
+
+def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
     """verl's full config for this cell; later sources win: shared, device, model, matrix, arm.
 
+    Args:
+        canvas: where many cells are composed only to be checked; what is returned is then the next cell's, too.
+
     Raises:
-        BadInput: a key is not in verl's config, a `group_params` value is out of range, the device is unknown or cannot
+        BadInput: a key is not in verl's config, a value has another type than verl's or is out of range, a name is in
+            none of verl's registries, the task does not fit the model or the step, the device is unknown or cannot
             serve the rollout, or a run on a GPU needs more memory than the model's file says the GPU has.
     """
     _check_device(cell)
-    config = copy.deepcopy(_verls_own())
+    _check_lengths(cell)
     own = _shared(cell) | (_cpu(cell) if cell.device == "cpu" else _cuda(cell)) | _several_nodes(cell)
-    for source, keys in (
-        (Path(__file__), own),
-        (cell.model.source, cell.model.verl),
-        (Path("benchmark"), cell.train.verl),
-        (cell.arm.source, cell.arm.verl),
-    ):
-        for key, value in keys.items():
-            _set(config, key, value, source)
     if cell.density_source is not None:
-        config.algorithm.group_params.density_source = str(cell.density_source)
+        own["algorithm.group_params.density_source"] = str(cell.density_source)
+    # A matrix may say something for all arms, which an arm says otherwise.
+    said = [(source, key, value) for source, keys in _sources(cell) for key, value in keys.items()]
+    keys = {key: (_HERE, value) for key, value in own.items()} | {key: (source, value) for source, key, value in said}
+    canvas = canvas or Canvas()
+    config = canvas.write(keys)
+    for source, key, value in said:
+        require_type(_verls_own(), key, value, source)
+    written = {key: source for source, key, _ in said}
     try:
         params = GroupParams.from_config(dict(config.algorithm.group_params))
     except BadInput as error:
         raise BadInput(cell.arm.source, f"{error.file}.{error.key}", error.value, error.mend) from error
-    if config.algorithm.adv_estimator == "group_ppo":
+    if config.algorithm.adv_estimator == GROUPED:
         _refuse_corrections(config, cell.arm.source)
         _check_evidence(config, params, cell.arm.source)
     else:
         _refuse_idle_keys(cell.arm)
+    # What verl looks at: neither the task's lengths nor the model's size are among it.
+    asked = repr((sorted((key, value) for _, key, value in said), cell.device, cell.ranks, cell.nodes, cell.train))
+    if asked not in canvas.accepted:
+
+        def place_of(key: str) -> tuple[Path, str]:
+            return (written[key], key) if key in written else (cell.matrix, _IN_MATRIX.get(key, key))
+
+        require_accepted(config, place_of, written)
+        canvas.accepted.add(asked)
     if cell.device == "cuda":
         require_fit(config, cell.model)
     return config
+
+
+def _sources(cell: Cell) -> tuple[tuple[Path, dict[str, Any]], ...]:
+    """What a cell's files say of verl's keys; later ones win."""
+    return (cell.model.source, cell.model.verl), (cell.matrix, cell.train.verl), (cell.arm.source, cell.arm.verl)
 
 
 @cache
@@ -99,21 +164,36 @@ def _verls_own() -> DictConfig:
 
 def _check_device(cell: Cell) -> None:
     if cell.device not in ("cpu", "cuda"):
-        raise BadInput("benchmark", "device", cell.device, "write cpu or cuda.")
+        raise BadInput(cell.matrix, "device", cell.device, "write cpu or cuda.")
     processes = cell.ranks * cell.nodes
     responses = cell.train.prompts_per_step // cell.train.mini_batches * cell.train.responses_per_prompt
     if responses % processes:
         mend = (
             f"write numbers whose responses in a mini-batch ({responses}) are a multiple of the {processes} processes."
         )
-        raise BadInput("benchmark", "train.prompts_per_step", cell.train.prompts_per_step, mend)
+        raise BadInput(cell.matrix, "train.prompts_per_step", cell.train.prompts_per_step, mend)
     if cell.device == "cpu":
         return
     if cell.train.rollout != "vllm":
-        raise BadInput("benchmark", "train.rollout", cell.train.rollout, "write vllm: the others run on a CPU only.")
+        raise BadInput(cell.matrix, "train.rollout", cell.train.rollout, "write vllm: the others run on a CPU only.")
     if cell.model.shape is None or "gpu_memory_gb" not in cell.model.resources:
         mend = "add the model's shape, gpu and gpu_memory_gb, or write device: cpu."
         raise BadInput(cell.model.source, "resources", cell.model.resources, mend)
+
+
+def _check_lengths(cell: Cell) -> None:
+    """A step's prompts must be there, and the longest response must fit the model."""
+    task, train = cell.task, cell.train
+    if train.prompts_per_step > task.splits["train"]:
+        mend = f"write at most {task.splits['train']}, the training prompts of {task.name}."
+        raise BadInput(cell.matrix, "train.prompts_per_step", train.prompts_per_step, mend)
+    longest, positions = (
+        task.max_prompt_tokens + task.max_response_tokens,
+        cell.model.params.get("max_position_embeddings"),
+    )
+    if isinstance(positions, int) and longest > positions:
+        mend = f"keep prompt and response, {longest} tokens, within the {positions} positions of {cell.model.name}."
+        raise BadInput(task.source, "max_response_tokens", task.max_response_tokens, mend)
 
 
 def _refuse_idle_keys(arm: Arm) -> None:
@@ -155,13 +235,16 @@ def _refuse_corrections(config: DictConfig, source: Path) -> None:
             raise BadInput(source, f"algorithm.rollout_correction.{name}", value, "leave it null with group_ppo.")
 
 
+def _open(key: str) -> bool:
+    return any(part in key for part in _OPEN)
+
+
 def _set(config: DictConfig, key: str, value: Any, source: Path) -> None:
     try:
-        OmegaConf.update(config, key, value, merge=True, force_add=any(part in key for part in _OPEN))
+        OmegaConf.update(config, key, value, merge=True, force_add=_open(key))
     except OmegaConfBaseException as error:
-        close = difflib.get_close_matches(key, _dotted(config), n=1)
-        hint = f"did you mean {close[0]}?" if close else "see verl.trainer.config for its keys."
-        raise BadInput(source, key, value, f"verl's config has no such key; {hint}") from error
+        hint = suggest(key, _dotted(config)) or "see verl.trainer.config for its keys."
+        raise BadInput(source, key, value, f"verl's config has no such key; {hint}".strip()) from error
 
 
 def _dotted(config: DictConfig) -> list[str]:
@@ -178,7 +261,7 @@ def _shared(cell: Cell) -> dict[str, Any]:
     train, task = cell.train, cell.task
     if train.prompts_per_step % train.mini_batches:
         mend = f"write a divisor of prompts_per_step ({train.prompts_per_step})."
-        raise BadInput("benchmark", "train.mini_batches", train.mini_batches, mend)
+        raise BadInput(cell.matrix, "train.mini_batches", train.mini_batches, mend)
     mini_batch = train.prompts_per_step // train.mini_batches
     length = task.max_prompt_tokens + task.max_response_tokens
     actor, rollout, model = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"

@@ -9,10 +9,11 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from groupppo.cli.faults import file_faults, schema_faults
+from groupppo.check import check, schema_faults
 from groupppo.cli.templates import arm_template, group_docs
-from groupppo.config import load_arm, load_model, load_task, read_checked
+from groupppo.config import load_arm, load_model, load_task
 from groupppo.grouping.params import GroupParams
+from groupppo.schemas import read_checked
 
 LOAD = {"task": load_task, "model": load_model, "arm": load_arm}
 GOOD = st.text(string.ascii_lowercase + string.digits + "_", min_size=1, max_size=30)
@@ -25,10 +26,10 @@ def test_the_file_written_passes_validate(groupppo, project: Path, kind: str) ->
     file = project / "benchmarks" / f"{kind}s" / "fresh_one.yaml"
     assert done.code == 0, done.err
     assert f"benchmarks/{kind}s/fresh_one.yaml" in done.out
-    assert file_faults(file) == []
+    assert check(file) == []
     assert LOAD[kind](file).name == "fresh_one"
     file.write_text(file.read_text().replace("name: fresh_one", "name: other"))
-    assert [fault.key for fault in file_faults(file)] == ["name"], "a fault in such a file is seen"
+    assert [fault.key for fault in check(file)] == ["name"], "a fault in such a file is seen"
 
 
 @SHARED
@@ -132,4 +133,4 @@ def test_an_arm_without_groups_gets_no_group_keys(groupppo, project: Path) -> No
     assert groupppo("new", "arm", "dense", "--like", "ppo").code == 0
     file = project / "benchmarks" / "arms" / "dense.yaml"
     assert "group_params" not in file.read_text()
-    assert file_faults(file) == []
+    assert check(file) == []

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from groupppo.cli.faults import file_faults
-from groupppo.cli.kinds import kind_of
+from groupppo.check import check
 from groupppo.errors import BadInput
+from groupppo.kinds import kind_of
 
 
 def spoil(file: Path, **changes: object) -> None:
@@ -15,7 +15,7 @@ def spoil(file: Path, **changes: object) -> None:
 
 
 def keys(file: Path) -> list[str]:
-    return [fault.key for fault in file_faults(file)]
+    return [fault.key for fault in check(file)]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_every_fault_of_a_file_is_named_not_only_the_first(project: Path) -> Non
     expected = ["train.steps", "train.stepz", "train.critic_lr", "train.prompts_per_step", "seeds", "titel"]
     assert set(found) == {*expected, "train.responses_per_prompt"}
     assert len(found) == len(set(found))
-    assert any("did you mean steps" in fault.mend for fault in file_faults(file))
+    assert any("did you mean steps" in fault.mend for fault in check(file))
 
 
 def test_a_benchmark_is_checked_with_the_files_it_names(project: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_benchmark_is_checked_with_the_files_it_names(project: Path) -> None:
     assert keys(home / "quick.yaml") == []
     spoil(home / "tasks" / "sorting.yaml", params={"min_length": 4, "max_len": 10})
     assert ("params.max_len", str(home / "tasks" / "sorting.yaml")) in [
-        (fault.key, fault.file) for fault in file_faults(home / "quick.yaml")
+        (fault.key, fault.file) for fault in check(home / "quick.yaml")
     ]
     spoil(home / "quick.yaml", tasks=["chain", "sortin"])
     assert keys(home / "quick.yaml") == ["tasks"]
@@ -118,7 +118,7 @@ def test_every_claim_at_fault_is_named_by_its_own_number(project: Path) -> None:
     data["claims"][4]["stage"] = "update_actor"
     data["claims"][4].pop("against")
     file.write_text(yaml.safe_dump(data, sort_keys=False))
-    found = file_faults(file)
+    found = check(file)
     assert [fault.key for fault in found] == ["claims.1.arm", "claims.4.against"]
     assert {fault.file for fault in found} == {str(file)}
     assert str(project / "benchmarks" / "arms") in found[0].mend

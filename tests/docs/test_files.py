@@ -12,7 +12,7 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
-from groupppo.cli.faults import file_faults
+from groupppo.check import check
 from groupppo.config import load_model, load_task
 from groupppo.errors import BadInput
 from groupppo.models import build_model
@@ -58,9 +58,9 @@ def reverse(shown: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_a_shown_file_has_no_fault_and_a_fault_in_it_is_seen(page: str, path: str, shown: Path) -> None:
     file = shown / path
-    assert file_faults(file) == []
+    assert check(file) == []
     file.write_text(f"{files(page)[path]}unheard_of: 1\n")
-    assert [fault.key for fault in file_faults(file)] == ["unheard_of"]
+    assert [fault.key for fault in check(file)] == ["unheard_of"]
 
 
 @pytest.mark.usefixtures("reverse")
@@ -78,7 +78,7 @@ def test_prompts_and_demonstrations_of_a_shown_task_fit_its_limits(name: str, sh
 @pytest.mark.usefixtures("reverse")
 def test_the_task_of_a_new_kind_draws_examples_that_earn_the_reward(shown: Path) -> None:
     file = shown / "benchmarks" / "tasks" / "reverse.yaml"
-    assert file_faults(file) == []
+    assert check(file) == []
     draw, state = base.bind(load_task(file)), random.Random(1)
     for _ in range(50):
         example = draw(state)
@@ -88,7 +88,7 @@ def test_the_task_of_a_new_kind_draws_examples_that_earn_the_reward(shown: Path)
 
 
 def test_without_its_generator_the_task_is_refused(shown: Path) -> None:
-    [fault] = file_faults(shown / "benchmarks" / "tasks" / "reverse.yaml")
+    [fault] = check(shown / "benchmarks" / "tasks" / "reverse.yaml")
     assert (fault.key, fault.value) == ("generator", "reverse")
 
 

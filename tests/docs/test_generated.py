@@ -8,8 +8,9 @@ import jsonschema
 import pytest
 import yaml
 
-from groupppo.cli.kinds import kinds, schema
-from groupppo.config import REPOSITORY, SCHEMAS
+from groupppo.config import REPOSITORY
+from groupppo.kinds import kinds, schema
+from groupppo.schemas import SCHEMAS
 from tests.docs.pages import DOCS
 
 KINDS = sorted(file.name.split(".")[0] for file in SCHEMAS.glob("*.schema.yaml"))

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from groupppo.config import REPOSITORY, SCHEMAS, load_benchmark, read_yaml
+from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
+from groupppo.plain_yaml import read_yaml
+from groupppo.schemas import SCHEMAS
 from groupppo.verdicts.claims import Claim, Claims, load_claims
 from groupppo.verdicts.costs import COSTS
 from groupppo.verdicts.quantities import QUANTITIES

@@ -42,7 +42,7 @@ def made(files):
     """All of them; with `--config partial=true` those that are there, so that runs that failed keep no report back."""
     return (
         [file for file in files if Path(file).exists()]
-        if config.get("partial")
+        if flag("partial", False)
         else files
     )
 
@@ -57,12 +57,3 @@ def needs(name, default):
 # Only where runs are on GPUs: a scheduler must not be asked for none of them.
 ON_GPU = {"gpu": needs("gpu", 1)} if BENCHMARK.device == "cuda" else {}
 ONE_GPU = {"gpu": 1} if BENCHMARK.device == "cuda" else {}
-
-
-def flag(key, default):
-    """A value of --config that is true or false."""
-    value = str(config.get(key, default)).lower()
-    if value not in ("true", "false"):
-        error = BadInput("--config", key, value, "write true or false.")
-        raise WorkflowError(str(error))
-    return value == "true"

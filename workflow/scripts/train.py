@@ -26,8 +26,9 @@ with job(snakemake, own_log=True) as benchmark:
             start=Path(snakemake.input.start).resolve(),
             out=out,
             device=benchmark.device,
-            ranks=benchmark.models[names.model].resources.get("gpu", 1),
+            ranks=benchmark.models[names.model].ranks,
             nodes=benchmark.models[names.model].nodes,
             density_source=Path(snakemake.input.density).resolve() if snakemake.input.density else None,
+            matrix=benchmark.source,
         )
     )

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from groupppo.errors import BadInput
+from groupppo.plain_yaml import read_yaml
+from groupppo.schemas import kinds, schema
 
-SUFFIX = ".schema.yaml"
 FOLDERS = {"models": "model", "tasks": "task", "arms": "arm"}
 """Folders whose files are all of one kind."""
 MATRICES = {"benchmarks": "benchmark", "claims": "claims", "profiles": "profile"}
@@ -23,31 +23,12 @@ class Entry:
     file: str
 
 
-def kinds() -> list[str]:
-    """Every kind that has a schema; a kind that is not listed by `groupppo ls` can be checked all the same."""
-    from groupppo.config import SCHEMAS
-
-    return sorted(file.name.removesuffix(SUFFIX) for file in SCHEMAS.glob(f"*{SUFFIX}"))
-
-
-def schema(kind: str) -> dict[str, Any]:
-    """The JSON schema of a kind."""
-    import yaml
-
-    from groupppo.config import SCHEMAS
-
-    found: dict[str, Any] = yaml.safe_load((SCHEMAS / f"{kind}{SUFFIX}").read_text(encoding="utf-8"))
-    return found
-
-
 def kind_of(path: Path) -> str:
     """The kind of a file: told by its folder (models/, tasks/, arms/), else by the keys that it has.
 
     Raises:
         BadInput: there is no such file, it is not YAML, or its keys are as much one kind's as another's.
     """
-    from groupppo.config import read_yaml
-
     if path.is_dir():
         raise BadInput(path, "file", "a folder", f"name its files: {path}/*.yaml")
     data = read_yaml(path)

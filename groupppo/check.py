@@ -1,0 +1,246 @@
+"""What is wrong in a file of benchmarks/, all of it, before anything runs.
+
+`groupppo validate` asks `check`, and so does every plan. A job asks the functions that `check` asks, of what it is
+given: `load_benchmark`, `bind` or `params_faults`, `model_faults` and `compose`.
+
+A loader stops at its first fault. Where a key on its own can be wrong, the key is set aside and the loader asked again.
+"""
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from groupppo.config import (
+    Arm,
+    Benchmark,
+    Model,
+    Task,
+    Train,
+    WarmStart,
+    load_arm,
+    load_benchmark,
+    load_model,
+    load_task,
+)
+from groupppo.errors import BadInput
+from groupppo.kinds import FOLDERS, kind_of
+from groupppo.plain_yaml import read_yaml
+from groupppo.schemas import read_checked, schema_faults
+
+PARAMS = "algorithm.group_params."
+_STAND_IN = 0.5  # density of another arm's run, which is not there yet
+_NOWHERE = Path("none")
+# What limits how far one update may go from the policy that sampled; without effect while both are the same.
+_CLIPPING = re.compile(
+    r"actor_rollout_ref\.actor\.(clip_ratio\w*|policy_loss\.\w+|tau_pos|tau_neg)|critic\.cliprange_value"
+)
+
+
+def check(path: Path, known: dict[Path, list[BadInput]] | None = None) -> list[BadInput]:
+    """All faults of a file, and of the files and training runs that a benchmark names; empty when it can be used.
+
+    Args:
+        known: faults of files that were checked already, by resolved path; those found here are added.
+    """
+    known = {} if known is None else known
+    place = path.resolve()
+    if place not in known:
+        known[place] = _found(path, known)
+    return known[place]
+
+
+def notes(benchmark: Benchmark) -> list[str]:
+    """What may be meant and will not do what its name says: an arm that clips where no update can be clipped."""
+    found = []
+    for arm in benchmark.arms.values():
+        keys = benchmark.train.verl | arm.verl
+        batch = keys.get("actor_rollout_ref.actor.ppo_mini_batch_size")
+        mini_batches = benchmark.train.prompts_per_step / batch if batch else benchmark.train.mini_batches
+        epochs = keys.get("actor_rollout_ref.actor.ppo_epochs", benchmark.train.epochs)
+        clips = sorted(key for key in arm.verl if _CLIPPING.fullmatch(key))
+        if clips and mini_batches <= 1 and epochs == 1:
+            found.append(
+                f"{arm.name} sets {', '.join(clips)}, which cannot act: with one mini-batch and one epoch a step has "
+                "one update, and its policy is the one that sampled. Write mini_batches or epochs above 1."
+            )
+    return found
+
+
+def _found(path: Path, known: dict[Path, list[BadInput]]) -> list[BadInput]:
+    try:
+        kind = kind_of(path)
+        data = read_yaml(path)
+    except BadInput as fault:
+        return [fault]
+    faults = list(schema_faults(path, kind, data))
+    if kind == "benchmark":
+        below = [fault for file in _named(path, data) for fault in check(file, known)]
+        return [*faults, *below] or _first(lambda: load_benchmark(path)) or list(_cell_faults(load_benchmark(path)))
+    return faults or (list(_CHECKS[kind](path)) if kind in _CHECKS else [])
+
+
+def _named(path: Path, data: Any) -> Iterator[Path]:
+    """Existing files that a benchmark names; what is missing, its own loader says."""
+    if not isinstance(data, dict):
+        return
+    listed = [(f"{folder}/", name) for folder in FOLDERS for name in _list(data.get(folder))]
+    for folder, name in [*listed, ("", data.get("claims")), ("", data.get("profile"))]:
+        if isinstance(name, str) and len(name) <= 100 and "/" not in name:
+            file = path.parent / f"{folder}{name}{'.yaml' if folder else ''}"
+            if file.is_file():
+                yield file
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _cell_faults(benchmark: Benchmark) -> Iterator[BadInput]:
+    """Each training run's config, composed as the run will: the first fault of each, and each fault once."""
+    from groupppo.verl.compose import Canvas, Cell, compose
+
+    canvas, said = Canvas(), set[str]()
+    for plan in benchmark.plans():
+        for name in plan.arms:
+            arm, model = benchmark.arms[name], benchmark.models[plan.model]
+            cell = Cell(
+                task=benchmark.tasks[plan.task],
+                model=model,
+                arm=arm,
+                seed=plan.seeds[0],
+                train=benchmark.train,
+                task_folder=_NOWHERE,
+                start=_NOWHERE,
+                out=_NOWHERE,
+                device=benchmark.device,
+                ranks=model.ranks,
+                nodes=model.nodes,
+                density_source=None if arm.density_from is None else _NOWHERE,
+                matrix=benchmark.source,
+            )
+            for fault in _first(lambda cell=cell: compose(cell, canvas)):  # type: ignore[misc]
+                if str(fault) not in said:
+                    said.add(str(fault))
+                    yield fault
+
+
+def _first(load: Callable[[], object]) -> list[BadInput]:
+    try:
+        load()
+    except BadInput as fault:
+        return [fault]
+    return []
+
+
+def _each(load: Callable[[dict[str, Any]], object], keys: Mapping[str, Any], prefix: str = "") -> Iterator[BadInput]:
+    """The faults of a mapping: a key at fault is set aside and the rest tried again, until a fault is no such key's."""
+    left, gone = dict(keys), set[str]()
+    while found := _first(lambda: load(left)):
+        key = found[0].key.removeprefix(prefix)
+        if key in gone:
+            return
+        yield found[0]
+        if key not in left:
+            return
+        gone.add(key)
+        del left[key]
+
+
+def _task_faults(path: Path) -> Iterator[BadInput]:
+    from groupppo.tasks.base import bind
+    from groupppo.tasks.hub_data import FORMATS, params_faults
+
+    faults = _first(lambda: load_task(path))
+    yield from faults
+    if faults:
+        return
+    task = load_task(path)
+    if task.generator in FORMATS:
+        yield from params_faults(task)
+    else:
+        yield from _each(lambda params: bind(replace(task, params=params)), task.params, "params.")
+
+
+def _model_faults(path: Path) -> Iterator[BadInput]:
+    from groupppo.models import model_faults
+
+    faults = _first(lambda: load_model(path))
+    yield from faults or model_faults(load_model(path))
+
+
+def _arm_faults(path: Path) -> Iterator[BadInput]:
+    """An arm against verl's config in a cell that is otherwise plain: any matrix may name it later."""
+    from groupppo.grouping.params import GroupParams
+
+    faults = _first(lambda: load_arm(path))
+    yield from faults
+    if faults:
+        return
+    arm = load_arm(path)
+    stand_in = {} if arm.density_from is None else {"density": _STAND_IN}
+    settings = {key.removeprefix(PARAMS): value for key, value in arm.verl.items() if key.startswith(PARAMS)}
+    wrong = list(_each(lambda keys: GroupParams.from_config(keys | stand_in), settings))
+    for fault in wrong:
+        yield BadInput(path, f"verl.{PARAMS}{fault.key}", fault.value, fault.mend)
+    spoilt = {f"{PARAMS}{fault.key}" for fault in wrong}
+    composed = {key: value for key, value in arm.verl.items() if key not in spoilt}
+    for fault in _each(_composed(arm), composed):
+        if fault.key in spoilt:
+            continue
+        yield BadInput(path, f"verl.{fault.key}", fault.value, fault.mend)
+        if fault.key == "algorithm.adv_estimator":
+            return  # what else is right depends on it
+
+
+def _composed(arm: Arm) -> Callable[[dict[str, Any]], object]:
+    from groupppo.verl.compose import Canvas, Cell, compose
+
+    start = WarmStart(0.5, 0.9, 1, 1, 1e-3, 0, 1, 1)
+    task = Task("any", "any", "1.0", "any", {}, {"train": 2, "dev": 1, "test": 1}, 0, 16, 16, start, _NOWHERE)
+    model = Model("any", "any", "any", {}, 0, {"mem_mb": 1}, {}, _NOWHERE)
+    # Two of each, for estimators that compare responses and losses that clip.
+    train = Train(1, 2, 2, 2, 1, 1e-4, 1e-3, 1.0, 1.0, 1.0, "transformers", 60)
+    cell = Cell(task, model, arm, 0, train, _NOWHERE, _NOWHERE, _NOWHERE)
+    density, canvas = None if arm.density_from is None else _NOWHERE, Canvas()
+    return lambda keys: compose(replace(cell, arm=replace(arm, verl=keys), density_source=density), canvas)
+
+
+def _claims_faults(path: Path) -> Iterator[BadInput]:
+    """Each claim's fault: the claim is set aside in a copy and the rest read again."""
+    from groupppo.verdicts.claims import load_claims
+
+    data = read_checked(path, "claims")
+    left = list(enumerate(data["claims"]))
+    with tempfile.TemporaryDirectory(prefix="groupppo-") as place:
+        copy = Path(place) / path.name
+        (Path(place) / "arms").symlink_to((path.parent / "arms").resolve())
+        while left:
+            text = yaml.safe_dump(data | {"claims": [claim for _, claim in left]}, sort_keys=False)
+            copy.write_text(text, encoding="utf-8")
+            faults = _first(lambda: load_claims(copy))
+            at = re.match(r"claims\.(\d+)(.*)", faults[0].key) if faults else None
+            if at is None:
+                break
+            number, _ = left.pop(int(at[1]))
+            mend = faults[0].mend.replace(str(copy.parent), str(path.parent))
+            yield BadInput(path, f"claims.{number}{at[2]}", faults[0].value, mend)
+
+
+def _procheck(path: Path) -> Iterator[BadInput]:
+    from groupppo.profile.config import load_profile
+
+    yield from _first(lambda: load_profile(path))
+
+
+_CHECKS: dict[str, Callable[[Path], Iterator[BadInput]]] = {
+    "task": _task_faults,
+    "model": _model_faults,
+    "arm": _arm_faults,
+    "claims": _claims_faults,
+    "profile": _procheck,
+}

@@ -1,0 +1,213 @@
+"""What verl takes: the type of each key, the names in its registries, and what its own checks say of a whole config.
+
+verl reads most of its config without looking: text for a number or an unknown name shows minutes later, in a worker.
+Here verl's own dataclasses, registries and functions are asked before anything runs.
+"""
+
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass
+from functools import cache
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from groupppo.errors import BadInput, suggest
+from groupppo.schemas import number_hint
+
+GROUPED = "group_ppo"
+PlaceOf = Callable[[str], tuple[Path, str]]
+_ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+# How a key ends: lowest value, whether it is allowed itself, highest value.
+_RANGES: dict[str, tuple[float, bool, float]] = {
+    "optim.lr": (0, False, 1),
+    "algorithm.gamma": (0, False, 1),
+    "algorithm.lam": (0, True, 1),
+    "rollout.temperature": (0, False, 100),
+    "rollout.n": (1, True, 10_000),
+    "rollout.gpu_memory_utilization": (0, False, 1),
+    "rollout.tensor_model_parallel_size": (1, True, 64),
+    "ppo_epochs": (1, True, 1000),
+    "clip_ratio": (0, False, 1000),
+    "clip_ratio_low": (0, False, 1000),
+    "clip_ratio_high": (0, False, 1000),
+    "clip_ratio_c": (1, False, 1000),
+    "cliprange_value": (0, False, 1e6),
+    "grad_clip": (0, False, 1e6),
+    "kl_loss_coef": (0, True, 1000),
+    "entropy_coeff": (-1000, True, 1000),
+}
+
+
+def require_type(own: DictConfig, key: str, value: Any, source: Path) -> None:
+    """Check a value against the type that verl's dataclass, or its default where it has none, gives the key.
+
+    Args:
+        own: verl's config with its defaults. key: dotted. source: the file that says so.
+
+    Raises:
+        BadInput: another type, out of range, or text that OmegaConf would replace by something else.
+    """
+    if "_target_" in key:
+        raise BadInput(source, key, value, "leave it out: it names code, which verl chooses.")
+    if "${" in str(value):
+        raise BadInput(source, key, value, "write the value itself: ${...} would be replaced when the run starts.")
+    wanted = _wanted(own, key)
+    if not _fits(value, wanted):
+        hint = number_hint(value) if _fits(1.0, wanted) else ""
+        raise BadInput(source, key, value, hint or f"write {_named(wanted)}.")
+    for ending, (low, closed, high) in _RANGES.items():
+        if not f".{key}".endswith(f".{ending}") or not isinstance(value, int | float):
+            continue
+        if value > high or value < low or (value == low and not closed):
+            mend = f"keep it {'at least' if closed else 'above'} {low:g} and at most {high:g}."
+            raise BadInput(source, key, value, mend)
+
+
+def _wanted(own: DictConfig, key: str) -> Any:
+    """A type, a union of types, or Any where neither an annotation nor a default tells."""
+    home, _, name = key.rpartition(".")
+    try:
+        node, default = OmegaConf.select(own, home), OmegaConf.select(own, key)
+    except OmegaConfBaseException:  # a default that points to a value which a cell sets
+        return Any
+    if isinstance(node, DictConfig) and "_target_" in node:
+        hint = _hints(str(node._target_)).get(name)
+        if hint is not None:
+            return hint if default is not None else hint | None
+    if default is None:
+        return Any
+    return {DictConfig: dict, ListConfig: list}.get(type(default), type(default))
+
+
+@cache
+def _hints(target: str) -> Mapping[str, Any]:
+    return get_type_hints(get_class(target))
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    origin = get_origin(wanted)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in get_args(wanted))
+    if origin is Literal:
+        return value in get_args(wanted)
+    plain = origin or wanted
+    if plain is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if plain is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if is_dataclass(plain):
+        return isinstance(value, dict)
+    return not isinstance(plain, type) or isinstance(value, plain)
+
+
+_NAMES = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+    type(None): "null",
+}
+
+
+def _named(wanted: Any) -> str:
+    origin = get_origin(wanted)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_named(each) for each in get_args(wanted))
+    if origin is Literal:
+        return f"one of: {', '.join(map(str, get_args(wanted)))}"
+    return _NAMES.get(origin or wanted, f"a {getattr(wanted, '__name__', wanted)}")
+
+
+def require_accepted(config: DictConfig, place_of: PlaceOf, written: Iterable[str]) -> None:
+    """Check a composed config as verl would once the run has begun.
+
+    Args:
+        place_of: the file that says what a key is, and what the key is called there.
+        written: keys that files set, to name the one that verl complains of.
+
+    Raises:
+        BadInput: an estimator, loss, aggregation or KL penalty that verl does not have, an estimator that lacks what it
+            needs or is given a critic it does not read, or whatever verl's own checks refuse.
+    """
+    from verl.trainer.ppo import core_algos
+
+    def require_known(key: str, known: Iterable[str]) -> None:
+        value = OmegaConf.select(config, key)
+        if value not in set(known):
+            mend = f"{suggest(value, known)}verl has: {', '.join(known)}."
+            raise BadInput(*place_of(key), value, mend)
+
+    estimators = [GROUPED, *core_algos.ADV_ESTIMATOR_REGISTRY]
+    require_known("algorithm.adv_estimator", estimators)
+    require_known(f"{_ACTOR}.policy_loss.loss_mode", core_algos.POLICY_LOSS_REGISTRY)
+    _require_computable(config, place_of)
+    if config.algorithm.adv_estimator != GROUPED:
+        _require_needs(config, place_of, core_algos.ADV_ESTIMATOR_REGISTRY[config.algorithm.adv_estimator])
+    _ask_verl(config, place_of, written)
+
+
+def _require_computable(config: DictConfig, place_of: PlaceOf) -> None:
+    """Names that verl keeps in no registry: its functions are asked with one token."""
+    import torch
+    from verl.trainer.ppo.core_algos import agg_loss, kl_penalty
+
+    one = torch.ones(1, 1)
+    aggregations = ["token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
+    penalties = ["kl", "abs", "mse", "low_var_kl", "k1", "k2", "k3"]
+    for key, ask, examples in (
+        (f"{_ACTOR}.loss_agg_mode", agg_loss, aggregations),
+        ("critic.loss_agg_mode", agg_loss, aggregations),
+        (f"{_ACTOR}.kl_loss_type", kl_penalty, penalties),
+        ("algorithm.kl_penalty", kl_penalty, penalties),
+    ):
+        value = OmegaConf.select(config, key)
+        try:
+            ask(one, one, value)
+        except (ValueError, NotImplementedError) as error:
+            mend = f"{suggest(value, examples)}verl cannot compute it; it can, among others: {', '.join(examples)}."
+            raise BadInput(*place_of(key), value, mend) from error
+
+
+def _require_needs(config: DictConfig, place_of: PlaceOf, estimator: Callable[..., Any]) -> None:
+    name, reads = config.algorithm.adv_estimator, signature(estimator).parameters
+    key = f"{_ROLLOUT}.n"
+    if "index" in reads and config.actor_rollout_ref.rollout.n < 2:
+        mend = f"write at least 2: {name} compares the responses to one prompt with each other."
+        raise BadInput(*place_of(key), config.actor_rollout_ref.rollout.n, mend)
+    critic = config.critic.enable
+    if "values" in reads and critic is False:
+        raise BadInput(*place_of("critic.enable"), critic, f"write true: {name} reads values.")
+    if "values" not in reads and critic:
+        mend = f"write false: {name} reads no values, and a critic would be trained for nothing."
+        raise BadInput(*place_of("critic.enable"), critic, mend)
+
+
+def _ask_verl(config: DictConfig, place_of: PlaceOf, written: Iterable[str]) -> None:
+    import contextlib
+    import io
+
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    # The critic's dataclass would read the start checkpoint, which a plan does not have.
+    model, config.critic.model = config.critic.model, None
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it says that all is well
+            validate_config(config, need_reference_policy(config), need_critic(config))
+    except Exception as error:  # whatever a dataclass of verl raises, Hydra's own around it
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        said = str(cause) or type(cause).__name__
+        key = next((key for key in written if key.rpartition(".")[2] in said), "verl")
+        value = OmegaConf.select(config, key) if key != "verl" else type(cause).__name__
+        raise BadInput(*place_of(key), value, f"verl refuses it: {said.splitlines()[0]}") from error
+    finally:
+        config.critic.model = model

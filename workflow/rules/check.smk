@@ -1,0 +1,81 @@
+# Nothing is planned that cannot run: what --config says, and all that `groupppo validate` finds in the benchmark.
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+from groupppo.check import notes
+from groupppo.errors import suggest
+from groupppo.measure.code import code_sha256
+
+CONFIG_KEYS = (
+    "benchmark",
+    "site",
+    "profile",
+    "partial",
+    "bundle_checkpoints",
+    "bundle_samples",
+    "bundle_pictures",
+)
+
+
+def flag(key, default):
+    """A value of --config that is true or false."""
+    value = str(config.get(key, default)).lower()
+    if value not in ("true", "false"):
+        error = BadInput("--config", key, value, "write true or false.")
+        raise WorkflowError(str(error))
+    return value == "true"
+
+
+def check_of():
+    """A name for the benchmark, its claims and profile, and the code that checks them."""
+    files = [BENCHMARK.claims, *filter(None, [BENCHMARK.profile])]
+    said = [BENCHMARK.resolved(), *(file.read_text() for file in files)]
+    code = code_sha256(
+        Path(workflow.basedir) / "groupppo" / "check.py",
+        entries=["groupppo.check", "groupppo.schemas", "groupppo.tasks.generators"],
+    )
+    return hashlib.sha256(json.dumps([said, code, sys.version]).encode()).hexdigest()
+
+
+def require_checked():
+    """`groupppo validate` in a process of its own, for it loads verl and torch; what was found good is asked once.
+
+    Raises:
+        WorkflowError: with every fault.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    good = cache / "groupppo" / "checked" / check_of()
+    if good.is_file():
+        return
+    done = subprocess.run(
+        [sys.executable, "-m", "groupppo.cli", "validate", str(BENCHMARK.source)],
+        env=os.environ | {"GROUPPPO_HIDDEN_PACKAGES": "vllm"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise WorkflowError(done.stderr.strip())
+    try:
+        good.parent.mkdir(parents=True, exist_ok=True)
+        good.touch()
+    except OSError:
+        logger.debug(f"{good} cannot be written: the next plan checks again.")
+
+
+for key in config:
+    if key not in CONFIG_KEYS:
+        mend = f"{suggest(key, CONFIG_KEYS)}Known: {', '.join(CONFIG_KEYS)}."
+        raise WorkflowError(str(BadInput("--config", key, config[key], mend)))
+
+# Jobs on other machines run what was checked here; of finished runs a report is made in any case.
+if workflow.is_main_process and not flag("partial", False):
+
+    require_checked()
+
+if workflow.is_main_process:
+    for note in notes(BENCHMARK):
+        logger.warning(f"{BENCHMARK.source}: {note}")
