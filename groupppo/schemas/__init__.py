@@ -72,7 +72,7 @@ def _faults_of(path: Path, error: jsonschema.ValidationError) -> Iterator[BadInp
 
 def _hint(error: jsonschema.ValidationError) -> str:
     if error.validator == "pattern":  # an expression says less than the key's description
-        return ""
+        return str(error.schema.get("errorMessage", "")) if isinstance(error.schema, dict) else ""
     if error.validator == "type" and error.validator_value in ("number", "integer") and number_hint(error.instance):
         return number_hint(error.instance)
     return f"{error.message}." if len(error.message) <= _LONGEST else f"not allowed by {error.validator}."

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from groupppo.config import Task
@@ -25,7 +26,10 @@ def _is_name(value: object) -> bool:
 
 
 PARAMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "repo": ("the name of a data set on the hub, such as openai/gsm8k", _is_name),
+    "repo": (
+        "the name of a data set on the hub, such as openai/gsm8k, or a folder that holds one",
+        lambda value: _is_name(value) or (isinstance(value, str) and len(value) < 1000 and Path(value).is_dir()),
+    ),
     "revision": ("a commit, or a branch such as main", _is_name),
     "configs": (
         "a list of the data set's configs, such as [main]",

@@ -9,11 +9,12 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from groupppo.check import check, schema_faults
+from groupppo.check import check
 from groupppo.cli.templates import arm_template, group_docs
 from groupppo.config import load_arm, load_model, load_task
 from groupppo.grouping.params import GroupParams
-from groupppo.schemas import read_checked
+from groupppo.plain_yaml import read_yaml
+from groupppo.schemas import read_checked, schema_faults
 
 LOAD = {"task": load_task, "model": load_model, "arm": load_arm}
 GOOD = st.text(string.ascii_lowercase + string.digits + "_", min_size=1, max_size=30)
@@ -48,7 +49,7 @@ def test_every_name_of_letters_digits_and_underscores_reads_back_as_itself(group
             continue
         assert groupppo("new", kind, name).code == 0
         assert load(file).name == name
-        assert list(schema_faults(file, kind)) == []
+        assert list(schema_faults(file, kind, read_yaml(file))) == []
         file.unlink()
 
 

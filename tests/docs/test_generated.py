@@ -74,7 +74,9 @@ def test_nested_keys_types_and_defaults_are_those_that_the_schema_checks(generat
     assert found["train.gamma"][:2] == ["number above 0, at most 1", "`1.0`"]
     assert found["train.rollout"][:2] == ["`transformers`, `vllm`", "`vllm`"]
     assert rows(generated.keys("profile"))["measured.*.dtype"][0] == "`bfloat16`, `float32`"
-    assert rows(generated.keys("claims"))["claims[].claimed.low"][0] == "number"
+    assert (
+        rows(generated.keys("claims"))["claims[].claimed.low"][0] == "number at least -1000000000, at most 1000000000"
+    )
     matrix = yaml.safe_load((REPOSITORY / "benchmarks" / "quick.yaml").read_text())
     jsonschema.validate(matrix, schema("benchmark"))
     matrix["train"]["gamma"] = 0

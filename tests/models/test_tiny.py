@@ -65,8 +65,8 @@ def test_building_leaves_the_global_random_state_alone(tmp_path):
         ({"layers": None}, "params.layers"),
         ({"layers": 0}, "params.layers"),
         ({"layers": 1.5}, "params.layers"),
-        ({"hidden_size": 65}, "params"),
-        ({"key_value_heads": 3}, "params"),
+        ({"hidden_size": 65}, "params.hidden_size"),
+        ({"key_value_heads": 3}, "params.key_value_heads"),
     ],
 )
 def test_a_bad_parameter_is_reported_with_file_and_key(tmp_path, change, key):
@@ -80,7 +80,7 @@ def test_a_missing_parameter_and_an_unknown_factory_are_reported(tmp_path):
     with pytest.raises(BadInput) as error:
         build_model(replace(TINY, params=params), tmp_path)
     assert (error.value.key, error.value.value) == ("params.layers", None)
-    with pytest.raises(BadInput, match="known factories: hub, tiny_qwen2"):
+    with pytest.raises(BadInput, match="Known factories: hub, tiny_qwen2"):
         build_model(replace(TINY, factory="huge"), tmp_path)
 
 
