@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from groupppo.grouping import GroupParams, Tokens, group_tokens, known_rules
-from groupppo.metrics import dense_metrics, group_metrics, log_prob_gap
+from groupppo.metrics import critic_metrics, dense_metrics, group_metrics, log_prob_gap
 
 TOLD = {
     "group/total_tokens": "Valid response tokens of the step, N.",
@@ -26,6 +26,13 @@ TOLD = {
     "group/endpoints_per_response/mean": "K / responses.",
     "group/threshold": "tau, the threshold that the step used.",
     "group/r_ratio/p50": "Median over groups of r_grpo / r_ppo at the endpoint.",
+    "critic/vf_explained_var/all_tokens": "1 - Var(R - V) / Var(R) over all valid tokens, R = A + V of dense GAE.",
+    "critic/values/mean/all_tokens": "Mean of the values V over all valid tokens.",
+    "critic/values/max/all_tokens": "Their largest.",
+    "critic/values/min/all_tokens": "Their smallest.",
+    "critic/returns/mean/all_tokens": "Mean of the returns R over all valid tokens.",
+    "critic/returns/max/all_tokens": "Their largest.",
+    "critic/returns/min/all_tokens": "Their smallest.",
     "rollout/logp_gap/mean": "Mean |rollout - trainer log-probability| over valid tokens, in nats.",
     "rollout/logp_gap/p99": "Its 99th percentile.",
 }
@@ -38,8 +45,9 @@ def metrics() -> Iterator[tuple[str, str, str]]:
         ValueError: a metric is logged that has no description here, or one is described that nothing logs.
     """
     by_rule = {name: _logged(name) for name in known_rules()}
-    dense, gap = set(dense_metrics(1)), set(log_prob_gap(torch.zeros(1, 1), torch.zeros(1, 1), _mask(1, 1)))
-    logged = dense | gap | set().union(*by_rule.values())
+    pair = torch.zeros(1, 2), torch.zeros(1, 2), _mask(1, 2)
+    dense, gap, critic = set(dense_metrics(1)), set(log_prob_gap(*pair)), set(critic_metrics(*pair))
+    logged = dense | gap | critic | set().union(*by_rule.values())
     if logged != set(TOLD):
         raise ValueError(f"docs/generated_metrics.py: described and logged differ in {sorted(logged ^ set(TOLD))}")
     for name, text in TOLD.items():
@@ -48,6 +56,8 @@ def metrics() -> Iterator[tuple[str, str, str]]:
         rules = ", ".join(f"`{rule}`" for rule in having)
         # Of the rollout's numbers, which no rule makes.
         where = "where the rollout server returns log-probabilities" if name in gap else f"rules {rules}"
+        if name in critic:
+            where = "arms with a critic, but not where it values endpoints alone"
         yield f"`{name}`", text, ("every arm" if name in dense else "grouped arms" if everywhere else where)
 
 

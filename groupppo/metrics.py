@@ -65,6 +65,25 @@ def dense_metrics(tokens: int) -> dict[str, float]:
     }
 
 
+def critic_metrics(values: Tensor, returns: Tensor, mask: Tensor) -> dict[str, float]:
+    """verl's metrics of the critic, over all valid tokens whatever the arm.
+
+    verl takes its own over the batch's mask: in a grouped arm over endpoints, which a rule that reads values or
+    advantages did not choose blindly. Formulas of verl's `compute_data_metrics`, operation by operation.
+
+    Args:
+        values, returns: (B, T) float; returns are dense GAE's, A_t + V_t before whitening. mask: (B, T) bool, at least
+            two valid tokens, below which a variance is not finite.
+    """
+    values, returns = values[mask], returns[mask]
+    unexplained = torch.var(returns - values) / (torch.var(returns) + 1e-5)
+    metrics = {"critic/vf_explained_var/all_tokens": float(1.0 - unexplained)}
+    for name, of_tokens in (("values", values), ("returns", returns)):
+        for statistic in (torch.mean, torch.max, torch.min):
+            metrics[f"critic/{name}/{statistic.__name__}/all_tokens"] = float(statistic(of_tokens))
+    return metrics
+
+
 def log_prob_gap(rollout_log_probs: Tensor, log_probs: Tensor, mask: Tensor) -> dict[str, float]:
     """How far the rollout server's log-probabilities are from the trainer's, in nats: what drives rule `published`.
 

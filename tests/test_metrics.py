@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 
 from groupppo.grouping import GroupParams, Tokens, group_tokens, known_rules
-from groupppo.metrics import dense_metrics, group_metrics, group_sizes, log_prob_gap
+from groupppo.metrics import critic_metrics, dense_metrics, group_metrics, group_sizes, log_prob_gap
 from tests.grouping.strategies import EVERY_READING, batches, fixed_batch
 
 
@@ -116,6 +116,26 @@ def test_quantiles_are_the_smallest_value_that_so_many_do_not_exceed() -> None:
     tokens = Tokens(torch.cat([tokens.mask, tokens.mask[-1:]]))
     metrics = group_metrics(group_tokens(tokens, params), tokens, params, 1.0)
     assert [metrics[f"group/size/p{share}"] for share in (10, 50, 90)] == [2.0, 6.0, 10.0]
+
+
+def test_the_critic_is_measured_over_every_valid_token() -> None:
+    values, returns = (
+        torch.tensor([[0.0, 0.75, 9.0], [0.0, 0.25, 0.0]]),
+        torch.tensor([[1.0, 1.0, 5.0], [0.0, 0.0, 0.0]]),
+    )
+    mask, last = torch.tensor([[1, 1, 0], [1, 1, 0]]).bool(), torch.tensor([[0, 1, 0], [0, 1, 0]]).bool()
+    metrics = critic_metrics(values, returns, mask)
+    # Returns 1, 1, 0, 0 have the variance 1/3, the errors 1, 1/4, 0 and -1/4 have 7/24.
+    assert metrics == {
+        "critic/vf_explained_var/all_tokens": pytest.approx(1 / 8, abs=1e-4),
+        "critic/values/mean/all_tokens": 0.25,
+        "critic/values/max/all_tokens": 0.75,
+        "critic/values/min/all_tokens": 0.0,
+        "critic/returns/mean/all_tokens": 0.5,
+        "critic/returns/max/all_tokens": 1.0,
+        "critic/returns/min/all_tokens": 0.0,
+    }
+    assert critic_metrics(values, returns, last)["critic/vf_explained_var/all_tokens"] == pytest.approx(3 / 4, abs=1e-4)
 
 
 def test_the_gap_of_log_probs_is_absolute_and_over_valid_tokens() -> None:

@@ -110,6 +110,11 @@ class GroupStage:
         """Statistics of the step's groups; kept out of `run`, because they are not part of the algorithm."""
         return group_metrics(grouped.groups, grouped.tokens, self.params, grouped.threshold)
 
+    def dense_returns(self, grouped: Grouped) -> Tensor:
+        """Dense GAE's returns A_t + V_t at every valid token, (B, T): what a critic is held against in every arm."""
+        tokens, values = grouped.tokens, grouped.tokens.get("values")
+        return gae(tokens.get("rewards"), values, tokens.mask, self.gamma, self.lam) + values
+
     def save(self, folder: Path) -> None:
         (folder / STATE_FILE).write_text(json.dumps(self.threshold.state_dict()) + "\n", encoding="utf-8")
 

@@ -31,7 +31,7 @@ from groupppo.grouping import GroupParams
 from groupppo.loss import LossMask
 from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
 from groupppo.measure.stages import StageMeter
-from groupppo.metrics import dense_metrics, log_prob_gap
+from groupppo.metrics import critic_metrics, dense_metrics, log_prob_gap
 from groupppo.verl.agent_loop import SingleServerClient
 from groupppo.verl.asks import Asks
 from groupppo.verl.batches import asking, call_with, get_fields, mask_fields, put_fields
@@ -313,18 +313,22 @@ class GroupPPOTrainer(PPOTrainerSync):
         append_row(self.run_folder / "steps.jsonl", row)
 
     def _measure_tokens(self, batch: KVBatchMeta) -> dict[str, float]:
-        """Counts of this step's tokens, statistics of their groups, and the gap between rollout and trainer."""
+        """Counts of this step's tokens, statistics of groups and critic, and the gap between rollout and trainer."""
         mask_name = "response_mask" if self._grouped is None else FULL_MASK
         names = [mask_name, "old_log_probs"]
+        if self._grouped is None and self.use_critic:
+            names += ["values", "returns"]
         if self.config.actor_rollout_ref.rollout.calculate_log_probs:
             names.append("rollout_log_probs")
         data = get_fields(batch, names).to_padded_tensor()
         mask = data[mask_name].bool()
         self._lengths = mask.sum(-1).tolist()
-        if self.group_stage is None:
+        if self.group_stage is None or self._grouped is None:
             measured = dense_metrics(int(mask.sum()))
-        elif self._grouped is None:
-            measured = dense_metrics(int(mask.sum())) | {"group/fallbacks": 1}
+            if self.group_stage is not None:
+                measured["group/fallbacks"] = 1
+            if self.use_critic:
+                measured |= critic_metrics(data["values"], data["returns"], mask)
         else:
             measured = self.group_stage.metrics(self._grouped)
             policy = self._grouped.losses.policy.counts
@@ -333,7 +337,10 @@ class GroupPPOTrainer(PPOTrainerSync):
             measured["group/log_prob_density"] = computed if self._early else 1.0
             if self._early:
                 mask = policy  # nothing is known of the others
-        if len(names) == 3:
+            else:
+                returns = self.group_stage.dense_returns(self._grouped)
+                measured |= critic_metrics(self._grouped.tokens.get("values"), returns, mask)
+        if "rollout_log_probs" in names:
             measured |= log_prob_gap(data["rollout_log_probs"], data["old_log_probs"], mask)
         return measured
 

@@ -17,6 +17,8 @@ from omegaconf import DictConfig
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 from torch import Tensor
 from transfer_queue import KVBatchMeta
+from verl.protocol import DataProto
+from verl.trainer.ppo.metric_utils import compute_data_metrics
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from groupppo.config import REPOSITORY, load_arm
@@ -90,11 +92,12 @@ class Stand:
     store: Store
     seen: dict[str, LossMask] = field(default_factory=dict)
 
-    def step(self, number: int = 1) -> dict[str, Any]:
-        """Advantage stage and updates of one step; returns verl's metrics with ours."""
+    def step(self, number: int = 1, *, early: bool = False) -> dict[str, Any]:
+        """Advantage stage and updates of one step, grouped `early` or not; returns verl's metrics with ours."""
         metrics: dict[str, Any] = {}
         self.store.fields = made_up()
         self.trainer.global_steps = number
+        self.trainer._early = early and self.trainer._group_early(batch_meta())
         self.trainer.meter.begin_step(number)
         batch = self.trainer._compute_advantage(batch_meta(), metrics)
         batch = self.trainer._update_critic(batch, metrics)
@@ -182,6 +185,52 @@ def test_what_verl_writes_over_prompt_and_response_is_read_at_the_response(
         assert torch.equal(read["sum_pi_squared"][row, :length], whole[prompt - 1 : prompt - 1 + length])
         assert not torch.equal(read["sum_pi_squared"][row, :length], whole[prompt : prompt + length])
     assert torch.equal(read["values"], made_up()["values"].to_padded_tensor(0))
+
+
+# ---- metrics of the critic
+
+ALL_TOKENS = "/all_tokens"
+
+
+def of_critic(metrics: dict[str, Any]) -> dict[str, float]:
+    return {name.removesuffix(ALL_TOKENS): value for name, value in metrics.items() if name.endswith(ALL_TOKENS)}
+
+
+def verls(stand: Stand, mask: Tensor) -> dict[str, float]:
+    """verl's own metrics of the critic on the store's batch, over a mask."""
+    fields = ("rm_scores", "values", "returns", "advantages")
+    tensors = {name: stand.store.padded(name) for name in fields} | {"response_mask": mask}
+    tensors |= dict.fromkeys(("token_level_scores", "token_level_rewards"), tensors["rm_scores"])
+    prompt = torch.ones(len(mask), 1, dtype=torch.long)
+    tensors |= {"prompts": prompt, "responses": mask, "attention_mask": torch.cat([prompt, mask], dim=1)}
+    found = compute_data_metrics(DataProto(TensorDict(tensors, batch_size=len(mask))))
+    return {
+        name: value
+        for name, value in found.items()
+        if name.startswith(("critic/values", "critic/returns", "critic/vf"))
+    }
+
+
+def test_metrics_of_the_critic_over_all_tokens_are_verls_in_dense_ppo_whatever_the_groups(
+    make_stand: MakeStand,
+) -> None:
+    full = made_up()["response_mask"].to_padded_tensor(0)
+    dense = make_stand("ppo")
+    expected = of_critic(dense.step())
+    assert expected == verls(dense, full)
+    singleton = make_stand(**{f"{GROUP}rule": "singleton"})
+    assert of_critic(singleton.step()) == verls(singleton, full) == expected
+    grouped = make_stand(**{f"{GROUP}group_max_size": 3})
+    assert of_critic(grouped.step()) == expected
+    assert verls(grouped, grouped.seen["critic"].counts.long()) != expected  # what verl logs for a grouped arm
+    shared = make_stand(**{f"{GROUP}spread": "group", f"{GROUP}on_error": "dense"})
+    assert of_critic(shared.step()) == expected
+
+
+def test_they_are_left_out_where_values_are_known_at_endpoints_alone(make_stand: MakeStand) -> None:
+    stand = make_stand(**{f"{GROUP}rule": "stride", f"{GROUP}update": "gathered", f"{GROUP}group_max_size": 3})
+    assert of_critic(stand.step())
+    assert not of_critic(stand.step(early=True))
 
 
 # ---- a grouping that fails
