@@ -11,7 +11,7 @@ from groupppo.profile.tables import ProfileTables, tables_of
 
 SHOWN = {
     "r1024": ("masked", "dense_fused", "gathered", "streamed_recompute", "streamed_reuse"),
-    "r512": ("masked", "dense_fused", "gathered", "streamed_reuse"),
+    "r512": ("masked", "dense_fused", "gathered", "streamed_recompute", "streamed_reuse"),
     "r512_ckpt": ("masked", "dense_fused", "verl_fused", "gathered"),
 }
 DENSITY = "1/16"

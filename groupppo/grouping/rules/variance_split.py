@@ -1,4 +1,4 @@
-"""`variance_split`: the reading of the origin's config, "variance threshold for the splitting decision"."""
+"""`variance_split`: our reading of the origin's config, "Variance threshold for group splitting decision"."""
 
 from torch import Tensor
 
