@@ -14,6 +14,7 @@ from groupppo.profile.config import load_profile
 from groupppo.profile.tables import tables_of
 from groupppo.publish.source import opened
 from groupppo.tables import Only, load_tables
+from groupppo.verdicts.claims import load_claims
 
 
 def words(*place: str) -> str:
@@ -38,7 +39,7 @@ def of(claim: str) -> list[dict[str, Any]]:
         ("parity-ppo", "refuted", "Study: {0:.3f}, {1:.3f}, {2:.3f} and {3:.3f} in held-out accuracy"),
         ("rule-matters", "refuted", "Study: {0:.3f}, {1:.3f}, {2:.3f} and {3:.3f} against as many random endpoints"),
         ("rule-matters-entropy", "refuted", "; {0:.3f} against those of highest entropy"),
-        ("speedup-adv", "refuted", "study: {0:.2f}x, {1:.2f}x, {2:.2f}x and {3:.2f}x, against dense PPO's GAE"),
+        ("speedup-adv", "refuted", "in the study, {0:.2f}x, {1:.2f}x, {2:.2f}x and {3:.2f}x, against dense PPO's GAE"),
         ("parity-ppo-tokens", "refuted", "Divided by all tokens {0:.3f};"),
         ("parity-ppo-lam95", "refuted", "against PPO with it, {0:.3f},"),
         ("parity-ppo-token-gae", "refuted", "with token GAE {0:.3f}."),
@@ -64,12 +65,24 @@ def test_estimates_are_those_of_the_study(claim: str, verdict: str, told: str) -
             "Study: {0[estimate]:+.3f} and {1[estimate]:+.3f} on sorting, {0[verdict]}, with three times as many "
             "endpoints; {2[estimate]:.3f} on chain, {2[verdict]}.",
         ),
-        ("parity-ppo-published", "the last value: {0[estimate]:.3f} [{0[low]:.3f}, {0[high]:.3f}]."),
+        ("parity-ppo-published", "learns as PPO does: {0[estimate]:.3f} [{0[low]:.3f}, {0[high]:.3f}]."),
         ("update-streamed-entropy", "within the margin, {0[estimate]:.3f} [{0[low]:.3f}, {0[high]:.3f}];"),
     ],
 )
 def test_intervals_and_verdicts_are_those_of_the_study(claim: str, told: str) -> None:
     assert told.format(*of(claim)) in PAGE
+
+
+def test_the_noise_of_held_out_items_widens_intervals_and_changes_no_verdict() -> None:
+    noisy = [each for each in JUDGED if each["item_noise"] and each["estimate"] is not None]
+    claims = {claim.id: claim for claim in load_claims(REPOSITORY / "benchmarks" / "claims.yaml").claims}
+    widest = max(each["item_noise"]["together"] / each["item_noise"]["half_width"] for each in noisy)
+    assert f"up to {widest:.1f} times as wide, and no verdict is another" in PAGE
+    for each in noisy:
+        low, high = (each["estimate"] + sign * each["item_noise"]["together"] for sign in (-1, 1))
+        region = claims[each["id"]].region
+        inside, outside = region.low <= low and high <= region.high, high < region.low or region.high < low
+        assert (inside, outside) == (each["verdict"] == "supported", each["verdict"] == "refuted"), each["id"]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +107,11 @@ def test_what_closes_groups_is_counted_in_the_tables(study: Path) -> None:
     shares = 100 * sums[causes].div(sums["endpoints"], axis=0)
     assert f"The criterion closes {in_words([*shares['criterion']])} % of the groups" in PAGE
     assert f"the end of the response {in_words([*shares['end']])} %, the largest size the rest" in PAGE
-    [claim] = [each for each in yaml.safe_load(words_of_claims())["claims"] if each["id"] == "compression"]
+    [claim] = [
+        each
+        for each in yaml.safe_load((REPOSITORY / "benchmarks" / "claims.yaml").read_text())["claims"]
+        if each["id"] == "compression"
+    ]
     low, high = (f"{shares[cause].min():.0f} to {shares[cause].max():.0f} %" for cause in ("criterion", "end"))
     assert f"the criterion closes {low} of the groups, the end of the response {high}." in claim["what_would_change"]
     by_step = closed.groupby(["step", "task", "model"], observed=True)[summed].sum()
@@ -102,8 +119,12 @@ def test_what_closes_groups_is_counted_in_the_tables(study: Path) -> None:
     assert f"{in_words([*dropped[1]])} % in the first step, {in_words([*dropped[24]])} % in the last" in PAGE
 
 
-def words_of_claims() -> str:
-    return (REPOSITORY / "benchmarks" / "claims.yaml").read_text(encoding="utf-8")
+def test_what_verl_says_of_the_critics(study: Path) -> None:
+    only = Only(where={"metric": ["critic/vf_explained_var"]})
+    steps = load_tables(study / "tables", {"steps": only}).steps
+    means = steps.groupby(["arm", "task", "model"], observed=True)["value"].mean()
+    grouped, dense = (in_words([*means[arm].loc[CELLS]], 2).replace("0.", ".") for arm in ("group_ppo", "ppo"))
+    assert f"Study, verl's: {grouped}, dense PPO's {dense}." in PAGE
 
 
 def test_the_margin_as_a_share_of_what_dense_ppo_gains(study: Path) -> None:
@@ -118,6 +139,7 @@ def test_costs_are_those_of_the_published_profile() -> None:
     tables = tables_of(load_profile(REPOSITORY / "benchmarks" / "profile.yaml"), measured)
     rows = tables.variants.set_index(["setting", "variant"])
     long, short, small = (rows.loc[(setting, "gathered")] for setting in ("r1024", "r512", "r512_ckpt"))
+    assert f"(1/{1 / long['logits_ratio']:.0f} of them here," in words("benchmarks", "claims.yaml")
     dense, chunks = "memory_ratio", "memory_ratio_to_fused"
     assert f"{short[dense]:.2f}x and {long[dense]:.2f}x at responses of 512 and 1024, and {small[dense]:.3f}x" in PAGE
     assert f"in chunks {short[chunks]:.2f}x, {long[chunks]:.2f}x and {small[chunks]:.2f}x: refuted" in PAGE

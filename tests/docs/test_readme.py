@@ -60,7 +60,7 @@ def test_it_is_read_in_three_minutes() -> None:
         ("streamed_reuse", "{flops:.1f}x, supported as registered, in time {time:.1f}x [{low:.1f}, {high:.1f}] |"),
         ("r512 gathered", "at 512 tokens {memory:.2f}x,"),
         ("r512 gathered", "which drops no token, 0.94x, {to_fused:.2f}x and"),
-        ("r512_ckpt gathered", "with gradient checkpointing too {memory:.2f}x, supported"),
+        ("r512_ckpt gathered", "with gradient checkpointing {memory:.2f}x, supported"),
         ("r512_ckpt gathered", "0.89x and {to_fused:.2f}x, refuted"),
     ],
 )
