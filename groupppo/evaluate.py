@@ -14,6 +14,7 @@ from groupppo.config import Task
 from groupppo.errors import RunFailed
 from groupppo.measure.hashing import sha256_file, sha256_folder
 from groupppo.models.check import check_model_folder
+from groupppo.models.sampling import decode_as_trained
 from groupppo.models.warmstart import LOGS
 from groupppo.tasks.lm_eval import write_yaml
 from groupppo.tasks.rows import read_rows
@@ -61,12 +62,14 @@ def evaluate(
     repeats: int,
     sampled_prompts: int,
     seed: int,
+    temperature: float,
     published: bool = False,
 ) -> Evaluation:
     """Evaluate a Hugging Face folder; write `result.json`, the YAML and lm-eval's results and samples into `out`.
 
-    Weights are read as float32, those of a published model as bfloat16, and the reward is the one of training. Sampled
-    responses repeat only with the same `seed` and the same `batch_size`. Evaluations may run side by side: nothing is
+    Weights are read as float32, those of a published model as bfloat16. The reward is the one of training, and so is
+    the distribution that is sampled: nothing in the folder's `generation_config.json` acts but the ids of its end.
+    Sampled responses repeat only with the same `seed` and the same `batch_size`. Evaluations may run side by side: nothing is
     written outside `out`.
 
     Args:
@@ -81,6 +84,7 @@ def evaluate(
         repeats: k of mean@k.
         sampled_prompts: how many test prompts, from the first, are sampled for mean@k; greedy accuracy takes all.
         seed: seed of the sampled responses.
+        temperature: of the sampled responses; that of training.
         published: whether the model began as a published one, whose vocabulary may be padded.
 
     Raises:
@@ -92,7 +96,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     for old in [*out.glob("results_*.json"), *out.glob("samples_*.jsonl"), *out.glob("result.json")]:
         old.unlink()
-    names = write_yaml(task, out / "lm_eval", repeats, sampled_prompts)
+    names = write_yaml(task, out / "lm_eval", repeats, sampled_prompts, temperature)
     started = time.perf_counter()
     results = _run_lm_eval(
         checkpoint,
@@ -138,19 +142,25 @@ def _run_lm_eval(
     # Imported here because it takes seconds and no other function of this module needs it.
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
+    from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     # A path that ends in .json makes the tracker write beside it, not into a folder named after the model's path.
     tracker = EvaluationTracker(output_path=str(out / "results.json"))
+    model = HFLM(
+        pretrained=str(checkpoint),
+        dtype=dtype,
+        batch_size=batch_size,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    decode_as_trained(model.model, model.tokenizer)
     results = simple_evaluate(
-        model="hf",
-        model_args={"pretrained": str(checkpoint), "dtype": dtype},
+        model=model,
         tasks=names,
         task_manager=TaskManager(
             include_path=str(out / "lm_eval"), include_defaults=False, metadata={"test_file": str(test_file)}
         ),
         batch_size=batch_size,
-        device="cuda" if torch.cuda.is_available() else "cpu",
         apply_chat_template=True,
         log_samples=True,
         evaluation_tracker=tracker,

@@ -27,7 +27,7 @@ def start(small_task, small_model_folder, small_task_folder, tmp_path_factory):
 def run(start, small_task, small_task_folder, tmp_path_factory):
     """Evaluate, into a new folder unless told; returns the folder and the result."""
 
-    def run(seed=7, checkpoint=start, batch_size=16, out=None):
+    def run(seed=7, checkpoint=start, batch_size=16, out=None, temperature=1.0):
         out = out or tmp_path_factory.mktemp("eval")
         result = evaluate(
             checkpoint,
@@ -41,6 +41,7 @@ def run(start, small_task, small_task_folder, tmp_path_factory):
             repeats=3,
             sampled_prompts=10,
             seed=seed,
+            temperature=temperature,
         )
         return out, result
 
@@ -104,13 +105,76 @@ def test_prompts_reach_the_model_as_they_do_in_training(evaluated, start, small_
 
 
 def test_the_same_seed_repeats_every_response_and_another_changes_only_sampled_ones(evaluated, run):
-    first, again, other = (
-        {kind: [row["resps"] for row in samples(out, kind)] for kind in ("greedy", "sampled")}
-        for out in (evaluated[0], run()[0], run(seed=8)[0])
-    )
+    first, again, other = (responses(out) for out in (evaluated[0], run()[0], run(seed=8)[0]))
     assert first == again
     assert first["greedy"] == other["greedy"]
     assert first["sampled"] != other["sampled"]
+
+
+# Fields of published generation configs, and others that `generate` obeys without a word.
+HIDDEN = {
+    "repetition_penalty": 1.3,
+    "do_sample": True,
+    "temperature": 0.2,
+    "top_p": 0.5,
+    "top_k": 2,
+    "min_p": 0.4,
+    "min_new_tokens": 9,
+    "no_repeat_ngram_size": 2,
+    "suppress_tokens": [20, 21],
+    "num_beams": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def instructed(start, tmp_path_factory):
+    """The start with the generation config of a published model."""
+    folder = shutil.copytree(start, tmp_path_factory.mktemp("instructed") / "model")
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | HIDDEN))
+    return folder
+
+
+def responses(out):
+    return {kind: [row["resps"] for row in samples(out, kind)] for kind in ("greedy", "sampled")}
+
+
+def test_nothing_hidden_in_a_generation_config_changes_a_response(evaluated, run, instructed):
+    assert responses(run(checkpoint=instructed)[0]) == responses(evaluated[0])
+
+
+def test_it_would_if_evaluation_let_it(evaluated, run, start, instructed, tmp_path, monkeypatch):
+    monkeypatch.setattr("groupppo.evaluate.decode_as_trained", lambda model, tokenizer: None)
+    whole, plain = responses(run(checkpoint=instructed)[0]), responses(evaluated[0])
+    assert all(whole[kind] != plain[kind] for kind in plain)
+    penalised = shutil.copytree(start, tmp_path / "penalised")
+    file = penalised / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"repetition_penalty": 1.3}))
+    assert responses(run(checkpoint=penalised)[0])["greedy"] != plain["greedy"]
+
+
+def test_a_response_ends_at_every_end_token_that_the_model_publishes(run, start, tmp_path):
+    """As in vLLM; here at the mark before an answer, so that none is right."""
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    (mark,) = tokenizer.encode("#", add_special_tokens=False)
+    ended = shutil.copytree(start, tmp_path / "ended")
+    file = ended / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": [mark]}))
+    out, result = run(checkpoint=ended)
+    assert result.metrics["accuracy"].value == 0
+    texts = [text for ((text,),) in responses(out)["greedy"]]
+    assert all("#" not in text[:-1] for text in texts)
+    assert sum(text.endswith("#") for text in texts) > len(texts) / 2
+
+
+def test_the_sampled_part_has_the_temperature_of_training(evaluated, run):
+    """So low a temperature that the likeliest token is drawn, as in greedy decoding."""
+    out, _ = run(temperature=1e-4)
+    cold = responses(out)
+    assert cold["greedy"] == responses(evaluated[0])["greedy"]
+    for (texts,), (greedy,) in zip(cold["sampled"], cold["greedy"][:10], strict=True):
+        assert set(texts) == set(greedy)
+    assert responses(evaluated[0])["sampled"] != cold["sampled"]
 
 
 def test_the_checkpoint_hash_ignores_warm_start_logs_but_no_other_file(evaluated, run, start, tmp_path):

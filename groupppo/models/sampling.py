@@ -1,11 +1,12 @@
-"""Batched sampling from a causal language model, with a KV cache and a seed per response."""
+"""Batched sampling from a causal language model, with a KV cache and a seed per response; what ends a response."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,26 @@ class Response:
     log_probs: list[float]
 
 
+def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that end a response, as in vLLM: the tokenizer's end token and those of `generation_config.json`."""
+    published = model.generation_config.eos_token_id
+    published = published if isinstance(published, list) else [published]
+    return sorted({tokenizer.eos_token_id, *published} - {None})
+
+
+def decode_as_trained(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Take from the model's generation config all but the ids of its end and padding.
+
+    verl asks its rollouts for the plain distribution. A published repetition penalty, beam, smallest length or list of
+    forbidden words would act on `generate`, and so on evaluation, alone.
+    """
+    model.generation_config = GenerationConfig(
+        eos_token_id=end_tokens(model, tokenizer), pad_token_id=tokenizer.pad_token_id
+    )
+
+
 @torch.no_grad()
-def decode(model: Any, requests: Sequence[Request], *, eos: int, pad: int) -> list[Response]:
+def decode(model: Any, requests: Sequence[Request], *, eos: Collection[int], pad: int) -> list[Response]:
     """Decode all requests as one left-padded batch.
 
     Each request draws its uniform numbers from a generator seeded by `request.seed`, so a response depends on its
@@ -36,10 +55,11 @@ def decode(model: Any, requests: Sequence[Request], *, eos: int, pad: int) -> li
     Args:
         model: a Hugging Face causal language model on the CPU, in evaluation mode.
         requests: what to sample, of any prompt lengths above 0.
-        eos: id that ends a response and is its last token. pad: id that fills the batch, never attended to.
+        eos: ids that end a response; one of them is its last token.
+        pad: id that fills the batch, never attended to.
 
     Returns:
-        One response per request, in order; each ends at `eos` or after `max_tokens`.
+        One response per request, in order; each ends at one of `eos` or after `max_tokens`.
     """
     batch, longest = len(requests), max(len(request.prompt_ids) for request in requests)
     length = max(request.max_tokens for request in requests)
@@ -55,6 +75,7 @@ def decode(model: Any, requests: Sequence[Request], *, eos: int, pad: int) -> li
     tokens = torch.full((batch, length), pad)
     log_probs = torch.zeros(batch, length)
     done = torch.zeros(batch, dtype=torch.bool)
+    ends = torch.tensor(sorted(eos))
     cache, inputs = None, ids
     for t in range(length):
         output = model(
@@ -69,11 +90,11 @@ def decode(model: Any, requests: Sequence[Request], *, eos: int, pad: int) -> li
         chosen, log_prob = _choose(output.logits[:, -1].float(), temperature, uniform[:, t])
         tokens[:, t] = torch.where(done, pad, chosen)
         log_probs[:, t] = torch.where(done, 0.0, log_prob)
-        done = done | (chosen == eos) | (limit <= t + 1)
+        done = done | torch.isin(chosen, ends) | (limit <= t + 1)
         if done.all():
             break
         inputs, position = tokens[:, t : t + 1], position[:, -1:] + 1
-    return [_cut(tokens[row], log_probs[row], eos, request.max_tokens) for row, request in enumerate(requests)]
+    return [_cut(tokens[row], log_probs[row], ends, request.max_tokens) for row, request in enumerate(requests)]
 
 
 def _uniform(request: Request, length: int) -> Tensor:
@@ -91,7 +112,7 @@ def _choose(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tenso
     return chosen, log_prob.gather(1, chosen.unsqueeze(1)).squeeze(1)
 
 
-def _cut(tokens: Tensor, log_probs: Tensor, eos: int, max_tokens: int) -> Response:
-    ends = (tokens[:max_tokens] == eos).nonzero()
-    stop = int(ends[0]) + 1 if len(ends) else max_tokens
+def _cut(tokens: Tensor, log_probs: Tensor, ends: Tensor, max_tokens: int) -> Response:
+    ended = torch.isin(tokens[:max_tokens], ends).nonzero()
+    stop = int(ended[0]) + 1 if len(ended) else max_tokens
     return Response(tokens[:stop].tolist(), log_probs[:stop].tolist())

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from groupppo.config import Task, WarmStart
 from groupppo.errors import BadInput, RunFailed
 from groupppo.models.check import check_model_folder
-from groupppo.models.sampling import Request, decode
+from groupppo.models.sampling import Request, decode, end_tokens
 from groupppo.models.tokenizer import chat_ids, save_tokenizer
 from groupppo.tasks.answers import scorer
 from groupppo.tasks.base import Example
@@ -119,7 +119,7 @@ def accuracy(
     requests = [
         Request(prompt, task.max_response_tokens, temperature, seed=first + row) for row, prompt in enumerate(prompts)
     ]
-    responses = decode(model, requests, eos=tokenizer.eos_token_id, pad=tokenizer.pad_token_id)
+    responses = decode(model, requests, eos=end_tokens(model, tokenizer), pad=tokenizer.pad_token_id)
     texts = tokenizer.batch_decode([response.token_ids for response in responses], skip_special_tokens=True)
     return sum(score(text, example.answer) for text, example in zip(texts, examples, strict=True)) / len(examples)
 

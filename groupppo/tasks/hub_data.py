@@ -62,8 +62,8 @@ def gsm8k(row: Row) -> Example | None:
 
 def competition_math(row: Row) -> Example | None:
     """A row of EleutherAI/hendrycks_math: the answer is the last box of `solution`; levels go from "Level 1" to 5."""
-    begin = row["solution"].rfind(BOX)
-    answer = boxed(row["solution"][begin:]) if begin >= 0 else None
+    boxes = list(BOX.finditer(row["solution"]))
+    answer = boxed(row["solution"][boxes[-1].start() :]) if boxes else None
     if answer is None or not answer.strip():
         return None
     level = re.search(r"\d", row["level"])

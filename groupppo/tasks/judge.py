@@ -1,70 +1,110 @@
-"""Are two mathematical expressions equal? Asked of math-verify in a process of its own, so that nothing hangs us.
+"""Are two mathematical expressions equal? Asked of math-verify in processes of their own, so that nothing hangs us.
 
-math-verify's own timeouts use signals, which rewards, computed in threads, cannot. Here the process is killed when
-its time is up, and the next question starts another. Only LaTeX is parsed, by a grammar: nothing a response says is
-evaluated as Python, which math-verify's parser of plain expressions would do.
+The same question always gets the same answer. A server has imported what takes seconds; it answers each question in
+a fork of itself, so that no question sees what an earlier one left in sympy's caches or in memory. What is bounded is
+the fork's CPU time, by the kernel and inside C code too: waiting for a busy machine costs nothing. A fork that
+somebody else ends is asked again and then is an error, never a reward of 0.
 
-    python -m groupppo.tasks.judge      # one JSON object a line: {"truth": "1/2", "answer": "\\\\frac{1}{2}"}
+math-verify's own timeouts use signals, which rewards, computed in threads, cannot. Only LaTeX is parsed, by a grammar:
+nothing a response says is evaluated as Python, which math-verify's parser of plain expressions would do.
+
+    python -m groupppo.tasks.judge 10     # one JSON object a line: {"truth": "1/2", "answer": "\\\\frac{1}{2}"}
 """
 
 import json
+import os
+import re
 import selectors
+import signal
 import subprocess
 import sys
 import threading
 import time
 from typing import Any
 
-SECONDS = 5.0
-STARTUP_SECONDS = 120.0
+from groupppo.errors import RunFailed
+
+# Seconds of CPU time for one question: see docs/gpu.md for what right answers need and what endless ones would.
+SECONDS = 10.0
+# Wall seconds after which an answer, or the server's start, counts as lost. It is no limit on a question.
+PATIENCE_SECONDS = 900.0
+ATTEMPTS = 2
 MEMORY_BYTES = 4 * 2**30
 # A longer answer is no answer to a question of these tasks, and parsing takes time that grows with it.
 LONGEST_ANSWER = 400
 
 EQUAL, DIFFERENT, UNPARSED, TIMEOUT = "equal", "different", "unparsed", "timeout"
+_LOST = "lost"
+# The exit status of a fork says its answer, so that nothing is left half written.
+_STATUS = {EQUAL: 10, DIFFERENT: 11, UNPARSED: 12}
+# How an expression can break its fork: too deep for the stack, too large for the memory of a C library.
+_BROKEN_BY_EXPRESSION = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+_WORDS = re.compile(r"(?<=[\d}])\s*[A-Za-z]{3,}(?:[\s/.-]+[A-Za-z]+)*\.?(?:\^\{?[23]\}?)?$")
+# What may hold letters that are no variables.
+_COMMAND_OR_TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm)\s*\{[^{}]*\}|\\[A-Za-z]+")
 
 
 class Judge:
-    """A judging process, started by the first question; safe to ask from many threads, one after the other."""
+    """A judging server, started by the first question; safe to ask from many threads, one after the other.
 
-    def __init__(self, seconds: float = SECONDS):
+    Args:
+        seconds: CPU time for one question.
+        patience: wall seconds after which the server is ended and the question asked once more.
+    """
+
+    def __init__(self, seconds: float = SECONDS, patience: float = PATIENCE_SECONDS):
         self.seconds = seconds
+        self.patience = patience
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
     def ask(self, truth: str, answer: str) -> str:
-        """EQUAL, DIFFERENT, UNPARSED (no mathematics, too long, or the process gave up) or TIMEOUT."""
+        """EQUAL, DIFFERENT, UNPARSED (no mathematics, too long, or too much for parser or memory) or TIMEOUT.
+
+        Raises:
+            RunFailed: the server, or its fork for this question, was ended from outside or gave no answer, twice.
+        """
         if len(answer) > LONGEST_ANSWER:
             return UNPARSED
+        question = json.dumps({"truth": truth, "answer": answer}) + "\n"
         with self._lock:
-            process = self._running()
-            question = json.dumps({"truth": truth, "answer": answer}) + "\n"
-            try:
-                assert process.stdin is not None
-                process.stdin.write(question.encode())
-                process.stdin.flush()
-                line = _read_line(process, self.seconds)
-            except TimeoutError:
-                self._end()
-                return TIMEOUT
-            except OSError:
-                line = b""
-            if not line:  # the process died, of too much memory or too deep a recursion
-                self._end()
-                return UNPARSED
-            return str(json.loads(line))
+            for _ in range(ATTEMPTS):
+                found = self._ask(question)
+                if found != _LOST:
+                    return found
+        raise RunFailed(
+            f"math-verify gave no answer to {question.strip()} in {ATTEMPTS} attempts: its process was killed or "
+            f"stopped, or took more than {self.patience:.0f} s of wall time\n"
+            "  mend: give the job more memory, or the machine less work; is math-verify installed?"
+        )
 
     def close(self) -> None:
         with self._lock:
             self._end()
 
+    def _ask(self, question: str) -> str:
+        try:
+            process = self._running()
+            assert process.stdin is not None
+            process.stdin.write(question.encode())
+            process.stdin.flush()
+            line = _read_line(process, self.patience)
+        except OSError:  # it is gone, or TimeoutError: it said nothing
+            line = b""
+        if not line:
+            self._end()
+            return _LOST
+        return str(json.loads(line))
+
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
-            command = [sys.executable, "-m", "groupppo.tasks.judge"]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-            if not _read_line(self._process, STARTUP_SECONDS):
-                self._end()
-                raise RuntimeError("the judging process did not start; is math-verify installed?")
+            command = [sys.executable, "-m", "groupppo.tasks.judge", str(self.seconds)]
+            # sympy goes through sets: with hashes of text drawn anew its way, and its time, would differ by process.
+            environment = os.environ | {"PYTHONHASHSEED": "0"}
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment
+            )
+            _read_line(self._process, self.patience)
         return self._process
 
     def _end(self) -> None:
@@ -91,10 +131,17 @@ def _read_line(process: subprocess.Popen[bytes], seconds: float) -> bytes:
 
 
 def _judge(truth: str, answer: str) -> str:
+    from latex2sympy2_extended.math_normalization import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
 
+    # math-verify takes a letter behind a number for a unit, and knows few words. With no variable in the truth they
+    # are units; with one, 2t is not 2.
+    units = not re.search("[A-Za-z]", _COMMAND_OR_TEXT.sub("", truth))
+    normal = NormalizationConfig(basic_latex=True, units=units, malformed_operators=True, nits=True, boxed="all")
+    settings = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=normal)]
+
     def read(text: str) -> list[Any]:
-        settings = [LatexExtractionConfig(boxed_match_priority=0)]
+        text = _WORDS.sub("", text) if units else text
         return list(parse(f"\\boxed{{{text}}}", settings, fallback_mode="no_fallback", parsing_timeout=None))
 
     try:
@@ -102,21 +149,44 @@ def _judge(truth: str, answer: str) -> str:
         if not expected or not found:
             return UNPARSED
         return EQUAL if verify(expected, found, timeout_seconds=None) else DIFFERENT
-    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, NotImplementedError):
+    except Exception:  # whatever sympy raises on nonsense, memory and recursion included
         return UNPARSED
 
 
-def _serve() -> None:
+def _judge_in_fork(seconds: float, question: dict[str, str]) -> str:
+    child = os.fork()
+    if not child:
+        status = 0
+        try:
+            os.closerange(0, 2)  # whoever waits for the server does not wait for its fork
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+            status = _STATUS[_judge(**question)]
+        finally:
+            os._exit(status)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == -signal.SIGPROF:
+        return TIMEOUT
+    if -code in _BROKEN_BY_EXPRESSION:
+        return UNPARSED
+    return next((found for found, status in _STATUS.items() if status == code), _LOST)
+
+
+def _serve(seconds: float) -> None:
+    import gc
     import logging
     import resource
 
     logging.disable(logging.WARNING)  # math-verify warns that its timeouts are off
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    _judge("1", "1")  # imports what takes seconds
+    # What all forks begin with: imports that take seconds, grammar and rules that sympy and ANTLR build at first use.
+    for truth, answer in ((r"\frac{1}{2}", "0.5"), ("(x+1)^2", "x^2+2x+1"), ("[0,1)", "(0,1]"), (r"\sqrt{50}", "7.07")):
+        _judge(truth, answer)
+    gc.freeze()
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
-        print(json.dumps(_judge(**json.loads(line))), flush=True)
+        print(json.dumps(_judge_in_fork(seconds, json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(float(sys.argv[1]))

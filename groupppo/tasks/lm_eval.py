@@ -2,6 +2,7 @@
 
 The files hold no path, so that their hash is the same everywhere. The prompts are named when the harness is called:
 
+    # with a generation_config.json in FOLDER that holds nothing but ids, as `groupppo.evaluate` reads it
     lm_eval run --model hf --model_args pretrained=FOLDER,dtype=float32 --include_path OUT/lm_eval \\
         --tasks sorting_greedy --apply_chat_template --metadata '{"test_file": "TASK/test.parquet"}'
 """
@@ -44,14 +45,15 @@ metadata:
 FULL_DISTRIBUTION = "  top_k: 0\n  top_p: 1.0\n"
 
 
-def write_yaml(task: Task, folder: Path, repeats: int, sampled_prompts: int) -> dict[str, str]:
+def write_yaml(task: Task, folder: Path, repeats: int, sampled_prompts: int, temperature: float) -> dict[str, str]:
     """Write `<task>_greedy.yaml` and `<task>_sampled.yaml` into `folder`.
 
     Args:
         task: gives name, version and the longest response in tokens; generation stops at the model's end token.
         folder: made if missing.
-        repeats: k, sampled responses per prompt at temperature 1.
+        repeats: k, sampled responses per prompt.
         sampled_prompts: test prompts that are sampled, the first ones; greedy accuracy takes all.
+        temperature: of the sampled responses.
 
     Returns:
         The metric of each lm-eval task by the task's name: ``accuracy`` (greedy) and ``mean@k`` (sampled).
@@ -63,7 +65,7 @@ def write_yaml(task: Task, folder: Path, repeats: int, sampled_prompts: int) -> 
         text = TEMPLATE.format(
             name=name,
             do_sample=str(sampled).lower(),
-            temperature=1.0 if sampled else 0.0,
+            temperature=float(temperature) if sampled else 0.0,
             sampling=FULL_DISTRIBUTION if sampled else "",
             max_gen_toks=task.max_response_tokens,
             repeats=repeats if sampled else 1,

@@ -16,6 +16,7 @@ from groupppo.errors import BadInput, suggest
 from groupppo.grouping.params import GroupParams
 from groupppo.tasks.answers import MODULES as REWARDS
 from groupppo.verl.accepts import GROUPED, require_accepted, require_type
+from groupppo.verl.agreement import agreed, require_agreed
 from groupppo.verl.fits import require_fit
 
 _HERE = Path(__file__)
@@ -110,23 +111,29 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
         canvas: where many cells are composed only to be checked; what is returned is then the next cell's, too.
 
     Raises:
-        BadInput: a key is not in verl's config, a value has another type than verl's or is out of range, a name is in
-            none of verl's registries, the task does not fit the model or the step, the device is unknown or cannot
-            serve the rollout, or a run on a GPU needs more memory than the model's file says the GPU has.
+        BadInput: a key is not in verl's config or would part training from evaluation, a value has another type than
+            verl's or is out of range, a name is in none of verl's registries, the task does not fit the model or the
+            step, the device is unknown or cannot serve the rollout, or a run on a GPU needs more memory than the
+            model's file says the GPU has.
     """
     _check_device(cell)
     _check_lengths(cell)
     own = _shared(cell) | (_cpu(cell) if cell.device == "cpu" else _cuda(cell)) | _several_nodes(cell)
     if cell.density_source is not None:
         own["algorithm.group_params.density_source"] = str(cell.density_source)
+    own_keys = {key: (_HERE, value) for key, value in own.items()}
     # A matrix may say something for all arms, which an arm says otherwise.
     said = [(source, key, value) for source, keys in _sources(cell) for key, value in keys.items()]
-    keys = {key: (_HERE, value) for key, value in own.items()} | {key: (source, value) for source, key, value in said}
+    written = {key: (source, value) for source, key, value in said}
     canvas = canvas or Canvas()
-    config = canvas.write(keys)
+    # What the rest looks at: neither the task's lengths nor the model's size are among it.
+    asked = repr((sorted((key, value) for _, key, value in said), cell.device, cell.ranks, cell.nodes, cell.train))
+    values = None if asked in canvas.accepted else agreed(canvas.write(own_keys))
+    config = canvas.write(own_keys | written)
     for source, key, value in said:
         require_type(_verls_own(), key, value, source)
-    written = {key: source for source, key, _ in said}
+    if values is not None:
+        require_agreed(config, values, written)
     try:
         params = GroupParams.from_config(dict(config.algorithm.group_params))
     except BadInput as error:
@@ -136,12 +143,10 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
         _check_evidence(config, params, cell.arm.source)
     else:
         _refuse_idle_keys(cell.arm)
-    # What verl looks at: neither the task's lengths nor the model's size are among it.
-    asked = repr((sorted((key, value) for _, key, value in said), cell.device, cell.ranks, cell.nodes, cell.train))
-    if asked not in canvas.accepted:
+    if values is not None:
 
         def place_of(key: str) -> tuple[Path, str]:
-            return (written[key], key) if key in written else (cell.matrix, _IN_MATRIX.get(key, key))
+            return (written[key][0], key) if key in written else (cell.matrix, _IN_MATRIX.get(key, key))
 
         require_accepted(config, place_of, written)
         canvas.accepted.add(asked)

@@ -19,7 +19,7 @@ from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 from groupppo.errors import BadInput
-from groupppo.models.sampling import Request, Response, decode
+from groupppo.models.sampling import Request, Response, decode, end_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class TransformersServer:
                 decode,
                 self.model,
                 [item.request for item in batch],
-                eos=self.tokenizer.eos_token_id,
+                eos=end_tokens(self.model, self.tokenizer),
                 pad=self.tokenizer.pad_token_id,
             )
         except Exception as error:  # handed to every caller, who raises it

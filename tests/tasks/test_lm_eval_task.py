@@ -23,7 +23,7 @@ def test_evaluation_rewards_are_the_training_rewards(texts):
 
 def test_the_files_name_no_path_and_are_the_same_wherever_they_are_written(small_task, tmp_path):
     for folder in ("a", "b"):
-        metrics = lm_eval.write_yaml(small_task, tmp_path / folder, repeats=4, sampled_prompts=7)
+        metrics = lm_eval.write_yaml(small_task, tmp_path / folder, repeats=4, sampled_prompts=7, temperature=1.0)
     assert metrics == {"small_greedy": "accuracy", "small_sampled": "mean@4"}
     for name in metrics:
         text = (tmp_path / "a" / f"{name}.yaml").read_text()
@@ -37,7 +37,7 @@ def test_the_settings_come_from_the_task_and_the_benchmark(small_task, tmp_path)
 
     Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
     lm_eval.write_yaml(
-        replace(small_task, max_response_tokens=33, version="2.1"), tmp_path, repeats=4, sampled_prompts=7
+        replace(small_task, max_response_tokens=33, version="2.1"), tmp_path, repeats=4, sampled_prompts=7, temperature=1
     )
     greedy, sampled = (
         yaml.load((tmp_path / f"small_{kind}.yaml").read_text(), Loader=Loader) for kind in ("greedy", "sampled")
@@ -68,7 +68,7 @@ def test_the_test_split_is_loaded_in_file_order(small_task_folder):
 
 def test_another_reward_goes_with_its_rows_and_judges_as_in_training(small_task, small_task_folder, tmp_path):
     task = replace(small_task, name="maths", reward="math")
-    lm_eval.write_yaml(task, tmp_path, repeats=2, sampled_prompts=3)
+    lm_eval.write_yaml(task, tmp_path, repeats=2, sampled_prompts=3, temperature=1.0)
     assert "  reward: math\n" in (tmp_path / "maths_greedy.yaml").read_text()
     test_file = str(small_task_folder / "test.parquet")
     assert set(lm_eval.load_test(test_file, reward="math")["test"]["reward"]) == {"math"}

@@ -22,5 +22,6 @@ with job(snakemake) as benchmark:
         arm=names.get("arm", "start"),
         training_seed=int(names.seed) if names.get("seed") else None,
         published=benchmark.models[names.model].published,
+        temperature=benchmark.train.temperature,
         **asdict(benchmark.evaluation),
     )

@@ -1,0 +1,143 @@
+"""One spelling for an answer that can be written in many: what wraps it, its signs, its thousands, its TeX.
+
+Every rule here leaves the value as it is, so that answers which come out the same are equal. What is the same value
+in another form (1/2 and 0.5) is for `groupppo.tasks.judge`.
+"""
+
+import re
+from fractions import Fraction
+
+# Signs that models write instead of TeX. A mixed number's fraction stays beside its whole part: 2½ is 2\frac{1}{2}.
+_TEX_OF = str.maketrans(
+    {
+        **dict.fromkeys("−–‒﹣－", "-"),  # noqa: RUF001 - the minus signs meant
+        **dict.fromkeys("\u00a0\u2002\u2003\u2007\u2009\u200a\u202f", "~"),
+        **dict.fromkeys("\u200b\u2060\ufeff", None),
+        **dict.fromkeys("°º", "^\\circ "),
+        **dict.fromkeys("·⋅", "\\cdot "),
+        **dict.fromkeys("“”„", '"'),
+        **dict.fromkeys("‘’", "'"),  # noqa: RUF001 - the quotes meant
+        "×": "\\times ",  # noqa: RUF001 - the sign meant
+        "÷": "\\div ",
+        "π": "\\pi ",
+        "∞": "\\infty ",
+        "√": "\\sqrt",
+        "≤": "\\leq ",
+        "≥": "\\geq ",
+        "≠": "\\neq ",
+        "±": "\\pm ",
+        "∪": "\\cup ",  # noqa: RUF001 - the sign meant
+        "∩": "\\cap ",
+        "∈": "\\in ",
+        "θ": "\\theta ",
+        "½": "\\frac{1}{2}",
+        "⅓": "\\frac{1}{3}",
+        "⅔": "\\frac{2}{3}",
+        "¼": "\\frac{1}{4}",
+        "¾": "\\frac{3}{4}",
+        "²": "^{2}",
+        "³": "^{3}",
+        "％": "%",
+    }
+)
+_CURRENCY = r"\\?[$€£¥]|\\text(?:euro|sterling)\b"
+_SPACE = r"\s|~|\\[,;:! ]|\\q?quad\b|\\(?:text|mbox)\s*\{\s*\}"
+_STYLE = r"\\(?:displaystyle|textstyle|Large|large|bf|rm)\b"
+_HEAD = re.compile(rf"^(?:{_SPACE}|{_STYLE}|{_CURRENCY}|[*_`\"]|\\[(\[])+")
+_TAIL = re.compile(rf"(?:{_SPACE}|{_CURRENCY}|[*_`\".,;]|\\?%|\\[)\]]|\\\\|\\text\s*\{{\s*\.\s*\}})+$")
+_WRAPPED = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|math(?:bf|rm|it|sf)|boldsymbol|bm|mbox|fbox|boxed)\s*(?=\{)")
+_RENAMED = (
+    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\le(?![A-Za-z])"), r"\\leq"),
+    (re.compile(r"\\ge(?![A-Za-z])"), r"\\geq"),
+    (re.compile(r"\\degree(?![A-Za-z])"), r"^\\circ"),
+    (re.compile(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])"), r"^\\circ"),
+    (re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s*(?=[()\[\]|.]|\\[{}|])"), ""),
+    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
+    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
+)
+# Between groups of three digits: a comma or space that says of itself that it belongs to one number.
+_JOINED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|,\\!|\\!,|\\[,;: ]|~| )\d{3})+(?![\d,]|\{,\})")
+_JOINER = re.compile(r"\D+")
+_BARE = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_LETTER = re.compile(r"\(\s*([A-Za-z])\s*\)")
+# What a reader of TeX does not see: space beside anything but two letters or digits, and braces around one of them.
+_UNSEEN = (
+    (re.compile(rf"(?:{_SPACE})+"), " "),
+    (re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) |^\+(?=\d)"), ""),
+    (re.compile(r"\\frac(\d)(\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\sqrt(\d)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<=[\^_])\{(\w)\}"), r"\1"),
+    (re.compile(r"(?<!\d)(?=\.\d)"), "0"),
+)
+_NUMBER = re.compile(r"([+-]?)(?:(\d+(?:\.\d+)?)(?:/(\d+))?|\\frac\{([+-]?\d+)\}\{(\d+)\})")
+
+
+def tidy(answer: str) -> str:
+    """`answer` without what wraps it and with one name for each sign; thousands marked as such are joined."""
+    text = answer.translate(_TEX_OF)
+    before = None
+    while text != before:
+        before = text
+        text = _unwrapped(_TAIL.sub("", _HEAD.sub("", text)))
+    for pattern, name in _RENAMED:
+        text = pattern.sub(name, text)
+    text = _JOINED.sub(lambda match: _JOINER.sub("", match[0]), text)
+    return _LETTER.sub(r"\1", text) if _LETTER.fullmatch(text) else text
+
+
+def readings(text: str) -> tuple[str, ...]:
+    """What a tidy text can mean: where a bare comma stands before three digits, as in 22,500, one number or a list.
+
+    Inside brackets it is never one number: (100,101) is a pair.
+    """
+    joined = _BARE.sub(
+        lambda match: match[0] if _depth(text[: match.start()]) else match[0].replace(",", ""),
+        text,
+    )
+    return (text,) if joined == text else (joined, text.replace(",", ", "))
+
+
+def seen(text: str) -> str:
+    """A tidy text as a reader sees it: equal for two that differ in spaces and braces only."""
+    for pattern, shown in _UNSEEN:
+        text = pattern.sub(shown, text)
+    return text
+
+
+def number(text: str) -> Fraction | None:
+    """The value of a whole number, decimal or fraction as `seen` gives it; None for anything else."""
+    found = _NUMBER.fullmatch(text)
+    if not found:
+        return None
+    sign, whole, below, above, below_frac = found.groups()
+    value = Fraction(whole or above)
+    denominator = int(below or below_frac or 1)
+    return (-value if sign == "-" else value) / denominator if denominator else None
+
+
+def _depth(text: str) -> int:
+    """How many brackets of points, intervals and sets are open at the end of `text`; braces of TeX do not count."""
+    opened, closed = (sum(text.count(sign) for sign in signs) for signs in (("(", "[", "\\{"), (")", "]", "\\}")))
+    return opened - closed
+
+
+def _unwrapped(text: str) -> str:
+    """The inside of a command such as \\text{} or of bare braces where they hold the whole of `text`."""
+    command = _WRAPPED.match(text)
+    begin = command.end() if command else 0
+    return text[begin + 1 : -1] if closing_brace(text, begin) == len(text) - 1 else text
+
+
+def closing_brace(text: str, begin: int) -> int | None:
+    """Where the brace that opens at `begin` closes; None where it does not, or no brace opens there."""
+    depth, escaped = 0, False
+    for place in range(begin, len(text)):
+        letter = text[place]
+        if escaped or letter == "\\":
+            escaped = not escaped
+        elif letter in "{}":
+            depth += 1 if letter == "{" else -1
+        if not depth:
+            return place if letter == "}" else None
+    return None

@@ -1,0 +1,194 @@
+"""Answers made from published ones: other spellings of the same value, and values that are nearly it."""
+
+import re
+from collections.abc import Iterator
+
+INTEGER = re.compile(r"-?\d+")
+DECIMAL = re.compile(r"-?\d*\.\d+")
+FRACTION = re.compile(r"(-?)\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+# A value of which the negative is another one: no list, no set, no word, nothing with a sign of its own.
+SIGNED = re.compile(r"(?:\d|\\[dt]?frac|\\sqrt|\\pi|[{}+./ ]|(?<=\d)-)+")
+PAIR = re.compile(r"(?P<open>(?:\\left)?\s*[(\[])(?P<first>[^,()\[\]]+),(?P<second>[^,()\[\]]+)(?P<close>(?:\\right)?\s*[)\]])")
+NUMBER_PAIR = re.compile(r"\((-?\d+),\s*(\d+)\)")
+UNION = r"\cup"
+ENTRY = re.compile(r"(-?\d+)( *\\end\{pmatrix\})")
+POLYNOMIAL = re.compile(r"[\dxyztn^{}+\-]*[xyztn][\dxyztn^{}+\-]*[+-]\d+")
+WITH_UNIT = re.compile(r"(\d+)\s*\\(?:text|mbox)\s*\{[^{}]*\}(?:\^\d)?")
+CHOICE = re.compile(r"\\text\{\(?([A-H])\)?\}")
+WORD = re.compile(r"\\(?:text|mbox)\{([A-Za-z]{3,})\}")
+LIST = re.compile(r"-?\d+(?:,\s*-?\d+)+")
+FORMATTED = re.compile(r"^\\?\$?|[{},\\!]|\.0+$|\\%$|\^\\circ$")
+
+
+def boxes(answer: str) -> dict[str, str]:
+    """Whole responses that give `answer` in a box, by what is done to the box."""
+    bare = {} if "$" in answer else {"no braces": rf"so it is $\boxed {answer}$."}
+    return bare | {
+        "plain": rf"so it is $\boxed{{{answer}}}$.",
+        "spaces": rf"\boxed{{ {answer} }}",
+        "space before": rf"\boxed {{{answer}}}",
+        "frame": rf"\fbox{{{answer}}}",
+        "dollars": rf"\boxed{{${answer}$}}",
+        "inline": rf"\boxed{{\({answer}\)}}",
+        "stop": rf"\boxed{{{answer}.}}",
+        "braces": rf"\boxed{{{{{answer}}}}}",
+        "thin spaces": rf"\boxed{{\,{answer}\,}}",
+        "control space": rf"\boxed{{{answer}\ }}",
+        "big": rf"\boxed{{\displaystyle {answer}}}",
+        "bold around": rf"**Answer:** **$\boxed{{{answer}}}$**",
+        "bold inside": rf"\boxed{{**{answer}**}}",
+        "twice": rf"\boxed{{\boxed{{{answer}}}}}",
+        "remark behind": rf"$\boxed{{{answer}}}$, which we had to find.",
+        "display": f"\\[\\boxed{{{answer}}}\\]",
+    }
+
+
+def same(truth: str) -> Iterator[tuple[str, str]]:
+    """Other spellings of a published answer, each with its kind."""
+    if INTEGER.fullmatch(truth):
+        yield from _same_integer(truth)
+    number = FORMATTED.sub("", truth)
+    if truth.startswith("\\$") and number.isdigit():
+        yield "dollars in words", f"{number} dollars"
+        yield "no dollar", number
+        yield "bare dollar", f"${number}"
+    if truth.endswith("\\%"):
+        yield "bare percent", truth.replace("\\%", "%")
+        yield "percent left out", truth.removesuffix("\\%").strip()
+    if truth.endswith("^\\circ"):
+        yield "degree sign", truth.replace("^\\circ", "°")
+        yield "degree in braces", truth.replace("^\\circ", r"^{\circ}")
+        if truth.count("circ") == 1:
+            yield "degrees left out", truth.removesuffix("^\\circ")
+            yield "degrees in words", truth.replace("^\\circ", r" \text{ degrees}")
+            yield "degree command", truth.replace("^\\circ", r"\degree")
+    if found := FRACTION.fullmatch(truth):
+        sign, above, below = found.groups()
+        yield "slash", f"{sign}{above}/{below}"
+        yield "\\dfrac", rf"{sign}\dfrac{{{above}}}{{{below}}}"
+        yield "sign inside", rf"\frac{{{sign}{above}}}{{{below}}}"
+        yield "equation", f"x = {truth}"
+        if len(above + below) == 2:
+            yield "no braces of \\frac", rf"{sign}\frac{above}{below}"
+    if "frac" in truth:
+        yield "\\tfrac", truth.replace("\\frac", "\\tfrac").replace("\\dfrac", "\\tfrac")
+    if DECIMAL.fullmatch(truth):
+        yield "zero behind", f"{truth}0"
+    for sign, command in (("−", "-"), ("π", r"\pi"), ("∞", r"\infty"), ("∪", r"\cup")):  # noqa: RUF001
+        if command in truth and "begin" not in truth and not (command == "-" and "text" in truth):
+            yield f"sign {sign}", truth.replace(command, sign)
+    if "," in truth and "text" not in truth and not re.search(r"\d,\d{3}", truth) and "!" not in truth:
+        yield "spaces behind commas", re.sub(r",\s*", ", ", truth)
+        yield "no spaces behind commas", re.sub(r",\s+(?!\d{3})", ",", truth)
+    if re.search(r"[(\[]", truth) and "\\left" not in truth and "text" not in truth:
+        yield "\\left and \\right", re.sub(r"[)\]]", r"\\right\g<0>", re.sub(r"[(\[]", r"\\left\g<0>", truth))
+    if "\\left" in truth:
+        yield "no \\left", re.sub(r"\\(?:left|right)", "", truth)
+    if found := WITH_UNIT.fullmatch(truth):
+        yield "unit left out", found[1]
+        yield "unit in words", f"{found[1]} miles per hour"
+        yield "\\mathrm unit", rf"{found[1]}\,\mathrm{{units}}"
+    if found := CHOICE.fullmatch(truth):
+        for text in (found[1], f"({found[1]})", rf"\text{{{found[1]}}}", rf"\textbf{{({found[1]})}}", rf"\mathrm{{{found[1]}}}"):
+            yield "letter", text
+    elif found := WORD.fullmatch(truth):
+        for text in (found[1], rf"\textbf{{{found[1]}}}", rf"\mathrm{{{found[1]}}}", rf"\text{{ {found[1]} }}"):
+            yield "word", text
+    if LIST.fullmatch(truth) and not re.search(r"\d,\s*\d{3}", truth):
+        yield "other order", ", ".join(reversed(re.split(r",\s*", truth)))
+    if re.fullmatch(r"\(-?\d+,\s*-?\d+\)", truth):
+        yield "decimals in a pair", re.sub(r"\d+", r"\g<0>.0", truth)
+
+
+def _same_integer(truth: str) -> Iterator[tuple[str, str]]:
+    for text in (f"{truth}.0", f"{truth}.00"):
+        yield "decimals", text
+    for command in ("text", "mathbf", "textbf", "mathrm"):
+        yield f"\\{command}", rf"\{command}{{{truth}}}"
+    yield "equation", f"x = {truth}"
+    yield "unit", rf"{truth}\text{{ units}}"
+    yield "unit in words", f"{truth} units"
+    yield "square unit", rf"{truth}\ \text{{cm}}^2"
+    yield "times one", rf"{truth} \cdot 1"
+    yield "over one", rf"\frac{{{truth}}}{{1}}"
+    if not truth.startswith("-"):
+        yield "plus", f"+{truth}"
+    yield from thousands(truth)
+
+
+def thousands(truth: str) -> Iterator[tuple[str, str]]:
+    """The spellings of a whole number of four and more digits."""
+    if len(truth.lstrip("-")) > 3:
+        for joiner in (",", "{,}", r",\!", r"\,", r"\ ", "~", " ", "\u2009", "\u202f", "\u00a0"):
+            yield f"thousands {joiner!r}", f"{int(truth):,}".replace(",", joiner)
+
+
+def others(truth: str) -> Iterator[tuple[str, str]]:
+    """Values that are nearly a published answer and are not it, each with its kind."""
+    if INTEGER.fullmatch(truth):
+        yield "one more", str(int(truth) + 1)
+        yield "one less", str(int(truth) - 1)
+        yield "digit more", f"{truth}0" if int(truth) else "10"
+        yield "half more", f"{truth}.5"
+        yield "last digit behind a comma", f"{truth[:-1]},{truth[-1]}" if len(truth) > 2 else f"{truth},1"
+        yield "power", f"({truth})^3+1"
+        yield "variable", f"{truth}x"
+        yield "pair", f"({truth},{truth})"
+    if SIGNED.fullmatch(truth) and truth.strip("0."):
+        yield "sign", f"-{truth}"
+    if truth.startswith("-") and SIGNED.fullmatch(truth[1:]):
+        yield "sign", truth[1:]
+    if found := FRACTION.fullmatch(truth):
+        sign, above, below = found.groups()
+        if above != below:
+            yield "turned over", rf"{sign}\frac{{{below}}}{{{above}}}"
+        yield "one more above", rf"{sign}\frac{{{int(above) + 1}}}{{{below}}}"
+        yield "only above", f"{sign}{above}" if below != "1" else f"{sign}{above}1"
+        yield "digits of both", f"{sign}{above}{below}"
+    if DECIMAL.fullmatch(truth):
+        yield "one more behind", f"{truth}1"
+        yield "no point", truth.replace(".", "")
+    if "begin" not in truth and "text" not in truth:
+        yield from _other_pairs(truth)
+    if found := ENTRY.search(truth):
+        yield "entry", truth[: found.start()] + str(int(found[1]) + 1) + truth[found.end(1) :]
+    if POLYNOMIAL.fullmatch(truth):
+        place = max(truth.rfind("+"), truth.rfind("-"))
+        if place > 0:
+            yield "last sign", truth[:place] + ("-" if truth[place] == "+" else "+") + truth[place + 1 :]
+    if (found := WITH_UNIT.fullmatch(truth)) or (found := re.fullmatch(r"\\\$ ?(\d+)|(?P<n>\d+)\\%", truth)):
+        number = next(group for group in found.groups() if group)
+        yield "one more of a unit", truth.replace(number, str(int(number) + 1))
+    if re.fullmatch(r"-?\d*[a-z]", truth) and re.search(r"\d", truth):
+        yield "variable left out", truth[:-1]
+        yield "other variable", truth[:-1] + ("q" if truth[-1] != "q" else "w")
+    if found := CHOICE.fullmatch(truth):
+        yield "next letter", rf"\text{{{chr(ord(found[1]) + 1)}}}"
+    elif found := WORD.fullmatch(truth):
+        yield "other word", r"\text{Wednesday}" if found[1] != "Wednesday" else r"\text{Friday}"
+    if LIST.fullmatch(truth) and not re.search(r"\d,\s*\d{3}", truth):
+        numbers = re.split(r",\s*", truth)
+        if numbers[-1] not in numbers[:-1]:  # a list is a set: who gives a double root once is right
+            yield "one left out", ", ".join(numbers[:-1])
+        yield "one changed", ", ".join([*numbers[:-1], str(int(numbers[-1]) + 1000)])
+        yield "digits joined", truth.replace(",", "").replace(" ", "")
+
+
+def _other_pairs(truth: str) -> Iterator[tuple[str, str]]:
+    turned = {"(": "[", "[": "(", ")": "]", "]": ")"}
+    for found in PAIR.finditer(truth):
+        for side in ("open", "close"):
+            bracket = found[side][-1]
+            place = found.end(side) - 1
+            nearest = found["first"] if side == "open" else found["second"]
+            if "infty" not in nearest:
+                yield f"other bracket {bracket}", truth[:place] + turned[bracket] + truth[place + 1 :]
+        if found["first"].strip() != found["second"].strip():
+            swapped = f"{found['open']}{found['second']},{found['first']}{found['close']}"
+            yield "pair turned", truth[: found.start()] + swapped + truth[found.end() :]
+    if found := NUMBER_PAIR.fullmatch(truth):
+        yield "digits joined", found[1] + found[2]
+        yield "second one more", f"({found[1]},{int(found[2]) + 1})"
+        yield "first left out", found[2]
+    if UNION in truth:
+        yield "last part left out", truth[: truth.rfind(UNION)].strip()
