@@ -69,8 +69,8 @@ def evaluate(
 
     Weights are read as float32, those of a published model as bfloat16. The reward is the one of training, and so is
     the distribution that is sampled: nothing in the folder's `generation_config.json` acts but the ids of its end.
-    Sampled responses repeat only with the same `seed` and the same `batch_size`. Evaluations may run side by side: nothing is
-    written outside `out`.
+    Sampled responses repeat only with the same `seed` and the same `batch_size`. Evaluations may run side by side:
+    nothing is written outside `out`.
 
     Args:
         checkpoint: model, tokenizer and chat template.

@@ -28,6 +28,8 @@ _COUNTED = re.compile(
 
 # Digits behind the point to which math-verify compares decimals.
 DECIMALS = 6
+_WORD = re.compile("[A-Za-z]{3,}")
+_BASED = re.compile(r"([0-9A-Z]+)(?:_(\d+))?")
 
 _JUDGE = Judge()
 
@@ -105,8 +107,11 @@ def judge(text: str, truth: str) -> Judgement:
 def _compare(truth: str, answer: str) -> str:
     """EQUAL or why not; only what is neither spelled alike nor two numbers needs the judge."""
     one, other = seen(truth), seen(answer)
-    if one == other:
+    if one == other or (_WORD.fullmatch(one) and one.lower() == other.lower()):
         return EQUAL
+    based, digits = _BASED.fullmatch(one), _BASED.fullmatch(other)
+    if based and based[2] and digits:  # math-verify reads no base
+        return EQUAL if digits[1] == based[1] and not digits[2] else DIFFERENT
     meant, said = number(one), number(other)
     if meant is None or said is None:
         return _JUDGE.ask(truth, answer)

@@ -21,7 +21,7 @@ _TEX_OF = str.maketrans(
         "÷": "\\div ",
         "π": "\\pi ",
         "∞": "\\infty ",
-        "√": "\\sqrt",
+        "√": "\\sqrt ",
         "≤": "\\leq ",
         "≥": "\\geq ",
         "≠": "\\neq ",
@@ -37,11 +37,13 @@ _TEX_OF = str.maketrans(
         "¾": "\\frac{3}{4}",
         "²": "^{2}",
         "³": "^{3}",
-        "％": "%",
+        "％": "%",  # noqa: RUF001 - the wide percent sign
     }
 )
+# √50 is the root of 50, but \sqrt50 that of 5, times 0.
+_ROOT = re.compile(r"√\s*(?:(\d+)|\(([^()]*)\))")
 _CURRENCY = r"\\?[$€£¥]|\\text(?:euro|sterling)\b"
-_SPACE = r"\s|~|\\[,;:! ]|\\q?quad\b|\\(?:text|mbox)\s*\{\s*\}"
+_SPACE = r"\s|~|(?<!\\)\\[,;:! ]|\\q?quad\b|\\(?:text|mbox)\s*\{\s*\}"
 _STYLE = r"\\(?:displaystyle|textstyle|Large|large|bf|rm)\b"
 _HEAD = re.compile(rf"^(?:{_SPACE}|{_STYLE}|{_CURRENCY}|[*_`\"]|\\[(\[])+")
 _TAIL = re.compile(rf"(?:{_SPACE}|{_CURRENCY}|[*_`\".,;]|\\?%|\\[)\]]|\\\\|\\text\s*\{{\s*\.\s*\}})+$")
@@ -57,17 +59,19 @@ _RENAMED = (
     (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
 )
 # Between groups of three digits: a comma or space that says of itself that it belongs to one number.
-_JOINED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|,\\!|\\!,|\\[,;: ]|~| )\d{3})+(?![\d,]|\{,\})")
+_JOINED = re.compile(r"(?<![\d.])(?<!\{,\})(?<!,\\!)\d{1,3}(?:(?:\{,\}|,\\!|\\!,|\\[,;: ]|~| )\d{3})+(?!\d|\{,\}|,\\!)")
 _JOINER = re.compile(r"\D+")
 _BARE = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _LETTER = re.compile(r"\(\s*([A-Za-z])\s*\)")
 # What a reader of TeX does not see: space beside anything but two letters or digits, and braces around one of them.
 _UNSEEN = (
+    (re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mbox)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(rf"(?:{_SPACE})+"), " "),
     (re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) |^\+(?=\d)"), ""),
+    (re.compile(r"\.+$"), ""),
     (re.compile(r"\\frac(\d)(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\sqrt(\d)"), r"\\sqrt{\1}"),
-    (re.compile(r"(?<=[\^_])\{(\w)\}"), r"\1"),
+    (re.compile(r"(?<=\^)\{(\w)\}|(?<=_)\{(\w+)\}"), r"\1\2"),
     (re.compile(r"(?<!\d)(?=\.\d)"), "0"),
 )
 _NUMBER = re.compile(r"([+-]?)(?:(\d+(?:\.\d+)?)(?:/(\d+))?|\\frac\{([+-]?\d+)\}\{(\d+)\})")
@@ -75,7 +79,7 @@ _NUMBER = re.compile(r"([+-]?)(?:(\d+(?:\.\d+)?)(?:/(\d+))?|\\frac\{([+-]?\d+)\}
 
 def tidy(answer: str) -> str:
     """`answer` without what wraps it and with one name for each sign; thousands marked as such are joined."""
-    text = answer.translate(_TEX_OF)
+    text = _ROOT.sub(r"\\sqrt{\1\2}", answer).translate(_TEX_OF)
     before = None
     while text != before:
         before = text

@@ -54,7 +54,8 @@ def require_agreed(config: DictConfig, values: Mapping[str, Any], written: Mappi
     for place, value in agreed(config).items():
         if value != values[place]:
             # The last one said won.
-            key = next(key for key in reversed(written) if place.startswith(key) or key.startswith(place))
+            near = (key for key in reversed(written) if place.startswith(key) or key.startswith(place))
+            key = next(near, next(reversed(written)))
             source, said = written[key]
             raise BadInput(source, key, said, f"{_PLACES[place]}; this would change training and not evaluation.")
 

@@ -8,7 +8,9 @@ DECIMAL = re.compile(r"-?\d*\.\d+")
 FRACTION = re.compile(r"(-?)\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 # A value of which the negative is another one: no list, no set, no word, nothing with a sign of its own.
 SIGNED = re.compile(r"(?:\d|\\[dt]?frac|\\sqrt|\\pi|[{}+./ ]|(?<=\d)-)+")
-PAIR = re.compile(r"(?P<open>(?:\\left)?\s*[(\[])(?P<first>[^,()\[\]]+),(?P<second>[^,()\[\]]+)(?P<close>(?:\\right)?\s*[)\]])")
+PAIR = re.compile(
+    r"(?P<open>(?:\\left)?\s*[(\[])(?P<first>[^,()\[\]]+),(?P<second>[^,()\[\]]+)(?P<close>(?:\\right)?\s*[)\]])"
+)
 NUMBER_PAIR = re.compile(r"\((-?\d+),\s*(\d+)\)")
 UNION = r"\cup"
 ENTRY = re.compile(r"(-?\d+)( *\\end\{pmatrix\})")
@@ -89,13 +91,28 @@ def same(truth: str) -> Iterator[tuple[str, str]]:
         yield "unit in words", f"{found[1]} miles per hour"
         yield "\\mathrm unit", rf"{found[1]}\,\mathrm{{units}}"
     if found := CHOICE.fullmatch(truth):
-        for text in (found[1], f"({found[1]})", rf"\text{{{found[1]}}}", rf"\textbf{{({found[1]})}}", rf"\mathrm{{{found[1]}}}"):
+        for text in (
+            found[1],
+            f"({found[1]})",
+            rf"\text{{{found[1]}}}",
+            rf"\textbf{{({found[1]})}}",
+            rf"\mathrm{{{found[1]}}}",
+        ):
             yield "letter", text
     elif found := WORD.fullmatch(truth):
-        for text in (found[1], rf"\textbf{{{found[1]}}}", rf"\mathrm{{{found[1]}}}", rf"\text{{ {found[1]} }}"):
+        for text in (
+            found[1],
+            found[1].title(),
+            rf"\textbf{{{found[1]}}}",
+            rf"\mathrm{{{found[1]}}}",
+            rf"\text{{ {found[1]} }}",
+        ):
             yield "word", text
     if LIST.fullmatch(truth) and not re.search(r"\d,\s*\d{3}", truth):
         yield "other order", ", ".join(reversed(re.split(r",\s*", truth)))
+    if found := re.fullmatch(r"(\d+)_\{?(\d)\}?", truth):
+        yield "base in braces", f"{found[1]}_{{{found[2]}}}"
+        yield "base left out", found[1]
     if re.fullmatch(r"\(-?\d+,\s*-?\d+\)", truth):
         yield "decimals in a pair", re.sub(r"\d+", r"\g<0>.0", truth)
 
@@ -166,6 +183,9 @@ def others(truth: str) -> Iterator[tuple[str, str]]:
         yield "next letter", rf"\text{{{chr(ord(found[1]) + 1)}}}"
     elif found := WORD.fullmatch(truth):
         yield "other word", r"\text{Wednesday}" if found[1] != "Wednesday" else r"\text{Friday}"
+    if found := re.fullmatch(r"(\d+)_\{?(\d)\}?", truth):
+        yield "other base", f"{found[1]}_{int(found[2]) + 1}"
+        yield "other digits", f"{int(found[1]) + 1}_{found[2]}"
     if LIST.fullmatch(truth) and not re.search(r"\d,\s*\d{3}", truth):
         numbers = re.split(r",\s*", truth)
         if numbers[-1] not in numbers[:-1]:  # a list is a set: who gives a double root once is right

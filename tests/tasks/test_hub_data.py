@@ -50,6 +50,9 @@ def test_a_math_row_gives_the_last_box_of_its_solution() -> None:
     assert score(example.demonstration, example.answer) == 1.0
     assert score(r"\boxed{0.5}", example.answer) == 1.0
     assert score(r"\boxed{x}", example.answer) == 0.0
+    without_braces = competition_math(MATH | {"solution": r"so $x + 1 = \boxed 9$."})
+    assert without_braces is not None
+    assert without_braces.answer == "9"
     unknown = competition_math(MATH | {"level": "Level ?"})
     assert unknown is not None
     assert unknown.size == 0

@@ -37,7 +37,11 @@ def test_the_settings_come_from_the_task_and_the_benchmark(small_task, tmp_path)
 
     Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
     lm_eval.write_yaml(
-        replace(small_task, max_response_tokens=33, version="2.1"), tmp_path, repeats=4, sampled_prompts=7, temperature=1
+        replace(small_task, max_response_tokens=33, version="2.1"),
+        tmp_path,
+        repeats=4,
+        sampled_prompts=7,
+        temperature=1,
     )
     greedy, sampled = (
         yaml.load((tmp_path / f"small_{kind}.yaml").read_text(), Loader=Loader) for kind in ("greedy", "sampled")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groupppo.tasks import judge, math_reward
+from groupppo.tasks import math_reward
 from groupppo.tasks.math_reward import boxed, compute_score, extract_answer
 
 
@@ -16,7 +16,18 @@ from groupppo.tasks.math_reward import boxed, compute_score, extract_answer
     [
         ("so 3 + 4 = 7\n#### 7", "7"),
         ("#### 3\nno, wait\n#### 7\nthat is all", "7"),
-        ("#### $1,234.", "1234"),
+        ("#### $1,234.", "1,234"),
+        ("**#### 18**", "18"),
+        ("#### 18 miles/hour", "18"),
+        ("#### 18 (apples)", "18"),
+        ("#### 18 (or 20)", "18 (or 20)"),
+        ("#### 7\n####", "7"),
+        (r"so $\boxed 5$ it is", "5"),
+        (r"\boxed {5}", "5"),
+        (r"\fbox{5}", "5"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{90°}", "90^\\circ"),
+        (r"\boxed{15\,600}", "15600"),
         ("#### 18 dollars", "18"),
         ("#### -5", "-5"),
         (r"so $x = \boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
@@ -25,7 +36,8 @@ from groupppo.tasks.math_reward import boxed, compute_score, extract_answer
         (r"#### 3 and then \boxed{4}", "4"),
         (r"\boxed{4} and then #### 3", "3"),
         (r"\boxed{18\%}", "18"),
-        (r"\boxed{(1,234)}", "(1234)"),
+        (r"\boxed{(1,234)}", "(1,234)"),
+        (r"\boxed{(1{,}234,5)}", "(1234,5)"),
     ],
 )
 def test_the_answer_is_what_stands_last_after_a_mark_or_in_a_box(text: str, answer: str) -> None:
@@ -33,7 +45,19 @@ def test_the_answer_is_what_stands_last_after_a_mark_or_in_a_box(text: str, answ
 
 
 @pytest.mark.parametrize(
-    "text", ["", "7", "the answer is 7", r"\boxed{", r"\boxed{}", r"\boxed{(1", "####", "#### \n 7"]
+    "text",
+    [
+        "",
+        "7",
+        "the answer is 7",
+        r"\boxed{",
+        r"\boxed{}",
+        r"\boxed{(1",
+        r"\boxed",
+        r"\boxedness{7}",
+        "####",
+        "#### \n 7",
+    ],
 )
 def test_a_text_without_an_answer_has_none_and_says_so(text: str) -> None:
     assert extract_answer(text) is None
@@ -67,6 +91,30 @@ EQUAL = [
     (r"\boxed{\{2,1\}}", r"\{1,2\}"),
     (r"\boxed{Friday}", r"\text{Friday}"),
     (r"\boxed{\$18}", "18"),
+    (r"\boxed{(100, 101)}", "(100,101)"),
+    (r"\boxed{15\,600}", "15,600"),
+    (r"\boxed{15,600}", r"15\,600"),
+    (r"\boxed{90°}", r"90^\circ"),
+    (r"\boxed{90}", r"90^{\circ}"),
+    (r"\boxed 5", "5"),
+    (r"\boxed{70, 110}", "70,110"),
+    (r"\boxed{110, 70}", "70,110"),
+    (r"\boxed{22500}", "22,500"),
+    (r"\boxed{\{1,2\}}", "1,2"),
+    (r"\boxed{12\text{ and }13}", "13, 12"),
+    (r"\boxed{8:34 p.m.}", r"8\!:\!34 \text{ p.m.}"),
+    (r"\boxed{6\frac16}", r"\frac{37}{6}\text{ feet}"),
+    (r"\boxed{2½}", "2.5"),
+    (r"\boxed{√50}", r"5\sqrt{2}"),
+    (r"\boxed{−5}", "-5"),  # noqa: RUF001 - a minus sign
+    (r"\boxed{(2,∞) ∪ (−∞,1)}", r"(-\infty,1)\cup(2,\infty)"),  # noqa: RUF001 - the signs meant
+    (r"\boxed{\lbrace 1,2 \rbrace}", r"\{2,1\}"),
+    (r"\boxed{4 feet}", r"4 \text{ feet}"),
+    (r"\boxed{20 dollars}", r"\$20"),
+    (r"\boxed{2516_{8}}", "2516_8"),
+    (r"\boxed{even}", r"\text{Even}"),
+    (r"\boxed{0.333333}", r"\frac{1}{3}"),
+    ("#### 0.50", "1/2"),
 ]
 UNEQUAL = [
     (r"\boxed{\frac{1}{3}}", "0.5"),
@@ -76,6 +124,25 @@ UNEQUAL = [
     (r"\boxed{x^2+2x-1}", "(x+1)^2"),
     (r"\boxed{-5}", "5"),
     (r"\boxed{Monday}", r"\text{Friday}"),
+    (r"\boxed{100101}", "(100,101)"),
+    (r"\boxed{1234}", "(1,234)"),
+    (r"\boxed{(100,102)}", "(100,101)"),
+    (r"\boxed{(101,100)}", "(100,101)"),
+    (r"\boxed{[100,101)}", "[100,101]"),
+    (r"\boxed{1234}", r"\{1,234\}"),
+    (r"\boxed{70, 111}", "70,110"),
+    (r"\boxed{22, 501}", "22,500"),
+    (r"\boxed{2}", "2t"),  # math-verify alone takes t for a unit
+    (r"\boxed{2s}", "2t"),
+    (r"\boxed{2516_9}", "2516_8"),
+    (r"\boxed{2517}", "2516_8"),
+    (r"\boxed{0.33333}", r"\frac{1}{3}"),
+    (r"\boxed{1\,5}", "15"),
+    ("#### 18 or 20", "18"),
+    ("#### 18 (20)", "18"),
+    ("#### 18 2/3", "18"),
+    ("#### 18/2", "18"),
+    ("#### 1,8", "18"),
 ]
 
 
@@ -97,15 +164,13 @@ def test_garbage_never_raises_and_earns_nothing(content: str) -> None:
     assert compute_score("any", f"#### {content} qqzz {content}", "12345.678")["score"] == 0.0
 
 
-def test_a_number_too_large_to_compute_is_a_timeout_and_the_next_answer_is_judged() -> None:
-    patient = judge.Judge(seconds=1.0)
-    try:
-        assert patient.ask("3", "9^{9^{9^{9^{9}}}}") == judge.TIMEOUT
-        assert patient.ask("3", "6/2") == judge.EQUAL
-        assert patient.ask("3", "4") == judge.DIFFERENT
-        assert patient.ask("3", "1+" * judge.LONGEST_ANSWER + "1") == judge.UNPARSED
-    finally:
-        patient.close()
+@pytest.mark.parametrize(
+    "noise", ["#", " ", "*", "\\ ", "#### ", "$", "####18 ", "{", r"\boxed", "1,", "(", "1 000 ", "~"]
+)
+def test_a_long_line_of_anything_is_judged_at_all(noise: str) -> None:
+    """Patterns of which two parts could take the same sign would go through it for years."""
+    for head, tail in (("#### 18", "x5"), (r"\boxed{18", "}"), ("#### ", "18 5")):
+        assert math_reward.score(head + noise * 4000 + tail, "12345.678") == 0.0
 
 
 def test_no_code_of_a_response_is_executed(tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""The judge of expressions: the same answer to the same question, whatever the machine and others do meanwhile."""
+
+import faulthandler
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from groupppo.errors import RunFailed
+from groupppo.tasks import judge
+from groupppo.tasks.judge import DIFFERENT, EQUAL, LONGEST_ANSWER, TIMEOUT, UNPARSED, Judge
+
+ENDLESS = "9^{9^{9^{9^{9}}}}"
+
+
+@pytest.fixture(scope="module")
+def hurried() -> Iterator[Judge]:
+    """A judge that gives a question one second of CPU time."""
+    hurried = Judge(seconds=1.0)
+    yield hurried
+    hurried.close()
+
+
+def server(asked: Judge) -> int:
+    assert asked._process is not None
+    return asked._process.pid
+
+
+def test_a_number_too_large_to_compute_is_a_timeout_and_the_next_answer_is_judged(hurried: Judge) -> None:
+    assert hurried.ask("3", ENDLESS) == TIMEOUT
+    before = server(hurried)
+    assert hurried.ask("3", "6/2") == EQUAL
+    assert hurried.ask("3", "4") == DIFFERENT
+    assert hurried.ask("3", "1+" * LONGEST_ANSWER + "1") == UNPARSED
+    assert hurried.ask("3", ENDLESS) == TIMEOUT
+    assert server(hurried) == before
+
+
+def test_time_spent_waiting_is_not_counted(hurried: Judge) -> None:
+    """The server is stopped for three times the limit, as on a machine that has no time for it."""
+    hurried.ask("3", "6/2")
+    found: list[str] = []
+    os.kill(server(hurried), signal.SIGSTOP)
+    asking = threading.Thread(target=lambda: found.append(hurried.ask("0.5", r"\frac{2}{4}")))
+    asking.start()
+    time.sleep(3)
+    assert not found
+    os.kill(server(hurried), signal.SIGCONT)
+    asking.join()
+    assert found == [EQUAL]
+
+
+def test_a_judge_that_somebody_kills_is_asked_again(hurried: Judge) -> None:
+    hurried.ask("3", "6/2")
+    first = server(hurried)
+    found: list[str] = []
+    os.kill(first, signal.SIGSTOP)
+    asking = threading.Thread(target=lambda: found.append(hurried.ask("0.5", r"\frac{2}{4}")))
+    asking.start()
+    time.sleep(0.5)
+    os.kill(first, signal.SIGKILL)
+    asking.join()
+    assert found == [EQUAL]
+    assert server(hurried) != first
+
+
+def test_a_judge_that_never_answers_is_an_error_and_no_reward() -> None:
+    impatient = Judge(patience=0.0)
+    with pytest.raises(RunFailed, match="gave no answer"):
+        impatient.ask("3", "6/2")
+    assert impatient._process is None
+
+
+@pytest.mark.parametrize(
+    ("number", "found"),
+    [
+        (signal.SIGPROF, TIMEOUT),
+        (signal.SIGSEGV, UNPARSED),
+        (signal.SIGABRT, UNPARSED),
+        (signal.SIGKILL, "lost"),
+        (signal.SIGTERM, "lost"),
+    ],
+)
+def test_how_a_fork_ended_says_whose_fault_it_is(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, found: str
+) -> None:
+    def end(truth: str, answer: str) -> None:
+        faulthandler.disable()  # pytest's, which would print where
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(judge, "_judge", end)
+    assert judge._judge_in_fork(1.0, {"truth": "3", "answer": "4"}) == found
+
+
+def test_the_limit_holds_where_python_never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "_judge", lambda truth, answer: 7 ** (7**12))  # one operation, minutes inside C
+    assert judge._judge_in_fork(0.3, {"truth": "3", "answer": "4"}) == TIMEOUT
+
+
+def test_no_question_sees_what_an_earlier_one_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def remember(truth: str, answer: str) -> str:
+        seen.append(answer)
+        return EQUAL if seen == [answer] else DIFFERENT
+
+    monkeypatch.setattr(judge, "_judge", remember)
+    assert [judge._judge_in_fork(1.0, {"truth": "3", "answer": answer}) for answer in "abc"] == [EQUAL] * 3
+    assert [remember("3", answer) for answer in "ab"] == [EQUAL, DIFFERENT]  # without a fork it would
+
+
+def test_texts_have_the_same_hashes_in_every_judge(hurried: Judge) -> None:
+    hurried.ask("3", "6/2")
+    environment = Path(f"/proc/{server(hurried)}/environ").read_bytes().split(b"\0")
+    assert b"PYTHONHASHSEED=0" in environment
