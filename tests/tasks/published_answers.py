@@ -12,7 +12,6 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from groupppo.config import REPOSITORY
 from groupppo.tasks.hub_data import FORMATS
