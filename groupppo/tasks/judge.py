@@ -185,7 +185,11 @@ def _serve(seconds: float) -> None:
     gc.freeze()
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
-        print(json.dumps(_judge_in_fork(seconds, json.loads(line))), flush=True)
+        found = _judge_in_fork(seconds, json.loads(line))
+        try:
+            print(json.dumps(found), flush=True)
+        except BrokenPipeError:  # whoever asked is gone
+            os._exit(0)
 
 
 if __name__ == "__main__":
