@@ -1,4 +1,4 @@
-"""The YAML of benchmarks/: what is meant is read as YAML reads it, and what would be read otherwise is refused by its line."""
+"""The YAML of benchmarks/: what is meant is read, and what would be taken for something else is refused by its line."""
 
 from pathlib import Path
 

@@ -90,6 +90,8 @@ def _hints(target: str) -> Mapping[str, Any]:
 
 
 def _fits(value: Any, wanted: Any) -> bool:
+    if wanted is Any:
+        return True
     origin = get_origin(wanted)
     if origin in (Union, types.UnionType):
         return any(_fits(value, each) for each in get_args(wanted))

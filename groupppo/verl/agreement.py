@@ -53,11 +53,12 @@ def require_agreed(config: DictConfig, values: Mapping[str, Any], written: Mappi
     """
     for place, value in agreed(config).items():
         if value != values[place]:
-            # The last one said won.
-            near = (key for key in reversed(written) if place.startswith(key) or key.startswith(place))
-            key = next(near, next(reversed(written)))
-            source, said = written[key]
-            raise BadInput(source, key, said, f"{_PLACES[place]}; this would change training and not evaluation.")
+            # The last one said won. A key that is written otherwise, or that others are drawn from, is no part of it.
+            last_first = list(written)[::-1]
+            key = next((key for key in last_first if place.startswith(key) or key.startswith(place)), None)
+            source, said = written[key or last_first[0]]
+            mend = f"{_PLACES[place]}; this would change training and not evaluation."
+            raise BadInput(source, key or place, said if key else value, mend)
 
 
 def _plain(value: Any) -> Any:
