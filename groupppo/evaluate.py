@@ -12,10 +12,9 @@ import torch
 
 from groupppo.config import Task
 from groupppo.errors import RunFailed
-from groupppo.measure.hashing import sha256_file, sha256_folder
+from groupppo.measure.hashing import sha256_file, sha256_folder, sha256_model
 from groupppo.models.check import check_model_folder
 from groupppo.models.sampling import decode_as_trained
-from groupppo.models.warmstart import LOGS
 from groupppo.tasks.lm_eval import write_yaml
 from groupppo.tasks.rows import read_rows
 
@@ -121,7 +120,7 @@ def evaluate(
             )
             for name, metric in names.items()
         },
-        checkpoint_sha256=sha256_folder(checkpoint, exclude=LOGS),
+        checkpoint_sha256=sha256_model(checkpoint),
         yaml_sha256=sha256_folder(out / "lm_eval"),
         data_sha256=sha256_file(task_folder / "test.parquet"),
         lm_eval_version=version("lm_eval"),

@@ -194,7 +194,7 @@ def _write_run(
     status = {"status": "finished", "cause": None, **keys, "steps": steps, "planned_steps": steps, "fallbacks": 0}
     status |= {"rollout": "transformers", "startup_seconds": 40.0, "wall_seconds": 40.0 + float(whole.sum())}
     _write_json(folder / "status.json", status | {"finished_at": "2026-11-22T19:05:10+00:00"})
-    inputs = {"config_sha256": rng.bytes(32).hex(), "train_data_sha256": "d" * 64, "start_checkpoint_sha256": "s" * 64}
+    inputs = {"config_sha256": rng.bytes(32).hex(), "train_data_sha256": "d" * 64, "start_model_sha256": "s" * 64}
     software = {"python": "3.11.7", "torch": "2.13.0+cpu", "verl": "0.9.1", "lock_sha256": "b" * 64}
     host = {"host": f"node{keys['seed'] % 40:03}", "cpu": "one", "cpu_mhz": int(rng.integers(2000, 3000))}
     _write_json(folder / "provenance.json", {"device": "cpu", "machine": host, "software": software, "inputs": inputs})

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
+LOGS = ("warmstart.jsonl", "warmstart.json")
+"""What a warm start writes beside the model, with its seconds: no part of the model."""
 SNAKEMAKES_OWN = ".snakemake_timestamp"
 """What Snakemake puts into a folder that a rule made, after whoever made it has hashed it."""
 
@@ -35,3 +37,12 @@ def sha256_folder(folder: Path, *, exclude: Collection[str] = ()) -> str:
     for name in sorted(set(files) - set(exclude)):
         total.update(f"{name}\0{sha256_file(files[name])}\n".encode())
     return total.hexdigest()
+
+
+def sha256_model(folder: Path) -> str:
+    """SHA-256 of a model's folder without the logs of its warm start, so that equal models have equal hashes.
+
+    Raises:
+        NotADirectoryError: `folder` is not a folder.
+    """
+    return sha256_folder(folder, exclude=LOGS)

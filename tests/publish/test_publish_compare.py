@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 
 import pytest
 import yaml
@@ -102,6 +103,22 @@ def test_a_config_key_that_differs_is_named_with_both_values(finished, copy):
     assert [(item.key, item.a, item.b, item.cells) for item in found] == [
         ("config actor.lr", "not set", "0.5", ("sorting/tiny/ppo/seed1",))
     ]
+
+
+def test_equal_starts_are_equal_to_an_older_run_that_hashed_their_seconds_and_others_are_not(finished, copy):
+    model = json.loads((finished / "evals/sorting/tiny/start/result.json").read_text())["checkpoint_sha256"]
+
+    def recorded(side, **inputs) -> None:
+        for file in side.glob("runs/*/*/*/*/provenance.json"):
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"inputs": inputs}))
+
+    with_seconds = shutil.copytree(copy, copy.parent / "older")
+    recorded(with_seconds, start_checkpoint_sha256="of weights and seconds")
+    recorded(copy, start_model_sha256=model)
+    assert compare(with_seconds, copy).settings == ()
+    recorded(copy, start_model_sha256="of other weights")
+    found = compare(with_seconds, copy).settings
+    assert [(item.key, item.a, item.b) for item in found] == [("inputs.start_model_sha256", model, "of other weights")]
 
 
 def test_cells_of_one_side_and_runs_that_are_no_longer_evidence_are_named(finished, copy):

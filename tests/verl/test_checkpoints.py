@@ -210,6 +210,10 @@ def test_a_run_is_another_when_its_config_or_its_inputs_are(make_cell: MakeCell,
         shutil.copytree(getattr(cell, name), copied)
         moved = replace(cell, **{name: copied})
         assert identity(moved, compose(cell)) == own
+        (copied / "warmstart.jsonl").write_text(
+            '{"seconds": 1.5}'
+        )  # of the start that was made again, equal to the bit
+        assert identity(moved, compose(cell)) == own
         file = next(copied.glob("train.parquet" if name == "task_folder" else "*.safetensors"))
         file.write_bytes(file.read_bytes() + b" ")
         assert identity(moved, compose(cell)) != own
