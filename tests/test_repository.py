@@ -34,7 +34,7 @@ def manifest() -> dict:
 
 
 def tracked() -> list[str]:
-    command = ["git", "-C", str(REPOSITORY), "ls-files"]
+    command = ["git", "-c", "safe.directory=*", "-C", str(REPOSITORY), "ls-files"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 

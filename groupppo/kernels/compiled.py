@@ -1,9 +1,11 @@
 """The recursions compiled for the CPU by Numba: one thread, loops over rows and tokens, results written in place.
 
 Without fast-math LLVM neither reorders nor contracts operations, which is what makes them equal to the reference.
-Machine code is kept beside this file, or in the user's cache folder where that cannot be written.
+Machine code is kept beside this file, in the user's cache folder where that cannot be written, or nowhere: each process
+then compiles its own.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -65,12 +67,19 @@ def segment_gae(
     return advantages, returns
 
 
+def _compiled(function: Callable[..., Any]) -> Any:
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # "cannot cache function: no locator available": neither place can be written
+        return njit(nogil=True)(function)
+
+
 def _views(*tensors: Tensor) -> tuple[np.ndarray, ...]:
     """NumPy arrays on the same memory, whatever the strides."""
     return tuple(tensor.numpy(force=True) for tensor in tensors)
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _ratios(orthogonal: bool, a: float, p: float, q: float) -> tuple[float, float]:
     if orthogonal:
         return p, a * a * q
@@ -78,7 +87,7 @@ def _ratios(orthogonal: bool, a: float, p: float, q: float) -> tuple[float, floa
     return p * p, mean * mean
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _variance_split(
     advantages: Floats,
     scores: Floats,
@@ -111,7 +120,7 @@ def _variance_split(
         _close_last(cause, row, state)
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _grow_or_split(tensors: Any, parameters: Any, row: int, t: int, state: State) -> State:
     advantages, scores, mask, cause = tensors
     orthogonal, tau, epsilon, cap = parameters
@@ -133,7 +142,7 @@ def _grow_or_split(tensors: Any, parameters: Any, row: int, t: int, state: State
     return size, p, q, t, NONE
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _close_last(cause: Causes, row: int, state: State) -> None:
     size, _, _, previous, closed = state
     if size >= 1:
@@ -142,7 +151,7 @@ def _close_last(cause: Causes, row: int, state: State) -> None:
         cause[row, previous] = closed
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _literal(advantages: Floats, scores: Floats, mask: Bools, orthogonal: bool, cause: Causes) -> None:
     for row in range(mask.shape[0]):
         size, p, q, previous = 0, 0.0, 0.0, 0
@@ -161,7 +170,7 @@ def _literal(advantages: Floats, scores: Floats, mask: Bools, orthogonal: bool, 
 
 
 # Numba promotes float32 with a Python number or an int64 to float64: every number below is a float32 by name.
-@njit(cache=True, nogil=True)
+@_compiled
 def _published(advantages: Floats, scores: Floats, mask: Bools, cause: Causes) -> None:
     zero = np.float32(0.0)
     for row in range(mask.shape[0]):
@@ -189,7 +198,7 @@ def _published(advantages: Floats, scores: Floats, mask: Bools, cause: Causes) -
                 cause[row, t] = END
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _segment_gae(
     rewards: Floats,
     values: Floats,

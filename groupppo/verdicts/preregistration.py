@@ -4,6 +4,7 @@ register(results, benchmark)           # by every run as it starts; only the fir
 changes(results, benchmark)            # for the report
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -66,12 +67,15 @@ def register(results: Path, benchmark: Benchmark) -> None:
         "matrix": matrix,
     }
     with tempfile.NamedTemporaryFile("w", dir=results, suffix=".part", encoding="utf-8", delete=False) as file:
-        file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        file.write(text := json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     os.chmod(file.name, 0o644)  # a temporary file is its owner's alone
     try:
         os.link(file.name, results / STAMP)
     except FileExistsError:
         pass  # another run of the benchmark was first
+    except OSError:  # a file system without hard links; the stamp is not there all at once then, but only once, too
+        with contextlib.suppress(FileExistsError), (results / STAMP).open("x", encoding="utf-8") as stamp:
+            stamp.write(text)
     finally:
         os.unlink(file.name)
 

@@ -161,6 +161,7 @@ def test_the_generator_is_in_the_lock_and_its_output_is_no_part_of_the_repositor
     for requirement in manifest()["optional-dependencies"]["docs"]:
         package, version = requirement.split("==")
         assert pins.get(normal(package)) == version
-    ignored = subprocess.run(["git", "-C", str(REPOSITORY), "check-ignore", "-q", "site/index.html"])
+    git = ["git", "-c", "safe.directory=*", "-C", str(REPOSITORY)]
+    ignored = subprocess.run([*git, "check-ignore", "-q", "site/index.html"])
     assert shutil.which("git")
     assert ignored.returncode == 0

@@ -1,7 +1,12 @@
 """Which version of the recursions runs where, what it refuses, and how much memory it makes."""
 
 import importlib.util
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +16,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from groupppo import kernels
+from groupppo.config import REPOSITORY
 
 ROWS, TOKENS = 6, 11
+GROUPS = """
+import torch
+from groupppo import kernels
+ones = torch.ones(1, 4, dtype=torch.float64)
+options = {"orthogonal": True, "tau": 0.5, "epsilon": 1e-8, "cap": 2}
+print(kernels.variance_split(ones, ones, ones.bool(), **options).tolist())
+"""
 
 
 class MadeTensors(TorchDispatchMode):
@@ -149,3 +162,15 @@ def test_narrow_or_mixed_floats_are_widened_before_the_first_operation() -> None
     assert torch.equal(returns, widened[1])
     assert not torch.equal(advantages, run_gae(first.float(), second.float(), mask, None)[0])
     assert run_gae(first, second.float(), mask, None)[0].dtype == torch.float64
+
+
+def test_kernels_run_where_neither_their_folder_nor_the_users_cache_can_be_written(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "groupppo", tmp_path / "groupppo", ignore=shutil.ignore_patterns("__pycache__"))
+    # Files in the place of folders, which nobody can write into, root included.
+    for name in ("groupppo/kernels/__pycache__", "home"):
+        (tmp_path / name).touch()
+    places = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path)}
+    variables = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"} | places
+    command = [sys.executable, "-c", GROUPS]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[[1, 1, 1, 3]]\n", "")

@@ -1,5 +1,6 @@
 """The first run of a benchmark fixes claims and matrix; whatever changes later is named."""
 
+import errno
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,19 @@ def test_nothing_has_changed_right_after_the_first_run_started(benchmark, result
     assert stamp.matrix_sha256 == content_sha256(benchmark.resolved())
     assert [file.name for file in results.iterdir()] == [STAMP]
     assert (results / STAMP).stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_system_without_hard_links_has_one_stamp_too(benchmark, results, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    register(results, benchmark)
+    assert read_stamp(results, benchmark).changes == []
+    assert [file.name for file in results.iterdir()] == [STAMP]
+    monkeypatch.setattr(Path, "exists", lambda self: False)  # another run is about to leave the stamp
+    register(results, replace(benchmark, seeds=(7,)))
+    assert read_stamp(results, benchmark).changes == []
 
 
 def test_a_later_margin_is_named_with_both_values(benchmark, results):
