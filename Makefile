@@ -14,7 +14,15 @@ CORES := $(shell nproc)
 MEMORY_MB := $(shell awk '/MemAvailable/ { print int($$2 / 1024) }' /proc/meminfo)
 DEBIAN_PACKAGES := chromium slurm-wlm munge
 
+# Snakemake starts scripts by the path of .venv without quotes, and PATH is split at colons. The last range is what is not
+# ASCII, which both take.
+ifneq ($(shell pwd | LC_ALL=C tr -d 'A-Za-z0-9/._+@%=,~\n\200-\377-' | wc -c),0)
+$(error the path of this folder, $(CURDIR), holds a blank or another character that a shell does not take as it is: move it to a path of letters, digits and . _ + @ % = , ~ - alone)
+endif
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# pip and Python read them; a build without docstrings cannot import transformers.
+unexport PYTHONHOME PYTHONOPTIMIZE PYTHONWARNINGS PYTHONINSPECT PYTHONSTARTUP
 # Two things at once: Debian packages beside the lock, lint beside the tests.
 MAKEFLAGS += --jobs=2
 

@@ -8,11 +8,15 @@
 #   snakemake bundle                                     results/<name>/bundle.zip, to publish or to archive
 #   snakemake profile                                    what an update costs at real model shapes, with its bounds
 
+import os
+import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from groupppo.config import load_benchmark
 from groupppo.cost import cost_line
+from groupppo.environment import for_job
 from groupppo.errors import BadInput
 from groupppo.site import load_site
 from snakemake.exceptions import WorkflowError
@@ -23,6 +27,19 @@ report: "workflow/report/overview.rst"
 
 
 min_version("9.27.1")
+
+# Snakemake starts scripts by this path without quotes (snakemake/script/__init__.py, `py_exec`).
+if re.search(r"[^\w/.+@%=,~-]", sys.executable):
+    mend = (
+        "move the environment to a path of letters, digits and . _ + @ % = , ~ - alone."
+    )
+    raise WorkflowError(
+        str(BadInput("environment", "its Python", sys.executable, mend))
+    )
+
+# Jobs inherit it.
+for name in os.environ.keys() - for_job(os.environ).keys():
+    del os.environ[name]
 
 try:
     BENCHMARK = load_benchmark(str(config.get("benchmark", "benchmarks/quick.yaml")))

@@ -1,11 +1,17 @@
 """Shared fixtures: a task and a model small enough for every test to use, and the order of the tests."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from groupppo.config import REPOSITORY, Task, WarmStart
+from groupppo.environment import for_job
+
+# Tests that start Ray themselves do so as a job would.
+for name in os.environ.keys() - for_job(os.environ).keys():
+    del os.environ[name]
 
 # Folders of tests that start other processes, the longest highest.
 LENGTH = {"cluster": 2, "verl": 1, "workflow": 1, "profile": 1}

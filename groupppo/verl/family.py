@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +18,10 @@ import psutil
 from groupppo.errors import BadInput
 
 _PREFIX, _LOCK, _HOLD = "gppo-", "lock", ".lock"
+# The longest that Ray binds in a run's folder, where the number of a process may have seven digits.
+_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_SOCKET_PATH = 107  # sockaddr_un in linux/un.h, without its last zero
+_SHORT = ("/tmp", "/var/tmp")
 _TITLE, _CLIENTS = "ray::", "ray.util.client.server"
 _STOP_SECONDS, _LOOK_SECONDS = 10, 5.0
 # It removes the shared memory of a process that was killed, and ends by itself when that is done.
@@ -31,8 +36,7 @@ def scratch() -> Iterator[Path]:
     with the processes that were started with it.
     """
     _sweep()
-    # Short, for a socket's path has at most 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    folder = short_folder(_PREFIX)
     with (folder / f"{_LOCK}.new").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         (folder / f"{_LOCK}.new").rename(folder / _LOCK)  # nobody sees it unlocked
@@ -42,8 +46,47 @@ def scratch() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def short_folder(prefix: str) -> Path:
+    """Make a folder for a run's sockets: in TMPDIR, or in /tmp or /var/tmp where TMPDIR cannot hold them.
+
+    A socket's path has at most 107 characters, and some file systems know neither sockets nor locks.
+
+    Raises:
+        BadInput: none of them can.
+    """
+    for place in _places():
+        with contextlib.suppress(OSError):
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+            try:
+                _require_sockets(folder)
+                return folder
+            except OSError:
+                shutil.rmtree(folder)
+                raise
+    longest = _SOCKET_PATH - len(_SOCKET) - len(f"/{prefix}12345678/")
+    mend = f"name a writable folder of at most {longest} characters, on a local disk, which holds sockets and locks."
+    raise BadInput("environment", "TMPDIR", os.environ.get("TMPDIR"), mend)
+
+
+def _places() -> list[str]:
+    try:
+        return list(dict.fromkeys((tempfile.gettempdir(), *_SHORT)))
+    except FileNotFoundError:  # neither TMPDIR nor any folder that Python knows can be written
+        return list(_SHORT)
+
+
+def _require_sockets(folder: Path) -> None:
+    probe = folder / ("x" * len(_SOCKET))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(probe))
+    probe.unlink()
+    with probe.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    probe.unlink()
+
+
 def _sweep() -> None:
-    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+    for lock in (lock for place in _places() for lock in Path(place).glob(f"{_PREFIX}*/{_LOCK}")):
         with contextlib.suppress(OSError), lock.open() as file:  # somebody else's, or in use
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             end(started_with(lock.parent))

@@ -20,13 +20,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from groupppo.environment import DEVICES, for_run
 from groupppo.errors import RunFailed
-from groupppo.measure.hashing import sha256_folder
+from groupppo.measure.hashing import sha256_model
 from groupppo.measure.provenance import PACKAGES, lock_of
 from groupppo.measure.start_check import Needs, check_node
 from groupppo.measure.usage import GPU_FILE, RAPL_FILE, STAGES_FILE, Usage, UsageMeter
 from groupppo.models.check import check_model_folder
-from groupppo.models.warmstart import LOGS
 from groupppo.storage import resumable_copies
 from groupppo.tasks.lengths import check_prompt_lengths
 from groupppo.tasks.rows import check_splits
@@ -35,7 +35,7 @@ from groupppo.verl.checkpoints import Checkpoints, identity
 from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
 from groupppo.verl.family import SharedMemory, alone, end, family, scratch
 from groupppo.verl.fits import require_gpus
-from groupppo.verl.ray_cluster import across_allocation, ask_for_stacks
+from groupppo.verl.ray_cluster import across_allocation, ask_for_stacks, with_secret
 from groupppo.verl.watch import cause_of, wait
 
 # What a failed run wrote goes here: a workflow may delete the outputs of a job that failed.
@@ -47,6 +47,8 @@ _OUTPUTS = (
     *(GPU_FILE, RAPL_FILE, STAGES_FILE),
 )
 _STACKS = "stacks.txt"
+# Variables that name a place on the node of the launcher.
+_OF_THIS_NODE = ("RAY_TMPDIR", "TMPDIR", "HF_DATASETS_CACHE")
 # Logs, metrics and readings of a long run, next to its checkpoints.
 _LOG_BYTES = 500_000_000
 # Where verl's trackers write, next to the files above, if `trainer.logger` names them.
@@ -119,7 +121,7 @@ def needs(cell: Cell) -> Needs:
 
 def environment(cell: Cell) -> dict[str, str]:
     """The environment of verl's processes; Ray hands it on to its workers."""
-    variables = dict(os.environ) | {
+    variables = for_run(os.environ, cell.device) | {
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HYDRA_FULL_ERROR": "1",
@@ -130,6 +132,7 @@ def environment(cell: Cell) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "PYTHONHASHSEED": str(cell.seed),
+        "PYTHONUTF8": "1",
         "TENSORBOARD_DIR": str(cell.out / TENSORBOARD),
         "WANDB_DIR": str(cell.out),  # W&B makes a folder of that name in it
         "WANDB_CACHE_DIR": str(cell.out / WANDB / "cache"),
@@ -138,6 +141,8 @@ def environment(cell: Cell) -> dict[str, str]:
     if cell.device == "cpu":
         variables |= {
             "GROUPPPO_PLATFORM": "cpu",
+            # No GPU is seen, and Ray may give out as many places as the run has ranks.
+            DEVICES: ",".join(["-1"] * cell.ranks),
             "OMP_NUM_THREADS": "1",
             "TQ_NUM_THREADS": "1",
             "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -156,7 +161,9 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints) -> _Ending:
     """
     command = [sys.executable, "-m", "groupppo.verl.main", str(cell.out)]
     asked = cell.out / _STACKS
-    variables = environment(cell) | {"RAY_TMPDIR": str(folder), stacks.VARIABLE: str(asked)}
+    # Whatever else makes sockets does so in TMPDIR, whose path may be too long for them.
+    places = dict(zip(_OF_THIS_NODE, map(str, (folder, folder.parent, folder / "datasets")), strict=True))
+    variables = environment(cell) | places | with_secret(folder) | {stacks.VARIABLE: str(asked)}
     began = time.monotonic()
     meter = UsageMeter(cell.out, cell.device, cell.ranks * cell.nodes)
     # The log of the attempt that this one goes on from is kept.
@@ -219,7 +226,7 @@ def _ray(cell: Cell, variables: dict[str, str]) -> AbstractContextManager[dict[s
         cpus=cell.model.resources.get("cpus", 1),
         gpus=cell.ranks if cell.device == "cuda" else 0,
         slots=(ray_cpus(cell), cell.ranks) if cell.device == "cpu" else None,
-        environment={name: value for name, value in variables.items() if name != "RAY_TMPDIR"},
+        environment={name: value for name, value in variables.items() if name not in _OF_THIS_NODE},
     )
 
 
@@ -287,7 +294,7 @@ def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None
 
 def _checkpoint_sha256(folder: Path) -> str | None:
     """As the evaluation hashes what it evaluates; None for a run that left no checkpoint."""
-    return sha256_folder(folder, exclude=LOGS) if folder.is_dir() else None
+    return sha256_model(folder) if folder.is_dir() else None
 
 
 def _usage(cell: Cell, ending: _Ending, logged: list[dict[str, Any]], checkpoints: Checkpoints) -> Usage:

@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from groupppo.errors import RunFailed
 from groupppo.verl import stacks
-from groupppo.verl.family import end, started_with
+from groupppo.verl.family import end, short_folder, started_with
 from groupppo.verl.ray_start import ATTEMPTS
 
 START_SECONDS = 180
@@ -97,10 +96,7 @@ def _cluster(nodes: list[str], offer: Offer, scratch: Path, environment: Mapping
     folder = scratch / "ray" / os.environ["SLURM_JOB_ID"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
-    token = folder / _TOKEN
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32), encoding="utf-8")
-    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    variables = with_secret(folder)
     environment = {**environment, **variables}
     steps: dict[str, subprocess.Popen[bytes]] = {}
     try:
@@ -120,6 +116,14 @@ def _cluster(nodes: list[str], offer: Offer, scratch: Path, environment: Mapping
                 step.wait(timeout=STOP_SECONDS)
             step.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def with_secret(folder: Path) -> dict[str, str]:
+    """Variables that give a cluster of Ray a secret of its own, in `folder`; Ray's is in the user's home."""
+    token = folder / _TOKEN
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), encoding="utf-8")
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
 
 
 def ask_for_stacks(variables: Mapping[str, str]) -> None:
@@ -167,8 +171,8 @@ def _wait(file: Path, steps: dict[str, subprocess.Popen[bytes]], folder: Path) -
 def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> None:
     """Be one node of the cluster until it is told to stop or Ray ends; nothing of it is left afterwards."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # Short, for a socket's path has at most 107 characters; the node's name, for nodes may share a machine.
-    place = Path(tempfile.mkdtemp(prefix=f"ray-{os.environ['SLURM_JOB_ID']}-{node}-", dir="/tmp"))
+    place = short_folder(f"ray-{os.environ['SLURM_JOB_ID']}-")
+    os.environ["TMPDIR"] = str(place)
     command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--disable-usage-stats"]
     command += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--min-worker-port=0", "--max-worker-port=0"]
     command += ["--dashboard-agent-listen-port=0", "--dashboard-agent-grpc-port=0", f"--temp-dir={place}"]

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -61,6 +63,38 @@ def test_what_a_killed_launcher_left_goes_when_the_next_run_starts_and_a_living_
     end(started_with(living))
     for launcher in launchers:
         launcher.communicate()
+
+
+# A process's number may have two digits more than those of a small machine, on which 27 characters do.
+@pytest.mark.parametrize(("characters", "used"), [(25, True), (26, False), (90, False)])
+def test_the_folder_of_a_run_is_in_tmpdir_if_rays_sockets_have_room_there(
+    monkeypatch: pytest.MonkeyPatch, characters: int, used: bool
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="x", dir="/tmp") as place:
+        given = Path(place, "y" * (characters - len(place) - 1))
+        given.mkdir()
+        monkeypatch.setattr(family.tempfile, "tempdir", str(given))
+        with scratch() as folder:
+            assert folder.parent == (given if used else Path("/tmp"))
+            with socket.socket(socket.AF_UNIX) as listener:
+                place = folder / family._SOCKET
+                place.parent.mkdir(parents=True)
+                listener.bind(str(place))
+        assert not folder.exists()
+        assert not list(given.iterdir())
+
+
+def test_a_folder_that_knows_no_sockets_or_cannot_be_written_is_passed_over_and_none_at_all_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(family.tempfile, "tempdir", str(tmp_path / "file"))
+    with scratch() as folder:
+        assert folder.parent == Path("/tmp")
+    monkeypatch.setattr(family, "_SHORT", (str(tmp_path / "file"),))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "file"))
+    with pytest.raises(BadInput, match=r"TMPDIR = .*\n.* at most 25 characters"), scratch():
+        pass
 
 
 def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def ended(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         script.write_text(RUN.format(python=sys.executable, code=code))
         script.chmod(0o755)
         cell = replace(make_cell("ppo"), device=device, out=tmp_path / "run")
-        cell.out.mkdir(exist_ok=True)
+        for folder in (cell.out, tmp_path / "ray"):
+            folder.mkdir(exist_ok=True)
         monkeypatch.setattr(launch.sys, "executable", str(script))
         monkeypatch.setitem(sys.modules, "pynvml", nvml)
         checkpoints = Checkpoints(cell.out, None, last=1)

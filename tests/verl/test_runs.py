@@ -99,6 +99,43 @@ def test_the_same_seed_gives_the_same_steps_to_the_bit_and_another_does_not(run:
     assert not same(weights(first), weights(other))
 
 
+LONG = "a_folder_for_the_temporary_files_of_job_1234567_on_this_node_with_a_name_that_no_socket_can_have"
+
+
+@pytest.mark.parametrize(
+    ("devices", "temporary"), [("", LONG), ("NoDevFiles", "missing")], ids=["hidden devices", "no devices"]
+)
+def test_what_other_programs_left_in_the_environment_changes_nothing(
+    run: Run, make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, devices: str, temporary: str
+) -> None:
+    (tmp_path / LONG).mkdir()
+    (tmp_path / "file").touch()
+    hostile = {
+        # A job without GPUs on a cluster that has some.
+        **{"CUDA_VISIBLE_DEVICES": devices, "ROCR_VISIBLE_DEVICES": "0", "HIP_VISIBLE_DEVICES": "1"},
+        # Another cluster of Ray, with its own runtime environment.
+        **{"RAY_ADDRESS": "127.0.0.1:6399", "RAY_NAMESPACE": "theirs", "RAY_RUNTIME_ENV_HOOK": "no.such.hook"},
+        # A process of torchrun in a job of Slurm.
+        **{"MASTER_ADDR": "10.255.255.1", "MASTER_PORT": "29500", "WORLD_SIZE": "8", "RANK": "3", "LOCAL_RANK": "3"},
+        **{"SLURM_JOB_ID": "77", "SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_NNODES": "2"},
+        **{"TQ_NUM_THREADS": "9", "OMP_PROC_BIND": "true", "MKL_NUM_THREADS": "8", "VERL_LOGGING_LEVEL": "DEBUG"},
+        **{"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+        # No way out but one's own addresses, and nowhere to write but the run's folder and /tmp.
+        **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HF_ENDPOINT"), "http://127.0.0.1:9"),
+        **{"HOME": str(tmp_path / "file" / "home"), "TMPDIR": str(tmp_path / temporary)},
+    }
+    for name, value in hostile.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tempfile.tempdir", None)  # it is asked for once
+    cell = make_cell("group_ppo")
+    train(cell)
+    clean = run("group_ppo")
+    assert [repeatable(row) for row in rows(cell, "steps.jsonl")] == [
+        repeatable(row) for row in rows(clean, "steps.jsonl")
+    ]
+    assert same(weights(cell), weights(clean))
+
+
 def test_singleton_groups_train_the_parameters_of_dense_ppo_to_the_bit(run: Run, singleton: Arm) -> None:
     dense, grouped = run("ppo"), run(singleton)
     assert same(weights(dense), weights(grouped))
