@@ -171,7 +171,8 @@ def _wait(file: Path, steps: dict[str, subprocess.Popen[bytes]], folder: Path) -
 def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> None:
     """Be one node of the cluster until it is told to stop or Ray ends; nothing of it is left afterwards."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    place = short_folder(f"ray-{os.environ['SLURM_JOB_ID']}-")
+    # The node's name, for nodes may share a machine; its beginning, for clouds give names of thirty letters.
+    place = short_folder(f"ray-{os.environ['SLURM_JOB_ID']}-{node[:8]}-")
     os.environ["TMPDIR"] = str(place)
     command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--disable-usage-stats"]
     command += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--min-worker-port=0", "--max-worker-port=0"]

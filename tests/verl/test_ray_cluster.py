@@ -13,7 +13,7 @@ import pytest
 
 from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput, RunFailed
-from groupppo.verl import launch, ray_cluster
+from groupppo.verl import family, launch, ray_cluster
 from groupppo.verl.compose import Cell, compose
 from groupppo.verl.ray_cluster import across_allocation, ask_for_stacks
 from groupppo.verl.stacks import VARIABLE
@@ -200,3 +200,22 @@ def test_a_node_whose_ray_does_not_start_tries_again_twice(
     else:
         ray_cluster._start([str(script)], tmp_path)
     assert len((tmp_path / "attempts").read_text().splitlines()) == (attempts or 3)
+
+
+def test_a_node_with_a_long_name_has_a_short_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found: list[Path] = []
+
+    def start(command: list[str], place: Path) -> None:
+        found.append(place)
+        assert place.is_dir()
+        raise RuntimeError("started")
+
+    monkeypatch.setattr(ray_cluster, "_start", start)
+    monkeypatch.setattr(ray_cluster.signal, "signal", lambda *_: None)
+    monkeypatch.setenv("SLURM_JOB_ID", "12345678")
+    monkeypatch.setenv("TMPDIR", "restored afterwards")
+    with pytest.raises(RuntimeError, match="started"):
+        ray_cluster.serve(tmp_path, "queue1-dy-compute-resource-1-123", 1, 0, "10.0.0.1:6379")
+    assert len(str(found[0] / family._SOCKET)) <= family._SOCKET_PATH
+    assert found[0].name.startswith("ray-12345678-queue1")
+    assert not found[0].exists()
