@@ -1,4 +1,4 @@
-"""What `groupppo validate`, a plan and a job refuse: everything that verl would refuse or misread once a run has begun."""
+"""What `groupppo validate`, a plan and a job refuse: what verl would refuse or misread once a run has begun."""
 
 import shutil
 from dataclasses import replace
