@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from groupppo.config import Benchmark
-from groupppo.report.style import MOST_FACETS, MOST_SINGLE, START, Cell, arms_in, cell_title, cells
+from groupppo.report.style import MOST_BANDED, MOST_FACETS, MOST_SINGLE, START, Cell, arms_in, cell_title, cells
 from groupppo.report.wording import plural
 
 
@@ -30,9 +30,14 @@ def many_seeds(data: pd.DataFrame) -> bool:
 
 
 def seed_lines(data: pd.DataFrame) -> str:
+    crowd = f" Of more than {MOST_BANDED} arms in a panel the means alone are drawn." if _crowded(data) else ""
     if many_seeds(data):
-        return f"Lines are means over seeds; single seeds are thin lines where an arm has at most {MOST_SINGLE}."
-    return "Thin lines are single seeds, thick lines their mean."
+        return f"Lines are means over seeds; single seeds are thin lines where an arm has at most {MOST_SINGLE}.{crowd}"
+    return f"Thin lines are single seeds, thick lines their mean.{crowd}"
+
+
+def _crowded(data: pd.DataFrame) -> bool:
+    return int(data.groupby(["task", "model"], observed=True)["arm"].nunique().max()) > MOST_BANDED
 
 
 def seed_points(data: pd.DataFrame) -> str:

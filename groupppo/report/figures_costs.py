@@ -24,6 +24,7 @@ from groupppo.report.style import (
     WIDTH,
     arm_looks,
     arms_in,
+    bar,
     cell_title,
     cells,
     legend_below,
@@ -139,16 +140,20 @@ def stage_memory_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
             held = ("pi", SPREAD[1] - SPREAD[0])
             spread: Any = {"errorbar": None} if single else {"errorbar": held, "err_kws": _THIN}
             sns.barplot(scaled, **shared, palette=palette, saturation=1, legend=False, **spread)
+            for arm, bars in zip(arms, panel.containers, strict=True):
+                for drawn in bars:
+                    drawn.set(hatch=looks[arm].hatch, edgecolor="white", linewidth=0)
             if single:
                 inks = dict.fromkeys(arms, INK)
-                sns.stripplot(scaled, **shared, palette=inks, dodge=True, jitter=False, size=2.6, legend=False)
+                edges: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
+                sns.stripplot(scaled, **shared, palette=inks, dodge=True, jitter=False, size=3, legend=False, **edges)
             panel.set(xlabel=f"{label}, {unit}", ylabel="")
             panel.set_xlim(left=0)
             panel.set_yticks(range(len(order)), ["whole step" if stage == WHOLE else stage for stage in order])
             panel.tick_params(axis="y", length=0, labelleft=column == 0)
             panel.grid(visible=False, axis="y")
         axes[row, 0].set_title(cell_title(cell, benchmark))
-    legend_below(figure, [patch(looks[arm].colour, looks[arm].label) for arm in arms])
+    legend_below(figure, [bar(looks[arm]) for arm in arms])
     return figure
 
 

@@ -24,6 +24,7 @@ from groupppo.report.style import (
     legend_below,
     patch,
     percent,
+    points,
     t_interval,
     wrap,
 )
@@ -103,7 +104,7 @@ def _row(panel: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
         panel.plot(single["difference"], [place + 0.22] * len(single), "|", color=look.colour, markersize=7)
     if pd.notna(mean["low"]):
         panel.plot([mean["low"], mean["high"]], [place, place], color=look.colour, linewidth=2.4)
-    panel.plot(mean["difference"], place, look.marker, color=look.colour, markersize=7, markeredgecolor="white")
+    panel.plot(mean["difference"], place, markeredgecolor="white", **points(look, 7))
 
 
 def controls_data(evals: pd.DataFrame, benchmark: Benchmark, groups: pd.DataFrame) -> pd.DataFrame:
@@ -137,11 +138,10 @@ def controls_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
             own, look = rows[rows["arm"] == arm], looks[arm]
             single, mean = own[own["seed"].notna()], own[own["seed"].isna()].iloc[0]
             if len(single) <= MOST_SINGLE:
-                panel.plot(single["density"], single["difference"], look.marker, color=look.colour, markersize=3.5)
+                panel.plot(single["density"], single["difference"], **points(look, 3.5))
             if pd.notna(mean["low"]):
                 panel.plot([mean["density"]] * 2, [mean["low"], mean["high"]], color=look.colour, linewidth=1.6)
-            point = {"color": look.colour, "markersize": 8, "markeredgecolor": "white"}
-            panel.plot(mean["density"], mean["difference"], look.marker, **point)
+            panel.plot(mean["density"], mean["difference"], markeredgecolor="white", **points(look, 8))
         panel.set_xscale("log")
         least = float(rows["density"].min())
         ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if tick >= least / 1.6]
@@ -155,4 +155,4 @@ def controls_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
 
 
 def _marker(look: Look) -> Line2D:
-    return Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", markersize=7, label=look.label)
+    return Line2D([], [], label=look.label, **points(look, 7))

@@ -23,14 +23,14 @@ from groupppo.profile.tables import ProfileTables
 from groupppo.report import captions_profile as words
 from groupppo.report.figures import FORMATS, INDEX, FigureRecord
 from groupppo.report.style import (
-    ARM_COLOURS,
-    DASHES,
     INK,
-    MARKERS,
     QUIET,
     WIDTH,
+    curve,
     figure_style,
     legend_below,
+    line,
+    look_at,
     patch,
     wrap,
 )
@@ -40,7 +40,7 @@ from groupppo.update.flops import step_bound
 from groupppo.update.memory import CAUSES
 
 SECONDS, OPERATIONS = "#0072b2", "#a9cfe6"
-CAUSE_COLOURS = dict(zip(CAUSES, ("#0072b2", "#f2b134", "#c8479a", "#8ecbef", "#007a59"), strict=True))
+CAUSE_COLOURS = dict(zip(CAUSES, ("#0072b2", "#f2b134", "#ba5e75", "#bf93ec", "#7f8000"), strict=True))
 CAUSE_LABELS = dict(
     zip(
         CAUSES,
@@ -107,13 +107,12 @@ def bound_figure(data: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     models = list(dict.fromkeys(data["title"]))
-    looks = {model: (ARM_COLOURS[i % 7], DASHES[i // 7], MARKERS[i % 7]) for i, model in enumerate(models)}
+    looks = {model: look_at(place, model) for place, model in enumerate(models)}
     for panel, checkpointing in zip(panels, (False, True), strict=True):
         rows = data[data["checkpointing"] == checkpointing]
-        for model, (colour, dashes, marker) in looks.items():
+        for model, look in looks.items():
             own = rows[rows["title"] == model]
-            style = {"color": colour, "linestyle": (0, dashes), "marker": marker, "markersize": 4.5, "linewidth": 1.6}
-            panel.plot(own["response"], own["update_bound"], **style)
+            panel.plot(own["response"], own["update_bound"], **curve(look, len(own)))
         panel.set(title=f"{'with' if checkpointing else 'without'} gradient checkpointing", xscale="log")
         panel.set_xticks(sorted(set(rows["response"])), [f"{length:,}" for length in sorted(set(rows["response"]))])
         panel.xaxis.set_minor_locator(NullLocator())
@@ -121,11 +120,7 @@ def bound_figure(data: pd.DataFrame) -> Figure:
         panel.set_ylim(bottom=1)
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}x"))
     panels[0].set_ylabel("largest exact speed-up of an update")
-    handles = [
-        Line2D([], [], color=colour, linestyle=(0, dashes), marker=marker, markersize=4.5, label=model)
-        for model, (colour, dashes, marker) in looks.items()
-    ]
-    legend_below(figure, handles)
+    legend_below(figure, [line(look) for look in looks.values()])
     return figure
 
 

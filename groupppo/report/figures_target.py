@@ -21,6 +21,7 @@ from groupppo.report.style import (
     cells,
     grid,
     legend_below,
+    points,
     refuse_empty,
     wrap,
 )
@@ -95,7 +96,7 @@ def target_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
 def _row(panel: Axes, rows: pd.DataFrame, place: int, edge: float, look: Look) -> None:
     single, median = rows[rows["seed"].notna()], float(rows.loc[rows["seed"].isna(), "cost"].iloc[0])
     reached = single[single["cost"].map(math.isfinite)]
-    panel.plot(reached["cost"], [place] * len(reached), look.marker, color=look.colour, markersize=5.5)
+    panel.plot(reached["cost"], [place] * len(reached), **points(look, 5.5))
     missed = len(single) - len(reached)
     if missed:
         panel.plot(edge, place, "x", color=look.colour, markersize=7, markeredgewidth=2)

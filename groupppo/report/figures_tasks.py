@@ -17,7 +17,7 @@ from groupppo.report.style import (
     LEVEL,
     START,
     arm_looks,
-    dash_pattern,
+    curve,
     grid,
     legend_below,
     line,
@@ -162,8 +162,7 @@ def profiles_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
             if len(arms) <= MOST_BANDS:
                 band = {"color": look.colour, "alpha": 0.15, "linewidth": 0}
                 panel.fill_between(own["threshold"], own["low"], own["high"], **band)
-            style = {"color": look.colour, "linestyle": dash_pattern(look), "drawstyle": "steps-post"}
-            panel.plot(own["threshold"], own["share"], **style)
+            panel.plot(own["threshold"], own["share"], drawstyle="steps-post", **curve(look, len(own)))
         panel.set_title(wrap(benchmark.models[model].title, 72))
         panel.set(xlabel=f"threshold of held-out {METRIC}", ylabel="share of runs above it", ylim=(-0.02, 1.02))
         panel.yaxis.set_major_formatter(percent)

@@ -18,6 +18,7 @@ from groupppo.report.style import (
     ARM_KEYS,
     CLOSED_COLOURS,
     LETTER,
+    MOST_BANDED,
     MOST_POINTS,
     MOST_SINGLE,
     RUN_KEYS,
@@ -27,7 +28,7 @@ from groupppo.report.style import (
     arms_in,
     cell_title,
     cells,
-    dash_pattern,
+    curve,
     grid,
     legend_below,
     line,
@@ -41,6 +42,7 @@ from groupppo.report.style import (
     wrap,
 )
 
+_SPAN = ["reward", "low", "high"]
 CLOSED_BY = ("cap", "criterion", "end")
 REWARD_METRICS = {"reward/mean": "reward", "elapsed_seconds": "seconds", "group/total_endpoints": "endpoints"}
 REWARD_AXES = {"step": "training step", "seconds": "training time, s", "endpoints": "endpoints so far, thousands"}
@@ -106,7 +108,9 @@ def reward_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
         steps_axis(axes[row, 0], 6)
         for panel in axes[row, 1:]:
             panel.sharey(axes[row, 0])
-        axes[row, 0].set_ylim(*share_limits(cell.rows(data)[["reward", "low", "high"]]))
+        shown = cell.rows(data)
+        crowded = shown["arm"].nunique() > MOST_BANDED
+        axes[row, 0].set_ylim(*share_limits(shown[shown["seed"].isna()][["reward"]] if crowded else shown[_SPAN]))
         axes[row, 0].set_title(cell_title(cell, benchmark))
     legend_below(figure, [line(looks[arm]) for arm in arms_in(data, benchmark)])
     return figure
@@ -195,10 +199,15 @@ def _closed_by(panel: Axes, mean: pd.DataFrame, ends: tuple[float, float]) -> No
 
 
 def _curves(panel: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
-    """Thin lines for seeds, a thick one and a band for their mean; `rows` holds arm, seed, x, y, low, high."""
+    """Thin lines for seeds, a thick one and a band for their mean; of more than MOST_BANDED arms the means alone.
+
+    Args:
+        rows: arm, seed, x, y, low, high.
+    """
     colours = {arm: look.colour for arm, look in looks.items()}
     single = rows[rows["seed"].notna()]
-    if len(single):
+    crowded = rows["arm"].nunique() > MOST_BANDED
+    if len(single) and not crowded:
         sns.lineplot(
             single,
             x="x",
@@ -217,9 +226,8 @@ def _curves(panel: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
         if mean.empty:
             continue
         mean = mean.iloc[_thinned(len(mean))]
-        marker = look.marker if len(mean) == 1 else ""
-        panel.plot(mean["x"], mean["y"], marker=marker, color=look.colour, linestyle=dash_pattern(look), zorder=3)
-        if mean["low"].notna().all():
+        panel.plot(mean["x"], mean["y"], zorder=3, **curve(look, len(mean)))
+        if mean["low"].notna().all() and not crowded:
             panel.fill_between(mean["x"], mean["low"], mean["high"], color=look.colour, alpha=0.14, linewidth=0)
 
 

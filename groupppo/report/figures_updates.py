@@ -21,7 +21,7 @@ from groupppo.report.style import (
     arms_in,
     cell_title,
     cells,
-    dash_pattern,
+    curve,
     grid,
     legend_below,
     line,
@@ -123,8 +123,8 @@ def _lines(panel: Axes, rows: pd.DataFrame, column: str, looks: dict[str, Look],
     for place, arm in enumerate(arms):
         for _, run in rows[rows["arm"] == arm].groupby("seed"):
             width = 1.4 + 1.8 * (len(arms) - 1 - place) if widths else 1.6
-            style: dict[str, Any] = {"linestyle": dash_pattern(looks[arm]), "linewidth": width}
-            panel.plot(run["step"], run[column], color=looks[arm].colour, zorder=3 + place, **style)
+            style = curve(looks[arm], len(run)) | {"linewidth": width}
+            panel.plot(run["step"], run[column], zorder=3 + place, **style)
 
 
 def _group_params(arm: Arm) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from groupppo.errors import BadInput
 from groupppo.rates import KEY
 from groupppo.report.figures import FORMATS, FigureRecord
 from groupppo.report.page_study import TextCell, TextTable
-from groupppo.report.style import figure_style, grid, legend_below, line, looks_of, save
+from groupppo.report.style import curve, figure_style, grid, legend_below, line, looks_of, points, save
 from groupppo.report.wording import MISSING, number
 from groupppo.verdicts.claims import EQUIVALENCE, Claims, load_claims
 from groupppo.verdicts.power import seeds_for_equivalence
@@ -41,24 +41,24 @@ def read_sweep(results: Path, benchmark: Benchmark) -> Sweep | None:
     return Sweep(_table(rows, benchmark), _told(rows, benchmark, load_claims(benchmark.claims)), _record(rows))
 
 
-def draw_sweep(rows: pd.DataFrame, out: Path) -> None:
-    """Write the figure with its data into `out`."""
+def draw_sweep(rows: pd.DataFrame, benchmark: Benchmark, out: Path) -> None:
+    """Write the figure with its data into `out`; arms of `benchmark` look as in its other figures."""
     with figure_style():
-        save(_figure(rows), out, FIGURE)
+        save(_figure(rows, benchmark), out, FIGURE)
     rows.to_csv(out / f"{FIGURE}.csv", index=False)
 
 
-def _figure(rows: pd.DataFrame) -> Figure:
+def _figure(rows: pd.DataFrame, benchmark: Benchmark) -> Figure:
     titles = dict(zip(rows["arm"], rows["title"], strict=True))
-    looks, rates = looks_of(titles), sorted(set(rows["rate"]))
+    here = {name: titles.get(name, arm.title) for name, arm in benchmark.arms.items()}
+    looks, rates = looks_of(here | titles, benchmark.reference), sorted(set(rows["rate"]))
     figure, axes = grid(1, 1, 3.4)
     panel = axes[0, 0]
     for arm in titles:
         own = rows[rows["arm"] == arm]
-        style = {"color": looks[arm].colour, "marker": looks[arm].marker, "markersize": 4}
-        panel.plot(own["rate"], own["accuracy"], linestyle="none", alpha=0.45, **style)
+        panel.plot(own["rate"], own["accuracy"], alpha=0.45, **points(looks[arm]))
         means = own.groupby("rate")["accuracy"].mean()
-        panel.plot(means.index, means, linestyle=(0, looks[arm].dashes), **style)
+        panel.plot(means.index, means, **curve(looks[arm], len(means)))
     panel.set(xscale="log", xlabel="learning rate of the policy", ylabel=f"held-out {METRIC}")
     panel.xaxis.set_major_locator(FixedLocator(rates))
     panel.xaxis.set_minor_locator(NullLocator())

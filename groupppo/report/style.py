@@ -1,7 +1,9 @@
 """One look for every figure: colours, sizes, labels, and how a figure is laid out in facets and saved.
 
-Colours are Okabe and Ito's, told apart with any common colour blindness; dashes and markers repeat the distinction for
-a print in grey. Figures are built on `matplotlib.figure.Figure`, without pyplot's global state.
+Any two of the arms' colours are apart to a reader with or without a common colour blindness (CIEDE2000 of at least 20,
+and of 10 as seen with protanopia, deuteranopia or tritanopia); dashes, markers and hatches repeat the distinction for a
+print in grey, and make it where colours return. Figures are built on `matplotlib.figure.Figure`, without pyplot's
+global state.
 """
 
 import textwrap
@@ -36,30 +38,45 @@ LETTER = 0.078
 """Inches: width of a figure, and of an average letter at label size."""
 MOST_SINGLE = 12
 """Seeds of an arm up to which a figure shows each; of more it shows their spread."""
+MOST_BANDED = 6
+"""Arms up to which a panel of curves shows single seeds and bands; of more they hide the means."""
 MOST_FACETS = 6
 """Tasks and models that a figure shows; its CSV has all."""
 MOST_POINTS = 100
 """Points of a drawn curve; a run of more steps is thinned evenly, in the picture only."""
 DOTS, MOST_DOTS = 160, 6000
 """Dots per inch of a PNG, and the most that it is high."""
+HANDLE = 3.0
+"""Length of a line in a legend, in letters: the longest dash pattern shows twice."""
 SPREAD = (5.0, 95.0)
 """Percentiles over seeds that stand for the single ones where there are too many."""
 INK = "#222222"
 QUIET = "#6b6b6b"
 START = "start"
-ARM_COLOURS = ("#0072b2", "#e08a00", "#009e73", "#c8479a", "#56b4e9", "#d55e00", "#7a5c3e")
-DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.6, 1.3), (6, 1.6, 1.6, 1.6))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+ARM_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#800040", "#36b7e2", "#605020", "#d279a6", "#002080")
+REFERENCE_COLOUR = "#000000"
+SOLID: tuple[float, ...] = ()
+DASHES: tuple[tuple[float, ...], ...] = (
+    (4.5, 1.5),
+    (1.4, 1.3),
+    (5, 1.4, 1.4, 1.4),
+    (8, 2),
+    (5, 1.4, 1.4, 1.4, 1.4, 1.4),
+)
+MARKERS = ("s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
+HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++")
+MARKS = 6
+"""Markers on a drawn curve."""
 
-# Neighbours in the stack are far apart in both hue and lightness.
+# Apart as the arms' are; a segment has neither dashes nor a marker.
 STAGE_COLOURS = {
     "gen": "#0072b2",
-    "old_log_prob": "#8ecbef",
-    "values": "#007a59",
-    "adv": "#f0e442",
-    "update_critic": "#c8479a",
+    "old_log_prob": "#bf93ec",
+    "values": "#7f8000",
+    "adv": "#3a1b98",
+    "update_critic": "#ba5e75",
     "update_actor": "#f2b134",
-    "update_weights": "#8a3b00",
+    "update_weights": "#802000",
     "rest": "#c4c4c4",
 }
 # None of the arms' colours: here a colour is a cause.
@@ -100,12 +117,16 @@ _RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one arm is drawn in every figure."""
+    """How one arm is drawn in every figure; colour and dashes tell it from any other, and so do colour and marker,
+    colour and hatch (of a bar). `place`: among the arms, so that markers on curves do not hide one another."""
 
     label: str
     colour: str
     dashes: tuple[float, ...]
     marker: str
+    hatch: str = ""
+    width: float = 2.0
+    place: int = 0
 
 
 @dataclass(frozen=True, order=True)
@@ -120,22 +141,26 @@ class Cell:
 
 
 def arm_looks(benchmark: Benchmark) -> dict[str, Look]:
-    """Label, colour, dashes and marker of each arm, fixed by the arm's place in the benchmark."""
-    return looks_of({name: arm.title for name, arm in benchmark.arms.items()})
+    """How each arm is drawn, fixed by its place in the benchmark."""
+    return looks_of({name: arm.title for name, arm in benchmark.arms.items()}, benchmark.reference)
 
 
-def looks_of(titles: Mapping[str, str]) -> dict[str, Look]:
-    """As `arm_looks`, of arms by name with their titles."""
-    return {
-        name: Look(
-            title,
-            ARM_COLOURS[i % len(ARM_COLOURS)],
-            # Shifted by one for each turn of the colours, so that no two of the first 28 arms look alike.
-            DASHES[(i + i // len(ARM_COLOURS)) % len(DASHES)],
-            MARKERS[(i + i // len(ARM_COLOURS)) % len(MARKERS)],
-        )
-        for i, (name, title) in enumerate(titles.items())
-    }
+def looks_of(titles: Mapping[str, str], reference: str) -> dict[str, Look]:
+    """As `arm_looks`, of arms by name with their titles; the reference alone is black, solid, round and thick."""
+    others = {name: look_at(place, titles[name]) for place, name in enumerate(n for n in titles if n != reference)}
+    first = Look(titles.get(reference, ""), REFERENCE_COLOUR, SOLID, "o", width=2.8)
+    return {name: others.get(name, first) for name in titles}
+
+
+def look_at(place: int, label: str) -> Look:
+    """The look of the series at a place, counted from 0, of however many; none is a reference's."""
+    turn, hue = divmod(place, len(ARM_COLOURS))
+    # Within a turn of the colours dashes and markers change too. From turn to turn each shifts the other way: series of
+    # one colour differ in both, and those of equal dashes in marker and colour.
+    dashes = DASHES[(hue + turn) % len(DASHES)] if turn < len(DASHES) else (5, 1.4) + (1.4, 1.4) * (turn - 2)
+    marker = MARKERS[(hue - turn) % len(MARKERS)] if turn < len(MARKERS) else f"${turn}$"
+    hatch = HATCHES[turn] if turn < len(HATCHES) else "/" * turn
+    return Look(label, ARM_COLOURS[hue], dashes, marker, hatch, place=place + 1)
 
 
 def cells(data: pd.DataFrame, benchmark: Benchmark) -> list[Cell]:
@@ -227,14 +252,15 @@ def legend_below(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:
     """One legend for all panels, under them, in as many columns as fit the width; the labels are the handles' own."""
     labels = [wrap(str(handle.get_label()), 36) for handle in handles]
     columns = _columns_that_fit([max(map(len, label.split("\n"))) for label in labels])
-    figure.legend(list(handles), labels, loc="outside lower center", ncols=columns, columnspacing=1.4)
+    shape = {"ncols": columns, "columnspacing": 1.4, "handlelength": HANDLE}
+    figure.legend(list(handles), labels, loc="outside lower center", **shape)
 
 
 def _columns_that_fit(lengths: list[int]) -> int:
     for columns in range(min(6, len(lengths)), 1, -1):
         # matplotlib fills column by column, the first ones one longer.
         longest = [max(chunk) for chunk in np.array_split(lengths, columns)]
-        if sum(LETTER * length + 0.72 for length in longest) < WIDTH:
+        if sum(LETTER * length + 0.85 for length in longest) < WIDTH:
             return columns
     return 1
 
@@ -247,12 +273,26 @@ def patch(colour: str, label: str) -> Artist:
     return Patch(facecolor=colour, edgecolor="white", label=label)
 
 
+def bar(look: Look) -> Artist:
+    return Patch(facecolor=look.colour, edgecolor="white", hatch=look.hatch, linewidth=0, label=look.label)
+
+
 def line(look: Look) -> Artist:
-    return Line2D([], [], color=look.colour, linestyle=dash_pattern(look), label=look.label)
+    return Line2D([], [], label=look.label, **curve(look, 1))
 
 
-def dash_pattern(look: Look) -> tuple[float, tuple[float, ...]]:
-    return (0, look.dashes)
+def curve(look: Look, length: int) -> dict[str, Any]:
+    """What `Axes.plot` takes to draw a curve of so many points in a look, with a few markers on it."""
+    every = -(-length // MARKS)
+    style = {"linestyle": (0, look.dashes), "linewidth": look.width, "markevery": (look.place % every, every)}
+    return {**points(look, 6), **style, "markeredgecolor": "white", "markeredgewidth": 0.5}
+
+
+def points(look: Look, size: float = 5) -> dict[str, Any]:
+    """What `Axes.plot` and `Axes.errorbar` take to draw points of a size in a look."""
+    # A star fills little of its size.
+    size *= 1.6 if look.marker == "*" else 1
+    return {"color": look.colour, "marker": look.marker, "markersize": size, "linestyle": "none"}
 
 
 def few_colours(picture: Image.Image) -> Image.Image:

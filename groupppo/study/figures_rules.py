@@ -11,16 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from groupppo.report.style import (
-    ARM_COLOURS,
     CLOSED_COLOURS,
-    DASHES,
     INK,
-    MARKERS,
     QUIET,
+    curve,
     grid,
     legend_below,
+    line,
+    look_at,
     patch,
     percent,
+    points,
 )
 from groupppo.report.wording import percentage
 
@@ -61,14 +62,9 @@ def thresholds_figure(data: pd.DataFrame) -> Figure:
     panel = axes[0, 0]
     handles: list[Artist] = []
     for i, (label, rows) in enumerate(data.groupby("label", sort=False)):
-        look: dict[str, Any] = {
-            "color": ARM_COLOURS[i],
-            "linestyle": (0, DASHES[i % len(DASHES)]),
-            "marker": MARKERS[i],
-            "markersize": 4.5,
-        }
-        panel.plot(rows["threshold"], rows["density"], **look)
-        handles.append(Line2D([], [], label=str(label), **look))
+        look = look_at(i, str(label))
+        panel.plot(rows["threshold"], rows["density"], **curve(look, len(rows)))
+        handles.append(line(look))
     _claimed(panel)
     panel.set(xscale="log", xlabel="threshold tau", ylabel="density (endpoints / tokens)", ylim=(0, 1.03))
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -121,13 +117,7 @@ def published_figure(data: pd.DataFrame) -> Figure:
     panel.plot(scaled["mean_gap"], scaled["density"], **look)
     handles: list[Artist] = [Line2D([], [], label="float32 gaps times a power of ten", **look)]
     for i, row in enumerate(data[data["factor"] == 1].itertuples()):
-        mark: dict[str, Any] = {
-            "color": ARM_COLOURS[i],
-            "marker": MARKERS[i + 1],
-            "linestyle": "none",
-            "markersize": 8,
-            "zorder": 3,
-        }
+        mark: dict[str, Any] = points(look_at(i, ""), 8) | {"zorder": 3}
         panel.plot(row.mean_gap, row.density, **mark)
         handles.append(Line2D([], [], label=f"real gap, {row.rollout} rollouts", **mark))
     _claimed(panel)

@@ -1,14 +1,13 @@
 """The figure of what proxies know of the exact score vectors."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from groupppo.report.style import ARM_COLOURS, INK, WIDTH, legend_below
+from groupppo.report.style import INK, WIDTH, legend_below, look_at, points
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -48,13 +47,7 @@ def agreement_figure(data: pd.DataFrame) -> Figure:
     handles: list[Artist] = []
     for i, (cap, epsilon) in enumerate(settings.itertuples(index=False)):
         rows = f1[(f1["epsilon"] == epsilon) & (f1["cap"].isna() if pd.isna(cap) else f1["cap"] == cap)]
-        colour = ARM_COLOURS[list(dict.fromkeys(settings["epsilon"])).index(epsilon)]
-        look: dict[str, Any] = {
-            "color": colour,
-            "marker": "o" if pd.isna(cap) else "s",
-            "markersize": 4.5,
-            "linestyle": "none",
-        }
+        look = points(look_at(i, ""))
         places = [proxies.index(proxy) + 0.17 * (i - (len(settings) - 1) / 2) for proxy in rows["proxy"]]
         reach = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
         left.errorbar(rows["value"], places, xerr=reach, capsize=2, elinewidth=1.1, **look)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from groupppo.report.style import ARM_COLOURS, DASHES, MARKERS, QUIET, WIDTH, grid, legend_below, wrap
+from groupppo.report.style import ARM_COLOURS, QUIET, SOLID, WIDTH, grid, legend_below, look_at, points, wrap
 from groupppo.study.names import ALL, ENDPOINTS, GATHERED, RECOMPUTE, REUSE, SHARE, WINDOW
 
 Tables = Mapping[str, pd.DataFrame]
@@ -22,7 +22,8 @@ KIND_LABELS = {
     GATHERED: "gathered (exact)",
 }
 _KIND_MARKERS = {ENDPOINTS: "*", WINDOW: "o", SHARE: "s", GATHERED: "D"}
-_KIND_COLOURS = {ENDPOINTS: ARM_COLOURS[5], WINDOW: ARM_COLOURS[0], SHARE: ARM_COLOURS[1], GATHERED: ARM_COLOURS[2]}
+_KIND_COLOURS = dict(zip(_KIND_MARKERS, (ARM_COLOURS[3], *ARM_COLOURS[:3]), strict=True))
+_DOTTED = (1.6, 1.3)
 _TICKS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
 _NONE: dict[str, Any] = {"linestyle": "none"}
 
@@ -40,7 +41,7 @@ def parameters_data(tables: Tables) -> pd.DataFrame:
 
 
 def parameters_figure(data: pd.DataFrame) -> Figure:
-    """Cosine and norm ratio of every parameter group; colours are arms, markers checkpoints."""
+    """Cosine and norm ratio of every parameter group, a look for each arm at each checkpoint."""
     groups, arms = list(dict.fromkeys(data["group"])), list(dict.fromkeys(data["arm"]))
     checkpoints, titles = list(dict.fromkeys(data["checkpoint"])), dict(zip(data["arm"], data["title"], strict=True))
     figure = Figure(figsize=(WIDTH, 0.5 * len(groups) + 1.2), layout="constrained")
@@ -48,12 +49,7 @@ def parameters_figure(data: pd.DataFrame) -> Figure:
     series = [(arm, checkpoint) for arm in arms for checkpoint in checkpoints]
     handles: list[Artist] = []
     for number, (arm, checkpoint) in enumerate(series):
-        look: dict[str, Any] = {
-            "color": ARM_COLOURS[arms.index(arm) % len(ARM_COLOURS)],
-            "marker": MARKERS[checkpoints.index(checkpoint) % len(MARKERS)],
-            "markersize": 5,
-            **_NONE,
-        }
+        look = points(look_at(number, ""))
         own = data[(data["arm"] == arm) & (data["checkpoint"] == checkpoint)]
         shift = 0.6 * ((number + 0.5) / len(series) - 0.5)
         for panel, measure in zip(axes, ("cosine", "norm_ratio"), strict=True):
@@ -160,25 +156,21 @@ def staleness_figure(data: pd.DataFrame) -> Figure:
     lines = [("cosine", REUSE, left), ("cosine", RECOMPUTE, left), ("log_prob_error", REUSE, right)]
     handles: list[Artist] = []
     for number, arm in enumerate(arms):
-        look: dict[str, Any] = {
-            "color": ARM_COLOURS[number % len(ARM_COLOURS)],
-            "marker": MARKERS[number % len(MARKERS)],
-            "markersize": 4.5,
-            "linewidth": 1.5,
-        }
+        # Dashes are keys and values here.
+        look = points(look_at(number, "")) | {"linestyle": "-", "linewidth": 1.5}
         # Beside each other, so that no whisker hides another.
         shift = 0.1 * (number - (len(arms) - 1) / 2)
         for measure, kv, panel in (*lines, ("moved", REUSE, right)):
             own = data[(data["measure"] == measure) & (data["kv"] == kv) & (data["arm"] == arm)].sort_values("steps")
             dashed = measure == "moved" or kv == RECOMPUTE
             places = [steps.index(step) + shift for step in own["steps"]]
-            style = (0, DASHES[2 if dashed else 0])
-            panel.errorbar(places, own["value"], yerr=_reach(own), capsize=2, elinewidth=1.0, linestyle=style, **look)
+            style = look | {"linestyle": (0, _DOTTED if dashed else SOLID)}
+            panel.errorbar(places, own["value"], yerr=_reach(own), capsize=2, elinewidth=1.0, **style)
         handles.append(Line2D([], [], label=titles[arm], **look))
     grey: dict[str, Any] = {"color": QUIET, "linewidth": 1.5}
     handles.append(Line2D([], [], label="kept; right: their error", **grey))
     dotted = "fresh; right: policy's own move"
-    handles.append(Line2D([], [], label=dotted, linestyle=(0, DASHES[2]), **grey))
+    handles.append(Line2D([], [], label=dotted, linestyle=(0, _DOTTED), **grey))
     for panel in (left, right):
         panel.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
         panel.set_xlabel("optimizer steps since they were made")

@@ -12,7 +12,7 @@ from groupppo.report.captions import WORDS
 from groupppo.report.figures import write_figures
 from groupppo.report.figures_parity import controls_data, controls_figure, parity_data, parity_figure, parity_margin
 from groupppo.report.figures_target import target_data, target_figure
-from groupppo.report.style import ARM_COLOURS, arm_looks, figure_style
+from groupppo.report.style import figure_style
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
@@ -112,10 +112,3 @@ def test_without_the_reference_nothing_is_compared_and_the_report_says_so(made, 
         assert records[name].files == {}
         assert "no seed has both PPO (dense) and another arm" in records[name].caption
     assert records["reward"].files
-
-
-def test_no_two_of_many_arms_look_alike(made):
-    _, benchmark = made
-    many = replace(benchmark, arms={f"arm{i}": benchmark.arms["ppo"] for i in range(4 * len(ARM_COLOURS))})
-    looks = {(look.colour, look.marker) for look in arm_looks(many).values()}
-    assert len(looks) == 4 * len(ARM_COLOURS)

@@ -140,8 +140,8 @@ def test_the_page_says_which_rate_was_best_which_is_used_and_how_many_seeds_it_a
     table = sweep_table(record, *tables())
     (tmp_path / "pilot").mkdir()
     table.to_parquet(tmp_path / "pilot" / "sweep.parquet")
-    draw_sweep(table, tmp_path / "pilot")
     benchmark = load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml")
+    draw_sweep(table, benchmark, tmp_path / "pilot")
     assert read_sweep(tmp_path, benchmark) is None
     sweep = read_sweep(tmp_path, replace(benchmark, pilot=Path("pilot.yaml")))
     ppo, group_ppo, random = sweep.table.rows

@@ -13,4 +13,4 @@ if TYPE_CHECKING:
 
 with job(snakemake) as benchmark:
     out = Path(snakemake.output[0])
-    draw_sweep(write_sweep(benchmark, Path("results"), out), out)
+    draw_sweep(write_sweep(benchmark, Path("results"), out), benchmark, out)
