@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,8 +46,13 @@ def report(
 
 def _benchmark_page(folder: Path) -> Path:
     from groupppo.measure.process_tree import DEFINITION
+    from groupppo.profile.config import load_profile
+    from groupppo.profile.tables import read_tables
     from groupppo.report.figures import needed, write_figures
-    from groupppo.report.page import write_report
+    from groupppo.report.figures_profile import write_profile_figures
+    from groupppo.report.page import PROFILE, write_report
+    from groupppo.report.page_sweep import FOLDER as SWEEP
+    from groupppo.report.page_sweep import draw_sweep, read_rows
     from groupppo.tables import StoredTables
 
     verdicts = folder / "verdicts.json"
@@ -58,22 +63,29 @@ def _benchmark_page(folder: Path) -> Path:
         judged = json.loads(verdicts.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BadInput(verdicts, "file", str(error), "decide the verdicts again.") from error
-    with _matrix(folder) as benchmark:
+    with _matrix(folder, judged) as benchmark:
         write_figures(StoredTables(folder / "tables", needed(benchmark)), benchmark, folder / "figures", judged)
+        if benchmark.profile is not None:
+            home = folder / PROFILE
+            write_profile_figures(read_tables(home / "tables"), load_profile(benchmark.profile), home / "figures")
+        if benchmark.pilot is not None:
+            draw_sweep(read_rows(folder, benchmark.pilot), benchmark, folder / SWEEP)
         return write_report(folder, benchmark, memory_definition=DEFINITION)
 
 
 @contextlib.contextmanager
-def _matrix(folder: Path) -> Iterator["Benchmark"]:
-    """The matrix of the results: the repository's where that is still the same, else the one recorded with them."""
+def _matrix(folder: Path, judged: dict[str, Any]) -> Iterator["Benchmark"]:
+    """The matrix of the results: the repository's where that and its claims are still the same, else the one recorded
+    with them."""
     from groupppo.config import load_benchmark
     from groupppo.publish.matrix import RECORD, read_record
     from groupppo.publish.source import loaded_config
+    from groupppo.verdicts.claims import load_claims
 
     record = read_record(folder / RECORD)
     with contextlib.suppress(BadInput):
         benchmark = load_benchmark(root() / record["source"])
-        if benchmark.resolved() == record:
+        if benchmark.resolved() == record and load_claims(benchmark.claims).sha256 == judged.get("claims_sha256"):
             yield benchmark
             return
     with loaded_config(folder) as (benchmark, _):

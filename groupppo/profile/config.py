@@ -8,12 +8,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
 from groupppo.profile.catalogue import FUSED, MASKED, REFERENCE, find
 from groupppo.schemas import read_checked
 from groupppo.update.flops import Shape, Work
 from groupppo.update.memory import update_bytes
+from groupppo.where import Found
+from groupppo.where import find as find_home
 
 DEFAULT = "benchmarks/profile.yaml"
 BYTES = {"bfloat16": 2, "float32": 4}
@@ -125,7 +126,7 @@ def result_files(profile: Profile, folder: Path) -> list[Path]:
     return [folder / f"{setting}.{what}.json" for setting in profile.measured for what in ("seconds", "memory")]
 
 
-def measured_folder(profile: Profile, results: Path) -> Path:
+def measured_folder(profile: Profile, results: Path) -> Found:
     """Where a profile's result files are: this machine's own in `results`/<name>/ if complete, else the published ones.
 
     The published ones are found from any working folder.
@@ -133,12 +134,16 @@ def measured_folder(profile: Profile, results: Path) -> Path:
     Raises:
         BadInput: neither has all of them.
     """
-    for home in (results, results / "reference", REPOSITORY / "results" / "reference"):
+
+    def place(home: Path) -> Path | None:
         folder = home / profile.name / "measured"
-        if all(file.is_file() for file in result_files(profile, folder)):
-            return folder
-    mend = f"measure it first: snakemake profile --config profile={profile.source}"
-    raise BadInput(profile.source, "measured", list(profile.measured), mend)
+        return folder if all(file.is_file() for file in result_files(profile, folder)) else None
+
+    found = find_home(results, place)
+    if found is None:
+        mend = f"measure it first: snakemake profile --config profile={profile.source}"
+        raise BadInput(profile.source, "measured", list(profile.measured), mend)
+    return found
 
 
 def _shape(path: Path, name: str, sizes: dict[str, Any]) -> ModelShape:

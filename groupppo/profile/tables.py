@@ -18,6 +18,7 @@ from groupppo.profile.counted import counted_table, steps_table
 from groupppo.update.flops import Work, head_bound, update_bound, update_flops
 from groupppo.update.memory import CAUSES, update_bytes
 from groupppo.verdicts.intervals import Interval, paired_ratio
+from groupppo.where import Found
 
 LEVEL = 0.90
 
@@ -33,11 +34,14 @@ class ProfileTables:
     targets: pd.DataFrame
 
 
-def tables_of(profile: Profile, measured: Path) -> ProfileTables:
+def tables_of(profile: Profile, measured: Path, found: Found | None = None) -> ProfileTables:
     """Tables from the result files `<setting>.seconds.json` and `<setting>.memory.json` in a folder.
 
     variants: one row per setting and variant, also those that could not run. rounds: one row per timed pass. counted
     and steps: see `counted`. targets: one row per target with the value found.
+
+    Args:
+        found: where the result files were found, if they are not of the results that the tables are for.
 
     Raises:
         BadInput: a result file is missing, is not JSON, or belongs to another profile.
@@ -45,7 +49,9 @@ def tables_of(profile: Profile, measured: Path) -> ProfileTables:
     rows, rounds = [], []
     for setting in profile.measured.values():
         seconds, memory = (_read(measured / f"{setting.name}.{what}.json", setting) for what in ("seconds", "memory"))
-        rows += [_row(setting, name, seconds, memory) for name in setting.variants]
+        place = found.columns() if found else {"measured_in": "", "published": False}
+        place |= {"machine": _machine(seconds, memory), "measured": _days(seconds, memory)}
+        rows += [_row(setting, name, seconds, memory) | place for name in setting.variants]
         rounds += [
             {"setting": setting.name, "variant": result["variant"]}
             | {key: one[key] for key in ("round", "place", "load")}
@@ -58,9 +64,9 @@ def tables_of(profile: Profile, measured: Path) -> ProfileTables:
     return ProfileTables(variants, pd.DataFrame(rounds), counted_table(profile), steps_table(profile), targets)
 
 
-def write_tables(profile: Profile, measured: Path, out: Path) -> ProfileTables:
-    """Write every table as `<name>.csv` and `<name>.parquet`."""
-    tables = tables_of(profile, measured)
+def write_tables(profile: Profile, measured: Path, out: Path, found: Found | None = None) -> ProfileTables:
+    """Write every table of `tables_of` as `<name>.csv` and `<name>.parquet`."""
+    tables = tables_of(profile, measured, found)
     out.mkdir(parents=True, exist_ok=True)
     for name, table in vars(tables).items():
         table.to_csv(out / f"{name}.csv", index=False)
@@ -94,6 +100,17 @@ def _read(file: Path, setting: Setting) -> dict[str, Any]:
     if found != list(setting.variants):
         raise BadInput(file, "results", found, f"measure again; the profile asks for {', '.join(setting.variants)}.")
     return content
+
+
+def _machine(*contents: dict[str, Any]) -> str:
+    machines = (content["machine"] for content in contents)
+    return " and ".join(sorted({str(machine.get("gpu") or machine["cpu"]) for machine in machines}))
+
+
+def _days(*contents: dict[str, Any]) -> str:
+    """The first and the last day, such as "2026-11-22 to 2026-11-23"."""
+    days = sorted({content["finished_at"][:10] for content in contents})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str, Any]) -> dict[str, Any]:

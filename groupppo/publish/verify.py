@@ -36,6 +36,7 @@ PROFILE_FOLDER = "profile"
 _DECIDED = ("verdict", "seeds", "seeds_needed")
 _CLAIMED = ("claim", "source", "reading", "arm", "quantity", "margin")
 """What a verdict repeats of its claim."""
+_ELSEWHERE = "elsewhere"
 _NUMBERS = ("estimate", "low", "high")
 
 
@@ -222,8 +223,9 @@ def _check_contents(findings: _Findings, benchmark: Benchmark, claims: Claims) -
 def verdict_differences(decided: dict[str, Any], judged: dict[str, Any]) -> Iterator[tuple[str, object, object]]:
     """(place, decided again, as published) of all that differs between two contents of verdicts.json.
 
-    Compared by claim, task and model: what the claim says, verdict, seeds, seeds needed, estimate and interval; and
-    level, claims and the excluded runs. Reasons are not compared, nor are keys that one side does not know.
+    Compared by claim, task and model: what the claim says, verdict, seeds, seeds needed, estimate, interval and where
+    the evidence is from; and level, claims and the excluded runs. Reasons are not compared, nor are keys that one side
+    does not know.
     """
     for key in ("benchmark", "claims_sha256", "level"):
         if judged.get(key) != decided[key]:
@@ -240,6 +242,9 @@ def verdict_differences(decided: dict[str, Any], judged: dict[str, Any]) -> Iter
         for key in (*_CLAIMED, *_DECIDED):
             if theirs[claim].get(key) != ours[claim][key]:
                 yield f"{place} {key}", ours[claim][key], theirs[claim].get(key)
+        # Verdicts of before it was recorded do not know the key.
+        if theirs[claim].get(_ELSEWHERE, ours[claim][_ELSEWHERE]) != ours[claim][_ELSEWHERE]:
+            yield f"{place} {_ELSEWHERE}", ours[claim][_ELSEWHERE], theirs[claim][_ELSEWHERE]
         for key in _NUMBERS:
             if not same_number(ours[claim][key], theirs[claim].get(key)):
                 yield f"{place} {key}", ours[claim][key], theirs[claim].get(key)

@@ -5,12 +5,20 @@ import pandas as pd
 from groupppo.profile.catalogue import MEASURED
 from groupppo.profile.tables import ProfileTables
 from groupppo.report.wording import in_bytes, percentage, plural, ratio
+from groupppo.where import where_of
 
 
 def setting_title(row: pd.Series) -> str:
     """Such as "Qwen2.5-0.5B, response 1,024, density 1/16, checkpointing"."""
     stored = "checkpointing" if row["checkpointing"] else "no checkpointing"
     return f"{row['model']}, response {row['response']:,}, density {row['density']}, {stored}"
+
+
+def measured_told(rows: pd.DataFrame) -> str:
+    """Where the rows of the table `variants` were measured, first of all whether that was not for these results."""
+    where = where_of(rows)
+    told = where.told()
+    return f"{told[0].upper()}{told[1:]}." if where.here else f"Not measured in this results folder: {told}."
 
 
 def speedup(data: pd.DataFrame, tables: ProfileTables) -> str:
@@ -21,12 +29,13 @@ def speedup(data: pd.DataFrame, tables: ProfileTables) -> str:
     exact = data[data["bound"].notna()]
     best = (exact["flops_speedup"] / exact["bound"]).max()
     return (
+        f"{measured_told(data)} "
         "Forward and backward pass of the policy loss over one sequence, by variant: how much fewer operations and "
         f"seconds it takes than the dense one. Measured on {' and '.join(devices)}, random weights, {counts} in turns; "
         "whiskers are 90 % intervals of the ratio within a round. The vertical mark is the bound on operations of an "
         f"exact update; the best exact variant reaches {percentage(best)} of it. Seconds may pass the bound where the "
         "dense update waits for memory and not for arithmetic: compare them with the dense update with a fused head. "
-        f"Streamed variants are approximate and have no such bound. {_not_run(variants)}"
+        f"Streamed variants are approximate and have no such bound. {_streamed(data)}{_not_run(variants)}"
     ).strip()
 
 
@@ -74,9 +83,10 @@ def memory(data: pd.DataFrame, tables: ProfileTables) -> str:
         else ""
     )
     return (
+        f"{measured_told(data)} "
         "Memory an update needs above weights and gradients, at its fullest moment. Bars are the memory model, by "
         "cause; the mark is the measured peak, with its ratio to dense. The model is off by at most "
-        f"{percentage(error)}.{rest}{kept}"
+        f"{percentage(error)}.{rest}{kept} {_gathered(whole)}"
     )
 
 
@@ -115,6 +125,28 @@ def sixteen_alt(data: pd.DataFrame) -> str:
     ends = curves.sort_values("x").groupby("generation").tail(1).sort_values("generation")
     told = [f"generation {percentage(row.generation)} ends at {ratio(row.y)}" for row in ends.itertuples()]
     return f"Line chart of step speed-up over the speed-up of all but generation. {'; '.join(told)}."
+
+
+def _streamed(data: pd.DataFrame) -> str:
+    """What a streamed update gains with the pass that makes its keys and values, and without, where both ran."""
+    told = []
+    for _, rows in data.groupby("setting", sort=False):
+        of = rows.set_index("variant")
+        if {"streamed_recompute", "streamed_reuse"} <= set(of.index):
+            whole, bare = (
+                f"{ratio(of.loc[name, 'flops_speedup'])} in operations and {ratio(of.loc[name, 'seconds_speedup'])} in "
+                "seconds"
+                for name in ("streamed_recompute", "streamed_reuse")
+            )
+            told.append(f"at {setting_title(rows.iloc[0])} {whole}, and {bare} where an earlier pass has made them")
+    return f"With the pass that makes its keys and values a streamed update gains {'; '.join(told)}. " if told else ""
+
+
+def _gathered(whole: pd.DataFrame) -> str:
+    """The ratio to dense in every setting: one of them says little about another."""
+    rows = whole[whole["variant"] == "gathered"]
+    told = "; ".join(f"{ratio(row['memory_ratio'])} at {setting_title(row)}" for _, row in rows.iterrows())
+    return f"The exact update takes of a dense one's {told}." if told else ""
 
 
 def _place(row: pd.Series) -> str:

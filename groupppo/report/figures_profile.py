@@ -38,6 +38,7 @@ from groupppo.report.style import save as save_figure
 from groupppo.report.wording import in_bytes, ratio
 from groupppo.update.flops import step_bound
 from groupppo.update.memory import CAUSES
+from groupppo.where import COLUMNS as FROM
 
 SECONDS, OPERATIONS = "#0072b2", "#a9cfe6"
 CAUSE_COLOURS = dict(zip(CAUSES, ("#0072b2", "#f2b134", "#ba5e75", "#bf93ec", "#7f8000"), strict=True))
@@ -49,7 +50,7 @@ CAUSE_LABELS = dict(
         strict=True,
     )
 )  # fmt: skip
-SIXTEEN_MODES = {"gathered": "gathered (exact)", "streamed_reuse": "streamed, K/V reused"}
+SIXTEEN_MODES = {"gathered": "gathered (exact)", "streamed_reuse": "streamed, K/V of the old-log-prob pass"}
 LARGEST = 512.0
 GENERATION = (0.0, 1 / 32, 1 / 16, 0.3, 0.5, 0.7)
 
@@ -58,9 +59,9 @@ def speedup_data(tables: ProfileTables) -> pd.DataFrame:
     """One row per setting and variant that was measured, but for dense: both speed-ups over it, and the bound."""
     rows = tables.variants[(tables.variants["status"] == MEASURED) & (tables.variants["variant"] != "dense")]
     keys = ["setting", "model", "response", "density", "checkpointing", "variant", "title"]
-    return rows[
-        [*keys, "flops_speedup", "seconds_speedup", "seconds_speedup_low", "seconds_speedup_high", "bound", "rounds"]
-    ].reset_index(drop=True)
+    numbers = ["flops_speedup", "seconds_speedup", "seconds_speedup_low", "seconds_speedup_high", "bound", "rounds"]
+    # Tables of before do not have the last ones.
+    return rows.reindex(columns=[*keys, *numbers, *FROM]).reset_index(drop=True)
 
 
 def speedup_figure(data: pd.DataFrame) -> Figure:
@@ -88,6 +89,7 @@ def speedup_figure(data: pd.DataFrame) -> Figure:
         _as_bars(panel)
         _ratio_axis(panel, "x")
     panels[-1].set_xlabel("speed-up over dense")
+    _say_where(figure, data)
     bound = Line2D([], [], color="#d55e00", linestyle="none", marker="|", markersize=12, label="bound in operations")
     legend_below(figure, [patch(OPERATIONS, "operations"), patch(SECONDS, "seconds, 90 % interval"), bound])
     return figure
@@ -127,7 +129,8 @@ def bound_figure(data: pd.DataFrame) -> Figure:
 def memory_data(tables: ProfileTables) -> pd.DataFrame:
     """One row per setting, variant and cause: modelled bytes; `measured` is the variant's rise, repeated."""
     rows = tables.variants[tables.variants["status"] == MEASURED]
-    keys = ["setting", "model", "response", "density", "checkpointing", "variant", "title"]
+    rows = rows.reindex(columns=[*rows, *(name for name in FROM if name not in rows)])
+    keys = ["setting", "model", "response", "density", "checkpointing", "variant", "title", *FROM]
     parts = rows.rename(columns={f"model_{cause}": cause for cause in CAUSES})
     long = parts.melt([*keys, "rise_bytes", "memory_ratio", "model_error"], list(CAUSES), "cause", "bytes")
     order = {key: place for place, key in enumerate(zip(rows["setting"], rows["variant"], strict=True))}
@@ -161,6 +164,7 @@ def memory_figure(data: pd.DataFrame) -> Figure:
         panel.set(title=words.setting_title(whole.iloc[0]), xlim=(0, float(max(measured.max(), left.max())) * 1.3))
         _as_bars(panel)
     panels[-1].set_xlabel("memory above weights and gradients, MB")
+    _say_where(figure, data)
     found = [cause for cause in CAUSES if data.loc[data["cause"] == cause, "bytes"].sum() > 0]
     mark = Line2D([], [], color=INK, marker="D", linestyle="none", markersize=4.5, label="measured peak")
     legend_below(figure, [*(patch(CAUSE_COLOURS[cause], CAUSE_LABELS[cause]) for cause in found), mark])
@@ -262,6 +266,12 @@ def _stacked(data: pd.DataFrame, settings: list[str], row_height: float) -> tupl
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     panels = figure.subplots(len(settings), 1, squeeze=False, height_ratios=[n + 0.9 for n in bars])
     return figure, list(panels[:, 0])
+
+
+def _say_where(figure: Figure, data: pd.DataFrame) -> None:
+    """In the picture itself, which is shown without its caption too."""
+    text = wrap(words.measured_told(data), 110)
+    figure.suptitle(text, x=0.01, ha="left", fontsize=8.5, fontweight="normal", color=QUIET)
 
 
 def _as_bars(panel: Axes) -> None:

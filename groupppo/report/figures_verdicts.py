@@ -17,6 +17,7 @@ from groupppo.errors import BadInput
 from groupppo.report.style import INK, QUIET, WIDTH, legend_below, patch, percent, refuse_empty, wrap
 from groupppo.report.wording import interval, quantity
 from groupppo.verdicts.claims import Claims
+from groupppo.where import Where
 
 MOST_ROWS = 30
 """Verdicts that are drawn, and one of each claim at least."""
@@ -34,7 +35,7 @@ def verdicts_data(judged: dict[str, Any], claims: Claims) -> pd.DataFrame:
 
     Returns:
         id, task, model, claim, unit, verdict, estimate, low, high, region_low, region_high (claimed region widened by
-        the margin; infinite where it has no end), seeds.
+        the margin; infinite where it has no end), seeds, measured_in (where the evidence is from; empty if from here).
 
     Raises:
         BadInput: no claim was judged by an interval, or the claims are not those that were judged.
@@ -47,6 +48,7 @@ def verdicts_data(judged: dict[str, Any], claims: Claims) -> pd.DataFrame:
     rows = [
         {key: entry[key] for key in shared}
         | {"region_low": regions[entry["id"]].low, "region_high": regions[entry["id"]].high}
+        | {"measured_in": Where(**entry["elsewhere"]).told() if entry.get("elsewhere") else ""}
         for entry in judged["verdicts"]
         if entry["verdict"] in VERDICT_COLOURS and entry["low"] is not None
     ]
@@ -68,8 +70,10 @@ def verdicts_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     panels = figure.subplots(len(data), 1, squeeze=False)[:, 0]
     several = len(benchmark.tasks) * len(benchmark.models) > 1
     for panel, row in zip(panels, data.itertuples(), strict=True):
-        place = f" ({benchmark.tasks[row.task].title}, {benchmark.models[row.model].title})" if several else ""
-        _row(panel, row, f"{row.claim}{place}")
+        # A claim about the cost of an update has no task.
+        of_cell = several and row.task
+        place = f" ({benchmark.tasks[row.task].title}, {benchmark.models[row.model].title})" if of_cell else ""
+        _row(panel, row, f"{row.claim}{place}{f' Not measured here: {row.measured_in}.' if row.measured_in else ''}")
     handles = [
         patch(REGION, "claimed region"),
         Line2D([], [], color=INK, marker="o", linewidth=2, label="estimate and 90 % interval"),

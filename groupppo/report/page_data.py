@@ -137,16 +137,29 @@ def warm_starts(results: Path, benchmark: Benchmark) -> list[WarmStartRow]:
 
 
 def answer(verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """One or two sentences: how many of the verdicts are of each kind, and how many claims are not asked here."""
-    counts = Counter(verdict["verdict"] for verdict in verdicts if verdict["asked"])
+    """A few sentences: how many of the verdicts are of each kind, those on measurements from elsewhere counted apart,
+    and how many claims are not asked here."""
+    asked = [verdict for verdict in verdicts if verdict["asked"]]
+    own = Counter(verdict["verdict"] for verdict in asked if verdict["elsewhere"] is None)
+    others = Counter(verdict["verdict"] for verdict in asked if verdict["elsewhere"] is not None)
+    here = "on what was run here" if others else ""
+    sentences = [_counted(own, here) if own else " ".join(["No claim was tested", here]).strip() + "."]
+    if others:
+        published = [verdict["elsewhere"]["published"] for verdict in asked if verdict["elsewhere"]]
+        place = "on published measurements, not made here" if all(published) else "on measurements made elsewhere"
+        sentences.append(_counted(others, place))
+    unasked = len(verdicts) - len(asked)
+    if unasked:
+        sentences.append(f"{unasked} more {'is' if unasked == 1 else 'are'} about what this benchmark leaves out.")
+    return " ".join(sentences)
+
+
+def _counted(counts: Counter[str], of_what: str) -> str:
+    """Such as "Of 3 verdicts, 1 is supported and 2 are refuted."""
     told = [(counts[kind], words) for kind, words in ANSWERS.items() if counts[kind]]
-    unasked = len(verdicts) - counts.total()
-    rest = f" {unasked} more {'is' if unasked == 1 else 'are'} about what this benchmark leaves out." if unasked else ""
-    if not told:
-        return f"No claim was tested.{rest}"
     parts = [f"{count} {'is' if count == 1 else 'are'} {words}" for count, words in told]
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"Of {plural(counts.total(), 'verdict')}, {listed}.{rest}"
+    return f"Of {' '.join([plural(counts.total(), 'verdict'), of_what]).strip()}, {listed}."
 
 
 ANSWERS = {

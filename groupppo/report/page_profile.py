@@ -9,7 +9,7 @@ import pandas as pd
 from groupppo.profile.catalogue import MEASURED, find
 from groupppo.profile.config import Profile, result_files
 from groupppo.profile.tables import ProfileTables
-from groupppo.report.captions_profile import setting_title
+from groupppo.report.captions_profile import measured_told, setting_title
 from groupppo.report.figures import read_figures
 from groupppo.report.page_data import Setting, as_text, read_object
 from groupppo.report.page_parts import (
@@ -40,7 +40,8 @@ class ProfileSection:
 
     Attributes:
         folder: where its tables/ and figures/ are, relative to the page; "" beside it.
-        measured: when and on what. answer: how many targets are met, in one sentence. tables: names of its tables.
+        measured: when and on what, and where it is from if not of the page's results. answer: how many targets are met,
+            in one sentence. tables: names of its tables.
     """
 
     folder: str
@@ -75,7 +76,7 @@ def profile_section(
     contents = _contents(profile, measured)
     return ProfileSection(
         folder=folder,
-        measured=_when(contents),
+        measured=measured_told(tables.variants),
         answer=_answer(tables.targets),
         targets=_targets(tables),
         figures=[page_figure(results, home, record, largest=largest) for record in read_figures(results / home)],
@@ -195,13 +196,6 @@ def _range(values: pd.Series) -> str:
 
 def _contents(profile: Profile, measured: Path) -> list[dict[str, Any]]:
     return [read_object(file, "measure this setting first.") for file in sorted(result_files(profile, measured))]
-
-
-def _when(contents: list[dict[str, Any]]) -> str:
-    days = sorted({content["finished_at"][:10] for content in contents})
-    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    machines = sorted({str(content["machine"].get("gpu") or content["machine"]["cpu"]) for content in contents})
-    return f"Measured {span} on {' and '.join(machines)}."
 
 
 def _provenance(contents: list[dict[str, Any]]) -> list[Setting]:

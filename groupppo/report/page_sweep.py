@@ -12,19 +12,32 @@ from groupppo.errors import BadInput
 from groupppo.rates import KEY
 from groupppo.report.figures import FORMATS, FigureRecord
 from groupppo.report.page_study import TextCell, TextTable
-from groupppo.report.style import curve, figure_style, grid, legend_below, line, looks_of, points, save
+from groupppo.report.style import (
+    QUIET,
+    curve,
+    figure_style,
+    grid,
+    legend_below,
+    line,
+    looks_of,
+    points,
+    save,
+    wrap,
+)
 from groupppo.report.wording import MISSING, number
 from groupppo.verdicts.claims import EQUIVALENCE, Claims, load_claims
 from groupppo.verdicts.power import seeds_for_equivalence
 from groupppo.verdicts.sweep import METRIC, TABLE, at_an_end, chosen_rates, paired_spread
+from groupppo.where import where_of
 
 FOLDER, FIGURE = "pilot", "sweep"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the page shows of a pilot."""
+    """What the page shows of a pilot; `where`: where its runs are from."""
 
+    where: str
     table: TextTable
     told: str
     figure: FigureRecord
@@ -34,11 +47,22 @@ def read_sweep(results: Path, benchmark: Benchmark) -> Sweep | None:
     """None for a benchmark without a pilot."""
     if benchmark.pilot is None:
         return None
+    rows = read_rows(results, benchmark.pilot)
+    return Sweep(
+        _where(rows), _table(rows, benchmark), _told(rows, benchmark, load_claims(benchmark.claims)), _record(rows)
+    )
+
+
+def read_rows(results: Path, pilot: Path) -> pd.DataFrame:
+    """The table of a benchmark's pilot.
+
+    Raises:
+        BadInput: it is missing.
+    """
     file = results / FOLDER / TABLE
     if not file.is_file():
-        raise BadInput(file, "file", None, f"run the pilot first: snakemake --config benchmark={benchmark.pilot}")
-    rows = pd.read_parquet(file)
-    return Sweep(_table(rows, benchmark), _told(rows, benchmark, load_claims(benchmark.claims)), _record(rows))
+        raise BadInput(file, "file", None, f"run the pilot first: snakemake --config benchmark={pilot}")
+    return pd.read_parquet(file)
 
 
 def draw_sweep(rows: pd.DataFrame, benchmark: Benchmark, out: Path) -> None:
@@ -60,6 +84,7 @@ def _figure(rows: pd.DataFrame, benchmark: Benchmark) -> Figure:
         means = own.groupby("rate")["accuracy"].mean()
         panel.plot(means.index, means, **curve(looks[arm], len(means)))
     panel.set(xscale="log", xlabel="learning rate of the policy", ylabel=f"held-out {METRIC}")
+    panel.set_title(wrap(_where(rows), 100), fontsize=8.5, fontweight="normal", color=QUIET)
     panel.xaxis.set_major_locator(FixedLocator(rates))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set_xticklabels([f"{rate:g}" for rate in rates])
@@ -71,7 +96,10 @@ def _record(rows: pd.DataFrame) -> FigureRecord:
     best = chosen_rates(rows)
     titles = dict(zip(rows["arm"], rows["title"], strict=True))
     shown = "; ".join(f"{titles[arm]} best at {best[arm]:g}" for arm in titles)
-    caption = "Held-out accuracy of the pilot's runs against the learning rate: each run, and lines through the means."
+    caption = (
+        f"{_where(rows)} Held-out accuracy of the pilot's runs against the learning rate: each run, and lines through "
+        "the means."
+    )
     files = {suffix: f"{FIGURE}.{suffix}" for suffix in FORMATS}
     return FigureRecord(FIGURE, "The pilot's sweep of learning rates", caption, files, f"Line chart. {shown}.")
 
@@ -93,6 +121,10 @@ def _table(rows: pd.DataFrame, benchmark: Benchmark) -> TextTable:
         "seed's. Every arm was swept over the same rates; the best mean chose the rate that this benchmark trains at."
     )
     return TextTable(caption, ["Arm", *(f"rate {rate:g}" for rate in rates), "Trained here at"], lines)
+
+
+def _where(rows: pd.DataFrame) -> str:
+    return f"Not run for this results folder: the pilot is {where_of(rows).told()}."
 
 
 def _here(arm: str, best: float, benchmark: Benchmark) -> TextCell:

@@ -1,6 +1,6 @@
 """The verdicts of verdicts.json as rows of the page: numbers in words, and what is the same of many cells said once."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from groupppo.report import page_data
 from groupppo.report.page_items import check_item_noise, share_told
 from groupppo.report.page_runs import place
 from groupppo.report.wording import MISSING, interval, plural, quantity
+from groupppo.verdicts.costs import COSTS
+from groupppo.where import UNRECORDED, Where
 
 VERDICTS = tuple(page_data.ANSWERS)
 _KEYS = (
@@ -63,6 +65,7 @@ class VerdictRow:
         place: the task and model, empty where the benchmark has only one of each. cells: verdicts that the row is of.
         asked: whether the benchmark has the arms, study or profile that the claim is about.
         items: how much of the interval is item noise, empty where there is none.
+        elsewhere: where the evidence is from, empty where it is of these results.
         figure: the id of a figure on the page, or empty.
     """
 
@@ -77,6 +80,7 @@ class VerdictRow:
     items_reason: str
     unit: str
     replicates: str
+    elsewhere: str
     seeds_needed: str
     reason: str
     table: str
@@ -89,7 +93,8 @@ def read_verdicts(file: Path) -> dict[str, Any]:
     """The content of verdicts.json with every key that the page needs.
 
     Raises:
-        BadInput: the file or a key is missing, a verdict is not one of VERDICTS, or item noise not in its form.
+        BadInput: the file or a key is missing, a verdict is not one of VERDICTS, or item noise or the place of evidence
+            from elsewhere not in its form.
     """
     judged = page_data.read_object(file, "decide the verdicts first.")
     for key in ("level", "claims_sha256", "verdicts", "excluded"):
@@ -102,7 +107,20 @@ def read_verdicts(file: Path) -> dict[str, Any]:
         if verdict["verdict"] not in VERDICTS:
             raise BadInput(file, f"verdicts[{i}].verdict", verdict["verdict"], f"one of: {', '.join(VERDICTS)}.")
         check_item_noise(verdict["item_noise"], file, f"verdicts[{i}].item_noise")
+        _check_elsewhere(verdict, file, f"verdicts[{i}].elsewhere")
     return judged
+
+
+def _check_elsewhere(verdict: dict[str, Any], file: Path, key: str) -> None:
+    """Verdicts of before the key say nothing; of those, the ones on a profile are from a place that is not known."""
+    of_profile = verdict["quantity"] in COSTS and verdict["evidence"]["file"]
+    found = verdict.setdefault("elsewhere", asdict(UNRECORDED) if of_profile else None)
+    if found is None:
+        return
+    try:
+        Where(**found)
+    except TypeError as error:
+        raise BadInput(file, key, found, "decide the verdicts again.") from error
 
 
 def verdict_rows(verdicts: list[dict[str, Any]], benchmark: Benchmark, figures: set[str]) -> list[VerdictRow]:
@@ -150,6 +168,7 @@ def _row(alike: list[dict[str, Any]], benchmark: Benchmark, figures: set[str]) -
         items_reason=noise["reason"] if noise else "",
         unit="" if unit == "x" or verdict["estimate"] is None else unit,
         replicates=verdict["replicates"] or (plural(verdict["seeds"], "seed") if verdict["seeds"] else MISSING),
+        elsewhere=_elsewhere(verdict),
         seeds_needed=MISSING if verdict["seeds_needed"] is None else str(verdict["seeds_needed"]),
         reason=verdict["reason"],
         table=evidence["table"],
@@ -157,6 +176,13 @@ def _row(alike: list[dict[str, Any]], benchmark: Benchmark, figures: set[str]) -
         rows=evidence["rows"],
         figure=verdict["figure"] if verdict["figure"] in figures else "",
     )
+
+
+def _elsewhere(verdict: dict[str, Any]) -> str:
+    if verdict["elsewhere"] is None:
+        return ""
+    told = Where(**verdict["elsewhere"]).told()
+    return f"{told}; a count, the same on every machine" if COSTS[verdict["quantity"]].counted else told
 
 
 def _places(alike: list[dict[str, Any]], benchmark: Benchmark) -> str:

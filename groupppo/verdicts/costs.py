@@ -19,6 +19,7 @@ from groupppo.verdicts.finding import (
     Finding,
     Region,
 )
+from groupppo.where import Where, where_of
 
 EVIDENCE_OF_DEVICE = {"cpu": "cpu", "cuda": "gpu"}
 
@@ -59,6 +60,12 @@ class CostSample:
     def query(self) -> str:
         """The row as a `DataFrame.query` expression: the evidence that a verdict names."""
         return f"setting == {self.setting!r} and variant == {self.variant!r}"
+
+
+def measured_where(sample: CostSample, variants: pd.DataFrame) -> Where:
+    """Where the profile of a claim was measured; of its row, if the table has that."""
+    rows = variants.query(sample.query(), engine="python")
+    return where_of(variants if rows.empty else rows)
 
 
 def judge_cost(

@@ -32,13 +32,14 @@ from groupppo.verdicts.assay import (
     why_insensitive,
 )
 from groupppo.verdicts.claims import EQUIVALENCE, REFERENCE, Claim, Claims
-from groupppo.verdicts.costs import judge_cost
+from groupppo.verdicts.costs import judge_cost, measured_where
 from groupppo.verdicts.finding import IDENTITY, NOT_MEASURABLE, NOT_TESTABLE, Finding
 from groupppo.verdicts.intervals import paired_t
 from groupppo.verdicts.item_share import ItemShare, item_share
 from groupppo.verdicts.rules import judge, shown, summarise
 from groupppo.verdicts.shares import Share, judge_share
 from groupppo.verdicts.studied import Studied
+from groupppo.where import Where
 
 
 def decide(
@@ -51,7 +52,8 @@ def decide(
     """The content of verdicts.json, ready for `json.dumps(..., allow_nan=False)`.
 
     One entry per claim and cell (task, model), in the claims' order; `task` and `model` tell the cells apart, and are
-    empty for a claim about the cost of one update. `excluded` lists every inadmissible run with its reason.
+    empty for a claim about the cost of one update. `elsewhere` is a `Where` as an object if the evidence was measured
+    outside of these results, else null. `excluded` lists every inadmissible run with its reason.
 
     Args:
         variants: the table of that name of the benchmark's profile; None where it names none.
@@ -63,7 +65,7 @@ def decide(
     for claim in claims.claims:
         if claim.cost is not None:
             finding = judge_cost(claim.cost, claim.cost_sample, claim.region, claim.evidence, variants)
-            verdicts.append(_cost_entry(claim, finding, measured=variants is not None))
+            verdicts.append(_cost_entry(claim, finding, variants))
             continue
         if claim.share is not None:
             verdicts += [_share_entry(claim, claim.share, cell, studied) for cell in plans]
@@ -183,10 +185,11 @@ def _items(
     return item_share(rows[rows["seed"].isin(cell.seeds)], sample, interval, studied.scores)
 
 
-def _cost_entry(claim: Claim, finding: Finding, *, measured: bool) -> dict[str, Any]:
-    file = "profile/tables/variants.parquet" if measured else ""
+def _cost_entry(claim: Claim, finding: Finding, variants: pd.DataFrame | None) -> dict[str, Any]:
+    file = "" if variants is None else "profile/tables/variants.parquet"
     evidence = {"table": "variants", "file": file, "rows": claim.cost_sample.query()}
-    return _told(claim, CellPlan("", "", (), ()), finding, evidence)
+    where = None if variants is None else measured_where(claim.cost_sample, variants)
+    return _told(claim, CellPlan("", "", (), ()), finding, evidence, where=where)
 
 
 def _share_entry(claim: Claim, share: Share, cell: CellPlan, studied: Studied) -> dict[str, Any]:
@@ -197,7 +200,12 @@ def _share_entry(claim: Claim, share: Share, cell: CellPlan, studied: Studied) -
 
 
 def _told(
-    claim: Claim, cell: CellPlan, finding: Finding, evidence: dict[str, str], noise: ItemShare | None = None
+    claim: Claim,
+    cell: CellPlan,
+    finding: Finding,
+    evidence: dict[str, str],
+    noise: ItemShare | None = None,
+    where: Where | None = None,
 ) -> dict[str, Any]:
     return {
         "id": claim.id,
@@ -223,5 +231,6 @@ def _told(
         "what_would_change": claim.what_would_change,
         "item_noise": asdict(noise) if noise else None,
         "evidence": evidence,
+        "elsewhere": None if where is None or where.here else asdict(where),
         "figure": claim.figure,
     }

@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from groupppo.config import REPOSITORY, Benchmark
+from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.rates import KEY
 from groupppo.tables import Only, load_tables
+from groupppo.where import Found, find
 
 RECORD, TABLE = "benchmark.yaml", "sweep.parquet"
 METRIC = "accuracy"
@@ -35,7 +36,7 @@ COLUMNS = {
 }
 
 
-def pilot_place(pilot: Path, results: Path) -> Path:
+def pilot_place(pilot: Path, results: Path) -> Found:
     """Where a pilot's tables are: this machine's own in `results`/<name>/ if there are any, else the published ones.
 
     Args:
@@ -47,14 +48,17 @@ def pilot_place(pilot: Path, results: Path) -> Path:
     Raises:
         BadInput: there is neither.
     """
-    for home in (results, results / "reference", REPOSITORY / "results" / "reference"):
+
+    def place(home: Path) -> Path | None:
         folder, bundle = home / pilot.stem, home / f"{pilot.stem}.zip"
         if all((folder / file).is_file() for file in _READ):
             return folder
-        if bundle.is_file():
-            return bundle
-    mend = f"run it first: snakemake --config benchmark={pilot}"
-    raise BadInput(pilot, "tables", list(_READ), mend)
+        return bundle if bundle.is_file() else None
+
+    found = find(results, place)
+    if found is None:
+        raise BadInput(pilot, "tables", list(_READ), f"run it first: snakemake --config benchmark={pilot}")
+    return found
 
 
 @contextlib.contextmanager
@@ -81,16 +85,17 @@ def write_sweep(benchmark: Benchmark, results: Path, out: Path) -> pd.DataFrame:
     """Write `out`/sweep.parquet from the pilot of `benchmark`, with the pilot's benchmark.yaml beside it.
 
     Returns:
-        The table.
+        The table, with columns that say where the pilot was found (`Found.columns`).
 
     Raises:
         BadInput: there is no pilot, it is not one, or a run of it is no evidence.
     """
     if benchmark.pilot is None:
         raise BadInput(benchmark.source, "pilot", None, "name the benchmark that swept the learning rates.")
-    with opened_pilot(pilot_place(benchmark.pilot, results)) as folder:
+    found = pilot_place(benchmark.pilot, results)
+    with opened_pilot(found.path) as folder:
         tables = load_tables(folder / "tables", {"runs": Only(), "evals": Only()})
-        table = sweep_table(read_record(folder / RECORD), tables.runs, tables.evals)
+        table = sweep_table(read_record(folder / RECORD), tables.runs, tables.evals).assign(**found.columns())
         out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / RECORD, out / RECORD)
     table.to_parquet(out / TABLE, index=False)

@@ -30,6 +30,7 @@ from groupppo.report.style import figure_style
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
+from groupppo.where import Found
 from tests.synthetic import write_results
 
 
@@ -182,8 +183,8 @@ def test_a_machine_s_own_measurements_come_before_the_published_ones_if_they_are
     with pytest.raises(BadInput, match="measure it first"):
         measured_folder(measured.profile, tmp_path)
     shutil.copytree(measured.folder, published)
-    assert measured_folder(measured.profile, tmp_path) == published
+    assert measured_folder(measured.profile, tmp_path) == Found(published, published=True)
     shutil.copytree(measured.folder, own)
-    assert measured_folder(measured.profile, tmp_path) == own
+    assert measured_folder(measured.profile, tmp_path) == Found(own, published=False)
     next(own.iterdir()).unlink()
-    assert measured_folder(measured.profile, tmp_path) == published
+    assert measured_folder(measured.profile, tmp_path) == Found(published, published=True)

@@ -16,6 +16,7 @@ from groupppo.tables.keys import planned_keys
 from groupppo.verdicts.claims import EQUIVALENCE, load_claims
 from groupppo.verdicts.power import seeds_for_equivalence, spread_interval
 from groupppo.verdicts.sweep import at_an_end, chosen_rates, opened_pilot, paired_spread, pilot_place, write_sweep
+from groupppo.where import Found
 
 REFERENCE = REPOSITORY / "results" / "reference"
 STUDY, SHOWN = REFERENCE / "study.zip", REFERENCE / "study"
@@ -39,7 +40,7 @@ def study() -> Benchmark:
 def sweep(study: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """The pilot's runs, as published."""
     assert study.pilot is not None
-    assert pilot_place(study.pilot, Path("nowhere")) == REFERENCE / "pilot.zip"
+    assert pilot_place(study.pilot, Path("nowhere")) == Found(REFERENCE / "pilot.zip", published=True)
     return write_sweep(study, Path("nowhere"), tmp_path_factory.mktemp("sweep"))
 
 

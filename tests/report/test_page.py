@@ -103,7 +103,8 @@ def test_the_first_sentence_counts_the_verdicts(quick, text):
     ],
 )
 def test_the_answer_is_a_sentence(verdicts, sentence):
-    assert page_data.answer([{"verdict": verdict, "asked": True} for verdict in verdicts]) == sentence
+    told = [{"verdict": verdict, "asked": True, "elsewhere": None} for verdict in verdicts]
+    assert page_data.answer(told) == sentence
 
 
 def test_claims_that_a_benchmark_does_not_ask_are_counted_apart_and_stand_last(spare):

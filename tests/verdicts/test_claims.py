@@ -39,6 +39,7 @@ def test_the_shipped_claims_are_those_of_the_origin(shipped):
         "speedup-adv",
         "speedup-update",
         "speedup-update-exact",
+        "speedup-update-streamed-whole",
         "speedup-update-streamed",
         "speedup-update-streamed-seconds",
         "speedup-critic",
@@ -48,6 +49,8 @@ def test_the_shipped_claims_are_those_of_the_origin(shipped):
         "memory-update",
         "memory-logits",
         "memory-update-exact",
+        "memory-update-exact-512",
+        "memory-update-exact-1024",
         "memory-update-fused",
         "memory-run",
         "parity-ppo",
@@ -127,7 +130,7 @@ def claim_at(index: int, **values: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-COMPRESSION, TOKENS, ADV, COST, MEMORY, PARITY, FALLBACK = 0, 2, 3, 5, 12, 17, 21
+COMPRESSION, TOKENS, ADV, COST, MEMORY, PARITY, FALLBACK = 0, 2, 3, 5, 13, 20, 24
 
 BAD_CLAIMS = {
     "unknown quantity": (claim_at(ADV, quantity="flops"), "claims.3.quantity"),
@@ -142,16 +145,16 @@ BAD_CLAIMS = {
     "no compared arm": (claim_at(ADV, against=None), "claims.3.against"),
     "a compared arm that nothing uses": (claim_at(COMPRESSION, against="ppo"), "claims.0.against"),
     "no stage": (claim_at(ADV, stage=None), "claims.3.stage"),
-    "a stage that nothing uses": (claim_at(PARITY, stage="adv"), "claims.17.stage"),
-    "no metric": (claim_at(PARITY, metric=None), "claims.17.metric"),
-    "warm-up of an evaluation": (claim_at(PARITY, warmup_steps=5), "claims.17.warmup_steps"),
+    "a stage that nothing uses": (claim_at(PARITY, stage="adv"), "claims.20.stage"),
+    "no metric": (claim_at(PARITY, metric=None), "claims.20.metric"),
+    "warm-up of an evaluation": (claim_at(PARITY, warmup_steps=5), "claims.20.warmup_steps"),
     "no margin": (claim_at(ADV, margin=None), "claims.3.margin"),
     "a negative margin": (claim_at(ADV, margin=-1.0), "claims.3.margin"),
     "an identity with a margin": (claim_at(TOKENS, margin=1.0), "claims.2.margin"),
     "an identity put to the test": (claim_at(TOKENS, rule="interval", margin=1.0), "claims.2.rule"),
     "a measurement called an identity": (claim_at(ADV, rule="identity", margin=None), "claims.3.rule"),
-    "equivalence with one end": (claim_at(PARITY, claimed={"low": 0.0}), "claims.17.claimed"),
-    "equivalence without room": (claim_at(PARITY, margin=0.0), "claims.17.claimed"),
+    "equivalence with one end": (claim_at(PARITY, claimed={"low": 0.0}), "claims.20.claimed"),
+    "equivalence without room": (claim_at(PARITY, margin=0.0), "claims.20.claimed"),
     "an empty region": (claim_at(ADV, claimed={"low": 30.0, "high": 16.0}), "claims.3.claimed"),
     "no region": (claim_at(ADV, claimed={}), "claims.3.claimed"),
     "a ratio of nothing": (claim_at(ADV, margin=16.0), "claims.3.claimed"),
@@ -162,10 +165,10 @@ BAD_CLAIMS = {
     "a cost that needs learning": (claim_at(COST, needs_learning=True), "claims.5.needs_learning"),
     "a cost without a margin": (claim_at(COST, margin=None), "claims.5.margin"),
     "equivalence of a cost": (claim_at(COST, rule="equivalence"), "claims.5.rule"),
-    "a share with a variant": (claim_at(FALLBACK, variant="gathered"), "claims.21.variant"),
-    "a share that needs learning": (claim_at(FALLBACK, needs_learning=True), "claims.21.needs_learning"),
-    "equivalence of a share": (claim_at(FALLBACK, rule="equivalence"), "claims.21.rule"),
-    "a share without a margin": (claim_at(FALLBACK, margin=None), "claims.21.margin"),
+    "a share with a variant": (claim_at(FALLBACK, variant="gathered"), "claims.24.variant"),
+    "a share that needs learning": (claim_at(FALLBACK, needs_learning=True), "claims.24.needs_learning"),
+    "equivalence of a share": (claim_at(FALLBACK, rule="equivalence"), "claims.24.rule"),
+    "a share without a margin": (claim_at(FALLBACK, margin=None), "claims.24.margin"),
     "a level in percent": (lambda data: data.update(level=90), "level"),
     "no claim": (lambda data: data.update(claims=[]), "claims"),
 }

@@ -25,6 +25,7 @@ from groupppo.verdicts.sweep import (
     sweep_table,
     write_sweep,
 )
+from groupppo.where import Found
 
 RATES = (3e-5, 1e-4, 3e-4)
 SCORES = {
@@ -101,7 +102,7 @@ def test_own_pilots_come_before_published_ones_and_none_is_an_error(tmp_path):
         (home / pilot.stem / "tables").mkdir(parents=True)
         for name in (RECORD, "tables/runs.parquet", "tables/evals.parquet"):
             (home / pilot.stem / name).touch()
-        assert pilot_place(pilot, tmp_path) == home / pilot.stem
+        assert pilot_place(pilot, tmp_path) == Found(home / pilot.stem, published=home != tmp_path)
 
 
 def test_a_published_pilot_may_be_a_bundle_and_a_folder_comes_before_it(tmp_path):
@@ -110,7 +111,7 @@ def test_a_published_pilot_may_be_a_bundle_and_a_folder_comes_before_it(tmp_path
     with zipfile.ZipFile(bundle, "w") as archive:
         for name in (RECORD, "tables/runs.parquet", "tables/evals.parquet", "report.html"):
             archive.writestr(name, name)
-    assert pilot_place(pilot, tmp_path) == bundle
+    assert pilot_place(pilot, tmp_path) == Found(bundle, published=True)
     with opened_pilot(bundle) as folder:
         there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
         assert there == {RECORD, "tables/runs.parquet", "tables/evals.parquet"}
@@ -121,7 +122,7 @@ def test_a_published_pilot_may_be_a_bundle_and_a_folder_comes_before_it(tmp_path
         file = tmp_path / "bundled" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    assert pilot_place(pilot, tmp_path) == tmp_path / "bundled"
+    assert pilot_place(pilot, tmp_path) == Found(tmp_path / "bundled", published=False)
 
 
 @pytest.mark.parametrize("content", [b"no archive", None], ids=["damaged", "without its tables"])
@@ -148,6 +149,16 @@ def test_the_page_says_which_rate_was_best_which_is_used_and_how_many_seeds_it_a
     assert [cell.text for cell in ppo] == ["The ppo", "0.510", "best: 0.720", "0.550", "0.0001"]
     assert group_ppo[-1].under == "not the pilot's best, 3e-05"
     assert random[-1].under == "not in this benchmark"
+    assert sweep.where == (
+        "Not run for this results folder: the pilot is measured at a place that these results do not record."
+    )
+    table.assign(measured_in="results/reference/pilot.zip", published=True).to_parquet(
+        tmp_path / "pilot" / "sweep.parquet"
+    )
+    named = read_sweep(tmp_path, replace(benchmark, pilot=Path("pilot.yaml")))
+    told = "Not run for this results folder: the pilot is from results/reference/pilot.zip (published)."
+    assert named.where == told
+    assert named.figure.caption.startswith(told)
     needed = seeds_for_equivalence(paired_spread(table, "ppo")[0], 0.05, 0.90, 0.80)
     assert f"Equivalence within 0.05 with 80% power asks for {needed} seeds" in sweep.told
     assert sweep.told.endswith("an end of the sweep for: The group_ppo, The random.")
@@ -169,6 +180,8 @@ def test_the_sweep_of_a_pilot_is_written_beside_its_matrix(tmp_path, record, mon
     named = replace(benchmark, pilot=tmp_path / "pilot.yaml")
     written = write_sweep(named, tmp_path, tmp_path / "out")
     assert written.equals(pd.read_parquet(tmp_path / "out" / "sweep.parquet"))
+    assert set(written["measured_in"]) == {folder.as_posix()}
+    assert not written["published"].any()
     assert (tmp_path / "out" / RECORD).read_text() == (folder / RECORD).read_text()
     with pytest.raises(BadInput, match="pilot"):
         write_sweep(benchmark, tmp_path, tmp_path / "out")

@@ -127,8 +127,9 @@ if BENCHMARK.profile:
             mem_mb=1000,
             runtime=10,
         params:
-            measured=str(MEASURED),
-            sha256=sha256_folder(MEASURED),
+            measured=str(MEASURED.path),
+            published=MEASURED.published,
+            sha256=sha256_folder(MEASURED.path),
         message:
             "draw the costs of an update measured in {params.measured}"
         script:

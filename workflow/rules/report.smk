@@ -111,10 +111,11 @@ if BENCHMARK.pilot:
             runtime=10,
         params:
             sha256=(
-                sha256_folder(SWEPT / "tables")
-                if SWEPT.is_dir()
-                else sha256_file(SWEPT)
+                sha256_folder(SWEPT.path / "tables")
+                if SWEPT.path.is_dir()
+                else sha256_file(SWEPT.path)
             ),
+            place=SWEPT.columns(),
         message:
             "take the learning rates' sweep from {input[0]}"
         script:

@@ -9,12 +9,14 @@ from job import job
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import write_tables
 from groupppo.report.figures_profile import write_profile_figures
+from groupppo.where import Found
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake):
     profile, out = load_profile(snakemake.input[0]), Path(snakemake.output[0])
-    shutil.copytree(snakemake.params.measured, out / "measured")
-    tables = write_tables(profile, out / "measured", out / "tables")
+    found = Found(Path(snakemake.params.measured), snakemake.params.published)
+    shutil.copytree(found.path, out / "measured")
+    tables = write_tables(profile, out / "measured", out / "tables", found)
     write_profile_figures(tables, profile, out / "figures")
