@@ -68,8 +68,8 @@ _ALL = (
     Variant("gathered_head_eager", "+ eager head gradient", "gathered_head", bound="head"),
     Variant("gathered_head_cut", "+ cut behind the last", "gathered_head", bound="update", cut=True),
     Variant("gathered", "gathered (+ last layer)", "gathered", bound="update", cut=True),
-    Variant("streamed_recompute", "streamed, with the pass for its K/V", "streamed", exact=False),
-    Variant("streamed_reuse", "streamed, the pass for its K/V not counted", "streamed_reuse", exact=False, reuse=True),
+    Variant("streamed_recompute", "streamed, K/V pass counted", "streamed", exact=False),
+    Variant("streamed_reuse", "streamed, K/V pass not counted", "streamed_reuse", exact=False, reuse=True),
 )
 VARIANTS = {variant.name: variant for variant in _ALL}
 

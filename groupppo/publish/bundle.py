@@ -8,6 +8,7 @@ Its bytes depend on the results and on this repository's lock files alone: not o
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import groupppo
 from groupppo.config import REPOSITORY
@@ -17,14 +18,14 @@ from groupppo.publish.archive import write_archive
 from groupppo.publish.contents import LOCKS, Member, last_date, members, notes, require_judged
 from groupppo.publish.crate import METADATA, crate_metadata
 from groupppo.publish.source import loaded_config
-from groupppo.publish.sums import FORMAT, FORMAT_VERSION, MANIFEST, SUMS, sums_text
+from groupppo.publish.sums import FORMAT, FORMAT_VERSION, MANIFEST, SUMS, read_manifest, read_sums, sums_text
 
 
 def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = True, pictures: bool = True) -> Path:
     """Pack a finished results folder.
 
     Args:
-        results: a results folder with its report.
+        results: a results folder with its report, or an unpacked bundle, some of it made anew (`groupppo report`).
         out: the archive, replaced as a whole or not at all.
         checkpoints: also pack the weights of starts and trained policies (safetensors; never pickles).
         samples: pack lm-eval's samples, or their scores by item alone.
@@ -43,12 +44,15 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = 
     with loaded_config(results) as (benchmark, _), tempfile.TemporaryDirectory(prefix="groupppo-") as spool:
         require_judged(results, benchmark)
         files, scrubbed = {}, {}
+        earlier = _scrubbed_before(results)
         for number, name in enumerate(sorted(found)):
             original = found[name]
             found[name], count = original.settled(Path(spool) / str(number))
             files[name] = found[name].published()
             if count:
                 scrubbed[name] = {"paths": count, "original_sha256": original.published().sha256}
+            elif files[name].sha256 == earlier.get(name, ("", {}))[0]:
+                scrubbed[name] = earlier[name][1]
         manifest = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -70,3 +74,11 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = 
         out.parent.mkdir(parents=True, exist_ok=True)
         write_archive(out, found)
     return out
+
+
+def _scrubbed_before(results: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Of an unpacked bundle, by name: SHA-256 of every file that was scrubbed for it, and what it says of that."""
+    if not (results / SUMS).is_file():
+        return {}
+    hashes = read_sums(results)
+    return {name: (hashes.get(name, ""), told) for name, told in read_manifest(results)["scrubbed"].items()}

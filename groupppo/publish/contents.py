@@ -140,6 +140,7 @@ def members(results: Path, *, checkpoints: bool, samples: bool = True, pictures:
     (config/tasks makes them again, their cards have the hashes), weights unless `checkpoints`, and lm-eval's samples,
     which are most of the bytes, unless `samples`: their scores alone are then in evals/items.parquet.
     Without `pictures`, a figure's numbers stay, and report.html shows it; report.md, which shows the files, goes too.
+    A bundle that was unpacked has its config, its locks and its scores by item already; they stay as they are.
 
     Raises:
         BadInput: a product is missing, or a file is a link.
@@ -165,7 +166,8 @@ def members(results: Path, *, checkpoints: bool, samples: bool = True, pictures:
     found |= {name: _one(results, name) for name in _matches(results, patterns)}
     if not samples:
         found = {name: member for name, member in found.items() if member.kind is not Kind.SAMPLES}
-        found[ITEMS] = Member(data=items_table(results, load_tables(results / "tables", {"evals": Only()}).evals))
+        if ITEMS not in found:
+            found[ITEMS] = Member(data=items_table(results, load_tables(results / "tables", {"evals": Only()}).evals))
     if not pictures:
         drawn = re.compile(r"figures/.*\.(png|svg)|report\.md")
         found = {name: member for name, member in found.items() if not drawn.fullmatch(name)}
@@ -178,13 +180,22 @@ def members(results: Path, *, checkpoints: bool, samples: bool = True, pictures:
         if not any(name.startswith(f"{folder}/") and name.endswith(least) for name in found):
             raise BadInput(results / folder, "folder", None, "run the benchmark first: `snakemake`.")
     places = Places.of_records(member.text() for member in found.values() if member.kind is Kind.RECORD)
+    described = _described(results, str(verdicts.get("claims_sha256")))
+    return {name: replace(member, places=places) for name, member in found.items()} | described
+
+
+def _described(results: Path, claims_sha256: str) -> dict[str, Member]:
+    """Locks, rights and config."""
+    if (results / CONFIG).is_dir():
+        names = _matches(results, [*LOCKS, *RIGHTS, f"{CONFIG}/**/*"])
+        return {name: Member(_existing(results, name)) for name in names}
     described = {name: Member(REPOSITORY / name) for name in (*LOCKS, *RIGHTS)}
     claims = Path(read_record(results / RECORD)["claims"]).name
-    for name, text in config_files(results, str(verdicts.get("claims_sha256"))).items():
+    for name, text in config_files(results, claims_sha256).items():
         # The claims are known by their hash, and study scripts are programs: both stay as they are.
         kind = Kind.AS_IS if name == claims or name.endswith(".py") else Kind.RECORD
         described[f"{CONFIG}/{name}"] = Member(data=text, kind=kind)
-    return {name: replace(member, places=places) for name, member in found.items()} | described
+    return described
 
 
 def _without_picture_links(page: str) -> bytes:

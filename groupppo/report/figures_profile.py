@@ -83,7 +83,7 @@ def speedup_figure(data: pd.DataFrame) -> Figure:
             right = max(row.flops_speedup, row.seconds_speedup_high, 0 if np.isnan(row.bound) else row.bound, 1)
             text = f"{ratio(row.flops_speedup)}, {ratio(row.seconds_speedup)}"
             panel.annotate(text, (right, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
-        panel.set_yticks(at, [wrap(title, 30) for title in rows["title"]])
+        panel.set_yticks(at, [wrap(title, 34) for title in rows["title"]])
         panel.set(title=words.setting_title(rows.iloc[0]), xscale="log", xlim=(low, high * np.exp(0.3 * span)))
         panel.axvline(1, color=QUIET, linewidth=0.9)
         _as_bars(panel)
@@ -142,7 +142,7 @@ def memory_figure(data: pd.DataFrame) -> Figure:
     """One bar for each variant, stacked by modelled cause, its measured peak as a mark."""
     settings = list(dict.fromkeys(data["setting"]))
     heights = data.drop_duplicates(["setting", "variant"])
-    figure, panels = _stacked(heights, settings, 0.34)
+    figure, panels = _stacked(heights, settings, 0.4)
     for panel, setting in zip(panels, settings, strict=True):
         rows = data[data["setting"] == setting]
         wide = rows.pivot(index="variant", columns="cause", values="bytes").reindex(
@@ -160,7 +160,7 @@ def memory_figure(data: pd.DataFrame) -> Figure:
             text = f"{in_bytes(row.rise_bytes)} ({ratio(row.memory_ratio)})"
             right = (max(measured[place], left[place]), place)
             panel.annotate(text, right, xytext=(8, 0), textcoords="offset points", va="center", fontsize=8.5)
-        panel.set_yticks(at, [wrap(title, 30) for title in whole["title"]])
+        panel.set_yticks(at, [wrap(title, 34) for title in whole["title"]])
         panel.set(title=words.setting_title(whole.iloc[0]), xlim=(0, float(max(measured.max(), left.max())) * 1.3))
         _as_bars(panel)
     panels[-1].set_xlabel("memory above weights and gradients, MB")

@@ -91,13 +91,13 @@ def read_stamp(results: Path, benchmark: Benchmark) -> Stamp | None:
         return None
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        registered = {"claims": _by_id(content["claims"]), "matrix": content["matrix"]}
+        registered = {"claims": _by_id(content["claims"]), "matrix": _placeless(content["matrix"])}
         stamp = {key: content[key] for key in ("claims_sha256", "matrix_sha256")}
         at, commit, dirty = content["registered_at"], content["commit"] or "", content["uncommitted_sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         mend = "restore it from a copy; a stamp that is made anew would not be one from before the runs."
         raise BadInput(file, "file", str(error), mend) from error
-    now = {"claims": _by_id(read_yaml(benchmark.claims)), "matrix": benchmark.resolved()}
+    now = {"claims": _by_id(read_yaml(benchmark.claims)), "matrix": _placeless(benchmark.resolved())}
     return Stamp(at, commit, dirty is None, **stamp, changes=list(_changes(_flat(registered), _flat(now))))
 
 
@@ -111,6 +111,16 @@ def _by_id(claims: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in claims.items() if key != "claims"} | {
         claim["id"]: claim for claim in claims["claims"]
     }
+
+
+def _placeless(matrix: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved matrix whose files have names and no places: an unpacked bundle has them in a folder of its own."""
+    entries = {
+        kind: {name: entry | {"source": Path(entry["source"]).name} for name, entry in matrix[kind].items()}
+        for kind in ("models", "tasks", "arms")
+    }
+    files = {key: Path(matrix[key]).name for key in ("source", "claims", "profile", "pilot") if matrix.get(key)}
+    return {**matrix, **entries, **files}
 
 
 def _flat(value: Any, key: str = "") -> dict[str, str]:

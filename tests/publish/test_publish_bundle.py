@@ -38,6 +38,22 @@ def test_a_copy_at_another_place_gives_the_same_bytes_and_a_changed_result_does_
     assert sha256_file(make_bundle(copy, tmp_path / "changed.zip", checkpoints=False)) != sha256_file(bundle)
 
 
+def test_an_unpacked_bundle_is_packed_to_the_same_bytes_and_drawn_anew_it_is_sound(finished, unpacked, tmp_path):
+    first = make_bundle(finished, tmp_path / "first.zip", checkpoints=False)
+    assert sha256_file(make_bundle(unpacked, tmp_path / "again.zip", checkpoints=False)) == sha256_file(first)
+    # A config that was changed is not taken for the one that was scrubbed.
+    with (unpacked / "figures" / "reward.csv").open("a") as file:
+        file.write("\n")
+    drawn = make_bundle(unpacked, tmp_path / "drawn.zip", checkpoints=False)
+    assert verify(drawn).ok
+    config = "runs/sorting/tiny/ppo/seed1/config.yaml"
+    with (unpacked / config).open("a") as file:
+        file.write("more: 1\n")
+    changed = make_bundle(unpacked, tmp_path / "changed.zip", checkpoints=False)
+    known = [json.loads(zipfile.ZipFile(bundle).read("manifest.json"))["scrubbed"] for bundle in (drawn, changed)]
+    assert [config in scrubbed for scrubbed in known] == [True, False]
+
+
 def test_it_holds_products_configs_locks_provenance_and_evaluations(bundle):
     found = names(bundle)
     assert found == sorted(found)
@@ -176,6 +192,10 @@ def test_without_samples_the_scores_by_item_stay_and_say_the_same(copy, tmp_path
         lines = (json.dumps({"doc_id": item, row.metric: row.value}) + "\n" for item in range(4))
         (place / f"samples_{row.metric}.jsonl").write_text("".join(lines), encoding="utf-8")
     small = make_bundle(copy, tmp_path / "small.zip", checkpoints=False, samples=False)
+    with zipfile.ZipFile(small) as archive:
+        archive.extractall(tmp_path / "small")
+    again = make_bundle(tmp_path / "small", tmp_path / "again.zip", checkpoints=False, samples=False)
+    assert sha256_file(again) == sha256_file(small)
     with zipfile.ZipFile(small) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "small")

@@ -114,3 +114,16 @@ def test_a_stamp_that_is_none_is_refused(benchmark, results, content):
     (results / STAMP).write_text(content)
     with pytest.raises(BadInput, match="restore it"):
         read_stamp(results, benchmark)
+
+
+def test_where_the_files_lie_is_no_change_and_another_file_is(benchmark, results, tmp_path):
+    """An unpacked bundle is drawn again with the config that it holds."""
+    register(results, benchmark)
+    moved = tmp_path / "config" / "claims.yaml"
+    moved.parent.mkdir()
+    shutil.copy(benchmark.claims, moved)
+    arms = {name: replace(arm, source=tmp_path / arm.source.name) for name, arm in benchmark.arms.items()}
+    elsewhere = replace(benchmark, claims=moved, source=tmp_path / benchmark.source.name, arms=arms)
+    assert read_stamp(results, elsewhere).changes == []
+    other = replace(elsewhere, source=tmp_path / "other.yaml")
+    assert read_stamp(results, other).changes == [Change("matrix.source", benchmark.source.name, "other.yaml")]
