@@ -89,7 +89,9 @@ rule all:
     input:
         f"{RESULTS}/report.html",
         f"{RESULTS}/benchmark.yaml",
+        lost(),
 
 
 include: "workflow/rules/code.smk"
 include: "workflow/rules/site.smk"
+include: "workflow/rules/keep.smk"

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from groupppo.errors import BadInput
+
 # A job that Slurm starts again after a pre-emption leaves that state within seconds.
 PREEMPTED_SECONDS = 30
 # Longer than a controller takes to restart, and than an accounting database is late.
@@ -18,6 +20,7 @@ ABSENT_SECONDS = 300
 LEAVING_SECONDS = 120
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "ERROR", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
 ENDED |= {"TIMEOUT", "UNKNOWN"}
+_HERE = "nothing was submitted or removed. Without `--profile slurm` the runs are made on this machine."
 _MARK = re.compile(r"\[([0-9a-f]{12})-([0-9a-f]{12})\]$")
 
 
@@ -112,6 +115,10 @@ class Orphans:
         for job in jobs:
             self._jobs.setdefault(job.mark.outputs, []).append(job)
 
+    def hold(self, outputs: Iterable[str]) -> bool:
+        """Whether one of them, claimed by nobody yet, writes these files."""
+        return marked(outputs, None).outputs in self._jobs
+
     def claim(self, mark: Mark) -> QueuedJob | None:
         """The job to wait for in the place of submitting one; None when its outputs are nobody's.
 
@@ -119,7 +126,7 @@ class Orphans:
 
         Raises:
             TimeoutError: it has not left after two minutes.
-            subprocess.SubprocessError: the queue does not answer.
+            BadInput: the queue does not answer.
         """
         same_files = self._jobs.pop(mark.outputs, [])
         adopted = next((job for job in same_files if job.mark == mark and job.state != "COMPLETING"), None)
@@ -146,11 +153,25 @@ def cancel_run(run: str) -> None:
     subprocess.run(command, check=False, capture_output=True, timeout=60)
 
 
-def in_queue(folder: Path) -> list[QueuedJob]:
-    """This user's jobs that a Snakemake submitted from a folder and that have not ended; none where there is no Slurm.
+def require_programs(account: str | None) -> None:
+    """Look for what a submission calls; Snakemake's executor asks sacct for an account where none is named.
 
     Raises:
-        subprocess.SubprocessError: the queue does not answer.
+        BadInput: a program is not on PATH.
+    """
+    wanted = ("sbatch", "squeue", "scancel", "sacct" if account is None else "sacctmgr")
+    if missing := [name for name in wanted if shutil.which(name) is None]:
+        mend = "run this on the cluster's login node, where Slurm's programs are"
+        if missing == ["sacct"]:
+            mend = "name your `account` in benchmarks/site.yaml, or install sacct"
+        raise BadInput("Slurm", "not on PATH", ", ".join(missing), f"{mend}; {_HERE}")
+
+
+def in_queue(folder: Path) -> list[QueuedJob]:
+    """This user's jobs that a Snakemake submitted from a folder and that have not ended.
+
+    Raises:
+        BadInput: the queue does not answer.
     """
     found = []
     for job, run, state, place, comment in _squeue("%i|%j|%T|%Z|%k"):
@@ -164,14 +185,17 @@ def queued_ids() -> set[str]:
     """Ids of all jobs of this user that have not ended.
 
     Raises:
-        subprocess.SubprocessError: the queue does not answer.
+        BadInput: the queue does not answer.
     """
     return {job for (job,) in _squeue("%i")}
 
 
 def _squeue(form: str) -> list[list[str]]:
-    if shutil.which("squeue") is None:
-        return []
     command = ["squeue", "--noheader", "--user", getpass.getuser(), f"--format={form}"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
-    return [line.split("|", form.count("|")) for line in lines]
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", None) or error).strip()
+        mend = f"wait until Slurm's controller answers `squeue`; {_HERE}"
+        raise BadInput("Slurm", "squeue", said, mend) from error
+    return [line.split("|", form.count("|")) for line in done.stdout.splitlines()]

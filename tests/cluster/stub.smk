@@ -187,4 +187,5 @@ rule large:
 
 
 include: "workflow/rules/site.smk"
+include: "workflow/rules/keep.smk"
 include: "looks.smk"

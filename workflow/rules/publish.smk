@@ -11,6 +11,7 @@ rule bundle:
         verdicts=rules.verdicts.output[0],
         figures=rules.figures.output[0],
         claims=BENCHMARK.claims,
+        lost=lost(),
         locks=[
             "requirements/cpu.lock",
             "requirements/gpu.lock",

@@ -1,6 +1,5 @@
 # What the user's cluster adds to every rule, whichever file it is in; included last. Nothing here acts on a local run.
 
-import subprocess
 import sys
 
 from groupppo import queue
@@ -144,9 +143,25 @@ def on_record(finished):
     return finish
 
 
+def asking_first(init):
+    """The executor is made when there is something to do, before anything is submitted, marked or removed."""
+
+    def make(self, workflow, logger):
+        if NO_SLURM is not None and len(workflow.dag):
+            raise WorkflowError(str(NO_SLURM))
+        init(self, workflow, logger)
+
+    return make
+
+
+def in_queue_already(job):
+    """Whether a job that an earlier Snakemake left is writing the same files."""
+    return orphans is not None and orphans.hold(map(str, job.output))
+
+
 # --jobs is given for clusters only; a job's own Snakemake must come to the same resources.
 SUBMITS = workflow.is_main_process and workflow.resource_settings.nodes is not None
-QUEUE_ERROR = None
+NO_SLURM = orphans = None
 
 if workflow.is_main_process:
     PRESENCE = Presence(Path(".snakemake"), submits=SUBMITS)
@@ -160,16 +175,19 @@ if SUBMITS:
     if executor is not None:
         # Before the plan is made: a job that ends in between is asked for by its id, and not submitted again.
         try:
-            orphans = queue.Orphans(
-                queue.in_queue(Path.cwd()), queue.cancel, queue.queued_ids
-            )
-        except subprocess.SubprocessError as error:
-            QUEUE_ERROR, orphans = error, queue.Orphans([], queue.cancel, set)
+            queue.require_programs(account=SITE.account)
+            found = queue.in_queue(Path.cwd())
+        except BadInput as error:
+            NO_SLURM, found = error, []
+            if workflow.output_settings.dryrun:
+                logger.warning(f"Nothing could be submitted now. {error}")
+        orphans = queue.Orphans(found, queue.cancel, queue.queued_ids)
         lost, runs, adopted = queue.LostJobs(queue.cancel), set(), set()
         executor.query_job_status = with_lost_jobs(
             executor.query_job_status, executor.query_job_status_squeue, lost, runs
         )
         executor.get_submit_command = with_mark(executor.get_submit_command)
+        executor.Executor.__init__ = asking_first(executor.Executor.__init__)
         executor.Executor.run_job = adopting(
             executor.Executor.run_job, orphans, lost, runs, adopted
         )
@@ -191,11 +209,3 @@ if SUBMITS or workflow.remote_exec:
                 added[name] = growing(name, own[name])
         added.setdefault("cpus_per_task", uncapped_threads(own["_cores"]))
         each.resources.update(Resources.from_mapping(added))
-
-
-onstart:
-    # Jobs of a Snakemake that was killed would be submitted a second time.
-    if QUEUE_ERROR is not None:
-        raise WorkflowError(
-            f"The queue does not answer, and nothing is submitted: {QUEUE_ERROR}"
-        )

@@ -1,0 +1,200 @@
+"""Finished results that are to be made again stay until their successors are there, whatever becomes of the job."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from groupppo.config import REPOSITORY
+from groupppo.measure.hashing import SNAKEMAKES_OWN
+from groupppo.superseded import FOLDER
+
+SNAKEFILE = """
+from pathlib import Path
+from groupppo.errors import BadInput
+from groupppo.site import load_site
+from snakemake.exceptions import WorkflowError
+
+SITE = load_site(config.get("site"))
+
+rule all:
+    input: "evals/result.json", "runs/status.json"
+
+rule start:
+    output: directory("starts/tiny")
+    params: code=config.get("code", "old")
+    shell: "mkdir {output}; echo {params.code} > {output}/model; test ! -e start_fails"
+
+# What it makes, what it leaves beside it, and what a next attempt goes on from.
+rule train:
+    input: rules.start.output
+    output: status="runs/status.json", checkpoint=directory("runs/checkpoint")
+    log: "runs/log.txt"
+    params: key=config.get("key", "old")
+    shell:
+        "echo {params.key} | tee runs/log.txt runs/undeclared {output.status}; mkdir {output.checkpoint}; "
+        "echo {params.key} > {output.checkpoint}/model; mkdir -p runs/global_step_1; "
+        "echo {params.key} > runs/global_step_1/model; test ! -e fails; "
+        "if [ -e hangs ]; then touch hanging; sleep 600; fi; rm -r runs/global_step_1"
+
+rule evaluate:
+    input: rules.train.output.checkpoint
+    output: "evals/result.json"
+    shell: "cat {input}/model | tee evals/samples > {output}"
+
+include: "workflow/rules/site.smk"
+include: "workflow/rules/keep.smk"
+"""
+
+Snakemake = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all is made and finished."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "Snakefile").write_text(SNAKEFILE)
+    shutil.copytree(REPOSITORY / "workflow", folder / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
+    for link in ("profiles", "slurm"):
+        (folder / link).symlink_to((REPOSITORY / link).readlink())
+    assert snakemake(folder) == (0, "")
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "project", symlinks=True)
+    return tmp_path / "project"
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    return os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(REPOSITORY)} | variables
+
+
+def snakemake(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+    """Exit code, and what was said; nothing of one that did all without a word to its user."""
+    done = subprocess.run(
+        command(*arguments),
+        cwd=folder,
+        env=environment(folder, **variables),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    said = done.stdout + done.stderr
+    return done.returncode, said if done.returncode or "Nothing to be done" in said or "--dry-run" in arguments else ""
+
+
+def content(folder: Path) -> dict[str, tuple[str, int]]:
+    """Text and time of every result."""
+    files = (file for part in ("starts", "runs", "evals") for file in (folder / part).rglob("*") if file.is_file())
+    return {
+        str(file.relative_to(folder)): (file.read_text(), file.stat().st_mtime_ns)
+        for file in files
+        if file.name != SNAKEMAKES_OWN
+    }
+
+
+def planned(said: str) -> set[str]:
+    rows = (line.split() for line in said.splitlines())
+    return {words[0] for words in rows if len(words) == 2 and words[1].isdigit()} - {"all", "total", "jobid:"}
+
+
+def nothing_to_do(folder: Path) -> None:
+    code, said = snakemake(folder, "--dry-run")
+    assert code == 0
+    assert "Nothing to be done" in said
+
+
+def test_a_run_whose_successor_failed_is_found_again_when_it_is_asked_for(project: Path) -> None:
+    before = content(project)
+    (project / "fails").touch()
+    code, said = snakemake(project, "--config", "key=new")
+    assert code == 1
+    assert "What it had made before is kept: runs/superseded" in said
+    assert not (project / "runs" / "status.json").exists()  # what stands in its place was made from what is asked for
+    code, said = snakemake(project, "--dry-run", "--config", "key=new")
+    assert planned(said) == {"train", "evaluate"}
+    nothing_to_do(project)
+    left = "runs/global_step_1/model"
+    assert content(project) == before | {left: ("new\n", (project / left).stat().st_mtime_ns)}
+
+
+def test_so_is_what_others_were_made_from(project: Path) -> None:
+    before = content(project)
+    (project / "start_fails").touch()
+    assert snakemake(project, "--config", "code=new")[0] == 1
+    assert not (project / "starts" / "tiny").exists()
+    nothing_to_do(project)
+    assert content(project) == before
+
+
+def test_a_run_whose_successor_was_killed_is_found_again_and_so_is_what_the_successor_had_reached(
+    project: Path,
+) -> None:
+    before = content(project)
+    (project / "hangs").touch()
+    ask = command("--config", "key=new")
+    process = subprocess.Popen(ask, cwd=project, env=environment(project), start_new_session=True)
+    while not (project / "hanging").exists():
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    code, said = snakemake(project, "--dry-run")
+    assert "train" in planned(said)  # as long as the lock stands the killed one's jobs may be at work
+    assert snakemake(project, "--unlock")[0] == 0
+    nothing_to_do(project)
+    assert {name: text for name, text in content(project).items() if "global_step" not in name} == before
+    assert (project / "runs" / "global_step_1" / "model").read_text() == "new\n"
+
+
+def test_they_go_when_their_successors_are_there(project: Path) -> None:
+    (project / "fails").touch()
+    assert snakemake(project, "--config", "key=new")[0] == 1
+    (project / "fails").unlink()
+    assert snakemake(project, "--config", "key=newer") == (0, "")
+    texts = {name: text for name, (text, _) in content(project).items()}
+    assert {text for name, text in texts.items() if "starts" not in name} == {"newer\n"}
+    assert not list(project.rglob(FOLDER))
+
+
+def test_without_slurm_nothing_is_removed_and_what_is_missing_is_said(project: Path, tmp_path: Path) -> None:
+    before = content(project)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("sh", "bash", "which", "mkdir", "cat", "tee"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    ask = ("--profile", "slurm", "--config", "key=new")
+    code, said = snakemake(project, *ask, PATH=str(programs))
+    assert code == 1
+    assert "Slurm: not on PATH = 'sbatch, squeue, scancel, sacct'" in said
+    assert "nothing was submitted or removed" in said
+    assert "Traceback" not in said
+    assert content(project) == before
+    code, said = snakemake(project, "--dry-run", *ask, PATH=str(programs))
+    assert (code, planned(said)) == (0, {"train", "evaluate"})
+    assert "sbatch, squeue, scancel, sacct" in said
+    nothing_to_do(project)
+
+
+def test_a_controller_that_does_not_answer_stops_the_start(project: Path, tmp_path: Path) -> None:
+    before = content(project)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("sbatch", "squeue", "scancel", "sacct"):
+        (programs / name).write_text("#!/bin/sh\necho 'slurm_load_jobs error: Connection refused' >&2; exit 1\n")
+        (programs / name).chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    code, said = snakemake(project, "--profile", "slurm", "--config", "key=new", PATH=path)
+    assert code == 1
+    assert "Slurm: squeue = 'slurm_load_jobs error: Connection refused'" in said
+    assert content(project) == before
