@@ -32,7 +32,7 @@ def kind_of(path: Path) -> str:
     if path.is_dir():
         raise BadInput(path, "file", "a folder", f"name its files: {path}/*.yaml")
     data = read_yaml(path)
-    folder = path.resolve().parent.name
+    folder = path.absolute().parent.name
     if folder in FOLDERS:
         return FOLDERS[folder]
     keys = set(data) if isinstance(data, dict) else set()

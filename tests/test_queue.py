@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groupppo.errors import BadInput
 from groupppo.queue import (
     ABSENT_SECONDS,
     LEAVING_SECONDS,
@@ -17,6 +18,7 @@ from groupppo.queue import (
     QueuedJob,
     in_queue,
     marked,
+    require_programs,
 )
 
 
@@ -181,6 +183,30 @@ def test_only_marked_jobs_of_this_folder_are_orphans(squeue: Callable[[str], Non
     assert in_queue(Path("/here")) == [QueuedJob("5", "run-1", "PENDING", MARK)]
 
 
-def test_where_there_is_no_slurm_there_are_no_orphans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("account", "there", "missing"),
+    [
+        (None, [], "sbatch, squeue, scancel, sacct"),
+        (None, ["sbatch", "squeue", "scancel"], "sacct"),  # the executor asks it for the account that is not named
+        ("mine", ["sbatch", "squeue", "scancel"], "sacctmgr"),
+    ],
+)
+def test_a_program_that_a_submission_needs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: str | None, there: list[str], missing: str
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert in_queue(tmp_path) == []
+    for name in there:
+        (tmp_path / name).touch(mode=0o755)
+    with pytest.raises(BadInput, match=f"not on PATH = '{missing}'"):
+        require_programs(account)
+    for name in missing.split(", "):
+        (tmp_path / name).touch(mode=0o755)
+    require_programs(account)
+
+
+def test_a_queue_that_does_not_answer_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2; exit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(BadInput, match="squeue = 'slurm_load_jobs error: Unable to contact'"):
+        in_queue(tmp_path)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,7 +99,7 @@ def _profile_page(folder: Path) -> Path:
     from groupppo.report.figures_profile import write_profile_figures
     from groupppo.report.page_profile import write_profile_page
 
-    profile = load_profile(root() / "benchmarks" / f"{folder.resolve().name}.yaml")
+    profile = load_profile(root() / "benchmarks" / f"{Path(os.path.abspath(folder)).name}.yaml")
     tables = write_tables(profile, folder / "measured", folder / "tables")
     write_profile_figures(tables, profile, folder / "figures")
     return write_profile_page(folder, profile, tables, folder / "measured")

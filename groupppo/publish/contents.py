@@ -19,6 +19,7 @@ from groupppo.publish.crate import Published
 from groupppo.publish.matrix import CONFIG, RECORD, config_files, read_record
 from groupppo.publish.scrub import Places, scrub_evidence, scrub_record, scrub_table, text_columns
 from groupppo.report.page_data import read_object
+from groupppo.superseded import FOLDER
 from groupppo.tables import SCHEMA, Only, load_tables
 from groupppo.tables.keys import plans_begun
 from groupppo.tables.runs import SET_ASIDE
@@ -205,7 +206,8 @@ def _without_picture_links(page: str) -> bytes:
 
 def _matches(results: Path, patterns: Iterable[str]) -> list[str]:
     files = (file for pattern in patterns for file in results.glob(pattern) if not file.is_dir() or file.is_symlink())
-    return sorted({file.relative_to(results).as_posix() for file in files if file.name != _BOOKKEEPING})
+    names = (file.relative_to(results) for file in files if file.name != _BOOKKEEPING)
+    return sorted({name.as_posix() for name in names if FOLDER not in name.parts})
 
 
 def _weight(results: Path, name: str) -> Member:

@@ -169,12 +169,20 @@ def test_a_start_checkpoint_without_its_tokenizer_fails_training_with_the_file_n
     edit(project, arms=["ppo"], seeds=[1])
     make_assets(project, "quick")
     (project / "results/quick/assets/starts/sorting/tiny/tokenizer.json").unlink()
+    disk = project / "disk" / "of" / "runs"
+    disk.mkdir(parents=True)
+    (project / "results/quick/runs").symlink_to(disk)
     target = "results/quick/runs/sorting/tiny/ppo/seed1/status.json"
     done = snakemake(project, "--rerun-triggers", "mtime", "--allowed-rules", "train", "--", target)
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert "tokenizer.json" in said
     assert "mend: " in said
+    # It had begun, on another disk, and left its stamp with its own benchmark.
+    assert (disk / "sorting" / "tiny" / "ppo" / "seed1").is_dir()
+    assert [file.parent.name for file in project.rglob("preregistration.json") if "reference" not in str(file)] == [
+        "quick"
+    ]
 
 
 def test_a_partial_plan_reports_on_what_is_there_and_trains_nothing(project: Path) -> None:

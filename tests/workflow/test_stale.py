@@ -20,7 +20,8 @@ COSTLY = {"task", "model", "warmstart", "train", "evaluate", "evaluate_start"}
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository with a benchmark that Snakemake takes for finished: files without content, and its records."""
     folder = tmp_path_factory.mktemp("finished")
-    for name in ("Snakefile", "workflow", "benchmarks", "groupppo", "environment.yml", "README.md", "requirements"):
+    files = ("Snakefile", "environment.yml", "environment.post-deploy.sh", "README.md")
+    for name in (*files, "workflow", "benchmarks", "groupppo", "requirements"):
         source = REPOSITORY / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -58,6 +59,20 @@ def editing(finished: Path) -> Iterator[Callable[[str, str, str], None]]:
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
+@pytest.fixture
+def losing(finished: Path, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Takes a result away from the finished benchmark for one test."""
+    gone: list[tuple[Path, Path]] = []
+
+    def lose(name: str) -> None:
+        gone.append((finished / "results" / "quick" / name, tmp_path / str(len(gone))))
+        gone[-1][0].rename(gone[-1][1])
+
+    yield lose
+    for place, kept in gone:
+        kept.rename(place)
+
+
 def snakemake(folder: Path, *arguments: str) -> str:
     variables = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
@@ -66,9 +81,10 @@ def snakemake(folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def planned(folder: Path) -> set[str]:
+def planned(folder: Path, *arguments: str) -> set[str]:
     """Rules with jobs in the plan."""
-    table = (line.split() for line in snakemake(folder, "--dry-run", "--quiet", "host").splitlines())
+    said = snakemake(folder, "--dry-run", "--quiet", "host", *arguments)
+    table = (line.split() for line in said.splitlines())
     return {words[0] for words in table if len(words) == 2 and words[1].isdigit()} - {"total", "all"}
 
 
@@ -79,6 +95,29 @@ def trained(folder: Path) -> set[str]:
 
 def test_a_finished_benchmark_has_nothing_to_do(finished: Path) -> None:
     assert planned(finished) == set()
+
+
+def test_a_folder_with_a_report_that_has_lost_a_part_of_a_run_is_not_complete(
+    finished: Path, losing: Callable[[str], None]
+) -> None:
+    for part in ("ppo/seed1/steps.jsonl", "group_ppo/seed1/checkpoint"):
+        losing(f"runs/sorting/tiny/{part}")
+    assert trained(finished) == {"ppo", "group_ppo"}
+    assert "train" in planned(finished, "--", "results/quick/bundle.zip")
+    assert not planned(finished, "--config", "partial=true") & COSTLY
+
+
+def test_nor_is_one_that_has_lost_an_evaluation_or_what_the_report_was_made_from(
+    finished: Path, losing: Callable[[str], None]
+) -> None:
+    losing("evals/sorting/tiny/ppo/seed1/result.json")
+    plan = snakemake(finished, "--dry-run")
+    assert "evaluate ppo seed 1" in plan
+    assert "evaluate group_ppo seed 1" not in plan
+    assert not planned(finished) & (COSTLY - {"evaluate"})
+    losing("verdicts.json")
+    losing("evals/sorting/tiny/start/result.json")
+    assert planned(finished) >= {"evaluate", "evaluate_start", "verdicts", "report"}
 
 
 def test_texts_reports_and_verdicts_train_and_evaluate_nothing_again(

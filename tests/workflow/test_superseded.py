@@ -149,8 +149,9 @@ def test_a_run_whose_successor_was_killed_is_found_again_and_so_is_what_the_succ
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    code, said = snakemake(project, "--dry-run")
-    assert "train" in planned(said)  # as long as the lock stands the killed one's jobs may be at work
+    assert "train" in planned(
+        snakemake(project, "--dry-run")[1]
+    )  # as long as the lock stands the killed one's jobs may be at work
     assert snakemake(project, "--unlock")[0] == 0
     nothing_to_do(project)
     assert {name: text for name, text in content(project).items() if "global_step" not in name} == before

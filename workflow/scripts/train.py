@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake, own_log=True) as benchmark:
-    names, out = snakemake.wildcards, Path(snakemake.output.status).parent.resolve()
+    # Absolute, and through no link: runs/ may lie on another disk, and the stamp beside it is this benchmark's.
+    names, out = snakemake.wildcards, Path(snakemake.output.status).parent.absolute()
     register(out.parents[4], benchmark)
     train(
         Cell(
@@ -22,13 +23,13 @@ with job(snakemake, own_log=True) as benchmark:
             arm=benchmark.arms[names.arm],
             seed=int(names.seed),
             train=benchmark.train,
-            task_folder=Path(snakemake.input.train).parent.resolve(),
-            start=Path(snakemake.input.start).resolve(),
+            task_folder=Path(snakemake.input.train).parent.absolute(),
+            start=Path(snakemake.input.start).absolute(),
             out=out,
             device=benchmark.device,
             ranks=benchmark.models[names.model].ranks,
             nodes=benchmark.models[names.model].nodes,
-            density_source=Path(snakemake.input.density).resolve() if snakemake.input.density else None,
+            density_source=Path(snakemake.input.density).absolute() if snakemake.input.density else None,
             matrix=benchmark.source,
         )
     )
