@@ -35,9 +35,11 @@ def test_the_kind_is_told_by_place_or_by_content(project: Path, file: str, kind:
     moved = project / "moved.yaml"
     moved.write_text(path.read_text())
     assert kind_of(moved) == kind
-    link = path.with_name(f"link_{path.name}")
-    link.symlink_to(moved)  # the place is the link's, not that of what it leads to
-    assert kind_of(link) == kind
+    elsewhere = project / "tasks" / path.name
+    elsewhere.parent.mkdir()
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    assert kind_of(path) == kind  # the place of the link, not of what it leads to
 
 
 def test_a_file_of_no_kind_is_refused(project: Path) -> None:

@@ -19,6 +19,7 @@ from groupppo.measure.hashing import sha256_file
 from groupppo.publish.bundle import make_bundle
 from groupppo.publish.matrix import config_files, load_config
 from groupppo.publish.verify import verify
+from groupppo.superseded import FOLDER
 from groupppo.tables import load_tables
 from groupppo.tables.keys import Keys
 from groupppo.verdicts.item_scores import ItemScores
@@ -52,6 +53,13 @@ def test_an_unpacked_bundle_is_packed_to_the_same_bytes_and_drawn_anew_it_is_sou
     changed = make_bundle(unpacked, tmp_path / "changed.zip", checkpoints=False)
     known = [json.loads(zipfile.ZipFile(bundle).read("manifest.json"))["scrubbed"] for bundle in (drawn, changed)]
     assert [config in scrubbed for scrubbed in known] == [True, False]
+
+
+def test_results_that_wait_for_their_successors_are_left_out(bundle, copy, tmp_path):
+    place = next(path.parent for path in copy.glob("evals/*/*/*/*/result.json")) / FOLDER
+    place.mkdir()
+    (place / "result.json").write_text("{}")
+    assert make_bundle(copy, tmp_path / "other.zip", checkpoints=False).read_bytes() == bundle.read_bytes()
 
 
 def test_it_holds_products_configs_locks_provenance_and_evaluations(bundle):

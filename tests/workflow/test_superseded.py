@@ -1,6 +1,8 @@
 """Finished results that are to be made again stay until their successors are there, whatever becomes of the job."""
 
+import ast
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,7 +47,7 @@ rule train:
 rule evaluate:
     input: rules.train.output.checkpoint
     output: "evals/result.json"
-    shell: "cat {input}/model | tee evals/samples > {output}"
+    shell: "cat {input}/model | tee evals/samples > {output}; test ! -e evaluation_fails"
 
 include: "workflow/rules/site.smk"
 include: "workflow/rules/keep.smk"
@@ -158,6 +160,14 @@ def test_a_run_whose_successor_was_killed_is_found_again_and_so_is_what_the_succ
     assert (project / "runs" / "global_step_1" / "model").read_text() == "new\n"
 
 
+def test_an_evaluation_of_another_checkpoint_is_not_what_is_asked_for(project: Path) -> None:
+    (project / "evaluation_fails").touch()
+    assert snakemake(project, "--config", "key=new")[0] == 1
+    assert (project / "runs" / "status.json").read_text() == "new\n"
+    assert planned(snakemake(project, "--dry-run", "--config", "key=new")[1]) == {"evaluate"}
+    assert not (project / "evals" / "result.json").exists()
+
+
 def test_they_go_when_their_successors_are_there(project: Path) -> None:
     (project / "fails").touch()
     assert snakemake(project, "--config", "key=new")[0] == 1
@@ -166,6 +176,14 @@ def test_they_go_when_their_successors_are_there(project: Path) -> None:
     texts = {name: text for name, (text, _) in content(project).items()}
     assert {text for name, text in texts.items() if "starts" not in name} == {"newer\n"}
     assert not list(project.rglob(FOLDER))
+
+
+def test_the_rules_whose_folders_move_as_a_whole_are_the_workflows() -> None:
+    texts = {file.name: file.read_text() for file in (REPOSITORY / "workflow" / "rules").glob("*.smk")}
+    named = re.search(r"OWN_FOLDER = (\{[^}]*\})", texts["keep.smk"])
+    assert named is not None
+    rules = re.findall(r"^ *(?:rule|use rule \w+ as) (\w+)", "\n".join(texts.values()), re.MULTILINE)
+    assert ast.literal_eval(named[1]) <= set(rules)
 
 
 def test_without_slurm_nothing_is_removed_and_what_is_missing_is_said(project: Path, tmp_path: Path) -> None:

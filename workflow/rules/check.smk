@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from groupppo.check import notes
+import groupppo.check
 from groupppo.errors import suggest
 from groupppo.measure.code import code_sha256
 
@@ -35,7 +35,7 @@ def check_of():
     files = [BENCHMARK.claims, *filter(None, [BENCHMARK.profile])]
     said = [BENCHMARK.resolved(), *(file.read_text() for file in files)]
     code = code_sha256(
-        Path(workflow.basedir) / "groupppo" / "check.py",
+        Path(groupppo.check.__file__),
         entries=["groupppo.check", "groupppo.schemas", "groupppo.tasks.generators"],
     )
     return hashlib.sha256(json.dumps([said, code, sys.version]).encode()).hexdigest()
@@ -77,5 +77,5 @@ if workflow.is_main_process and not flag("partial", False):
     require_checked()
 
 if workflow.is_main_process:
-    for note in notes(BENCHMARK):
+    for note in groupppo.check.notes(BENCHMARK):
         logger.warning(f"{BENCHMARK.source}: {note}")

@@ -36,21 +36,36 @@ def set_aside(job):
         )
 
 
-def put_back(job):
-    """Whether what is set aside was made from what this job would be made from, in its place again now."""
-    results = results_of(job)
-    if not results.kept or (results.there and records_of(job) is not None):
-        return False
-    store, records = workflow.persistence, results.records()
+async def made_as_asked(job, records):
+    """Whether results with these records are what the job would make, as Snakemake tells for those in their place."""
+    store = workflow.persistence
     for record in records.values():
         if record is None or record["input"] != store._input(job):
             return False
         if set(record["params"]) != set(store._params(job)):
             return False
+        for file in job.input:
+            newer = await file.exists() and await file.is_newer(record["endtime"])
+            known = record["input_checksums"].get(file)
+            limit = store.max_checksum_file_size
+            if newer and not await file.is_same_checksum(known, limit):
+                return False
+    return True
+
+
+async def put_back(job):
+    """Whether what is set aside is what the job would make; it is in its place again then."""
+    results = results_of(job)
+    if not results.kept or (results.there and records_of(job) is not None):
+        return False
+    records = results.records()
+    if not await made_as_asked(job, records):
+        return False
     results.put_back()
     for file in job.output:
-        store._unmark_incomplete(file)
-        store._write_record(file, MetadataRecord.model_validate(records[file]))
+        workflow.persistence._unmark_incomplete(file)
+        record = MetadataRecord.model_validate(records[file])
+        workflow.persistence._write_record(file, record)
     return True
 
 
@@ -89,7 +104,7 @@ def putting_back(check_incomplete):
             found = [
                 job
                 for job in self.jobs
-                if job.output and not in_queue_already(job) and put_back(job)
+                if job.output and not in_queue_already(job) and await put_back(job)
             ]
             if found:
                 # Its clear() leaves it believing that it knows every folder.
