@@ -89,7 +89,7 @@ rule all:
     input:
         f"{RESULTS}/report.html",
         f"{RESULTS}/benchmark.yaml",
-        lost(),
+        lost_results(),
 
 
 include: "workflow/rules/code.smk"

@@ -164,6 +164,15 @@ def test_a_job_that_does_not_leave_keeps_another_from_being_submitted() -> None:
     assert queue.slept == LEAVING_SECONDS
 
 
+def test_files_are_held_by_the_job_in_the_queue_that_writes_them_until_it_is_claimed() -> None:
+    mark = marked(["a", "b"], "work")
+    orphans = Queue([job("1", mark)]).orphans()
+    assert orphans.hold(["b", "a"])
+    assert not orphans.hold(["a"])
+    orphans.claim(mark)
+    assert not orphans.hold(["a", "b"])
+
+
 @pytest.fixture
 def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """A program of that name which prints some lines."""

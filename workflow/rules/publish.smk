@@ -11,7 +11,7 @@ rule bundle:
         verdicts=rules.verdicts.output[0],
         figures=rules.figures.output[0],
         claims=BENCHMARK.claims,
-        lost=lost(),
+        lost=lost_results(),
         locks=[
             "requirements/cpu.lock",
             "requirements/gpu.lock",

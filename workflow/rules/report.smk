@@ -151,7 +151,7 @@ rule report:
         "../scripts/report.py"
 
 
-def lost():
+def lost_results():
     """One missing file of each job that has lost results though others of its own, or what was made from them, are there.
 
     Snakemake makes what a job that runs needs: with a report that is there it would call such a folder complete.
