@@ -47,6 +47,26 @@ def made(files):
     )
 
 
+def lost_results():
+    """One missing file of each job that has lost results though others of its own, or what was made from them, are there.
+
+    Snakemake makes what a job that runs needs: with a report that is there it would call such a folder complete.
+    """
+    if flag("partial", False):
+        return []
+    runs = zip(*(of_runs(file) for file in rules.train.output))
+    scored = [*rules.collect.input.evals, *rules.collect.input.starts]
+    others = zip([*scored, *rules.collect.output, *rules.report.input])
+    later = [*rules.collect.output, *rules.report.output]
+    reported = any(Path(file).exists() for file in later)
+    gone = []
+    for files in (*runs, *others):
+        missing = [file for file in files if not Path(file).exists()]
+        if missing and (reported or len(missing) < len(files)):
+            gone.append(missing[0])
+    return gone
+
+
 def needs(name, default):
     """A resource of the model's file, and the default on a CPU, where jobs of these rules are small."""
     return lambda wildcards: BENCHMARK.models[wildcards.model].resources.get(

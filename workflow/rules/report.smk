@@ -149,23 +149,3 @@ rule report:
         "write {output.page}"
     script:
         "../scripts/report.py"
-
-
-def lost_results():
-    """One missing file of each job that has lost results though others of its own, or what was made from them, are there.
-
-    Snakemake makes what a job that runs needs: with a report that is there it would call such a folder complete.
-    """
-    if config.get("partial"):
-        return []
-    runs = zip(*(of_runs(file) for file in rules.train.output))
-    scored = [*rules.collect.input.evals, *rules.collect.input.starts]
-    others = zip([*scored, *rules.collect.output, *rules.report.input])
-    later = [*rules.collect.output, *rules.report.output]
-    reported = any(Path(file).exists() for file in later)
-    gone = []
-    for files in (*runs, *others):
-        missing = [file for file in files if not Path(file).exists()]
-        if missing and (reported or len(missing) < len(files)):
-            gone.append(missing[0])
-    return gone
