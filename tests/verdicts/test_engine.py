@@ -332,6 +332,7 @@ def test_the_content_is_plain_json_with_the_keys_of_the_contract():
     )
     for entry in content["verdicts"]:
         told = {"reason", "what_would_change", "evidence", "figure", "task", "model", "replicates", "item_noise"}
+        told |= {"elsewhere"}
         assert set(entry) == {*contract.split(), *told}
         assert entry["verdict"] in VERDICTS
         assert entry["reason"].endswith(".")
