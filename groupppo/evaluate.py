@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import huggingface_hub.constants
-import torch
 
 from groupppo.config import Task
 from groupppo.errors import RunFailed
@@ -63,6 +62,7 @@ def evaluate(
     seed: int,
     temperature: float,
     published: bool = False,
+    device: str = "cpu",
 ) -> Evaluation:
     """Evaluate a Hugging Face folder; write `result.json`, the YAML and lm-eval's results and samples into `out`.
 
@@ -85,6 +85,7 @@ def evaluate(
         seed: seed of the sampled responses.
         temperature: of the sampled responses; that of training.
         published: whether the model began as a published one, whose vocabulary may be padded.
+        device: "cpu" or "cuda", the benchmark's: not whatever this machine happens to have.
 
     Raises:
         BadInput: the checkpoint is missing or incomplete, or the test split is missing or damaged.
@@ -105,6 +106,7 @@ def evaluate(
         batch_size,
         seed,
         "bfloat16" if published else "float32",
+        device,
     )
     evaluation = Evaluation(
         task=task.name,
@@ -134,7 +136,14 @@ def evaluate(
 
 
 def _run_lm_eval(
-    checkpoint: Path, names: list[str], test_file: Path, out: Path, batch_size: int, seed: int, dtype: str
+    checkpoint: Path,
+    names: list[str],
+    test_file: Path,
+    out: Path,
+    batch_size: int,
+    seed: int,
+    dtype: str,
+    device: str,
 ) -> dict[str, dict[str, float]]:
     """Run lm-eval tasks and keep its own files in `out`; returns its results by task and `metric,filter`."""
     _stay_offline()
@@ -150,7 +159,7 @@ def _run_lm_eval(
         pretrained=str(checkpoint),
         dtype=dtype,
         batch_size=batch_size,
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=device,
     )
     decode_as_trained(model.model, model.tokenizer)
     results = simple_evaluate(

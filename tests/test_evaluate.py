@@ -27,7 +27,7 @@ def start(small_task, small_model_folder, small_task_folder, tmp_path_factory):
 def run(start, small_task, small_task_folder, tmp_path_factory):
     """Evaluate, into a new folder unless told; returns the folder and the result."""
 
-    def run(seed=7, checkpoint=start, batch_size=16, out=None, temperature=1.0):
+    def run(seed=7, checkpoint=start, batch_size=16, out=None, temperature=1.0, **device):
         out = out or tmp_path_factory.mktemp("eval")
         result = evaluate(
             checkpoint,
@@ -42,6 +42,7 @@ def run(start, small_task, small_task_folder, tmp_path_factory):
             sampled_prompts=10,
             seed=seed,
             temperature=temperature,
+            **device,
         )
         return out, result
 
@@ -202,3 +203,17 @@ def test_a_missing_checkpoint_and_one_without_tokenizer_are_refused(run, start, 
     (bare / "tokenizer.json").unlink()
     with pytest.raises(BadInput, match=r"tokenizer\.json"):
         run(checkpoint=bare)
+
+
+@pytest.mark.parametrize("asked", [{}, {"device": "cuda"}])
+def test_the_benchmarks_device_is_used_and_not_a_gpu_that_happens_to_be_there(run, monkeypatch, asked):
+    class Asked(Exception):
+        pass
+
+    def model(*, device, **others):
+        raise Asked(device)
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("lm_eval.models.huggingface.HFLM", model)
+    with pytest.raises(Asked, match=asked.get("device", "cpu")):
+        run(**asked)

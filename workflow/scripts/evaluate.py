@@ -23,5 +23,6 @@ with job(snakemake) as benchmark:
         training_seed=int(names.seed) if names.get("seed") else None,
         published=benchmark.models[names.model].published,
         temperature=benchmark.train.temperature,
+        device=benchmark.device,
         **asdict(benchmark.evaluation),
     )

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import ray
 import torch
 import vllm.model_executor.layers.utils as vllm_layers
-from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
-from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+
+from groupppo.verl.vllm_rollout import Replica, Server, WorkerExtension
 
 
 def _plain_linear(layer: Any, remove_weight: bool) -> None:
@@ -14,20 +13,17 @@ def _plain_linear(layer: Any, remove_weight: bool) -> None:
     layer.cpu_linear = torch.nn.functional.linear
 
 
-class CPUWorkerExtension(vLLMColocateWorkerExtension):
-    """Loaded by name inside vLLM's worker process, before the model is built."""
+class CPUWorkerExtension(WorkerExtension):
+    """Changed before the model is built."""
 
     def __new__(cls, **kwargs: object) -> "CPUWorkerExtension":
         vllm_layers.dispatch_cpu_unquantized_gemm = _plain_linear
         return super().__new__(cls, **kwargs)
 
 
-class CPUServer(vLLMHttpServer):
-    def _get_worker_extension_cls(self) -> str:
-        return f"{CPUWorkerExtension.__module__}.{CPUWorkerExtension.__qualname__}"
+class CPUServer(Server):
+    worker_extension = CPUWorkerExtension
 
 
-class CPUReplica(vLLMReplica):
-    def __init__(self, *args: object, **kwargs: object):
-        super().__init__(*args, **kwargs)
-        self.server_class = ray.remote(CPUServer)
+class CPUReplica(Replica):
+    server = CPUServer

@@ -1,0 +1,54 @@
+"""verl's vLLM server, whose new weights come through a socket of the run's own.
+
+verl names the socket in /tmp by the job's id in Ray (vllm_rollout.py:141), which keeps the jobs of one Ray apart. Here
+each run has a Ray of its own, in which it is job 01000000. Two runs on one machine would take the socket from each
+other, and a server could load another run's weights without a word. This can go when verl lets the path be named.
+"""
+
+import os
+import tempfile
+from typing import Any
+
+import ray
+from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
+from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
+
+
+def in_runs_folder(address: str) -> str:
+    """The address of a socket, ipc://<path>, with the path in the folder that this run has on this machine.
+
+    The launcher names it as RAY_TMPDIR; on the nodes of a run that has several it is their TMPDIR (ray_cluster.py).
+    """
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    return f"ipc://{folder}/{address.rpartition('/')[2]}"
+
+
+class Adapter(ServerAdapter):
+    """In a training worker: the side that sends."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.zmq_handle: str = in_runs_folder(self.zmq_handle)
+
+
+class WorkerExtension(vLLMColocateWorkerExtension):
+    """Loaded by name inside vLLM's worker process: the side that receives."""
+
+    def _get_zmq_handle(self) -> str:
+        return in_runs_folder(super()._get_zmq_handle())
+
+
+class Server(vLLMHttpServer):
+    worker_extension: type[WorkerExtension] = WorkerExtension
+
+    def _get_worker_extension_cls(self) -> str:
+        return f"{self.worker_extension.__module__}.{self.worker_extension.__qualname__}"
+
+
+class Replica(vLLMReplica):
+    server: type[Server] = Server
+
+    def __init__(self, *args: object, **kwargs: object):
+        super().__init__(*args, **kwargs)
+        self.server_class = ray.remote(self.server)

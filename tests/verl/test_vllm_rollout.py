@@ -1,0 +1,67 @@
+"""Weights reach the vLLM server of the same run and no other's, though each run is the first job of its own Ray."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import groupppo.verl.cpu  # noqa: F401  answers for the version of vLLM
+
+pytestmark = pytest.mark.verl
+JOB = "01000000"  # of the first job of any Ray
+
+
+@pytest.fixture
+def sides(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Where a run's sender and receiver meet, ours and verl's, for a run with a folder."""
+    from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
+
+    from groupppo.verl.vllm_rollout import Adapter, WorkerExtension
+
+    stock = f"ipc:///tmp/rl-colocate-zmq-{JOB}-replica-0-rank-0.sock"  # vllm_rollout.py:141
+    monkeypatch.setattr(ServerAdapter, "__init__", lambda self: setattr(self, "zmq_handle", stock))
+    monkeypatch.setenv("VERL_RAY_JOB_ID", JOB)
+
+    def of(folder: Path) -> tuple[str, str, str]:
+        monkeypatch.setenv("RAY_TMPDIR", str(folder))
+        worker: Any = object.__new__(WorkerExtension)
+        worker.local_rank, worker.model_runner = 0, SimpleNamespace(vllm_config=None)
+        receiver = worker._get_zmq_handle()
+        return Adapter().zmq_handle, receiver, super(WorkerExtension, worker)._get_zmq_handle()
+
+    return of
+
+
+def test_both_sides_meet_in_the_runs_own_folder(sides: Any, tmp_path: Path) -> None:
+    sender, receiver, _ = sides(tmp_path)
+    assert sender == receiver
+    assert Path(sender.removeprefix("ipc://")).parent == tmp_path
+
+
+def test_two_runs_on_one_machine_have_two_sockets_where_verl_has_one(sides: Any, tmp_path: Path) -> None:
+    first, second = sides(tmp_path / "first"), sides(tmp_path / "second")
+    assert first[0] != second[0]
+    assert first[2] == second[2]  # verl's own, which this is for
+
+
+def test_the_servers_and_workers_of_a_run_are_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    from verl.workers.rollout.base import get_rollout_class
+    from verl.workers.rollout.replica import RolloutReplicaRegistry
+    from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
+
+    from groupppo.verl import rollouts, vllm_rollout
+    from groupppo.verl.cpu.vllm_rollout import CPUReplica, CPUWorkerExtension
+
+    rollouts.register_adapters()
+    assert get_rollout_class("vllm", "async") is vllm_rollout.Adapter
+    for on_cpu, replica, extension in (
+        (True, CPUReplica, CPUWorkerExtension),
+        (False, vllm_rollout.Replica, vllm_rollout.WorkerExtension),
+    ):
+        monkeypatch.setattr(rollouts, "asked_for_cpu", lambda on_cpu=on_cpu: on_cpu)
+        rollouts.register_replicas()
+        assert RolloutReplicaRegistry.get("vllm") is replica
+        named = replica.server._get_worker_extension_cls(replica.server)
+        assert named == f"{extension.__module__}.{extension.__qualname__}"
+        assert named != vLLMHttpServer._get_worker_extension_cls(replica.server)
