@@ -41,6 +41,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+def shared_cache(folder: Path) -> str:
+    """One cache folder for all tests of a session: a matrix that several of them plan is checked once."""
+    return str(next(place for place in folder.parents if place.name.startswith("pytest-")) / "cache")
+
+
 @pytest.fixture(scope="session")
 def small_task() -> Task:
     """Sorting one to three digits: 1,110 possible prompts, responses of at most 16 tokens."""

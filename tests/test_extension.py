@@ -69,6 +69,7 @@ print(json.dumps(found))
 GROUPED = """
 import torch
 from groupppo.grouping import Cause, GroupParams, Tokens, group_tokens
+from tests.conftest import shared_cache
 likely = torch.tensor([[.99, .5, .99, .99, .99, .99, .99], [.99, .99, .99, .99, .99, .2, .99]]).log()
 mask = torch.tensor([[1, 1, 1, 1, 1, 1, 0], [1, 1, 0, 1, 1, 1, 1]], dtype=torch.bool)
 params = GroupParams.from_config({"rule": "low_prob_stride", "group_max_size": 4})
@@ -90,7 +91,7 @@ def clone(tmp_path: Path) -> Path:
 def python(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Python in the clone, whose package comes before the installed one."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONSAFEPATH", "PYTHONPATH")}
-    environment |= {"XDG_CACHE_HOME": str(clone / "cache"), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"XDG_CACHE_HOME": shared_cache(clone), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=300)
 

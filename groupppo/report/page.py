@@ -9,6 +9,7 @@ the page's own. All text from files is escaped.
 from dataclasses import dataclass
 from pathlib import Path
 
+from groupppo.check import notes
 from groupppo.config import Benchmark
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import read_tables
@@ -98,6 +99,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         "answer": page_data.answer(judged["verdicts"]),
         "verdicts": verdicts,
         "scope": page_runs.scope(benchmark, tables),
+        "notes": notes(benchmark),
         "excluded": page_runs.excluded_rows(judged["excluded"], benchmark),
         "most_rows": page_runs.MOST_ROWS,
         "figures": figures,

@@ -17,6 +17,7 @@ from groupppo.config import REPOSITORY, load_benchmark, load_task
 from groupppo.models import build_model
 from groupppo.tasks.build import build_task
 from tests.cluster.local_slurm import DAEMONS, Cluster, missing, running, title_of
+from tests.conftest import shared_cache
 
 HERE = Path(__file__).parent
 # A look at the queue of this machine costs nothing; the profile spares a real cluster's controller.
@@ -114,7 +115,7 @@ def snakemakes(cluster: Cluster) -> Iterator[Start]:
 
     def starting(folder: Path, *arguments: str, programs: Path | None = None) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *QUICK_LOOKS, *arguments]
-        variables = cluster.environment | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(REPOSITORY)}
+        variables = cluster.environment | {"XDG_CACHE_HOME": shared_cache(folder), "PYTHONPATH": str(REPOSITORY)}
         if programs is not None:
             variables["PATH"] = f"{programs}:{variables['PATH']}"
         with (folder / "snakemake.log").open("a") as log:

@@ -17,6 +17,7 @@ import yaml
 from groupppo.verl.records import repeatable
 from tests.cluster.conftest import PATIENCE, copy_project, eventually, said, snakemakes
 from tests.cluster.local_slurm import Cluster, title_of
+from tests.conftest import shared_cache
 
 pytestmark = [pytest.mark.cluster, pytest.mark.verl, pytest.mark.timeout(1800)]
 
@@ -68,7 +69,7 @@ def study(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Study:
         (results / part).rename(through_slurm / part)
     start = Path("evals", "sorting", "tiny", "start")  # of what both start from
     shutil.copytree(through_slurm / start, results / start)
-    variables = os.environ | {"XDG_CACHE_HOME": str(project / "cache")}
+    variables = os.environ | {"XDG_CACHE_HOME": shared_cache(project)}
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--", "results/quick/verdicts.json"]
     done = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, timeout=3 * PATIENCE)
     assert done.returncode == 0, done.stderr[-5000:]

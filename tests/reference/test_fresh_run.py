@@ -23,6 +23,7 @@ from groupppo.publish.source import opened
 from groupppo.tables import Only, load_tables
 from groupppo.tables.schema import arrow_schema
 from tests.cluster.conftest import copy_project
+from tests.conftest import shared_cache
 
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(1200)]
 
@@ -42,7 +43,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     matrix = {key: value for key, value in (yaml.safe_load(file.read_text()) | CUT).items() if value is not None}
     file.write_text(yaml.safe_dump(matrix | {"evaluation": matrix["evaluation"] | FEW}))
     targets = [f"results/quick/{name}" for name in ("verdicts.json", "benchmark.yaml")]
-    variables = os.environ | {"XDG_CACHE_HOME": str(project / "cache"), "PYTHONPATH": str(REPOSITORY)}
+    variables = os.environ | {"XDG_CACHE_HOME": shared_cache(project), "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--", *targets]
     done = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-5000:]

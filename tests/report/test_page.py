@@ -449,3 +449,15 @@ def test_no_text_from_a_file_is_markdown(spare):
     for raw in ("<script", " | [x]", "[x](", "![i]", "://e.vil", "`a`", " $x", "**b**", "@someone", "www.e", "\n# big"):
         assert not re.search(rf"(?<!\\){re.escape(raw)}", markdown), raw
     assert "\n# " not in markdown[2:]
+
+
+def test_an_arm_that_clips_where_nothing_can_be_clipped_is_noted_in_the_head_of_page_and_markdown(spare):
+    results, benchmark = spare
+    ppo = benchmark.arms["ppo"]
+    clips = replace(ppo, verl=ppo.verl | {"actor_rollout_ref.actor.clip_ratio_high": 0.28})
+    assert "<strong>Note:</strong>" not in rendered(spare)
+    assert "**Note:**" not in (results / "report.md").read_text()
+    head = rendered((results, replace(benchmark, arms=benchmark.arms | {"ppo": clips}))).partition("</header>")[0]
+    said = "ppo sets actor_rollout_ref.actor.clip_ratio_high, which cannot act"
+    assert said in head
+    assert "**Note:** ppo sets" in (results / "report.md").read_text()

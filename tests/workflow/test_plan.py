@@ -11,6 +11,7 @@ import yaml
 
 from groupppo.config import REPOSITORY
 from tests.cluster.conftest import make_assets
+from tests.conftest import shared_cache
 
 
 @pytest.fixture
@@ -25,8 +26,9 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"XDG_CACHE_HOME": str(project / "cache")}
+def snakemake(project: Path, *arguments: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+    # One cache for all tests, so that a matrix that several of them plan is checked once.
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache or shared_cache(project))}
     command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -152,17 +154,63 @@ def test_a_benchmark_file_that_does_not_exist_is_named(project: Path) -> None:
     assert "benchmarks/none.yaml" in done.stdout + done.stderr
 
 
-def test_a_bad_task_parameter_fails_its_job_alone_and_says_so(project: Path) -> None:
-    file = project / "benchmarks" / "tasks" / "sorting.yaml"
-    data = yaml.safe_load(file.read_text())
-    data["params"] = {"min_length": 9, "max_lenght": 10}
-    file.write_text(yaml.safe_dump(data))
-    done = snakemake(project, "--until", "task", "model")
+def test_mistakes_in_files_that_the_benchmark_names_stop_the_plan_before_any_job_all_at_once(project: Path) -> None:
+    wrong = {
+        "tasks/sorting.yaml": ("params", {"min_length": 9, "max_lenght": 10}, "params.max_lenght = 10"),
+        "models/tiny.yaml": ("factory", "tiny_qwen", "factory = 'tiny_qwen'"),
+        "arms/ppo.yaml": ("verl", {"critic.optim.lrr": 1.0e-3}, "critic.optim.lrr = 0.001"),
+        "arms/grpo.yaml": ("verl", {"algorithm.adv_estimator": "grpoo"}, "algorithm.adv_estimator = 'grpoo'"),
+    }
+    for file, (key, value, _) in wrong.items():
+        path = project / "benchmarks" / file
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {key: value}))
+    done = snakemake(project)
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "max_lenght" in said
-    assert "mend: " in said
-    assert (project / "results/quick/assets/models/tiny/model.safetensors").is_file()  # what could be done is kept
+    for file, (_, _, named) in wrong.items():
+        assert f"benchmarks/{file}" in said
+        assert named in said
+    assert said.count("mend: ") >= len(wrong)
+    assert "Traceback" not in said
+    assert not (project / "results" / "quick").exists()
+
+
+def test_what_was_found_good_is_not_checked_again_and_what_was_not_is(project: Path) -> None:
+    checked = project / "cache" / "groupppo" / "checked"
+    plan = ("--dry-run", "--quiet", "all")
+    assert snakemake(project, *plan, cache=project / "cache").returncode == 0
+    [good] = checked.iterdir()
+    arm = project / "benchmarks" / "arms" / "ppo.yaml"
+    before = arm.read_text()
+    arm.write_text(before + "  critic.absent: 1\n")
+    done = snakemake(project, *plan, cache=project / "cache")
+    assert "critic.absent" in done.stdout + done.stderr
+    assert list(checked.iterdir()) == [good]
+    arm.write_text(before)
+    at = good.stat().st_mtime_ns
+    done = snakemake(project, *plan, cache=project / "cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert good.stat().st_mtime_ns == at
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [("benchmrk=benchmarks/quick.yaml", "did you mean benchmark?"), ("partial=maybe", "write true or false")],
+)
+def test_a_wrong_key_or_value_of_config_is_refused(project: Path, setting: str, named: str) -> None:
+    done = snakemake(project, "--dry-run", "--config", setting)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert f"--config: {setting.partition('=')[0]}" in said
+    assert named in said
+
+
+def test_what_cannot_act_is_said_and_does_not_stop_the_plan(project: Path) -> None:
+    arm = project / "benchmarks" / "arms" / "ppo.yaml"
+    arm.write_text(arm.read_text() + "  actor_rollout_ref.actor.clip_ratio_high: 0.28\n")
+    done = snakemake(project, "--dry-run", "--quiet", "host")
+    assert done.returncode == 0
+    assert "ppo sets actor_rollout_ref.actor.clip_ratio_high, which cannot act" in done.stdout + done.stderr
 
 
 def test_a_start_checkpoint_without_its_tokenizer_fails_training_with_the_file_named(project: Path) -> None:

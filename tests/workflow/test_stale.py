@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from groupppo.config import REPOSITORY
+from tests.conftest import shared_cache
 
 COSTLY = {"task", "model", "warmstart", "train", "evaluate", "evaluate_start"}
 
@@ -74,7 +75,7 @@ def losing(finished: Path, tmp_path: Path) -> Iterator[Callable[[str], None]]:
 
 
 def snakemake(folder: Path, *arguments: str) -> str:
-    variables = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    variables = os.environ | {"XDG_CACHE_HOME": shared_cache(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -20,6 +20,7 @@ SNAKEFILE = """
 from pathlib import Path
 from groupppo.errors import BadInput
 from groupppo.site import load_site
+from tests.conftest import shared_cache
 from snakemake.exceptions import WorkflowError
 
 SITE = load_site(config.get("site"))
@@ -79,7 +80,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
-    return os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(REPOSITORY)} | variables
+    return os.environ | {"XDG_CACHE_HOME": shared_cache(folder), "PYTHONPATH": str(REPOSITORY)} | variables
 
 
 def snakemake(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
