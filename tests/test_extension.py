@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from groupppo.config import REPOSITORY
+from tests.conftest import shared_cache
 from tests.docs.pages import files, write
 
 PACKAGE = ("Snakefile", "workflow", "benchmarks", "groupppo", "environment.yml")
@@ -69,7 +70,6 @@ print(json.dumps(found))
 GROUPED = """
 import torch
 from groupppo.grouping import Cause, GroupParams, Tokens, group_tokens
-from tests.conftest import shared_cache
 likely = torch.tensor([[.99, .5, .99, .99, .99, .99, .99], [.99, .99, .99, .99, .99, .2, .99]]).log()
 mask = torch.tensor([[1, 1, 1, 1, 1, 1, 0], [1, 1, 0, 1, 1, 1, 1]], dtype=torch.bool)
 params = GroupParams.from_config({"rule": "low_prob_stride", "group_max_size": 4})

@@ -15,12 +15,12 @@ import pytest
 from groupppo.config import REPOSITORY
 from groupppo.measure.hashing import SNAKEMAKES_OWN
 from groupppo.superseded import FOLDER
+from tests.conftest import shared_cache
 
 SNAKEFILE = """
 from pathlib import Path
 from groupppo.errors import BadInput
 from groupppo.site import load_site
-from tests.conftest import shared_cache
 from snakemake.exceptions import WorkflowError
 
 SITE = load_site(config.get("site"))
