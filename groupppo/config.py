@@ -60,6 +60,17 @@ class Task:
     reward: str = "exact"
     stock: tuple[str, ...] = ()
 
+    def require_fit(self, positions: float, model: str) -> None:
+        """Check that the longest prompt and response fit a model's positions.
+
+        Raises:
+            BadInput: they do not; a rollout server would refuse them once the run has begun.
+        """
+        longest = self.max_prompt_tokens + self.max_response_tokens
+        if longest > positions:
+            mend = f"keep prompt and response, {longest} tokens, within the {positions} positions of {model}."
+            raise BadInput(self.source, "max_response_tokens", self.max_response_tokens, mend)
+
 
 @dataclass(frozen=True)
 class Model:

@@ -192,13 +192,10 @@ def _check_lengths(cell: Cell) -> None:
     if train.prompts_per_step > task.splits["train"]:
         mend = f"write at most {task.splits['train']}, the training prompts of {task.name}."
         raise BadInput(cell.matrix, "train.prompts_per_step", train.prompts_per_step, mend)
-    longest, positions = (
-        task.max_prompt_tokens + task.max_response_tokens,
-        cell.model.params.get("max_position_embeddings"),
-    )
-    if isinstance(positions, int) and longest > positions:
-        mend = f"keep prompt and response, {longest} tokens, within the {positions} positions of {cell.model.name}."
-        raise BadInput(task.source, "max_response_tokens", task.max_response_tokens, mend)
+    # Those of a published model are known when it has been downloaded (launch.py).
+    positions = cell.model.params.get("max_position_embeddings")
+    if isinstance(positions, int):
+        task.require_fit(positions, cell.model.name)
 
 
 def _refuse_idle_keys(arm: Arm) -> None:

@@ -7,6 +7,7 @@ finish leaves its last checkpoint, too, from which the next `train` of the same 
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -76,6 +77,8 @@ def train(cell: Cell) -> None:
     check_splits(cell.task_folder)
     if cell.model.published:
         check_prompt_lengths(cell.task, cell.task_folder, cell.start)
+        published = json.loads((cell.start / "config.json").read_text(encoding="utf-8"))
+        cell.task.require_fit(published.get("max_position_embeddings", math.inf), cell.model.name)
     config = compose(cell)
     check_node(cell.out, needs(cell))
     if cell.device == "cuda":

@@ -238,3 +238,16 @@ def test_a_run_asks_for_its_own_lock_packages_and_disk(make_cell: MakeCell) -> N
     # Hugging Face's form as well; weights counted twice, as above.
     resumable = replace(cell, train=replace(cell.train, steps=9, checkpoint_every=3))
     assert needs(resumable).disk_bytes - asked.disk_bytes == 2 * (3 + 3 + 1) * 2 * weights
+
+
+def test_responses_beyond_the_positions_of_a_published_model_are_refused_before_anything_starts(
+    make_cell: MakeCell,
+) -> None:
+    cell = make_cell("ppo")
+    published = replace(cell.model, factory="hub", params={})  # its positions are in its folder
+    positions = json.loads((cell.start / "config.json").read_text())["max_position_embeddings"]
+    longest = positions - cell.task.max_prompt_tokens + 1
+    with pytest.raises(BadInput, match=f"within the {positions} positions") as error:
+        train(replace(cell, model=published, task=replace(cell.task, max_response_tokens=longest)))
+    assert (error.value.key, error.value.value) == ("max_response_tokens", longest)
+    assert not (cell.out / "config.yaml").exists()
