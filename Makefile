@@ -16,7 +16,7 @@ DEBIAN_PACKAGES := chromium slurm-wlm munge
 
 # Snakemake starts scripts by the path of .venv without quotes, and PATH is split at colons. The last range is what is not
 # ASCII, which both take.
-ifneq ($(shell pwd | LC_ALL=C tr -d 'A-Za-z0-9/._+@%=,~\n\200-\377-' | wc -c),0)
+ifneq ($(shell pwd -P | LC_ALL=C tr -d 'A-Za-z0-9/._+@%=,~\n\200-\377-' | wc -c),0)
 $(error the path of this folder, $(CURDIR), holds a blank or another character that a shell does not take as it is: move it to a path of letters, digits and . _ + @ % = , ~ - alone)
 endif
 

@@ -5,6 +5,7 @@ changes(results, benchmark)            # for the report
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from groupppo.measure.provenance import source
 from groupppo.plain_yaml import read_yaml
 
 STAMP = "preregistration.json"
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 ABSENT = "absent"
 
 
@@ -73,9 +75,17 @@ def register(results: Path, benchmark: Benchmark) -> None:
         os.link(file.name, results / STAMP)
     except FileExistsError:
         pass  # another run of the benchmark was first
-    except OSError:  # a file system without hard links; the stamp is not there all at once then, but only once, too
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # A file system without hard links: the stamp is written once, too, and not all at once.
         with contextlib.suppress(FileExistsError), (results / STAMP).open("x", encoding="utf-8") as stamp:
-            stamp.write(text)
+            try:
+                stamp.write(text)
+                stamp.flush()
+            except OSError:  # half a stamp would stand for ever
+                os.unlink(stamp.name)
+                raise
     finally:
         os.unlink(file.name)
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import groupppo.check
 from groupppo.errors import suggest
@@ -38,7 +39,10 @@ def check_of():
         Path(groupppo.check.__file__),
         entries=["groupppo.check", "groupppo.schemas", "groupppo.tasks.generators"],
     )
-    return hashlib.sha256(json.dumps([said, code, sys.version]).encode()).hexdigest()
+    asked = [version(name) for name in ("verl", "torch", "transformers", "omegaconf")]
+    return hashlib.sha256(
+        json.dumps([said, code, asked, sys.version]).encode()
+    ).hexdigest()
 
 
 def require_checked():

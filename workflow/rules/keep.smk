@@ -3,6 +3,9 @@
 # Snakemake 9.27.1 removes the outputs of a job as it starts (jobs.py:797), and of one that failed or was not submitted
 # (jobs.py:955); its flag update() keeps them at the start only, for the price of a copy.
 
+import contextlib
+import fcntl
+
 from groupppo.superseded import Superseded
 from snakemake.dag import DAG
 from snakemake.io import IOCache
@@ -28,12 +31,59 @@ def records_of(job):
     return {file: store.metadata(file) for file in job.output}
 
 
-def set_aside(job):
-    records = records_of(job) if job.output else None
-    if records is not None:
-        results_of(job).set_aside(
-            {file: record and record.model_dump() for file, record in records.items()}
-        )
+async def finished(job, records):
+    """Whether what is in its place is what is on record: a half result is of another time than its record."""
+    for file in job.output:
+        record = records[file]
+        if record is None or not Path(file).exists():
+            return False
+        mtime = (await file.mtime_uncached()).local_or_storage()
+        if record.endtime is None or abs(mtime - record.endtime) > 1e-3:
+            return False
+    return True
+
+
+async def set_aside(job):
+    """An older generation makes room for results that are finished, and for nothing else."""
+    if not job.output:
+        return
+    results = results_of(job)
+    results.settle()
+    if results.returning:
+        restore(job, results)
+    records = records_of(job)
+    if records is None or (results.kept and not await finished(job, records)):
+        return
+    results.set_aside(
+        {file: record and record.model_dump() for file, record in records.items()}
+    )
+
+
+def restore(job, results):
+    """Until all is in its place it is incomplete to Snakemake, so that no other job's record stands for it."""
+    store, records = workflow.persistence, results.records()
+    for file in job.output:
+        key = store._get_key(file)
+        store._mark_incomplete(key, None)
+        store._write_record(key, MetadataRecord.model_validate(records[file]))
+    results.put_back()
+    for file in job.output:
+        store._unmark_incomplete(store._get_key(file))
+
+
+def held(job):
+    """Whether a process trains in the folder, whoever started it: its launcher may have been killed."""
+    lock = Path(job.output[0]).parent / ".lock"
+    if job.rule.name not in OWN_FOLDER or not lock.is_file():
+        return False
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return False
+    return False
 
 
 async def made_as_asked(job, records):
@@ -56,16 +106,21 @@ async def made_as_asked(job, records):
 async def put_back(job):
     """Whether what is set aside is what the job would make; it is in its place again then."""
     results = results_of(job)
-    if not results.kept or (results.there and records_of(job) is not None):
+    results.settle()
+    if not results.kept or in_queue_already(job) or held(job):
         return False
     records = results.records()
-    if not await made_as_asked(job, records):
+    if records is None:
+        logger.warning(
+            f"{results.generation}: nobody knows what these results are; remove them, or move them to where they belong."
+        )
         return False
-    results.put_back()
-    for file in job.output:
-        workflow.persistence._unmark_incomplete(file)
-        record = MetadataRecord.model_validate(records[file])
-        workflow.persistence._write_record(file, record)
+    if not results.returning:
+        if results.there and records_of(job) is not None:
+            return False
+        if None in records.values() or not await made_as_asked(job, records):
+            return False
+    restore(job, results)
     return True
 
 
@@ -73,7 +128,7 @@ def setting_aside(remove_existing_output):
     """As a job starts, on the machine where it does."""
 
     async def remove(self):
-        set_aside(self)
+        await set_aside(self)
         await remove_existing_output(self)
 
     return remove
@@ -83,15 +138,25 @@ def ending(postprocess):
     """A job that never began has its outputs from before; one that ended well needs no older ones."""
 
     async def end(self, *arguments, error=False, **others):
-        # Beside older results, what is there failed when it had been made.
-        if error and self.output and not results_of(self).note.exists():
-            set_aside(self)
+        if error:
+            await set_aside(self)
         await postprocess(self, *arguments, error=error, **others)
-        if self.output and (results := results_of(self)).note.exists():
-            if error and results.kept:
-                logger.info(f"What it had made before is kept: {results.note.parent}")
-            elif not error and results.there:
+        if not self.output:
+            return
+        results = results_of(self)
+        if error and workflow.execution_settings.keep_incomplete:
+            # Snakemake would take them for finished ones at the next start.
+            for file in self.output:
+                workflow.persistence._mark_incomplete(
+                    workflow.persistence._get_key(file), None
+                )
+        if error and results.kept:
+            logger.info(f"What it had made before is kept: {results.generation.parent}")
+        elif not error and results.kept and results.there:
+            try:
                 results.drop()
+            except OSError as problem:  # the new results are there all the same
+                logger.warning(f"{results.generation} could not be removed: {problem}")
 
     return end
 
@@ -101,11 +166,9 @@ def putting_back(check_incomplete):
 
     async def check(self):
         if workflow.is_main_process and not any(workflow.persistence._read_locks()):
-            found = [
-                job
-                for job in self.jobs
-                if job.output and not in_queue_already(job) and await put_back(job)
-            ]
+            # Of two plans at once one puts back, and the other finds it done.
+            with alone_in(Path(".snakemake") / "superseded.lock"):
+                found = [job for job in self.jobs if job.output and await put_back(job)]
             if found:
                 # Its clear() leaves it believing that it knows every folder.
                 workflow.iocache = IOCache(workflow.iocache.max_wait_time)
@@ -115,6 +178,14 @@ def putting_back(check_incomplete):
         await check_incomplete(self)
 
     return check
+
+
+@contextlib.contextmanager
+def alone_in(lock):
+    with lock.open("a") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def where_it_runs(started):

@@ -1,6 +1,7 @@
 # What the user's cluster adds to every rule, whichever file it is in; included last. Nothing here acts on a local run.
 
 import sys
+from shutil import which
 
 from groupppo import queue
 from groupppo.takeover import Presence
@@ -155,7 +156,18 @@ def asking_first(init):
 
 
 def in_queue_already(job):
-    """Whether a job that an earlier Snakemake left is, or may be, writing the same files."""
+    """Whether a job that an earlier Snakemake left is, or may be, writing the same files; asked by any plan."""
+    global orphans, NO_SLURM
+    if orphans is None and NO_SLURM is None and which("squeue"):
+        try:
+            orphans = queue.Orphans(
+                queue.in_queue(Path.cwd()), queue.cancel, queue.queued_ids
+            )
+        except BadInput as error:
+            NO_SLURM = error
+            logger.warning(
+                f"Finished results that were set aside stay where they are. {error}"
+            )
     if NO_SLURM is not None:
         return True
     return orphans is not None and orphans.hold(map(str, job.output))
