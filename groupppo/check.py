@@ -35,10 +35,14 @@ from groupppo.schemas import read_checked, schema_faults
 PARAMS = "algorithm.group_params."
 _STAND_IN = 0.5  # density of another arm's run, which is not there yet
 _NOWHERE = Path("none")
-# What limits how far one update may go from the policy that sampled; without effect while both are the same.
-_CLIPPING = re.compile(
-    r"actor_rollout_ref\.actor\.(clip_ratio\w*|policy_loss\.\w+|tau_pos|tau_neg)|critic\.cliprange_value"
-)
+# Keys of a benchmark that name a file beside it, and the kinds that it may be of.
+_BESIDE = {"claims": "claims", "profile": "profile", "pilot": "benchmark"}
+# What limits how far an update may go from the policy, or value, of the rollout: nothing while both are the same.
+_CLIPS = {
+    "actor_rollout_ref.actor": re.compile(r"clip_ratio\w*"),
+    "critic": re.compile("cliprange_value"),
+}
+_CLIPPING_LOSSES = ("gspo", "cispo")
 
 
 def check(path: Path, known: dict[Path, list[BadInput]] | None = None) -> list[BadInput]:
@@ -50,25 +54,40 @@ def check(path: Path, known: dict[Path, list[BadInput]] | None = None) -> list[B
     known = {} if known is None else known
     place = path.resolve()
     if place not in known:
+        known[place] = []  # a file that names itself
         known[place] = _found(path, known)
     return known[place]
 
 
 def notes(benchmark: Benchmark) -> list[str]:
     """What may be meant and will not do what its name says: an arm that clips where no update can be clipped."""
-    found = []
-    for arm in benchmark.arms.values():
-        keys = benchmark.train.verl | arm.verl
-        batch = keys.get("actor_rollout_ref.actor.ppo_mini_batch_size")
-        mini_batches = benchmark.train.prompts_per_step / batch if batch else benchmark.train.mini_batches
-        epochs = keys.get("actor_rollout_ref.actor.ppo_epochs", benchmark.train.epochs)
-        clips = sorted(key for key in arm.verl if _CLIPPING.fullmatch(key))
-        if clips and mini_batches <= 1 and epochs == 1:
+    found, shared = [], benchmark.train.verl
+    for who, own in [(benchmark.name, {}), *((arm.name, arm.verl) for arm in benchmark.arms.values())]:
+        keys = shared | own
+        if keys.get("algorithm.rollout_correction.bypass_mode"):
+            continue  # the ratio is to the rollout's own log-probabilities
+        clips = []
+        for key, value in (own if own else shared).items():
+            home, _, name = key.rpartition(".")
+            clipping = home in _CLIPS and _CLIPS[home].fullmatch(name) is not None
+            if key == "actor_rollout_ref.actor.policy_loss.loss_mode":
+                home, clipping = "actor_rollout_ref.actor", value in _CLIPPING_LOSSES
+            if clipping and _updates(benchmark, keys, home) <= 1:
+                clips.append(key)
+        if clips:
             found.append(
-                f"{arm.name} sets {', '.join(clips)}, which cannot act: with one mini-batch and one epoch a step has "
-                "one update, and its policy is the one that sampled. Write mini_batches or epochs above 1."
+                f"{who} sets {', '.join(sorted(clips))}, which cannot act: with one mini-batch and one epoch a step "
+                "has one update, and its policy is the one that sampled. Write mini_batches or epochs above 1."
             )
     return found
+
+
+def _updates(benchmark: Benchmark, keys: Mapping[str, Any], home: str) -> float:
+    """Optimiser steps of one training step."""
+    batch = keys.get(f"{home}.ppo_mini_batch_size")
+    mini_batches = benchmark.train.prompts_per_step / batch if batch else benchmark.train.mini_batches
+    epochs: float = keys.get(f"{home}.ppo_epochs", benchmark.train.epochs)
+    return mini_batches * epochs
 
 
 def _found(path: Path, known: dict[Path, list[BadInput]]) -> list[BadInput]:
@@ -79,21 +98,35 @@ def _found(path: Path, known: dict[Path, list[BadInput]]) -> list[BadInput]:
         return [fault]
     faults = list(schema_faults(path, kind, data))
     if kind == "benchmark":
-        below = [fault for file in _named(path, data) for fault in check(file, known)]
+        named = list(_named(path, data))
+        faults += [fault for key, file in named for fault in _other_kind(path, key, file)]
+        below = [fault for key, file in named if key != "pilot" for fault in check(file, known)]
         return [*faults, *below] or _first(lambda: load_benchmark(path)) or list(_cell_faults(load_benchmark(path)))
     return faults or (list(_CHECKS[kind](path)) if kind in _CHECKS else [])
 
 
-def _named(path: Path, data: Any) -> Iterator[Path]:
-    """Existing files that a benchmark names; what is missing, its own loader says."""
+def _named(path: Path, data: Any) -> Iterator[tuple[str, Path]]:
+    """Existing files that a benchmark names, with its keys; what is missing, its own loader says."""
     if not isinstance(data, dict):
         return
-    listed = [(f"{folder}/", name) for folder in FOLDERS for name in _list(data.get(folder))]
-    for folder, name in [*listed, ("", data.get("claims")), ("", data.get("profile"))]:
+    listed = [(folder, name) for folder in FOLDERS for name in _list(data.get(folder))]
+    for key, name in [*listed, *((key, data.get(key)) for key in _BESIDE)]:
         if isinstance(name, str) and len(name) <= 100 and "/" not in name:
-            file = path.parent / f"{folder}{name}{'.yaml' if folder else ''}"
+            file = path.parent / (f"{key}/{name}.yaml" if key in FOLDERS else name)
             if file.is_file():
-                yield file
+                yield key, file
+
+
+def _other_kind(path: Path, key: str, file: Path) -> Iterator[BadInput]:
+    """A file beside the benchmark that is of another kind than its key says; what it is, its content tells."""
+    try:
+        found = kind_of(file)
+    except BadInput as fault:
+        if key in _BESIDE:
+            yield fault
+        return
+    if key in _BESIDE and found != _BESIDE[key]:
+        yield BadInput(path, key, file.name, f"name a file of kind {_BESIDE[key]}; this one is of kind {found}.")
 
 
 def _list(value: object) -> list[object]:

@@ -1,6 +1,7 @@
 """What `groupppo validate`, a plan and a job refuse: what verl would refuse or misread once a run has begun."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,32 @@ SHIPPED = REPOSITORY / "benchmarks"
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of a small matrix: PPO, GRPO and GROUP-PPO."""
+    home = tmp_path_factory.mktemp("benchmarks")
     for name in ("arms", "models", "tasks", "studies"):
-        shutil.copytree(SHIPPED / name, tmp_path / name, ignore=shutil.ignore_patterns("*.jsonl"))
+        shutil.copytree(SHIPPED / name, home / name, ignore=shutil.ignore_patterns("*.jsonl"))
     for name in ("quick.yaml", "claims.yaml", "profile.yaml"):
-        shutil.copy(SHIPPED / name, tmp_path / name)
-    return tmp_path
+        shutil.copy(SHIPPED / name, home / name)
+    return home
+
+
+@pytest.fixture
+def home(shipped: Path) -> Iterator[Path]:
+    """As it was, whatever the test before has written."""
+    yield shipped
+    for file in shipped.rglob("*.yaml"):
+        if file.read_bytes() != (original := SHIPPED / file.relative_to(shipped)).read_bytes():
+            shutil.copy(original, file)
+
+
+def faults_of(home: Path, name: str = "quick.yaml") -> list[BadInput]:
+    """Of a file in `home`; files that are as shipped, which the first test checks, have none."""
+    same = [
+        file for file in home.rglob("*.yaml") if file.read_bytes() == (SHIPPED / file.relative_to(home)).read_bytes()
+    ]
+    return check(home / name, {file.resolve(): [] for file in same if file != home / name})
 
 
 def edit(file: Path, key: str, value: object) -> None:
@@ -123,14 +142,11 @@ def test_what_a_run_would_choke_on_is_refused_with_file_key_value_and_hint(
     home: Path, file: str, key: str, value: object, place: str
 ) -> None:
     edit(home / file, key, value)
-    faults = check(home / "quick.yaml")
+    faults = faults_of(home)
     assert faults, "accepted"
     assert Path(faults[0].file) == home / file
     assert faults[0].key.startswith(place)
     assert faults[0].mend
-    # Undone, nothing is wrong: it was this.
-    shutil.copy(SHIPPED / file, home / file)
-    assert check(home / "quick.yaml") == []
 
 
 @pytest.mark.parametrize(
@@ -146,13 +162,13 @@ def test_what_a_run_would_choke_on_is_refused_with_file_key_value_and_hint(
 )
 def test_what_verl_takes_is_accepted(home: Path, key: str, value: object) -> None:
     edit(home / "arms" / "ppo.yaml", key, value)
-    assert check(home / "quick.yaml") == []
+    assert faults_of(home) == []
 
 
 def test_text_for_a_number_is_answered_with_the_number(home: Path) -> None:
     edit(home / "arms" / "ppo.yaml", f"verl/{ACTOR}.optim.lr", "1e-5")
     edit(home / "quick.yaml", "train/critic_lr", "3e-4")
-    hints = {fault.key: fault.mend for fault in check(home / "quick.yaml")}
+    hints = {fault.key: fault.mend for fault in faults_of(home)}
     assert hints[f"verl.{ACTOR}.optim.lr"].startswith("write 1.0e-05: YAML takes 1e-5 for text.")
     assert hints["train.critic_lr"].startswith("write 0.0003: YAML takes 3e-4 for text.")
 
@@ -207,7 +223,7 @@ def test_a_cell_that_is_refused_leaves_nothing_for_the_next() -> None:
 
 def test_an_arm_that_clips_where_nothing_can_be_clipped_is_noted_and_not_refused(home: Path) -> None:
     edit(home / "arms" / "ppo.yaml", f"verl/{ACTOR}.clip_ratio_high", 0.28)
-    assert check(home / "quick.yaml") == []
+    assert faults_of(home) == []
     [note] = notes(load_benchmark(home / "quick.yaml"))
     assert f"ppo sets {ACTOR}.clip_ratio_high, which cannot act" in note
     for key, value in (("mini_batches", 2), ("epochs", 2)):
@@ -217,3 +233,126 @@ def test_an_arm_that_clips_where_nothing_can_be_clipped_is_noted_and_not_refused
     assert notes(load_benchmark(home / "quick.yaml")) == [note]
     shutil.copy(SHIPPED / "arms" / "ppo.yaml", home / "arms")
     assert notes(load_benchmark(home / "quick.yaml")) == []
+
+
+OPTIM = f"{ACTOR}.optim"
+
+
+def test_a_mapping_of_keys_is_checked_key_by_key_and_gives_way_to_what_is_said_later(home: Path) -> None:
+    arm = home / "arms" / "ppo.yaml"
+    edit(arm, f"verl/{OPTIM}", {"lr": 3.0e-6, "weight_decay": 0.0})
+    edit(home / "quick.yaml", "learning_rates", {"ppo": [1.0e-5, 1.0e-4]})
+    edit(home / "quick.yaml", "reference", "ppo_lr10u")
+    benchmark, canvas = load_benchmark(home / "quick.yaml"), Canvas()
+    for name, rate in (("ppo_lr10u", 1e-5), ("ppo_lr100u", 1e-4), ("ppo_lr10u", 1e-5)):
+        optim = compose(cell_of(benchmark, name), canvas).actor_rollout_ref.actor.optim
+        assert (optim.lr, optim.weight_decay) == (rate, 0.0)
+    assert compose(cell_of(benchmark, "grpo"), canvas).actor_rollout_ref.actor.optim.weight_decay == 0.01
+    for wrong, key in (({"lr": "1e-5"}, "lr"), ({"lr": -1.0}, "lr"), ({"lrr": 1.0}, "lrr")):
+        edit(arm, f"verl/{OPTIM}", wrong)
+        assert [fault.key for fault in check(arm)] == [f"verl.{OPTIM}.{key}"]
+
+
+def test_one_arms_mapping_is_not_the_next_ones(home: Path) -> None:
+    edit(home / "arms" / "ppo.yaml", f"verl/{ACTOR}", {"ppo_epochs": 2, "optim": {"weight_decay": 0.5}})
+    assert faults_of(home) == []
+    benchmark, canvas = load_benchmark(home / "quick.yaml"), Canvas()
+    for name in ("ppo", "grpo", "group_ppo", "ppo"):
+        cell = cell_of(benchmark, name)
+        assert OmegaConf.to_yaml(compose(cell, canvas)) == OmegaConf.to_yaml(compose(cell)), name
+
+
+def test_what_one_task_hides_of_another_is_seen(home: Path) -> None:
+    """A length that is right for the first task and wrong for the second."""
+    edit(home / "tasks" / "chain.yaml", "max_response_tokens", 90)
+    for tasks in (["sorting", "chain"], ["chain", "sorting"]):
+        edit(home / "quick.yaml", "tasks", tasks)
+        longest = yaml.safe_load((home / "tasks" / "sorting.yaml").read_text())["max_response_tokens"]
+        edit(home / "quick.yaml", "train/verl", {"data.max_response_length": longest})
+        assert [fault.key for fault in faults_of(home)] == ["data.max_response_length"]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {f"{OPTIM}.betas": [0.9, 0.95]},
+        {f"{ACTOR}.clip_ratio": 0.1, f"{ACTOR}.clip_ratio_low": None, f"{ACTOR}.clip_ratio_high": None},
+        {f"{ROLLOUT}.engine_kwargs.vllm.swap_space": 4},
+        {f"{OPTIM}.override_optimizer_config.momentum": 0.9},
+        {"actor_rollout_ref.model.override_config.attn_implementation": "eager"},
+    ],
+)
+def test_what_a_user_of_verl_writes_is_accepted(home: Path, keys: dict[str, Any]) -> None:
+    for key, value in keys.items():
+        file = home / "arms" / "ppo.yaml"
+        data = yaml.safe_load(file.read_text())
+        data["verl"][key] = value
+        file.write_text(yaml.safe_dump(data))
+    assert faults_of(home) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ({f"{ACTOR}.clip_ratio": 0.1}, f"{ACTOR}.clip_ratio"),
+        ({"algorithm.rollout_correction": None}, "algorithm.rollout_correction"),
+        ({"trainer.total_training_steps": 3}, "trainer.total_training_steps"),
+        ({"data.seed": 5}, "data.seed"),
+        ({f"{ACTOR}.ppo_mini_batch_size": 0}, f"{ACTOR}.ppo_mini_batch_size"),
+        ({f"{ACTOR}.optim": 3}, f"{ACTOR}.optim"),
+        ({"algorithm.group_params": {"rule": "stride"}}, "algorithm.group_params.rule"),
+    ],
+)
+def test_what_could_do_nothing_or_part_arms_is_refused(home: Path, keys: dict[str, Any], place: str) -> None:
+    file = home / "arms" / "ppo.yaml"
+    data = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(data | {"verl": data["verl"] | keys}))
+    assert [(fault.file, fault.key) for fault in faults_of(home)] == [(str(file), f"verl.{place}")]
+
+
+@pytest.mark.parametrize("estimator", ["remax", "gdpo", "optimal_token_baseline"])
+def test_an_estimator_that_needs_what_no_run_has_is_refused(home: Path, estimator: str) -> None:
+    edit(home / "arms" / "grpo.yaml", "verl/algorithm.adv_estimator", estimator)
+    assert [fault.key for fault in faults_of(home)] == ["verl.algorithm.adv_estimator"]
+
+
+def test_a_fault_of_the_matrix_is_its_own_and_no_arms(home: Path) -> None:
+    edit(home / "quick.yaml", "train/verl", {"algorithm.group_params.group_max_size": 0})
+    faults = faults_of(home)
+    assert {fault.file for fault in faults} == {str(home / "quick.yaml")}
+    assert {fault.key for fault in faults} == {"algorithm.group_params.group_max_size"}
+
+
+@pytest.mark.parametrize(("file", "reward"), [("sorting", "math"), ("gsm8k", "exact"), ("gym_chain_sum", "exact")])
+def test_a_reward_that_gives_nothing_for_the_right_answer_is_refused(home: Path, file: str, reward: str) -> None:
+    path = home / "tasks" / f"{file}.yaml"
+    assert check(path) == []
+    edit(path, "reward", reward)
+    assert [fault.key for fault in check(path)] == ["reward"]
+
+
+@pytest.mark.parametrize("key", ["claims", "profile", "pilot"])
+def test_a_file_beside_the_benchmark_is_of_its_kind_and_not_the_benchmark_itself(home: Path, key: str) -> None:
+    wrong = "claims.yaml" if key == "profile" else "profile.yaml"
+    edit(home / "quick.yaml", key, wrong)
+    assert [fault.key for fault in faults_of(home)] == [key]
+    if key != "pilot":
+        edit(home / "quick.yaml", key, "quick.yaml")
+        assert key in [fault.key for fault in faults_of(home)]
+
+
+@pytest.mark.parametrize(
+    ("verl", "noted"),
+    [
+        ({f"{ACTOR}.policy_loss.loss_mode": "cispo"}, True),
+        ({f"{ACTOR}.policy_loss.loss_mode": "clip_cov"}, False),  # it looks at covariances
+        ({"critic.cliprange_value": 0.2}, True),
+        ({"critic.cliprange_value": 0.2, "critic.ppo_epochs": 4}, False),
+        ({f"{ACTOR}.clip_ratio_c": 4.0, "algorithm.rollout_correction.bypass_mode": True}, False),
+    ],
+)
+def test_only_what_clips_and_cannot_is_noted(home: Path, verl: dict[str, Any], noted: bool) -> None:
+    file = home / "arms" / "ppo.yaml"
+    data = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(data | {"verl": data["verl"] | verl}))
+    assert bool(notes(load_benchmark(home / "quick.yaml"))) == noted

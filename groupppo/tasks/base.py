@@ -13,6 +13,8 @@ from typing import TypeVar
 from groupppo.config import Task
 from groupppo.errors import BadInput, suggest
 from groupppo.errors import ParamError as ParamError
+from groupppo.tasks.answers import MODULES as REWARDS
+from groupppo.tasks.answers import scorer
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def bind(task: Task) -> Draw:
     """The task's generator with its parameters filled in and checked: a function of the random state alone.
 
     Raises:
-        BadInput: the generator is unknown, or a parameter is unknown, missing or out of range.
+        BadInput: the generator is unknown, a parameter is unknown, missing or out of range, or the task's reward is not
+            for its answers.
     """
     try:
         generator = get_generator(task.generator)
@@ -104,9 +107,12 @@ def bind(task: Task) -> Draw:
         raise BadInput(task.source, f"params.{key}", None, f"add it; {listing}")
     draw = partial(generator, **task.params)
     try:
-        draw(random.Random(task.seed))
+        example = draw(random.Random(task.seed))
     except ParamError as error:
         raise BadInput(task.source, f"params.{error.key}", error.value, error.mend) from error
+    if task.reward not in REWARDS or scorer(task.reward)(example.demonstration, example.answer) != 1.0:
+        mend = f"write the reward that judges the answers of {task.generator}: its own demonstration earns nothing."
+        raise BadInput(task.source, "reward", task.reward, mend)
     return draw
 
 

@@ -137,6 +137,8 @@ def params_faults(task: Task) -> Iterator[BadInput]:
     for key in sorted(set(task.params) - set(PARAMS)):
         mend = f"unknown parameter; {suggest(key, PARAMS)}Known: {', '.join(PARAMS)}."
         yield BadInput(task.source, f"params.{key}", task.params[key], mend)
+    if task.reward != "math":
+        yield BadInput(task.source, "reward", task.reward, f"write math: it judges the answers of {task.generator}.")
     for key, (text, accepts) in PARAMS.items():
         value = task.params.get(key)
         if not accepts(value):

@@ -4,8 +4,9 @@ verl reads most of its config without looking: text for a number or an unknown n
 Here verl's own dataclasses, registries and functions are asked before anything runs.
 """
 
+import re
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from inspect import signature
@@ -22,6 +23,8 @@ from groupppo.schemas import number_hint
 GROUPED = "group_ppo"
 PlaceOf = Callable[[str], tuple[Path, str]]
 _ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+# verl takes null for these, which its dataclass does not say: clip_ratio counts then (core_algos.py:1321).
+_NULLABLE = ("actor.clip_ratio_low", "actor.clip_ratio_high")
 # How a key ends: lowest value, whether it is allowed itself, highest value.
 _RANGES: dict[str, tuple[float, bool, float]] = {
     "optim.lr": (0, False, 1),
@@ -32,6 +35,8 @@ _RANGES: dict[str, tuple[float, bool, float]] = {
     "rollout.gpu_memory_utilization": (0, False, 1),
     "rollout.tensor_model_parallel_size": (1, True, 64),
     "ppo_epochs": (1, True, 1000),
+    "ppo_mini_batch_size": (1, True, 1e6),
+    "weight_decay": (0, True, 1000),
     "clip_ratio": (0, False, 1000),
     "clip_ratio_low": (0, False, 1000),
     "clip_ratio_high": (0, False, 1000),
@@ -57,6 +62,8 @@ def require_type(own: DictConfig, key: str, value: Any, source: Path) -> None:
     if "${" in str(value):
         raise BadInput(source, key, value, "write the value itself: ${...} would be replaced when the run starts.")
     wanted = _wanted(own, key)
+    if value is None and key.endswith(_NULLABLE):
+        return
     if not _fits(value, wanted):
         hint = number_hint(value) if _fits(1.0, wanted) else ""
         raise BadInput(source, key, value, hint or f"write {_named(wanted)}.")
@@ -75,6 +82,8 @@ def _wanted(own: DictConfig, key: str) -> Any:
         node, default = OmegaConf.select(own, home), OmegaConf.select(own, key)
     except OmegaConfBaseException:  # a default that points to a value which a cell sets
         return Any
+    if isinstance(default, DictConfig):
+        return dict
     if isinstance(node, DictConfig) and "_target_" in node:
         hint = _hints(str(node._target_)).get(name)
         if hint is not None:
@@ -104,6 +113,8 @@ def _fits(value: Any, wanted: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if is_dataclass(plain):
         return isinstance(value, dict)
+    if plain is tuple:  # YAML has lists alone
+        return isinstance(value, list | tuple)
     return not isinstance(plain, type) or isinstance(value, plain)
 
 
@@ -113,6 +124,7 @@ _NAMES = {
     bool: "true or false",
     str: "text",
     list: "a list",
+    tuple: "a list",
     dict: "a mapping",
     type(None): "null",
 }
@@ -124,10 +136,10 @@ def _named(wanted: Any) -> str:
         return " or ".join(_named(each) for each in get_args(wanted))
     if origin is Literal:
         return f"one of: {', '.join(map(str, get_args(wanted)))}"
-    return _NAMES.get(origin or wanted, f"a {getattr(wanted, '__name__', wanted)}")
+    return "a mapping" if is_dataclass(wanted) else _NAMES.get(origin or wanted, f"a {wanted}")
 
 
-def require_accepted(config: DictConfig, place_of: PlaceOf, written: Iterable[str]) -> None:
+def require_accepted(config: DictConfig, place_of: PlaceOf, written: Collection[str]) -> None:
     """Check a composed config as verl would once the run has begun.
 
     Args:
@@ -150,6 +162,10 @@ def require_accepted(config: DictConfig, place_of: PlaceOf, written: Iterable[st
     require_known("algorithm.adv_estimator", estimators)
     require_known(f"{_ACTOR}.policy_loss.loss_mode", core_algos.POLICY_LOSS_REGISTRY)
     _require_computable(config, place_of)
+    ratio, low, high = (f"{_ACTOR}.{name}" for name in ("clip_ratio", "clip_ratio_low", "clip_ratio_high"))
+    if ratio in written and None not in (OmegaConf.select(config, low), OmegaConf.select(config, high)):
+        mend = f"without effect beside {low} and {high}: write those, or null for both."
+        raise BadInput(*place_of(ratio), OmegaConf.select(config, ratio), mend)
     if config.algorithm.adv_estimator != GROUPED:
         _require_needs(config, place_of, core_algos.ADV_ESTIMATOR_REGISTRY[config.algorithm.adv_estimator])
     _ask_verl(config, place_of, written)
@@ -179,7 +195,7 @@ def _require_computable(config: DictConfig, place_of: PlaceOf) -> None:
 
 def _require_needs(config: DictConfig, place_of: PlaceOf, estimator: Callable[..., Any]) -> None:
     name, reads = config.algorithm.adv_estimator, signature(estimator).parameters
-    key = f"{_ROLLOUT}.n"
+    key, actor = f"{_ROLLOUT}.n", config.actor_rollout_ref.actor
     if "index" in reads and config.actor_rollout_ref.rollout.n < 2:
         mend = f"write at least 2: {name} compares the responses to one prompt with each other."
         raise BadInput(*place_of(key), config.actor_rollout_ref.rollout.n, mend)
@@ -189,9 +205,21 @@ def _require_needs(config: DictConfig, place_of: PlaceOf, estimator: Callable[..
     if "values" not in reads and critic:
         mend = f"write false: {name} reads no values, and a critic would be trained for nothing."
         raise BadInput(*place_of("critic.enable"), critic, mend)
+    lacking = {
+        "reward_baselines": "verl's trainer makes no greedy responses, which it compares with",
+        "sum_pi_squared": None
+        if actor.calculate_sum_pi_squared
+        else "it reads sum_pi_squared: write actor_rollout_ref.actor.calculate_sum_pi_squared: true",
+        "non_tensor_batch": None
+        if config.algorithm.get("gdpo_reward_keys")
+        else "it reads several rewards, of which a task here has one",
+    }
+    for read, why in lacking.items():
+        if read in reads and why is not None:
+            raise BadInput(*place_of("algorithm.adv_estimator"), name, f"write another: {why}.")
 
 
-def _ask_verl(config: DictConfig, place_of: PlaceOf, written: Iterable[str]) -> None:
+def _ask_verl(config: DictConfig, place_of: PlaceOf, written: Collection[str]) -> None:
     import contextlib
     import io
 
@@ -207,9 +235,13 @@ def _ask_verl(config: DictConfig, place_of: PlaceOf, written: Iterable[str]) -> 
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        said = str(cause) or type(cause).__name__
-        key = next((key for key in written if key.rpartition(".")[2] in said), "verl")
-        value = OmegaConf.select(config, key) if key != "verl" else type(cause).__name__
-        raise BadInput(*place_of(key), value, f"verl refuses it: {said.splitlines()[0]}") from error
+        said = (str(cause) or type(cause).__name__).splitlines()[0]
+        named = [key for key in written if re.search(rf"\b{re.escape(key.rpartition('.')[2])}\b", said)]
+        if named:
+            key = max(named, key=lambda key: len(key.rpartition(".")[2]))
+            raise BadInput(*place_of(key), OmegaConf.select(config, key), f"verl refuses it: {said}") from error
+        mend = f"verl refuses the config with these: {said}"
+        place, _ = place_of(next(iter(written), "verl"))
+        raise BadInput(place, "verl", sorted(written), mend) from error
     finally:
         config.critic.model = model

@@ -4,7 +4,7 @@ Evaluation reads it from the task's file and the matrix, without verl. So verl's
 another value, by whatever name, mapping or interpolation that value comes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ _PLACES = {
 def agreed(config: DictConfig) -> dict[str, Any]:
     """The values at those places, interpolations resolved."""
     return {place: _plain(OmegaConf.select(config, place)) for place in _PLACES}
+
+
+def touches(keys: Iterable[str]) -> bool:
+    """Whether one of the keys is, holds or is part of such a place."""
+    return any(place.startswith(key) or key.startswith(place) for key in keys for place in _PLACES)
 
 
 def require_agreed(config: DictConfig, values: Mapping[str, Any], written: Mapping[str, tuple[Path, Any]]) -> None:

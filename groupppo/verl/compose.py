@@ -1,6 +1,7 @@
 """From a cell of the matrix to verl's config: what all arms share, what the machine needs, what the arm changes."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,8 +16,8 @@ from groupppo.config import Arm, Model, Task, Train
 from groupppo.errors import BadInput, suggest
 from groupppo.grouping.params import GroupParams
 from groupppo.tasks.answers import MODULES as REWARDS
-from groupppo.verl.accepts import GROUPED, require_accepted, require_type
-from groupppo.verl.agreement import agreed, require_agreed
+from groupppo.verl.accepts import GROUPED, PlaceOf, require_accepted, require_type
+from groupppo.verl.agreement import agreed, require_agreed, touches
 from groupppo.verl.fits import require_fit
 
 _HERE = Path(__file__)
@@ -24,9 +25,19 @@ CONFIG = _HERE.parent / "config"
 TOKENS_ON_GPU = 8192
 # What a benchmark calls the keys of verl that it sets and that verl may refuse.
 _IN_MATRIX = {"actor_rollout_ref.rollout.n": "train.responses_per_prompt"}
+# Keys that follow from the benchmark, the task and the run's seed and folder; how they end.
+_MATCHED = (
+    *("data.train_batch_size", "data.seed", "data.train_files", "data.val_files", "data_loader_seed"),
+    *("rollout.seed", "fsdp_config.seed", "fsdp.seed", "trainer.total_training_steps", "trainer.total_epochs"),
+    *("trainer.save_freq", "trainer.resume_mode", "trainer.experiment_name", "trainer.default_local_dir"),
+    *("trainer.nnodes", "trainer.n_gpus_per_node", "trainer.device"),
+)
 _FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 # Mappings that verl hands on to somebody else; their keys are not verl's to know.
-_OPEN = ("override_config.", "ray_kwargs.ray_init.", "rollout.custom.")
+_OPEN = (
+    *("override_config.", "override_optimizer_config.", "engine_kwargs."),
+    *("ray_kwargs.ray_init.", "rollout.custom."),
+)
 
 
 @dataclass(frozen=True)
@@ -121,15 +132,26 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
     own = _shared(cell) | (_cpu(cell) if cell.device == "cpu" else _cuda(cell)) | _several_nodes(cell)
     if cell.density_source is not None:
         own["algorithm.group_params.density_source"] = str(cell.density_source)
+    said = [(source, key, value) for source, keys in _sources(cell) for key, value in leaves(keys)]
     own_keys = {key: (_HERE, value) for key, value in own.items()}
-    # A matrix may say something for all arms, which an arm says otherwise.
-    said = [(source, key, value) for source, keys in _sources(cell) for key, value in keys.items()]
-    written = {key: (source, value) for source, key, value in said}
+    keys, written = dict(own_keys), dict[str, tuple[Path, Any]]()
+    for source, key, value in said:  # in the place of what an earlier one said, and after it
+        _refuse_matched(key, value, own, source)
+        for found in (keys, written):
+            found.pop(key, None)
+            found[key] = source, value
+
+    def place_of(key: str) -> tuple[Path, str]:
+        if key in written:
+            return written[key][0], key
+        return (cell.matrix, _IN_MATRIX[key]) if key in _IN_MATRIX else (cell.arm.source, key)
+
     canvas = canvas or Canvas()
-    # What the rest looks at: neither the task's lengths nor the model's size are among it.
+    # What verl looks at: neither the task's lengths nor the model's size are among it.
     asked = repr((sorted((key, value) for _, key, value in said), cell.device, cell.ranks, cell.nodes, cell.train))
-    values = None if asked in canvas.accepted else agreed(canvas.write(own_keys))
-    config = canvas.write(own_keys | written)
+    new = asked not in canvas.accepted
+    values = agreed(canvas.write(own_keys)) if new or touches(written) else None
+    config = canvas.write(keys)
     for source, key, value in said:
         require_type(_verls_own(), key, value, source)
     if values is not None:
@@ -137,22 +159,38 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
     try:
         params = GroupParams.from_config(dict(config.algorithm.group_params))
     except BadInput as error:
-        raise BadInput(cell.arm.source, f"{error.file}.{error.key}", error.value, error.mend) from error
+        raise BadInput(*place_of(f"{error.file}.{error.key}"), error.value, error.mend) from error
     if config.algorithm.adv_estimator == GROUPED:
-        _refuse_corrections(config, cell.arm.source)
-        _check_evidence(config, params, cell.arm.source)
+        _refuse_corrections(config, place_of)
+        _check_evidence(config, params, place_of)
     else:
         _refuse_idle_keys(cell.arm)
-    if values is not None:
-
-        def place_of(key: str) -> tuple[Path, str]:
-            return (written[key][0], key) if key in written else (cell.matrix, _IN_MATRIX.get(key, key))
-
+    if new:
         require_accepted(config, place_of, written)
         canvas.accepted.add(asked)
     if cell.device == "cuda":
         require_fit(config, cell.model)
     return config
+
+
+def leaves(keys: dict[str, Any], own: DictConfig | None = None) -> Iterator[tuple[str, Any]]:
+    """Dotted keys of single values: a mapping is taken apart where verl has one, and is a value where it does not."""
+    own = _verls_own() if own is None else own
+    for key, value in keys.items():
+        try:
+            known = isinstance(OmegaConf.select(own, key), DictConfig)
+        except OmegaConfBaseException:
+            known = False
+        if isinstance(value, dict) and value and known and not _open(f"{key}."):
+            yield from leaves({f"{key}.{name}": item for name, item in value.items()}, own)
+        else:
+            yield key, value
+
+
+def _refuse_matched(key: str, value: Any, own: dict[str, Any], source: Path) -> None:
+    """What all arms of a cell share is said by the benchmark, once."""
+    if key in own and key.endswith(_MATCHED) and value != own[key]:
+        raise BadInput(source, key, value, f"leave it out: the benchmark makes it {own[key]!r} for all arms alike.")
 
 
 def _sources(cell: Cell) -> tuple[tuple[Path, dict[str, Any]], ...]:
@@ -200,41 +238,45 @@ def _check_lengths(cell: Cell) -> None:
 
 def _refuse_idle_keys(arm: Arm) -> None:
     """What an arm's file says of groups must not be ignored; a matrix may say it once for all its arms."""
-    for key, value in arm.verl.items():
+    for key, value in leaves(arm.verl):
         if key.startswith("algorithm.group_params."):
             mend = "without effect; leave it out or write algorithm.adv_estimator: group_ppo."
             raise BadInput(arm.source, key, value, mend)
 
 
-def _check_evidence(config: DictConfig, params: GroupParams, source: Path) -> None:
+def _check_evidence(config: DictConfig, params: GroupParams, place_of: PlaceOf) -> None:
     """What the rule reads must be computed, and `loss_normalizer` must have something to divide."""
     if not config.critic.enable:
-        raise BadInput(source, "critic.enable", config.critic.enable, "write true: group_ppo needs values.")
+        raise BadInput(*place_of("critic.enable"), config.critic.enable, "write true: group_ppo needs values.")
     rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
     asked = f"rule {params.rule} with score {params.score}"
     if "rollout_log_probs" in params.needs and not rollout.calculate_log_probs:
-        raise BadInput(source, "actor_rollout_ref.rollout.calculate_log_probs", False, f"write true: {asked} needs it.")
+        raise BadInput(
+            *place_of("actor_rollout_ref.rollout.calculate_log_probs"), False, f"write true: {asked} needs it."
+        )
     if "sum_pi_squared" in params.needs and config.actor_rollout_ref.model.use_fused_kernels:
         mend = f"write false: {asked} needs the logits, which fused kernels do not keep."
-        raise BadInput(source, "actor_rollout_ref.model.use_fused_kernels", True, mend)
+        raise BadInput(*place_of("actor_rollout_ref.model.use_fused_kernels"), True, mend)
     if "sum_pi_squared" in params.needs and params.update == "streamed" and params.kv == "reuse":
         mend = f"write recompute: {asked} needs a pass that cannot keep keys and values."
-        raise BadInput(source, "algorithm.group_params.kv", "reuse", mend)
+        raise BadInput(*place_of("algorithm.group_params.kv"), "reuse", mend)
     if params.loss_normalizer == "tokens":
         for key, mode in (("actor_rollout_ref.actor", actor.loss_agg_mode), ("critic", config.critic.loss_agg_mode)):
             if mode != "token-mean":
-                raise BadInput(source, f"{key}.loss_agg_mode", mode, "write token-mean with loss_normalizer: tokens.")
+                raise BadInput(
+                    *place_of(f"{key}.loss_agg_mode"), mode, "write token-mean with loss_normalizer: tokens."
+                )
 
 
-def _refuse_corrections(config: DictConfig, source: Path) -> None:
+def _refuse_corrections(config: DictConfig, place_of: PlaceOf) -> None:
     """verl corrects for the rollout's own log-probs in its advantage stage, which group_ppo replaces."""
     if config.algorithm.rollout_correction.bypass_mode:
         mend = "leave it false with group_ppo, which needs the trainer's own log-probabilities."
-        raise BadInput(source, "algorithm.rollout_correction.bypass_mode", True, mend)
+        raise BadInput(*place_of("algorithm.rollout_correction.bypass_mode"), True, mend)
     for name in ("rollout_is", "rollout_rs"):
         value = config.algorithm.rollout_correction[name]
         if value is not None:
-            raise BadInput(source, f"algorithm.rollout_correction.{name}", value, "leave it null with group_ppo.")
+            raise BadInput(*place_of(f"algorithm.rollout_correction.{name}"), value, "leave it null with group_ppo.")
 
 
 def _open(key: str) -> bool:

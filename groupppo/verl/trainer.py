@@ -303,11 +303,11 @@ class GroupPPOTrainer(PPOTrainerSync):
         self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-        metrics.update(self._step_metrics)
         if self._write_policy_masks is not _nothing:
             # verl took these over the policy's mask, on most of which there is no return.
             for name in [name for name in metrics if name.startswith(("critic/returns/", "critic/vf_explained_var"))]:
                 del metrics[name]
+        metrics.update(self._step_metrics)
         elapsed = time.perf_counter() - self._fit_began
         row = step_row(global_steps, metrics, step_seconds=timing_raw["step"], elapsed=elapsed)
         append_row(self.run_folder / "steps.jsonl", row)
