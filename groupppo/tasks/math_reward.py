@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from itertools import product
 
 from groupppo.tasks.judge import DIFFERENT, EQUAL, LONGEST_ANSWER, TIMEOUT, UNPARSED, Judge
-from groupppo.tasks.spelling import closing_brace, number, readings, seen, tidy
+from groupppo.tasks.spelling import (
+    COUNTING,
+    FRACTIONS,
+    SCALES,
+    SUBSCRIPTS,
+    SUPERSCRIPTS,
+    closing_brace,
+    from_words,
+    number,
+    readings,
+    seen,
+    tidy,
+)
 
 MARK = "####"
 NO_ANSWER = "no answer"
@@ -18,18 +30,32 @@ _DECORATION = rf"[\s*_`$\"~#]|{_TEX_SPACE}"
 # After ####, where GSM8K has nothing but a number, "the answer is" may stand before it and what was counted behind it.
 _LED = rf"(?:{_DECORATION})*(?:(?i:(?:the )?(?:final )?answer(?: is)?\s*:?)(?:{_DECORATION})*)?"
 _NUMBER = r"[-+]?(?:\\?[$€£¥])?\s*[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
-# What was counted has no number of its own, which could be the answer instead, except as a power or in a remark.
+# What makes it another value: 2½, 2 million, 2k.
+_SCALE = rf"(?:\s?[{FRACTIONS}]|(?:\s+(?i:{SCALES})\b)+)"
+# What was counted has no number of its own, which could be the answer instead, except as a power, in a remark, or
+# behind a preposition. To and by are none of these: 18 to 20 is a range, 18 by 20 has two sides.
 _REMARK = r"\((?![\d\s.,$]*\))(?![^()]*\b(?:or|and)\b)[^()]*\)"
-_POWER = r"(?<=[A-Za-z}])\^\{?[23]\}?|(?<=\b(?:mm|cm|km|ft|in|yd|mi))[23]\b|(?<=\bm)[23]\b"
-_COUNTED = re.compile(
-    rf"{_LED}({_NUMBER})(?![\d(]|[.,/^:-]\d)(?:{_REMARK}|{_POWER}|\\(?:text|mathrm|mbox)\s*\{{[^{{}}\d]*\}}|{_TEX_SPACE}"
-    r"|[^\d=+<>^\\(){}])*"
+_POWER = r"(?<=[A-Za-z}])(?:\^\{?[23]\}?|[²³])|(?<=\b(?:mm|cm|km|ft|in|yd|mi))[23]\b|(?<=\bm)[23]\b"
+_BEHIND = (
+    r"\b(?:in|for|per|after|of|from|with|on|at|before)\s+"
+    r"(?:(?:the|all|his|her|their|its|each|every|these|those|next|last|past|first|other|about)\s+){0,2}"
+    rf"(?:{_NUMBER}(?:[:/]\d+)*(?![\d(]|[.,/^:-]\d)|{COUNTING}\b)"
 )
+_TAG = r"</?[A-Za-z|][^<>\s]*>|<-+"
+_COUNTED = re.compile(
+    rf"{_LED}({_NUMBER}(?:{_SCALE}|[kKM]\b)?)(?![\d(]|[.,/^:-]\d|\s*(?i:squared|cubed)\b|(?:[kKMB]|bn|mn)\b)"
+    rf"(?:{_REMARK}|{_POWER}|\\(?:text|mathrm|mbox)\s*\{{(?![^{{}}]*\b{COUNTING}\b)[^{{}}\d]*\}}|{_TEX_SPACE}|{_BEHIND}|{_TAG}"
+    # a number word, and a minus with a space at either side and a word behind it, say another value
+    rf"|(?!\b{COUNTING}\b|(?<=\s)[-−–]\s*\w|[-−–]\s+\w)"  # noqa: RUF001 - the minus signs meant
+    rf"[^\d=+<>^\\(){{}}×÷√π·⋅{FRACTIONS}{SUPERSCRIPTS}{SUBSCRIPTS}])*+",  # noqa: RUF001 - the signs meant
+)
+_LETTER_SCALE = {"k": " thousand", "K": " thousand", "M": " million"}
 
 # Digits behind the point to which math-verify compares decimals.
 DECIMALS = 6
 _WORD = re.compile("[A-Za-z]{3,}")
-_BASED = re.compile(r"([0-9A-Z]+)(?:_(\d+))?")
+_BASED = re.compile(r"(-?[0-9A-Z.]+)(?:_(\w+))?")
+_WORTH = re.compile(rf"\b{COUNTING}\b|(?<=\d )(?:squared|cubed)\b")
 
 _JUDGE = Judge()
 
@@ -43,20 +69,51 @@ class Judgement:
 
 
 def extract_answer(text: str) -> str | None:
-    """What follows the last ``####`` on its line, or the content of the last ``\\boxed{}``, whichever stands later."""
+    """What follows the last ``####`` on its line, or the content of the last ``\\boxed{}``, whichever stands later.
+
+    Of ``18 = 3 x 6`` it is the number before the sign.
+    """
+    found = _said(text)
+    return found[0] if found else None
+
+
+def _said(text: str) -> list[str]:
+    """The answer, and behind it whatever the line says that it is equal to; nothing without an answer."""
     line, place = _marked(text)
     boxes = list(BOX.finditer(text))
     if boxes and boxes[-1].start() > place:
-        found = boxed(text[boxes[-1].start() :])
+        content = boxed(text[boxes[-1].start() :])
+        found = [] if content is None else [content]
     elif line is not None:
-        counted = _COUNTED.fullmatch(line)
-        found = counted[1] if counted else line
+        found = _parts(line)
     else:
-        found = None
-    if found is None:
-        return None
+        found = []
     # What is too long to be judged is not tidied either, which takes time that grows with its square.
-    return (tidy(found) if len(found) <= 2 * LONGEST_ANSWER else found) or None
+    tidied = [tidy(part) if len(part) <= 2 * LONGEST_ANSWER else part for part in found]
+    return tidied if all(tidied) else []
+
+
+def _parts(line: str) -> list[str]:
+    """The number of a line after ####, and the numbers that it is said to be equal to; else the whole line."""
+    first, *others = line.split("=")
+    counted = _COUNTED.fullmatch(first)
+    if not counted:
+        return [line]
+    found = [_counted_number(counted)]
+    for other in others:
+        again = _COUNTED.fullmatch(other)
+        if again:
+            found.append(_counted_number(again))
+        elif re.search(r"\d", other):
+            found.append(other)
+        elif re.search(rf"(?i)\b{COUNTING}\b", other):
+            found.append(from_words(other) or other)
+    return found
+
+
+def _counted_number(counted: re.Match[str]) -> str:
+    scale = _LETTER_SCALE.get(counted[1][-1])
+    return counted[1][:-1] + scale if scale else counted[1]
 
 
 def _marked(text: str) -> tuple[str | None, int]:
@@ -91,17 +148,24 @@ def judge(text: str, truth: str) -> Judgement:
     Raises:
         RunFailed: the process that judges was ended from outside, twice.
     """
-    answer = extract_answer(text)
-    if answer is None:
+    answers = _said(text)
+    if not answers:
         return Judgement(0.0, NO_ANSWER)
-    if len(answer) > LONGEST_ANSWER:
+    if max(map(len, answers)) > LONGEST_ANSWER:
         return Judgement(0.0, UNPARSED)
+    wrong = next((reason for answer in answers if (reason := _reason(tidy(truth), answer)) != EQUAL), None)
+    return Judgement(0.0, wrong) if wrong else Judgement(1.0, EQUAL)
+
+
+def _reason(truth: str, answer: str) -> str:
+    """EQUAL where one reading of the truth is equal to one of the answer, else why the first ones are not."""
     reasons: list[str] = []
-    for meant, said in product(readings(tidy(truth)), readings(answer)):
-        reasons.append(_compare(meant, said))
+    for meant, (place, said) in product(readings(truth), enumerate(readings(answer))):
+        # An answer that may be one number is a list only as the truth lists it: 1,200 is not 200 and 1.
+        reasons.append(DIFFERENT if place and seen(meant) != seen(said) else _compare(meant, said))
         if reasons[-1] == EQUAL:
-            return Judgement(1.0, EQUAL)
-    return Judgement(0.0, reasons[0])
+            return EQUAL
+    return reasons[0]
 
 
 def _compare(truth: str, answer: str) -> str:
@@ -110,8 +174,11 @@ def _compare(truth: str, answer: str) -> str:
     if one == other or (_WORD.fullmatch(one) and one.lower() == other.lower()):
         return EQUAL
     based, digits = _BASED.fullmatch(one), _BASED.fullmatch(other)
-    if based and based[2] and digits:  # math-verify reads no base
-        return EQUAL if digits[1] == based[1] and not digits[2] else DIFFERENT
+    if based and digits and (based[2] or digits[2]):  # math-verify reads no base
+        fits = not digits[2] if based[2] else digits[2] == "10"  # the question may name the truth's base
+        return EQUAL if fits and digits[1] == based[1] else DIFFERENT
+    if sorted(_WORTH.findall(one.lower())) != sorted(_WORTH.findall(other.lower())):  # math-verify takes them for units
+        return UNPARSED
     meant, said = number(one), number(other)
     if meant is None or said is None:
         return _JUDGE.ask(truth, answer)

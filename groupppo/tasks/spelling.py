@@ -5,7 +5,43 @@ in another form (1/2 and 0.5) is for `groupppo.tasks.judge`.
 """
 
 import re
+import unicodedata
 from fractions import Fraction
+
+FRACTIONS = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
+SUPERSCRIPTS, SUBSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹", "₀₁₂₃₄₅₆₇₈₉"
+_RAISED = re.compile(f"([{SUPERSCRIPTS}]+)|[{SUBSCRIPTS}]+")
+# fmt: off
+_SMALL = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]
+# fmt: on
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_VALUES = {word: value for value, word in enumerate(_SMALL)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
+_WORTH = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+SCALES = "|".join(_WORTH)
+# Words that change the value of the number before them. Thirds are parts; the third is not.
+SCALING = rf"(?i:{SCALES}|half|halves|quarter|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|\w+dth)s)"
+# What says a number of its own. One is a pronoun too.
+COUNTING = rf"(?i:{'|'.join(sorted(_VALUES.keys() - {'one'}, key=len, reverse=True))}|(?:or|plus|minus) one|{SCALING})"
+_IN_WORDS = re.compile(rf"(?:({'|'.join(_TENS)})(?:[- ]({'|'.join(_SMALL[1:10])}))?|({'|'.join(_SMALL)}))\b")
+_SCALED = re.compile(
+    rf"(?<![\d.,}}])(\d[\d,]*(?:\.\d+)?)((?:\s|~|\\[,;:! ])*(?:\\(?:text|mbox|mathrm)\s*\{{\s*)?)"
+    rf"((?:{SCALES})(?:\s+(?:{SCALES}))*)\b",
+    re.IGNORECASE,
+)
+_TIMES = re.compile(r"(?<=\d)\s+x\s+(?=\d)")
+# TeX takes one sign or command for an argument without braces; math-verify reads only digits so.
+_ARGUMENT = r"\s*(\\(?!frac|sqrt|text|math|mbox|left|right)[A-Za-z]+|[A-Za-z\d])"
+_ABOVE = re.compile(rf"\\frac{_ARGUMENT}")
+_BELOW = re.compile(rf"(\\frac\{{[^{{}}]*\}}){_ARGUMENT}")
+
+
+def _fraction_of(sign: str) -> str:
+    above, below = Fraction(unicodedata.numeric(sign)).limit_denominator(10).as_integer_ratio()
+    return rf"\frac{{{above}}}{{{below}}}"
+
 
 # Signs that models write instead of TeX. A mixed number's fraction stays beside its whole part: 2½ is 2\frac{1}{2}.
 _TEX_OF = str.maketrans(
@@ -30,13 +66,7 @@ _TEX_OF = str.maketrans(
         "∩": "\\cap ",
         "∈": "\\in ",
         "θ": "\\theta ",
-        "½": "\\frac{1}{2}",
-        "⅓": "\\frac{1}{3}",
-        "⅔": "\\frac{2}{3}",
-        "¼": "\\frac{1}{4}",
-        "¾": "\\frac{3}{4}",
-        "²": "^{2}",
-        "³": "^{3}",
+        **{sign: _fraction_of(sign) for sign in FRACTIONS},
         "％": "%",  # noqa: RUF001 - the wide percent sign
     }
 )
@@ -69,7 +99,6 @@ _UNSEEN = (
     (re.compile(rf"(?:{_SPACE})+"), " "),
     (re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9]) |^\+(?=\d)"), ""),
     (re.compile(r"\.+$"), ""),
-    (re.compile(r"\\frac(\d)(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\sqrt(\d)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<=\^)\{(\w)\}|(?<=_)\{(\w+)\}"), r"\1\2"),
     (re.compile(r"(?<!\d)(?=\.\d)"), "0"),
@@ -79,15 +108,33 @@ _NUMBER = re.compile(r"([+-]?)(?:(\d+(?:\.\d+)?)(?:/(\d+))?|\\frac\{([+-]?\d+)\}
 
 def tidy(answer: str) -> str:
     """`answer` without what wraps it and with one name for each sign; thousands marked as such are joined."""
-    text = _ROOT.sub(r"\\sqrt{\1\2}", answer).translate(_TEX_OF)
+    text = _ROOT.sub(r"\\sqrt{\1\2}", answer)
+    text = _RAISED.sub(lambda match: f"{'^' if match[1] else '_'}{{{unicodedata.normalize('NFKC', match[0])}}}", text)
+    text = text.translate(_TEX_OF)
     before = None
     while text != before:
         before = text
         text = _unwrapped(_TAIL.sub("", _HEAD.sub("", text)))
     for pattern, name in _RENAMED:
         text = pattern.sub(name, text)
+    text = _BELOW.sub(r"\1{\2}", _ABOVE.sub(r"\\frac{\1}", text))
+    text = _SCALED.sub(_multiplied, _TIMES.sub(r"\\times ", text))
     text = _JOINED.sub(lambda match: _JOINER.sub("", match[0]), text)
     return _LETTER.sub(r"\1", text) if _LETTER.fullmatch(text) else text
+
+
+def _multiplied(match: re.Match[str]) -> str:
+    """2 million as 2000000, with the \\text{ that opened before the word."""
+    value = Fraction(match[1].replace(",", ""))
+    for scale in match[3].lower().split():
+        value *= _WORTH[scale]
+    return match[0] if value.denominator > 1 else f"{value}{match[2]}"
+
+
+def from_words(text: str) -> str | None:
+    """The digits of a number below 100 that begins `text` in words; None without one."""
+    found = _IN_WORDS.match(text.strip().lower())
+    return str(sum(_VALUES[word] for word in found.groups() if word)) if found else None
 
 
 def readings(text: str) -> tuple[str, ...]:

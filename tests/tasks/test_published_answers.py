@@ -4,7 +4,17 @@ import pytest
 
 from groupppo.tasks.math_reward import judge, score
 from tests.tasks import published_answers
-from tests.tasks.published_answers import RIGHT_LINES, WRONG_LINES, answers, lines, misjudged, right, rows, wrong
+from tests.tasks.published_answers import (
+    CHANGED_LINES,
+    RIGHT_LINES,
+    WRONG_LINES,
+    answers,
+    lines,
+    misjudged,
+    right,
+    rows,
+    wrong,
+)
 
 pytestmark = pytest.mark.skipif(
     not published_answers.DATA.is_dir(), reason="the published rows are not beside the repository, in ../shared/data"
@@ -14,6 +24,7 @@ VERL_REWARDS = {
     "#### N or 3", "#### N and 3", "#### N to 999", "#### N (or 3)", "#### N (3)", "#### N 3", "#### N + 3",
     "#### N + 3 = 8", "#### N*3", "#### N x 3", "#### N/7", "#### N^2 + 1", "#### N:30", "#### N hours 30 minutes",
     "#### N 2/3", "#### Ne3", "#### N = 0.5", "#### N-7", "#### N then \\boxed{0.5}", "#### N\\cdot 7",
+    *CHANGED_LINES,
 }  # fmt: skip
 
 
