@@ -41,10 +41,12 @@ _BEHIND = (
     r"(?:(?:the|all|his|her|their|its|each|every|these|those|next|last|past|first|other|about)\s+){0,2}"
     rf"(?:{_NUMBER}(?:[:/]\d+)*(?![\d(]|[.,/^:-]\d)|{COUNTING}\b)"
 )
-_TAG = r"</?[A-Za-z|][^<>\s]*>|<-+"
+# What chat templates and web pages put around an answer.
+_TAG = re.compile(r"</?[A-Za-z|][^<>\s]*>")
 _COUNTED = re.compile(
     rf"{_LED}({_NUMBER}(?:{_SCALE}|[kKM]\b)?)(?![\d(]|[.,/^:-]\d|\s*(?i:squared|cubed)\b|(?:[kKMB]|bn|mn)\b)"
-    rf"(?:{_REMARK}|{_POWER}|\\(?:text|mathrm|mbox)\s*\{{(?![^{{}}]*\b{COUNTING}\b)[^{{}}\d]*\}}|{_TEX_SPACE}|{_BEHIND}|{_TAG}"
+    rf"(?:{_REMARK}|{_POWER}|\\(?:text|mathrm|mbox)\s*\{{(?![^{{}}]*\b{COUNTING}\b)[^{{}}\d]*\}}"
+    rf"|{_TEX_SPACE}|{_BEHIND}|<-+"
     # a number word, and a minus with a space at either side and a word behind it, say another value
     rf"|(?!\b{COUNTING}\b|(?<=\s)[-−–]\s*\w|[-−–]\s+\w)"  # noqa: RUF001 - the minus signs meant
     rf"[^\d=+<>^\\(){{}}×÷√π·⋅{FRACTIONS}{SUPERSCRIPTS}{SUBSCRIPTS}])*+",  # noqa: RUF001 - the signs meant
@@ -95,6 +97,7 @@ def _said(text: str) -> list[str]:
 
 def _parts(line: str) -> list[str]:
     """The number of a line after ####, and the numbers that it is said to be equal to; else the whole line."""
+    line = _TAG.sub(" ", line)
     first, *others = line.split("=")
     counted = _COUNTED.fullmatch(first)
     if not counted:
@@ -106,7 +109,7 @@ def _parts(line: str) -> list[str]:
             found.append(_counted_number(again))
         elif re.search(r"\d", other):
             found.append(other)
-        elif re.search(rf"(?i)\b{COUNTING}\b", other):
+        elif re.search(rf"\b{COUNTING}\b|[^\w\s.,!'*`$]|(?![A-Za-z_])[^\W\d]", other):
             found.append(from_words(other) or other)
     return found
 

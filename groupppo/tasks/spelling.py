@@ -20,21 +20,23 @@ _SMALL = [
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _VALUES = {word: value for value, word in enumerate(_SMALL)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
 _WORTH = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-SCALES = "|".join(_WORTH)
+SCALES = f"(?:{'|'.join(_WORTH)})s?"
 # Words that change the value of the number before them. Thirds are parts; the third is not.
-SCALING = rf"(?i:{SCALES}|half|halves|quarter|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|\w+dth)s)"
+SCALING = rf"(?i:{SCALES}|half|halves|quarter|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth)s)"
 # What says a number of its own. One is a pronoun too.
 COUNTING = rf"(?i:{'|'.join(sorted(_VALUES.keys() - {'one'}, key=len, reverse=True))}|(?:or|plus|minus) one|{SCALING})"
-_IN_WORDS = re.compile(rf"(?:({'|'.join(_TENS)})(?:[- ]({'|'.join(_SMALL[1:10])}))?|({'|'.join(_SMALL)}))\b")
+_IN_WORDS = re.compile(
+    rf"(?:({'|'.join(_TENS)})(?:[- ]({'|'.join(_SMALL[1:10])}))?|({'|'.join(_SMALL)}))\b(?!.*\b{COUNTING}\b)"
+)
 _SCALED = re.compile(
-    rf"(?<![\d.,}}])(\d[\d,]*(?:\.\d+)?)((?:\s|~|\\[,;:! ])*(?:\\(?:text|mbox|mathrm)\s*\{{\s*)?)"
+    rf"(?<![\d.,/^_}}])(\d+(?:,\d{{3}})*(?:\.\d+)?)((?:\s|~|\\[,;:! ])*(?:\\(?:text|mbox|mathrm)\s*\{{\s*)?)"
     rf"((?:{SCALES})(?:\s+(?:{SCALES}))*)\b",
     re.IGNORECASE,
 )
 _TIMES = re.compile(r"(?<=\d)\s+x\s+(?=\d)")
 # TeX takes one sign or command for an argument without braces; math-verify reads only digits so.
 _ARGUMENT = r"\s*(\\(?!frac|sqrt|text|math|mbox|left|right)[A-Za-z]+|[A-Za-z\d])"
-_ABOVE = re.compile(rf"\\frac{_ARGUMENT}")
+_ABOVE = re.compile(rf"\\frac(?![A-Za-z]){_ARGUMENT}")
 _BELOW = re.compile(rf"(\\frac\{{[^{{}}]*\}}){_ARGUMENT}")
 
 
@@ -127,7 +129,7 @@ def _multiplied(match: re.Match[str]) -> str:
     """2 million as 2000000, with the \\text{ that opened before the word."""
     value = Fraction(match[1].replace(",", ""))
     for scale in match[3].lower().split():
-        value *= _WORTH[scale]
+        value *= _WORTH[scale.removesuffix("s")]
     return match[0] if value.denominator > 1 else f"{value}{match[2]}"
 
 

@@ -33,18 +33,22 @@ RIGHT_LINES = (
     "#### N apples, as we wanted to know", "#### N!", "#### N ✓", "#### The answer is N.", "#### Answer: N",
     "#### Final answer: **N**", "#### x = N", "#### N\n####", "#### N\n\nThat is all.", "#### 7\n#### N",
     "#### N in 2 days", "#### N for the 3 kids", "#### N per 100", "#### N years old in 5 years",
-    "#### N left at 2:30", "#### N for two kids", "#### N<|im_end|>", "#### N</answer>", "#### N <- final answer", "#### N = N",
-    "#### N apples = N x 1", "#### N = the answer", "#### N m^2", "#### N m³", "#### N quarters", "#### N third graders",
+    "#### N left at 2:30", "#### N for two kids", "#### N<|im_end|>", "#### N</answer>", "#### N = N<|im_end|>",
+    "#### <answer>N</answer>", "#### N <- final answer",
+    "#### N = N", "#### N apples = N x 1", "#### N = the answer", "#### N m^2", "#### N m³", "#### N quarters",
+    "#### N third graders",
     "so $\\boxed{N}$.", "so $\\boxed{N \\text{ apples}}$.", "so $\\fbox{N}$.", "so $\\boxed N$.", "so \\boxed{\\$N}.",
 )  # fmt: skip
 # Last lines in which a sign or word behind N makes it another value.
 CHANGED_LINES = (
-    "#### N½", "#### N¾ cups", "#### N ⅓", "#### Nπ", "#### N⁴ + 1", "#### N₂", "#### N × two", "#### N ÷ two",  # noqa: RUF001
-    "#### N√2", "#### N - twenty", "#### N − x", "#### Nk", "#### NM", "#### NB", "#### N hundred", "#### N thousand",  # noqa: RUF001
+    "#### N½", "#### N¾ cups", "#### N ⅓", "#### Nπ", "#### N⁴ + 1", "#### N₂", "#### N × two",  # noqa: RUF001
+    "#### N ÷ two", "#### N dozens",
+    "#### N√2", "#### N - twenty", "#### N − x", "#### Nk", "#### NM", "#### NB", "#### N hundred",  # noqa: RUF001
+    "#### N thousand",
     "#### N Thousand", "#### N million", "#### N dozen", "#### N \\text{ thousand}", "#### N half", "#### N quarter",
     "#### N thirds", "#### N and a half", "#### N \\text{ and a half}", "#### N times two", "#### N plus one",
     "#### N or twenty", "#### N feet by 20 feet", "#### N in 2 or 3", "#### N in 2½", "#### N<0.5", "#### N + 2 in 3",
-    "#### N = half", "#### N = N x 3",
+    "#### N = half", "#### N = \\pi", "#### N = π", "#### N = zero", "#### N = N x 3",
 )  # fmt: skip
 # Last lines that do not say N and nothing else, whatever number N is but 0.
 WRONG_LINES = (
