@@ -48,8 +48,8 @@ _COUNTED = re.compile(
     rf"(?:{_REMARK}|{_POWER}|\\(?:text|mathrm|mbox)\s*\{{(?![^{{}}]*\b{COUNTING}\b)[^{{}}\d]*\}}"
     rf"|{_TEX_SPACE}|{_BEHIND}|<-+"
     # a number word, and a minus with a space at either side and a word behind it, say another value
-    rf"|(?!\b{COUNTING}\b|(?<=\s)[-−–]\s*\w|[-−–]\s+\w)"  # noqa: RUF001 - the minus signs meant
-    rf"[^\d=+<>^\\(){{}}×÷√π·⋅{FRACTIONS}{SUPERSCRIPTS}{SUBSCRIPTS}])*+",  # noqa: RUF001 - the signs meant
+    rf"|(?!(?<![A-Za-z]){COUNTING}\b|(?<=\s)[-−–]\s*\w|[-−–]\s+\w)"  # noqa: RUF001 - the minus signs meant
+    rf"[^\d=+<>^\\(){{}}×÷√π·⋅ⁿ{FRACTIONS}{SUPERSCRIPTS}{SUBSCRIPTS}])*+",  # noqa: RUF001 - the signs meant
 )
 _LETTER_SCALE = {"k": " thousand", "K": " thousand", "M": " million"}
 

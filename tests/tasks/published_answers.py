@@ -48,7 +48,7 @@ CHANGED_LINES = (
     "#### N Thousand", "#### N million", "#### N dozen", "#### N \\text{ thousand}", "#### N half", "#### N quarter",
     "#### N thirds", "#### N and a half", "#### N \\text{ and a half}", "#### N times two", "#### N plus one",
     "#### N or twenty", "#### N feet by 20 feet", "#### N in 2 or 3", "#### N in 2½", "#### N<0.5", "#### N + 2 in 3",
-    "#### N = half", "#### N = \\pi", "#### N = π", "#### N = zero", "#### N = N x 3",
+    "#### N_two", "#### Nⁿ", "#### N = half", "#### N = \\pi", "#### N = π", "#### N = zero", "#### N = N x 3",
 )  # fmt: skip
 # Last lines that do not say N and nothing else, whatever number N is but 0.
 WRONG_LINES = (
