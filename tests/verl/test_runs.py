@@ -154,8 +154,9 @@ def test_the_critic_is_measured_over_all_tokens_in_every_arm(run: Run, singleton
     assert told(singleton, "/all_tokens") == told(singleton, "") == told("ppo", "")
     assert told("group_ppo", "/all_tokens")[0] == told("ppo", "")[0] != told("group_ppo", "")[0]
     # Policy and value masks differ, and verl's own are left out.
-    assert told("group_ppo_broadcast", "/all_tokens")[0] == told("ppo", "")[0]
-    assert names[0] not in rows(run("group_ppo_broadcast"), "steps.jsonl")[0]
+    broadcast = load_arm(REPOSITORY / "benchmarks" / "arms" / "group_ppo_broadcast.yaml")
+    assert told(broadcast, "/all_tokens")[0] == told("ppo", "")[0]
+    assert names[0] not in rows(run(broadcast), "steps.jsonl")[0]
     assert not [name for name in rows(run("grpo"), "steps.jsonl")[0] if name.endswith("/all_tokens")]
 
 
