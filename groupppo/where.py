@@ -8,10 +8,12 @@ where_of(table).told()  # "from results/reference/profile (published), measured 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from groupppo.config import REPOSITORY
+
+if TYPE_CHECKING:  # a plan, which asks where measurements are, needs no pandas
+    import pandas as pd
 
 COLUMNS = ("measured_in", "published", "machine", "measured")
 """Of a table whose rows may be from elsewhere: `measured_in` is the folder, empty for the results' own; `machine` and
@@ -76,7 +78,7 @@ def find(results: Path, place: Callable[[Path], Path | None]) -> Found | None:
     return None
 
 
-def where_of(rows: pd.DataFrame) -> Where:
+def where_of(rows: "pd.DataFrame") -> Where:
     """Where the rows of a table with COLUMNS were measured; the rows are from one folder."""
     if rows.empty or "measured_in" not in rows or rows["measured_in"].isna().any():
         return UNRECORDED
