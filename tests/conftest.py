@@ -9,8 +9,10 @@ import pytest
 from groupppo.config import REPOSITORY, Task, WarmStart
 from groupppo.environment import for_job
 
-# Tests that start Ray themselves do so as a job would.
-for name in os.environ.keys() - for_job(os.environ).keys():
+# Tests that start Ray themselves do so as a job would; those of GPUs bring their own.
+for name in (
+    os.environ.keys() - for_job({key: value for key, value in os.environ.items() if "_VISIBLE_" not in key}).keys()
+):
     del os.environ[name]
 
 # Folders of tests that start other processes, the longest highest.

@@ -29,8 +29,7 @@ _IN_MATRIX = {"actor_rollout_ref.rollout.n": "train.responses_per_prompt"}
 _MATCHED = (
     *("data.train_batch_size", "data.seed", "data.train_files", "data.val_files", "data_loader_seed"),
     *("rollout.seed", "fsdp_config.seed", "fsdp.seed", "trainer.total_training_steps", "trainer.total_epochs"),
-    *("trainer.save_freq", "trainer.resume_mode", "trainer.experiment_name", "trainer.default_local_dir"),
-    *("trainer.nnodes", "trainer.n_gpus_per_node", "trainer.device"),
+    *("trainer.save_freq", "trainer.nnodes", "trainer.n_gpus_per_node", "trainer.device"),
 )
 _FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 # Mappings that verl hands on to somebody else; their keys are not verl's to know.
