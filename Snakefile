@@ -10,6 +10,7 @@
 
 import os
 import re
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -41,11 +42,18 @@ if re.search(r"[^\w/.+@%=,~-]", sys.executable):
 for name in os.environ.keys() - for_job(os.environ).keys():
     del os.environ[name]
 
+NAMED = str(config.get("benchmark", "benchmarks/quick.yaml"))
+
 try:
-    BENCHMARK = load_benchmark(str(config.get("benchmark", "benchmarks/quick.yaml")))
+    BENCHMARK = load_benchmark(NAMED)
     SITE = load_site(config.get("site"))
 except BadInput as error:
-    raise WorkflowError(str(error)) from None
+    # What loads a matrix stops at its first fault.
+    asked = [sys.executable, "-m", "groupppo.cli", "validate", NAMED]
+    done = subprocess.run(asked, capture_output=True, text=True)
+    raise WorkflowError(
+        done.stderr.strip() if done.returncode else str(error)
+    ) from None
 
 
 # With --sdm apptainer, and where the user's site names an image.

@@ -181,8 +181,8 @@ def test_a_run_past_its_time_limit_fails_with_its_cause_and_leaves_no_process(ma
 
 
 def test_a_run_that_breaks_inside_verl_fails_with_the_error_of_its_log(make_cell: MakeCell) -> None:
-    cell = make_cell("ppo", verl={"reward.custom_reward_function.name": "no_such_function"})
-    with pytest.raises(RunFailed, match="no_such_function"):
+    cell = make_cell("ppo", verl={"actor_rollout_ref.model.override_config.attn_implementation": "no_such_one"})
+    with pytest.raises(RunFailed, match="no_such_one"):
         train(cell)
     assert (cell.out / FAILED / "log.txt").is_file()
     assert not descendants(cell.out)
