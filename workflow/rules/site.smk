@@ -158,7 +158,8 @@ def asking_first(init):
 def in_queue_already(job):
     """Whether a job that an earlier Snakemake left is, or may be, writing the same files; asked by any plan."""
     global orphans, NO_SLURM
-    if orphans is None and NO_SLURM is None and which("squeue"):
+    submitted = Path(".snakemake", "slurm_logs").is_dir()  # from this folder, ever
+    if orphans is None and NO_SLURM is None and submitted and which("squeue"):
         try:
             orphans = queue.Orphans(
                 queue.in_queue(Path.cwd()), queue.cancel, queue.queued_ids
