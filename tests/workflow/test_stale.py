@@ -141,8 +141,11 @@ def test_a_rule_and_a_generator_make_what_uses_them_stale_and_nothing_else(
     rules, generators = "groupppo/grouping/rules", "groupppo/tasks/generators"
     added = [finished / rules / "mine.py", finished / generators / "mine.py"]
     try:
-        for file in added:
-            file.write_text("WHATEVER = 1\n")
+        for file, like in zip(added, ("stride", "chain"), strict=True):
+            text = file.with_name(f"{like}.py").read_text()
+            file.write_text(
+                text.replace(f"def {like}(", "def mine(").replace(f'register("{like}")', 'register("mine")')
+            )
         editing(f"{rules}/stride.py", "\nfrom", "\nUNUSED = 1\nfrom")
         editing(f"{generators}/chain.py", "\nimport", "\nUNUSED = 1\nimport")
         assert not planned(finished) & COSTLY
