@@ -143,9 +143,8 @@ def test_a_rule_and_a_generator_make_what_uses_them_stale_and_nothing_else(
     try:
         for file, like in zip(added, ("stride", "chain"), strict=True):
             text = file.with_name(f"{like}.py").read_text()
-            file.write_text(
-                text.replace(f"def {like}(", "def mine(").replace(f'register("{like}")', 'register("mine")')
-            )
+            text = text.replace(f"def {like}(", "def mine(").replace(f'register("{like}")', 'register("mine")')
+            file.write_text(text)
         editing(f"{rules}/stride.py", "\nfrom", "\nUNUSED = 1\nfrom")
         editing(f"{generators}/chain.py", "\nimport", "\nUNUSED = 1\nimport")
         assert not planned(finished) & COSTLY
@@ -164,7 +163,12 @@ def test_a_rule_and_a_generator_make_what_uses_them_stale_and_nothing_else(
         ("groupppo/verl/config/group_ppo.yaml", "\n", "\nunused: 1\n", {"train", "evaluate"}),
         ("groupppo/evaluate.py", "\nimport", "\nUNUSED = 1\nimport", {"evaluate", "evaluate_start"}),
         ("benchmarks/quick.yaml", "steps: 24", "steps: 25", {"train", "evaluate"}),
-        ("benchmarks/arms/ppo.yaml", "critic.enable: true", "critic.enable: false", {"train", "evaluate"}),
+        (
+            "benchmarks/arms/ppo.yaml",
+            "critic.enable: true",
+            "critic.enable: true\n  critic.cliprange_value: 0.4",
+            {"train", "evaluate"},
+        ),
     ],
 )
 def test_code_and_config_that_a_run_depends_on_make_it_stale_and_nothing_before_it(
