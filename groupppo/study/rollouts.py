@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from groupppo.advantage import gae
 from groupppo.grouping import Tokens, last_valid
-from groupppo.models.sampling import Request, decode
+from groupppo.models.sampling import Request, decode, end_tokens
 from groupppo.models.tokenizer import chat_ids
 from groupppo.tasks.base import Example
 from groupppo.tasks.reward import score
@@ -76,7 +76,7 @@ def sample_rollouts(
     requests = [
         Request(ids, sampling.max_tokens, sampling.temperature, seed + number) for number, (ids, _) in enumerate(asked)
     ]
-    responses = decode(model, requests, eos=tokenizer.eos_token_id, pad=tokenizer.pad_token_id)
+    responses = decode(model, requests, eos=end_tokens(model, tokenizer), pad=tokenizer.pad_token_id)
     texts = tokenizer.batch_decode([response.token_ids for response in responses], skip_special_tokens=True)
     lengths = torch.tensor([len(response.token_ids) for response in responses])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-import groupppo.verl.cpu  # noqa: F401  answers for the version of vLLM
-
 pytestmark = pytest.mark.verl
 JOB = "01000000"  # of the first job of any Ray
 
@@ -15,6 +13,8 @@ JOB = "01000000"  # of the first job of any Ray
 @pytest.fixture
 def sides(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Where a run's sender and receiver meet, ours and verl's, for a run with a folder."""
+    import groupppo.verl.cpu  # noqa: F401, I001  answers for the version of vLLM
+
     from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
     from groupppo.verl.vllm_rollout import Adapter, WorkerExtension
@@ -46,6 +46,8 @@ def test_two_runs_on_one_machine_have_two_sockets_where_verl_has_one(sides: Any,
 
 
 def test_the_servers_and_workers_of_a_run_are_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    import groupppo.verl.cpu  # noqa: F401, I001  answers for the version of vLLM
+
     from verl.workers.rollout.base import get_rollout_class
     from verl.workers.rollout.replica import RolloutReplicaRegistry
     from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
