@@ -89,7 +89,8 @@ def test_make_refuses_a_path_that_cannot_work_before_it_installs_anything(
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\ntouch '{tmp_path}/asked'\nexit 7\n")
     python.chmod(0o755)
-    done = subprocess.run(["make", f"PYTHON={python}"], cwd=tmp_path / name, capture_output=True, text=True)
+    alone = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(["make", f"PYTHON={python}"], cwd=tmp_path / name, env=alone, capture_output=True, text=True)
     assert done.returncode != 0
     assert (tmp_path / "asked").exists() == taken
     told = f"the path of this folder, {tmp_path / name}, holds a blank or another character"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,13 +66,14 @@ def test_the_reward_is_the_tasks_own_and_sits_at_the_last_token(
     tokenizer = AutoTokenizer.from_pretrained(policy_folder)
     answers = ["#12", "#21", "12"]
 
-    def answer(model: Any, requests: list, *, eos: int, pad: int) -> list[Response]:
-        ids = [[*tokenizer.encode(text, add_special_tokens=False), eos] for text in answers]
+    def answer(model: Any, requests: list, *, eos: list[int], pad: int) -> list[Response]:
+        ids = [[*tokenizer.encode(text, add_special_tokens=False), *eos] for text in answers]
         return [Response(row, [-0.5] * len(row)) for row in ids]
 
     monkeypatch.setattr(module, "decode", answer)
     example = Example(prompt="21", demonstration="", answer="12", size=2)
-    drawn = sample_rollouts(None, tokenizer, [example], Sampling(3, 9, 1.0), seed=0)
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=None))
+    drawn = sample_rollouts(model, tokenizer, [example], Sampling(3, 9, 1.0), seed=0)
     assert drawn.rewards.sum(1).tolist() == [1.0, 0.0, 0.0]
     assert torch.equal(drawn.rewards > 0, last_valid(drawn.mask) & torch.tensor([[True], [False], [False]]))
     assert drawn.mask.sum(1).tolist() == [4, 4, 3]

@@ -1,5 +1,7 @@
 """Weights reach the vLLM server of the same run and no other's, though each run is the first job of its own Ray."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +10,14 @@ import pytest
 
 pytestmark = pytest.mark.verl
 JOB = "01000000"  # of the first job of any Ray
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """What is imported with vLLM silences the loggers of other tests."""
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
 
 
 @pytest.fixture
