@@ -47,7 +47,7 @@ def test_a_sweep_makes_an_arm_of_each_rate_which_differ_in_nothing_else(benchmar
 
 def test_an_arm_with_another_s_density_takes_it_at_the_same_rate(benchmark: Any) -> None:
     rates = [3e-5, 1e-4]
-    arms = benchmark(["ppo", "group_ppo", "random"], {"group_ppo": rates, "random": rates}).arms
+    arms = benchmark(["ppo", "group_ppo", "random"], {"group_ppo": rates, "random": [*rates]}).arms
     for rate in rates:
         assert arms[rate_name("random", rate)].density_from == rate_name("group_ppo", rate)
     assert benchmark(["ppo", "group_ppo", "random"], {"random": rates}).arms["random_lr30u"].density_from == "group_ppo"
