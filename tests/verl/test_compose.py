@@ -61,7 +61,7 @@ def test_of_all_keys_of_verl_an_arm_may_set_the_algorithms_alone(make_cell: Make
     assert len(keys) > 500
     assert 60 < len(allowed) < 100
     assert all(key.startswith(("algorithm.", "critic.", "actor_rollout_ref.")) for key in allowed)
-    kinds = r"seed|path|epochs|batch(?!_normalize)|(?<!warmup_)steps|_target_|source|device|impl|len_per|vllm|fsdp|rollout\."
+    kinds = r"seed|path|epochs|batch(?!_normalize)|(?<!warmup_)steps|_target_|source|device|impl|len_per|fsdp|rollout\."
     assert not [key for key in allowed if re.search(kinds, key)]
     # What of the algorithm would be forgotten, were the pattern narrower.
     assert {"algorithm.lam", "algorithm.kl_ctrl.kl_coef", "critic.cliprange_value", "critic.optim.lr"} <= allowed
