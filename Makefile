@@ -2,13 +2,14 @@
 # `make test`  sets up what the tests need and runs them all
 # `make docs`  builds the documentation, site/index.html
 PYTHON ?= python3.11
-# PyTorch's own index of CPU builds, if you have one at hand: a far smaller download than the default build.
+# PyTorch's own index of CPU builds, if you have one at hand: a far smaller download than the default build. TORCH_HASH is
+# for a build that the lock does not know, sha256:...
 TORCH_INDEX ?=
+TORCH_HASH ?=
 BENCHMARK ?= benchmarks/quick.yaml
 
 BIN := .venv/bin
 LOCK := requirements/cpu.lock
-PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 RESULTS := results/$(basename $(notdir $(BENCHMARK)))
 CORES := $(shell nproc)
 MEMORY_MB := $(shell awk '/MemAvailable/ { print int($$2 / 1024) }' /proc/meminfo)
@@ -33,15 +34,12 @@ all: setup
 
 setup: .venv/.done
 
-# A build of torch for GPUs needs libraries that the lock, made for CPUs, leaves out.
 # Packages are compiled on all cores, where pip takes one. Left to the imports, every process would compile again all that
 # it imports where PYTHONDONTWRITEBYTECODE is set. Packages hold templates, too, which are no Python: hence `true`.
-.venv/.done: $(LOCK) pyproject.toml
+.venv/.done: $(LOCK) requirements/install.sh pyproject.toml
 	@echo "installing $(LOCK) into .venv (some minutes)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) install --no-compile --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --requirement $(LOCK)
-	$(BIN)/python -c 'import torch' 2> /dev/null || $(PIP) install $(shell grep '^torch==' $(LOCK))
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	TORCH_INDEX='$(TORCH_INDEX)' TORCH_HASH='$(TORCH_HASH)' bash requirements/install.sh $(LOCK)
 	@$(BIN)/python -m compileall -qq -j 0 .venv/lib 2> /dev/null || true
 	touch $@
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.errors import BadInput, suggest
+from groupppo.matched import check_matched
 from groupppo.matrix import CellPlan, check_all_used, narrowed_cells
 from groupppo.rates import at_rates
 from groupppo.schemas import read_checked
@@ -26,6 +27,7 @@ _LATER: dict[str, Any] = {
     "checkpoint_every": 25,
     "stall_limit_s": 0,
     "cells": (),
+    "compares": (),
     "pilot": None,
 }
 
@@ -167,6 +169,7 @@ class Benchmark:
     Attributes:
         cells: tasks and models that have fewer arms or seeds than the matrix; who wants to know what is run asks
             `plan` or `plans`.
+        compares: keys of verl beside the algorithm in which its arms differ.
     """
 
     name: str
@@ -185,6 +188,7 @@ class Benchmark:
     pilot: Path | None = None
     device: str = "cpu"
     cells: tuple[CellPlan, ...] = ()
+    compares: tuple[str, ...] = ()
 
     def plan(self, task: str, model: str) -> CellPlan:
         """What is run of a task with a model: all arms and seeds unless `cells` says less."""
@@ -251,8 +255,10 @@ def load_benchmark(path: str | Path) -> Benchmark:
         pilot=_beside("pilot", data, home, path),
         device=data["device"],
         cells=narrowed_cells(data, arms, path),
+        compares=tuple(data["compares"]),
     )
     check_all_used(benchmark)
+    check_matched(benchmark)
     _check_device(benchmark)
     for task in tasks.values():
         if benchmark.evaluation.sampled_prompts > task.splits["test"]:

@@ -99,8 +99,8 @@ def check_versions(lock: Path, packages: Iterable[str]) -> None:
         BadInput: one is missing or of another version.
     """
     lines = lock.read_text(encoding="utf-8").splitlines()
-    pins = (line.split("==", 1) for line in lines if "==" in line and not line.startswith("#"))
-    pinned = {_normal(name): pin.strip() for name, pin in pins}
+    pins = (line.split()[0].split("==") for line in lines if "==" in line and not line.startswith("#"))
+    pinned = {_normal(name): pin for name, pin in pins}
     for package in packages:
         if _normal(package) not in pinned:
             continue
@@ -109,9 +109,8 @@ def check_versions(lock: Path, packages: Iterable[str]) -> None:
         except PackageNotFoundError:
             installed = None
         if installed is None or installed.split("+")[0] != pinned[_normal(package)]:
-            mend = (
-                f"the lock has {pinned[_normal(package)]}; run pip install --no-deps -r {lock.parent.name}/{lock.name}."
-            )
+            install = f"bash requirements/install.sh {lock.parent.name}/{lock.name}"
+            mend = f"the lock has {pinned[_normal(package)]}; run {install} in this environment."
             raise BadInput(lock, package, installed, mend)
 
 

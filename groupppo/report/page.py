@@ -96,6 +96,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
     verdicts = verdict_rows(judged["verdicts"], benchmark, {figure.record.id for figure in shown})
     shared = {
         "benchmark": benchmark,
+        "compared": page_data.compared(benchmark),
         "answer": page_data.answer(judged["verdicts"]),
         "verdicts": verdicts,
         "scope": page_runs.scope(benchmark, tables),

@@ -62,6 +62,14 @@ def _value(arm: Arm, key: str) -> str:
     return as_text(getattr(GroupParams, name)) if name in COMMON or name in rule.uses else UNSET
 
 
+def compared(benchmark: Benchmark) -> str:
+    """That arms differ in more than the algorithm, for the head of the report; empty where they do not."""
+    if not benchmark.compares:
+        return ""
+    listed = ", ".join(benchmark.compares)
+    return f"Arms differ in {listed} beside the algorithm: no difference between them is the algorithm's alone."
+
+
 def matched_settings(benchmark: Benchmark) -> list[Setting]:
     """What every arm of a task and model shares."""
     train, evaluation = benchmark.train, benchmark.evaluation

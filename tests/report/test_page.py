@@ -451,13 +451,19 @@ def test_no_text_from_a_file_is_markdown(spare):
     assert "\n# " not in markdown[2:]
 
 
-def test_an_arm_that_clips_where_nothing_can_be_clipped_is_noted_in_the_head_of_page_and_markdown(spare):
+def test_what_is_compared_comes_first_and_an_arm_that_clips_what_cannot_be_clipped_is_noted(spare):
     results, benchmark = spare
     ppo = benchmark.arms["ppo"]
     clips = replace(ppo, verl=ppo.verl | {"actor_rollout_ref.actor.clip_ratio_high": 0.28})
     assert "<strong>Note:</strong>" not in rendered(spare)
     assert "**Note:**" not in (results / "report.md").read_text()
-    head = rendered((results, replace(benchmark, arms=benchmark.arms | {"ppo": clips}))).partition("</header>")[0]
+    assert "beside the algorithm" not in (results / "report.html").read_text() + (results / "report.md").read_text()
+    noted = replace(benchmark, arms=benchmark.arms | {"ppo": clips}, compares=("critic.ppo_epochs",))
+    head = rendered((results, noted)).partition("</header>")[0]
+    first = "Arms differ in critic.ppo_epochs beside the algorithm"
+    assert 0 < head.index(first) < head.index('class="answer"')
+    markdown = (results / "report.md").read_text().split("\n")
+    assert markdown[2].startswith("**Arms differ in critic.ppo\\_epochs beside the algorithm")
     said = "ppo sets actor_rollout_ref.actor.clip_ratio_high, which cannot act"
     assert said in head
     assert "**Note:** ppo sets" in (results / "report.md").read_text()

@@ -1,5 +1,6 @@
 """From a cell to verl's config: arms differ in what their files say, and a wrong key is an error."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from verl.utils.config import omega_conf_to_dataclass, validate_config
 from groupppo.config import REPOSITORY, Arm, load_arm
 from groupppo.errors import BadInput
 from groupppo.grouping import GroupParams, known_rules
+from groupppo.matched import ALGORITHM
 from groupppo.verl.compose import Cell, compose
 from tests.verl.conftest import MakeCell
 
@@ -50,6 +52,19 @@ def test_every_source_of_randomness_follows_the_cells_seed(make_cell: MakeCell) 
         "critic.data_loader_seed",
         "critic.fsdp.seed",
     }
+
+
+def test_of_all_keys_of_verl_an_arm_may_set_the_algorithms_alone(make_cell: MakeCell) -> None:
+    """The rule is closed: what verl adds is refused until somebody says that it belongs to the algorithm."""
+    keys = set(flat(make_cell("ppo")))
+    allowed = {key for key in keys if ALGORITHM.fullmatch(key)}
+    assert len(keys) > 500
+    assert 60 < len(allowed) < 100
+    assert all(key.startswith(("algorithm.", "critic.", "actor_rollout_ref.")) for key in allowed)
+    kinds = r"seed|path|epochs|batch(?!_normalize)|(?<!warmup_)steps|_target_|source|device|impl|len_per|fsdp|rollout\."
+    assert not [key for key in allowed if re.search(kinds, key)]
+    # What of the algorithm would be forgotten, were the pattern narrower.
+    assert {"algorithm.lam", "algorithm.kl_ctrl.kl_coef", "critic.cliprange_value", "critic.optim.lr"} <= allowed
 
 
 def with_keys(arm: Arm, **keys: object) -> Arm:
