@@ -1,6 +1,5 @@
 """Files of a bundle read without trust: sizes are looked at before anything is unpacked into memory."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,33 +9,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
+from groupppo.plain_json import LARGEST, read_object
 from groupppo.profile.tables import ProfileTables, read_tables
 from groupppo.tables import SCHEMA, Only, Tables, load_tables
 from groupppo.tables.schema import arrow_schema
 
-LARGEST_JSON = 256 << 20
+LARGEST_JSON = LARGEST
+"""Bytes of a list of checksums."""
 ROWS_PER_BYTE, FREE_ROWS = 20, 10_000
 EXPANSION, FREE_BYTES = 200, 1 << 20
 _MEND = "fetch it again, or make it again from its results."
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object of sane size and depth.
+    """The JSON object of a file of a bundle.
 
     Raises:
-        BadInput: missing, larger than `LARGEST_JSON` bytes, not JSON, nested too deeply or not an object.
+        BadInput: as `groupppo.plain_json.read_object`.
     """
-    if not file.is_file():
-        raise BadInput(file, "file", None, _MEND)
-    if file.stat().st_size > LARGEST_JSON:
-        raise BadInput(file, "size", file.stat().st_size, f"refused: more than {LARGEST_JSON:,} bytes.")
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(file, "file", type(error).__name__, f"not valid JSON; {_MEND}") from error
-    if not isinstance(value, dict):
-        raise BadInput(file, "file", type(value).__name__, f"not a JSON object; {_MEND}")
-    return value
+    return read_object(file, _MEND)
 
 
 def safe_tables(folder: Path, only: Mapping[str, Only]) -> Tables:

@@ -8,12 +8,14 @@ import sys
 from importlib.metadata import version
 
 import groupppo.check
+from groupppo.allowed import allowed
 from groupppo.errors import suggest
 from groupppo.measure.code import code_sha256
 
 CONFIG_KEYS = (
     "benchmark",
     "site",
+    "allow",
     "profile",
     "partial",
     "bundle_checkpoints",
@@ -32,7 +34,7 @@ def flag(key, default):
 
 
 def check_of():
-    """A name for the benchmark, its claims and profile, and the code that checks them."""
+    """A name for the benchmark, its claims and profile, what is allowed in them, and the code that checks them."""
     files = [BENCHMARK.claims, *filter(None, [BENCHMARK.profile])]
     said = [BENCHMARK.resolved(), *(file.read_text() for file in files)]
     code = code_sha256(
@@ -41,7 +43,7 @@ def check_of():
     )
     asked = [version(name) for name in ("verl", "torch", "transformers", "omegaconf")]
     return hashlib.sha256(
-        json.dumps([said, code, asked, sys.version]).encode()
+        json.dumps([said, code, asked, sys.version, sorted(allowed())]).encode()
     ).hexdigest()
 
 
