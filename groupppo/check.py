@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ from groupppo.config import (
 from groupppo.errors import BadInput
 from groupppo.kinds import FOLDERS, kind_of
 from groupppo.plain_yaml import read_yaml
-from groupppo.schemas import read_checked, schema_faults
+from groupppo.schemas import MOST_FAULTS, read_checked, schema_faults
 
 PARAMS = "algorithm.group_params."
+MOST_SET_ASIDE = 10
+"""Keys, or claims, of a file that are set aside: each costs another reading; what is left waits for these."""
 _STAND_IN = 0.5  # density of another arm's run, which is not there yet
 _NOWHERE = Path("none")
 # Keys of a benchmark that name a file beside it, and the kinds that it may be of.
@@ -102,7 +105,7 @@ def _found(path: Path, known: dict[Path, list[BadInput]]) -> list[BadInput]:
         faults += [fault for key, file in named for fault in _other_kind(path, key, file)]
         below = [fault for key, file in named if key != "pilot" for fault in check(file, known)]
         return [*faults, *below] or _first(lambda: load_benchmark(path)) or list(_cell_faults(load_benchmark(path)))
-    return faults or (list(_CHECKS[kind](path)) if kind in _CHECKS else [])
+    return faults or (list(islice(_CHECKS[kind](path), MOST_FAULTS)) if kind in _CHECKS else [])
 
 
 def _named(path: Path, data: Any) -> Iterator[tuple[str, Path]]:
@@ -173,9 +176,9 @@ def _first(load: Callable[[], object]) -> list[BadInput]:
 def _each(load: Callable[[dict[str, Any]], object], keys: Mapping[str, Any], prefix: str = "") -> Iterator[BadInput]:
     """The faults of a mapping: a key at fault is set aside and the rest tried again, until a fault is no such key's."""
     left, gone = dict(keys), set[str]()
-    while found := _first(lambda: load(left)):
-        key = found[0].key.removeprefix(prefix)
-        if key in gone:
+    for found in (_first(lambda: load(left)) for _ in range(MOST_SET_ASIDE)):
+        key = found[0].key.removeprefix(prefix) if found else None
+        if key is None or key in gone:
             return
         yield found[0]
         if key not in left:
@@ -252,7 +255,7 @@ def _claims_faults(path: Path) -> Iterator[BadInput]:
     with tempfile.TemporaryDirectory(prefix="groupppo-") as place:
         copy = Path(place) / path.name
         (Path(place) / "arms").symlink_to((path.parent / "arms").resolve())
-        while left:
+        for _ in range(min(len(left), MOST_SET_ASIDE)):
             text = yaml.safe_dump(data | {"claims": [claim for _, claim in left]}, sort_keys=False)
             copy.write_text(text, encoding="utf-8")
             faults = _first(lambda: load_claims(copy))

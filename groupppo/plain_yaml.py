@@ -14,7 +14,7 @@ import yaml
 
 from groupppo.errors import BadInput
 
-LARGEST, DEEPEST, MOST_NODES = 1 << 20, 60, 60_000
+LARGEST, DEEPEST, MOST_NODES = 1 << 20, 60, 15_000
 """Bytes of a file, levels of nesting, and keys and values together."""
 LONGEST_TEXT, LONGEST_NUMBER = 20_000, 40
 """Characters of one text and of one number."""

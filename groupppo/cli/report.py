@@ -49,6 +49,7 @@ def _benchmark_page(folder: Path) -> Path:
     from groupppo.plain_json import read_object
     from groupppo.profile.config import load_profile
     from groupppo.profile.tables import read_tables
+    from groupppo.publish.reading import refuse_bomb
     from groupppo.report.figures import needed, write_figures
     from groupppo.report.figures_profile import write_profile_figures
     from groupppo.report.page import PROFILE, write_report
@@ -56,6 +57,9 @@ def _benchmark_page(folder: Path) -> Path:
     from groupppo.report.page_sweep import draw_sweep, read_rows
     from groupppo.tables import StoredTables
 
+    for pattern in ("tables", "profile/tables", "pilot", "evals"):
+        for file in sorted(folder.glob(f"{pattern}/*.parquet")):
+            refuse_bomb(file)
     mend = "decide the verdicts first: snakemake --config benchmark=<file> makes the tables and verdicts it lacks."
     judged = read_object(folder / "verdicts.json", mend)
     with _matrix(folder, judged) as benchmark:
