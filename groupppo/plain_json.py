@@ -109,7 +109,7 @@ def _require_plain(value: Any, file: Path, place: str) -> None:
         depth += 1
         if depth > DEEPEST:
             raise BadInput(file, place, "nesting", f"refused: more than {DEEPEST} levels.")
-        below = []
+        below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
                 below += item
