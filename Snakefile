@@ -15,6 +15,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from groupppo.allowed import VARIABLE as ALLOWED
 from groupppo.config import load_benchmark
 from groupppo.cost import cost_line
 from groupppo.environment import for_job
@@ -41,6 +42,11 @@ if re.search(r"[^\w/.+@%=,~-]", sys.executable):
 # Jobs inherit it.
 for name in os.environ.keys() - for_job(os.environ).keys():
     del os.environ[name]
+
+# Every job reads this file with the same --config, on other machines, too.
+if "allow" in config:
+    keys = config["allow"]
+    os.environ[ALLOWED] = keys if isinstance(keys, str) else ",".join(map(str, keys))
 
 NAMED = str(config.get("benchmark", "benchmarks/quick.yaml"))
 

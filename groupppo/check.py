@@ -14,11 +14,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from groupppo.allowed import allowed
 from groupppo.config import (
     Arm,
     Benchmark,
@@ -35,9 +37,11 @@ from groupppo.errors import BadInput
 from groupppo.kinds import FOLDERS, kind_of
 from groupppo.measure.code import code_sha256
 from groupppo.plain_yaml import read_yaml
-from groupppo.schemas import read_checked, schema_faults
+from groupppo.schemas import MOST_FAULTS, read_checked, schema_faults
 
 PARAMS = "algorithm.group_params."
+MOST_SET_ASIDE = 10
+"""Keys, or claims, of a file that are set aside: each costs another reading; what is left waits for these."""
 _STAND_IN = 0.5  # density of another arm's run, which is not there yet
 _NOWHERE = Path("none")
 # Keys of a benchmark that name a file beside it, and the kinds that it may be of.
@@ -65,7 +69,8 @@ def check(path: Path, known: dict[Path, list[BadInput]] | None = None) -> list[B
 
 
 def found_good(benchmark: Benchmark, cache: Path) -> Path:
-    """Where a plan notes that a benchmark had no faults: the name holds its files, the code and what else was asked.
+    """Where a plan notes that a benchmark had no faults: the name holds its files, what is allowed in
+    them, the code and what else was asked.
 
     Args:
         cache: a folder for what can be made again.
@@ -74,7 +79,7 @@ def found_good(benchmark: Benchmark, cache: Path) -> Path:
     said = [benchmark.resolved(), *(file.read_text(encoding="utf-8") for file in files)]
     code = code_sha256(Path(__file__), entries=["groupppo.check", "groupppo.schemas", "groupppo.tasks.generators"])
     asked = [version(name) for name in ("verl", "torch", "transformers", "omegaconf")]
-    name = hashlib.sha256(json.dumps([said, code, asked, sys.version]).encode()).hexdigest()
+    name = hashlib.sha256(json.dumps([said, code, asked, sys.version, sorted(allowed())]).encode()).hexdigest()
     return cache / "groupppo" / "checked" / name
 
 
@@ -121,7 +126,7 @@ def _found(path: Path, known: dict[Path, list[BadInput]]) -> list[BadInput]:
         faults += [fault for key, file in named for fault in _other_kind(path, key, file)]
         below = [fault for key, file in named if key != "pilot" for fault in check(file, known)]
         return [*faults, *below] or _first(lambda: load_benchmark(path)) or list(_cell_faults(load_benchmark(path)))
-    return faults or (list(_CHECKS[kind](path)) if kind in _CHECKS else [])
+    return faults or (list(islice(_CHECKS[kind](path), MOST_FAULTS)) if kind in _CHECKS else [])
 
 
 def _named(path: Path, data: Any) -> Iterator[tuple[str, Path]]:
@@ -192,9 +197,9 @@ def _first(load: Callable[[], object]) -> list[BadInput]:
 def _each(load: Callable[[dict[str, Any]], object], keys: Mapping[str, Any], prefix: str = "") -> Iterator[BadInput]:
     """The faults of a mapping: a key at fault is set aside and the rest tried again, until a fault is no such key's."""
     left, gone = dict(keys), set[str]()
-    while found := _first(lambda: load(left)):
-        key = found[0].key.removeprefix(prefix)
-        if key in gone:
+    for found in (_first(lambda: load(left)) for _ in range(MOST_SET_ASIDE)):
+        key = found[0].key.removeprefix(prefix) if found else None
+        if key is None or key in gone:
             return
         yield found[0]
         if key not in left:
@@ -271,7 +276,7 @@ def _claims_faults(path: Path) -> Iterator[BadInput]:
     with tempfile.TemporaryDirectory(prefix="groupppo-") as place:
         copy = Path(place) / path.name
         (Path(place) / "arms").symlink_to((path.parent / "arms").resolve())
-        while left:
+        for _ in range(min(len(left), MOST_SET_ASIDE)):
             text = yaml.safe_dump(data | {"claims": [claim for _, claim in left]}, sort_keys=False)
             copy.write_text(text, encoding="utf-8")
             faults = _first(lambda: load_claims(copy))

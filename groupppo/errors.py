@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-_LONGEST = 200
+_LONGEST, _LONGEST_MEND = 200, 1000
 
 
 class GroupPPOError(Exception):
@@ -22,6 +22,7 @@ class BadInput(GroupPPOError):
     """
 
     def __init__(self, file: str | Path, key: str, value: object, mend: str):
+        mend = mend if len(mend) <= _LONGEST_MEND else f"{mend[:_LONGEST_MEND]}... ({len(mend):,} characters)"
         self.file, self.key, self.value, self.mend = str(file), key, value, mend
         shown = "missing" if value is None else repr(value)
         shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}... ({len(shown):,} characters)"

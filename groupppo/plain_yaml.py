@@ -1,7 +1,8 @@
 """The YAML that files here may use: text, numbers, true, false and null in mappings and lists, read in bounded time.
 
 What YAML allows beyond that is refused with its line, because a reader would take it for something else or because a
-few lines of it keep a machine busy: tags, aliases, merge keys, keys written twice, infinities, control characters.
+few lines of it keep a machine busy: tags, aliases, merge keys, keys written twice, infinities, control characters,
+directives.
 """
 
 import re
@@ -13,7 +14,7 @@ import yaml
 
 from groupppo.errors import BadInput
 
-LARGEST, DEEPEST, MOST_NODES = 4 << 20, 60, 60_000
+LARGEST, DEEPEST, MOST_NODES = 1 << 20, 60, 15_000
 """Bytes of a file, levels of nesting, and keys and values together."""
 LONGEST_TEXT, LONGEST_NUMBER = 20_000, 40
 """Characters of one text and of one number."""
@@ -55,6 +56,8 @@ def read_yaml(path: Path) -> Any:
         line = text.count("\n", 0, error.position) + 1
         found = f"the character U+{error.character:04X}" if isinstance(error.character, int) else error.reason
         raise BadInput(path, f"line {line}", found, "remove it: YAML does not allow it.") from None
+    except (OverflowError, ValueError) as error:  # "\UFFFFFFFF"
+        raise BadInput(path, f"line {reader.line + 1}", str(error), "write the characters themselves.") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         hint = error.note or "write valid YAML."
@@ -88,6 +91,10 @@ class _Reader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def fetch_directive(self) -> None:
+        mark = self.get_mark()
+        raise yaml.scanner.ScannerError(problem="a directive", problem_mark=mark, note="leave out the line with %.")
 
     def mapping(self, node: yaml.Node) -> dict[str, Any]:
         if not isinstance(node, yaml.MappingNode):

@@ -1,7 +1,6 @@
 """groupppo report: figures and page of results that are there, again, without Snakemake."""
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,8 +46,10 @@ def report(
 
 def _benchmark_page(folder: Path) -> Path:
     from groupppo.measure.process_tree import DEFINITION
+    from groupppo.plain_json import read_object
     from groupppo.profile.config import load_profile
     from groupppo.profile.tables import read_tables
+    from groupppo.publish.reading import refuse_bomb
     from groupppo.report.figures import needed, write_figures
     from groupppo.report.figures_profile import write_profile_figures
     from groupppo.report.page import PROFILE, write_report
@@ -56,14 +57,11 @@ def _benchmark_page(folder: Path) -> Path:
     from groupppo.report.page_sweep import draw_sweep, read_rows
     from groupppo.tables import StoredTables
 
-    verdicts = folder / "verdicts.json"
-    if not verdicts.is_file():
-        mend = "decide the verdicts first: snakemake --config benchmark=<file> makes the tables and verdicts it lacks."
-        raise BadInput(verdicts, "file", None, mend)
-    try:
-        judged = json.loads(verdicts.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInput(verdicts, "file", str(error), "decide the verdicts again.") from error
+    for pattern in ("tables", "profile/tables", "pilot", "evals"):
+        for file in sorted(folder.glob(f"{pattern}/*.parquet")):
+            refuse_bomb(file)
+    mend = "decide the verdicts first: snakemake --config benchmark=<file> makes the tables and verdicts it lacks."
+    judged = read_object(folder / "verdicts.json", mend)
     with _matrix(folder, judged) as benchmark:
         write_figures(StoredTables(folder / "tables", needed(benchmark)), benchmark, folder / "figures", judged)
         if benchmark.profile is not None:

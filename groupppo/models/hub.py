@@ -20,8 +20,8 @@ from groupppo.update.flops import Shape
 ORIGIN = "origin.json"
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*"]
 _KNOWN = {
-    "repo": ("the name on the hub, such as Qwen/Qwen3-0.6B", re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)),
-    "revision": ("a commit, or a branch such as main", re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)),
+    "repo": ("the name on the hub, such as Qwen/Qwen3-0.6B", re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)),
+    "revision": ("a commit, or a branch such as main", re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)),
 }
 _OPTIONAL = ("pad_token", "chat_template_set")
 
@@ -92,12 +92,12 @@ def params_faults(model: Model) -> Iterator[BadInput]:
 
 def _download(model: Model) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repo, revision = model.params["repo"], model.params["revision"]
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         mend = (
             "check name, revision, network and, for a gated model, that its licence is accepted and HF_TOKEN set; "
             f"the hub says: {str(error).splitlines()[0]}"

@@ -3,7 +3,6 @@
 write_tables(profile, Path("results/profile/measured"), Path("results/profile/tables"))
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from groupppo.errors import BadInput
+from groupppo.plain_json import read_object
 from groupppo.profile.catalogue import FUSED, MASKED, MEASURED, REFERENCE, Variant, find
 from groupppo.profile.config import BYTES, Profile, Setting, Target
 from groupppo.profile.counted import counted_table, steps_table
@@ -90,12 +90,7 @@ def read_tables(folder: Path) -> ProfileTables:
 
 
 def _read(file: Path, setting: Setting) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(file, "file", None, "measure this setting first.") from error
-    except ValueError as error:
-        raise BadInput(file, "file", str(error), "measure this setting again.") from error
+    content = read_object(file, "measure this setting first.")
     found = [result["variant"] for result in content["results"]]
     if found != list(setting.variants):
         raise BadInput(file, "results", found, f"measure again; the profile asks for {', '.join(setting.variants)}.")

@@ -2,7 +2,8 @@
 
 A results folder records its matrix in benchmark.yaml with all names resolved. `config_files` turns the record back into
 benchmark, model, task and arm files, so that they are those of the results even where the repository has moved on;
-claims, studies, a profile and arms that only claims name are copied.
+claims, a profile and arms that only claims name are copied, from the repository or the results alone: whoever made the
+record may have put any path into it. Studies are the repository's own.
 """
 
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from groupppo.allowed import require_inside
 from groupppo.config import REPOSITORY, Benchmark, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.matrix import KEY as CELLS
@@ -22,10 +24,11 @@ from groupppo.verdicts.claims import Claims, load_claims
 
 _KINDS = ("models", "tasks", "arms")
 CONFIG, RECORD = "config", "benchmark.yaml"
-# Keys of a matrix that name a file beside it; a record has their places instead, as it has the source of every entry.
-_BESIDE = ("claims", "profile", "pilot")
+# Keys of a matrix that name a file beside it, and its kind; a record has their places instead, as it has each source.
+_BESIDE = {"claims": "claims", "profile": "profile", "pilot": "benchmark"}
 _PLACES = ("source", *_BESIDE)
 _NAME = re.compile("[a-z0-9_]+")
+_STUDIES = REPOSITORY / "benchmarks" / "studies"
 _AGAIN = "run the benchmark again with this version."
 
 
@@ -37,25 +40,31 @@ def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
         claims_sha256: SHA-256 of the claims file that the verdicts were decided with.
 
     Raises:
-        BadInput: benchmark.yaml is missing or not a resolved matrix, or the claims file has changed since.
+        BadInput: benchmark.yaml is missing, not a resolved matrix or names a file outside of the repository and
+            `results`, or the claims file has changed since.
     """
-    record = read_record(results / RECORD)
-    source, claims = (REPOSITORY / record[key] for key in ("source", "claims"))
+    record, homes = read_record(results / RECORD), (REPOSITORY, results)
+    beside = {
+        key: require_inside(REPOSITORY / record[key], results / RECORD, key, *homes)
+        for key in _BESIDE
+        if record.get(key) is not None
+    }
+    claims = beside["claims"]
     if not claims.is_file() or sha256_file(claims) != claims_sha256:
         mend = f"decide the verdicts again: they were decided with claims whose SHA-256 is {claims_sha256}."
         raise BadInput(claims, "file", sha256_file(claims) if claims.is_file() else None, mend)
     home = claims.parent
     judged = read_checked(claims, "claims")["claims"]
     named = {claim[key] for claim in judged for key in ("arm", "against") if key in claim}
-    beside = {key: REPOSITORY / record[key] for key in _BESIDE if record.get(key) is not None}
-    copied = {
-        f"arms/{arm}.yaml": home / "arms" / f"{arm}.yaml" for arm in sorted(named - {"reference", *record["arms"]})
-    }
-    copied |= {f"studies/{name}.py": source.parent / "studies" / f"{name}.py" for name in record.get("studies") or []}
+    arms = {arm: home / "arms" / f"{arm}.yaml" for arm in sorted(named - {"reference", *record["arms"]})}
+    copied = {f"arms/{arm}.yaml": require_inside(file, claims, "arm", *homes, home) for arm, file in arms.items()}
+    copied |= {f"studies/{name}.py": _STUDIES / f"{name}.py" for name in record.get("studies") or []}
     copied |= {file.name: file for file in beside.values()}
     for file in copied.values():
         if not file.is_file():
             raise BadInput(file, "file", None, "put it back: the claims or the benchmark of these results name it.")
+    for kind, file in [*(("arm", file) for file in arms.values()), *((_BESIDE[key], beside[key]) for key in beside)]:
+        read_checked(file, kind)  # a file of another kind is nothing to publish
     written = {f"{kind}/{name}.yaml": _without_places(entry) for kind in _KINDS for name, entry in record[kind].items()}
     matrix = {key: value for key, value in record.items() if key not in _PLACES and value is not None}
     matrix |= {kind: list(record[kind]) for kind in _KINDS} | {key: file.name for key, file in beside.items()}
@@ -82,8 +91,9 @@ def read_record(file: Path) -> dict[str, Any]:
     for key in _KINDS:
         if not isinstance(record.get(key), dict) or not all(isinstance(entry, dict) for entry in record[key].values()):
             raise BadInput(file, key, record.get(key), _AGAIN)
-    if not isinstance(record.get("studies") or [], list) or not isinstance(record.get("profile") or "", str):
-        raise BadInput(file, "studies, profile", [record.get("studies"), record.get("profile")], _AGAIN)
+    for key, kind in (("studies", list), ("profile", str), ("pilot", str)):
+        if record.get(key) is not None and not isinstance(record[key], kind):
+            raise BadInput(file, key, record[key], _AGAIN)
     for name in (record["name"], *(record.get("studies") or []), *(name for kind in _KINDS for name in record[kind])):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise BadInput(file, "name", name, "write lower case letters, digits and _.")

@@ -1,6 +1,10 @@
 """Files of a bundle read without trust: sizes are looked at before anything is unpacked into memory."""
 
+import atexit
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,33 +14,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
+from groupppo.plain_json import LARGEST, read_object
 from groupppo.profile.tables import ProfileTables, read_tables
 from groupppo.tables import SCHEMA, Only, Tables, load_tables
 from groupppo.tables.schema import arrow_schema
 
-LARGEST_JSON = 256 << 20
+LARGEST_JSON = LARGEST
+"""Bytes of a list of checksums."""
 ROWS_PER_BYTE, FREE_ROWS = 20, 10_000
-EXPANSION, FREE_BYTES = 200, 1 << 20
+EXPANSION, FREE_BYTES = 200, 64 << 20
+MEMORY, MEMORY_PER_BYTE = 1 << 30, 20
+SECONDS, BYTES_PER_SECOND = 10, 10_000_000
+"""What reading a table may take: rows, bytes, memory and seconds of CPU; more where the file itself is large."""
 _MEND = "fetch it again, or make it again from its results."
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object of sane size and depth.
+    """The JSON object of a file of a bundle.
 
     Raises:
-        BadInput: missing, larger than `LARGEST_JSON` bytes, not JSON, nested too deeply or not an object.
+        BadInput: as `groupppo.plain_json.read_object`.
     """
-    if not file.is_file():
-        raise BadInput(file, "file", None, _MEND)
-    if file.stat().st_size > LARGEST_JSON:
-        raise BadInput(file, "size", file.stat().st_size, f"refused: more than {LARGEST_JSON:,} bytes.")
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(file, "file", type(error).__name__, f"not valid JSON; {_MEND}") from error
-    if not isinstance(value, dict):
-        raise BadInput(file, "file", type(value).__name__, f"not a JSON object; {_MEND}")
-    return value
+    return read_object(file, _MEND)
 
 
 def safe_tables(folder: Path, only: Mapping[str, Only]) -> Tables:
@@ -71,27 +70,88 @@ def safe_variants(folder: Path) -> pd.DataFrame:
         refuse_bomb(folder / "tables" / f"{name}.parquet")
     try:
         return read_tables(folder / "tables").variants
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadInput(folder / "tables", "file", str(error).splitlines()[0], f"damaged; {_MEND}") from error
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:  # what pandas adds
+        raise BadInput(folder / "tables", "file", repr(error)[:300], f"damaged; {_MEND}") from error
 
 
 def refuse_bomb(file: Path) -> pa.Schema:
-    """The columns of a Parquet file, after a look at what it says that it unpacks to.
+    """The columns of a Parquet file, after another process has read it to its end within `MEMORY` and `SECONDS`.
 
     Raises:
-        BadInput: it is missing, not Parquet, or says that it holds more rows or bytes than its size can hold honestly.
+        BadInput: it is missing or not Parquet, holds more rows or bytes than a file of its size can hold honestly, or
+            takes more memory or time.
     """
     if not file.is_file():
         raise BadInput(file, "file", None, _MEND)
+    size = file.stat().st_size
+    word, rows, unpacked, names = _READER.ask(file, MEMORY + MEMORY_PER_BYTE * size, SECONDS + size // BYTES_PER_SECOND)
+    if word == "memory":
+        raise BadInput(file, "size", size, f"refused: reading it takes more than {MEMORY:,} bytes of memory.")
+    if word == "time":
+        raise BadInput(file, "size", size, f"refused: reading it takes more than {SECONDS} s.")
+    if word != "ok":
+        raise BadInput(file, "file", word, f"not Parquet; {_MEND}")
+    if rows > FREE_ROWS + ROWS_PER_BYTE * size:
+        raise BadInput(file, "rows", rows, "refused: more rows than a file of its size holds.")
+    if unpacked > FREE_BYTES + EXPANSION * size:
+        raise BadInput(file, "size", unpacked, f"refused: {', '.join(names)[:200]} unpack to far more than its size.")
     try:
-        with pq.ParquetFile(file) as table:
-            metadata, schema = table.metadata, table.schema_arrow
+        return pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
         raise BadInput(file, "file", str(error).splitlines()[0], f"not Parquet; {_MEND}") from error
-    size = file.stat().st_size
-    unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    if metadata.num_rows > FREE_ROWS + ROWS_PER_BYTE * size:
-        raise BadInput(file, "rows", metadata.num_rows, "refused: more rows than a file of its size holds.")
-    if unpacked > FREE_BYTES + EXPANSION * size:
-        raise BadInput(file, "size", unpacked, "refused: it unpacks to far more than its size.")
-    return schema
+
+
+class _Reader:
+    """The process of decode.py: started for the first file, and again after one that ended it."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, file: Path, memory: int, seconds: int) -> tuple[str, int, int, list[str]]:
+        """A word, "ok" if all is well, rows, bytes and columns."""
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            print(json.dumps([str(file.absolute()), memory, seconds]), file=process.stdin, flush=True)
+            answer = process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if answer:
+            word, rows, size, names = json.loads(answer)
+            return word, rows, size, names
+        ended = process.wait()
+        self.close()
+        word = "time" if ended == -signal.SIGXCPU else f"Arrow ends with {signal.strsignal(-ended) or ended}"
+        return word, 0, 0, []
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _started(self) -> "subprocess.Popen[str]":
+        if self._process is None or self._process.poll() is not None:
+            # -P: nothing is imported from the folder that this runs in, which may be the stranger's.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__).with_name("decode.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                cwd="/",
+            )
+        return self._process
+
+
+_READER = _Reader()
+atexit.register(_READER.close)

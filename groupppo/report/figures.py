@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from groupppo.config import Arm, Benchmark
 from groupppo.errors import BadInput
+from groupppo.plain_json import read_json
 from groupppo.report import captions
 from groupppo.report.captions_parts import excluded, left_out
 from groupppo.report.figures_accuracy import accuracy_data, accuracy_figure
@@ -227,10 +228,8 @@ def read_figures(folder: Path) -> list[FigureRecord]:
     """
     index = folder / INDEX
     try:
-        return [FigureRecord(**record) for record in json.loads(index.read_text(encoding="utf-8"))]
-    except FileNotFoundError as error:
-        raise BadInput(index, "file", None, "draw the figures first.") from error
-    except (ValueError, TypeError) as error:
+        return [FigureRecord(**record) for record in read_json(index, "draw the figures first.")]
+    except TypeError as error:
         raise BadInput(index, "file", str(error), "draw the figures again.") from error
 
 

@@ -1,6 +1,5 @@
 """What the page says about the benchmark, as plain texts: no HTML here, and no decision about looks."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.config import Arm, Benchmark
-from groupppo.errors import BadInput
 from groupppo.grouping import GroupParams, known_rules
 from groupppo.grouping.params import COMMON, HOME
 from groupppo.matrix import CellPlan
+from groupppo.plain_json import read_object as read_object
 from groupppo.report.wording import percentage, plural, seconds_text
 
 UNSET = "not set"
@@ -178,23 +177,6 @@ ANSWERS = {
     "not testable": "not testable",
     "not measurable here": "not measurable here",
 }
-
-
-def read_object(file: Path, mend: str) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        BadInput: the file is missing, not JSON or not an object.
-    """
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(file, "file", None, mend) from error
-    except ValueError as error:
-        raise BadInput(file, "file", str(error), f"not valid JSON; {mend}") from error
-    if not isinstance(value, dict):
-        raise BadInput(file, "file", value, f"not a JSON object; {mend}")
-    return value
 
 
 def as_text(value: Any) -> str:

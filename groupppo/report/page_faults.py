@@ -7,7 +7,7 @@ import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.report.page_data import read_object
+from groupppo.plain_json import read_object
 from groupppo.report.page_runs import place
 from groupppo.report.page_study import RERUN, Study, TextCell, TextTable
 from groupppo.report.wording import number

@@ -6,12 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from groupppo.plain_json import read_object
 from groupppo.profile.catalogue import MEASURED, find
 from groupppo.profile.config import Profile, result_files
 from groupppo.profile.tables import ProfileTables
 from groupppo.report.captions_profile import measured_told, setting_title
 from groupppo.report.figures import read_figures
-from groupppo.report.page_data import Setting, as_text, read_object
+from groupppo.report.page_data import Setting, as_text
 from groupppo.report.page_parts import (
     PageFigure,
     content_policy,

@@ -10,7 +10,8 @@ import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.report.page_data import Setting, as_text, read_object
+from groupppo.plain_json import read_object
+from groupppo.report.page_data import Setting, as_text
 from groupppo.report.wording import MISSING, number, plural, seconds_text
 from groupppo.tables import Tables
 from groupppo.tables.runs import SET_ASIDE

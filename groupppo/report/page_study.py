@@ -10,8 +10,8 @@ import pandas as pd
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.matrix import CellPlan
+from groupppo.plain_json import read_object
 from groupppo.report.figures import FigureRecord, read_figures
-from groupppo.report.page_data import read_object
 from groupppo.report.page_runs import place
 from groupppo.report.wording import number, percentage
 from groupppo.study.figures_scores import PROXY_LABELS, setting_label

@@ -1,8 +1,10 @@
 """What a file of benchmarks/ may say: one JSON schema for each kind of file, and the faults that it finds."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from groupppo.plain_yaml import read_yaml
 
 SCHEMAS = Path(__file__).parent
 SUFFIX = ".schema.yaml"
+MOST_FAULTS = 100
 _LONGEST = 200
 
 
@@ -42,8 +45,11 @@ def read_checked(path: Path, kind: str) -> dict[str, Any]:
 
 
 def schema_faults(path: Path, kind: str, data: Any) -> Iterator[BadInput]:
-    """Everything that the schema of a kind refuses in a file's data, each fault once, the file's own first."""
-    found = jsonschema.Draft202012Validator(schema(kind)).iter_errors(data)
+    """What the schema of a kind refuses in a file's data, each fault once, the file's own first.
+
+    Of more than `MOST_FAULTS` the others wait until these are mended.
+    """
+    found = islice(_Validator(schema(kind)).iter_errors(data), MOST_FAULTS)
     said = set()
     for error in sorted(found, key=lambda error: (len(error.absolute_path), str(error.absolute_path), error.message)):
         for fault in _faults_of(path, error):
@@ -52,12 +58,30 @@ def schema_faults(path: Path, kind: str, data: Any) -> Iterator[BadInput]:
                 yield fault
 
 
+def _unique(_: Any, wanted: bool, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
+    """uniqueItems by hashes: jsonschema compares every item with every other where they cannot be sorted."""
+    if not wanted or not isinstance(instance, list):
+        return
+    seen = set[str]()
+    for item in instance:
+        # 1 and 1.0 are one number in JSON, and true is none.
+        whole = isinstance(item, float) and item.is_integer()
+        told = json.dumps(int(item) if whole else item, sort_keys=True)
+        if told in seen:
+            yield jsonschema.ValidationError(f"{told[:_LONGEST]} is there twice")
+            return
+        seen.add(told)
+
+
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"uniqueItems": _unique})
+
+
 def _faults_of(path: Path, error: jsonschema.ValidationError) -> Iterator[BadInput]:
     where = ".".join(map(str, error.absolute_path))
     rules: Mapping[str, Any] = error.schema if isinstance(error.schema, dict) else {}
     if error.validator == "additionalProperties" and rules["additionalProperties"] is False:
         known = sorted(rules["properties"])
-        for key in sorted(set(error.instance) - set(known)):
+        for key in sorted(set(error.instance) - set(known))[:MOST_FAULTS]:
             mend = f"unknown key; {suggest(key, known)}Known keys: {', '.join(known)}."
             yield BadInput(path, f"{where}.{key}".lstrip("."), error.instance[key], mend)
     elif error.validator == "required":

@@ -1,15 +1,19 @@
 """The tables of the studies: CSV files, one row = one fact, columns as described in `COLUMNS` and, for the streamed
 update and for faults, in `STREAM_COLUMNS` and `FAULT_COLUMNS`."""
 
+import io
 from pathlib import Path
 
 import pandas as pd
 
 from groupppo.errors import BadInput
+from groupppo.plain_json import read_bytes
 from groupppo.study.fault_table import FAULT_COLUMNS
 from groupppo.study.stream_tables import STREAM_COLUMNS
 
 FIGURES = "figures"
+LARGEST, _HEAD = 16 << 20, 2_000
+"""Bytes of a table; of its head at most, and commas of a line."""
 NO_RULE = "has no grouping rule"
 """Why an arm that is not about groups is left out."""
 DENSE, DENSE_OTHER = "dense", "dense_other"
@@ -147,14 +151,19 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
         BadInput: the file is missing, is not CSV or has other columns.
     """
     file = folder / f"{name}.csv"
-    try:
-        rows = pd.read_csv(file)
-    except FileNotFoundError as error:
-        raise BadInput(file, "file", None, "run the study first.") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise BadInput(file, "file", str(error), "not a CSV table; run the study again.") from error
-    if list(rows.columns) != list(_ALL[name]):
+    content = read_bytes(file, "run the study first.", LARGEST)
+    # Looked at first: a line of commas is a million columns, which take pandas minutes.
+    head = content[:_HEAD].partition(b"\n")[0].decode(errors="replace").rstrip("\r").split(",")
+    if head != list(_ALL[name]):
         mend = f"columns are {', '.join(_ALL[name])}; run the study again."
-        raise BadInput(file, "columns", list(rows.columns), mend)
+        raise BadInput(file, "columns", head[: len(_ALL[name]) + 1], mend)
+    if any(line.count(b",") > _HEAD for line in io.BytesIO(content)):
+        raise BadInput(file, "rows", "longer than the head", "not a CSV table; run the study again.")
+    try:
+        rows = pd.read_csv(io.BytesIO(content))
+    except (ValueError, OverflowError) as error:
+        raise BadInput(file, "file", str(error)[:300], "not a CSV table; run the study again.") from error
+    if list(rows.columns) != head or not isinstance(rows.index, pd.RangeIndex):
+        raise BadInput(file, "rows", "longer than the head", "not a CSV table; run the study again.")
     names = [column for column in rows.columns if column in _NAMES]
     return rows.assign(**{column: rows[column].fillna("") for column in names})

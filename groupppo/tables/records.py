@@ -1,6 +1,5 @@
 """JSON files read strictly: every value checked, and what is wrong named with file, line, value and mend."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.errors import BadInput
-
-_SHOWN = 80
+from groupppo.plain_json import parse_json
 
 
 @dataclass(frozen=True)
@@ -96,37 +94,12 @@ def refuse_repeats(records: list[Record], keys: tuple[str, ...]) -> None:
 
 
 def parse(text: bytes, file: Path, place: str) -> dict[str, Any]:
-    """One JSON object without NaN, infinity or a key written twice, all of which Python's reader would let pass.
+    """One JSON object, read as `plain_json` reads it.
 
     Raises:
         BadInput: it is anything else.
     """
-
-    def number(literal: str) -> float:
-        if not math.isfinite(float(literal)):
-            mend = "not a finite number; find out why it was written, then run again."
-            raise BadInput(file, place, literal[:_SHOWN], mend)
-        return float(literal)
-
-    def whole(literal: str) -> int:
-        number(literal)
-        return int(literal)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        for key in keys if len(set(keys)) < len(keys) else []:
-            if keys.count(key) > 1:
-                raise BadInput(file, place, key, "this key is written twice; run again with this version.")
-        return dict(pairs)
-
-    try:
-        value = json.loads(
-            text.decode(), parse_constant=number, parse_float=number, parse_int=whole, object_pairs_hook=unique
-        )
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        shown = text[:_SHOWN].decode(errors="replace")
-        mend = f"not a complete JSON object ({error}); the run broke off here: run it again."
-        raise BadInput(file, place, shown, mend) from error
+    value = parse_json(text, file, place, "the run broke off here: run it again.")
     if not isinstance(value, dict):
         raise BadInput(file, place, value, "write a JSON object.")
     return value

@@ -11,24 +11,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupppo.config import Task
+from groupppo.allowed import require_inside
+from groupppo.config import REPOSITORY, Task
 from groupppo.errors import BadInput, suggest
 from groupppo.tasks.base import Example
 from groupppo.tasks.math_reward import BOX, MARK, boxed
 from groupppo.tasks.splits import SPLITS, prompt_sha256, split_of
 
 Row = dict[str, Any]
-_NAME = re.compile(r"[\w.-]+", re.ASCII)
+_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and all(_NAME.fullmatch(part) for part in value.split("/"))
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def _is_folder(value: object) -> bool:
+    return isinstance(value, str) and len(value) < 1000 and "\0" not in value and Path(value).is_dir()
 
 
 PARAMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "repo": (
         "the name of a data set on the hub, such as openai/gsm8k, or a folder that holds one",
-        lambda value: _is_name(value) or (isinstance(value, str) and len(value) < 1000 and Path(value).is_dir()),
+        lambda value: _is_name(value) or _is_folder(value),
     ),
     "revision": ("a commit, or a branch such as main", _is_name),
     "configs": (
@@ -143,3 +148,8 @@ def params_faults(task: Task) -> Iterator[BadInput]:
         value = task.params.get(key)
         if not accepts(value):
             yield BadInput(task.source, f"params.{key}", value, f"write {text}.")
+    if _is_folder(task.params.get("repo")):  # whose rows would be in samples that are published
+        try:
+            require_inside(Path(task.params["repo"]), task.source, "params.repo", REPOSITORY)
+        except BadInput as fault:
+            yield fault

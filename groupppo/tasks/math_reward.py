@@ -28,7 +28,8 @@ BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _TEX_SPACE = r"\\[()\[\]$,;! ]"
 _DECORATION = rf"[\s*_`$\"~#]|{_TEX_SPACE}"
 # After ####, where GSM8K has nothing but a number, "the answer is" may stand before it and what was counted behind it.
-_LED = rf"(?:{_DECORATION})*(?:(?i:(?:the )?(?:final )?answer(?: is)?\s*:?)(?:{_DECORATION})*)?"
+# It gives nothing back (*+), or a thousand blanks would be shared out in a million ways with those before the number.
+_LED = rf"(?:{_DECORATION})*+(?:(?i:(?:the )?(?:final )?answer(?: is)?\s*:?)(?:{_DECORATION})*+)?"
 _NUMBER = r"[-+]?(?:\\?[$€£¥])?\s*[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
 # What makes it another value: 2½, 2 million, 2k.
 _SCALE = rf"(?:\s?[{FRACTIONS}]|(?:\s+(?i:{SCALES})\b)+)"
@@ -121,12 +122,14 @@ def _counted_number(counted: re.Match[str]) -> str:
 
 def _marked(text: str) -> tuple[str | None, int]:
     """The last line after a mark that says anything, and where its mark stands; None and -1 without one."""
-    head, mark, tail = text.rpartition(MARK)
-    while mark:
-        line = tail.split("\n", 1)[0]
+    end = len(text)
+    while (place := text.rfind(MARK, 0, end)) >= 0:
+        start = place + len(MARK)
+        stop = text.find("\n", start, end)
+        line = text[start : end if stop < 0 else stop]
         if re.search(r"\w", line):
-            return line, len(head)
-        head, mark, tail = head.rpartition(MARK)
+            return line, place
+        end = place
     return None, -1
 
 

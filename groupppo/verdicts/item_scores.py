@@ -9,9 +9,12 @@ without reading the prompt and the response between them; a line of another orde
 import io
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -28,6 +31,9 @@ _COLUMNS = pa.schema(
     + [("seed", pa.int64()), ("metric", pa.string()), ("scores", pa.list_(pa.float32()))]
 )
 _MEND = "evaluate this checkpoint again."
+LONGEST_LINE, MOST_LINES = 8 << 20, 1_000_000
+_WRONG = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading values raises that no evaluation writes, such as a number of 400 digits."""
 _ROUNDING = 1e-6
 """Of a mean over items, added up in another order."""
 _START = re.compile(rb'\{"doc_id": (\d{1,18}),')
@@ -70,12 +76,13 @@ class ItemScores:
         for file in sorted((self.results / folder).glob("samples_*.jsonl")):
             name = folder / file.name
             try:
-                with file.open("rb") as lines:
+                with file.open("rb") as stream:
+                    lines = _lines(stream)
                     first = next(lines, b"{}")
                     if metric in msgspec.json.decode(first):
                         return _scores(name, metric, [_row(line, metric) for line in (first, *lines)])
-            except (OSError, ValueError, TypeError, AttributeError, msgspec.MsgspecError) as error:
-                raise BadInput(name, "file", str(error).splitlines()[0], f"not JSON lines; {_MEND}") from error
+            except (*_WRONG, OSError, RecursionError, msgspec.MsgspecError) as error:
+                raise BadInput(name, "file", str(error)[:300], f"not JSON lines; {_MEND}") from error
         if (run, metric) in self._alone:
             return self._alone[run, metric]
         raise BadInput(folder, "samples_*.jsonl", None, f"no scores by item; {_MEND}")
@@ -109,6 +116,21 @@ def items_table(results: Path, evals: pd.DataFrame) -> bytes:
     written = io.BytesIO()
     pq.write_table(pa.table(arrays, schema=_COLUMNS), written, compression="zstd")
     return written.getvalue()
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of samples.
+
+    Raises:
+        ValueError: there are more of them, or one is longer, than any evaluation writes.
+    """
+    for number in count():
+        line = stream.readline(LONGEST_LINE + 1)
+        if len(line) > LONGEST_LINE or number > MOST_LINES:
+            raise ValueError(f"more than {LONGEST_LINE:,} bytes in a line, or {MOST_LINES:,} lines")
+        if not line:
+            return
+        yield line
 
 
 def _row(line: bytes, metric: str) -> tuple[object, object]:

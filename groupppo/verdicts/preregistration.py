@@ -19,6 +19,7 @@ from typing import Any
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.provenance import source
+from groupppo.plain_json import read_object
 from groupppo.plain_yaml import read_yaml
 
 STAMP = "preregistration.json"
@@ -99,13 +100,13 @@ def read_stamp(results: Path, benchmark: Benchmark) -> Stamp | None:
     file = results / STAMP
     if not file.is_file():
         return None
+    mend = "restore it from a copy; a stamp that is made anew would not be one from before the runs."
+    content = read_object(file, mend)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
         registered = {"claims": _by_id(content["claims"]), "matrix": _placeless(content["matrix"])}
         stamp = {key: content[key] for key in ("claims_sha256", "matrix_sha256")}
         at, commit, dirty = content["registered_at"], content["commit"] or "", content["uncommitted_sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        mend = "restore it from a copy; a stamp that is made anew would not be one from before the runs."
         raise BadInput(file, "file", str(error), mend) from error
     now = {"claims": _by_id(read_yaml(benchmark.claims)), "matrix": _placeless(benchmark.resolved())}
     return Stamp(at, commit, dirty is None, **stamp, changes=list(_changes(_flat(registered), _flat(now))))

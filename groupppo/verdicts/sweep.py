@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
+from groupppo.plain_yaml import read_yaml
 from groupppo.rates import KEY
 from groupppo.tables import Only, load_tables
 from groupppo.where import Found, find
@@ -108,9 +108,7 @@ def read_record(file: Path) -> dict[str, Any]:
     Raises:
         BadInput: it is missing, or no matrix with swept arms.
     """
-    if not file.is_file():
-        raise BadInput(file, "file", None, "run the pilot again.")
-    record = yaml.safe_load(file.read_text(encoding="utf-8"))
+    record = read_yaml(file)
     if not isinstance(record, dict) or not isinstance(record.get("arms"), dict):
         raise BadInput(file, "arms", None, "run the pilot again with this version.")
     if not any(arm.get("swept_from") for arm in record["arms"].values()):

@@ -12,6 +12,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from groupppo.allowed import require_choice
 from groupppo.config import Arm, Model, Task, Train
 from groupppo.errors import BadInput, suggest
 from groupppo.grouping.params import GroupParams
@@ -121,10 +122,10 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
         canvas: where many cells are composed only to be checked; what is returned is then the next cell's, too.
 
     Raises:
-        BadInput: a key is not in verl's config or would part training from evaluation, a value has another type than
-            verl's or is out of range, a name is in none of verl's registries, the task does not fit the model or the
-            step, the device is unknown or cannot serve the rollout, or a run on a GPU needs more memory than the
-            model's file says the GPU has.
+        BadInput: a key is not in verl's config, would part training from evaluation or can load code, a value has
+            another type than verl's or is out of range, a name is in none of verl's registries, the task does not fit
+            the model or the step, the device is unknown or cannot serve the rollout, or a run on a GPU needs more
+            memory than the model's file says the GPU has.
     """
     _check_device(cell)
     _check_lengths(cell)
@@ -155,6 +156,9 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
         require_type(_verls_own(), key, value, source)
     if values is not None:
         require_agreed(config, values, written)
+    for source, key, value in said:  # before verl's own checks, which import what a config names
+        if key not in own or own[key] != value:
+            require_choice(key, value, source)
     try:
         params = GroupParams.from_config(dict(config.algorithm.group_params))
     except BadInput as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from groupppo.allowed import VARIABLE
 from groupppo.config import REPOSITORY, Task, load_task
 from groupppo.errors import BadInput
 from groupppo.tasks.build import build_task
@@ -68,6 +69,7 @@ def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
     import datasets.config
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(VARIABLE, "params.repo")  # outside of the repository
 
     def make(train: list[dict], test: list[dict], **splits: int) -> Task:
         home = tmp_path / "published"

@@ -5,11 +5,13 @@ import subprocess
 import sys
 
 import groupppo.check
+from groupppo.allowed import allowed
 from groupppo.errors import suggest
 
 CONFIG_KEYS = (
     "benchmark",
     "site",
+    "allow",
     "profile",
     "partial",
     "bundle_checkpoints",

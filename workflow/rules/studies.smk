@@ -2,12 +2,14 @@
 
 from snakemake.io import glob_wildcards
 
+# Code comes from this repository: what lies beside a benchmark of somebody else is not run.
+STUDY_SCRIPTS = Path("benchmarks/studies")
 ARM_FILES = BENCHMARK.source.parent / "arms" / "{arm}.yaml"
 
 
 rule grouping_study:
     input:
-        script=BENCHMARK.source.parent / "studies" / "grouping.py",
+        script=STUDY_SCRIPTS / "grouping.py",
         arms=expand(ARM_FILES, arm=sorted(glob_wildcards(ARM_FILES).arm)),
         prompts=rules.task.output.train,
         card=rules.task.output.card,
@@ -35,7 +37,7 @@ rule grouping_study:
 
 rule streams_study:
     input:
-        script=BENCHMARK.source.parent / "studies" / "streams.py",
+        script=STUDY_SCRIPTS / "streams.py",
         arms=rules.grouping_study.input.arms,
         prompts=rules.task.output.train,
         card=rules.task.output.card,
@@ -64,7 +66,7 @@ rule streams_study:
 
 rule faults_study:
     input:
-        script=BENCHMARK.source.parent / "studies" / "faults.py",
+        script=STUDY_SCRIPTS / "faults.py",
         arms=rules.grouping_study.input.arms,
         prompts=rules.task.output.train,
         dev=rules.task.output.dev,
