@@ -4,7 +4,7 @@ import sys
 from shutil import which
 
 from groupppo import queue
-from groupppo.takeover import Presence
+from groupppo.takeover import Presence, lead, lead_none
 from snakemake.persistence import PersistenceBase
 from snakemake.resources import Resources
 from snakemake_interface_executor_plugins.settings import ExecMode
@@ -178,7 +178,11 @@ def in_queue_already(job):
 SUBMITS = workflow.is_main_process and workflow.resource_settings.nodes is not None
 NO_SLURM = orphans = None
 
+if workflow.remote_exec:
+    lead_none()
+
 if workflow.is_main_process:
+    lead()
     PRESENCE = Presence(Path(".snakemake"), submits=SUBMITS)
     if PRESENCE.lifted:
         logger.warning(
