@@ -43,20 +43,19 @@ class Presence:
         self.lifted = False
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / HOLDER).open("a+", encoding="utf-8")  # open, and locked, until the process ends
-        alone = _locked(self._file, fcntl.LOCK_EX)
-        if alone:
+        if _locked(self._file, fcntl.LOCK_EX):
             self._file.seek(0)
             host, _, kind = self._file.read().strip().partition(" ")
             locks = folder / "locks"
-            found_again = submits or kind == _HERE
-            if host == socket.gethostname() and found_again and locks.is_dir() and _nobody_works(folder, patience):
+            left = bool(host) and locks.is_dir() and any(locks.iterdir())
+            if left and host == socket.gethostname() and (submits or kind == _HERE) and _nobody_works(folder, patience):
                 shutil.rmtree(locks)
                 self.lifted = True
-            self._name(f"{socket.gethostname()} {_SLURM if submits else _HERE}")
+            if self.lifted or not left:  # else the name is needed yet, by a start that may lift the lock
+                self._name(f"{socket.gethostname()} {_SLURM if submits else _HERE}")
+                atexit.register(self._name, "")
         with contextlib.suppress(OSError):
             fcntl.flock(self._file, fcntl.LOCK_SH)
-        if alone:
-            atexit.register(self._name, "")
 
     def _name(self, host: str) -> None:
         self._file.truncate(0)
