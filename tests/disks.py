@@ -26,7 +26,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def change(folder: Path, options: str) -> None:
+def remount(folder: Path, options: str) -> None:
     """Mount such a disk again with other options: "size=64m", "ro"."""
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 

@@ -13,7 +13,7 @@ from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.storage import no_room, resumable_copies, room_for, write_whole
 from groupppo.verl.compose import saves_between
-from tests.disks import change, fill, small_disk
+from tests.disks import fill, remount, small_disk
 
 TRAIN = load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml").train
 
@@ -44,10 +44,10 @@ def test_a_file_on_a_full_disk_or_one_for_reading_is_as_it_was_and_the_error_say
         assert file.read_text() == "before"
         assert sorted(disk.iterdir()) == [filler, file]
         filler.unlink()
-        change(disk, "ro")
+        remount(disk, "ro")
         with pytest.raises(BadInput, match="Read-only file system: mount it for writing"):
             write_whole(file, "after")
-        change(disk, "rw")
+        remount(disk, "rw")
         write_whole(file, "after")
         assert file.read_text() == "after"
         assert list(disk.iterdir()) == [file]

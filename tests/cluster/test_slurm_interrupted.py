@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.conftest import PATIENCE, Start, attempts, copy_stub, eventually, said
 from tests.cluster.local_slurm import Cluster
-from tests.disks import change, small_disk
+from tests.disks import remount, small_disk
 
 pytestmark = pytest.mark.cluster
 
@@ -108,7 +108,7 @@ def test_a_full_disk_ends_the_run_and_with_room_the_same_command_completes(start
     assert any("No space left on device" in log for log in logs), logs
     assert not (full_disk / "large.done").exists()  # half of it is no output
     assert len(attempts(full_disk, "large")) == 1
-    change(full_disk, "size=64m")
+    remount(full_disk, "size=64m")
     assert start(full_disk, *wanted).wait(timeout=PATIENCE) == 0, said(full_disk)
     assert (full_disk / "large.done").stat().st_size == 16 * 1024**2
     assert len(attempts(full_disk, "large")) == 2
