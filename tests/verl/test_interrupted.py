@@ -132,6 +132,7 @@ def title(process: psutil.Process) -> str:
 
 
 @pytest.mark.verl
+@pytest.mark.timeout(1500)
 def test_a_run_that_is_killed_five_times_and_then_hangs_ends_as_one_that_was_left_alone(
     make_cell: MakeCell, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
