@@ -15,6 +15,7 @@ from groupppo.config import REPOSITORY
 from groupppo.measure.hashing import SNAKEMAKES_OWN
 from groupppo.superseded import FOLDER
 from tests.conftest import shared_cache
+from tests.disks import fill, small_disk
 
 SNAKEFILE = """
 import sys
@@ -167,6 +168,19 @@ def test_a_run_whose_successor_was_killed_is_found_again_and_so_is_what_the_succ
     nothing_to_do(project)
     assert {name: text for name, text in content(project).items() if "global_step" not in name} == before
     assert (project / "runs" / "global_step_1" / "model").read_text() == "new\n"
+
+
+def test_a_start_on_a_full_disk_is_refused_and_says_what_to_do(made: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "4m") as disk:
+        project = disk / "project"
+        shutil.copytree(made, project, symlinks=True)
+        shutil.rmtree(project / ".snakemake")
+        fill(disk)
+        code, said = snakemake(project, "--dry-run")
+        assert code == 1
+        assert ".snakemake" in said
+        assert "No space left on device: make room there" in said
+        assert "Traceback" not in said
 
 
 def test_an_evaluation_of_another_checkpoint_is_not_what_is_asked_for(project: Path) -> None:

@@ -4,6 +4,7 @@ import sys
 from shutil import which
 
 from groupppo import queue
+from groupppo.storage import room_for
 from groupppo.takeover import Presence, lead, lead_none
 from snakemake.persistence import PersistenceBase
 from snakemake.resources import Resources
@@ -183,7 +184,11 @@ if workflow.remote_exec:
 
 if workflow.is_main_process:
     lead()
-    PRESENCE = Presence(Path(".snakemake"), submits=SUBMITS)
+    try:
+        with room_for(Path(".snakemake")):
+            PRESENCE = Presence(Path(".snakemake"), submits=SUBMITS)
+    except BadInput as error:
+        raise WorkflowError(str(error)) from None
     if PRESENCE.lifted:
         logger.warning(
             "An earlier Snakemake was killed here; the lock it left is lifted."
