@@ -6,10 +6,14 @@ given: `load_benchmark`, `bind` or `params_faults`, `model_faults` and `compose`
 A loader stops at its first fault. Where a key on its own can be wrong, the key is set aside and the loader asked again.
 """
 
+import hashlib
+import json
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from groupppo.config import (
 )
 from groupppo.errors import BadInput
 from groupppo.kinds import FOLDERS, kind_of
+from groupppo.measure.code import code_sha256
 from groupppo.plain_yaml import read_yaml
 from groupppo.schemas import read_checked, schema_faults
 
@@ -57,6 +62,20 @@ def check(path: Path, known: dict[Path, list[BadInput]] | None = None) -> list[B
         known[place] = []  # a file that names itself
         known[place] = _found(path, known)
     return known[place]
+
+
+def found_good(benchmark: Benchmark, cache: Path) -> Path:
+    """Where a plan notes that a benchmark had no faults: the name holds its files, the code and what else was asked.
+
+    Args:
+        cache: a folder for what can be made again.
+    """
+    files = [benchmark.claims, *filter(None, [benchmark.profile])]
+    said = [benchmark.resolved(), *(file.read_text(encoding="utf-8") for file in files)]
+    code = code_sha256(Path(__file__), entries=["groupppo.check", "groupppo.schemas", "groupppo.tasks.generators"])
+    asked = [version(name) for name in ("verl", "torch", "transformers", "omegaconf")]
+    name = hashlib.sha256(json.dumps([said, code, asked, sys.version]).encode()).hexdigest()
+    return cache / "groupppo" / "checked" / name
 
 
 def notes(benchmark: Benchmark) -> list[str]:

@@ -1,5 +1,6 @@
 """Shared fixtures: a task and a model small enough for every test to use, and the order of the tests."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
-def shared_cache(folder: Path) -> str:
-    """One cache folder for all tests of a session: a matrix that several of them plan is checked once."""
-    return str(next(place for place in folder.parents if place.name.startswith("pytest-")) / "cache")
+def shared_cache(folder: Path, benchmark: str = "benchmarks/quick.yaml") -> str:
+    """One cache folder for all tests of a session, in which a benchmark without faults is noted as found good.
+
+    It is checked in this process, which spares the plan one that loads verl; a plan checks one with faults itself.
+    """
+    from groupppo.check import check, found_good
+    from groupppo.config import load_benchmark
+    from groupppo.errors import BadInput
+
+    cache = next(place for place in folder.parents if place.name.startswith("pytest-")) / "cache"
+    with contextlib.suppress(BadInput):  # the plan's to say
+        good = found_good(load_benchmark(folder / benchmark), cache)
+        if not good.is_file() and not check(folder / benchmark):
+            good.parent.mkdir(parents=True, exist_ok=True)
+            good.touch()
+    return str(cache)
 
 
 @pytest.fixture(scope="session")

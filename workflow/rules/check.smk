@@ -1,15 +1,11 @@
 # Nothing is planned that cannot run: what --config says, and all that `groupppo validate` finds in the benchmark.
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
-from importlib.metadata import version
 
 import groupppo.check
 from groupppo.errors import suggest
-from groupppo.measure.code import code_sha256
 
 CONFIG_KEYS = (
     "benchmark",
@@ -31,20 +27,6 @@ def flag(key, default):
     return value == "true"
 
 
-def check_of():
-    """A name for the benchmark, its claims and profile, and the code that checks them."""
-    files = [BENCHMARK.claims, *filter(None, [BENCHMARK.profile])]
-    said = [BENCHMARK.resolved(), *(file.read_text() for file in files)]
-    code = code_sha256(
-        Path(groupppo.check.__file__),
-        entries=["groupppo.check", "groupppo.schemas", "groupppo.tasks.generators"],
-    )
-    asked = [version(name) for name in ("verl", "torch", "transformers", "omegaconf")]
-    return hashlib.sha256(
-        json.dumps([said, code, asked, sys.version]).encode()
-    ).hexdigest()
-
-
 def require_checked():
     """`groupppo validate` in a process of its own, for it loads verl and torch; what was found good is asked once.
 
@@ -52,7 +34,7 @@ def require_checked():
         WorkflowError: with every fault.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    good = cache / "groupppo" / "checked" / check_of()
+    good = groupppo.check.found_good(BENCHMARK, cache)
     if good.is_file():
         return
     done = subprocess.run(
