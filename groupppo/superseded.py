@@ -20,7 +20,7 @@ from typing import Any
 FOLDER = "superseded"
 NOTE = ".made_from.json"
 # What stays in the folder of a run: what its next attempt goes on from, what a failed one said, who holds it.
-_STAYS = re.compile(rf"global_step_\d+|latest_checkpointed_iteration\.txt|failed|\.lock|{FOLDER}")
+_STAYS = re.compile(rf"(damaged_)?global_step_\d+|latest_checkpointed_iteration\.txt|failed|\.lock|{FOLDER}")
 _TRIES = 10
 
 

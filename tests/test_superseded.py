@@ -42,7 +42,7 @@ def test_a_folder_moves_with_all_that_is_in_it_but_for_what_another_attempt_need
     assert run.kept
     assert run.records() == records(folder)
     assert [path.name for path in folder.iterdir()] == [FOLDER]
-    stays = {f"{name}/file": "new" for name in ("global_step_20", "failed")}
+    stays = {f"{name}/file": "new" for name in ("global_step_20", "damaged_global_step_10", "failed")}
     (folder / "critic").mkdir()
     for name in ("log.txt", "critic/model", *stays):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -1,5 +1,6 @@
 """The application: commands, and errors a user can mend, which are printed without a traceback."""
 
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -8,6 +9,7 @@ from typer.core import TyperGroup
 from groupppo.cli import cost, listing, new, published, report, validate
 from groupppo.cli.screen import complain
 from groupppo.errors import GroupPPOError
+from groupppo.storage import room_for
 
 
 class Commands(TyperGroup):
@@ -15,7 +17,8 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with room_for(Path.cwd()):
+                return super().invoke(ctx)
         except GroupPPOError as error:
             complain(str(error))
             raise typer.Exit(1) from None

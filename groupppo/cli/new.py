@@ -8,6 +8,7 @@ import typer
 from groupppo.cli.place import root, short
 from groupppo.cli.screen import say
 from groupppo.errors import BadInput, suggest
+from groupppo.storage import write_whole
 
 LONGEST = 100
 TAKEN = {"arm": ("start", "reference")}
@@ -84,11 +85,9 @@ def _write(kind: str, name: str, like: str, template: Any) -> None:
         raise BadInput("--like", kind, like, f"{suggest(like, known)}Known: {', '.join(known) or 'none'}.")
     text = template(name, read_checked(example, kind))
     file = folder / f"{name}.yaml"
-    try:
-        with file.open("x", encoding="utf-8") as out:
-            out.write(text)
-    except FileExistsError:
-        raise BadInput(short(file), "file", "exists", "choose another name, or edit the file.") from None
+    if file.is_symlink() or file.exists():
+        raise BadInput(short(file), "file", "exists", "choose another name, or edit the file.")
+    write_whole(file, text)
     say(f"{short(file)}")
     say(f"  edit it, then: groupppo validate {short(file)}; name it under {kind}s: of a benchmark to use it")
 

@@ -9,18 +9,19 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.provenance import source
 from groupppo.plain_json import read_object
 from groupppo.plain_yaml import read_yaml
+from groupppo.storage import write_whole
 
 STAMP = "preregistration.json"
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
@@ -69,11 +70,10 @@ def register(results: Path, benchmark: Benchmark) -> None:
         "claims": claims,
         "matrix": matrix,
     }
-    with tempfile.NamedTemporaryFile("w", dir=results, suffix=".part", encoding="utf-8", delete=False) as file:
-        file.write(text := json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    os.chmod(file.name, 0o644)  # a temporary file is its owner's alone
+    part, text = results / f".{STAMP}.{uuid4().hex}", json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     try:
-        os.link(file.name, results / STAMP)
+        write_whole(part, text)
+        os.link(part, results / STAMP)
     except FileExistsError:
         pass  # another run of the benchmark was first
     except OSError as error:
@@ -88,7 +88,7 @@ def register(results: Path, benchmark: Benchmark) -> None:
                 os.unlink(stamp.name)
                 raise
     finally:
-        os.unlink(file.name)
+        part.unlink(missing_ok=True)
 
 
 def read_stamp(results: Path, benchmark: Benchmark) -> Stamp | None:

@@ -3,13 +3,14 @@
 verl names a checkpoint as its latest before the row of its step is written, and a workflow deletes the rows of a job
 that failed. So the launcher seals a checkpoint once its step's row is there: it copies the rows into it and has the
 system write all of it out. Only a sealed checkpoint is resumed from, and only by the run that wrote it; older ones go.
+One that is no more what was sealed is set aside, and the one before it is resumed from, or none.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from groupppo.measure.code import code_sha256
 from groupppo.measure.hashing import sha256_file, sha256_model
+from groupppo.storage import write_whole
 from groupppo.verl.compose import Cell
 
 STEPS, STAGES = "steps.jsonl", "stages.jsonl"
@@ -26,7 +28,7 @@ TRACKER = "latest_checkpointed_iteration.txt"
 """verl's file that names the checkpoint to resume from."""
 MOST_FAILURES = 2
 """A checkpoint from which so many attempts made no step is taken for broken."""
-_FOLDER, _SEAL = "global_step_", "seal"
+_FOLDER, _SEAL, _DAMAGED = "global_step_", "seal", "damaged_"
 _CODE = ("groupppo.verl", "groupppo.grouping", "groupppo.tasks")
 
 
@@ -36,14 +38,21 @@ class Seal:
 
     Attributes:
         step: after which it was saved. run: `identity` of the run. elapsed: `elapsed_seconds` of its last row.
+        files: bytes of each file, by its path in the checkpoint. rows: SHA-256 of the rows that it was sealed with.
         resumed_after: steps after which the run had been resumed. failures: attempts from it that made no step.
     """
 
     step: int
     run: str
     elapsed: float
+    files: Mapping[str, int]
+    rows: str
     resumed_after: tuple[int, ...] = ()
     failures: int = 0
+
+
+class _Damaged(Exception):
+    """A sealed checkpoint is not what was sealed; the message says in what."""
 
 
 def identity(cell: Cell, config: DictConfig) -> str:
@@ -69,18 +78,18 @@ class Checkpoints:
 
     def __init__(self, folder: Path, run: str | None, last: int):
         self.folder, self.run, self.last = folder, run, last
+        self.notes: list[str] = []
+        """What a user should know of what the last attempt left."""
         self.sealed = self._newest()
         self.resumed = self.sealed
         """Where this attempt begins; None for the first step."""
-        for checkpoint in folder.glob(f"{_FOLDER}*"):
-            if self.sealed is None or checkpoint != self._place(self.sealed.step):
-                shutil.rmtree(checkpoint)
+        self.drop_unsealed()
         for name in (STEPS, STAGES, TRACKER):
             (folder / name).unlink(missing_ok=True)
         if self.sealed is not None:
             for name in (STEPS, STAGES):
-                shutil.copyfile(self._place(self.sealed.step) / _SEAL / name, folder / name)
-            (folder / TRACKER).write_text(str(self.sealed.step), encoding="utf-8")
+                write_whole(folder / name, (self._place(self.sealed.step) / _SEAL / name).read_text(encoding="utf-8"))
+            write_whole(folder / TRACKER, str(self.sealed.step))
 
     @property
     def resumed_after(self) -> tuple[int, ...]:
@@ -106,13 +115,14 @@ class Checkpoints:
         rows = [row for row in rows if row["step"] <= step]
         (place / _SEAL).mkdir(exist_ok=True)
         _write(place / _SEAL / STEPS, rows)
-        _write(place / _SEAL / STAGES, [row for row in _read(self.folder / STAGES) if row["step"] <= step])
-        for file in place.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
+        _write(place / _SEAL / STAGES, (row for row in _read(self.folder / STAGES) if row["step"] <= step))
+        files = {}
+        for file in sorted(file for file in place.rglob("*") if file.is_file()):
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+            files[file.relative_to(place).as_posix()] = file.stat().st_size
         older = self.sealed
-        self._seal(Seal(step, self.run, rows[-1]["elapsed_seconds"], self.resumed_after))
+        self._seal(Seal(step, self.run, rows[-1]["elapsed_seconds"], files, _rows_of(place), self.resumed_after))
         if older is not None:
             shutil.rmtree(self._place(older.step))
 
@@ -124,6 +134,12 @@ class Checkpoints:
             if not rows or rows[-1]["step"] <= self.resumed.step:
                 self._seal(replace(self.resumed, failures=self.resumed.failures + 1))
 
+    def drop_unsealed(self) -> None:
+        """Remove what no attempt could go on from: it takes room that a full disk does not have."""
+        for checkpoint in self.folder.glob(f"{_FOLDER}*"):
+            if self.sealed is None or checkpoint != self._place(self.sealed.step):
+                shutil.rmtree(checkpoint)
+
     def finish(self) -> None:
         """Let the seconds since training began go on where the last attempt's ended."""
         if self.resumed is not None:
@@ -131,14 +147,30 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove all checkpoints of a run that needs them no more."""
-        for checkpoint in self.folder.glob(f"{_FOLDER}*"):
+        for checkpoint in (*self.folder.glob(f"{_FOLDER}*"), *self.folder.glob(f"{_DAMAGED}{_FOLDER}*")):
             shutil.rmtree(checkpoint)
         (self.folder / TRACKER).unlink(missing_ok=True)
 
     def _newest(self) -> Seal | None:
-        found = [seal for file in self.folder.glob(f"{_FOLDER}*/{_SEAL}/{_SEAL}.json") if (seal := _seal_of(file))]
-        usable = [seal for seal in found if seal.run == self.run and seal.failures < MOST_FAILURES]
+        usable = []
+        for place in (file.parents[1] for file in list(self.folder.glob(f"{_FOLDER}*/{_SEAL}/{_SEAL}.json"))):
+            try:
+                seal = _seal_of(place)
+                if seal is not None and seal.run == self.run and seal.failures < MOST_FAILURES:
+                    _require_whole(place, seal)
+                    usable.append(seal)
+            except _Damaged as found:
+                self._set_aside(place, str(found))
         return max(usable, key=lambda seal: seal.step, default=None)
+
+    def _set_aside(self, place: Path, why: str) -> None:
+        """Keep one damaged checkpoint until the run has finished: what is wrong may be the disk's."""
+        for older in self.folder.glob(f"{_DAMAGED}{_FOLDER}*"):
+            shutil.rmtree(older)
+        aside = place.rename(place.with_name(f"{_DAMAGED}{place.name}"))
+        self.notes.append(
+            f"{place}: {why}; it is not resumed from, and kept as {aside.name} until the run has finished"
+        )
 
     def _latest(self) -> int | None:
         file = self.folder / TRACKER
@@ -160,12 +192,39 @@ class Checkpoints:
         return self.folder / f"{_FOLDER}{step}"
 
 
-def _seal_of(file: Path) -> Seal | None:
-    """None for a seal of another version of this file, whose run is another's, too."""
-    values = json.loads(file.read_text(encoding="utf-8"))
-    if set(values) != set(Seal.__dataclass_fields__):
-        return None
-    return Seal(**(values | {"resumed_after": tuple(values["resumed_after"])}))
+def _seal_of(place: Path) -> Seal | None:
+    """A checkpoint's seal; None for one of another version of this file, whose run is another's, too.
+
+    Raises:
+        _Damaged: it cannot be read, or is another checkpoint's.
+    """
+    file = place / _SEAL / f"{_SEAL}.json"
+    try:
+        values = dict(json.loads(file.read_text(encoding="utf-8")))
+        if set(values) != set(Seal.__dataclass_fields__):
+            return None
+        seal = Seal(**(values | {"resumed_after": tuple(values["resumed_after"]), "files": dict(values["files"])}))
+    except (OSError, ValueError, TypeError) as error:
+        raise _Damaged(f"{file.name} cannot be read ({error})") from error
+    if place.name != f"{_FOLDER}{seal.step}":
+        raise _Damaged(f"{file.name} is of step {seal.step}")
+    return seal
+
+
+def _require_whole(place: Path, seal: Seal) -> None:
+    """Raise _Damaged unless a checkpoint has the files that were sealed, by size, and the rows, by hash."""
+    try:
+        for name, size in seal.files.items():
+            if (found := (place / name).stat().st_size) != size:
+                raise _Damaged(f"{name} has {found} bytes, and had {size}")
+        if _rows_of(place) != seal.rows:
+            raise _Damaged("its rows are not those that it was sealed with")
+    except OSError as error:
+        raise _Damaged(str(error)) from error
+
+
+def _rows_of(place: Path) -> str:
+    return "".join(sha256_file(place / _SEAL / name) for name in (STEPS, STAGES))
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:
@@ -174,11 +233,5 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
     return (json.loads(line) for line in lines if line.endswith("\n"))
 
 
-def _write(file: Path, rows: list[dict[str, Any]]) -> None:
-    """All or nothing, on the disk when this returns."""
-    new = file.with_name(f"{file.name}.new")
-    with new.open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps(row) + "\n" for row in rows)
-        out.flush()
-        os.fsync(out.fileno())
-    new.rename(file)
+def _write(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    write_whole(file, "".join(json.dumps(row) + "\n" for row in rows))

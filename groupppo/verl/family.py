@@ -24,6 +24,7 @@ _SOCKET_PATH = 107  # sockaddr_un in linux/un.h, without its last zero
 _SHORT = ("/tmp", "/var/tmp")
 _TITLE, _CLIENTS = "ray::", "ray.util.client.server"
 _STOP_SECONDS, _LOOK_SECONDS = 10, 5.0
+_ROUNDS = 5
 # It removes the shared memory of a process that was killed, and ends by itself when that is done.
 _TRACKER = "multiprocessing.resource_tracker"
 
@@ -89,7 +90,7 @@ def _sweep() -> None:
     for lock in (lock for place in _places() for lock in Path(place).glob(f"{_PREFIX}*/{_LOCK}")):
         with contextlib.suppress(OSError), lock.open() as file:  # somebody else's, or in use
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            end(started_with(lock.parent))
+            end_all(lock.parent)
             shutil.rmtree(lock.parent, ignore_errors=True)
 
 
@@ -126,6 +127,14 @@ def family(root: subprocess.Popen[bytes] | None, folder: Path) -> list[psutil.Pr
             ancestor = psutil.Process(root.pid)
             found |= {member.pid: member for member in (ancestor, *ancestor.children(recursive=True))}
     return list(found.values())
+
+
+def end_all(folder: Path, root: subprocess.Popen[bytes] | None = None) -> None:
+    """Kill a family, and what it started while it was looked for: without its folder nobody would find that later."""
+    for _ in range(_ROUNDS):
+        if not (members := family(root, folder)):
+            return
+        end(members)
 
 
 def end(members: list[psutil.Process]) -> None:

@@ -15,6 +15,7 @@ from groupppo.errors import BadInput
 from groupppo.grouping import DensitySchedule, GroupParams, Groups, Threshold, Tokens, group_tokens
 from groupppo.loss import GroupBatch, group_batch
 from groupppo.metrics import group_metrics
+from groupppo.storage import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class GroupStage:
         return gae(tokens.get("rewards"), values, tokens.mask, self.gamma, self.lam) + values
 
     def save(self, folder: Path) -> None:
-        (folder / STATE_FILE).write_text(json.dumps(self.threshold.state_dict()) + "\n", encoding="utf-8")
+        write_whole(folder / STATE_FILE, json.dumps(self.threshold.state_dict()) + "\n")
 
     def load(self, folder: Path) -> None:
         """Raises BadInput: the checkpoint is not one of group_ppo."""

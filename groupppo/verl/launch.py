@@ -22,19 +22,19 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from groupppo.environment import DEVICES, for_run
-from groupppo.errors import RunFailed
+from groupppo.errors import BadInput, GroupPPOError, RunFailed
 from groupppo.measure.hashing import sha256_model
 from groupppo.measure.provenance import PACKAGES, lock_of
 from groupppo.measure.start_check import Needs, check_node
 from groupppo.measure.usage import GPU_FILE, RAPL_FILE, STAGES_FILE, Usage, UsageMeter
 from groupppo.models.check import check_model_folder
-from groupppo.storage import resumable_copies
+from groupppo.storage import no_room, resumable_copies, room_for, write_whole
 from groupppo.tasks.lengths import check_prompt_lengths
 from groupppo.tasks.rows import check_splits
 from groupppo.verl import ray_start, stacks
 from groupppo.verl.checkpoints import Checkpoints, identity
 from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
-from groupppo.verl.family import SharedMemory, alone, end, family, scratch
+from groupppo.verl.family import SharedMemory, alone, end_all, family, scratch
 from groupppo.verl.fits import require_gpus
 from groupppo.verl.ray_cluster import across_allocation, ask_for_stacks, with_secret
 from groupppo.verl.watch import cause_of, wait
@@ -62,14 +62,15 @@ class _Ending:
     cause: str | None
     wall_seconds: float
     meter: UsageMeter
+    no_room: BadInput | None = None
 
 
 def train(cell: Cell) -> None:
     """Train one cell.
 
     Raises:
-        BadInput: an input file or a config key is wrong, or this node cannot carry the run (start_check.py); nothing
-            was started.
+        BadInput: an input file or a config key is wrong, or this node cannot carry the run (start_check.py): nothing
+            was started. Or the disk had no room: what was sealed is there, and the next call goes on from it.
         RunFailed: verl ended with an error, made no step for too long, or did not end within `train.time_limit_s`;
             status.json says which.
     """
@@ -83,7 +84,7 @@ def train(cell: Cell) -> None:
     check_node(cell.out, needs(cell))
     if cell.device == "cuda":
         require_gpus(cell.model, cell.ranks)
-    with alone(cell.out):
+    with room_for(cell.out), alone(cell.out):
         _train(cell, config)
 
 
@@ -94,17 +95,23 @@ def _train(cell: Cell, config: DictConfig) -> None:
     if checkpoints.resumed is None:
         for name in (TENSORBOARD, WANDB):
             shutil.rmtree(cell.out / name, ignore_errors=True)
-    OmegaConf.save(config, cell.out / "config.yaml")
+    write_whole(cell.out / "config.yaml", OmegaConf.to_yaml(config))
     with scratch() as folder:
         ending = _run(cell, folder, checkpoints)
     if ending.status == "finished":
         checkpoints.finish()
         _keep_checkpoint(cell)
-        checkpoints.remove()
-    _write_status(cell, ending, checkpoints)
-    if ending.status != "finished":
+        _write_status(cell, ending, checkpoints)
+        checkpoints.remove()  # last: without a status the run is made again, from there
+        return
+    failed = RunFailed(f"run {cell.name} failed: {ending.cause}\n  what it left: {cell.out / FAILED}")
+    try:
+        _write_status(cell, ending, checkpoints)
         _set_aside(cell.out)
-        raise RunFailed(f"run {cell.name} failed: {ending.cause}\n  what it left: {cell.out / FAILED}")
+    except (OSError, BadInput):
+        if ending.no_room is None:
+            raise
+    raise ending.no_room or failed
 
 
 def needs(cell: Cell) -> Needs:
@@ -165,7 +172,7 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints) -> _Ending:
     command = [sys.executable, "-m", "groupppo.verl.main", str(cell.out)]
     asked = cell.out / _STACKS
     # Whatever else makes sockets does so in TMPDIR, whose path may be too long for them.
-    places = dict(zip(_OF_THIS_NODE, map(str, (folder, folder.parent, folder / "datasets")), strict=True))
+    places = dict(zip(_OF_THIS_NODE, map(str, (folder, folder, folder / "datasets")), strict=True))
     variables = environment(cell) | places | with_secret(folder) | {stacks.VARIABLE: str(asked)}
     began = time.monotonic()
     meter = UsageMeter(cell.out, cell.device, cell.ranks * cell.nodes)
@@ -173,6 +180,8 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints) -> _Ending:
     with (cell.out / "log.txt").open("a" if checkpoints.resumed else "w", encoding="utf-8") as log, meter:
         if checkpoints.resumed:
             print(f"==== resumed after step {checkpoints.resumed.step}", file=log, flush=True)
+        for note in checkpoints.notes:
+            print(f"==== {note}", file=log, flush=True)
         process = None
 
         def where() -> str:
@@ -199,7 +208,7 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints) -> _Ending:
             try:
                 cause = wait(process, cell.train, cell.out / "steps.jsonl", look, where)
             finally:
-                end(family(process, folder))
+                end_all(folder, process)
                 code = process.wait()
                 shared.remove()
             return cause_of(_tail(cell.out / "log.txt", start), code) if cause == "" else cause, code
@@ -212,14 +221,17 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints) -> _Ending:
                     if code != ray_start.DID_NOT_START:
                         break
                     print(f"\n==== Ray did not start: attempt {number} of {ray_start.ATTEMPTS}", file=log)
-                if cause is not None:
+                if cause is not None and no_room(cell.out, cause) is None:  # which is no fault of the checkpoint
                     checkpoints.failed()
-        except (OSError, RunFailed) as error:  # a full disk; a node that did not join
+        except (OSError, GroupPPOError) as error:  # a full disk; a node that did not join
             cause = f"{type(error).__name__}: {error}"
         finally:
             asked.unlink(missing_ok=True)
+    lack = None if cause is None else no_room(cell.out, cause)
+    if lack is not None:
+        checkpoints.drop_unsealed()  # room for the records
     status = "finished" if cause is None else "failed"
-    return _Ending(status, cause, time.monotonic() - began, meter)
+    return _Ending(status, cause, time.monotonic() - began, meter, lack)
 
 
 def _ray(cell: Cell, variables: dict[str, str]) -> AbstractContextManager[dict[str, str]]:
@@ -292,7 +304,7 @@ def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "usage": asdict(_usage(cell, ending, logged, checkpoints)),
     }
-    (cell.out / "status.json").write_text(json.dumps(status, indent=2) + "\n", encoding="utf-8")
+    write_whole(cell.out / "status.json", json.dumps(status, indent=2) + "\n")
 
 
 def _checkpoint_sha256(folder: Path) -> str | None:

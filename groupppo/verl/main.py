@@ -61,6 +61,7 @@ def main(run_folder: Path) -> None:
     from verl.utils.config import validate_config
 
     from groupppo.measure.provenance import provenance
+    from groupppo.storage import write_whole
     from groupppo.verl.platform import require_platform
     from groupppo.verl.ray_start import told_by_exit_code
 
@@ -71,7 +72,7 @@ def main(run_folder: Path) -> None:
         task_folder=Path(config.data.train_files).parent,
         start=Path(config.actor_rollout_ref.model.path),
     )
-    (run_folder / "provenance.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    write_whole(run_folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     if forks:
         forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from groupppo.errors import RunFailed
 from groupppo.verl import stacks
-from groupppo.verl.family import end, short_folder, started_with
+from groupppo.verl.family import end, end_all, short_folder, started_with
 from groupppo.verl.ray_start import ATTEMPTS
 
 START_SECONDS = 180
@@ -198,8 +198,7 @@ def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> No
                 stacks.ask(Path(os.environ[stacks.VARIABLE]), family)
             time.sleep(0.5)
     finally:
-        for _ in range(3):  # a raylet may have started a worker in between
-            end(started_with(place))
+        end_all(place)
         shutil.rmtree(place, ignore_errors=True)
 
 

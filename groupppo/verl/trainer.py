@@ -32,6 +32,7 @@ from groupppo.loss import LossMask
 from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
 from groupppo.measure.stages import StageMeter
 from groupppo.metrics import critic_metrics, dense_metrics, log_prob_gap
+from groupppo.storage import write_whole
 from groupppo.verl.agent_loop import SingleServerClient
 from groupppo.verl.asks import Asks
 from groupppo.verl.batches import asking, call_with, get_fields, mask_fields, put_fields
@@ -128,7 +129,7 @@ class GroupPPOTrainer(PPOTrainerSync):
     def fit(self, agent_loop_manager: Any) -> None:
         self._fit_began = time.perf_counter()
         startup = time.time() - psutil.Process().create_time()
-        (self.run_folder / "started.json").write_text(json.dumps({"startup_seconds": startup}))
+        write_whole(self.run_folder / "started.json", json.dumps({"startup_seconds": startup}))
         if self.config.actor_rollout_ref.rollout.name == "vllm":
             watch_engines(self.llm_server_manager.server_addresses)
         try:

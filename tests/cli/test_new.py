@@ -1,5 +1,6 @@
 """groupppo new: what it writes can be used as it is, and nothing that exists is touched."""
 
+import shutil
 import string
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from groupppo.config import load_arm, load_model, load_task
 from groupppo.grouping.params import GroupParams
 from groupppo.plain_yaml import read_yaml
 from groupppo.schemas import read_checked, schema_faults
+from tests.disks import fill, small_disk
 
 LOAD = {"task": load_task, "model": load_model, "arm": load_arm}
 GOOD = st.text(string.ascii_lowercase + string.digits + "_", min_size=1, max_size=30)
@@ -31,6 +33,23 @@ def test_the_file_written_passes_validate(groupppo, project: Path, kind: str) ->
     assert LOAD[kind](file).name == "fresh_one"
     file.write_text(file.read_text().replace("name: fresh_one", "name: other"))
     assert [fault.key for fault in check(file)] == ["name"], "a fault in such a file is seen"
+
+
+def test_on_a_full_disk_nothing_is_left_and_any_command_says_what_to_do(
+    groupppo, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path / "small", "2m") as disk:
+        shutil.copytree(project / "benchmarks", disk / "benchmarks")
+        shutil.copy(project / "Snakefile", disk)
+        monkeypatch.chdir(disk)
+        fill(disk)
+        done = groupppo("new", "arm", "fresh_one")
+        assert done.code == 1
+        assert "fresh_one.yaml: free disk (GB) = 0.0" in done.err
+        assert "No space left on device: make room there" in done.err
+        assert not list(disk.rglob("*fresh_one*"))
+        assert groupppo("ls", "arms").code == 0
+        monkeypatch.chdir(project)
 
 
 @SHARED

@@ -45,7 +45,8 @@ rule asks:
         runtime=7,
         gpu=2,
     shell:
-        "(scontrol show job $SLURM_JOB_ID; echo Visible=$CUDA_VISIBLE_DEVICES) > {output}"
+        "(scontrol show job $SLURM_JOB_ID; echo Visible=$CUDA_VISIBLE_DEVICES; "
+        "echo EndsWith=${{GROUPPPO_SNAKEMAKE:-nobody}}) > {output}"
 
 
 rule alone:
@@ -80,7 +81,7 @@ rule report:
         mem_mb=100,
         runtime=5,
     shell:
-        "echo job=${{SLURM_JOB_ID:-none}} > {output}"
+        "echo job=${{SLURM_JOB_ID:-none}} ${{GROUPPPO_SNAKEMAKE:-nobody}} > {output}"
 
 
 rule fails:

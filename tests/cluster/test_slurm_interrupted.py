@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from tests.cluster.conftest import PATIENCE, Start, attempts, copy_stub, eventually, said
 from tests.cluster.local_slurm import Cluster
+from tests.disks import remount, small_disk
 
 pytestmark = pytest.mark.cluster
 
@@ -95,17 +95,9 @@ def test_two_snakemakes_leave_each_other_alone_and_sigterm_lets_the_running_jobs
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """The stub on a file system of 4 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    done = subprocess.run(mount, check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"NOT TESTED WITH A FULL DISK: this user cannot mount one: {done.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "small", "4m") as folder:
         copy_stub(folder)
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_ends_the_run_and_with_room_the_same_command_completes(start: Start, full_disk: Path) -> None:
@@ -116,7 +108,7 @@ def test_a_full_disk_ends_the_run_and_with_room_the_same_command_completes(start
     assert any("No space left on device" in log for log in logs), logs
     assert not (full_disk / "large.done").exists()  # half of it is no output
     assert len(attempts(full_disk, "large")) == 1
-    subprocess.run(["mount", "-o", "remount,size=64m", str(full_disk)], check=True)
+    remount(full_disk, "size=64m")
     assert start(full_disk, *wanted).wait(timeout=PATIENCE) == 0, said(full_disk)
     assert (full_disk / "large.done").stat().st_size == 16 * 1024**2
     assert len(attempts(full_disk, "large")) == 2

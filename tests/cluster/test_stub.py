@@ -45,7 +45,9 @@ def test_the_profile_is_found_and_what_rules_and_site_say_reaches_sbatch(
     assert alone["MinMemoryNode"] == "333M"  # the command line wins over the rule
     assert (asked["Visible"], alone["Visible"]) == ("0,1", "none")
     assert asked["Requeue"] == "0"
-    assert (stub / "report.txt").read_text() == "job=none\n"
+    # A job of Slurm outlives the Snakemake that submitted it, and one that a Snakemake runs itself does not.
+    assert asked["EndsWith"] == "nobody"
+    assert re.fullmatch(r"job=none \d+ pid:\[\d+\]\n", (stub / "report.txt").read_text())
     assert sorted((stub / "nodes.txt").read_text().split()) == ["gpu1:0", "gpu2:0"]
     logs = {log.parent.name: log.read_text() for log in (stub / ".snakemake" / "slurm_logs").rglob("*.log")}
     assert set(logs) == {"rule_asks", "rule_alone", "rule_nodes"}

@@ -210,6 +210,19 @@ def test_a_run_folder_without_a_status_is_missing_too(results):
     assert_nothing_of_the_run_is_measured(tables)
 
 
+@pytest.mark.parametrize("left", ["", '{"status": "fini', "\0" * 40])
+def test_a_run_that_did_not_say_how_it_ended_is_unreadable_and_stops_no_other(results, left):
+    folder, benchmark = results
+    (folder / RUN / "status.json").write_text(left)  # a full disk, under an older version
+    tables = tables_of(folder, benchmark)
+    row = run_row(tables)
+    assert (row["status"], row["admissible"]) == ("unreadable", False)
+    assert "status.json: file = " in row["reason"]
+    assert "the run broke off here: run it again" in row["reason"]
+    assert tables.runs.query("seed != 2 or arm != 'group_ppo'")["admissible"].all()
+    assert_nothing_of_the_run_is_measured(tables)
+
+
 def test_a_failed_run_whose_outputs_were_deleted_is_known_from_what_it_set_aside(results):
     folder, benchmark = results
     (folder / RUN / "failed").mkdir()

@@ -13,6 +13,7 @@ import yaml
 from groupppo.config import REPOSITORY, Benchmark, load_arm
 from groupppo.errors import BadInput
 from groupppo.verdicts.preregistration import ABSENT, STAMP, Change, content_sha256, read_stamp, register
+from tests.disks import remount, small_disk
 from tests.synthetic import synthetic_benchmark
 
 
@@ -56,6 +57,16 @@ def test_a_file_system_without_hard_links_has_one_stamp_too(benchmark, results, 
     monkeypatch.setattr(Path, "exists", lambda self: False)  # another run is about to leave the stamp
     register(results, replace(benchmark, seeds=(7,)))
     assert read_stamp(results, benchmark).changes == []
+
+
+def test_a_full_disk_leaves_no_stamp_and_no_part_of_one(benchmark, tmp_path):
+    with small_disk(tmp_path / "small", "8k") as disk:
+        with pytest.raises(BadInput, match="No space left on device"):
+            register(disk, benchmark)
+        assert list(disk.iterdir()) == []
+        remount(disk, "size=1m")
+        register(disk, benchmark)
+        assert read_stamp(disk, benchmark).changes == []
 
 
 def test_a_later_margin_is_named_with_both_values(benchmark, results):

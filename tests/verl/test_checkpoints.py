@@ -147,6 +147,60 @@ def test_a_checkpoint_from_which_attempts_make_no_step_is_given_up(tmp_path: Pat
     assert Checkpoints(tmp_path, RUN, last=9).resumed is None
 
 
+def cut(file: Path, left: int) -> None:
+    file.write_bytes(file.read_bytes()[:left])
+
+
+DAMAGE = {
+    "an empty seal": (lambda place: (place / "seal" / "seal.json").write_text(""), "cannot be read"),
+    "half a seal": (lambda place: cut(place / "seal" / "seal.json", 40), "cannot be read"),
+    "a seal of bytes": (lambda place: (place / "seal" / "seal.json").write_bytes(b"\xff\x00"), "cannot be read"),
+    "another step's seal": (
+        lambda place: (place / "seal" / "seal.json").write_text(
+            (place / "seal" / "seal.json").read_text().replace('"step": 4', '"step": 9')
+        ),
+        "of step 9",
+    ),
+    "half of the weights": (lambda place: cut(place / "state", 1), "state has 1 bytes, and had 2"),
+    "no weights": (lambda place: (place / "state").unlink(), "No such file"),
+    "another row": (
+        lambda place: (place / "seal" / STEPS).write_text((place / "seal" / STEPS).read_text().replace("10", "11")),
+        "rows are not those",
+    ),
+    "no rows": (lambda place: (place / "seal" / STAGES).unlink(), "No such file"),
+    "nothing": (lambda place: None, ""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("before", [True, False])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_resumed_from_or_none(
+    tmp_path: Path, damage: str, before: bool
+) -> None:
+    change, said = DAMAGE[damage]
+    attempt(tmp_path, 6, 2, 7)
+    shutil.copytree(tmp_path / "global_step_2", tmp_path / "older")
+    attempt(tmp_path, 6, 2, 7)
+    assert [place.name for place in tmp_path.glob("global_step_*")] == ["global_step_4"]
+    if before:  # as one that was killed before the older one went
+        (tmp_path / "older").rename(tmp_path / "global_step_2")
+    change(tmp_path / "global_step_4")
+    began = Checkpoints(tmp_path, RUN, last=6)
+    goes_on_after = 4 if not said else 2 if before else None
+    assert (began.resumed and began.resumed.step) == goes_on_after
+    assert [int(place.name[12:]) for place in tmp_path.glob("global_step_*")] == [goes_on_after] * (
+        began.resumed is not None
+    )
+    assert (tmp_path / "damaged_global_step_4").exists() == bool(said)
+    assert len(began.notes) == bool(said)
+    assert all(said in note and "damaged_global_step_4" in note for note in began.notes)
+    ended = attempt(tmp_path, 6, 2, None)
+    assert ended.notes == []  # told once
+    assert [row["state"] for row in rows(tmp_path)] == [1, 3, 6, 10, 15, 21]
+    ended.remove()
+    assert not list(tmp_path.glob("*global_step_*"))
+
+
 def test_an_attempt_that_made_a_step_does_not_speak_against_its_checkpoint(tmp_path: Path) -> None:
     attempt(tmp_path, 9, 4, 20)
     for _ in range(MOST_FAILURES + 1):

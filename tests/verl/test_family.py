@@ -152,6 +152,21 @@ def test_a_process_its_descendants_and_those_that_name_its_folder_are_one_family
             process.wait()
 
 
+def test_what_a_family_started_while_it_was_looked_for_ends_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, late, stranger = (subprocess.Popen(SLEEP) for _ in range(3))
+    looks = [[psutil.Process(first.pid)], [psutil.Process(late.pid)], []]
+    monkeypatch.setattr(family, "family", lambda root, folder: looks.pop(0))
+    try:
+        family.end_all(tmp_path)
+        assert (first.poll(), late.poll(), stranger.poll(), looks) == (-signal.SIGKILL, -signal.SIGKILL, None, [])
+    finally:
+        for process in (first, late, stranger):
+            process.kill()
+            process.wait()
+
+
 TITLED = """
     import ctypes, sys, time
     file = open(sys.argv[1], "w")

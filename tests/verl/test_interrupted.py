@@ -2,9 +2,13 @@
 
 import contextlib
 import json
-import threading
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 from groupppo.errors import RunFailed
-from groupppo.verl import family, launch, watch
+from groupppo.verl import watch
 from groupppo.verl.compose import Cell
 from groupppo.verl.launch import FAILED, train
 from groupppo.verl.records import repeatable
@@ -21,119 +25,175 @@ from tests.verl import hang
 from tests.verl.conftest import MakeCell
 
 OUTPUTS = ("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "config.yaml")
-STEPS = 5
+# Of each attempt that is killed two steps at most are sealed, as it hangs at the fourth if it is killed too late.
+STEPS, EVERY, HANGS_AFTER = 16, 2, 4
+VICTIMS = ["server", "launcher", "tree", "some", "some"]
+SEED = "GROUPPPO_TEST_KILLS"
+"""Variable that repeats the moments and victims of a test that failed; it prints its seed."""
 
 
 def rows(cell: Cell, name: str = "steps.jsonl") -> list[dict]:
     return [json.loads(line) for line in (cell.out / name).read_text().splitlines()]
 
 
-@contextmanager
-def killed(cell: Cell, process: str, after: int) -> Iterator[None]:
-    """Kill a process of the run, by the beginning of its command line, when the row of a step is written."""
-    done = threading.Event()
-
-    def watch_rows() -> None:
-        while not done.wait(0.02):
-            file = cell.out / "steps.jsonl"
-            if file.is_file() and file.read_bytes().count(b"\n") >= after:
-                for child in psutil.Process().children(recursive=True):
-                    with contextlib.suppress(psutil.NoSuchProcess):  # ended while it was looked at
-                        if " ".join(child.cmdline()).startswith(process):
-                            child.kill()
-                            return
-
-    thread = threading.Thread(target=watch_rows)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def running() -> list[psutil.Process]:
-    """The processes that this one started and that have not ended."""
-    return [process for process in psutil.Process().children(recursive=True) if process.status() != "zombie"]
-
-
-class Attempts:
-    """Trains one cell again and again, as a workflow does, which deletes what a failed job wrote."""
-
-    def __init__(self, cell: Cell, folders: list[Path]):
-        self.cell, self.folders = cell, folders
-        self.others = set(running())  # of other tests of this process: a Slurm of theirs, a judge
-
-    def fail(self) -> dict:
-        """An attempt that fails: what it says of itself; afterwards nothing of it is left."""
-        with pytest.raises(RunFailed):
-            train(self.cell)
-        self.nothing_is_left()
-        for name in OUTPUTS:
-            (self.cell.out / name).unlink(missing_ok=True)
-        return json.loads((self.cell.out / FAILED / "status.json").read_text())
-
-    def nothing_is_left(self) -> None:
-        (folder,) = self.folders
-        self.folders.clear()
-        assert not folder.exists()
-        assert not family.started_with(folder)
-        assert set(running()) <= self.others
-        assert not (self.cell.out / "stacks.txt").exists()
+def sealed(cell: Cell) -> int:
+    return max(
+        (json.loads(seal.read_text())["step"] for seal in cell.out.glob("global_step_*/seal/seal.json")), default=0
+    )
 
 
 @pytest.fixture
-def scratch_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    found: list[Path] = []
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A place for the scratch folders of these runs alone, with room for the paths of sockets."""
+    with tempfile.TemporaryDirectory(prefix="x", dir="/tmp") as place:
+        monkeypatch.setattr(tempfile, "tempdir", place)
+        yield Path(place)
 
-    @contextmanager
-    def noted() -> Iterator[Path]:
-        with family.scratch() as folder:
-            found.append(folder)
-            yield folder
 
-    monkeypatch.setattr(launch, "scratch", noted)
+def users(place: Path) -> list[psutil.Process]:
+    """Processes that were started with a folder or have a file open in it, by whatever name they go."""
+    found = []
+    for process in psutil.process_iter():
+        proc = Path("/proc", str(process.pid))
+        with contextlib.suppress(OSError):
+            said = [(proc / name).read_bytes().decode(errors="replace") for name in ("cmdline", "environ")]
+            said += [os.readlink(file) for file in (proc / "fd").iterdir()]
+            if any(f"{place}/" in text for text in said):
+                found.append(process)
     return found
 
 
+class Attempts:
+    """Trains one cell again and again in processes of their own, as a workflow does, which deletes what a job wrote."""
+
+    def __init__(self, cell: Cell, place: Path, draw: random.Random, startup: float, step: float):
+        self.cell, self.place, self.draw, self.startup, self.step = cell, place, draw, startup, step
+
+    def begin(self) -> None:
+        self.before = sealed(self.cell)
+        self.launcher = multiprocessing.get_context("fork").Process(target=attempt, args=(self.cell,))
+        self.launcher.start()
+
+    def ends(self, seconds: float = 240.0) -> int | None:
+        self.launcher.join(seconds)
+        assert self.launcher.exitcode is not None
+        for name in OUTPUTS:
+            (self.cell.out / name).unlink(missing_ok=True)
+        return self.launcher.exitcode
+
+    def reach(self, more: int, seconds: float) -> None:
+        """Wait until so many new steps are made, and some seconds longer."""
+        file, until = self.cell.out / "steps.jsonl", time.monotonic() + 240
+        while more and not (file.is_file() and file.read_bytes().count(b"\n") >= self.before + more):
+            assert self.launcher.is_alive()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        time.sleep(seconds)
+
+    def kill(self, victim: str) -> None:
+        """Kill at a random moment: of the start, or of one of the first steps."""
+        self.more = self.draw.choice([1, 2, 3] if victim == "server" else [0, 1, 2, 3])
+        seconds = self.draw.random() * (self.step if self.more else self.startup)
+        print(f"from step {self.before}: {victim} is killed {seconds:.2f} s after {self.more} steps", flush=True)
+        self.reach(self.more, seconds)
+        launcher = psutil.Process(self.launcher.pid)
+        if victim == "launcher":
+            launcher.kill()
+        elif victim == "tree":
+            everyone = [launcher, *launcher.children(recursive=True)]
+            self.draw.shuffle(everyone)
+            killed(everyone)
+        elif victim == "server":
+            killed([each for each in launcher.children(recursive=True) if title(each).startswith("ray::Transformers")])
+        else:  # one after another, as not everybody is missed
+            while self.launcher.is_alive():
+                with contextlib.suppress(psutil.NoSuchProcess, IndexError):  # it ends
+                    killed([self.draw.choice(launcher.children(recursive=True))])
+                self.launcher.join(0.5)
+
+
+def attempt(cell: Cell) -> None:
+    try:
+        train(cell)
+    except RunFailed:
+        sys.exit(3)
+
+
+def killed(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
 @pytest.mark.verl
-def test_a_run_that_lost_its_server_and_then_hung_ends_as_one_that_was_left_alone(
-    make_cell: MakeCell, scratch_folders: list[Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.timeout(1500)
+def test_a_run_that_is_killed_five_times_and_then_hangs_ends_as_one_that_was_left_alone(
+    make_cell: MakeCell, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = make_cell("group_ppo", steps=STEPS, checkpoint_every=2)
+    seed = int(os.environ.get(SEED) or time.time_ns() % 10**6)
+    print(f"{SEED}={seed}")
+    alone, cell = (make_cell("group_ppo", steps=STEPS, checkpoint_every=EVERY) for _ in range(2))
     train(alone)
-    scratch_folders.clear()
-    attempts = Attempts(make_cell("group_ppo", steps=STEPS, checkpoint_every=2), scratch_folders)
-    cell = attempts.cell
-
-    with killed(cell, "ray::TransformersServer", after=3):
-        status = attempts.fail()
-    assert status["resumed_after"] == []
-    assert "ActorDiedError" in status["cause"]
-
-    monkeypatch.setattr(watch, "LEAST_SECONDS", 8.0)
+    assert not list(temporary.iterdir())
+    draw, undisturbed = random.Random(seed), rows(alone)
+    startup = json.loads((alone.out / "status.json").read_text())["startup_seconds"]
+    attempts = Attempts(cell, temporary, draw, startup, undisturbed[-1]["timing_s/step"])
+    victims = draw.sample(VICTIMS, len(VICTIMS))
     with monkeypatch.context() as hanging:
         hanging.setenv("VERL_USE_EXTERNAL_MODULES", hang.MODULE)
-        hanging.setenv(hang.VARIABLE, "4")  # verl has saved this step's checkpoint, and its row is not written
-        status = attempts.fail()
-    assert status["resumed_after"] == [2]
-    assert "no step was finished for" in status["cause"]
-    assert "in on_step_end" in status["cause"]
-    log = (cell.out / FAILED / "log.txt").read_text()
-    assert "hang.py" in log.split("stacks of the run's processes")[1]
-    assert "resumed after step 2" in log
+        for victim in victims:
+            hanging.setenv(hang.VARIABLE, str(sealed(cell) + HANGS_AFTER))
+            attempts.begin()
+            attempts.kill(victim)
+            code = attempts.ends()
+            if victim in ("launcher", "tree"):
+                assert code == -9
+                assert list(temporary.iterdir()) or not attempts.more  # nobody was left to remove it
+            else:
+                assert code == 3
+                assert not list(temporary.iterdir())
+                assert users(temporary) == []
+            if victim == "server":
+                status = json.loads((cell.out / FAILED / "status.json").read_text())
+                assert "ActorDiedError" in status["cause"]
+                assert status["resumed_after"][-1:] == ([attempts.before] if attempts.before else [])
 
+        hanging.setattr(watch, "LEAST_SECONDS", 8.0)
+        hanging.setenv(hang.VARIABLE, str(sealed(cell) + HANGS_AFTER))
+        attempts.begin()
+        assert attempts.ends() == 3
+        assert users(temporary) == []
+        status = json.loads((cell.out / FAILED / "status.json").read_text())
+        assert "no step was finished for" in status["cause"]
+        assert "in on_step_end" in status["cause"]
+        log = (cell.out / FAILED / "log.txt").read_text()
+        assert "hang.py" in log.split("stacks of the run's processes")[1]
+        assert not (cell.out / "stacks.txt").exists()
+        # The step at which it hung was saved, and its row is not written: it is made again.
+        assert (sealed(cell), status["steps"]) == (attempts.before + 2, attempts.before + 3)
+
+    last = sealed(cell)
     train(cell)
+    assert not list(temporary.iterdir())
+    assert users(temporary) == []
     status = json.loads((cell.out / "status.json").read_text())
-    assert (status["status"], status["steps"], status["resumed_after"]) == ("finished", STEPS, [2])
-    left, right = rows(alone), rows(cell)
-    assert [repeatable(row) for row in left] == [repeatable(row) for row in right]
-    assert [row["step"] for row in right] == list(range(1, STEPS + 1))
-    assert all(x["elapsed_seconds"] < y["elapsed_seconds"] for x, y in pairwise(right))
+    assert (status["status"], status["steps"], status["resumed_after"][-1]) == ("finished", STEPS, last)
+    assert f"resumed after step {last}" in (cell.out / "log.txt").read_text()
+    ended = rows(cell)
+    assert [repeatable(row) for row in ended] == [repeatable(row) for row in undisturbed]
+    assert [row["step"] for row in ended] == list(range(1, STEPS + 1))
+    assert all(x["elapsed_seconds"] < y["elapsed_seconds"] for x, y in pairwise(ended))
     assert [(row["step"], row["stage"]) for row in rows(alone, "stages.jsonl")] == [
         (row["step"], row["stage"]) for row in rows(cell, "stages.jsonl")
     ]
     trained = [load_file(one.out / "checkpoint" / "model.safetensors") for one in (alone, cell)]
+    assert trained[0].keys() == trained[1].keys()
     assert all(trained[0][name].equal(trained[1][name]) for name in trained[0])
-    assert not list(cell.out.glob("global_step_*"))
-    assert len({row["group/threshold"] for row in right}) == STEPS  # it moved, and went on from where it was
+    assert not list(cell.out.glob("*global_step_*"))
+    assert len({row["group/threshold"] for row in ended}) == STEPS  # it moved, and went on from where it was

@@ -6,19 +6,22 @@ verl's process is a script here that leaves what a run leaves.
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput, RunFailed
 from groupppo.measure.hashing import sha256_folder
 from groupppo.measure.provenance import PACKAGES
 from groupppo.measure.usage import GPU_FILE, STAGES_FILE, UsageMeter
 from groupppo.verl import launch, ray_start
-from groupppo.verl.checkpoints import Checkpoints, Seal
+from groupppo.verl.checkpoints import MOST_FAILURES, Checkpoints, Seal
 from groupppo.verl.compose import Cell
 from groupppo.verl.launch import FAILED, needs, train
+from tests.disks import small_disk
 from tests.measure.fake_nvml import Device, FakeNvml
 from tests.verl.conftest import MakeCell
 
@@ -35,10 +38,13 @@ sys.exit({code})
 """
 
 
-# A trainer of three steps with a checkpoint after each; at its first attempt it is killed in the middle of the third.
-KILLED = """#!{python}
+PYTHON = sys.executable  # a trainer is put in its place
+
+# A trainer of three steps with a checkpoint after each, which does something at its first third step, and at its end.
+TRAINER = """#!{python}
 import json, os, shutil, signal, sys, time
 from pathlib import Path
+from tests.disks import fill
 folder = Path(sys.argv[3])
 tracker = folder / "latest_checkpointed_iteration.txt"
 first = int(tracker.read_text()) if tracker.is_file() else 0
@@ -47,7 +53,7 @@ for step in range(first + 1, 4):
     if step == 3 and not first:
         while {resumable} and not (folder / "global_step_2" / "seal" / "seal.json").is_file():
             time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGKILL)
+        {third}
     for role in ("actor", "critic"):
         shutil.copytree("{start}", folder / f"global_step_{{step}}" / role / "huggingface")
     tracker.write_text(str(step))
@@ -56,24 +62,35 @@ for step in range(first + 1, 4):
     row = {{"step": step, "tokens/total": 50, "timing_s/step": 0.25, "elapsed_seconds": 10.0 * (step - first)}}
     with (folder / "steps.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\\n")
+{last}
 """
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Put a trainer in the place of verl's process."""
+
+    def put(cell: Cell, third: str = "pass", last: str = "", resumable: bool = True) -> None:
+        script = tmp_path / "python"
+        script.write_text(TRAINER.format(python=PYTHON, start=cell.start, resumable=resumable, third=third, last=last))
+        script.chmod(0o755)
+        monkeypatch.setattr(launch.sys, "executable", str(script))
+        monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+
+    return put
 
 
 @pytest.mark.parametrize(("every", "resumed"), [(1, [2]), (0, [])])
 def test_a_trainer_that_was_killed_goes_on_from_its_checkpoint_where_it_had_one(
-    make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, every: int, resumed: list[int]
+    make_cell: MakeCell, trainer: Callable[..., None], every: int, resumed: list[int]
 ) -> None:
     cell = make_cell("ppo", steps=3, checkpoint_every=every, save_critic=True)
-    script = tmp_path / "python"
-    script.write_text(KILLED.format(python=sys.executable, start=cell.start, resumable=bool(every)))
-    script.chmod(0o755)
-    monkeypatch.setattr(launch.sys, "executable", str(script))
+    trainer(cell, third="os.kill(os.getpid(), signal.SIGKILL)", resumable=bool(every))
     with pytest.raises(RunFailed, match="ended by SIGKILL"):
         train(cell)
     failed = json.loads((cell.out / FAILED / "status.json").read_text())
     assert (failed["steps"], failed["resumed_after"], failed["checkpoint_sha256"]) == (2, [], None)
-    for name in ("steps.jsonl", "stages.jsonl", "status.json", "provenance.json"):  # as a workflow does
-        (cell.out / name).unlink(missing_ok=True)
+    of_a_failed_job(cell)
     if not resumed:
         with pytest.raises(RunFailed):
             train(cell)
@@ -91,11 +108,47 @@ def test_a_trainer_that_was_killed_goes_on_from_its_checkpoint_where_it_had_one(
     assert not [file.name for file in cell.out.iterdir() if file.name.startswith(("global_step", "latest", ".lock"))]
 
 
+def of_a_failed_job(cell: Cell) -> None:
+    """Remove what a workflow does when a job has failed."""
+    for name in ("steps.jsonl", "stages.jsonl", "status.json", "provenance.json"):
+        (cell.out / name).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("when", ["third", "last"])
+def test_a_run_on_a_full_disk_ends_with_an_error_that_says_so_and_with_room_goes_on_from_its_checkpoint(
+    make_cell: MakeCell, trainer: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, when: str
+) -> None:
+    monkeypatch.setattr(launch, "_LOG_BYTES", 0)
+    with small_disk(tmp_path / "small", "8m") as disk:
+        cell = replace(make_cell("ppo", steps=3, checkpoint_every=1, save_critic=True), out=disk / "run")
+        # Its filler lies beside the run, and stays there at the next start.
+        trainer(cell, **{when: "fill(folder.parent); time.sleep(0.1)"})
+        with pytest.raises(BadInput, match="No space left on device: make room there") as error:
+            train(cell)
+        assert error.value.key == "free disk (GB)"
+        assert str(cell.out) in error.value.file
+        status = cell.out / "status.json"
+        assert not status.exists() or json.loads(status.read_text())["status"] == "failed"
+        assert not list(cell.out.rglob("*.new"))
+        of_a_failed_job(cell)
+        # The full disk is found before anything is started, and twice is no fault of the checkpoint.
+        monkeypatch.setattr(launch, "check_node", lambda *_: None)
+        for _ in range(MOST_FAILURES):
+            with pytest.raises(BadInput, match="No space left on device"):
+                train(cell)
+        (disk / "filler").unlink()
+        trainer(cell)
+        train(cell)
+        ended = json.loads(status.read_text())
+        assert (ended["status"], ended["steps"], ended["resumed_after"]) == ("finished", 3, [2])
+        assert not list(cell.out.glob("*global_step_*"))
+
+
 def test_energy_of_a_run_that_was_resumed_is_not_that_of_its_last_attempt(ended) -> None:
     cell, status = ended("cuda", FakeNvml(Device(after_reading=spend)))
     assert status["usage"]["energy_joules"] > 0
     resumed = Checkpoints(cell.out, None, last=1)
-    resumed.resumed = Seal(step=7, run="x", elapsed=5.0)
+    resumed.resumed = Seal(step=7, run="x", elapsed=5.0, files={}, rows="")
     (cell.out / GPU_FILE).unlink()
     with UsageMeter(cell.out, "cuda", 1, nvml=FakeNvml(Device(after_reading=spend)), interval=0.05) as meter:
         time.sleep(0.3)

@@ -4,7 +4,6 @@ import ast
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +15,10 @@ from groupppo.config import REPOSITORY
 from groupppo.measure.hashing import SNAKEMAKES_OWN
 from groupppo.superseded import FOLDER
 from tests.conftest import shared_cache
+from tests.disks import fill, small_disk
 
 SNAKEFILE = """
+import sys
 from pathlib import Path
 from groupppo.errors import BadInput
 from groupppo.site import load_site
@@ -43,7 +44,7 @@ rule train:
         "echo {params.key} | tee runs/log.txt runs/undeclared {output.status}; mkdir {output.checkpoint}; "
         "echo {params.key} > {output.checkpoint}/model; mkdir -p runs/global_step_1; "
         "echo {params.key} > runs/global_step_1/model; test ! -e fails; "
-        "if [ -e hangs ]; then touch hanging; sleep 600; fi; rm -r runs/global_step_1"
+        "if [ -e hangs ]; then {sys.executable} hang.py; fi; rm -r runs/global_step_1"
 
 rule evaluate:
     input: rules.train.output.checkpoint
@@ -54,6 +55,16 @@ include: "workflow/rules/site.smk"
 include: "workflow/rules/keep.smk"
 """
 
+# As every script of the workflow does (workflow/scripts/job.py).
+HANG = """
+import time
+from pathlib import Path
+from groupppo.takeover import end_with_snakemake
+end_with_snakemake(Path(".snakemake"))
+Path("hanging").touch()
+time.sleep(600)
+"""
+
 Snakemake = Callable[..., tuple[int, str]]
 
 
@@ -62,6 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which all is made and finished."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "Snakefile").write_text(SNAKEFILE)
+    (folder / "hang.py").write_text(HANG)
     shutil.copytree(REPOSITORY / "workflow", folder / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
     for link in ("profiles", "slurm"):
         (folder / link).symlink_to((REPOSITORY / link).readlink())
@@ -146,19 +158,29 @@ def test_a_run_whose_successor_was_killed_is_found_again_and_so_is_what_the_succ
 ) -> None:
     before = content(project)
     (project / "hangs").touch()
-    ask = command("--config", "key=new")
-    process = subprocess.Popen(ask, cwd=project, env=environment(project), start_new_session=True)
+    process = subprocess.Popen(command("--config", "key=new"), cwd=project, env=environment(project))
     while not (project / "hanging").exists():
         assert process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
-    assert "train" in planned(
-        snakemake(project, "--dry-run")[1]
-    )  # as long as the lock stands the killed one's jobs may be at work
-    assert snakemake(project, "--unlock")[0] == 0
+    # Its lock stands, and its job, which had begun to write, may be at work: the next start waits for its end.
+    assert any((project / ".snakemake" / "locks").iterdir())
     nothing_to_do(project)
     assert {name: text for name, text in content(project).items() if "global_step" not in name} == before
     assert (project / "runs" / "global_step_1" / "model").read_text() == "new\n"
+
+
+def test_a_start_on_a_full_disk_is_refused_and_says_what_to_do(made: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "4m") as disk:
+        project = disk / "project"
+        shutil.copytree(made, project, symlinks=True)
+        shutil.rmtree(project / ".snakemake")
+        fill(disk)
+        code, said = snakemake(project, "--dry-run")
+        assert code == 1
+        assert ".snakemake" in said
+        assert "No space left on device: make room there" in said
+        assert "Traceback" not in said
 
 
 def test_an_evaluation_of_another_checkpoint_is_not_what_is_asked_for(project: Path) -> None:

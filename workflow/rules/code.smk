@@ -34,6 +34,8 @@ LATER = (
     "groupppo.report",
     "groupppo.verdicts",
 )
+# How a job ends, and how a file comes to the disk, change nothing of what is in it.
+AROUND = ("groupppo.storage", "groupppo.takeover")
 AFTER_THE_RUNS = (
     "collect",
     "verdicts",
@@ -55,7 +57,7 @@ def code_of(name, file):
     """Evaluated for the jobs that are asked for only."""
     later = () if name in AFTER_THE_RUNS or name.startswith("profile") else LATER
     return lambda wildcards: code_of_modules(
-        file, tuple(started(name, wildcards)), later
+        file, tuple(started(name, wildcards)), AROUND + later
     )
 
 

@@ -4,7 +4,8 @@ import sys
 from shutil import which
 
 from groupppo import queue
-from groupppo.takeover import Presence
+from groupppo.storage import room_for
+from groupppo.takeover import Presence, lead, lead_none
 from snakemake.persistence import PersistenceBase
 from snakemake.resources import Resources
 from snakemake_interface_executor_plugins.settings import ExecMode
@@ -178,8 +179,16 @@ def in_queue_already(job):
 SUBMITS = workflow.is_main_process and workflow.resource_settings.nodes is not None
 NO_SLURM = orphans = None
 
+if workflow.remote_exec:
+    lead_none()
+
 if workflow.is_main_process:
-    PRESENCE = Presence(Path(".snakemake"), submits=SUBMITS)
+    lead()
+    try:
+        with room_for(Path(".snakemake")):
+            PRESENCE = Presence(Path(".snakemake"), submits=SUBMITS)
+    except BadInput as error:
+        raise WorkflowError(str(error)) from None
     if PRESENCE.lifted:
         logger.warning(
             "An earlier Snakemake was killed here; the lock it left is lifted."

@@ -20,6 +20,8 @@ from typing import Any
 
 from groupppo.config import Benchmark, load_benchmark
 from groupppo.errors import GroupPPOError
+from groupppo.storage import no_room
+from groupppo.takeover import end_with_snakemake
 
 DEFAULT_BENCHMARK = "benchmarks/quick.yaml"
 
@@ -34,20 +36,31 @@ def job(snakemake: Any, *, own_log: bool = False) -> Iterator[Benchmark]:
     """
     # Snakemake ends jobs with SIGTERM; as an exception it lets the body end what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    end_with_snakemake(Path(".snakemake"))
     screen = sys.stderr
     log = Path(snakemake.log[0])
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        if not own_log:
-            file = stack.enter_context(log.open("w", encoding="utf-8", buffering=1))
-            stack.enter_context(contextlib.redirect_stdout(file))
-            stack.enter_context(contextlib.redirect_stderr(file))
-        try:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            if not own_log:
+                file = stack.enter_context(log.open("w", encoding="utf-8", buffering=1))
+                stack.enter_context(contextlib.redirect_stdout(file))
+                stack.enter_context(contextlib.redirect_stderr(file))
             yield load_benchmark(snakemake.config.get("benchmark", DEFAULT_BENCHMARK))
-        except GroupPPOError as error:
-            print(error, file=screen)
+    except GroupPPOError as error:
+        print(error, file=screen)
+        sys.exit(1)
+    except BaseException as error:
+        lack = no_room(Path(snakemake.output[0]), _text(error)) if isinstance(error, Exception) else None
+        if lack is not None:
+            print(lack, file=screen)
             sys.exit(1)
-        except BaseException:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(traceback.format_exc())
-            raise
+        with log.open("a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+        raise
+
+
+def _text(error: BaseException) -> str:
+    """Of an error and of those that it came from: a library may hand on the system's in one of its own."""
+    before = error.__cause__ or error.__context__
+    return f"{error}\n{_text(before)}" if before else str(error)
