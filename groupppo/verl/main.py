@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from groupppo.verl import network
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -65,12 +67,15 @@ def main(run_folder: Path) -> None:
     from groupppo.verl.ray_start import told_by_exit_code
 
     require_platform()
+    network.protect()
+    # Not in the file, which says how a run trains.
+    config.ray_kwargs.ray_init.runtime_env.worker_process_setup_hook = "groupppo.verl.network.protect"
     origin = provenance(
         device=config.trainer.device,
         config=run_folder / "config.yaml",
         task_folder=Path(config.data.train_files).parent,
         start=Path(config.actor_rollout_ref.model.path),
-    )
+    ) | {"network": os.environ[network.VARIABLE]}
     (run_folder / "provenance.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     if forks:
@@ -88,5 +93,7 @@ def die_with_parent() -> None:
 
 
 if __name__ == "__main__":
+    if os.environ[network.VARIABLE] == network.ALONE:
+        network.leave()
     die_with_parent()
     main(Path(sys.argv[1]))

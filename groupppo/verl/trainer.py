@@ -130,7 +130,8 @@ class GroupPPOTrainer(PPOTrainerSync):
         startup = time.time() - psutil.Process().create_time()
         (self.run_folder / "started.json").write_text(json.dumps({"startup_seconds": startup}))
         if self.config.actor_rollout_ref.rollout.name == "vllm":
-            watch_engines(self.llm_server_manager.server_addresses)
+            servers = self.llm_server_manager
+            watch_engines(dict(zip(servers.server_addresses, servers.server_handles, strict=True)))
         try:
             super().fit(agent_loop_manager)
         finally:
