@@ -21,7 +21,7 @@ import psutil
 from groupppo.errors import BadInput
 
 MARK = "GROUPPPO_RUN"
-"""Variable by which the processes of a run are known; its value stands in the run's folder, and nobody else reads it."""
+"""Variable by which the processes of a run are known; its value is in the run's folder, and nobody else reads it."""
 _PREFIX, _NEW, _HOLD, _MARK_FILE = "gppo-", "new-", ".lock", "mark"
 _NAME = re.compile(f"{_PREFIX}[a-z0-9_]{{8}}")  # as tempfile.mkdtemp makes them
 # The longest that Ray binds in a run's folder, where the number of a process may have seven digits.

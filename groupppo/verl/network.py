@@ -1,12 +1,13 @@
 """Who may talk to a run's processes: those that know its secret, and on one node nobody from elsewhere.
 
-verl's parts listen wherever they find a network, and two of them unpickle what comes: Ray and TransferQueue. Ray asks for
-the run's token (ray_cluster.py), TransferQueue for a key that is made of it, torch's processes meet in a file, and vLLM
-serves no HTTP (vllm_rollout.py). A run on one node listens on its loopback address only, where its other users may knock.
+verl's parts listen wherever they find a network, and two of them unpickle what comes: Ray and TransferQueue. Ray asks
+for the run's token (ray_cluster.py), TransferQueue for a key that is made of it, torch's processes meet in a file, and
+vLLM serves no HTTP (vllm_rollout.py). A run on one node listens on its loopback address only, where the node's other
+users may knock.
 
 Nobody can make torch's gloo and NCCL ask who it is that connects, and what they bring is unpickled, too. So several
-processes train in a network namespace of their own, where the kernel gives users one; several nodes, or several processes
-where it gives none, only where the user says in benchmarks/site.yaml that nobody else is on the network.
+processes train in a network namespace of their own, where the kernel gives users one; several nodes, or several
+processes where it gives none, only where the user says in benchmarks/site.yaml that nobody else is on the network.
 """
 
 import contextlib
@@ -31,8 +32,8 @@ OURS = "not authenticated; benchmarks/site.yaml says that it is ours (network_is
 TOKEN = "RAY_AUTH_TOKEN_PATH"
 """Variable that holds the path of the file with the run's secret."""
 ON_ONE_NODE = {
-    # What keeps Ray on the loopback address on systems where it has no clusters does so on Linux, too. There the address
-    # itself, as `_node_ip_address`, is taken for another name of the node.
+    # What keeps Ray on the loopback address on systems where it has no clusters does so on Linux, too. There the
+    # address itself, as `_node_ip_address`, is taken for another name of the node.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "=lo",
@@ -61,8 +62,13 @@ def network_of(nodes: int, ranks: int, *, ours: bool, site: str | Path = "benchm
     elif _can_be_alone():
         return ALONE
     else:
-        where, other = "uses the node while they train, for it gives users no network namespace", "train with one process"
-    mend = f"write true if nobody else {where}: {nodes * ranks} processes of a run believe whoever connects; or {other}."
+        where, other = (
+            "uses the node while they train, for it gives users no network namespace",
+            "train with one process",
+        )
+    mend = (
+        f"write true if nobody else {where}: {nodes * ranks} processes of a run believe whoever connects; or {other}."
+    )
     raise BadInput(site, "network_is_ours", False, mend)
 
 

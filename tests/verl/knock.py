@@ -3,7 +3,7 @@
 python -m tests.verl.knock PID      until its standard input is closed; then prints what answered, as JSON
 
 Two processes, both started by root: one sees which sockets the descendants of PID listen on, and the other, which has
-become another user, speaks to each as ZeroMQ, gRPC and HTTP do.
+become another user, speaks to each as ZeroMQ, gRPC and HTTP do. Where nobody is root, both are this user.
 """
 
 import encodings.idna  # noqa: F401  imported now, as nobody may not read this user's Python
@@ -36,6 +36,9 @@ PAGES = ("GET /metrics", "POST /get_or_create_runtime_env", "POST /api/job_agent
 
 
 def as_nobody() -> None:
+    """Become another user, for good; where this one is not root, nobody else can be become."""
+    if os.geteuid() != 0:
+        return
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
@@ -51,7 +54,7 @@ def zeromq(address: str, port: int, key: bytes | None = None) -> str:
         events = client.get_monitor_socket()
         client.connect(f"tcp://{address}:{port}")
         until = time.monotonic() + _SECONDS
-        refused = "silent"
+        answer = "silent"
         while time.monotonic() < until:
             if not events.poll(100):
                 continue
@@ -59,11 +62,11 @@ def zeromq(address: str, port: int, key: bytes | None = None) -> str:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 return "accepted"
             if event in (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL):
-                refused = "refused"
+                answer = "refused"
             if event == zmq.EVENT_DISCONNECTED:
                 return "refused"
         client.disable_monitor()
-        return refused
+        return answer
 
 
 def grpc_codes(address: str, port: int) -> list[str]:
@@ -71,14 +74,22 @@ def grpc_codes(address: str, port: int) -> list[str]:
     codes = set()
     with grpc.insecure_channel(f"{address}:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
         for call in CALLS:
-            try:
-                channel.unary_unary(f"/ray.rpc.{call}")(b"", timeout=_SECONDS)
-                codes.add("OK")
-            except grpc.RpcError as error:
-                codes.add(error.code().name)
+            for _ in range(5):  # a server that has just begun to listen answers late
+                code = _answer(channel.unary_unary(f"/ray.rpc.{call}"))
+                if code != "DEADLINE_EXCEEDED":
+                    break
+            codes.add(code)
             if codes == {"UNAVAILABLE"}:
                 return []
     return sorted(codes)
+
+
+def _answer(call: grpc.UnaryUnaryMultiCallable) -> str:
+    try:
+        call(b"", timeout=_SECONDS)
+    except grpc.RpcError as error:
+        return error.code().name
+    return "OK"
 
 
 def http_codes(address: str, port: int) -> dict[str, int]:
