@@ -77,7 +77,6 @@ class Attempts:
         (folder,) = self.folders
         self.folders.clear()
         assert not folder.exists()
-        assert not family.started_with(folder)
         assert set(running()) <= self.others
         assert not (self.cell.out / "stacks.txt").exists()
 
@@ -91,6 +90,7 @@ def scratch_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         with family.scratch() as folder:
             found.append(folder)
             yield folder
+            assert not family.started_with(folder)
 
     monkeypatch.setattr(launch, "scratch", noted)
     return found

@@ -15,6 +15,7 @@ from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput, RunFailed
 from groupppo.verl import family, launch, ray_cluster
 from groupppo.verl.compose import Cell, compose
+from groupppo.verl.network import ON_ONE_NODE, OURS
 from groupppo.verl.ray_cluster import across_allocation, ask_for_stacks
 from groupppo.verl.stacks import VARIABLE
 from tests.verl.conftest import MakeCell
@@ -136,6 +137,22 @@ def test_all_nodes_are_asked_for_stacks_by_a_file(
         assert not (folder / "ask").exists()
         ask_for_stacks(variables)
         assert (folder / "ask").exists()
+
+
+def test_several_nodes_are_refused_before_anything_starts_unless_the_network_is_said_to_be_ours(
+    make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_train", lambda cell, config, where: started.append(where))
+    started: list[str] = []
+    cell = replace(make_cell("ppo"), nodes=2)
+    with pytest.raises(BadInput, match=r"site\.yaml: network_is_ours = False\n.*mend: write true if nobody else"):
+        launch.train(cell)
+    assert not started
+    launch.train(replace(cell, network_is_ours=True))
+    assert started == [OURS]
+    one, two = launch.environment(replace(cell, nodes=1)), launch.environment(cell)
+    assert ON_ONE_NODE.items() <= one.items()
+    assert not ON_ONE_NODE.keys() & two.keys()
 
 
 # ---- what a run on several nodes is composed of
