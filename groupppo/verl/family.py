@@ -145,13 +145,11 @@ def started_with(folder: Path) -> list[psutil.Process]:
         mark = f"{MARK}={(folder / _MARK_FILE).read_text(encoding='utf-8')}".encode()
     except FileNotFoundError:  # nothing was started yet
         return []
-    found = {}
-    for process in psutil.process_iter():
-        if process.pid != os.getpid() and _belongs(process, mark, folder):
-            found[process.pid] = process
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found |= {child.pid: child for child in process.children(recursive=True)}
-    return list(found.values())
+    everyone = {process.pid: process for process in psutil.process_iter(["ppid"]) if process.pid != os.getpid()}
+    found = {pid for pid, process in everyone.items() if _belongs(process, mark, folder)}
+    while born := {pid for pid, process in everyone.items() if process.info["ppid"] in found} - found:
+        found |= born
+    return [everyone[pid] for pid in found]
 
 
 def _belongs(process: psutil.Process, mark: bytes, folder: Path) -> bool:

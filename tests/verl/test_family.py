@@ -136,14 +136,23 @@ def test_a_folder_whose_holder_was_killed_is_free(tmp_path: Path) -> None:
     assert not (tmp_path / ".lock").exists()
 
 
+# Starts a process without its environment, which starts another.
+BARE = """
+import subprocess, sys
+sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+subprocess.run([sys.executable, "-c", f"import subprocess; subprocess.run({sleep!r})"], env={})
+"""
+
+
 def test_a_process_its_descendants_and_those_that_carry_its_mark_are_one_family(tmp_path: Path) -> None:
     grandchild = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
     mark = marked(tmp_path)
     root = subprocess.Popen([sys.executable, "-c", grandchild])
     stranger = subprocess.Popen([*SLEEP, str(tmp_path)], env=os.environ | {MARK: mark[MARK][:-1]})
     far = subprocess.Popen(SLEEP, env=os.environ | mark)
+    bare = subprocess.Popen([sys.executable, "-c", BARE], env=os.environ | mark)
     try:
-        assert until(lambda: len(family.family(root, tmp_path)) == 3)
+        assert until(lambda: len(family.family(root, tmp_path)) == 6)
         members = family.family(root, tmp_path)
         assert {root.pid, far.pid} < {member.pid for member in members}
         end(members)
@@ -152,7 +161,7 @@ def test_a_process_its_descendants_and_those_that_carry_its_mark_are_one_family(
         assert far.poll() == -signal.SIGKILL
         assert stranger.poll() is None
     finally:
-        for process in (root, stranger, far):
+        for process in (root, stranger, far, bare):
             process.kill()
             process.wait()
 
