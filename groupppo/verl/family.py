@@ -22,7 +22,7 @@ from groupppo.errors import BadInput
 
 MARK = "GROUPPPO_RUN"
 """Variable by which the processes of a run are known; its value is in the run's folder, and nobody else reads it."""
-_PREFIX, _NEW, _HOLD, _MARK_FILE = "gppo-", "new-", ".lock", "mark"
+_PREFIX, _NEW, _HOLD, _MARK_FILE = "gppo_", "new-", ".lock", "mark"
 _NAME = re.compile(f"{_PREFIX}[a-z0-9_]{{8}}")  # as tempfile.mkdtemp makes them
 # The longest that Ray binds in a run's folder, where the number of a process may have seven digits.
 _SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"

@@ -216,11 +216,11 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED WITH A SECOND
 
 # What anybody may make in /tmp.
 TRAPS = """
-    mkfifo gppo-aaaaaaaa
-    mkdir gppo- gppo-bbbbbbbb gppo-cccccccc; mkfifo gppo-bbbbbbbb/lock gppo-bbbbbbbb/mark; touch gppo-/lock
-    echo -n chosen > gppo-cccccccc/mark; touch gppo-cccccccc/lock; chmod 700 gppo-cccccccc
-    ln -s {victim} gppo-dddddddd
-    ln -s /etc/passwd gppo-eeeeeeee
+    mkfifo gppo_aaaaaaaa
+    mkdir gppo_ gppo_bbbbbbbb gppo_cccccccc; mkfifo gppo_bbbbbbbb/lock gppo_bbbbbbbb/mark; touch gppo_/lock
+    echo -n chosen > gppo_cccccccc/mark; touch gppo_cccccccc/lock; chmod 700 gppo_cccccccc
+    ln -s {victim} gppo_dddddddd
+    ln -s /etc/passwd gppo_eeeeeeee
 """
 
 
@@ -231,12 +231,12 @@ def test_what_another_user_makes_in_tmp_neither_holds_up_a_start_nor_ends_a_proc
     victim = tmp_path  # a folder of this user, with a mark and a process
     mark = marked(victim)
     subprocess.run(["sh", "-ec", TRAPS.format(victim=victim)], cwd=shared, preexec_fn=as_nobody, check=True)
-    (shared / "gppo-ffffffff").mkdir()
-    (shared / "gppo-ffffffff").chmod(0o777)
+    (shared / "gppo_ffffffff").mkdir()
+    (shared / "gppo_ffffffff").chmod(0o777)
     before = sorted(os.listdir(shared))
     # Commands that a user may have root run, in his words and with his environment.
     bystanders = [
-        subprocess.Popen([*SLEEP, str(shared / "gppo-cccccccc")], env=os.environ | {MARK: "chosen"}),
+        subprocess.Popen([*SLEEP, str(shared / "gppo_cccccccc")], env=os.environ | {MARK: "chosen"}),
         subprocess.Popen(SLEEP, env=os.environ | mark),
     ]
     code = "from groupppo.verl import family; family.tempfile.tempdir = {!r}; family.scratch().__enter__()"
