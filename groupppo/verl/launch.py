@@ -81,14 +81,14 @@ def train(cell: Cell) -> None:
         cell.task.require_fit(published.get("max_position_embeddings", math.inf), cell.model.name)
     config = compose(cell)
     check_node(cell.out, needs(cell))
-    where = network.network_of(cell.nodes, cell.ranks, ours=cell.network_is_ours)
+    net = network.network_of(cell.nodes, cell.ranks, ours=cell.network_is_ours)
     if cell.device == "cuda":
         require_gpus(cell.model, cell.ranks)
     with alone(cell.out):
-        _train(cell, config, where)
+        _train(cell, config, net)
 
 
-def _train(cell: Cell, config: DictConfig, where: str) -> None:
+def _train(cell: Cell, config: DictConfig, net: str) -> None:
     _clear(cell.out)
     run = identity(cell, config) if saves_between(cell.train) else None
     checkpoints = Checkpoints(cell.out, run, last=cell.train.steps)
@@ -97,7 +97,7 @@ def _train(cell: Cell, config: DictConfig, where: str) -> None:
             shutil.rmtree(cell.out / name, ignore_errors=True)
     OmegaConf.save(config, cell.out / "config.yaml")
     with scratch() as folder:
-        ending = _run(cell, folder, checkpoints, where)
+        ending = _run(cell, folder, checkpoints, net)
     if ending.status == "finished":
         checkpoints.finish()
         _keep_checkpoint(cell)
@@ -157,11 +157,11 @@ def environment(cell: Cell) -> dict[str, str]:
     return variables | (network.ON_ONE_NODE if cell.nodes == 1 else {})
 
 
-def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, where: str = network.LOOPBACK) -> _Ending:
+def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.LOOPBACK) -> _Ending:
     """Run verl in a process of its own.
 
     Args:
-        folder: a scratch folder of this attempt, by which its processes are known. where: as of `network_of`.
+        folder: a scratch folder of this attempt, by which its processes are known. net: as of `network_of`.
     """
     command = [sys.executable, "-m", "groupppo.verl.main", str(cell.out)]
     asked = cell.out / _STACKS
@@ -169,7 +169,7 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, where: str = networ
     # them first.
     places = dict(zip(_OF_THIS_NODE, map(str, (folder, folder, folder / "datasets")), strict=True))
     variables = environment(cell) | places | with_secret(folder) | marked(folder)
-    variables |= {stacks.VARIABLE: str(asked), network.VARIABLE: where}
+    variables |= {stacks.VARIABLE: str(asked), network.VARIABLE: net}
     began = time.monotonic()
     meter = UsageMeter(cell.out, cell.device, cell.ranks * cell.nodes)
     # The log of the attempt that this one goes on from is kept.

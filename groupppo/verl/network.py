@@ -128,7 +128,7 @@ def _transfer_queue_asks_for_a_key() -> None:
     import transfer_queue.utils.zmq_utils as sockets
     import zmq
 
-    stock = sockets.create_zmq_socket
+    stock: Any = sockets.create_zmq_socket
     if stock.__module__ == __name__:
         return
     public, secret = keys(Path(os.environ[TOKEN]).read_bytes())

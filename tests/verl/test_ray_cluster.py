@@ -142,7 +142,7 @@ def test_all_nodes_are_asked_for_stacks_by_a_file(
 def test_several_nodes_are_refused_before_anything_starts_unless_the_network_is_said_to_be_ours(
     make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "_train", lambda cell, config, where: started.append(where))
+    monkeypatch.setattr(launch, "_train", lambda cell, config, net: started.append(net))
     started: list[str] = []
     cell = replace(make_cell("ppo"), nodes=2)
     with pytest.raises(BadInput, match=r"site\.yaml: network_is_ours = False\n.*mend: write true if nobody else"):
