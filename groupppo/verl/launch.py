@@ -34,7 +34,7 @@ from groupppo.tasks.rows import check_splits
 from groupppo.verl import network, ray_start, stacks
 from groupppo.verl.checkpoints import Checkpoints, identity
 from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
-from groupppo.verl.family import SharedMemory, alone, end, family, marked, scratch
+from groupppo.verl.family import MARK, SharedMemory, alone, end, family, marked, scratch
 from groupppo.verl.fits import require_gpus
 from groupppo.verl.ray_cluster import across_allocation, ask_for_stacks, with_secret
 from groupppo.verl.watch import cause_of, wait
@@ -232,7 +232,8 @@ def _ray(cell: Cell, variables: dict[str, str]) -> AbstractContextManager[dict[s
         cpus=cell.model.resources.get("cpus", 1),
         gpus=cell.ranks if cell.device == "cuda" else 0,
         slots=(ray_cpus(cell), cell.ranks) if cell.device == "cpu" else None,
-        environment={name: value for name, value in variables.items() if name not in _OF_THIS_NODE},
+        # What starts Ray on a node ends it there, and is not to be ended with what is on this one.
+        environment={name: value for name, value in variables.items() if name not in (*_OF_THIS_NODE, MARK)},
     )
 
 

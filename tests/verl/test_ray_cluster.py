@@ -92,6 +92,7 @@ def test_on_a_cpu_slurm_is_asked_for_no_gpu_and_ray_is_told_of_places_for_proces
     (tmp_path / ".snakemake").mkdir()
     cell = replace(make_cell("ppo"), nodes=2, ranks=2)
     environment = launch.environment(cell) | {"RAY_TMPDIR": "/tmp/x", VARIABLE: "/shared/stacks.txt"}
+    environment |= family.marked(tmp_path)
     with launch._ray(cell, environment) as variables:
         assert set(variables) == {"RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"}
     call = slurm.call("gpu2")
@@ -100,7 +101,7 @@ def test_on_a_cpu_slurm_is_asked_for_no_gpu_and_ray_is_told_of_places_for_proces
     # What verl's processes need to know reaches those on other nodes, and what is of this node does not.
     assert call["environment"]["GROUPPPO_PLATFORM"] == "cpu"
     assert call["environment"][VARIABLE] == "/shared/stacks.txt"
-    assert "RAY_TMPDIR" not in call["environment"]
+    assert not {"RAY_TMPDIR", family.MARK} & call["environment"].keys()
 
 
 def test_a_run_on_one_node_asks_slurm_for_nothing(slurm: Slurm, tmp_path: Path) -> None:
