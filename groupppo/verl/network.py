@@ -128,7 +128,8 @@ def _transfer_queue_asks_for_a_key() -> None:
     import transfer_queue.utils.zmq_utils as sockets
     import zmq
 
-    stock: Any = sockets.create_zmq_socket
+    name = "create_zmq_socket"
+    stock = getattr(sockets, name)
     if stock.__module__ == __name__:
         return
     public, secret = keys(Path(os.environ[TOKEN]).read_bytes())
@@ -142,9 +143,9 @@ def _transfer_queue_asks_for_a_key() -> None:
             made.curve_serverkey = public
         return made
 
-    for name, module in list(sys.modules.items()):
-        if name.startswith("transfer_queue.") and getattr(module, stock.__name__, None) is stock:
-            setattr(module, stock.__name__, create)
+    for place, module in list(sys.modules.items()):
+        if place.startswith("transfer_queue.") and getattr(module, name, None) is stock:
+            setattr(module, name, create)
 
 
 def keys(token: bytes) -> tuple[bytes, bytes]:
