@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -131,6 +132,7 @@ def test_another_user_of_the_node_can_talk_to_no_process_of_a_run(knocked: list[
     unix = {address: answer for (_, address, port), answer in found.items() if not port}
     assert {Path(address).name for address in unix} >= {"raylet", "plasma_store", "fork.socket"}
     assert set(unix.values()) == {"PermissionError"}
+    assert len({re.match(r".*?/gppo_\w{8}/", address)[0] for address in unix}) == 1  # and all are in the run's folder
 
 
 def test_the_same_seed_gives_the_same_steps_to_the_bit_and_another_does_not(run: Run, knocked: list[list]) -> None:
