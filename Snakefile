@@ -21,6 +21,7 @@ from groupppo.cost import cost_line
 from groupppo.environment import for_job
 from groupppo.errors import BadInput
 from groupppo.site import load_site
+from groupppo.verl.network import network_of
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 

@@ -18,6 +18,7 @@ class Site:
         partition, gpu_partition: of jobs without and with GPUs. gpu_type: as `sinfo -o %G` names it.
         container: image for --sdm apptainer. light_rules: "local" or "job".
         longest_minutes, most_memory_mb: what a retry asks for at most.
+        network_is_ours: nobody else reaches the nodes of a run while it trains (verl/network.py).
     """
 
     partition: str | None = None
@@ -30,6 +31,7 @@ class Site:
     light_rules: str = "local"
     longest_minutes: int | None = None
     most_memory_mb: int | None = None
+    network_is_ours: bool = False
 
     def resources(self, wanted: Mapping[str, object]) -> dict[str, str | int]:
         """Resources that a rule gets on top of those it names, as the executor for Slurm spells them.

@@ -22,9 +22,10 @@ def test_the_shipped_example_is_valid_and_every_key_of_it_known(tmp_path: Path) 
     example = REPOSITORY / "benchmarks" / "site.example.yaml"
     assert load_site(example) == Site()
     keys = [line[2:] for line in example.read_text().splitlines() if re.match(r"# [a-z_]+: ", line)]
-    assert len(keys) == 9
+    assert len(keys) == 10
     (tmp_path / "site.yaml").write_text("\n".join(keys))
     assert load_site(tmp_path / "site.yaml").gpu_type == "h100"
+    assert load_site(tmp_path / "site.yaml").network_is_ours
 
 
 @pytest.mark.parametrize(("key", "value"), [("gpu_typ", "h100"), ("light_rules", "never"), ("longest_minutes", 0)])

@@ -46,7 +46,7 @@ class Cell:
 
     `device` is "cpu" or "cuda"; `ranks` are training processes on each of `nodes` machines, on CUDA one for each GPU.
     `density_source` is the steps.jsonl of the run that the arm takes its density from, where it takes it from one.
-    `matrix` is the benchmark's file, for messages.
+    `matrix` is the benchmark's file, for messages. `network_is_ours` is what the site's file says (site.py).
     """
 
     task: Task
@@ -62,6 +62,7 @@ class Cell:
     nodes: int = 1
     density_source: Path | None = None
     matrix: Path = Path("benchmark")
+    network_is_ours: bool = False
 
     @property
     def name(self) -> str:

@@ -1,8 +1,11 @@
 """The processes of a run: found, ended, and ended later where whoever started them could not."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -17,12 +20,15 @@ import psutil
 
 from groupppo.errors import BadInput
 
-_PREFIX, _LOCK, _HOLD = "gppo-", "lock", ".lock"
+MARK = "GROUPPPO_RUN"
+"""Variable by which the processes of a run are known; its value is in the run's folder, and nobody else reads it."""
+_PREFIX, _NEW, _HOLD, _MARK_FILE = "gppo_", "new-", ".lock", "mark"
+_NAME = re.compile(f"{_PREFIX}[a-z0-9_]{{8}}")  # as tempfile.mkdtemp makes them
 # The longest that Ray binds in a run's folder, where the number of a process may have seven digits.
 _SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 _SOCKET_PATH = 107  # sockaddr_un in linux/un.h, without its last zero
 _SHORT = ("/tmp", "/var/tmp")
-_TITLE, _CLIENTS = "ray::", "ray.util.client.server"
+_TITLE = "ray::"
 _STOP_SECONDS, _LOOK_SECONDS = 10, 5.0
 _ROUNDS = 5
 # It removes the shared memory of a process that was killed, and ends by itself when that is done.
@@ -31,20 +37,37 @@ _TRACKER = "multiprocessing.resource_tracker"
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder for the sockets and files of a run, gone with the block.
+    """A folder for the sockets and files of a run, this user's alone and gone with the block.
 
     The folder is locked by this process: one that is not was left by a run whose launcher was killed, and is removed
     with the processes that were started with it.
     """
     _sweep()
-    folder = short_folder(_PREFIX)
-    with (folder / f"{_LOCK}.new").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        (folder / f"{_LOCK}.new").rename(folder / _LOCK)  # nobody sees it unlocked
+    new = short_folder(f"{_NEW}{_PREFIX}")
+    with _locked(new):
+        folder = new.rename(new.with_name(new.name.removeprefix(_NEW)))  # nobody sees it unlocked
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder.
+
+    Raises:
+        OSError: it is somebody else's, in use, gone, open to others, or no folder; in /tmp anybody may make anything.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        found = os.fstat(opened)
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise PermissionError(errno.EPERM, "not this user's alone", str(folder))
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
 
 
 def short_folder(prefix: str) -> Path:
@@ -64,7 +87,7 @@ def short_folder(prefix: str) -> Path:
             except OSError:
                 shutil.rmtree(folder)
                 raise
-    longest = _SOCKET_PATH - len(_SOCKET) - len(f"/{prefix}12345678/")
+    longest = _SOCKET_PATH - len(_SOCKET) - len(f"/{prefix.removeprefix(_NEW)}12345678/")
     mend = f"name a writable folder of at most {longest} characters, on a local disk, which holds sockets and locks."
     raise BadInput("environment", "TMPDIR", os.environ.get("TMPDIR"), mend)
 
@@ -77,45 +100,72 @@ def _places() -> list[str]:
 
 
 def _require_sockets(folder: Path) -> None:
-    probe = folder / ("x" * len(_SOCKET))
+    final = folder.with_name(folder.name.removeprefix(_NEW))
+    probe = folder / ("x" * (len(f"{final}/{_SOCKET}") - len(f"{folder}/")))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(probe))
     probe.unlink()
-    with probe.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    probe.unlink()
+    with _locked(folder):
+        pass
 
 
 def _sweep() -> None:
-    for lock in (lock for place in _places() for lock in Path(place).glob(f"{_PREFIX}*/{_LOCK}")):
-        with contextlib.suppress(OSError), lock.open() as file:  # somebody else's, or in use
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            end_all(lock.parent)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+    """Remove what killed launchers of this user left; what others have put there is left alone."""
+    for place in _places():
+        with contextlib.suppress(OSError):
+            for name in filter(_NAME.fullmatch, os.listdir(place)):
+                with contextlib.suppress(OSError), _locked(folder := Path(place, name)):
+                    end_all(folder)
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def private(file: Path, text: str) -> None:
+    """Make a file that this user alone can read.
+
+    Raises:
+        FileExistsError: there is one, or a link of that name.
+    """
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+        opened.write(text)
+
+
+def marked(folder: Path) -> dict[str, str]:
+    """Variables of the processes that `started_with(folder)` is to find."""
+    mark = secrets.token_hex(16)
+    private(folder / _MARK_FILE, mark)
+    return {MARK: mark}
 
 
 def started_with(folder: Path) -> list[psutil.Process]:
-    """Ray's daemons and their workers, known by the folder that their command lines name or that their logs are in."""
-    found = {}
-    for process in psutil.process_iter(["name", "cmdline"]):
-        if process.pid != os.getpid() and _belongs(process, folder):
-            found[process.pid] = process
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found |= {child.pid: child for child in process.children(recursive=True)}
-    return list(found.values())
+    """This user's processes that were started with a folder's mark, and their descendants.
 
-
-def _belongs(process: psutil.Process, folder: Path) -> bool:
-    words = process.info["cmdline"] or ()
-    if any(str(folder) in word for word in words):
-        return True
-    # Ray's agents write their title over their command line and environment, and its server of clients names no folder.
-    # Both outlive its other daemons by a minute.
-    if not (process.info["name"] or "").startswith(_TITLE) and _CLIENTS not in words:
-        return False
+    That a command line names the folder says nothing: others may have this user, root above all, run commands of their
+    wording, through sudo or a mail.
+    """
     try:
-        return any(file.path.startswith(f"{folder}/") for file in process.open_files())
-    except (psutil.Error, OSError):  # it ended, or is somebody else's
+        mark = f"{MARK}={(folder / _MARK_FILE).read_text(encoding='utf-8')}".encode()
+    except FileNotFoundError:  # nothing was started yet
+        return []
+    everyone = {process.pid: process for process in psutil.process_iter(["ppid"]) if process.pid != os.getpid()}
+    found = {pid for pid, process in everyone.items() if _belongs(process, mark, folder)}
+    while born := {pid for pid, process in everyone.items() if process.info["ppid"] in found} - found:
+        found |= born
+    return [everyone[pid] for pid in found]
+
+
+def _belongs(process: psutil.Process, mark: bytes, folder: Path) -> bool:
+    place = Path(f"/proc/{process.pid}")
+    try:
+        if set(process.uids()) != {os.geteuid()}:
+            return False
+        if mark in (place / "environ").read_bytes().split(b"\0"):
+            return True
+        # Ray's agents and workers write their title over their environment; they log to the folder, where others
+        # cannot open a file.
+        return process.name().startswith(_TITLE) and any(
+            os.readlink(file).startswith(f"{folder}/") for file in (place / "fd").iterdir()
+        )
+    except (psutil.Error, OSError):  # it ended, or is not to be read
         return False
 
 
@@ -193,7 +243,8 @@ class SharedMemory:
         """Remove what is left of what was made since the run began."""
         for file in self.seen:
             with contextlib.suppress(FileNotFoundError):
-                if file.stat().st_ctime >= self.began - 1:
+                found = file.lstat()
+                if found.st_uid == os.geteuid() and found.st_ctime >= self.began - 1:
                     file.unlink()
 
 

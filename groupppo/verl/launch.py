@@ -31,10 +31,10 @@ from groupppo.models.check import check_model_folder
 from groupppo.storage import no_room, resumable_copies, room_for, write_whole
 from groupppo.tasks.lengths import check_prompt_lengths
 from groupppo.tasks.rows import check_splits
-from groupppo.verl import ray_start, stacks
+from groupppo.verl import network, ray_start, stacks
 from groupppo.verl.checkpoints import Checkpoints, identity
 from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
-from groupppo.verl.family import SharedMemory, alone, end_all, family, scratch
+from groupppo.verl.family import MARK, SharedMemory, alone, end_all, family, marked, scratch
 from groupppo.verl.fits import require_gpus
 from groupppo.verl.ray_cluster import across_allocation, ask_for_stacks, with_secret
 from groupppo.verl.watch import cause_of, wait
@@ -69,8 +69,9 @@ def train(cell: Cell) -> None:
     """Train one cell.
 
     Raises:
-        BadInput: an input file or a config key is wrong, or this node cannot carry the run (start_check.py): nothing
-            was started. Or the disk had no room: what was sealed is there, and the next call goes on from it.
+        BadInput: an input file or a config key is wrong, this node cannot carry the run (start_check.py), or others
+            could talk to its processes (network.py): nothing was started. Or the disk had no room: what was sealed is
+            there, and the next call goes on from it.
         RunFailed: verl ended with an error, made no step for too long, or did not end within `train.time_limit_s`;
             status.json says which.
     """
@@ -82,13 +83,14 @@ def train(cell: Cell) -> None:
         cell.task.require_fit(published.get("max_position_embeddings", math.inf), cell.model.name)
     config = compose(cell)
     check_node(cell.out, needs(cell))
+    net = network.network_of(cell.nodes, cell.ranks, ours=cell.network_is_ours)
     if cell.device == "cuda":
         require_gpus(cell.model, cell.ranks)
     with room_for(cell.out), alone(cell.out):
-        _train(cell, config)
+        _train(cell, config, net)
 
 
-def _train(cell: Cell, config: DictConfig) -> None:
+def _train(cell: Cell, config: DictConfig, net: str) -> None:
     _clear(cell.out)
     run = identity(cell, config) if saves_between(cell.train) else None
     checkpoints = Checkpoints(cell.out, run, last=cell.train.steps)
@@ -97,7 +99,7 @@ def _train(cell: Cell, config: DictConfig) -> None:
             shutil.rmtree(cell.out / name, ignore_errors=True)
     write_whole(cell.out / "config.yaml", OmegaConf.to_yaml(config))
     with scratch() as folder:
-        ending = _run(cell, folder, checkpoints)
+        ending = _run(cell, folder, checkpoints, net)
     if ending.status == "finished":
         checkpoints.finish()
         _keep_checkpoint(cell)
@@ -160,20 +162,22 @@ def environment(cell: Cell) -> dict[str, str]:
         }
     if cell.train.rollout != "vllm":
         variables["GROUPPPO_HIDDEN_PACKAGES"] = "vllm"
-    return variables
+    return variables | (network.ON_ONE_NODE if cell.nodes == 1 else {})
 
 
-def _run(cell: Cell, folder: Path, checkpoints: Checkpoints) -> _Ending:
+def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.LOOPBACK) -> _Ending:
     """Run verl in a process of its own.
 
     Args:
-        folder: a scratch folder of this attempt, by which its processes are known.
+        folder: a scratch folder of this attempt, by which its processes are known. net: as of `network_of`.
     """
     command = [sys.executable, "-m", "groupppo.verl.main", str(cell.out)]
     asked = cell.out / _STACKS
-    # Whatever else makes sockets does so in TMPDIR, whose path may be too long for them.
+    # Whatever else makes sockets or files of names that others can guess does so in TMPDIR: in /tmp anybody could make
+    # them first.
     places = dict(zip(_OF_THIS_NODE, map(str, (folder, folder, folder / "datasets")), strict=True))
-    variables = environment(cell) | places | with_secret(folder) | {stacks.VARIABLE: str(asked)}
+    variables = environment(cell) | places | with_secret(folder) | marked(folder)
+    variables |= {stacks.VARIABLE: str(asked), network.VARIABLE: net}
     began = time.monotonic()
     meter = UsageMeter(cell.out, cell.device, cell.ranks * cell.nodes)
     # The log of the attempt that this one goes on from is kept.
@@ -241,7 +245,8 @@ def _ray(cell: Cell, variables: dict[str, str]) -> AbstractContextManager[dict[s
         cpus=cell.model.resources.get("cpus", 1),
         gpus=cell.ranks if cell.device == "cuda" else 0,
         slots=(ray_cpus(cell), cell.ranks) if cell.device == "cpu" else None,
-        environment={name: value for name, value in variables.items() if name not in _OF_THIS_NODE},
+        # What starts Ray on a node ends it there, and is not to be ended with what is on this one.
+        environment={name: value for name, value in variables.items() if name not in (*_OF_THIS_NODE, MARK)},
     )
 
 

@@ -9,9 +9,8 @@ import contextlib
 import os
 import sys
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 _LOOK_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
@@ -48,14 +47,13 @@ def ended_with_a_lost_worker(
         thread.join()
 
 
-def watch_engines(addresses: Sequence[str]) -> None:
-    """Look at these vLLM servers, host:port, as well."""
-    _engines[:] = addresses
+def watch_engines(servers: Mapping[str, Any]) -> None:
+    """Look at these vLLM servers, too: Ray's handles of vllm_rollout.py's `Server`, by name."""
+    _engines.clear()
+    _engines.update(servers)
 
 
-_engines: list[str] = []
-# A proxy would answer for a server inside the cluster.
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+_engines: dict[str, Any] = {}
 
 
 def _lost_workers() -> list[str]:
@@ -63,16 +61,15 @@ def _lost_workers() -> list[str]:
 
 
 def dead_engines() -> list[str]:
-    """Servers that say of their engine that it is dead: vllm/entrypoints/serve/instrumentator/health.py answers 503."""
+    """Servers that say of their engine that it is dead."""
+    import ray
+
     dead = []
-    for address in _engines:
+    for name, server in _engines.items():
         # A busy server answers late, and one whose actor has ended is among the lost actors.
-        with contextlib.suppress(OSError):
-            try:
-                _open(f"http://{address}/health", timeout=_ANSWER_SECONDS).close()
-            except urllib.error.HTTPError as error:
-                if error.code == 503:
-                    dead.append(f"the engine of the vLLM server at {address} has died")
+        with contextlib.suppress(ray.exceptions.RayError):
+            if ray.get(server.engine_died.remote(), timeout=_ANSWER_SECONDS):
+                dead.append(f"the engine of the vLLM server at {name} has died")
     return dead
 
 

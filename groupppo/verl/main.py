@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from groupppo.verl import network
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -66,12 +68,15 @@ def main(run_folder: Path) -> None:
     from groupppo.verl.ray_start import told_by_exit_code
 
     require_platform()
+    network.protect()
+    # Not in the file, which says how a run trains.
+    config.ray_kwargs.ray_init.runtime_env.worker_process_setup_hook = "groupppo.verl.network.protect"
     origin = provenance(
         device=config.trainer.device,
         config=run_folder / "config.yaml",
         task_folder=Path(config.data.train_files).parent,
         start=Path(config.actor_rollout_ref.model.path),
-    )
+    ) | {"network": os.environ[network.VARIABLE]}
     write_whole(run_folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     if forks:
@@ -89,5 +94,7 @@ def die_with_parent() -> None:
 
 
 if __name__ == "__main__":
+    if os.environ[network.VARIABLE] == network.ALONE:
+        network.leave()
     die_with_parent()
     main(Path(sys.argv[1]))

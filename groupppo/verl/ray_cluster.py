@@ -22,7 +22,8 @@ from pathlib import Path
 
 from groupppo.errors import RunFailed
 from groupppo.verl import stacks
-from groupppo.verl.family import end, end_all, short_folder, started_with
+from groupppo.verl.family import end, end_all, marked, private, short_folder, started_with
+from groupppo.verl.network import TOKEN
 from groupppo.verl.ray_start import ATTEMPTS
 
 START_SECONDS = 180
@@ -120,10 +121,8 @@ def _cluster(nodes: list[str], offer: Offer, scratch: Path, environment: Mapping
 
 def with_secret(folder: Path) -> dict[str, str]:
     """Variables that give a cluster of Ray a secret of its own, in `folder`; Ray's is in the user's home."""
-    token = folder / _TOKEN
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32), encoding="utf-8")
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    private(folder / _TOKEN, secrets.token_hex(32))
+    return {"RAY_AUTH_MODE": "token", TOKEN: str(folder / _TOKEN)}
 
 
 def ask_for_stacks(variables: Mapping[str, str]) -> None:
@@ -132,8 +131,8 @@ def ask_for_stacks(variables: Mapping[str, str]) -> None:
     Args:
         variables: as `across_allocation` gave them.
     """
-    if "RAY_ADDRESS" in variables and "RAY_AUTH_TOKEN_PATH" in variables:
-        (Path(variables["RAY_AUTH_TOKEN_PATH"]).parent / _ASK).touch()
+    if "RAY_ADDRESS" in variables and TOKEN in variables:
+        (Path(variables[TOKEN]).parent / _ASK).touch()
         time.sleep(_ANSWER_SECONDS)
 
 
@@ -173,7 +172,7 @@ def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> No
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # The node's name, for nodes may share a machine; its beginning, for clouds give names of thirty letters.
     place = short_folder(f"ray-{os.environ['SLURM_JOB_ID']}-{node[:8]}-")
-    os.environ["TMPDIR"] = str(place)
+    os.environ.update({"TMPDIR": str(place)} | marked(place))
     command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--disable-usage-stats"]
     command += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--min-worker-port=0", "--max-worker-port=0"]
     command += ["--dashboard-agent-listen-port=0", "--dashboard-agent-grpc-port=0", f"--temp-dir={place}"]

@@ -131,7 +131,8 @@ class GroupPPOTrainer(PPOTrainerSync):
         startup = time.time() - psutil.Process().create_time()
         write_whole(self.run_folder / "started.json", json.dumps({"startup_seconds": startup}))
         if self.config.actor_rollout_ref.rollout.name == "vllm":
-            watch_engines(self.llm_server_manager.server_addresses)
+            servers = self.llm_server_manager
+            watch_engines(dict(zip(servers.server_addresses, servers.server_handles, strict=True)))
         try:
             super().fit(agent_loop_manager)
         finally:

@@ -1,27 +1,26 @@
-"""verl's vLLM server, whose new weights come through a socket of the run's own.
+"""verl's vLLM server, whose new weights come through a socket of the run's own, and which serves no HTTP.
 
 verl names the socket in /tmp by the job's id in Ray (vllm_rollout.py:141), which keeps the jobs of one Ray apart. Here
 each run has a Ray of its own, in which it is job 01000000. Two runs on one machine would take the socket from each
 other, and a server could load another run's weights without a word. This can go when verl lets the path be named.
+
+verl's workers ask the server through Ray, which asks them for the run's token; vLLM's HTTP server asks nobody.
 """
 
-import os
+import asyncio
 import tempfile
 from typing import Any
 
 import ray
+import verl.workers.rollout.vllm_rollout.vllm_async_server as vllm_server
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
 
 def in_runs_folder(address: str) -> str:
-    """The address of a socket, ipc://<path>, with the path in the folder that this run has on this machine.
-
-    The launcher names it as RAY_TMPDIR; on the nodes of a run that has several it is their TMPDIR (ray_cluster.py).
-    """
-    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    return f"ipc://{folder}/{address.rpartition('/')[2]}"
+    """The address of a socket, ipc://<path>, with the path in TMPDIR: the folder that this run has on this machine."""
+    return f"ipc://{tempfile.gettempdir()}/{address.rpartition('/')[2]}"
 
 
 class Adapter(ServerAdapter):
@@ -39,8 +38,25 @@ class WorkerExtension(vLLMColocateWorkerExtension):
         return in_runs_folder(super()._get_zmq_handle())
 
 
+async def _no_http(*_: object) -> tuple[int, "asyncio.Task[None]"]:
+    """In the place of verl's `run_uvicorn`, which gives the port and the task that serves."""
+    return 0, asyncio.create_task(asyncio.sleep(0))
+
+
 class Server(vLLMHttpServer):
     worker_extension: type[WorkerExtension] = WorkerExtension
+
+    async def run_server(self, args: Any) -> None:
+        vllm_server.run_uvicorn = _no_http
+        await super().run_server(args)
+
+    def get_server_address(self) -> tuple[str, int]:
+        """A name, by which verl tells servers apart: nothing listens there."""
+        return self._server_address, self.replica_rank
+
+    def engine_died(self) -> bool:
+        """Whether vLLM's engine, a process of its own, has ended."""
+        return bool(self.engine.errored)
 
     def _get_worker_extension_cls(self) -> str:
         return f"{self.worker_extension.__module__}.{self.worker_extension.__qualname__}"

@@ -11,6 +11,7 @@ import yaml
 
 from groupppo.config import REPOSITORY
 from groupppo.verl.family import started_with
+from groupppo.verl.network import OURS
 from groupppo.verl.ray_cluster import across_allocation, nodes_of_allocation
 from tests.cluster.conftest import PATIENCE, copy_project, eventually, make_assets, said, snakemakes, strangers
 from tests.cluster.local_slurm import Cluster, title_of
@@ -85,6 +86,7 @@ def spread(project: Path) -> None:
     matrix |= {"name": "spread", "models": ["spread"], "arms": ["ppo"], "seeds": [1], "studies": []}
     matrix["train"] |= {"steps": 2, "prompts_per_step": 4, "responses_per_prompt": 4, "time_limit_s": 600}
     (benchmarks / "spread.yaml").write_text(yaml.safe_dump(matrix))
+    (benchmarks / "site.yaml").write_text("network_is_ours: true\n")
     make_assets(project, "spread")
 
 
@@ -144,6 +146,7 @@ class TestARunOverTwoNodes:
         assert all(row["training/rollout_probs_diff_max"] < 1e-5 for row in rows)
         assert rows[0]["actor/grad_norm"] > 0
         assert (folder / "checkpoint" / "model.safetensors").is_file()
+        assert json.loads((folder / "provenance.json").read_text())["network"] == OURS  # and so the report's page
 
     def test_it_has_workers_on_both_nodes_and_a_cluster_beside_it_has_none(self, side_by_side: SideBySide) -> None:
         assert side_by_side.workers == {side_by_side.run: NODES, side_by_side.other: set()}

@@ -21,6 +21,7 @@ from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from groupppo.verdicts.finding import VERDICTS
 from groupppo.verdicts.preregistration import register
+from groupppo.verl.network import OURS
 from tests.synthetic import rewrite_json, write_results
 
 MEMORY = "Resident memory of all processes of a run, peaks reset at each stage's entry."
@@ -227,13 +228,16 @@ def test_provenance_is_shown_once_where_runs_agree_and_by_run_where_they_differ(
     before = page_runs.provenance(results, benchmark, load_tables(results / "tables"))
     assert page_data.Setting("torch", "2.13.0") in before.shared
     assert before.differing == []
-    rewrite_json(results / "runs/sorting/tiny/ppo/seed2/provenance.json", host="another", git={"commit": "abc"})
+    rewrite_json(
+        results / "runs/sorting/tiny/ppo/seed2/provenance.json", host="another", git={"commit": "abc"}, network=OURS
+    )
     after = page_runs.provenance(results, benchmark, load_tables(results / "tables"))
     by_key = {item.key: dict(item.by_value) for item in after.differing}
     assert by_key["host"]["another"] == ["PPO (dense), seed 2"]
     assert len(by_key["host"]["synthetic"]) == 8
     assert by_key["git.commit"]["abc"] == ["PPO (dense), seed 2"]
     assert "another" in section(rendered(spare), "provenance")
+    assert "benchmarks/site.yaml says that it is ours" in section(rendered(spare), "provenance")
 
 
 def test_runs_without_provenance_are_named(spare):

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,9 @@ import pytest
 
 from groupppo.errors import BadInput
 from groupppo.verl import family
-from groupppo.verl.family import SharedMemory, alone, end, scratch, started_with
+from groupppo.verl.family import MARK, SharedMemory, alone, end, marked, scratch, started_with
+from groupppo.verl.ray_cluster import with_secret
+from tests.verl.knock import NOBODY, as_nobody
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -36,11 +39,11 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 LAUNCHER = """
-    import subprocess, sys, tempfile
+    import os, subprocess, sys, tempfile
     tempfile.tempdir = sys.argv[1]
-    from groupppo.verl.family import scratch
+    from groupppo.verl.family import marked, scratch
     with scratch() as folder:
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(folder)])
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=os.environ | marked(folder))
         print(folder, flush=True)
         sys.stdin.read()
 """
@@ -133,12 +136,23 @@ def test_a_folder_whose_holder_was_killed_is_free(tmp_path: Path) -> None:
     assert not (tmp_path / ".lock").exists()
 
 
-def test_a_process_its_descendants_and_those_that_name_its_folder_are_one_family(tmp_path: Path) -> None:
+# Starts a process without its environment, which starts another.
+BARE = """
+import subprocess, sys
+sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+subprocess.run([sys.executable, "-c", f"import subprocess; subprocess.run({sleep!r})"], env={})
+"""
+
+
+def test_a_process_its_descendants_and_those_that_carry_its_mark_are_one_family(tmp_path: Path) -> None:
     grandchild = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
-    root, stranger = subprocess.Popen([sys.executable, "-c", grandchild]), subprocess.Popen(SLEEP)
-    far = subprocess.Popen([*SLEEP, str(tmp_path)])
+    mark = marked(tmp_path)
+    root = subprocess.Popen([sys.executable, "-c", grandchild])
+    stranger = subprocess.Popen([*SLEEP, str(tmp_path)], env=os.environ | {MARK: mark[MARK][:-1]})
+    far = subprocess.Popen(SLEEP, env=os.environ | mark)
+    bare = subprocess.Popen([sys.executable, "-c", BARE], env=os.environ | mark)
     try:
-        assert until(lambda: len(family.family(root, tmp_path)) == 3)
+        assert until(lambda: len(family.family(root, tmp_path)) == 6)
         members = family.family(root, tmp_path)
         assert {root.pid, far.pid} < {member.pid for member in members}
         end(members)
@@ -147,7 +161,7 @@ def test_a_process_its_descendants_and_those_that_name_its_folder_are_one_family
         assert far.poll() == -signal.SIGKILL
         assert stranger.poll() is None
     finally:
-        for process in (root, stranger, far):
+        for process in (root, stranger, far, bare):
             process.kill()
             process.wait()
 
@@ -177,29 +191,134 @@ TITLED = """
 """
 
 
-def test_agents_and_the_server_of_clients_are_known_by_their_logs_and_other_readers_are_not(
+def test_workers_that_wrote_over_their_environment_are_known_by_their_logs_and_other_readers_are_not(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "run").mkdir()
+    marked(tmp_path / "run")
     # The command lines must not name the folder: it is reached by another name, as by Ray's session_latest.
     (tmp_path / "latest").symlink_to(tmp_path / "run")
     plain = TITLED.replace("ray::", "less")
-    agent, reader, clients = (
+    agent, reader = (
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code), f"{tmp_path}/latest/{name}.log", *words],
-            stdout=subprocess.PIPE,
+            [sys.executable, "-c", textwrap.dedent(code), f"{tmp_path}/latest/{name}.log"], stdout=subprocess.PIPE
         )
-        for name, code, *words in (("agent", TITLED), ("reader", plain), ("clients", plain, "ray.util.client.server"))
+        for name, code in (("agent", TITLED), ("reader", plain))
     )
     try:
-        for process in (agent, reader, clients):
+        for process in (agent, reader):
             assert process.stdout.readline() == b"ready\n"
-        assert {process.pid for process in started_with(tmp_path / "run")} == {agent.pid, clients.pid}
-        assert started_with(tmp_path / "ru") == []
+        assert {process.pid for process in started_with(tmp_path / "run")} == {agent.pid}
     finally:
-        for process in (agent, reader, clients):
+        for process in (agent, reader):
             process.kill()
             process.communicate()
+
+
+# ---- another user of the machine
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A TMPDIR in which everybody may make files, like /tmp."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o1777)
+        monkeypatch.setattr(family.tempfile, "tempdir", place)
+        yield Path(place)
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED WITH A SECOND USER: needs root")
+
+# What anybody may make in /tmp.
+TRAPS = """
+    mkfifo gppo_aaaaaaaa
+    mkdir gppo_ gppo_bbbbbbbb gppo_cccccccc; mkfifo gppo_bbbbbbbb/lock gppo_bbbbbbbb/mark; touch gppo_/lock
+    echo -n chosen > gppo_cccccccc/mark; touch gppo_cccccccc/lock; chmod 700 gppo_cccccccc
+    ln -s {victim} gppo_dddddddd
+    ln -s /etc/passwd gppo_eeeeeeee
+"""
+
+
+@as_root
+def test_what_another_user_makes_in_tmp_neither_holds_up_a_start_nor_ends_a_process(
+    shared: Path, tmp_path: Path
+) -> None:
+    victim = tmp_path  # a folder of this user, with a mark and a process
+    mark = marked(victim)
+    subprocess.run(["sh", "-ec", TRAPS.format(victim=victim)], cwd=shared, preexec_fn=as_nobody, check=True)
+    (shared / "gppo_ffffffff").mkdir()
+    (shared / "gppo_ffffffff").chmod(0o777)
+    before = sorted(os.listdir(shared))
+    # Commands that a user may have root run, in his words and with his environment.
+    bystanders = [
+        subprocess.Popen([*SLEEP, str(shared / "gppo_cccccccc")], env=os.environ | {MARK: "chosen"}),
+        subprocess.Popen(SLEEP, env=os.environ | mark),
+    ]
+    code = "from groupppo.verl import family; family.tempfile.tempdir = {!r}; family.scratch().__enter__()"
+    try:
+        command = [sys.executable, "-c", code.format(str(shared))]
+        subprocess.run(command, check=True, timeout=30)
+        assert [process.poll() for process in bystanders] == [None, None]
+        assert sorted(os.listdir(shared)) == before
+    finally:
+        for process in bystanders:
+            process.kill()
+            process.wait()
+
+
+@as_root
+def test_a_process_of_another_user_is_none_of_the_family_though_it_knows_the_mark(tmp_path: Path) -> None:
+    mark = marked(tmp_path)
+    ours = subprocess.Popen(SLEEP, env=os.environ | mark)
+    theirs = subprocess.Popen(["sleep", "60"], env=os.environ | mark, preexec_fn=as_nobody)
+    try:
+        assert psutil.Process(theirs.pid).uids().real == NOBODY
+        assert [process.pid for process in started_with(tmp_path)] == [ours.pid]
+    finally:
+        for process in (ours, theirs):
+            process.kill()
+            process.wait()
+
+
+@as_root
+def test_the_folder_of_a_run_and_what_tells_its_processes_are_its_users_alone(shared: Path) -> None:
+    with scratch() as folder:
+        with_secret(folder)
+        marked(folder)
+        for file in (folder / "mark", folder / "token"):
+            assert file.stat().st_mode & 0o777 == 0o600
+            assert not readable(file)
+            folder.chmod(0o755)  # it is a secret even where the folder is open
+            assert not readable(file)
+            file.chmod(0o644)
+            assert readable(file)  # the look itself works
+            folder.chmod(0o700)
+            assert not readable(file)
+        with pytest.raises(FileExistsError):
+            marked(folder)
+        process = subprocess.Popen(SLEEP, env=os.environ | {MARK: "of this test"})
+        try:
+            assert not readable(Path(f"/proc/{process.pid}/environ"))
+        finally:
+            process.kill()
+            process.wait()
+
+
+def readable(file: Path) -> bool:
+    """By another user."""
+    return subprocess.run(["cat", str(file)], preexec_fn=as_nobody, capture_output=True).returncode == 0
+
+
+def test_a_process_that_got_the_number_of_one_that_ended_is_not_killed() -> None:
+    process = subprocess.Popen(SLEEP)
+    member = psutil.Process(process.pid)
+    member._ident = (member.pid, member.create_time() - 100.0)  # as if it had been looked at before this one began
+    try:
+        end([member])
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
 
 
 SHARER = """

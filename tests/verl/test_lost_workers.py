@@ -1,19 +1,16 @@
 """A run whose worker is lost ends, though nothing would ever have told verl."""
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from groupppo.verl import lost_workers
-from groupppo.verl.lost_workers import dead_engines, ended_with_a_lost_worker, watch_engines
+from groupppo.verl.lost_workers import ended_with_a_lost_worker
 
 
 @pytest.fixture(autouse=True)
@@ -65,66 +62,44 @@ def test_a_run_that_lost_nobody_goes_on() -> None:
 RAY = """
     import json, os, signal, time
     import ray
-    from groupppo.verl.lost_workers import lost_actors
-    before = lost_actors()
-    ray.init(num_cpus=3, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
+    from groupppo.verl import lost_workers
+    from groupppo.verl.lost_workers import dead_engines, lost_actors, watch_engines
+    lost_workers._ANSWER_SECONDS = 2.0
+    before = lost_actors() + dead_engines()
+    ray.init(num_cpus=4, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
 
     @ray.remote
     class Worker:
         def pid(self): return os.getpid()
+        def engine_died(self, answer=False):
+            if answer is None: time.sleep(60)
+            return self.died
+        def set(self, died): self.died = died
 
-    kept, ended, killed = Worker.remote(), Worker.remote(), Worker.remote()
+    kept, ended, killed, ill = (Worker.remote() for _ in range(4))
     pids = ray.get([actor.pid.remote() for actor in (kept, ended, killed)])
     ray.kill(ended)
     while len(ray._private.state.actors(actor_state_name="DEAD")) < 1: time.sleep(0.05)
     asked = lost_actors()
     os.kill(pids[2], signal.SIGKILL)
     while len(ray._private.state.actors(actor_state_name="DEAD")) < 2: time.sleep(0.05)
-    print(json.dumps([before, asked, lost_actors(), pids[2]]))
+    ray.get([kept.set.remote(False), ill.set.remote(True)])
+    watch_engines({"well": kept, "ill": ill, "gone": killed})
+    dead = dead_engines()
+    ill.engine_died.remote(None)   # busy from now on
+    print(json.dumps([before, asked, lost_actors(), pids[2], dead, dead_engines()]))
 """
 
 
 @pytest.mark.verl
-def test_an_actor_whose_process_was_killed_is_lost_and_one_that_was_ended_is_not() -> None:
+def test_an_actor_that_was_killed_is_lost_and_one_that_was_ended_is_not_and_an_engine_is_dead_if_it_is_said() -> None:
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(RAY)]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    before, asked, lost, pid = json.loads(done.stdout.splitlines()[-1])
+    before, asked, lost, pid, dead, busy = json.loads(done.stdout.splitlines()[-1])
     assert before == asked == []
     assert len(lost) == 1
     assert lost[0].startswith(f"worker Worker (process {pid}) was lost: ")
-
-
-class Health(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        assert self.path == "/health"
-        self.send_response(self.server.status)  # type: ignore[attr-defined]
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def server(status: int) -> Iterator[str]:
-    """A server that answers so: its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as serving:
-        serving.status = status  # type: ignore[attr-defined]
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
-        try:
-            yield f"127.0.0.1:{serving.server_port}"
-        finally:
-            serving.shutdown()
-
-
-def test_an_engine_is_dead_when_its_server_says_so_and_not_when_it_is_busy_or_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What vLLM's server answers, and that a run ends with it, is in tests/cluster/test_slurm_vllm.py."""
-    monkeypatch.setattr(lost_workers, "_engines", [])
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # a cluster's, which does not know its own nodes
-    assert dead_engines() == []
-    with server(200) as well, server(503) as ill, server(500) as odd:
-        watch_engines([well, ill, odd, "127.0.0.1:9"])
-        assert dead_engines() == [f"the engine of the vLLM server at {ill} has died"]
-    assert dead_engines() == []
+    # What vLLM says of its engine, and that a run ends with it, is in tests/cluster/test_slurm_vllm.py.
+    assert dead == ["the engine of the vLLM server at ill has died"]
+    assert busy == []

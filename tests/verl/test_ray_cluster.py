@@ -15,6 +15,7 @@ from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput, RunFailed
 from groupppo.verl import family, launch, ray_cluster
 from groupppo.verl.compose import Cell, compose
+from groupppo.verl.network import ON_ONE_NODE, OURS
 from groupppo.verl.ray_cluster import across_allocation, ask_for_stacks
 from groupppo.verl.stacks import VARIABLE
 from tests.verl.conftest import MakeCell
@@ -91,6 +92,7 @@ def test_on_a_cpu_slurm_is_asked_for_no_gpu_and_ray_is_told_of_places_for_proces
     (tmp_path / ".snakemake").mkdir()
     cell = replace(make_cell("ppo"), nodes=2, ranks=2)
     environment = launch.environment(cell) | {"RAY_TMPDIR": "/tmp/x", VARIABLE: "/shared/stacks.txt"}
+    environment |= family.marked(tmp_path)
     with launch._ray(cell, environment) as variables:
         assert set(variables) == {"RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"}
     call = slurm.call("gpu2")
@@ -99,7 +101,7 @@ def test_on_a_cpu_slurm_is_asked_for_no_gpu_and_ray_is_told_of_places_for_proces
     # What verl's processes need to know reaches those on other nodes, and what is of this node does not.
     assert call["environment"]["GROUPPPO_PLATFORM"] == "cpu"
     assert call["environment"][VARIABLE] == "/shared/stacks.txt"
-    assert "RAY_TMPDIR" not in call["environment"]
+    assert not {"RAY_TMPDIR", family.MARK} & call["environment"].keys()
 
 
 def test_a_run_on_one_node_asks_slurm_for_nothing(slurm: Slurm, tmp_path: Path) -> None:
@@ -136,6 +138,22 @@ def test_all_nodes_are_asked_for_stacks_by_a_file(
         assert not (folder / "ask").exists()
         ask_for_stacks(variables)
         assert (folder / "ask").exists()
+
+
+def test_several_nodes_are_refused_before_anything_starts_unless_the_network_is_said_to_be_ours(
+    make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_train", lambda cell, config, net: started.append(net))
+    started: list[str] = []
+    cell = replace(make_cell("ppo"), nodes=2)
+    with pytest.raises(BadInput, match=r"site\.yaml: network_is_ours = False\n.*mend: write true if nobody else"):
+        launch.train(cell)
+    assert not started
+    launch.train(replace(cell, network_is_ours=True))
+    assert started == [OURS]
+    one, two = launch.environment(replace(cell, nodes=1)), launch.environment(cell)
+    assert ON_ONE_NODE.items() <= one.items()
+    assert not ON_ONE_NODE.keys() & two.keys()
 
 
 # ---- what a run on several nodes is composed of

@@ -1,9 +1,14 @@
 """Real verl runs, a few steps each, on the small task and model: what the whole project rests on."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +24,7 @@ from groupppo.models.check import check_model_folder
 from groupppo.tables import MATCHED_EVALUATION, collect, load_tables
 from groupppo.verl.compose import Cell
 from groupppo.verl.launch import FAILED, train
+from groupppo.verl.network import LOOPBACK
 from groupppo.verl.records import repeatable
 from groupppo.verl.watch import cause_of
 from tests.verl.conftest import MakeCell
@@ -71,7 +77,8 @@ def test_every_arm_trains_and_leaves_what_the_tables_read(run: Run, arm: str) ->
         assert (row["group/density"] < 1.0) == (arm == "group_ppo")
     check_model_folder(cell.out / "checkpoint")
     assert not list(cell.out.glob("global_step_*"))
-    assert json.loads((cell.out / "provenance.json").read_text())["device"] == "cpu"
+    origin = json.loads((cell.out / "provenance.json").read_text())
+    assert (origin["device"], origin["network"]) == ("cpu", LOOPBACK)
 
 
 @pytest.mark.parametrize("arm", ["ppo", "grpo", "group_ppo"])
@@ -90,7 +97,47 @@ def test_stages_are_those_of_the_algorithm_and_sum_to_no_more_than_the_step(run:
         assert len({(row["tokens"], row["endpoints"]) for row in of_step}) == 1
 
 
-def test_the_same_seed_gives_the_same_steps_to_the_bit_and_another_does_not(run: Run) -> None:
+@pytest.fixture(scope="module")
+def knocked(run: Run) -> list[list]:
+    """What another user's program met that tried each socket of a run, the second of seed 1, from its start to its end.
+
+    Rows of process, address, port (0 for a Unix socket, whose address is a path) and answer.
+    """
+    command = [sys.executable, "-m", "tests.verl.knock", str(os.getpid())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other_user:
+        try:
+            run("ppo", again=1)
+        finally:
+            said = other_user.communicate()[0]
+    return json.loads(said)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED WITH A SECOND USER: needs root")
+def test_another_user_of_the_node_can_talk_to_no_process_of_a_run(knocked: list[list]) -> None:
+    found = {(name.split(".")[0].split(":")[-1], address, port): answer for name, address, port, answer in knocked}
+    inet = {key: answer for key, answer in found.items() if key[2] and answer is not None}
+    assert {"gcs_server", "raylet", "TransferQueueController", "SimpleStorageUnit", "WorkerDict"} <= {
+        name for name, _, _ in inet
+    }
+    assert {ip_address(address.removeprefix("::ffff:")).is_loopback for _, address, _ in inet} == {True}
+    calls = {code for answer in inet.values() for code in answer["grpc"]}
+    assert "UNAUTHENTICATED" in calls
+    assert calls <= {"UNAUTHENTICATED", "UNIMPLEMENTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
+    assert {answer for each in inet.values() for answer in each["zmq"]} <= {"refused", "silent"}
+    for (name, _, _), answer in inet.items():
+        # Numbers of Ray's own, which anybody may read: prometheus_client answers any page with them.
+        shown = {code for page, code in answer["http"].items() if page.startswith("GET")}
+        assert shown <= ({200} if name == "python" else {401}), (name, answer)
+        assert all(code >= 400 for page, code in answer["http"].items() if page.startswith("POST")), (name, answer)
+    unix = {address: answer for (_, address, port), answer in found.items() if not port}
+    assert {Path(address).name for address in unix} >= {"raylet", "plasma_store", "fork.socket"}
+    assert set(unix.values()) == {"PermissionError"}
+    assert len({re.match(r".*?/gppo_\w{8}/", address)[0] for address in unix}) == 1  # and all are in the run's folder
+
+
+def test_the_same_seed_gives_the_same_steps_to_the_bit_and_another_does_not(run: Run, knocked: list[list]) -> None:
+    """Whoever knocks meanwhile."""
+    assert knocked
     first, again, other = run("ppo"), run("ppo", again=1), run("ppo", seed=2)
     assert [repeatable(row) for row in rows(first, "steps.jsonl")] == [
         repeatable(row) for row in rows(again, "steps.jsonl")

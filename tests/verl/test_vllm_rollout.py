@@ -34,7 +34,7 @@ def sides(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("VERL_RAY_JOB_ID", JOB)
 
     def of(folder: Path) -> tuple[str, str, str]:
-        monkeypatch.setenv("RAY_TMPDIR", str(folder))
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
         worker: Any = object.__new__(WorkerExtension)
         worker.local_rank, worker.model_runner = 0, SimpleNamespace(vllm_config=None)
         receiver = worker._get_zmq_handle()

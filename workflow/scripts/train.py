@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from job import job
 
+from groupppo.site import load_site
 from groupppo.verdicts.preregistration import register
 from groupppo.verl.compose import Cell
 from groupppo.verl.launch import train
@@ -31,5 +32,6 @@ with job(snakemake, own_log=True) as benchmark:
             nodes=benchmark.models[names.model].nodes,
             density_source=Path(snakemake.input.density).absolute() if snakemake.input.density else None,
             matrix=benchmark.source,
+            network_is_ours=load_site(snakemake.config.get("site")).network_is_ours,
         )
     )

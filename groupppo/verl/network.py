@@ -1,0 +1,164 @@
+"""Who may talk to a run's processes: those that know its secret, and on one node nobody from elsewhere.
+
+verl's parts listen wherever they find a network, and two of them unpickle what comes: Ray and TransferQueue. Ray asks
+for the run's token (ray_cluster.py), TransferQueue for a key that is made of it, torch's processes meet in a file, and
+vLLM serves no HTTP (vllm_rollout.py). A run on one node listens on its loopback address only, where the node's other
+users may knock.
+
+Nobody can make torch's gloo and NCCL ask who it is that connects, and what they bring is unpickled, too. So several
+processes train in a network namespace of their own, where the kernel gives users one; several nodes, or several
+processes where it gives none, only where the user says in benchmarks/site.yaml that nobody else is on the network.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import os
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from groupppo.errors import BadInput
+
+VARIABLE = "GROUPPPO_NETWORK"
+"""Variable of a run's processes with one of the three that follow, which the run's provenance and its page show."""
+LOOPBACK = "the node's loopback address"
+ALONE = "a namespace of its own"
+OURS = "not authenticated; benchmarks/site.yaml says that it is ours (network_is_ours)"
+TOKEN = "RAY_AUTH_TOKEN_PATH"
+"""Variable that holds the path of the file with the run's secret."""
+ON_ONE_NODE = {
+    # What keeps Ray on the loopback address on systems where it has no clusters does so on Linux, too. There the
+    # address itself, as `_node_ip_address`, is taken for another name of the node.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "=lo",
+    "VLLM_HOST_IP": "127.0.0.1",
+}
+"""Variables of a run on one node."""
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1  # linux/sockios.h, linux/if.h
+
+
+def network_of(nodes: int, ranks: int, *, ours: bool, site: str | Path = "benchmarks/site.yaml") -> str:
+    """The network of a run: LOOPBACK, ALONE or OURS.
+
+    Args:
+        nodes, ranks: machines, and training processes on each. ours: what `network_is_ours` says in `site`.
+
+    Raises:
+        BadInput: its processes would believe whoever connects to them, and nobody said that nobody else can.
+    """
+    if nodes * ranks == 1:
+        return LOOPBACK
+    if ours:
+        return OURS
+    if nodes > 1:
+        where, other = "reaches these nodes over their network while they train", "plan the run for one node"
+    elif _can_be_alone():
+        return ALONE
+    else:
+        where, other = (
+            "uses the node while they train, for it gives users no network namespace",
+            "train with one process",
+        )
+    mend = (
+        f"write true if nobody else {where}: {nodes * ranks} processes of a run believe whoever connects; or {other}."
+    )
+    raise BadInput(site, "network_is_ours", False, mend)
+
+
+def _can_be_alone() -> bool:
+    asked = [sys.executable, "-m", "groupppo.verl.network"]
+    return subprocess.run(asked, capture_output=True, cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def leave() -> None:
+    """Move this process, which must have no other threads, to a network of its own, which has a loopback address only.
+
+    Raises:
+        OSError: the kernel does not let this user.
+    """
+    # Root's files may belong to users whom a namespace of users would not know.
+    user, group = os.geteuid(), os.getegid()
+    try:
+        _unshare(_CLONE_NEWNET)
+    except PermissionError:
+        _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+
+
+def _unshare(what: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).unshare(what):
+        number = ctypes.get_errno()
+        raise OSError(number, f"unshare: {os.strerror(number)}")
+
+
+def protect() -> None:
+    """Mend this process before it opens a socket; called in every process of a run."""
+    _torch_meets_in_a_file()
+    _transfer_queue_asks_for_a_key()
+
+
+def _torch_meets_in_a_file() -> None:
+    """torch's TCPStore listens on all addresses and believes everybody; on one node a file of the run does the same.
+
+    verl/utils/distributed.py:98 takes the place from DIST_INIT_METHOD. The port, which verl has found free for the
+    processes of one group, names the file.
+    """
+    folder, port = os.environ.get("RAY_TMPDIR"), os.environ.get("MASTER_PORT")
+    if folder and port:
+        os.environ["DIST_INIT_METHOD"] = f"file://{folder}/store-{port}"
+
+
+def _transfer_queue_asks_for_a_key() -> None:
+    """Replace the one place in which TransferQueue makes a socket (transfer_queue/utils/zmq_utils.py:326).
+
+    CurveZMQ: who does not know the server's public key does not get past the greeting. The run's processes alone know
+    it, and it is never sent.
+    """
+    import transfer_queue.utils.zmq_utils as sockets
+    import zmq
+
+    name = "create_zmq_socket"
+    stock = getattr(sockets, name)
+    if stock.__module__ == __name__:
+        return
+    public, secret = keys(Path(os.environ[TOKEN]).read_bytes())
+
+    def create(ctx: Any, socket_type: Any, ip: str, identity: Any = None) -> Any:
+        made = stock(ctx, socket_type, ip, identity)
+        made.curve_publickey, made.curve_secretkey = public, secret
+        if socket_type == zmq.ROUTER:
+            made.curve_server = True
+        else:
+            made.curve_serverkey = public
+        return made
+
+    for place, module in list(sys.modules.items()):
+        if place.startswith("transfer_queue.") and getattr(module, name, None) is stock:
+            setattr(module, name, create)
+
+
+def keys(token: bytes) -> tuple[bytes, bytes]:
+    """CurveZMQ's public and secret key, in Z85, of the run whose token this is."""
+    import zmq
+    from zmq.utils import z85
+
+    secret = z85.encode(hashlib.sha256(b"TransferQueue " + token).digest())
+    return zmq.curve_public(secret), secret
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(OSError):
+        leave()
+        sys.exit(0)
+    sys.exit(1)
