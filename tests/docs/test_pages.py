@@ -165,3 +165,14 @@ def test_the_generator_is_in_the_lock_and_its_output_is_no_part_of_the_repositor
     ignored = subprocess.run([*git, "check-ignore", "-q", "site/index.html"])
     assert shutil.which("git")
     assert ignored.returncode == 0
+
+
+def test_every_line_of_the_threat_model_names_a_test_that_is_there() -> None:
+    lines = [line for line in (DOCS / "security.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    told = [line for line in lines if not re.match(r"\| (-|who wants to|what happens)", line)]
+    assert told
+    for line in told:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", line)
+        assert named, line
+        for file, test in named:
+            assert f"def {test or 'test_'}" in (REPOSITORY / file).read_text(encoding="utf-8"), (file, test)
