@@ -19,9 +19,9 @@ from typing import Any
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.provenance import source
+from groupppo.measure.seal import STAMP
 from groupppo.plain_yaml import read_yaml
 
-STAMP = "preregistration.json"
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 ABSENT = "absent"
 
