@@ -40,30 +40,44 @@ def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
         BadInput: benchmark.yaml is missing or not a resolved matrix, or the claims file has changed since.
     """
     record = read_record(results / RECORD)
-    source, claims = (REPOSITORY / record[key] for key in ("source", "claims"))
+    claims = REPOSITORY / record["claims"]
     if not claims.is_file() or sha256_file(claims) != claims_sha256:
         mend = f"decide the verdicts again: they were decided with claims whose SHA-256 is {claims_sha256}."
         raise BadInput(claims, "file", sha256_file(claims) if claims.is_file() else None, mend)
-    home = claims.parent
-    judged = read_checked(claims, "claims")["claims"]
-    named = {claim[key] for claim in judged for key in ("arm", "against") if key in claim}
-    beside = {key: REPOSITORY / record[key] for key in _BESIDE if record.get(key) is not None}
-    copied = {
-        f"arms/{arm}.yaml": home / "arms" / f"{arm}.yaml" for arm in sorted(named - {"reference", *record["arms"]})
-    }
-    copied |= {f"studies/{name}.py": source.parent / "studies" / f"{name}.py" for name in record.get("studies") or []}
-    copied |= {file.name: file for file in beside.values()}
+    copied = {name: REPOSITORY / place for name, place in copied_files(record, claims).items()}
     for file in copied.values():
         if not file.is_file():
             raise BadInput(file, "file", None, "put it back: the claims or the benchmark of these results name it.")
+    return written_files(record) | {name: file.read_bytes() for name, file in copied.items()}
+
+
+def copied_files(record: Mapping[str, Any], claims: Path) -> dict[str, Path]:
+    """Files of a benchmark's config that a record does not hold, by name below config/; where the repository has them.
+
+    Args:
+        claims: the claims file, which names arms.
+
+    Raises:
+        BadInput: it is not in its schema.
+    """
+    judged = read_checked(claims, "claims")["claims"]
+    named = {claim[key] for claim in judged for key in ("arm", "against") if key in claim} - {"reference"}
+    arms, studies = Path(record["claims"]).parent / "arms", Path(record["source"]).parent / "studies"
+    copied = {f"arms/{arm}.yaml": arms / f"{arm}.yaml" for arm in sorted(named - set(record["arms"]))}
+    copied |= {f"studies/{name}.py": studies / f"{name}.py" for name in record.get("studies") or []}
+    return copied | {Path(record[key]).name: Path(record[key]) for key in _BESIDE if record.get(key) is not None}
+
+
+def written_files(record: Mapping[str, Any]) -> dict[str, bytes]:
+    """Files of a benchmark's config that are made of its record, by name below config/."""
     written = {f"{kind}/{name}.yaml": _without_places(entry) for kind in _KINDS for name, entry in record[kind].items()}
     matrix = {key: value for key, value in record.items() if key not in _PLACES and value is not None}
-    matrix |= {kind: list(record[kind]) for kind in _KINDS} | {key: file.name for key, file in beside.items()}
+    matrix |= {kind: list(record[kind]) for kind in _KINDS}
+    matrix |= {key: Path(record[key]).name for key in _BESIDE if record.get(key) is not None}
     written[f"{record['name']}.yaml"] = matrix
-    files = {
+    return {
         name: yaml.safe_dump(entry, sort_keys=False, allow_unicode=True).encode() for name, entry in written.items()
     }
-    return files | {name: file.read_bytes() for name, file in copied.items()}
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -106,9 +120,10 @@ def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
     benchmark = load_benchmark(matrix)
     recorded = flat(_without_places(record))
     loaded = flat(_without_places(benchmark.resolved()))
-    for key, value in recorded.items():
-        if key not in loaded or loaded[key] != value:
-            raise BadInput(matrix, key, loaded.get(key), f"{record_file.name} says {value!r}: not the same matrix.")
+    for key in dict.fromkeys([*recorded, *loaded]):
+        if key not in loaded or key not in recorded or loaded[key] != recorded[key]:
+            mend = f"{record_file.name} says {recorded.get(key)!r}: not the same matrix."
+            raise BadInput(matrix, key, loaded.get(key), mend)
     if benchmark.resolved().get(CELLS) != record.get(CELLS):
         mend = f"{record_file.name} says {record.get(CELLS)!r}: not the same matrix."
         raise BadInput(matrix, CELLS, given.get(CELLS), mend)

@@ -9,10 +9,10 @@ import yaml
 
 from groupppo.errors import BadInput
 from groupppo.matrix import KEY as CELLS
+from groupppo.measure.seal import scrub_record
 from groupppo.plain_yaml import DEEPEST, LARGEST, read_yaml
 from groupppo.publish.matrix import flat
 from groupppo.publish.reading import read_json
-from groupppo.publish.scrub import scrub_record
 
 MACHINE = ("device", "rollout", "machine.cpu", "machine.cpu_cores", "machine.gpu", "machine.gpu_count")
 """What seconds and bytes depend on; where it differs they are not compared."""
@@ -103,7 +103,20 @@ def _config_text(file: Path) -> str | None:
     return scrub_record(file.read_text(encoding="utf-8", errors="replace"))[0]
 
 
+def config_values(file: Path) -> dict[str, Any]:
+    """verl's config of a run by dotted keys.
+
+    Raises:
+        BadInput: it is no YAML, or YAML that is costly to read.
+    """
+    return _values(file, _config_text(file) or "")
+
+
 def _config(file: Path, text: str) -> dict[str, Any]:
+    return {f"config {key}": value for key, value in _values(file, text).items() if key not in _PLACE_KEYS}
+
+
+def _values(file: Path, text: str) -> dict[str, Any]:
     # The C reader takes a tenth of the time.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
@@ -112,7 +125,7 @@ def _config(file: Path, text: str) -> dict[str, Any]:
         values = yaml.load(text, Loader=loader)
     except (yaml.YAMLError, RecursionError) as error:
         raise BadInput(file, "file", type(error).__name__, "write valid UTF-8 YAML.") from error
-    return {f"config {key}": value for key, value in flat(values).items() if key not in _PLACE_KEYS}
+    return flat(values)
 
 
 def _refuse_costly_yaml(file: Path) -> None:

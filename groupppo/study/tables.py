@@ -148,7 +148,8 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
     """
     file = folder / f"{name}.csv"
     try:
-        rows = pd.read_csv(file)
+        # Exactly what was written: the faster reader may miss the last digit.
+        rows = pd.read_csv(file, float_precision="round_trip")
     except FileNotFoundError as error:
         raise BadInput(file, "file", None, "run the study first.") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
