@@ -12,6 +12,7 @@ import huggingface_hub.constants
 from groupppo.config import Task
 from groupppo.errors import RunFailed
 from groupppo.measure.hashing import sha256_file, sha256_folder, sha256_model
+from groupppo.measure.seal import seal
 from groupppo.models.check import check_model_folder
 from groupppo.models.sampling import decode_as_trained
 from groupppo.tasks.lm_eval import write_yaml
@@ -45,6 +46,8 @@ class Evaluation:
     repeats: int
     eval_seed: int
     seconds: float
+    files: dict[str, str]
+    """SHA-256 of lm-eval's own results and samples by name, as they are published."""
 
 
 def evaluate(
@@ -130,6 +133,7 @@ def evaluate(
         repeats=repeats,
         eval_seed=seed,
         seconds=round(time.perf_counter() - started, 3),
+        files=seal([*out.glob("results_*.json"), *out.glob("samples_*.jsonl")]),
     )
     (out / "result.json").write_text(json.dumps(asdict(evaluation), indent=2) + "\n", encoding="utf-8")
     return evaluation

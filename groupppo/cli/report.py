@@ -45,17 +45,11 @@ def report(
 
 
 def _benchmark_page(folder: Path) -> Path:
-    from groupppo.measure.process_tree import DEFINITION
     from groupppo.plain_json import read_object
-    from groupppo.profile.config import load_profile
     from groupppo.profile.tables import read_tables
+    from groupppo.publish.derive import draw_report
     from groupppo.publish.reading import refuse_bomb
-    from groupppo.report.figures import needed, write_figures
-    from groupppo.report.figures_profile import write_profile_figures
-    from groupppo.report.page import PROFILE, write_report
-    from groupppo.report.page_sweep import FOLDER as SWEEP
-    from groupppo.report.page_sweep import draw_sweep, read_rows
-    from groupppo.tables import StoredTables
+    from groupppo.report.page import PROFILE
 
     for pattern in ("tables", "profile/tables", "pilot", "evals"):
         for file in sorted(folder.glob(f"{pattern}/*.parquet")):
@@ -63,13 +57,8 @@ def _benchmark_page(folder: Path) -> Path:
     mend = "decide the verdicts first: snakemake --config benchmark=<file> makes the tables and verdicts it lacks."
     judged = read_object(folder / "verdicts.json", mend)
     with _matrix(folder, judged) as benchmark:
-        write_figures(StoredTables(folder / "tables", needed(benchmark)), benchmark, folder / "figures", judged)
-        if benchmark.profile is not None:
-            home = folder / PROFILE
-            write_profile_figures(read_tables(home / "tables"), load_profile(benchmark.profile), home / "figures")
-        if benchmark.pilot is not None:
-            draw_sweep(read_rows(folder, benchmark.pilot), benchmark, folder / SWEEP)
-        return write_report(folder, benchmark, memory_definition=DEFINITION)
+        costs = read_tables(folder / PROFILE / "tables") if benchmark.profile is not None else None
+        return draw_report(folder, benchmark, judged, costs, keep=False)
 
 
 @contextlib.contextmanager

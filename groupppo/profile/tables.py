@@ -21,6 +21,8 @@ from groupppo.verdicts.intervals import Interval, paired_ratio
 from groupppo.where import Found
 
 LEVEL = 0.90
+FOUND = "found.json"
+"""Beside the tables of a benchmark's results: where the measurements were found (`Found.columns`)."""
 
 
 @dataclass(frozen=True)

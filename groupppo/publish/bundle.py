@@ -2,26 +2,30 @@
 
     make_bundle(Path("results/quick"), Path("results/quick/bundle.zip"), checkpoints=False)
 
-Its bytes depend on the results and on this repository's lock files alone: not on the clock, nor on where anything lies.
+Its bytes depend on the results and on this repository's sources alone: not on the clock, nor on where anything lies.
+Raw records lose the paths of their machine; whatever is derived is derived again from what is left of them.
 """
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import groupppo
-from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
+from groupppo.measure.provenance import source
+from groupppo.plain_json import read_object
 from groupppo.publish.archive import write_archive
-from groupppo.publish.contents import LOCKS, Member, last_date, members, notes, require_judged
-from groupppo.publish.crate import METADATA, crate_metadata
+from groupppo.publish.contents import InFile, require_complete, stage
+from groupppo.publish.derive import derive
+from groupppo.publish.files import MANIFEST, SUMS
+from groupppo.publish.matrix import CONFIG
+from groupppo.publish.records import notes
 from groupppo.publish.source import loaded_config
-from groupppo.publish.sums import FORMAT, FORMAT_VERSION, MANIFEST, SUMS, read_manifest, read_sums, sums_text
+from groupppo.publish.sums import read_sums, write_lists
+from groupppo.publish.version import made_by
 
 
-def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = True, pictures: bool = True) -> Path:
+def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = True) -> Path:
     """Pack a finished results folder.
 
     Args:
@@ -29,7 +33,6 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = 
         out: the archive, replaced as a whole or not at all.
         checkpoints: also pack the weights of starts and trained policies (safetensors; never pickles).
         samples: pack lm-eval's samples, or their scores by item alone.
-        pictures: pack the figures as pictures, too, or their numbers alone; the report shows them either way.
 
     Returns:
         `out`.
@@ -40,45 +43,49 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = 
     """
     if not results.is_dir():
         raise BadInput(results, "folder", None, "name a results folder, such as results/quick.")
-    found = members(results, checkpoints=checkpoints, samples=samples, pictures=pictures)
-    with loaded_config(results) as (benchmark, _), tempfile.TemporaryDirectory(prefix="groupppo-") as spool:
-        require_judged(results, benchmark)
-        files, scrubbed = {}, {}
-        earlier = _scrubbed_before(results)
-        for number, name in enumerate(sorted(found)):
-            original = found[name]
-            found[name], count = original.settled(Path(spool) / str(number))
-            files[name] = found[name].published()
-            if count:
-                scrubbed[name] = {"paths": count, "original_sha256": original.published().sha256}
-            elif files[name].sha256 == earlier.get(name, ("", {}))[0]:
-                scrubbed[name] = earlier[name][1]
-        manifest = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "benchmark": benchmark.name,
-            "groupppo": groupppo.__version__,
-            "checkpoints": checkpoints,
-            "samples": samples,
-            "pictures": pictures,
-            "files": len(files) + 3,
-            "scrubbed": scrubbed,
-            "notes": notes(results, found, sha256_file(REPOSITORY / LOCKS[0])),
-        }
-        text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-        found[MANIFEST] = Member(data=text.encode())
-        files[MANIFEST] = found[MANIFEST].published()
-        found[METADATA] = Member(data=crate_metadata(benchmark, files, [SUMS], last_date(results)))
-        files[METADATA] = found[METADATA].published()
-        found[SUMS] = Member(data=sums_text({name: file.sha256 for name, file in files.items()}))
+    with loaded_config(results) as (benchmark, _):
+        require_complete(results, benchmark)
+    with tempfile.TemporaryDirectory(prefix="groupppo-") as place:
+        folder = Path(place)
+        staged = stage(results, folder, checkpoints=checkpoints, samples=samples)
+        with loaded_config(folder) as (benchmark, claims):
+            derive(folder, benchmark, claims)
+            said = {"made_by": made_by(), "source": _source(results), "checkpoints": checkpoints, "samples": samples}
+            files = {**_files(folder), **staged.weights}
+            write_lists(
+                folder, benchmark, files, said | {"notes": notes(folder)}, _before(results, folder) | staged.scrubbed
+            )
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_archive(out, found)
+        write_archive(out, {name: InFile(file) for name, file in {**_files(folder), **staged.weights}.items()})
     return out
 
 
-def _scrubbed_before(results: Path) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Of an unpacked bundle, by name: SHA-256 of every file that was scrubbed for it, and what it says of that."""
-    if not (results / SUMS).is_file():
+def _files(folder: Path) -> dict[str, Path]:
+    return {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+
+
+def _source(results: Path) -> dict[str, Any]:
+    """The commit that config and locks are from: that which an unpacked bundle names, or this repository's."""
+    if not (results / CONFIG).is_dir():
+        return source()
+    told = _manifest(results).get("source")
+    return told if isinstance(told, dict) else {"commit": None, "uncommitted_sha256": None}
+
+
+def _before(results: Path, folder: Path) -> dict[str, dict[str, Any]]:
+    """Of an unpacked bundle, what its manifest says of files that are still as their paths were taken out."""
+    manifest = _manifest(results)
+    # Before its second version a manifest listed these files alone.
+    listed = manifest.get("scrubbed") or manifest.get("files")
+    if not isinstance(listed, dict):
         return {}
     hashes = read_sums(results)
-    return {name: (hashes.get(name, ""), told) for name, told in read_manifest(results)["scrubbed"].items()}
+    kept = (name for name in listed if name in hashes and (folder / name).is_file())
+    return {name: listed[name] for name in kept if sha256_file(folder / name) == hashes[name]}
+
+
+def _manifest(results: Path) -> dict[str, Any]:
+    file = results / MANIFEST
+    if not file.is_file() or not (results / SUMS).is_file():
+        return {}
+    return read_object(file, "unpack the bundle again.")

@@ -3,51 +3,50 @@
 import json
 import mimetypes
 import posixpath
+import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 
-import yaml
 from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
 
-import groupppo
-from groupppo.config import REPOSITORY, Benchmark
+from groupppo.config import Benchmark
+from groupppo.errors import BadInput
+from groupppo.plain_json import read_object
+from groupppo.plain_yaml import read_yaml
 
-METADATA = "ro-crate-metadata.json"
 VERSION = "1.1"
 PROFILE = f"https://w3id.org/ro/crate/{VERSION}"
 LICENSE = "https://spdx.org/licenses/Apache-2.0"
 _CELLS = ("runs", "evals")
+_STATUS = re.compile(r"runs/[^/]+/[^/]+/[^/]+/[^/]+/status\.json")
 _FORMATS = {".parquet": "application/vnd.apache.parquet", ".jsonl": "application/jsonl", ".yaml": "application/yaml"}
 _TOLD = {
     "report.html": "The report: verdicts first, then all that they rest on",
     "verdicts.json": "Every claim with its verdict, interval and evidence",
     "benchmark.yaml": "The matrix of models, tasks, arms and seeds, resolved",
-    "manifest.json": "What was left out or scrubbed, and notes on the runs",
+    "manifest.json": "What every file is, what was left out or scrubbed, and notes on the runs",
     "SHA256SUMS": "SHA-256 of every file",
 }
 
 
-@dataclass(frozen=True)
-class Published:
-    """A file as it lies in the bundle."""
-
-    size: int
-    sha256: str
-
-
-def crate_metadata(benchmark: Benchmark, files: Mapping[str, Published], listed: Collection[str], date: str) -> bytes:
+def crate_metadata(
+    benchmark: Benchmark, files: Mapping[str, Path], hashes: Mapping[str, str], listed: Collection[str], version: str
+) -> bytes:
     """The text of ro-crate-metadata.json.
 
     Runs and evaluations are described by folder, all other files one by one. Nothing in it depends on the clock, on
     chance or on where the results lie.
 
     Args:
-        files: size and hash of files that are known when the metadata is written.
+        files: those that are known when the metadata is written, by name. hashes: their SHA-256.
         listed: names of further files, described without size and hash because they hold this file's own.
-        date: when the last run ended, YYYY-MM-DD.
+        version: of this package, that made the bundle.
+
+    Raises:
+        BadInput: no run says when it ended.
     """
-    crate = ROCrate(version=VERSION)
+    crate, date = ROCrate(version=VERSION), last_date(files)
     root = crate.root_dataset
     root["name"] = f"{benchmark.title}: results of the GROUP-PPO bench"
     fewer = "; not every task and model is run with all arms and seeds" if benchmark.cells else ""
@@ -57,16 +56,14 @@ def crate_metadata(benchmark: Benchmark, files: Mapping[str, Published], listed:
         f"{len(benchmark.seeds)} seeds{fewer}. Start with report.html."
     )
     root["datePublished"] = date
-    root["keywords"] = ", ".join(yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))["keywords"])
+    root["keywords"] = _keywords(files.get("CITATION.cff"))
     root["license"] = crate.add(_entity(crate, LICENSE, "CreativeWork", name="Apache License 2.0"))
     author = crate.add(_entity(crate, "#authors", "Organization", name="The GROUP-PPO bench authors"))
     root["author"] = author
-    software = crate.add(
-        _entity(crate, "#groupppo", "SoftwareApplication", name="groupppo", softwareVersion=groupppo.__version__)
-    )
+    software = crate.add(_entity(crate, "#groupppo", "SoftwareApplication", name="groupppo", softwareVersion=version))
     for name in sorted({*files, *listed}):
         if name.split("/")[0] not in _CELLS:
-            crate.add_file(dest_path=name, properties=_properties(name, files.get(name)))
+            crate.add_file(dest_path=name, properties=_properties(name, files.get(name), hashes.get(name)))
     for folder in sorted({posixpath.dirname(name) for name in files if name.split("/")[0] in _CELLS}):
         crate.add_dataset(dest_path=folder, properties={"name": folder})
     action = crate.add(
@@ -83,10 +80,39 @@ def _entity(crate: ROCrate, identifier: str, kind: str, **properties: str) -> Co
     return ContextEntity(crate, identifier, properties={"@type": kind, **properties})
 
 
-def _properties(name: str, published: Published | None) -> dict[str, str]:
+def _properties(name: str, file: Path | None, sha256: str | None) -> dict[str, str]:
     suffix = posixpath.splitext(name)[1]
     form = _FORMATS.get(suffix) or mimetypes.types_map.get(suffix, "text/plain")
     told = {"name": _TOLD.get(name, posixpath.basename(name)), "encodingFormat": form}
-    if published is None:
+    if file is None or sha256 is None:
         return told
-    return told | {"contentSize": str(published.size), "sha256": published.sha256}
+    return told | {"contentSize": str(file.stat().st_size), "sha256": sha256}
+
+
+def _keywords(citation: Path | None) -> str:
+    """Of the bundle's own CITATION.cff."""
+    told = read_yaml(citation) if citation is not None else None
+    words = told.get("keywords") if isinstance(told, dict) else None
+    return ", ".join(map(str, words)) if isinstance(words, list) else ""
+
+
+def last_date(files: Mapping[str, Path]) -> str:
+    """When the last run ended, as YYYY-MM-DD: a date of the results themselves, not of their packing.
+
+    Raises:
+        BadInput: no run says when it ended.
+    """
+    ends = (_object(file).get("finished_at") for name, file in files.items() if _STATUS.fullmatch(name))
+    dates = [end[:10] for end in ends if isinstance(end, str) and re.match(r"\d{4}-\d{2}-\d{2}", end)]
+    if not dates:
+        mend = "run the benchmark first: no status.json says when it ended."
+        raise BadInput("runs", "finished_at", None, mend)
+    return max(dates)
+
+
+def _object(file: Path) -> dict[str, object]:
+    """A JSON object, empty where a broken run left none: the tables name that run and its fault."""
+    try:
+        return read_object(file, "run it again.")
+    except BadInput:
+        return {}

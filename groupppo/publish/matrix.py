@@ -28,7 +28,7 @@ CONFIG, RECORD = "config", "benchmark.yaml"
 _BESIDE = {"claims": "claims", "profile": "profile", "pilot": "benchmark"}
 _PLACES = ("source", *_BESIDE)
 _NAME = re.compile("[a-z0-9_]+")
-_STUDIES = REPOSITORY / "benchmarks" / "studies"
+_STUDIES = Path("benchmarks", "studies")
 _AGAIN = "run the benchmark again with this version."
 
 
@@ -44,35 +44,53 @@ def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
             `results`, or the claims file has changed since.
     """
     record, homes = read_record(results / RECORD), (REPOSITORY, results)
-    beside = {
-        key: require_inside(REPOSITORY / record[key], results / RECORD, key, *homes)
-        for key in _BESIDE
-        if record.get(key) is not None
-    }
-    claims = beside["claims"]
+    for key in _BESIDE:
+        if record.get(key) is not None:
+            require_inside(REPOSITORY / record[key], results / RECORD, key, *homes)
+    claims = REPOSITORY / record["claims"]
     if not claims.is_file() or sha256_file(claims) != claims_sha256:
         mend = f"decide the verdicts again: they were decided with claims whose SHA-256 is {claims_sha256}."
         raise BadInput(claims, "file", sha256_file(claims) if claims.is_file() else None, mend)
-    home = claims.parent
-    judged = read_checked(claims, "claims")["claims"]
-    named = {claim[key] for claim in judged for key in ("arm", "against") if key in claim}
-    arms = {arm: home / "arms" / f"{arm}.yaml" for arm in sorted(named - {"reference", *record["arms"]})}
-    copied = {f"arms/{arm}.yaml": require_inside(file, claims, "arm", *homes, home) for arm, file in arms.items()}
-    copied |= {f"studies/{name}.py": _STUDIES / f"{name}.py" for name in record.get("studies") or []}
-    copied |= {file.name: file for file in beside.values()}
-    for file in copied.values():
+    copied = {name: REPOSITORY / place for name, place in copied_files(record, claims).items()}
+    kinds = {Path(record[key]).name: kind for key, kind in _BESIDE.items() if record.get(key) is not None}
+    for name, file in copied.items():
+        kind = "arm" if name.startswith("arms/") else kinds.get(name)
+        if kind == "arm":
+            require_inside(file, claims, "arm", *homes, claims.parent)
         if not file.is_file():
             raise BadInput(file, "file", None, "put it back: the claims or the benchmark of these results name it.")
-    for kind, file in [*(("arm", file) for file in arms.values()), *((_BESIDE[key], beside[key]) for key in beside)]:
-        read_checked(file, kind)  # a file of another kind is nothing to publish
+        if kind is not None:
+            read_checked(file, kind)  # a file of another kind is nothing to publish
+    return written_files(record) | {name: file.read_bytes() for name, file in copied.items()}
+
+
+def copied_files(record: Mapping[str, Any], claims: Path) -> dict[str, Path]:
+    """Files of a benchmark's config that a record does not hold, by name below config/; where the repository has them.
+
+    Args:
+        claims: the claims file, which names arms.
+
+    Raises:
+        BadInput: it is not in its schema.
+    """
+    judged = read_checked(claims, "claims")["claims"]
+    named = {claim[key] for claim in judged for key in ("arm", "against") if key in claim} - {"reference"}
+    arms = Path(record["claims"]).parent / "arms"
+    copied = {f"arms/{arm}.yaml": arms / f"{arm}.yaml" for arm in sorted(named - set(record["arms"]))}
+    copied |= {f"studies/{name}.py": _STUDIES / f"{name}.py" for name in record.get("studies") or []}
+    return copied | {Path(record[key]).name: Path(record[key]) for key in _BESIDE if record.get(key) is not None}
+
+
+def written_files(record: Mapping[str, Any]) -> dict[str, bytes]:
+    """Files of a benchmark's config that are made of its record, by name below config/."""
     written = {f"{kind}/{name}.yaml": _without_places(entry) for kind in _KINDS for name, entry in record[kind].items()}
     matrix = {key: value for key, value in record.items() if key not in _PLACES and value is not None}
-    matrix |= {kind: list(record[kind]) for kind in _KINDS} | {key: file.name for key, file in beside.items()}
+    matrix |= {kind: list(record[kind]) for kind in _KINDS}
+    matrix |= {key: Path(record[key]).name for key in _BESIDE if record.get(key) is not None}
     written[f"{record['name']}.yaml"] = matrix
-    files = {
+    return {
         name: yaml.safe_dump(entry, sort_keys=False, allow_unicode=True).encode() for name, entry in written.items()
     }
-    return files | {name: file.read_bytes() for name, file in copied.items()}
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -116,9 +134,10 @@ def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
     benchmark = load_benchmark(matrix)
     recorded = flat(_without_places(record))
     loaded = flat(_without_places(benchmark.resolved()))
-    for key, value in recorded.items():
-        if key not in loaded or loaded[key] != value:
-            raise BadInput(matrix, key, loaded.get(key), f"{record_file.name} says {value!r}: not the same matrix.")
+    for key in dict.fromkeys([*recorded, *loaded]):
+        if key not in loaded or key not in recorded or loaded[key] != recorded[key]:
+            mend = f"{record_file.name} says {recorded.get(key)!r}: not the same matrix."
+            raise BadInput(matrix, key, loaded.get(key), mend)
     if benchmark.resolved().get(CELLS) != record.get(CELLS):
         mend = f"{record_file.name} says {record.get(CELLS)!r}: not the same matrix."
         raise BadInput(matrix, CELLS, given.get(CELLS), mend)

@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
 from groupppo.plain_json import LARGEST, read_object
-from groupppo.profile.tables import ProfileTables, read_tables
 from groupppo.tables import SCHEMA, Only, Tables, load_tables
 from groupppo.tables.schema import arrow_schema
 
@@ -58,27 +56,6 @@ def safe_tables(folder: Path, only: Mapping[str, Only]) -> Tables:
                 if text in ("", ".", "..") or "/" in text or "\0" in text:
                     raise BadInput(folder / f"{name}.parquet", column, text, "refused: not the name of a folder.")
     return tables
-
-
-def safe_variants(folder: Path) -> pd.DataFrame:
-    """The table `variants` of a profile in `folder`/tables, after the same look.
-
-    Raises:
-        BadInput: a table of the profile is missing, not Parquet or a bomb.
-    """
-    for name in ProfileTables.__dataclass_fields__:
-        refuse_bomb(folder / "tables" / f"{name}.parquet")
-    try:
-        return read_tables(folder / "tables").variants
-    except (
-        pa.ArrowException,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:  # what pandas adds
-        raise BadInput(folder / "tables", "file", repr(error)[:300], f"damaged; {_MEND}") from error
 
 
 def refuse_bomb(file: Path) -> pa.Schema:

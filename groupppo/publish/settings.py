@@ -1,6 +1,7 @@
 """What two cells were run with, and in what they differ: nobody should compare apples with pears unknowingly."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,10 +10,10 @@ import yaml
 
 from groupppo.errors import BadInput
 from groupppo.matrix import KEY as CELLS
+from groupppo.measure.seal import scrub_record
 from groupppo.plain_yaml import DEEPEST, LARGEST, read_yaml
 from groupppo.publish.matrix import flat
 from groupppo.publish.reading import read_json
-from groupppo.publish.scrub import scrub_record
 
 MACHINE = ("device", "rollout", "machine.cpu", "machine.cpu_cores", "machine.gpu", "machine.gpu_count")
 """What seconds and bytes depend on; where it differs they are not compared."""
@@ -103,7 +104,25 @@ def _config_text(file: Path) -> str | None:
     return scrub_record(file.read_text(encoding="utf-8", errors="replace"))[0]
 
 
+def config_values(file: Path) -> dict[str, Any]:
+    """verl's config of a run by dotted keys; values are the texts that they are written as.
+
+    Raises:
+        BadInput: it is no YAML, or YAML that is costly to read.
+    """
+    return _values(file, _config_text(file) or "")
+
+
+def as_written(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as `config_values` has them."""
+    return flat(yaml.load(yaml.safe_dump(dict(values)), Loader=yaml.BaseLoader))
+
+
 def _config(file: Path, text: str) -> dict[str, Any]:
+    return {f"config {key}": value for key, value in _values(file, text).items() if key not in _PLACE_KEYS}
+
+
+def _values(file: Path, text: str) -> dict[str, Any]:
     # The C reader takes a tenth of the time. Values are compared as the texts that they are written as.
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
@@ -112,7 +131,7 @@ def _config(file: Path, text: str) -> dict[str, Any]:
         values = yaml.load(text, Loader=loader)
     except (yaml.YAMLError, RecursionError) as error:
         raise BadInput(file, "file", type(error).__name__, "write valid UTF-8 YAML.") from error
-    return {f"config {key}": value for key, value in flat(values).items() if key not in _PLACE_KEYS}
+    return flat(values)
 
 
 def _refuse_costly_yaml(file: Path) -> None:

@@ -1,16 +1,28 @@
-"""SHA256SUMS and manifest.json of a bundle: what belongs to it. `sha256sum --check SHA256SUMS` reads the list too."""
+"""The lists of a bundle: manifest.json, RO-Crate metadata and SHA256SUMS, made of the files that they list.
 
+manifest.json says of every other file what it is and its SHA-256; `sha256sum --check SHA256SUMS` needs no package.
+"""
+
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
+from groupppo.publish.crate import crate_metadata
+from groupppo.publish.files import MANIFEST, METADATA, STEP_TABLES, SUMS, Kind, rule_of
 from groupppo.publish.reading import LARGEST_JSON, read_json
 
-MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
-FORMAT, FORMAT_VERSION = "groupppo bundle", 1
+FORMAT, FORMAT_VERSION = "groupppo bundle", 2
+SHA256 = "sha256"
+SAID = ("made_by", "source", "checkpoints", "samples", "notes")
+OF_A_FILE = ("paths", "original_sha256")
+"""Of a file whose paths were taken out: how many there were, and its SHA-256 before."""
+LISTS = {MANIFEST, METADATA, SUMS}
+UNKNOWN = "unknown"
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9_.@+=,/-]*)")
 
 
@@ -51,6 +63,65 @@ def sums_differences(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[
             yield name, f"SHA-256 {hashes[name]}", f"SHA-256 {found}"
 
 
+def write_lists(
+    out: Path,
+    benchmark: Benchmark,
+    files: Mapping[str, Path],
+    said: Mapping[str, Any],
+    of_files: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Write the three lists of a bundle.
+
+    Args:
+        out: the folder that they are written to.
+        files: every file of the bundle by name; lists among them are left out.
+        said: what the manifest says beside its files: SAID.
+        of_files: by name, what it says of a file beside kind and hash: OF_A_FILE.
+    """
+    files = {name: files[name] for name in sorted(files) if name not in LISTS}
+    hashes = {name: sha256_file(file) for name, file in files.items()}
+    kinds = kinds_in(files)
+    listed = {
+        name: {"kind": kinds[name], SHA256: hashes[name]}
+        | {key: value for key, value in of_files.get(name, {}).items() if key in OF_A_FILE}
+        for name in files
+    }
+    manifest = {"format": FORMAT, "version": FORMAT_VERSION, "benchmark": benchmark.name, **said, "files": listed}
+    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    (out / MANIFEST).write_text(text, encoding="utf-8")
+    hashes[MANIFEST] = sha256_file(out / MANIFEST)
+    everything = {**files, MANIFEST: out / MANIFEST}
+    crate = crate_metadata(benchmark, everything, hashes, [SUMS], str(said["made_by"]["groupppo"]))
+    (out / METADATA).write_bytes(crate)
+    hashes[METADATA] = sha256_file(out / METADATA)
+    (out / SUMS).write_bytes(sums_text(hashes))
+
+
+def listed_differences(folder: Path, listed: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, object, object]]:
+    """(name, expected, found) of every file that is not in the manifest once, with its kind and hash."""
+    present = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    files = {name: file for name, file in present.items() if name not in LISTS}
+    kinds = kinds_in(files)
+    for name in sorted(set(files) | set(listed)):
+        if name not in files:
+            yield name, "a file, by the manifest", "no file"
+        elif kinds[name] == UNKNOWN:
+            yield name, "a file of a bundle", "one that belongs into none"
+        else:
+            found = {"kind": kinds[name], SHA256: sha256_file(files[name])}
+            told = listed.get(name, {})
+            if found != {key: told.get(key) for key in found} or set(told) - set(found) - set(OF_A_FILE):
+                yield name, f"{found} in the manifest", told
+
+
+def kinds_in(names: Collection[str]) -> dict[str, str]:
+    """What each file is in a bundle of these files; UNKNOWN for one that belongs into no bundle."""
+    steps = any(name.endswith("/steps.jsonl") for name in names)
+    rules = {name: rule_of(name) for name in names}
+    kinds = {name: str(rule.kind) if rule else UNKNOWN for name, rule in rules.items()}
+    return kinds if steps else kinds | {name: str(Kind.RAW) for name in STEP_TABLES if name in kinds}
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """manifest.json.
 
@@ -64,9 +135,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise BadInput(
                 file, key, manifest.get(key), f"read it with the version that wrote it; this one knows {known!r}."
             )
-    notes, scrubbed = manifest.get("notes"), manifest.get("scrubbed")
+    notes, files, made, source = (manifest.get(key) for key in ("notes", "files", "made_by", "source"))
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise BadInput(file, "notes", notes, "write a list of texts.")
-    if not isinstance(scrubbed, dict) or not all(isinstance(entry, dict) for entry in scrubbed.values()):
-        raise BadInput(file, "scrubbed", scrubbed, "write an object for each scrubbed file.")
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+        raise BadInput(file, "files", None, "write an object for each file.")
+    if not isinstance(made, dict) or not isinstance(made.get("groupppo"), str) or not isinstance(source, dict):
+        raise BadInput(file, "made_by, source", [made, source], "write what made it, and the commit of its sources.")
     return manifest

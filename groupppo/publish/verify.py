@@ -1,43 +1,61 @@
-"""Is a bundle what it says: checksums, schemas, and verdicts decided again from its own tables with its own claims.
+"""Is a bundle what it says: whatever is derived is derived again and compared, whatever is raw is hashed in a chain.
 
     outcome = verify(Path("bundle.zip"))
     print(outcome.ok, *outcome.differences, sep="\\n")
 
 A hostile archive raises `BadInput`; whatever else is wrong is named in the outcome, all of it. Nothing is needed but
-the bundle and this package. The checksums show damage and careless changes; someone who changes files and checksums
-together is found where files contradict each other: verdicts and tables, page and verdicts, rows and the records of
-runs. Against one who changes all of them, compare `Verification.sums_sha256` with the one that the publisher gives.
+the bundle and this package. Who makes raw records up consistently is not found: compare `Verification.sums_sha256`
+with the one that the publisher gives.
 """
 
-from collections.abc import Iterable, Iterator
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.hashing import sha256_file
+from groupppo.publish.alike import difference, same_number
 from groupppo.publish.archive import LIMITS, Limits
-from groupppo.publish.crate import METADATA, PROFILE
-from groupppo.publish.reading import read_json, refuse_bomb, safe_tables, safe_variants
-from groupppo.publish.rows import evaluation_differences, run_differences, same_number
-from groupppo.publish.shown import shown_differences
+from groupppo.publish.contents import raw_files, say_where_found
+from groupppo.publish.derive import derive
+from groupppo.publish.evaluations import evaluation_differences
+from groupppo.publish.files import ITEMS, STEP_TABLES, SUMS, VERDICTS, Kind, is_picture
+from groupppo.publish.reading import read_json, refuse_bomb
+from groupppo.publish.records import notes, record_differences
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
-from groupppo.publish.sums import SUMS, read_manifest, read_sums, sums_differences
+from groupppo.publish.sources import Sources
+from groupppo.publish.sums import (
+    LISTS,
+    SAID,
+    kinds_in,
+    listed_differences,
+    read_manifest,
+    read_sums,
+    sums_differences,
+    write_lists,
+)
+from groupppo.publish.version import made_by
+from groupppo.report.figures import INDEX, read_figures
+from groupppo.report.page_sweep import FOLDER as SWEEP
+from groupppo.report.style import FORMATS
 from groupppo.report.wording import plural
-from groupppo.verdicts.claims import Claims
-from groupppo.verdicts.engine import decide
-from groupppo.verdicts.item_scores import ITEMS
-from groupppo.verdicts.needed import needed
-from groupppo.verdicts.studied import read_studied
 
-PROFILE_FOLDER = "profile"
-"""Where a results folder keeps the costs of an update that its benchmark names."""
-_DECIDED = ("verdict", "seeds", "seeds_needed")
-_CLAIMED = ("claim", "source", "reading", "arm", "quantity", "margin")
-"""What a verdict repeats of its claim."""
-_ELSEWHERE = "elsewhere"
-_NUMBERS = ("estimate", "low", "high")
+_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    OSError,
+    RecursionError,
+    NotImplementedError,
+)
+"""What functions that read a machine's own records may raise on a stranger's."""
+_WORDS = ("reason", "items_reason")
+"""Of a verdict: how a version tells it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +63,7 @@ class Difference:
     """Something that is not as the bundle says; texts for a reader.
 
     Args:
-        check: "checksums", "metadata", "schemas", "verdicts", "report", "runs", "evaluations" or "provenance".
+        check: "checksums", "files", "records", "evaluations", "sources", "schemas" or "derived".
         place: file, and what in it.
     """
 
@@ -68,6 +86,7 @@ class Verification:
         checks: what each check covered, by name of the check.
         differences: everything that is wrong; empty when nothing is.
         notes: what the bundle itself says is missing, and which checks could not be made and why.
+        not_compared: derived files that differ from this version's, in a bundle that another version made.
         sums_sha256: SHA-256 of the list of checksums, which stands for all contents; empty for a results folder.
     """
 
@@ -77,6 +96,7 @@ class Verification:
     checks: dict[str, str]
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]
+    not_compared: tuple[str, ...]
     sums_sha256: str
 
     @property
@@ -97,33 +117,35 @@ class _Findings:
         self.differences: list[Difference] = []
         self.checks: dict[str, str] = {}
         self.notes: list[str] = []
+        self.not_compared: list[str] = []
         self.manifest: dict[str, Any] = {}
-
-    def bad(self, check: str, error: BadInput) -> None:
-        told = self.source.told(error)
-        found = "nothing" if told.value is None else repr(told.value)[:300]
-        self.differences.append(Difference(check, f"{told.file}: {told.key}", told.mend.rstrip("."), found))
 
     def compared(self, check: str, covered: str, differences: Iterable[tuple[str, object, object]]) -> None:
         """A check made, with every (place, expected, found) that it yields."""
         before = len(self.differences)
         try:
             for place, expected, found in differences:
-                self.differ(check, place, expected, found)
+                self.differences.append(Difference(check, place, str(expected), str(found)))
         except BadInput as error:
             self.bad(check, error)
-            return
+        except _ERRORS as error:
+            self.differences.append(Difference(check, "records", "records of a run", repr(error)[:300]))
         self.checks[check] = f"{covered}, {plural(len(self.differences) - before, 'difference')}"
 
-    def differ(self, check: str, place: str, expected: object, found: object) -> None:
-        self.differences.append(Difference(check, place, str(expected), str(found)))
+    def bad(self, check: str, error: BadInput) -> None:
+        told = self.source.told(error)
+        found = "nothing" if told.value is None else repr(told.value)[:300]
+        self.differences.append(Difference(check, f"{told.file}: {told.key}", told.mend.rstrip("."), found))
 
 
-def verify(path: Path, limits: Limits = LIMITS) -> Verification:
+def verify(path: Path, limits: Limits = LIMITS, *, pictures: bool = False) -> Verification:
     """Check a bundle, an unpacked bundle or a results folder.
 
-    A results folder has no checksums and no config of its own: its verdicts are decided again with the repository's
-    claims, if these still are the ones of its verdicts.
+    A results folder has no lists and no sources of its own: it is derived again with the repository's claims, if these
+    still are the ones of its verdicts.
+
+    Args:
+        pictures: also draw every picture again and compare its pixels, which takes most of the time.
 
     Raises:
         BadInput: nothing is there, the archive is hostile or damaged, or a folder holds links.
@@ -134,151 +156,117 @@ def verify(path: Path, limits: Limits = LIMITS) -> Verification:
             findings.notes.append("A results folder has no checksums; they were not checked.")
         else:
             digest = _check_sums(findings)
-            _check_metadata(findings)
+        if findings.manifest:
+            sources = Sources(source.folder, findings.manifest["source"])
+            findings.compared("sources", "config, locks and study scripts", sources.check())
+            findings.checks["sources"] += f", {sources.checked} as they were copied"
+            findings.notes += [sources.unchecked] if sources.unchecked else []
         try:
-            with loaded_config(source.folder) as (benchmark, claims):
+            for table in (*STEP_TABLES, ITEMS, "pilot/sweep.parquet"):
+                if (source.folder / table).is_file():
+                    refuse_bomb(source.folder / table)
+            with loaded_config(source.folder) as (benchmark, _):
                 name = benchmark.name
-                _check_contents(findings, benchmark, claims)
+                files = findings.manifest.get("files", {})
+                findings.compared("records", "raw records", record_differences(source.folder, benchmark, files))
+                findings.compared("evaluations", "scores", evaluation_differences(source.folder, benchmark))
+            findings.compared("derived", "all that is made of raw records", _derived(findings, pictures))
         except BadInput as error:
             findings.bad("schemas", error)
-        _check_provenance(findings)
-        differences, notes = tuple(findings.differences), tuple(findings.notes)
-        return Verification(path, source.kind, name, findings.checks, differences, notes, digest)
+            findings.notes.append("Derived files could not be derived again.")
+        found = tuple(findings.differences), tuple(findings.notes), tuple(findings.not_compared)
+        return Verification(path, source.kind, name, findings.checks, *found, digest)
 
 
 def _check_sums(findings: _Findings) -> str:
     folder = findings.source.folder
     try:
         hashes = read_sums(folder)
-        for name, expected, found in sums_differences(folder, hashes):
-            findings.differ("checksums", name, expected, found)
-        findings.checks["checksums"] = f"SHA-256 of {len(hashes):,} files"
+        findings.compared("checksums", f"SHA-256 of {len(hashes):,} files", sums_differences(folder, hashes))
     except BadInput as error:
         findings.bad("checksums", error)
     try:
         findings.manifest = read_manifest(folder)
-        findings.notes += findings.manifest["notes"]
+        listed = findings.manifest["files"]
+        findings.compared("files", f"{len(listed):,} files by kind", listed_differences(folder, listed))
     except BadInput as error:
         findings.bad("schemas", error)
     return sha256_file(folder / SUMS) if (folder / SUMS).is_file() else ""
 
 
-def _check_metadata(findings: _Findings) -> None:
-    """RO-Crate 1.1: a descriptor, a root data set, and every file and folder of it at its place."""
-    folder = findings.source.folder
-    try:
-        graph = read_json(folder / METADATA).get("@graph")
-    except BadInput as error:
-        findings.bad("metadata", error)
-        return
-    entities = [entity for entity in graph if isinstance(entity, dict)] if isinstance(graph, list) else []
-    by_id = {entity["@id"]: entity for entity in entities if isinstance(entity.get("@id"), str)}
-    conforms = by_id.get(METADATA, {}).get("conformsTo")
-    if conforms != {"@id": PROFILE}:
-        findings.differ("metadata", f"{METADATA}: conformsTo", PROFILE, conforms)
-    if by_id.get("./", {}).get("@type") != "Dataset":
-        findings.differ("metadata", f"{METADATA}: ./", "a root data set", by_id.get("./", {}).get("@type"))
-    parts = [entity for key, entity in by_id.items() if entity.get("@type") in ("File", "Dataset") and key != "./"]
-    present = {file.relative_to(folder).as_posix() + "/" * file.is_dir(): file for file in folder.rglob("*")}
-    for entity in parts:
-        place = present.get(entity["@id"])
-        if place is None:
-            findings.differ("metadata", f"{METADATA}: {entity['@id']}", "in the bundle", "nothing")
-        elif "sha256" in entity and place.is_file() and entity["sha256"] != (found := sha256_file(place)):
-            findings.differ("metadata", f"{METADATA}: {entity['@id']}", f"SHA-256 {entity['sha256']}", found)
-    findings.checks["metadata"] = f"RO-Crate entities of {len(parts):,} files and folders"
+def _derived(findings: _Findings, pictures: bool) -> Iterator[tuple[str, object, object]]:
+    """Make every derived file again in a folder beside the bundle, and compare."""
+    folder, other = findings.source.folder, _other_version(findings.manifest)
+    with tempfile.TemporaryDirectory(prefix="groupppo-") as place:
+        again = Path(place)
+        for name in raw_files(folder):
+            if not (pictures and is_picture(name)):
+                (again / name).parent.mkdir(parents=True, exist_ok=True)
+                os.symlink((folder / name).resolve(), again / name)
+        say_where_found(folder, again)
+        with loaded_config(folder) as (benchmark, claims):
+            derive(again, benchmark, claims)
+            made = _made(again)
+            if findings.manifest:
+                told = notes(again)
+                findings.notes += told
+                said = {key: findings.manifest.get(key) for key in SAID} | {"notes": told}
+                write_lists(again, benchmark, _present(folder), said, findings.manifest["files"])
+                made |= LISTS
+        for name in sorted(made | _derived_in(findings.source)):
+            differs = _difference(again / name if name in made else None, folder / name)
+            if differs and other and not _is_data(name, again, folder):
+                findings.not_compared.append(name)
+            elif differs:
+                yield name, *differs
+    if findings.not_compared:
+        findings.notes.append(f"{other}: not compared were {', '.join(findings.not_compared)}.")
 
 
-def _check_contents(findings: _Findings, benchmark: Benchmark, claims: Claims) -> None:
-    folder = findings.source.folder
-    try:
-        tables = safe_tables(folder / "tables", needed(claims, benchmark))
-        variants = safe_variants(folder / PROFILE_FOLDER) if benchmark.profile else None
-        if (folder / ITEMS).is_file():
-            refuse_bomb(folder / ITEMS)
-        studied = read_studied(folder, benchmark, claims)
-        judged = read_json(folder / "verdicts.json")
-    except BadInput as error:
-        findings.bad("schemas", error)
-        findings.notes.append("Verdicts could not be decided again.")
-        return
-    findings.checks["schemas"] = "matrix, models, tasks, arms, claims and the columns of every table"
-    try:
-        decided = decide(claims, tables, benchmark, variants, studied)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # Tables of the right columns may still hold what no run writes.
-        findings.differ("verdicts", "tables", "tables that verdicts can be decided from", repr(error)[:300])
-        return
-    verdicts = [(f"verdicts.json: {place}", a, b) for place, a, b in verdict_differences(decided, judged)]
-    count = len(decided["verdicts"])
-    findings.compared("verdicts", f"{count} verdicts decided again", verdicts)
-    findings.compared(
-        "report", f"{count} verdicts as the page shows them", shown_differences(folder, decided["verdicts"])
-    )
-    findings.compared("runs", f"{len(tables.runs):,} rows against the runs", run_differences(folder, tables.runs))
-    evaluated = evaluation_differences(folder, tables, benchmark)
-    findings.compared("evaluations", f"{len(tables.evals):,} rows against the results they come from", evaluated)
+def _difference(made: Path | None, found: Path) -> tuple[str, str] | None:
+    if made is None:
+        return "no such file", "a file"
+    return difference(made, found) if found.is_file() else ("a file", "no file")
 
 
-def verdict_differences(decided: dict[str, Any], judged: dict[str, Any]) -> Iterator[tuple[str, object, object]]:
-    """(place, decided again, as published) of all that differs between two contents of verdicts.json.
-
-    Compared by claim, task and model: what the claim says, verdict, seeds, seeds needed, estimate, interval and where
-    the evidence is from; and level, claims and the excluded runs. Reasons are not compared, nor are keys that one side
-    does not know.
-    """
-    for key in ("benchmark", "claims_sha256", "level"):
-        if judged.get(key) != decided[key]:
-            yield key, decided[key], judged.get(key)
-    ours, theirs = _by_claim(decided.get("verdicts")), _by_claim(judged.get("verdicts"))
-    listed = judged.get("verdicts")
-    if isinstance(listed, list) and len(listed) != len(theirs):
-        yield "verdicts", f"{len(theirs)} different ones", f"{len(listed)} entries"
-    for claim in sorted(set(ours) | set(theirs)):
-        place = " ".join(claim)
-        if claim not in theirs or claim not in ours:
-            yield place, *(("a verdict", "none") if claim in ours else ("no such verdict", "a verdict"))
-            continue
-        for key in (*_CLAIMED, *_DECIDED):
-            if theirs[claim].get(key) != ours[claim][key]:
-                yield f"{place} {key}", ours[claim][key], theirs[claim].get(key)
-        # Verdicts of before it was recorded do not know the key.
-        if theirs[claim].get(_ELSEWHERE, ours[claim][_ELSEWHERE]) != ours[claim][_ELSEWHERE]:
-            yield f"{place} {_ELSEWHERE}", ours[claim][_ELSEWHERE], theirs[claim][_ELSEWHERE]
-        for key in _NUMBERS:
-            if not same_number(ours[claim][key], theirs[claim].get(key)):
-                yield f"{place} {key}", ours[claim][key], theirs[claim].get(key)
-    sides = [_excluded(side.get("excluded")) for side in (decided, judged)]
-    for run in sorted(sides[0] ^ sides[1]):
-        yield f"excluded {' '.join(run)}", *(("excluded", "not") if run in sides[0] else ("not excluded", "excluded"))
+def _present(folder: Path) -> dict[str, Path]:
+    return {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
 
 
-def _by_claim(verdicts: Any) -> dict[tuple[str, str, str], dict[str, Any]]:
-    entries = [entry for entry in verdicts if isinstance(entry, dict)] if isinstance(verdicts, list) else []
-    return {(str(e.get("id")), str(e.get("task")), str(e.get("model"))): e for e in entries}
+def _made(again: Path) -> set[str]:
+    """What was made, and the pictures that it names."""
+    made = {name for name, file in _present(again).items() if not file.is_symlink()}
+    named = {f"{SWEEP}/sweep.{suffix}" for suffix in FORMATS if f"{SWEEP}/sweep.csv" in made}
+    for index in sorted(again.rglob(INDEX)):
+        home = index.parent.relative_to(again).as_posix()
+        named |= {f"{home}/{file}" for record in read_figures(index.parent) for file in record.files.values()}
+    return made | named
 
 
-def _excluded(runs: Any) -> set[tuple[str, ...]]:
-    entries = [entry for entry in runs if isinstance(entry, dict)] if isinstance(runs, list) else []
-    return {tuple(str(entry.get(key)) for key in ("task", "model", "arm", "seed")) for entry in entries}
+def _derived_in(source: Source) -> set[str]:
+    kinds = kinds_in(_present(source.folder))
+    wanted = (Kind.DERIVED,) if source.kind == RESULTS else (Kind.DERIVED, Kind.LIST)
+    return {name for name, kind in kinds.items() if kind in wanted}
 
 
-def _check_provenance(findings: _Findings) -> None:
-    """Every run's config is the one that its provenance names by hash, scrubbed or not."""
-    folder, scrubbed, compared = findings.source.folder, findings.manifest.get("scrubbed", {}), 0
-    for file in sorted(folder.glob("runs/*/*/*/*/provenance.json")):
-        try:
-            inputs = read_json(file).get("inputs")
-        except BadInput as error:
-            findings.bad("provenance", error)
-            continue
-        config = file.with_name("config.yaml")
-        recorded = inputs.get("config_sha256") if isinstance(inputs, dict) else None
-        if recorded is None or not config.is_file():
-            continue
-        name = config.relative_to(folder).as_posix()
-        found = scrubbed[name].get("original_sha256") if name in scrubbed else sha256_file(config)
-        if found != recorded:
-            findings.differ("provenance", name, f"SHA-256 {recorded} before scrubbing", found)
-        compared += 1
-    findings.checks["provenance"] = f"configs of {compared:,} runs against the hashes that the runs recorded"
+def _other_version(manifest: Mapping[str, Any]) -> str:
+    """What tells that another version made a bundle; empty for this one, and for a results folder."""
+    if not manifest or manifest["made_by"] == made_by():
+        return ""
+    return f"made by groupppo {manifest['made_by']['groupppo']}, whose code or libraries are not this version's"
+
+
+def _is_data(name: str, made: Path, found: Path) -> bool:
+    """Whether every version derives it alike; the words of pages and verdicts are a version's own."""
+    if name == VERDICTS:
+        return not _same_values(read_json(made / name), read_json(found / name))
+    return name.startswith("tables/") or "/lm_eval/" in name
+
+
+def _same_values(ours: Any, theirs: Any) -> bool:
+    """Whether two records say the same, words and keys that one side does not know apart."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return all(_same_values(ours[key], theirs[key]) for key in set(ours) & set(theirs) - set(_WORDS))
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return len(ours) == len(theirs) and all(map(_same_values, ours, theirs))
+    return bool(ours == theirs) or same_number(ours, theirs)

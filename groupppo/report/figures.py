@@ -44,13 +44,22 @@ from groupppo.report.figures_training import (
 )
 from groupppo.report.figures_updates import METRICS, has_twins, updates_data, updates_figure
 from groupppo.report.figures_verdicts import VERDICT_COLOURS, drawn_verdicts, verdicts_data, verdicts_figure
-from groupppo.report.style import ARM_KEYS, MOST_FACETS, RUN_KEYS, START, cells, figure_style, refuse_empty, save
+from groupppo.report.style import (
+    ARM_KEYS,
+    FORMATS,
+    MOST_FACETS,
+    RUN_KEYS,
+    START,
+    cells,
+    figure_style,
+    refuse_empty,
+    write_figure,
+)
 from groupppo.tables import HasCells, Only
 from groupppo.verdicts.arrivals import METRICS as TARGET_METRICS
 from groupppo.verdicts.claims import load_claims
 
 INDEX = "figures.json"
-FORMATS = ("svg", "png", "csv")
 
 
 @dataclass(frozen=True)
@@ -157,7 +166,13 @@ def needed(benchmark: Benchmark) -> dict[str, Only]:
 
 
 def write_figures(
-    tables: HasCells, benchmark: Benchmark, out: Path, judged: dict[str, Any] | None = None, processes: int = 1
+    tables: HasCells,
+    benchmark: Benchmark,
+    out: Path,
+    judged: dict[str, Any] | None = None,
+    processes: int = 1,
+    *,
+    keep: bool = False,
 ) -> list[FigureRecord]:
     """Draw every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and write `figures.json`.
 
@@ -167,6 +182,7 @@ def write_figures(
         out: the folder for the figures; made when missing, its older figures replaced.
         judged: the content of verdicts.json, for the overview of verdicts; without it there is no overview.
         processes: that draw, a figure each.
+        keep: leave pictures that are there as they are, and write numbers, captions and the index again.
 
     Returns:
         One record for each figure, in the report's order. A figure none of whose runs is admissible, and the density of
@@ -180,10 +196,11 @@ def write_figures(
     refuse_empty(tables.runs, "runs")
     drawing: list[tuple[str, Callable[[], FigureRecord]]] = []
     if judged:
-        drawing.append(("evals", partial(_overview, judged, benchmark, out)))
-    drawing += [(plan.table, partial(_record, plan, tables, benchmark, out)) for plan in PLANS if plan.asked(benchmark)]
+        drawing.append(("evals", partial(_overview, judged, benchmark, out, keep)))
+    asked = [plan for plan in PLANS if plan.asked(benchmark)]
+    drawing += [(plan.table, partial(_record, plan, tables, benchmark, out, keep)) for plan in asked]
     if has_tasks(benchmark):
-        drawing.append(("evals", partial(_profiles, tables, benchmark, out)))
+        drawing.append(("evals", partial(_profiles, tables, benchmark, out, keep)))
     with figure_style():
         records = _all_of(drawing, processes)
     text = json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
@@ -215,9 +232,9 @@ def _draw(place: int) -> FigureRecord:
     return _drawing[place]()
 
 
-def _record(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path) -> FigureRecord:
+def _record(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path, keep: bool) -> FigureRecord:
     reason = _why_not(plan, tables.runs, benchmark)
-    return _not_drawn(plan.id, plan.title, reason, out) if reason else _drawn(plan, tables, benchmark, out)
+    return _not_drawn(plan.id, plan.title, reason, out) if reason else _drawn(plan, tables, benchmark, out, keep)
 
 
 def read_figures(folder: Path) -> list[FigureRecord]:
@@ -246,18 +263,18 @@ def admissible_rows(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return table[kept]
 
 
-def _overview(judged: dict[str, Any], benchmark: Benchmark, out: Path) -> FigureRecord:
+def _overview(judged: dict[str, Any], benchmark: Benchmark, out: Path, keep: bool) -> FigureRecord:
     name, title = "verdicts", "Claims against measurements"
     if not any(verdict["verdict"] in VERDICT_COLOURS and verdict["low"] is not None for verdict in judged["verdicts"]):
         return _not_drawn(name, title, "Not drawn: no claim was judged by an interval.", out)
     data = verdicts_data(judged, load_claims(benchmark.claims))
     shown = drawn_verdicts(data)
-    files = _write(name, data, verdicts_figure(shown, benchmark), out)
+    files = write_figure(out, name, data, lambda: verdicts_figure(shown, benchmark), keep=keep)
     caption = captions.verdicts(data, len(judged["verdicts"]), len(shown))
     return FigureRecord(name, title, caption, files, captions.verdicts_alt(shown))
 
 
-def _profiles(tables: HasCells, benchmark: Benchmark, out: Path) -> FigureRecord:
+def _profiles(tables: HasCells, benchmark: Benchmark, out: Path, keep: bool) -> FigureRecord:
     name, title = "profiles", "Performance profiles over tasks"
     frames = [tables.cell("evals", plan.task, plan.model) for plan in benchmark.plans()]
     scores = task_scores(admissible_rows(pd.concat(frames, ignore_index=True), tables.runs), benchmark)
@@ -267,7 +284,7 @@ def _profiles(tables: HasCells, benchmark: Benchmark, out: Path) -> FigureRecord
         return _not_drawn(name, title, reason.rstrip(), out)
     models = list(dict.fromkeys(data["model"]))
     shown = data[data["model"].isin(models[:MOST_FACETS])]
-    files = _write(name, data, profiles_figure(shown, benchmark), out)
+    files = write_figure(out, name, data, lambda: profiles_figure(shown, benchmark), keep=keep)
     parts = (captions.profiles(shown, scores, benchmark), left_out(len(models), "models"))
     caption = " ".join(part for part in parts if part)
     return FigureRecord(name, title, caption, files, captions.profiles_alt(shown, benchmark))
@@ -286,7 +303,7 @@ def _data(plan: _Plan, tables: HasCells, benchmark: Benchmark) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else plan.data(rows, benchmark)
 
 
-def _drawn(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path) -> FigureRecord:
+def _drawn(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path, keep: bool) -> FigureRecord:
     data, runs = _data(plan, tables, benchmark), tables.runs
     if plan.without and data.empty:
         reason = f"Not drawn: {plan.without(benchmark)}. {excluded(runs)}"
@@ -295,7 +312,7 @@ def _drawn(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path) -> Fi
     shown = data
     if len(facets) > MOST_FACETS:
         shown = pd.concat([cell.rows(data) for cell in facets[:MOST_FACETS]], ignore_index=True)
-    files = _write(plan.id, data, plan.draw(shown, benchmark), out)
+    files = write_figure(out, plan.id, data, lambda: plan.draw(shown, benchmark), keep=keep)
     words = captions.WORDS[plan.id]
     parts = (words.caption(shown, benchmark), left_out(len(facets), "tasks and models"), excluded(runs))
     caption = " ".join(part for part in parts if part)
@@ -317,9 +334,3 @@ def _not_drawn(name: str, title: str, reason: str, out: Path) -> FigureRecord:
     for suffix in FORMATS:
         (out / f"{name}.{suffix}").unlink(missing_ok=True)
     return FigureRecord(name, title, reason, {}, "")
-
-
-def _write(name: str, data: pd.DataFrame, figure: Figure, out: Path) -> dict[str, str]:
-    save(figure, out, name)
-    data.to_csv(out / f"{name}.csv", index=False)
-    return {suffix: f"{name}.{suffix}" for suffix in FORMATS}

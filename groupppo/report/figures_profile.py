@@ -7,6 +7,7 @@ Each figure has two functions: `<id>_data` computes the tidy frame that is drawn
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from groupppo.profile.catalogue import MEASURED
 from groupppo.profile.config import Profile
 from groupppo.profile.tables import ProfileTables
 from groupppo.report import captions_profile as words
-from groupppo.report.figures import FORMATS, INDEX, FigureRecord
+from groupppo.report.figures import INDEX, FigureRecord
 from groupppo.report.style import (
     INK,
     QUIET,
@@ -33,8 +34,8 @@ from groupppo.report.style import (
     look_at,
     patch,
     wrap,
+    write_figure,
 )
-from groupppo.report.style import save as save_figure
 from groupppo.report.wording import in_bytes, ratio
 from groupppo.update.flops import step_bound
 from groupppo.update.memory import CAUSES
@@ -243,16 +244,17 @@ PLANS = (
 )  # fmt: skip
 
 
-def write_profile_figures(tables: ProfileTables, profile: Profile, out: Path) -> list[FigureRecord]:
-    """Draw every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and write `figures.json`."""
+def write_profile_figures(
+    tables: ProfileTables, profile: Profile, out: Path, *, keep: bool = False
+) -> list[FigureRecord]:
+    """Draw every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and write `figures.json`; with `keep`,
+    pictures that are there stay as they are."""
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with figure_style():
         for plan in PLANS:
             data = plan.data(tables, profile)
-            save_figure(plan.draw(data), out, plan.id)
-            data.to_csv(out / f"{plan.id}.csv", index=False)
-            files = {suffix: f"{plan.id}.{suffix}" for suffix in FORMATS}
+            files = write_figure(out, plan.id, data, partial(plan.draw, data), keep=keep)
             records.append(FigureRecord(plan.id, plan.title, plan.caption(data, tables), files, plan.alt(data)))
     text = json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
     (out / INDEX).write_text(text + "\n", encoding="utf-8")

@@ -10,9 +10,10 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.rates import KEY
-from groupppo.report.figures import FORMATS, FigureRecord
+from groupppo.report.figures import FigureRecord
 from groupppo.report.page_study import TextCell, TextTable
 from groupppo.report.style import (
+    FORMATS,
     QUIET,
     curve,
     figure_style,
@@ -21,8 +22,8 @@ from groupppo.report.style import (
     line,
     looks_of,
     points,
-    save,
     wrap,
+    write_figure,
 )
 from groupppo.report.wording import MISSING, number
 from groupppo.verdicts.claims import EQUIVALENCE, Claims, load_claims
@@ -65,11 +66,11 @@ def read_rows(results: Path, pilot: Path) -> pd.DataFrame:
     return pd.read_parquet(file)
 
 
-def draw_sweep(rows: pd.DataFrame, benchmark: Benchmark, out: Path) -> None:
-    """Write the figure with its data into `out`; arms of `benchmark` look as in its other figures."""
+def draw_sweep(rows: pd.DataFrame, benchmark: Benchmark, out: Path, *, keep: bool = False) -> None:
+    """Write the figure with its data into `out`; arms of `benchmark` look as in its other figures. With `keep`,
+    pictures that are there stay as they are."""
     with figure_style():
-        save(_figure(rows, benchmark), out, FIGURE)
-    rows.to_csv(out / f"{FIGURE}.csv", index=False)
+        write_figure(out, FIGURE, rows, lambda: _figure(rows, benchmark), keep=keep)
 
 
 def _figure(rows: pd.DataFrame, benchmark: Benchmark) -> Figure:

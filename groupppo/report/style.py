@@ -7,7 +7,7 @@ global state.
 """
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -299,6 +299,27 @@ def few_colours(picture: Image.Image) -> Image.Image:
     """The picture with a palette of 256. By octree: the median cut shares colours out by area, and thin lines of an arm
     would get another's."""
     return picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+
+
+FORMATS = ("svg", "png", "csv")
+"""Of a figure: two pictures, and the numbers that they show."""
+
+
+def write_figure(
+    out: Path, name: str, data: pd.DataFrame, draw: Callable[[], Figure], *, keep: bool = False
+) -> dict[str, str]:
+    """Write a figure's numbers and pictures; returns its file names by format.
+
+    Args:
+        data: what is drawn; becomes `<name>.csv`.
+        draw: makes the figure.
+        keep: leave pictures that are there as they are: drawing is most of the work, and numbers tell what they show.
+    """
+    files = {suffix: f"{name}.{suffix}" for suffix in FORMATS}
+    if not keep or not all((out / file).is_file() for file in files.values() if not file.endswith(".csv")):
+        save(draw(), out, name)
+    data.to_csv(out / files["csv"], index=False)
+    return files
 
 
 def save(figure: Figure, out: Path, name: str) -> None:

@@ -7,13 +7,14 @@ Each figure has two functions: `<id>_data` computes the tidy frame that is drawn
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from groupppo.report.figures import FORMATS, INDEX, FigureRecord
-from groupppo.report.style import figure_style, save
+from groupppo.report.figures import INDEX, FigureRecord
+from groupppo.report.style import figure_style, write_figure
 from groupppo.study import captions, captions_streams
 from groupppo.study.figures_directions import directions_data, directions_figure
 from groupppo.study.figures_rules import (
@@ -120,21 +121,22 @@ STREAM_PLANS = (
 )
 
 
-def write_study_figures(tables: Tables, out: Path, plans: Sequence[StudyPlan] = PLANS) -> list[FigureRecord]:
+def write_study_figures(
+    tables: Tables, out: Path, plans: Sequence[StudyPlan] = PLANS, *, keep: bool = False
+) -> list[FigureRecord]:
     """Draw every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and write `figures.json`.
 
     Args:
         tables: the study's tables by name. out: the folder for the figures; made when missing.
         plans: the figures, in their order.
+        keep: leave pictures that are there as they are.
     """
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with figure_style():
         for plan in plans:
             data = plan.data(tables)
-            save(plan.draw(data), out, plan.id)
-            data.to_csv(out / f"{plan.id}.csv", index=False)
-            files = {suffix: f"{plan.id}.{suffix}" for suffix in FORMATS}
+            files = write_figure(out, plan.id, data, partial(plan.draw, data), keep=keep)
             records.append(FigureRecord(plan.id, plan.title, plan.caption(tables), files, plan.alt(tables)))
     text = json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
     (out / INDEX).write_text(text + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from groupppo.measure.hashing import sha256_file, sha256_model
 from groupppo.measure.provenance import software, source
+from groupppo.measure.seal import KEY, seal
 
 RECORD = "study.json"
 
@@ -73,6 +74,7 @@ def write_record(options: Asked, script: Path, arguments: Sequence[str], found: 
         "seconds": clock.seconds,
         "cpu_seconds": clock.cpu_seconds,
         "peak_bytes": peak_bytes(),
+        KEY: seal(options.out.glob("*.csv")),
     }
     text = json.dumps(record, indent=2, ensure_ascii=False)
     (options.out / RECORD).write_text(text + "\n", encoding="utf-8")

@@ -160,7 +160,8 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
     if any(line.count(b",") > _HEAD for line in io.BytesIO(content)):
         raise BadInput(file, "rows", "longer than the head", "not a CSV table; run the study again.")
     try:
-        rows = pd.read_csv(io.BytesIO(content))
+        # Exactly what was written: the faster reader may miss the last digit.
+        rows = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
     except (ValueError, OverflowError) as error:
         raise BadInput(file, "file", str(error)[:300], "not a CSV table; run the study again.") from error
     if list(rows.columns) != head or not isinstance(rows.index, pd.RangeIndex):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,13 @@ def load_claims(path: str | Path) -> Claims:
             a claim lacks (or has too many of) the keys its quantity and rule need.
     """
     path = Path(path)
+    # Every figure and verdict asks for them, and reading them takes half a second.
+    arms = tuple(sorted(file.name for file in (path.parent / "arms").glob("*.yaml")))
+    return _read(path, sha256_file(path) if path.is_file() else "", arms)
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, sha256: str, _arms: tuple[str, ...]) -> Claims:
     data = read_checked(path, "claims")
     claims: list[Claim] = []
     for index, entry in enumerate(data["claims"]):
@@ -120,7 +128,7 @@ def load_claims(path: str | Path) -> Claims:
         lists = {"claimed": Region(**entry["claimed"]), "evidence": tuple(entry["evidence"])}
         claims.append(Claim(**(entry | lists)))
     shared = {key: data[key] for key in ("level", "power", "learning_metric")}
-    return Claims(**shared, claims=tuple(claims), source=path, sha256=sha256_file(path))
+    return Claims(**shared, claims=tuple(claims), source=path, sha256=sha256)
 
 
 def _check(path: Path, place: str, entry: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ One that a study answers has a verdict for each cell, from that cell's table (`s
 are compared and there is an interval, `item_share` says how much of it is noise of the held-out items.
 """
 
+import json
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -85,6 +86,11 @@ def decide(
             for run in excluded.itertuples()
         ],
     }
+
+
+def verdicts_text(judged: dict[str, Any]) -> str:
+    """The content of verdicts.json as it is written."""
+    return json.dumps(judged, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _seed(value: Any) -> int | None:

@@ -63,13 +63,21 @@ class ItemScores:
             BadInput: there are no samples of this metric, they cannot be read, an item is missing or there twice, or
                 their mean is not `mean`; the file is named below the results folder.
         """
-        if (run, metric) not in self._known:
-            # Half the bytes of a float64, and exact for 0, 1 and means of eight.
-            self._known[run, metric] = self._read(run, metric).astype(np.float32)
-        scores = self._known[run, metric].astype(float)
+        scores = self.scores(run, metric)
         if not math.isclose(scores.mean(), mean, abs_tol=_ROUNDING):
             raise BadInput(run.below(Path("evals")), metric, round(float(scores.mean()), 6), f"the table has {mean}.")
         return scores
+
+    def scores(self, run: Keys, metric: str) -> np.ndarray:
+        """As `of`, whatever their mean is."""
+        if (run, metric) not in self._known:
+            # Half the bytes of a float64, and exact for 0, 1 and means of eight.
+            self._known[run, metric] = self._read(run, metric).astype(np.float32)
+        return self._known[run, metric].astype(float)
+
+    def has(self, run: Keys) -> bool:
+        """Whether `ITEMS` has scores of a run."""
+        return any(keys == run for keys, _ in self._alone)
 
     def _read(self, run: Keys, metric: str) -> np.ndarray:
         folder = run.below(Path("evals"))

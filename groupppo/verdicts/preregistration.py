@@ -19,11 +19,11 @@ from uuid import uuid4
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.provenance import source
+from groupppo.measure.seal import STAMP
 from groupppo.plain_json import read_object
 from groupppo.plain_yaml import read_yaml
 from groupppo.storage import write_whole
 
-STAMP = "preregistration.json"
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 ABSENT = "absent"
 

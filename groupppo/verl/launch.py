@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from groupppo.environment import DEVICES, for_run
 from groupppo.errors import BadInput, GroupPPOError, RunFailed
+from groupppo.measure import seal
 from groupppo.measure.hashing import sha256_model
 from groupppo.measure.provenance import PACKAGES, lock_of
 from groupppo.measure.start_check import Needs, check_node
@@ -308,6 +309,7 @@ def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None
         "wall_seconds": ending.wall_seconds + checkpoints.kept_seconds,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "usage": asdict(_usage(cell, ending, logged, checkpoints)),
+        seal.KEY: seal.seal_run(cell.out),
     }
     write_whole(cell.out / "status.json", json.dumps(status, indent=2) + "\n")
 

@@ -9,8 +9,7 @@ import pytest
 
 from groupppo.measure.process_tree import DEFINITION
 from groupppo.publish.bundle import make_bundle
-from groupppo.report.figures import write_figures
-from groupppo.report.page import write_report
+from groupppo.publish.derive import derive
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
@@ -22,12 +21,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder as a benchmark leaves it; copy before changing."""
     results = tmp_path_factory.mktemp("finished") / "quick"
     benchmark = write_results(results, seeds=(1, 2, 3), steps=8)
-    collect(results, benchmark)
-    tables = load_tables(results / "tables")
-    judged = decide(load_claims(benchmark.claims), tables, benchmark)
-    (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    write_figures(tables, benchmark, results / "figures", judged)
-    write_report(results, benchmark, memory_definition="Resident memory.")
+    derive(results, benchmark, load_claims(benchmark.claims))
     return results
 
 
@@ -83,7 +77,7 @@ def test_verify_ends_with_0_for_a_sound_bundle_and_with_1_for_a_changed_verdict(
     (results / "verdicts.json").write_text(json.dumps(judged))
     done = groupppo("verify", results)
     assert done.code == 1
-    assert "differs: verdicts" in done.out
+    assert "differs: derived: verdicts.json" in done.out
 
 
 def test_verify_of_a_folder_of_bundles_checks_each_and_says_what_it_did_not_look_at(

@@ -1,9 +1,9 @@
 """A small finished results folder, made once by the real stages from synthetic runs, and its bundle."""
 
-import json
+import contextlib
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,47 +11,38 @@ import pyarrow.parquet as pq
 import pytest
 
 from groupppo.publish.bundle import make_bundle
-from groupppo.report.figures import write_figures
-from groupppo.report.page import write_report
-from groupppo.tables import collect, load_tables
-from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide
-from groupppo.verdicts.preregistration import register
-from tests.synthetic import write_results
+from tests.publish.made import save_stand_in, write_whole_results
 
-MACHINE_PATH = "/somewhere/project/results/quick/runs"
+
+@contextlib.contextmanager
+def stand_ins() -> Iterator[None]:
+    """Pictures are stand-ins: drawing ten figures takes longer than all else here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("groupppo.report.style.save", save_stand_in)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_drawing() -> Iterator[None]:
+    with stand_ins():
+        yield
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of three arms and three seeds with report, figures and lm-eval's files; copy before changing."""
     results = tmp_path_factory.mktemp("finished") / "quick"
-    benchmark = write_results(results, seeds=(1, 2, 3), steps=8)
+    with stand_ins():
+        write_whole_results(results)
     for run in results.glob("runs/*/*/*/*"):
-        with (run / "config.yaml").open("a", encoding="utf-8") as file:
-            file.write(f"trainer.default_local_dir: {MACHINE_PATH}/{run.name}\n")
-    for place in results.glob("evals/*/*/*/*"):
-        if place.is_dir():
-            found = {"model_name": f"{MACHINE_PATH}/checkpoint", "results": {}}
-            (place / "results_2026-11-22.json").write_text(json.dumps(found), encoding="utf-8")
-            sample = {"prompt": "sort /3/1/2", "resps": [f"1 {MACHINE_PATH}/secret"]}
-            (place / "samples_sorting_2026-11-22.jsonl").write_text(json.dumps(sample) + "\n", encoding="utf-8")
-            (
-                place.parents[4] / "runs" / place.relative_to(results / "evals") / "checkpoint" / "model.safetensors"
-            ).write_bytes(b"\x08" + bytes(64))
-    register(results, benchmark)
-    collect(results, benchmark)
-    tables = load_tables(results / "tables")
-    judged = decide(load_claims(benchmark.claims), tables, benchmark)
-    (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    write_figures(tables, benchmark, results / "figures", judged)
-    write_report(results, benchmark, memory_definition="Resident memory.")
+        (run / "checkpoint" / "model.safetensors").write_bytes(b"\x08" + bytes(64))
     return results
 
 
 @pytest.fixture(scope="session")
 def bundle(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(finished, tmp_path_factory.mktemp("bundle") / "bundle.zip", checkpoints=False)
+    with stand_ins():
+        return make_bundle(finished, tmp_path_factory.mktemp("bundle") / "bundle.zip", checkpoints=False)
 
 
 @pytest.fixture

@@ -14,14 +14,12 @@ from groupppo.measure.hashing import sha256_file
 from groupppo.publish.bundle import make_bundle
 from groupppo.publish.compare import compare
 from groupppo.publish.compare_page import answer, comparison_tables
+from groupppo.publish.derive import derive
 from groupppo.publish.matrix import config_files, load_config
 from groupppo.publish.verify import verify
-from groupppo.report.figures import write_figures
-from groupppo.report.page import write_report
-from groupppo.tables import collect, load_tables
+from groupppo.tables import collect
 from groupppo.tables.keys import planned_keys
 from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide
 from tests.synthetic import synthetic_benchmark, write_results
 
 CHAIN = CellPlan("chain", "tiny", ("ppo", "group_ppo"), (2, 3))
@@ -30,14 +28,12 @@ TASKS = {"tasks": ("sorting", "chain"), "seeds": (1, 2, 3)}
 
 def judged(results: Path, benchmark: Benchmark) -> None:
     (results / "benchmark.yaml").write_text(yaml.safe_dump(benchmark.resolved(), sort_keys=False), encoding="utf-8")
-    collect(results, benchmark)
-    verdicts = decide(load_claims(benchmark.claims), load_tables(results / "tables"), benchmark)
-    (results / "verdicts.json").write_text(json.dumps(verdicts), encoding="utf-8")
+    derive(results, benchmark, load_claims(benchmark.claims))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results without pages or pictures."""
+    """Results of two tasks with all arms and seeds."""
     results = tmp_path_factory.mktemp("whole") / "quick"
     judged(results, write_results(results, steps=6, **TASKS))
     return results
@@ -45,7 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def narrowed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same runs but those that the cells leave out, with a page and no pictures."""
+    """The same runs but those that the cells leave out, with pages of their own."""
     results = tmp_path_factory.mktemp("narrowed") / "quick"
     benchmark = synthetic_benchmark(steps=6, cells=[CHAIN], **TASKS)
     shutil.copytree(whole, results)
@@ -54,10 +50,6 @@ def narrowed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if run.relative_to(results).as_posix().partition("/")[2] not in planned:
             shutil.rmtree(run)
     judged(results, benchmark)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("groupppo.report.figures.PLANS", ())
-        write_figures(load_tables(results / "tables"), benchmark, results / "figures")
-    write_report(results, benchmark, memory_definition="Resident memory.")
     return results
 
 

@@ -85,12 +85,13 @@ def test_intervals_are_paired_by_seed(finished, copy):
 def test_another_machine_is_named_and_its_seconds_are_not_compared(finished, copy):
     slower(copy, 2.0)
     file = copy / "runs/sorting/tiny/grpo/seed2/provenance.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"cpu": "another"}))
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"machine": record["machine"] | {"cpu": "another"}}))
     found = compare(finished, copy)
     assert kinds(found) == []
     assert found.exit_code == 2
     assert [told.partition(":")[0] for told in found.withheld] == ["sorting/tiny/grpo/seed2"]
-    assert [(item.key, item.a, item.b) for item in found.settings] == [("cpu", "one", "another")]
+    assert [(item.key, item.a, item.b) for item in found.settings] == [("machine.cpu", "one", "another")]
 
 
 def test_a_config_key_that_differs_is_named_with_both_values(finished, copy):

@@ -102,7 +102,8 @@ def test_what_is_read_without_unpacking_is_what_the_bundle_holds() -> None:
 def test_what_is_published_verifies(folder: Path) -> None:
     found = verify(folder)
     assert found.ok, "\n".join(map(str, found.differences))
-    assert {"checksums", "schemas", "verdicts", "runs", "evaluations", "provenance"} <= set(found.checks)
+    assert set(found.checks) == {"checksums", "files", "sources", "records", "evaluations", "derived"}
+    assert not any("unchecked" in note for note in found.notes)
 
 
 def test_all_of_it_together_is_small_enough_for_a_repository() -> None:

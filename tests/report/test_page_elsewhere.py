@@ -15,7 +15,7 @@ from groupppo.config import REPOSITORY, Benchmark
 from groupppo.errors import BadInput
 from groupppo.profile.config import Profile, load_profile, measured_folder
 from groupppo.profile.tables import ProfileTables, tables_of, write_tables
-from groupppo.publish.verify import verdict_differences
+from groupppo.publish.alike import difference
 from groupppo.report import page_data
 from groupppo.report.figures import write_figures
 from groupppo.report.figures_profile import (
@@ -32,7 +32,7 @@ from groupppo.report.style import figure_style
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.costs import COSTS
-from groupppo.verdicts.engine import decide
+from groupppo.verdicts.engine import decide, verdicts_text
 from groupppo.where import COLUMNS, UNRECORDED, Found, Where, find, where_of
 from tests.synthetic import write_results
 
@@ -250,17 +250,19 @@ def test_an_interval_from_elsewhere_says_it_in_the_overview(
 
 
 def test_verify_finds_measurements_that_were_made_one_s_own(
-    collected: tuple[Path, Benchmark, Tables], published: tuple[Found, ProfileTables]
+    collected: tuple[Path, Benchmark, Tables], published: tuple[Found, ProfileTables], tmp_path: Path
 ) -> None:
-    decided = judged_with(collected, published[1].variants)
-    claimed = json.loads(json.dumps(decided))
-    chosen = next(verdict for verdict in claimed["verdicts"] if verdict["id"] == "memory-update-exact")
-    assert not list(verdict_differences(decided, claimed))
+    judged = judged_with(collected, published[1].variants)
+    decided, claimed = tmp_path / "decided.json", tmp_path / "claimed.json"
+    for file in (decided, claimed):
+        file.write_text(verdicts_text(judged))
+    assert difference(decided, claimed) is None
+    chosen = next(verdict for verdict in judged["verdicts"] if verdict["id"] == "memory-update-exact")
     chosen["elsewhere"] = None
-    [(place, _, _)] = verdict_differences(decided, claimed)
-    assert "memory-update-exact" in place
-    del chosen["elsewhere"]
-    assert not list(verdict_differences(decided, claimed))
+    claimed.write_text(verdicts_text(judged))
+    found = difference(decided, claimed)
+    assert found is not None
+    assert '"elsewhere": null' in found[1]
 
 
 def test_both_costs_of_a_streamed_update_are_judged_and_told_what_is_paid_first(

@@ -16,7 +16,6 @@ CONFIG_KEYS = (
     "partial",
     "bundle_checkpoints",
     "bundle_samples",
-    "bundle_pictures",
 )
 
 

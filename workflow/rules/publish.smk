@@ -1,6 +1,5 @@
-# One archive to publish: `snakemake bundle`; with the weights, without lm-eval's samples, whose scores stay, or without the
-# figures as pictures, which the report shows:
-# `snakemake bundle --config bundle_checkpoints=true bundle_samples=false bundle_pictures=false`.
+# One archive to publish: `snakemake bundle`; with the weights, or without lm-eval's samples, whose scores stay:
+# `snakemake bundle --config bundle_checkpoints=true bundle_samples=false`.
 
 
 rule bundle:
@@ -33,7 +32,6 @@ rule bundle:
     params:
         checkpoints=flag("bundle_checkpoints", False),
         samples=flag("bundle_samples", True),
-        pictures=flag("bundle_pictures", True),
     message:
         "write {output}"
     script:

@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 with job(snakemake):
     out = Path(snakemake.output[0])
-    asked = {name: snakemake.params[name] for name in ("checkpoints", "samples", "pictures")}
+    asked = {name: snakemake.params[name] for name in ("checkpoints", "samples")}
     make_bundle(out.parent, out, **asked)

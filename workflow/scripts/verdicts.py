@@ -1,6 +1,5 @@
 """Decide each claim from the tables."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ from job import job
 from groupppo.profile.tables import read_tables
 from groupppo.tables import load_tables
 from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide
+from groupppo.verdicts.engine import decide, verdicts_text
 from groupppo.verdicts.needed import needed
 from groupppo.verdicts.studied import read_studied
 
@@ -22,5 +21,4 @@ with job(snakemake) as benchmark:
     variants = read_tables(Path(snakemake.input.profile[0]) / "tables").variants if benchmark.profile else None
     studied = read_studied(Path(snakemake.output[0]).parent, benchmark, claims)
     judged = decide(claims, tables, benchmark, variants, studied)
-    text = json.dumps(judged, indent=2, allow_nan=False, ensure_ascii=False)
-    Path(snakemake.output[0]).write_text(text + "\n", encoding="utf-8")
+    Path(snakemake.output[0]).write_text(verdicts_text(judged), encoding="utf-8")
