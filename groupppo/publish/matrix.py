@@ -43,7 +43,7 @@ def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
         BadInput: benchmark.yaml is missing, not a resolved matrix or names a file outside of the repository and
             `results`, or the claims file has changed since.
     """
-    record, homes = read_record(results / RECORD), (REPOSITORY, results)
+    record, homes = read_record(results / RECORD), (REPOSITORY, results, *_project(results))
     for key in _BESIDE:
         if record.get(key) is not None:
             require_inside(REPOSITORY / record[key], results / RECORD, key, *homes)
@@ -62,6 +62,12 @@ def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
         if kind is not None:
             read_checked(file, kind)  # a file of another kind is nothing to publish
     return written_files(record) | {name: file.read_bytes() for name, file in copied.items()}
+
+
+def _project(results: Path) -> list[Path]:
+    """The folder of the workflow that these results are of, where it is not this repository."""
+    home = results.absolute().parents[1]
+    return [home] if results.absolute().parent.name == "results" and (home / "Snakefile").is_file() else []
 
 
 def copied_files(record: Mapping[str, Any], claims: Path) -> dict[str, Path]:

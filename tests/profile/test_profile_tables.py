@@ -95,7 +95,7 @@ def test_files_that_are_missing_broken_or_of_another_profile_are_named(measured,
     with pytest.raises(BadInput, match="measure again"):
         tables_of(measured.profile, folder)
     file.write_text("{")
-    with pytest.raises(BadInput, match="measure this setting again"):
+    with pytest.raises(BadInput, match="measure this setting first"):
         tables_of(measured.profile, folder)
     file.unlink()
     with pytest.raises(BadInput, match="measure this setting first"):

@@ -79,8 +79,9 @@ def test_what_was_learned_is_what_the_study_published(comparison: Comparison, fr
     assert (now - then).abs().max() <= comparison.margin, (then, now)
 
 
-def test_a_run_that_did_not_learn_would_be_a_regression(fresh: Path, tmp_path: Path) -> None:
-    unlearned = Path(shutil.copytree(fresh, tmp_path / "quick", ignore=shutil.ignore_patterns("assets", "checkpoint")))
+def test_a_run_that_did_not_learn_would_be_a_regression(fresh: Path) -> None:
+    there = fresh.with_name("unlearned")  # in the project that has its claims
+    unlearned = Path(shutil.copytree(fresh, there, ignore=shutil.ignore_patterns("assets", "checkpoint")))
     file = unlearned / "tables" / "evals.parquet"
     evals = load_tables(unlearned / "tables", {"evals": Only()}).evals
     trained = (evals["arm"] == "ppo") & (evals["metric"] == "accuracy")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import transfer_queue
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 from torch import Tensor
 from transfer_queue import KVBatchMeta
@@ -124,11 +124,15 @@ MakeStand = Callable[..., Stand]
 def make_stand(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> MakeStand:
     def make(arm: str = "group_ppo", **keys: object) -> Stand:
         arm_file = load_arm(REPOSITORY / "benchmarks" / "arms" / f"{arm}.yaml")
-        own = {key.replace("__", "."): value for key, value in keys.items()}
+        said = {key.replace("__", "."): value for key, value in keys.items()}
+        own = {key: value for key, value in said.items() if not key.startswith("trainer.")}
         cell = make_cell(replace(arm_file, verl=arm_file.verl | {"algorithm.group_params.update": "masked"} | own))
         if arm == "ppo":
             cell = replace(cell, arm=replace(arm_file, verl=arm_file.verl | own))
-        stand = Stand(GroupPPOTrainer(compose(cell)), Store({}))
+        config = compose(cell)
+        for key in said.keys() - own.keys():  # the launcher's
+            OmegaConf.update(config, key, said[key])
+        stand = Stand(GroupPPOTrainer(config), Store({}))
         stand.trainer.actor_rollout_wg = SimpleNamespace(reset_peak_memory=lambda: None)
         monkeypatch.setattr(transfer_queue, "kv_batch_get", stand.store.get)
         monkeypatch.setattr(transfer_queue, "kv_batch_put", stand.store.put)

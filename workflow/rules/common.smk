@@ -77,3 +77,14 @@ def needs(name, default):
 # Only where runs are on GPUs: a scheduler must not be asked for none of them.
 ON_GPU = {"gpu": needs("gpu", 1)} if BENCHMARK.device == "cuda" else {}
 ONE_GPU = {"gpu": 1} if BENCHMARK.device == "cuda" else {}
+
+
+def nodes_on_a_network(wildcards):
+    """The machines of a run that has several, where nobody else can talk to its processes."""
+    nodes = BENCHMARK.models[wildcards.model].nodes
+    try:
+        site = config.get("site", "benchmarks/site.yaml")
+        network_of(nodes, 1, ours=SITE.network_is_ours, site=site)
+    except BadInput as error:
+        raise WorkflowError(str(error)) from None
+    return nodes

@@ -35,17 +35,6 @@ rule train:
         "../scripts/train.py"
 
 
-def nodes_on_a_network(wildcards):
-    """The machines of a run that has several, where nobody else can talk to its processes."""
-    nodes = BENCHMARK.models[wildcards.model].nodes
-    try:
-        site = config.get("site", "benchmarks/site.yaml")
-        network_of(nodes, 1, ours=SITE.network_is_ours, site=site)
-    except BadInput as error:
-        raise WorkflowError(str(error)) from None
-    return nodes
-
-
 SEVERAL_NODES = [name for name, model in BENCHMARK.models.items() if model.nodes > 1]
 
 if SEVERAL_NODES:
