@@ -19,6 +19,7 @@ from typing import IO
 import psutil
 
 from groupppo.errors import BadInput
+from groupppo.storage import open_lock
 
 MARK = "GROUPPPO_RUN"
 """Variable by which the processes of a run are known; its value is in the run's folder, and nobody else reads it."""
@@ -45,7 +46,8 @@ def scratch() -> Iterator[Path]:
     _sweep()
     new = short_folder(f"{_NEW}{_PREFIX}")
     with _locked(new):
-        folder = new.rename(new.with_name(new.name.removeprefix(_NEW)))  # nobody sees it unlocked
+        # Nobody sees it unlocked, nor can have taken a name that follows from one they saw.
+        folder = new.rename(new.with_name(f"{_PREFIX}{secrets.token_hex(4)}"))
         try:
             yield folder
         finally:
@@ -268,7 +270,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 def _held(place: Path) -> IO[str]:
     while True:
-        file = place.open("a+", encoding="utf-8")
+        file = open_lock(place)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -266,6 +266,26 @@ def test_what_another_user_makes_in_tmp_neither_holds_up_a_start_nor_ends_a_proc
             process.wait()
 
 
+def test_a_start_takes_no_name_that_follows_from_one_that_was_to_be_seen(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever watches /tmp sees new-NAME and can make NAME, which the owner of /tmp alone could then replace."""
+    stock, seen = family.short_folder, []
+
+    def watched(prefix: str) -> Path:
+        made = stock(prefix)
+        seen.append(made.with_name(made.name.removeprefix("new-")))
+        (seen[0] / "in the way").mkdir(parents=True)
+        return made
+
+    monkeypatch.setattr(family, "short_folder", watched)
+    with scratch() as folder:
+        assert folder != seen[0]
+        assert family._NAME.fullmatch(folder.name)  # by which a later start finds it
+        assert len(str(folder)) == len(str(seen[0]))  # for which sockets were tried
+    assert not folder.exists()
+
+
 @as_root
 def test_a_process_of_another_user_is_none_of_the_family_though_it_knows_the_mark(tmp_path: Path) -> None:
     mark = marked(tmp_path)
