@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from groupppo.config import MOST_RUNS, REPOSITORY, load_benchmark
+from groupppo.config import MOST_CELLS, MOST_RUNS, REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.plain_json import DEEPEST, LARGEST, MOST_VALUES, read_json
 from groupppo.plain_yaml import LARGEST as LARGEST_YAML
@@ -213,6 +213,16 @@ def test_a_page_of_names_asks_for_no_more_runs_than_can_be_listed(tmp_path: Path
         (home / "quick.yaml").write_text(yaml.safe_dump(matrix | {"seeds": list(range(seeds))}))
         found = bounded(lambda: load_benchmark(home / "quick.yaml"))
         assert taken != (isinstance(found, BadInput) and found.key == "seeds"), found
+    model, models = (
+        (home / "models" / "tiny.yaml").read_text(),
+        [f"tiny{i}" for i in range(MOST_CELLS // len(tasks) + 1)],
+    )
+    for name in models:
+        (home / "models" / f"{name}.yaml").write_text(model.replace("name: tiny", f"name: {name}"))
+    for several in (models[1:], models):
+        (home / "quick.yaml").write_text(yaml.safe_dump(matrix | {"models": several}))
+        found = bounded(lambda: load_benchmark(home / "quick.yaml"))
+        assert (several == models) == (isinstance(found, BadInput) and found.key == "tasks"), found
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
