@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 _NEED_CRITIC = ("grouping", "streams")
 HUB = "hub"
 MOST_CELLS, MOST_RUNS = 200, 100_000
-"""Of a matrix: a page of names and seeds can ask for more than can be listed, and each claim is judged for each cell."""
+"""Of a matrix: a page of names and seeds can ask for more than can be listed, and each claim is judged in each cell."""
 # Keys that came later. Left out at these values, so that what earlier files say reads, hashes and compares as before.
 _LATER: dict[str, Any] = {
     "device": "cpu",

@@ -89,6 +89,7 @@ def test_a_bad_parameter_is_reported_with_file_and_key(params: dict, key: str) -
         ("spell_backward", {"data_file": "none"}),
         ("spell_backward", {"min_word_len": 900, "max_word_len": 900}),
         ("chain_sum", {"min_terms": 10**7, "max_terms": 10**7}),
+        ("chain_sum", [1]),
         ("knights_knaves", {"n_people": 60}),
         ("knights_knaves", {"depth_constraint": 9, "width_constraint": 9}),
     ],

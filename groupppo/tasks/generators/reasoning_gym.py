@@ -48,6 +48,8 @@ def reasoning_gym(rng: random.Random, *, dataset: str, config: dict[str, Any]) -
     """
     if dataset not in DATASETS:
         raise ParamError("dataset", dataset, f"write one of {', '.join(DATASETS)}.")
+    if not isinstance(config, dict):
+        raise ParamError("config", config, "write a mapping, {} for the defaults.")
     for key, value in config.items():
         _check(key, value, _PEOPLE.get(key, LARGEST))
     from reasoning_gym import create_dataset
