@@ -68,6 +68,15 @@ def test_what_a_killed_launcher_left_goes_when_the_next_run_starts_and_a_living_
         launcher.communicate()
 
 
+@pytest.mark.parametrize(("host", "stays"), [(socket.gethostname(), False), ("elsewhere", True)])
+def test_another_machines_folder_stays_though_its_lock_is_not_seen(temporary: Path, host: str, stays: bool) -> None:
+    folder = temporary / "gppo_aaaaaaaa"
+    folder.mkdir(mode=0o700)
+    (folder / "host").write_text(host)
+    with scratch():
+        assert folder.exists() == stays
+
+
 # A process's number may have two digits more than those of a small machine, on which 27 characters do.
 @pytest.mark.parametrize(("characters", "used"), [(25, True), (26, False), (90, False)])
 def test_the_folder_of_a_run_is_in_tmpdir_if_rays_sockets_have_room_there(
