@@ -30,8 +30,11 @@ CHOICES = (
 """How keys end whose text is a choice among names that verl, or this package, has."""
 _ENDINGS = tuple(f".{end}" for end in CHOICES)
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,100}")
-# Switches that load code, or open a port that takes it from anybody; vLLM takes them with hyphens, too.
-_SWITCHES = ("trust", "dashboard")
+_DOTTED = re.compile(rf"{_WORD.pattern}(\.{_WORD.pattern})*")
+# Switches that load code, open a port, or read and write files in /tmp, /dev/shm and the user's home (verl's `skip`
+# unpickles what lies there), by parts of a key; vLLM takes them with hyphens, too. They may be off, and nothing else:
+# whatever a switch of vLLM is given, 0 or a mapping, turns it on, and Ray takes null for a dashboard where it can.
+_SWITCHES = re.compile("trust|dashboard|prometheus|use_shm|kv_cache_events|^skip$|^metrics$")
 
 
 def allowed() -> frozenset[str]:
@@ -51,11 +54,13 @@ def require_choice(key: str, value: Any, source: Path) -> None:
         key: dotted, of verl's config. value: of a mapping every value is looked at. source: the file that says so.
 
     Raises:
-        BadInput: it is text of a key that is not in CHOICES, or a switch that lets code in, and nobody allows it.
+        BadInput: it is text of a key that is not in CHOICES, a name that is no word, or a switch that lets code in, and
+            nobody allows it.
     """
     for place, item in _leaves(key, value):
-        parts = re.split(r"[.\[\]]", place)
-        switch = bool(item) and any(word in part for part in parts for word in _SWITCHES)
+        parts = place.replace("-", "_").split(".")
+        off = item is False or (item is None and "include_dashboard" not in parts)
+        switch = not off and any(map(_SWITCHES.search, parts))
         text = isinstance(item, str) and not (f".{place}".endswith(_ENDINGS) and _WORD.fullmatch(item))
         if (switch or text) and not is_allowed(place):
             mend = f"leave it out: it can load code or reach files. If it is yours, allow it: --config allow={place}"
@@ -76,10 +81,13 @@ def require_inside(path: Path, source: Path, key: str, *homes: Path) -> Path:
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
+    """Places and what they hold; a name that is no word is text: as --NAME vLLM would take NAME=VALUE for both."""
+    if not _DOTTED.fullmatch(key):
+        yield key, key
+    elif isinstance(value, dict) and value:
         for name, item in value.items():
-            yield from _leaves(f"{key}.{name}", item)
-    elif isinstance(value, list | tuple):
+            yield from _leaves(f"{key}.{name}", item) if _WORD.fullmatch(name) else [(f"{key}.{name}", name)]
+    elif isinstance(value, list | tuple) and value:
         for item in value:
             yield from _leaves(key, item)
     else:

@@ -17,6 +17,8 @@ from groupppo.schemas import read_checked
 REPOSITORY = Path(__file__).resolve().parents[1]
 _NEED_CRITIC = ("grouping", "streams")
 HUB = "hub"
+MOST_CELLS, MOST_RUNS = 200, 100_000
+"""Of a matrix: a page of names and seeds can ask for more than can be listed, and each claim is judged in each cell."""
 # Keys that came later. Left out at these values, so that what earlier files say reads, hashes and compares as before.
 _LATER: dict[str, Any] = {
     "device": "cpu",
@@ -231,6 +233,14 @@ def load_benchmark(path: str | Path) -> Benchmark:
     arms = at_rates(named, data["learning_rates"], path)
     if data["reference"] not in arms:
         raise BadInput(path, "reference", data["reference"], f"name one of the arms: {', '.join(arms)}.")
+    cells = len(data["models"]) * len(data["tasks"])
+    if cells > MOST_CELLS:
+        mend = f"keep models x tasks at most {MOST_CELLS}: write several benchmarks."
+        raise BadInput(path, "tasks", f"{cells:,} tasks with a model", mend)
+    runs = cells * len(arms) * len(data["seeds"])
+    if runs > MOST_RUNS:
+        mend = f"keep models x tasks x arms x seeds at most {MOST_RUNS:,}: write several benchmarks."
+        raise BadInput(path, "seeds", f"{runs:,} runs", mend)
     _check_density_sources(arms, path)
     _check_studies(data, arms, home, path)
     models = {name: load_model(_named(home, "models", name, path)) for name in data["models"]}

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from groupppo.config import Train
 from groupppo.errors import BadInput
@@ -56,6 +57,20 @@ def write_whole(file: Path, text: str) -> None:
             with contextlib.suppress(OSError):
                 new.unlink(missing_ok=True)
             raise
+
+
+def open_lock(place: Path) -> IO[str]:
+    """Open a file, made if need be, that is there to be locked; what is written goes to its end.
+
+    Whoever can read a file can hold its lock, and with it a start, for ever. So it is for those who may write in its
+    folder, and could remove it, whatever the umask says.
+    """
+    others = place.parent.stat().st_mode & 0o022
+    mode = 0o600 | others | others << 1
+    file = open(place, "a+", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
+    with contextlib.suppress(OSError):  # of another one who works in this folder, or a disk without modes
+        os.fchmod(file.fileno(), mode)
+    return file
 
 
 @contextlib.contextmanager

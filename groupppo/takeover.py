@@ -15,6 +15,8 @@ from typing import IO
 
 import psutil
 
+from groupppo.storage import open_lock
+
 HOLDER, WORKING = "holder", "working"
 _MAIN = "GROUPPPO_SNAKEMAKE"
 _SLURM, _HERE = "slurm", "here"
@@ -42,7 +44,7 @@ class Presence:
     def __init__(self, folder: Path, *, submits: bool, patience: float = _END_SECONDS + 30):
         self.lifted = False
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / HOLDER).open("a+", encoding="utf-8")  # open, and locked, until the process ends
+        self._file = open_lock(folder / HOLDER)  # open, and locked, until the process ends
         if _locked(self._file, fcntl.LOCK_EX):
             self._file.seek(0)
             host, _, kind = self._file.read().strip().partition(" ")
@@ -88,7 +90,7 @@ def end_with_snakemake(folder: Path) -> None:
     main, _, where = os.environ.get(_MAIN, "").partition(" ")
     if where != _processes():  # started by hand or by Slurm, or in a container that shows no process but its own
         return
-    _working.append((folder / WORKING).open("a"))
+    _working.append(open_lock(folder / WORKING))
     _locked(_working[-1], fcntl.LOCK_SH)
     above = psutil.Process().parents()
     numbers = [process.pid for process in above]
@@ -126,7 +128,7 @@ def _processes() -> str:
 def _nobody_works(folder: Path, patience: float) -> bool:
     """Whether no job of a Snakemake that was killed is left within some seconds."""
     until = time.monotonic() + patience
-    with (folder / WORKING).open("a") as file:
+    with open_lock(folder / WORKING) as file:
         while not (free := _locked(file, fcntl.LOCK_EX)) and time.monotonic() < until:
             time.sleep(0.1)
     return free

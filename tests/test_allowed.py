@@ -84,6 +84,19 @@ HIDDEN: list[tuple[str, Any, str]] = [
     (f"{MODEL}.trust_remote_code", True, ""),
     (f"{ROLLOUT}.engine_kwargs", {"vllm": {"trust-remote-code": True}}, ".vllm.trust-remote-code"),
     (f"{ROLLOUT}.engine_kwargs.vllm", {"worker_cls": "x.Y"}, ".worker_cls"),
+    # As verl writes vLLM's command line: --NAME VALUE, and --NAME alone for a switch.
+    (f"{ROLLOUT}.engine_kwargs", {"vllm": {"trust-remote-code": 0}}, ".vllm.trust-remote-code"),
+    (f"{ROLLOUT}.engine_kwargs", {"vllm": {"trust_remote_code": {}}}, ".vllm.trust_remote_code"),
+    (f"{ROLLOUT}.engine_kwargs.vllm", {"worker-cls=x.Y": True}, ".worker-cls=x.Y"),
+    (f"{ROLLOUT}.engine_kwargs.vllm", {"logits-processors=x:Y": {}}, ".logits-processors=x:Y"),
+    (f"{ROLLOUT}.engine_kwargs.vllm.logits-processors=x:Y", 1, ""),
+    (f"{ROLLOUT}.engine_kwargs.vllm", {"a.optim.optimizer": "x"}, ".a.optim.optimizer"),
+    (f"{ROLLOUT}.engine_kwargs.vllm", {"kv-ev": {"enable_kv_cache_events": True}}, ".kv-ev.enable_kv_cache_events"),
+    (f"{ROLLOUT}.prometheus.enable", True, ""),
+    (f"{MODEL}.use_shm", True, ""),
+    ("skip.rollout_tq", {"enable": True}, ".enable"),
+    ("transfer_queue.metrics.enabled", True, ""),
+    ("ray_kwargs.ray_init.include_dashboard", None, ""),  # where it can, then
     ("ray_kwargs.ray_init.include_dashboard", True, ""),
     ("actor_rollout_ref[model].external_lib", "os", ""),
     (f"{ACTOR}.optim.optimizer", "../x", ""),
@@ -100,7 +113,7 @@ def test_choices_numbers_and_switches_are_taken_as_every_shipped_file_has_them()
     for file in sorted((HOME / "arms").glob("*.yaml")):
         for key, value in leaves(load_arm(file).verl):
             assert refused(key, value) is None
-    for value in (1, 0.5, False, True, None, [1, 2], {"a": [0.1]}):
+    for value in (1, 0.5, False, True, None, [1, 2], {"a": [0.1]}, {}, {"vllm": {"skip-mm-profiling": True}}):
         assert refused(f"{ROLLOUT}.engine_kwargs", value) is None
     assert refused("ray_kwargs.ray_init.include_dashboard", False) is None
     assert refused("trainer.logger", ["console", "tensorboard"]) is None

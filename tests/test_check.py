@@ -278,6 +278,7 @@ def test_what_one_task_hides_of_another_is_seen(home: Path) -> None:
         {f"{OPTIM}.betas": [0.9, 0.95]},
         {f"{ACTOR}.clip_ratio": 0.1, f"{ACTOR}.clip_ratio_low": None, f"{ACTOR}.clip_ratio_high": None},
         {f"{ROLLOUT}.engine_kwargs.vllm.swap_space": 4},
+        {f"{ROLLOUT}.engine_kwargs": {"vllm": {"swap_space": 4}}},
         {f"{OPTIM}.override_optimizer_config.momentum": 0.9},
         {"actor_rollout_ref.model.override_config.attn_implementation": "eager"},
     ],

@@ -8,6 +8,7 @@ tests/publish/test_publish_archive.py.
 import json
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from groupppo.config import MOST_CELLS, MOST_RUNS, REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.plain_json import DEEPEST, LARGEST, MOST_VALUES, read_json
 from groupppo.plain_yaml import LARGEST as LARGEST_YAML
@@ -195,6 +198,28 @@ WRONG: dict[str, Any] = {
     "letters": "a" * 19_000 + "!",
     "blanks": " " * 20_000,
 }
+
+
+def test_a_page_of_names_asks_for_no_more_runs_than_can_be_listed(tmp_path: Path) -> None:
+    """Every reader of a bundle lists the runs of its matrix."""
+    home = tmp_path / "benchmarks"
+    shutil.copytree(REPOSITORY / "benchmarks", home)
+    task, tasks = (home / "tasks" / "sorting.yaml").read_text(), [f"sorting{i}" for i in range(20)]
+    for name in tasks:
+        (home / "tasks" / f"{name}.yaml").write_text(task.replace("name: sorting", f"name: {name}"))
+    matrix = yaml.safe_load((home / "quick.yaml").read_text()) | {"tasks": tasks}
+    one = len(tasks) * len(matrix["models"]) * len(matrix["arms"])
+    for seeds, taken in ((MOST_RUNS // one, True), (MOST_RUNS // one + 1, False)):
+        (home / "quick.yaml").write_text(yaml.safe_dump(matrix | {"seeds": list(range(seeds))}))
+        found = bounded(lambda: load_benchmark(home / "quick.yaml"))
+        assert taken != (isinstance(found, BadInput) and found.key == "seeds"), found
+    model, models = (home / "models" / "tiny.yaml").read_text(), [f"tiny{i}" for i in range(MOST_CELLS // 20 + 1)]
+    for name in models:
+        (home / "models" / f"{name}.yaml").write_text(model.replace("name: tiny", f"name: {name}"))
+    for several in (models[1:], models):
+        (home / "quick.yaml").write_text(yaml.safe_dump(matrix | {"models": several}))
+        found = bounded(lambda: load_benchmark(home / "quick.yaml"))
+        assert (several == models) == (isinstance(found, BadInput) and found.key == "tasks"), found
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)

@@ -191,6 +191,20 @@ def test_a_job_whose_snakemake_is_gone_as_it_starts_does_nothing(tmp_path: Path)
     assert not (tmp_path / "cleaned").exists()
 
 
+@pytest.mark.parametrize(("of_folder", "of_file"), [(0o755, 0o600), (0o2775, 0o660), (0o1777, 0o666)])
+def test_who_may_not_write_in_the_folder_cannot_hold_up_a_start(folder: Path, of_folder: int, of_file: int) -> None:
+    """A lock of the kernel can be held by whoever can open its file for reading."""
+    folder.chmod(of_folder)
+    (folder / WORKING).touch(0o644)  # as earlier versions made it
+    before = os.umask(0o022)
+    try:
+        Presence(folder, submits=False)
+        takeover.open_lock(folder / WORKING).close()
+    finally:
+        os.umask(before)
+    assert {(folder / name).stat().st_mode & 0o777 for name in (HOLDER, WORKING)} == {of_file}
+
+
 def test_another_host_cannot_know(folder: Path) -> None:
     ended(folder, "slurm", "killed")
     (folder / HOLDER).write_text("elsewhere slurm")

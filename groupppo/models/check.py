@@ -27,8 +27,8 @@ def check_model_folder(folder: Path, *, padded: bool = False) -> None:
         if not (folder / name).is_file():
             raise BadInput(folder / name, "file", None, COMPLETE)
     try:
-        vocab_size = AutoConfig.from_pretrained(folder).vocab_size
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        vocab_size = AutoConfig.from_pretrained(folder, trust_remote_code=False).vocab_size
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError, AttributeError) as error:
         raise BadInput(folder, "config or tokenizer", str(error).splitlines()[0], COMPLETE) from error
     if not tokenizer.chat_template:

@@ -6,12 +6,12 @@ Rows go in the order of their hashes, so that any number of them is a random cho
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupppo.allowed import require_inside
+from groupppo.allowed import is_allowed, require_inside
 from groupppo.config import REPOSITORY, Task
 from groupppo.errors import BadInput, suggest
 from groupppo.tasks.base import Example
@@ -124,17 +124,31 @@ def _distinct(task: Task, published: str, left_out: Counter[str], seen: set[str]
 
 
 def _rows(task: Task, published: str) -> Iterator[Row]:
-    from datasets import load_dataset
+    from datasets import load_dataset_builder
     from datasets.exceptions import DatasetsError
 
     repo, revision = task.params["repo"], task.params["revision"]
     for config in task.params["configs"]:
         try:
-            rows = load_dataset(repo, config, split=published, revision=revision)
+            builder = load_dataset_builder(repo, config, revision=revision)
+            _require_own_files(task, builder.config.data_files or {})
+            builder.download_and_prepare()
+            rows = builder.as_dataset(split=published)
         except (DatasetsError, ValueError, OSError) as error:
             mend = f"check name, revision, configs and network: {str(error).splitlines()[0]}"
             raise BadInput(task.source, "params.repo", f"{repo}/{config}@{revision}", mend) from error
         yield from rows
+
+
+def _require_own_files(task: Task, files: Mapping[str, Iterable[str]]) -> None:
+    """A data set says in its README.md which files it has, and may say any file of the user or of a network."""
+    repo = task.params["repo"]
+    for file in (str(file) for each in files.values() for file in each):
+        if _is_folder(repo) and "://" not in file:
+            require_inside(Path(file), task.source, "params.repo", Path(repo))
+        elif not file.startswith(f"hf://datasets/{repo}@") and not is_allowed("params.repo"):
+            mend = f"name another data set: this one takes its rows from {file}."
+            raise BadInput(task.source, "params.repo", repo, mend)
 
 
 def params_faults(task: Task) -> Iterator[BadInput]:

@@ -289,7 +289,7 @@ def _open(key: str) -> bool:
 
 def _set(config: DictConfig, key: str, value: Any, source: Path) -> None:
     try:
-        OmegaConf.update(config, key, value, merge=True, force_add=_open(key))
+        OmegaConf.update(config, key, value, merge=True, force_add=_open(f"{key}."))
     except OmegaConfBaseException as error:
         hint = suggest(key, _dotted(config)) or "see verl.trainer.config for its keys."
         raise BadInput(source, key, value, f"verl's config has no such key; {hint}".strip()) from error

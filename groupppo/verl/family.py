@@ -19,10 +19,11 @@ from typing import IO
 import psutil
 
 from groupppo.errors import BadInput
+from groupppo.storage import open_lock
 
 MARK = "GROUPPPO_RUN"
 """Variable by which the processes of a run are known; its value is in the run's folder, and nobody else reads it."""
-_PREFIX, _NEW, _HOLD, _MARK_FILE = "gppo_", "new-", ".lock", "mark"
+_PREFIX, _NEW, _HOLD, _MARK_FILE, _HOST_FILE = "gppo_", "new-", ".lock", "mark", "host"
 _NAME = re.compile(f"{_PREFIX}[a-z0-9_]{{8}}")  # as tempfile.mkdtemp makes them
 # The longest that Ray binds in a run's folder, where the number of a process may have seven digits.
 _SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
@@ -45,7 +46,9 @@ def scratch() -> Iterator[Path]:
     _sweep()
     new = short_folder(f"{_NEW}{_PREFIX}")
     with _locked(new):
-        folder = new.rename(new.with_name(new.name.removeprefix(_NEW)))  # nobody sees it unlocked
+        private(new / _HOST_FILE, socket.gethostname())
+        # Nobody sees it unlocked, nor can have taken a name that follows from one they saw.
+        folder = new.rename(new.with_name(f"{_PREFIX}{secrets.token_hex(4)}"))
         try:
             yield folder
         finally:
@@ -110,13 +113,17 @@ def _require_sockets(folder: Path) -> None:
 
 
 def _sweep() -> None:
-    """Remove what killed launchers of this user left; what others have put there is left alone."""
+    """Remove what killed launchers of this user left here; what others have put there is left alone.
+
+    TMPDIR may be a network file system that shows another machine's folders and not its locks.
+    """
     for place in _places():
         with contextlib.suppress(OSError):
             for name in filter(_NAME.fullmatch, os.listdir(place)):
                 with contextlib.suppress(OSError), _locked(folder := Path(place, name)):
-                    end_all(folder)
-                    shutil.rmtree(folder, ignore_errors=True)
+                    if (folder / _HOST_FILE).read_text(encoding="utf-8") == socket.gethostname():
+                        end_all(folder)
+                        shutil.rmtree(folder, ignore_errors=True)
 
 
 def private(file: Path, text: str) -> None:
@@ -268,7 +275,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 def _held(place: Path) -> IO[str]:
     while True:
-        file = place.open("a+", encoding="utf-8")
+        file = open_lock(place)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -65,3 +65,16 @@ def test_an_unknown_kind_of_model_is_refused(folder):
     edit(folder / "config.json", model_type="unheard_of")
     with pytest.raises(BadInput):
         check_model_folder(folder)
+
+
+def test_code_that_a_model_brings_is_not_run_whatever_is_typed(folder, monkeypatch):
+    """transformers asks for a yes on the standard input, while what it asks goes to a job's log."""
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or "y")
+    config = folder / "config.json"
+    own = json.loads(config.read_text())
+    (folder / "theirs.py").write_text("raise SystemExit('run')\n")
+    config.write_text(json.dumps(own | {"model_type": "theirs", "auto_map": {"AutoConfig": "theirs.Config"}}))
+    with pytest.raises(BadInput, match="contains custom code"):
+        check_model_folder(folder)
+    assert asked == []

@@ -81,6 +81,29 @@ def test_a_bad_parameter_is_reported_with_file_and_key(params: dict, key: str) -
     assert error.value.file == str(task.source)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "config"),
+    [
+        ("spell_backward", {"data_file": "/etc/passwd"}),
+        ("spell_backward", {"data_file": "../../secret"}),
+        ("spell_backward", {"data_file": "none"}),
+        ("spell_backward", {"min_word_len": 900, "max_word_len": 900}),
+        ("chain_sum", {"min_terms": 10**7, "max_terms": 10**7}),
+        ("chain_sum", [1]),
+        ("knights_knaves", {"n_people": 60}),
+        ("knights_knaves", {"depth_constraint": 9, "width_constraint": 9}),
+    ],
+)
+def test_a_config_names_no_file_and_no_prompt_takes_for_ever(dataset: str, config: dict) -> None:
+    with pytest.raises(ParamError, match="config"):
+        reasoning_gym(random.Random(0), dataset=dataset, config=config)
+
+
+def test_a_config_of_names_and_large_values_is_taken() -> None:
+    for config in ({"styles": ["plain"]}, {"max_value": 10**9}):
+        assert reasoning_gym(random.Random(0), dataset="fraction_simplification", config=config).prompt
+
+
 def test_no_listed_scorer_evaluates_what_it_is_given() -> None:
     import inspect
 

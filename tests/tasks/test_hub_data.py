@@ -10,6 +10,7 @@ import pytest
 from groupppo.allowed import VARIABLE
 from groupppo.config import REPOSITORY, Task, load_task
 from groupppo.errors import BadInput
+from groupppo.tasks import hub_data
 from groupppo.tasks.build import build_task
 from groupppo.tasks.hub_data import competition_math, draw_published, gsm8k
 from groupppo.tasks.math_reward import score
@@ -156,3 +157,26 @@ def test_a_data_set_that_does_not_fit_is_an_error_that_names_the_key(
     assert error.value.key == key
     assert error.value.file == str(task.source)
     assert error.value.mend
+
+
+@pytest.mark.parametrize("way", ["its own", "by name", "by a link"])
+def test_a_data_set_of_the_repository_takes_rows_from_no_file_elsewhere(
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Its README.md says which files it has."""
+    task = publish(rows(0, 80), rows(500, 512))
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setattr(hub_data, "REPOSITORY", tmp_path)
+    home, secret = Path(task.params["repo"]), tmp_path / "secret.jsonl"
+    named, readme = home / "one" / "train.jsonl", home / "README.md"
+    secret.write_text(named.read_text())
+    if way == "by name":
+        readme.write_text(readme.read_text().replace("one/train.jsonl", str(secret)))
+    if way == "by a link":
+        named.unlink()
+        named.symlink_to(secret)
+    if way == "its own":
+        assert draw_published(task).examples["train"]
+        return
+    with pytest.raises(BadInput, match=r"params\.repo = .*(secret|train)\.jsonl"):
+        draw_published(task)

@@ -68,6 +68,15 @@ def test_what_a_killed_launcher_left_goes_when_the_next_run_starts_and_a_living_
         launcher.communicate()
 
 
+@pytest.mark.parametrize(("host", "stays"), [(socket.gethostname(), False), ("elsewhere", True)])
+def test_another_machines_folder_stays_though_its_lock_is_not_seen(temporary: Path, host: str, stays: bool) -> None:
+    folder = temporary / "gppo_aaaaaaaa"
+    folder.mkdir(mode=0o700)
+    (folder / "host").write_text(host)
+    with scratch():
+        assert folder.exists() == stays
+
+
 # A process's number may have two digits more than those of a small machine, on which 27 characters do.
 @pytest.mark.parametrize(("characters", "used"), [(25, True), (26, False), (90, False)])
 def test_the_folder_of_a_run_is_in_tmpdir_if_rays_sockets_have_room_there(
@@ -264,6 +273,26 @@ def test_what_another_user_makes_in_tmp_neither_holds_up_a_start_nor_ends_a_proc
         for process in bystanders:
             process.kill()
             process.wait()
+
+
+def test_a_start_takes_no_name_that_follows_from_one_that_was_to_be_seen(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever watches /tmp sees new-NAME and can make NAME, which the owner of /tmp alone could then replace."""
+    stock, seen = family.short_folder, []
+
+    def watched(prefix: str) -> Path:
+        made = stock(prefix)
+        seen.append(made.with_name(made.name.removeprefix("new-")))
+        (seen[0] / "in the way").mkdir(parents=True)
+        return made
+
+    monkeypatch.setattr(family, "short_folder", watched)
+    with scratch() as folder:
+        assert folder != seen[0]
+        assert family._NAME.fullmatch(folder.name)  # by which a later start finds it
+        assert len(str(folder)) == len(str(seen[0]))  # for which sockets were tried
+    assert not folder.exists()
 
 
 @as_root

@@ -6,6 +6,7 @@ run what it says.
 
 import json
 import random
+import re
 from typing import Any
 
 from groupppo.tasks.base import Example, ParamError, register
@@ -21,6 +22,11 @@ DATASETS = (
     "spell_backward",
     "word_sorting",
 )
+LARGEST = 1000
+"""Of a whole number in a config, where it counts something; one that ends in _value is drawn from."""
+_WORD = re.compile("[A-Za-z0-9_]{1,100}")
+# Statements of so many branches so deep take for ever to be made true, and all sets of people are tried.
+_PEOPLE = {"n_people": 8, "depth_constraint": 3, "width_constraint": 3}
 ASK = "Think first. Then write only your final answer between <answer> and </answer>."
 
 
@@ -42,11 +48,15 @@ def reasoning_gym(rng: random.Random, *, dataset: str, config: dict[str, Any]) -
     """
     if dataset not in DATASETS:
         raise ParamError("dataset", dataset, f"write one of {', '.join(DATASETS)}.")
+    if not isinstance(config, dict):
+        raise ParamError("config", config, "write a mapping, {} for the defaults.")
+    for key, value in config.items():
+        _check(key, value, _PEOPLE.get(key, LARGEST))
     from reasoning_gym import create_dataset
 
     try:
         entry = create_dataset(dataset, size=1, seed=rng.getrandbits(31), **config)[0]
-    except (AssertionError, TypeError, ValueError) as error:
+    except (AssertionError, TypeError, ValueError, LookupError, ArithmeticError, OSError) as error:
         mend = f"reasoning-gym refuses it: {error or type(error).__name__}"
         raise ParamError("config", config, mend) from error
     truth = {"dataset": dataset, "answer": entry["answer"], "metadata": entry["metadata"]}
@@ -56,3 +66,13 @@ def reasoning_gym(rng: random.Random, *, dataset: str, config: dict[str, Any]) -
         answer=json.dumps(truth, ensure_ascii=False, sort_keys=True),
         size=len(entry["question"].split()),
     )
+
+
+def _check(key: str, value: Any, most: int) -> None:
+    if isinstance(value, str) and not _WORD.fullmatch(value):  # spell_backward takes its words from any file
+        raise ParamError("config", {key: value}, "write numbers, switches and names: no path of a file.")
+    if isinstance(value, int | float) and abs(value) > most and not key.endswith("_value"):
+        raise ParamError("config", {key: value}, f"write at most {most}: one prompt would take too long.")
+    if isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check(key, item, most)
