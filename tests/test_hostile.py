@@ -24,12 +24,12 @@ import yaml
 
 from groupppo.config import MOST_CELLS, MOST_RUNS, REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
+from groupppo.measure.seal import scrub_record
 from groupppo.plain_json import DEEPEST, LARGEST, MOST_VALUES, read_json
 from groupppo.plain_yaml import LARGEST as LARGEST_YAML
 from groupppo.plain_yaml import MOST_NODES, read_yaml
 from groupppo.publish import decode, reading
 from groupppo.publish.reading import refuse_bomb
-from groupppo.publish.scrub import scrub_record
 from groupppo.publish.settings import CellFiles, cell_differences
 from groupppo.schemas import MOST_FAULTS, kinds, schema_faults
 from groupppo.study.fault_table import FAULT_COLUMNS

@@ -92,7 +92,7 @@ def test_a_job_that_always_fails_ends_the_run_with_its_log_named_and_the_others_
     assert len(attempts(stub, "fails")) == 1
     job = attempts(stub, "fails")[0][0]
     assert f"slurm_logs/rule_fails/{job}.log" in said(stub)
-    assert re.fullmatch(r"job=\d+\n", (stub / "report.txt").read_text()), said(stub)
+    assert re.fullmatch(r"job=\d+ nobody\n", (stub / "report.txt").read_text()), said(stub)
 
 
 def test_nothing_of_a_cluster_outlives_it_even_when_its_user_is_killed(tmp_path: Path) -> None:

@@ -298,25 +298,24 @@ def test_the_norm_of_the_gradient_in_the_logits_reaches_the_rule(run: Run, logit
 # ---- a grouping that fails in a run
 
 
-@pytest.fixture(scope="module")
-def random_at(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Arm]:
+@pytest.fixture
+def random_at(make_cell: MakeCell, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Cell]:
     """Rule `random` at the density of another run, which has only the steps given."""
 
-    def arm(on_error: str, *steps: int) -> Arm:
+    def cell(on_error: str, *steps: int) -> Cell:
         source = tmp_path_factory.mktemp("other") / "steps.jsonl"
         source.write_text("".join(json.dumps({"step": step, "group/density": 0.3}) + "\n" for step in steps))
-        own = {"on_error": on_error, "density_source": str(source)}
-        keys = {f"algorithm.group_params.{key}": value for key, value in own.items()}
         file = load_arm(REPOSITORY / "benchmarks" / "arms" / "random.yaml")
-        return replace(file, verl=file.verl | keys)
+        arm = replace(file, verl=file.verl | {"algorithm.group_params.on_error": on_error})
+        return replace(make_cell(arm), density_source=source)
 
-    return arm
+    return cell
 
 
 def test_a_step_that_falls_back_is_dense_counted_logged_and_makes_the_run_inadmissible(
-    run: Run, make_cell: MakeCell, random_at: Callable[..., Arm], quick: Benchmark, tmp_path: Path
+    run: Run, random_at: Callable[..., Cell], quick: Benchmark, tmp_path: Path
 ) -> None:
-    cell = make_cell(random_at("dense", 1, 3))
+    cell = random_at("dense", 1, 3)
     train(cell)
     steps = rows(cell, "steps.jsonl")
     assert [row["group/fallbacks"] for row in steps] == [0, 1, 0]
@@ -327,7 +326,7 @@ def test_a_step_that_falls_back_is_dense_counted_logged_and_makes_the_run_inadmi
     assert (status["status"], status["steps"], status["fallbacks"]) == ("finished", 3, 1)
     log = (cell.out / "log.txt").read_text()
     assert "step 2: grouping failed" in log
-    assert f"{cell.arm.verl['algorithm.group_params.density_source']}: step 2 group/density" in log
+    assert f"{cell.density_source}: step 2 group/density" in log
     ran = tables_of(cell, quick, tmp_path / "fell back")
     assert (ran["fallbacks"], ran["admissible"], ran["reason"]) == (1, False, "1 fallbacks to dense PPO")
     assert tables_of(run("group_ppo"), quick, tmp_path / "did not")["admissible"]
@@ -352,13 +351,12 @@ def tables_of(cell: Cell, quick: Benchmark, results: Path) -> pd.Series:
 
 
 def test_without_a_fallback_a_grouping_that_fails_ends_the_run_and_is_named(
-    make_cell: MakeCell, random_at: Callable[..., Arm]
+    random_at: Callable[..., Cell],
 ) -> None:
-    arm = random_at("raise", 2, 3)
-    cell = make_cell(arm)
+    cell = random_at("raise", 2, 3)
     with pytest.raises(RunFailed) as error:
         train(cell)
-    assert f"{arm.verl['algorithm.group_params.density_source']}: step 1 group/density" in str(error.value)
+    assert f"{cell.density_source}: step 1 group/density" in str(error.value)
     status = json.loads((cell.out / FAILED / "status.json").read_text())
     assert (status["status"], status["steps"], status["fallbacks"]) == ("failed", 0, 0)
     assert "step 1 group/density" in status["cause"]
