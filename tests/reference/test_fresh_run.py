@@ -1,10 +1,11 @@
 """A fresh run of the default benchmark's reference cell, compared with the published study: the regression baseline.
 
 The bounds are loose, for another processor rounds the last digits differently, and after some steps other tokens are
-sampled: accuracies may differ by the margin of the claims, up or down. On the machine of the study the run is the same
-to the bit. Seconds and memory are in the comparison and are not judged here: a test says nothing about time.
+sampled: accuracies may differ by the margin of the claims, up or down, and by three of them where the start is another
+one, too. On the machine of the study the run is the same to the bit. Seconds and memory are in the comparison and are not judged here: a test says nothing about time.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -64,6 +65,12 @@ def accuracies(results: Path) -> pd.Series:
     ]
 
 
+def losses(results: Path) -> list[float]:
+    """Of the supervised training of the start, step by step."""
+    file = results / "assets" / "starts" / "sorting" / "tiny" / "warmstart.jsonl"
+    return [json.loads(line)["loss"] for line in file.read_text().splitlines()]
+
+
 def test_the_cell_is_compared_and_is_evidence_on_both_sides(comparison: Comparison) -> None:
     assert [str(pair.cell) for pair in comparison.cells] == [CELL]
     assert not [*comparison.excluded, *comparison.only_a, *comparison.only_b]
@@ -74,9 +81,11 @@ def test_what_was_learned_is_what_the_study_published(comparison: Comparison, fr
     assert not [each for each in comparison.regressions if each.kind in (ACCURACY, RUN)]
     with opened(STUDY) as study:
         then = accuracies(study.folder)
+        same = losses(study.folder) == losses(fresh)
     now = accuracies(fresh)
     assert sorted(now.index) == ["ppo", "start"]
-    assert (now - then).abs().max() <= comparison.margin, (then, now)
+    # A start that rounds otherwise reaches its target at another step, with another accuracy.
+    assert (now - then).abs().max() <= comparison.margin * (1 if same else 3), (same, then, now)
 
 
 def test_a_run_that_did_not_learn_would_be_a_regression(fresh: Path) -> None:

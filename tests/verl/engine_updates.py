@@ -52,7 +52,7 @@ Loss = Callable[..., tuple[Tensor, dict[str, Any]]]
 def config(folder: Path, packed: bool) -> DictConfig:
     """The config of a real run, with steps that are the gradient itself: no momentum, no clipping."""
     benchmark = load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml")
-    keys: dict[str, Any] = {"critic.model.path": str(folder / "critic")}
+    keys: dict[str, Any] = {}
     for role, part, model in (
         ("policy", "actor_rollout_ref.actor", "actor_rollout_ref.model"),
         ("value", "critic", "critic.model"),
@@ -72,7 +72,9 @@ def config(folder: Path, packed: bool) -> DictConfig:
         start=folder / "policy",
         out=folder,
     )
-    return compose(cell)
+    composed = compose(cell)
+    composed.critic.model.path = str(folder / "critic")
+    return composed
 
 
 class Trainee:
