@@ -2,7 +2,8 @@
 
 The bounds are loose, for another processor rounds the last digits differently, and after some steps other tokens are
 sampled: accuracies may differ by the margin of the claims, up or down, and by three of them where the start is another
-one, too. On the machine of the study the run is the same to the bit. Seconds and memory are in the comparison and are not judged here: a test says nothing about time.
+one, too. On the machine of the study the run is the same to the bit. Seconds and memory are in the comparison and are
+not judged here: a test says nothing about time.
 """
 
 import json
