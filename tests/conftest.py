@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from groupppo.config import REPOSITORY, Task, WarmStart
 from groupppo.environment import for_job
@@ -15,6 +16,10 @@ for name in (
     os.environ.keys() - for_job({key: value for key, value in os.environ.items() if "_VISIBLE_" not in key}).keys()
 ):
     del os.environ[name]
+
+# No test asserts a time, which on a busy machine says nothing.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Folders of tests that start other processes, the longest highest.
 LENGTH = {"cluster": 2, "verl": 1, "workflow": 1, "profile": 1}

@@ -17,7 +17,7 @@ RATES = st.sampled_from([1.0, 0.99, 0.5, 0.0])
 STRIDE = GroupParams(rule="stride", group_max_size=3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tokens=batches(least=2), gamma=RATES, lam=RATES)
 def test_with_every_token_an_endpoint_segment_gae_is_verls_gae_to_the_last_bit(
     tokens: Tokens, gamma: float, lam: float
@@ -56,7 +56,7 @@ def future_reward(rewards: Tensor, row: int, positions: list[int], gamma: float)
     return sum(gamma**n * float(rewards[row, t]) for n, t in enumerate(positions))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tokens=batches(), gamma=RATES, cap=st.integers(1, 4))
 def test_with_lambda_one_returns_are_the_discounted_future_reward_counted_in_valid_tokens(
     tokens: Tokens, gamma: float, cap: int
@@ -78,7 +78,7 @@ def test_with_another_lambda_or_counted_in_positions_they_are_not() -> None:
     assert future_reward(rewards, 0, [0, 1, 2, 3], 0.5) == 0.125
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tokens=batches(), cap=st.integers(1, 4))
 def test_nothing_outside_the_mask_and_no_value_off_the_endpoints_is_read(tokens: Tokens, cap: int) -> None:
     endpoints = group_tokens(tokens, GroupParams(rule="stride", group_max_size=cap)).endpoints
@@ -98,7 +98,7 @@ def test_a_value_at_an_endpoint_is_read() -> None:
     assert segment_gae(tokens.get("rewards"), values, tokens.mask, endpoints, 0.99, 0.95).advantages.isnan().any()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tokens=batches(), gamma=RATES, lam=RATES)
 def test_token_gae_reads_dense_gae_at_the_endpoints(tokens: Tokens, gamma: float, lam: float) -> None:
     rewards, values = tokens.get("rewards"), tokens.get("values")
@@ -148,7 +148,7 @@ def test_under_a_reward_at_the_last_token_published_learns_from_it_in_the_last_g
     assert (by_segment != baseline).nonzero().tolist() == [[0, 1], [0, 4], [0, 5]]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tokens=batches())
 def test_all_tokens_of_a_group_share_the_advantage_of_its_endpoint(tokens: Tokens) -> None:
     groups = group_tokens(tokens, STRIDE)
@@ -199,7 +199,7 @@ def test_whitening_is_over_the_carriers_whatever_stands_elsewhere(poison: float)
     assert whitened[0].tolist() == pytest.approx([-half, 0.0, half, 0.0])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tokens=batches(least=3))
 def test_whitened_advantages_have_zero_mean_and_unit_variance_over_the_carriers(tokens: Tokens) -> None:
     carried = tokens.get("advantages")[tokens.mask].double()

@@ -82,7 +82,7 @@ def test_the_jobs_of_the_workflow_inherit_what_is_left(tmp_path: Path) -> None:
 def test_make_refuses_a_path_that_cannot_work_before_it_installs_anything(
     tmp_path: Path, name: str, taken: bool
 ) -> None:
-    for part in ("Makefile", "requirements/cpu.lock", "pyproject.toml"):
+    for part in ("Makefile", "requirements/cpu.lock", "requirements/install.sh", "pyproject.toml"):
         (tmp_path / name / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(REPOSITORY / part, tmp_path / name / part)
     # In the place of Python and pip: whoever asks them to install leaves this file.

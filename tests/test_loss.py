@@ -31,7 +31,7 @@ def grouped(tokens: Tokens, **keys: object) -> tuple[GroupParams, Groups]:
 
 @EVERY_SWITCH
 @pytest.mark.parametrize("advantage", ["segment_gae", "token_gae"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(tokens=batches(least=2), gamma=RATES, lam=RATES, given_dense=st.booleans())
 def test_singleton_is_dense_ppo_to_the_bit_in_every_switch(
     advantage: str, spread: str, normalizer: str, tokens: Tokens, gamma: float, lam: float, given_dense: bool
@@ -70,7 +70,7 @@ def test_all_advantages_but_the_published_ones_are_whitened(advantage: str) -> N
 
 @EVERY_SWITCH
 @pytest.mark.parametrize("advantage", ESTIMATORS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(tokens=batches(least=6))
 def test_poison_outside_the_mask_reaches_nothing(advantage: str, spread: str, normalizer: str, tokens: Tokens) -> None:
     tokens = replace(tokens, advantages=None)

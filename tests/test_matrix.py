@@ -130,7 +130,7 @@ def test_a_matrix_without_cells_is_recorded_as_before_and_one_with_them_says_the
 SUBSETS = st.tuples(st.sets(st.sampled_from(["grpo", "group_ppo", "random"])), st.sets(st.sampled_from(SEEDS)))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chain=SUBSETS)
 def test_planned_keys_are_those_of_the_cells_each_in_the_order_of_the_whole_matrix(home, chain) -> None:
     arms = {"ppo", *chain[0]} | ({"group_ppo"} if "random" in chain[0] else set())

@@ -12,7 +12,7 @@ from tests.grouping.strategies import EVERY_READING, batches, fixed_batch
 
 
 @EVERY_READING
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(tokens=batches(least=1))
 def test_the_origins_metrics_are_identities_of_the_density_and_causes_are_shares(
     params: GroupParams, tokens: Tokens

@@ -20,7 +20,7 @@ from tests.disks import fill, small_disk
 
 LOAD = {"task": load_task, "model": load_model, "arm": load_arm}
 GOOD = st.text(string.ascii_lowercase + string.digits + "_", min_size=1, max_size=30)
-SHARED = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("kind", ["task", "model", "arm"])

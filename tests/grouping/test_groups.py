@@ -32,7 +32,7 @@ def faults(groups: Groups, mask: Tensor) -> list[str]:
 
 
 @EVERY_READING
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(tokens=batches())
 def test_endpoints_index_and_cause_agree_and_the_last_valid_token_is_an_endpoint(
     params: GroupParams, tokens: Tokens

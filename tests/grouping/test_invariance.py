@@ -22,7 +22,7 @@ def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
 
 
 @EVERY_READING
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(tokens=batches(), left=st.integers(0, 3), right=st.integers(0, 3))
 def test_padding_changes_nothing_and_is_never_read(params: GroupParams, tokens: Tokens, left: int, right: int) -> None:
     length = tokens.mask.shape[1]
@@ -39,7 +39,7 @@ def test_padding_that_counted_as_a_token_would_change_the_groups() -> None:
 
 
 @EVERY_READING
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(tokens=batches(), data=st.data())
 def test_the_order_of_the_batch_changes_nothing(params: GroupParams, tokens: Tokens, data: st.DataObject) -> None:
     # Entropies without ties: among equal ones the first of the batch are taken, so that the number of endpoints is
@@ -61,7 +61,7 @@ def test_among_equal_entropies_the_order_of_the_batch_does_decide() -> None:
 
 
 @EVERY_SCORE
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tokens=batches(), scale=SHIFTS, tau=st.sampled_from([0.1, 0.7, 1.0, 3.0]))
 def test_without_epsilon_the_scale_of_the_advantages_does_not_matter_to_variance_split(
     score: str, tokens: Tokens, scale: float, tau: float
@@ -90,7 +90,7 @@ def test_with_epsilon_small_advantages_are_never_split() -> None:
 
 
 @EVERY_SCORE
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(tokens=batches(), scale=SHIFTS)
 def test_literal_does_not_depend_on_the_scale_of_the_advantages(score: str, tokens: Tokens, scale: float) -> None:
     params = GroupParams(rule="literal", score=score)
@@ -98,7 +98,7 @@ def test_literal_does_not_depend_on_the_scale_of_the_advantages(score: str, toke
     assert same(cut(group_tokens(scaled, params), 0, 9), cut(group_tokens(tokens, params), 0, 9))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(tokens=batches(numbers=EIGHTHS), data=st.data(), power=st.integers(0, 10))
 def test_behind_an_open_gate_the_scale_of_the_advantages_does_not_matter_to_published(
     tokens: Tokens, data: st.DataObject, power: int

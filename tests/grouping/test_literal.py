@@ -46,7 +46,7 @@ def printed(size: int, r_ppo: Fraction, r_grpo: Fraction) -> bool:
     return size * r_ppo >= r_grpo
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(dimension=st.integers(1, 3), data=st.data())
 def test_in_exact_arithmetic_every_token_closes_a_group_whatever_advantages_and_scores(
     dimension: int, data: st.DataObject
@@ -68,7 +68,7 @@ def test_the_reason_is_that_a_group_of_one_has_a_ratio_of_exactly_one() -> None:
 
 
 @EVERY_SCORE
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(tokens=batches(numbers=FINITE), data=st.data())
 def test_the_rule_closes_on_every_token_for_all_finite_inputs(score: str, tokens: Tokens, data: st.DataObject) -> None:
     size = tokens.mask.numel()

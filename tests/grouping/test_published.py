@@ -68,7 +68,7 @@ def test_its_sums_restart_after_a_hole() -> None:
     assert 1 not in closings(group_tokens(response(EXAMPLE), PUBLISHED))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tokens=batches())
 def test_a_rollout_with_the_trainers_log_probs_gives_one_endpoint_per_response(tokens: Tokens) -> None:
     equal = replace(tokens, rollout_log_probs=tokens.log_probs)

@@ -38,7 +38,7 @@ LONG = st.floats(-5, 5).filter(lambda a: abs(a) > 1e-50 or a == 0.0)
 
 
 @EVERY_SCORE
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tokens=batches(), data=st.data())
 def test_a_group_of_one_token_has_the_ratio_one_to_the_bit(score: str, tokens: Tokens, data: st.DataObject) -> None:
     size = tokens.mask.numel()
@@ -58,7 +58,7 @@ def test_in_another_order_of_operations_it_would_not_be_one() -> None:
 
 
 @EVERY_SCORE
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tokens=batches())
 def test_no_group_of_variance_split_passes_its_threshold(score: str, tokens: Tokens) -> None:
     groups = group_tokens(tokens, GroupParams(score=score, group_epsilon=0.0))

@@ -9,7 +9,7 @@ from groupppo.metrics import group_sizes
 from tests.grouping.strategies import batches, closings, valid_tokens
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tokens=batches(), cap=st.integers(1, 5))
 def test_stride_closes_at_every_nth_valid_token_and_at_the_last_one(tokens: Tokens, cap: int) -> None:
     groups = group_tokens(tokens, GroupParams(rule="stride", group_max_size=cap))
@@ -26,7 +26,7 @@ def test_stride_counts_valid_tokens_and_not_positions() -> None:
     assert closings(groups) == {2: Cause.CAP, 4: Cause.CAP}  # by position it would be 1, 3 and 4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tokens=batches(), cutoff=st.floats(0.01, 1.0))
 def test_low_prob_closes_exactly_at_tokens_below_the_cut_off_and_at_the_last_one(tokens: Tokens, cutoff: float) -> None:
     groups = group_tokens(tokens, GroupParams(rule="low_prob", probability_cutoff=cutoff))
@@ -43,7 +43,7 @@ def test_a_token_at_the_cut_off_is_not_below_it() -> None:
         assert closings(groups) == closed | {3: Cause.END}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tokens=batches())
 def test_singleton_makes_every_token_a_group_of_its_own(tokens: Tokens) -> None:
     groups = group_tokens(tokens, GroupParams(rule="singleton"))
@@ -53,7 +53,7 @@ def test_singleton_makes_every_token_a_group_of_its_own(tokens: Tokens) -> None:
         assert group_sizes(groups).tolist() == [1] * int(tokens.mask.sum())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tokens=batches())
 def test_sequence_has_one_endpoint_for_each_response_that_is_not_empty(tokens: Tokens) -> None:
     groups = group_tokens(tokens, GroupParams(rule="sequence"))

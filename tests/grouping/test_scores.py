@@ -13,7 +13,7 @@ from tests.grouping.strategies import EVERY_SCORE, fixed_batch
 LOGITS = st.lists(st.floats(-8, 8), min_size=2, max_size=6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(logits=LOGITS, data=st.data())
 def test_logit_norm_is_the_squared_norm_of_the_gradient_in_the_logits(logits: list[float], data: st.DataObject) -> None:
     chosen = data.draw(st.integers(0, len(logits) - 1))

@@ -18,7 +18,7 @@ TAKES_A_DENSITY = pytest.mark.parametrize("rule", ["entropy", "random"])
 
 
 @TAKES_A_DENSITY
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tokens=batches(), density=DENSITIES)
 def test_the_number_of_endpoints_is_the_rounded_share_of_tokens_but_at_least_one_a_response(
     rule: str, tokens: Tokens, density: float
@@ -44,7 +44,7 @@ def test_a_step_without_a_density_is_an_error_that_says_what_to_give(rule: str) 
     assert group_tokens(fixed_batch(), params, density=0.5).endpoints.any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tokens=batches(), density=DENSITIES, data=st.data())
 def test_entropy_picks_exactly_the_most_uncertain_tokens_of_the_whole_batch(
     tokens: Tokens, density: float, data: st.DataObject

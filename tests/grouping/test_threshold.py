@@ -13,7 +13,7 @@ SHARES = st.floats(0.001, 1.0)
 RATES = st.one_of(st.just(0.0), st.floats(1e-4, 1.0), st.sampled_from([1e3, 1e300]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(start=st.floats(0.1, 10.0), density=SHARES, target=SHARES, rate=RATES)
 def test_it_follows_the_stated_law(start: float, density: float, target: float, rate: float) -> None:
     threshold = Threshold.start(GroupParams(group_variance_threshold=start, target_density=target, threshold_lr=rate))
@@ -30,7 +30,7 @@ def test_too_many_endpoints_raise_it_and_too_few_lower_it() -> None:
         assert (threshold.value - 1.0) * direction > 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(start=st.floats(0.1, 10.0), target=SHARES)
 def test_the_target_density_leaves_it_alone_to_the_bit(start: float, target: float) -> None:
     threshold = Threshold.start(GroupParams(group_variance_threshold=start, target_density=target))

@@ -43,7 +43,7 @@ def definition(
     return closed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     tokens=batches(numbers=EIGHTHS),
     data=st.data(),
@@ -96,7 +96,7 @@ def violations(groups: Groups, advantages: torch.Tensor, score: Score, tau: floa
 
 
 @EVERY_SCORE
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     tokens=batches(),
     tau=st.sampled_from([0.1, 0.7, 1.0, 3.0]),
@@ -118,7 +118,7 @@ def test_groups_of_another_rule_do_violate_the_criterion(score: str) -> None:
 
 
 @pytest.mark.parametrize("rule", ["variance_split", "stride"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tokens=batches(), cap=st.integers(1, 5))
 def test_no_group_is_above_the_cap_and_the_cap_closes_full_groups(rule: str, tokens: Tokens, cap: int) -> None:
     groups = group_tokens(tokens, GroupParams(rule=rule, group_max_size=cap))
@@ -132,7 +132,7 @@ def test_a_rule_without_a_cap_makes_larger_groups() -> None:
     assert max(len(group) for _, group in members(groups)) > 5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(value=st.floats(-1e6, 1e6, width=32), epsilon=st.sampled_from([0.0, 1e-6]), cap=st.integers(1, 32))
 def test_constant_advantages_are_closed_by_the_cap_alone(value: float, epsilon: float, cap: int) -> None:
     # The square of a float32 number has 48 bits, so that float64 adds up to 32 of them exactly: the ratio is a tie.
@@ -148,7 +148,7 @@ def test_without_epsilon_longer_sums_of_equal_advantages_are_no_tie_any_more() -
 
 
 @EVERY_SCORE
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(tokens=batches(), cap=st.integers(1, 4))
 def test_advantages_of_zero_are_closed_like_a_stride(score: str, tokens: Tokens, cap: int) -> None:
     nothing = replace(tokens, advantages=torch.zeros(tokens.mask.shape))

@@ -24,7 +24,7 @@ from tests.kernels.cases import (
     transcription,
 )
 
-few = settings(max_examples=40, deadline=None, database=None)
+few = settings(max_examples=40, database=None)
 DOUBLES = st.one_of(batches(torch.float64), batches(torch.float64, wild=True))
 SINGLES = st.one_of(batches(torch.float32), batches(torch.float32, wild=True))
 

@@ -42,7 +42,7 @@ def test_causes_are_those_of_the_grouping() -> None:
 
 
 @COMPARED
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batch=batches(torch.float64), tau=TAUS, cap=st.integers(1, 6), epsilon=EPSILONS)
 def test_the_ratio_rules_are_their_definitions(
     backend: str, batch: Batch, tau: float, cap: int, epsilon: float
@@ -54,7 +54,7 @@ def test_the_ratio_rules_are_their_definitions(
 
 
 @COMPARED
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batch=batches(torch.float64, wild=True), tau=TAUS, cap=st.integers(1, 6), epsilon=EPSILONS)
 def test_numbers_that_are_not_finite_are_treated_alike(
     backend: str, batch: Batch, tau: float, cap: int, epsilon: float
@@ -105,7 +105,7 @@ def test_a_group_closed_by_the_cap_at_the_last_token_is_closed_by_the_cap(backen
 
 
 @ALL
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(batch=batches(torch.float64), orthogonal=st.booleans())
 def test_the_literal_rule_closes_at_every_token(backend: str, batch: Batch, orthogonal: bool) -> None:
     cause = kernels.literal(batch.first, batch.second, batch.mask, orthogonal=orthogonal, backend=backend)
@@ -124,7 +124,7 @@ def test_the_literal_rule_is_a_comparison_which_a_number_that_is_none_fails(back
 
 
 @COMPARED
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batch=st.one_of(batches(torch.float32), batches(torch.float32, wild=True)))
 def test_the_published_rule_is_its_definition(backend: str, batch: Batch) -> None:
     expected = kernels.published(batch.first, batch.second, batch.mask, backend="reference")
@@ -132,7 +132,7 @@ def test_the_published_rule_is_its_definition(backend: str, batch: Batch) -> Non
 
 
 @ALL
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(batch=batches(torch.float32))
 def test_the_published_rule_is_the_public_code_on_tensors_without_dimensions(backend: str, batch: Batch) -> None:
     cause = kernels.published(batch.first, batch.second, batch.mask, backend=backend)
@@ -184,7 +184,7 @@ def test_without_a_gap_between_the_log_probabilities_a_response_is_one_group(bac
 
 @COMPARED
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data(), gamma=RATES, lam=RATES)
 def test_segment_gae_is_its_definition_to_the_bit(
     backend: str, dtype: torch.dtype, data: st.DataObject, gamma: float, lam: float

@@ -54,7 +54,7 @@ def special(name: str, kind: int) -> zipfile.ZipInfo:
 
 
 @given(st.dictionaries(name_parts, st.binary(max_size=200), min_size=1, max_size=8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_is_written_comes_out_again_and_the_bytes_do_not_depend_on_order(tmp_path_factory, contents):
     folder = tmp_path_factory.mktemp("archive")
     unique = {name.casefold(): (name, data) for name, data in contents.items()}
@@ -161,7 +161,7 @@ def test_an_archive_with_more_members_than_its_end_declares_is_refused(tmp_path)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=4), st.integers(0, 4)), min_size=1, max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_is_done_to_the_bytes_what_comes_out_is_what_went_in_or_nothing(tmp_path_factory, changes):
     folder = tmp_path_factory.mktemp("damaged")
     members = {"a/b.txt": Text(b"hello " * 9), "c.csv": Text(bytes(range(256))), "d.png": Text(b"xyz" * 30)}

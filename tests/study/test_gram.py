@@ -56,7 +56,7 @@ def test_cosines_are_taken_once_for_each_pair_and_never_of_a_vector_of_length_ze
     assert torch.allclose(cosines, torch.tensor([half, 0.0, -half], dtype=torch.float64))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(advantages=st.lists(ADVANTAGE, min_size=1, max_size=24), **SETTINGS)
 def test_with_an_identity_gram_the_exact_rule_is_the_rule_with_unit_scores(
     advantages: list[float], tau: float, epsilon: float, cap: int
@@ -70,7 +70,7 @@ def test_with_an_identity_gram_the_exact_rule_is_the_rule_with_unit_scores(
     assert torch.equal(exact, groups.cause[0])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rows=st.lists(st.tuples(ADVANTAGE, st.floats(0, 9, allow_subnormal=False)), min_size=1, max_size=24), **SETTINGS)
 def test_with_a_diagonal_gram_the_exact_rule_is_the_rule_with_those_squared_norms(
     rows: list[tuple[float, float]], tau: float, epsilon: float, cap: int
@@ -80,7 +80,7 @@ def test_with_a_diagonal_gram_the_exact_rule_is_the_rule_with_those_squared_norm
     assert torch.equal(exact, _kernel(advantages, weights, tau, epsilon, cap, orthogonal=True))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     rows=st.lists(st.tuples(DYADIC, DYADIC), min_size=1, max_size=16),
     tau=st.sampled_from([0.25, 0.5, 1.0, 3.0]),
@@ -108,7 +108,7 @@ def test_a_rule_that_closes_at_the_token_or_knows_no_inner_products_differs() ->
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 10**6), size=st.integers(1, 20), **SETTINGS)
 def test_every_closed_group_keeps_the_invariant_of_the_definition(
     seed: int, size: int, tau: float, epsilon: float, cap: int

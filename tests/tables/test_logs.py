@@ -39,7 +39,7 @@ def assert_same(first: StepLog | StageLog, second: StepLog | StageLog) -> None:
         np.testing.assert_array_equal(value, getattr(second, name), err_msg=name)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(METRICS, max_size=6), st.randoms(use_true_random=False))
 def test_both_readers_of_steps_give_the_same_arrays(rows, random):
     numbered = [{"step": i, **row} for i, row in enumerate(rows, start=1)]
@@ -49,7 +49,7 @@ def test_both_readers_of_steps_give_the_same_arrays(rows, random):
         assert_same(fast, strict_steps(lines(numbered), FILE))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(STAGE, min_size=1, max_size=8))
 def test_both_readers_of_stages_give_the_same_arrays(rows):
     numbered = [{"step": i // 4 + 1, **row} for i, row in enumerate(rows)]

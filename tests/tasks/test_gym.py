@@ -19,7 +19,7 @@ from groupppo.tasks.rows import read_examples
 FILES = sorted((REPOSITORY / "benchmarks" / "tasks").glob("gym_*.yaml"))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), dataset=st.sampled_from(DATASETS))
 def test_every_demonstration_earns_the_reward_and_a_changed_answer_earns_none(seed: int, dataset: str) -> None:
     example = reasoning_gym(random.Random(seed), dataset=dataset, config={})

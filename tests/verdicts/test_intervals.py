@@ -122,7 +122,7 @@ def test_equal_differences_have_no_spread_whatever_their_rounding():
     assert paired_t([0.1, 0.1000001], 0.9).spread > 0
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_holm_is_that_of_statsmodels(p_values):
     assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))

@@ -67,7 +67,7 @@ def test_power_is_the_share_of_simulated_intervals_inside(mean, seeds):
     assert inside == pytest.approx(power, abs=4 * math.sqrt(power * (1 - power) / draws))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(-2, 2), st.floats(0.2, 2), st.sampled_from([0.5, 0.8, 0.9]))
 def test_the_number_of_seeds_is_the_smallest_that_suffices(mean, spread, power):
     needed = seeds_for_interval(mean, spread, -0.5, 0.5, 0.90, power)
@@ -118,7 +118,7 @@ def test_seeds_for_a_difference_are_those_of_statsmodels_rounded_up(difference):
     assert seeds_for_difference(0.0, 1.0, 0.90, 0.80) is None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(1e-3, 10), st.integers(2, 30), st.sampled_from([0.5, 0.8, 0.9]))
 def test_the_margin_and_the_difference_within_reach_have_that_power_at_any_scale(spread, seeds, power):
     margin = provable_margin(spread, seeds, 0.90, power)

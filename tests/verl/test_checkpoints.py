@@ -66,7 +66,7 @@ def attempt(folder: Path, steps: int, every: int, cut: int | None, looks: bool =
     return checkpoints
 
 
-@settings(deadline=None, max_examples=40)  # it writes to the disk
+@settings(max_examples=40)  # it writes to the disk
 @given(
     steps=st.integers(1, 9),
     every=st.integers(1, 4),
@@ -95,7 +95,7 @@ def test_a_run_cut_off_anywhere_ends_with_the_rows_of_one_that_was_not(
         assert [row["step"] for row in rows(folder, STAGES)] == list(range(1, steps + 1))
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(cut=st.integers(1, 12))
 def test_a_checkpoint_that_nobody_sealed_is_not_resumed_from(cut: int) -> None:
     with TemporaryDirectory() as name:

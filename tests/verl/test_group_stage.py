@@ -70,7 +70,7 @@ BY_RESPONSE = sorted(set(known_rules()) - {"entropy"})  # `entropy` ranks the to
 
 @pytest.mark.parametrize("spread", ["endpoint", "group"])
 @pytest.mark.parametrize("rule", BY_RESPONSE)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(changed=st.integers(0, len(MASKS) - 1), seed=st.integers(0, 10**6))
 def test_a_response_reaches_the_others_through_the_whitening_alone(
     rule: str, spread: str, changed: int, seed: int
@@ -243,7 +243,7 @@ def test_a_stage_asks_verl_for_what_it_reads_and_for_nothing_else(params: dict[s
 # ---- draws
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(order=st.permutations(range(len(MASKS))), seed=st.integers(0, 10**6))
 def test_the_same_key_draws_the_same_whatever_the_order_of_the_batch(order: list[int], seed: int) -> None:
     batch = hand_made(seed=seed)
