@@ -108,6 +108,8 @@ def read_record(file: Path) -> dict[str, Any]:
     Raises:
         BadInput: it is missing, or no matrix with swept arms.
     """
+    if not file.is_file():
+        raise BadInput(file, "file", None, "run the pilot first.")
     record = read_yaml(file)
     if not isinstance(record, dict) or not isinstance(record.get("arms"), dict):
         raise BadInput(file, "arms", None, "run the pilot again with this version.")
