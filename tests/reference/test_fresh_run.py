@@ -1,9 +1,10 @@
 """A fresh run of the default benchmark's reference cell, compared with the published study: the regression baseline.
 
 The bounds are loose, for another processor rounds the last digits differently, and after some steps other tokens are
-sampled: accuracies may differ by the margin of the claims, up or down, and by three of them where the start is another
-one, too. On the machine of the study the run is the same to the bit. Seconds and memory are in the comparison and are
-not judged here: a test says nothing about time.
+sampled: accuracies may differ by the margin of the claims, up or down. A start that rounds otherwise reaches its target
+at another step: it is held to that target, and the trained policy to the margin all the same. On the machine of the
+study the run is the same to the bit. Seconds and memory are in the comparison and are not judged here: a test says
+nothing about time.
 """
 
 import json
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from groupppo.config import REPOSITORY
+from groupppo.config import REPOSITORY, load_task
 from groupppo.publish.compare import ACCURACY, RUN, Comparison, compare
 from groupppo.publish.source import opened
 from groupppo.tables import Only, load_tables
@@ -66,10 +68,10 @@ def accuracies(results: Path) -> pd.Series:
     ]
 
 
-def losses(results: Path) -> list[float]:
-    """Of the supervised training of the start, step by step."""
+def warmstart(results: Path) -> list[dict[str, Any]]:
+    """The supervised training of the start, step by step."""
     file = results / "assets" / "starts" / "sorting" / "tiny" / "warmstart.jsonl"
-    return [json.loads(line)["loss"] for line in file.read_text().splitlines()]
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def test_the_cell_is_compared_and_is_evidence_on_both_sides(comparison: Comparison) -> None:
@@ -82,11 +84,15 @@ def test_what_was_learned_is_what_the_study_published(comparison: Comparison, fr
     assert not [each for each in comparison.regressions if each.kind in (ACCURACY, RUN)]
     with opened(STUDY) as study:
         then = accuracies(study.folder)
-        same = losses(study.folder) == losses(fresh)
+        same = [step["loss"] for step in warmstart(study.folder)] == [step["loss"] for step in warmstart(fresh)]
     now = accuracies(fresh)
     assert sorted(now.index) == ["ppo", "start"]
-    # A start that rounds otherwise reaches its target at another step, with another accuracy.
-    assert (now - then).abs().max() <= comparison.margin * (1 if same else 3), (same, then, now)
+    assert abs(now["ppo"] - then["ppo"]) <= comparison.margin, (then, now)
+    if same:
+        assert abs(now["start"] - then["start"]) <= comparison.margin, (then, now)
+    else:
+        goal = load_task(REPOSITORY / "benchmarks" / "tasks" / "sorting.yaml").warmstart
+        assert goal.target_accuracy <= warmstart(fresh)[-1]["sampled_accuracy"] <= goal.max_accuracy
 
 
 def test_a_run_that_did_not_learn_would_be_a_regression(fresh: Path) -> None:

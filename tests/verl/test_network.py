@@ -136,13 +136,15 @@ def test_a_server_that_lets_everybody_in_is_seen_to() -> None:
     assert knock("127.0.0.1", calls) is None
 
 
-def test_torchs_processes_meet_in_the_runs_folder_on_one_node_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchs_processes_meet_in_the_runs_folder_on_one_node_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("DIST_INIT_METHOD", raising=False)
     monkeypatch.setenv("MASTER_PORT", "7")
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     network._torch_meets_in_a_file()
     assert "DIST_INIT_METHOD" not in os.environ
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp/run")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("DIST_INIT_METHOD", "is restored afterwards")
     network._torch_meets_in_a_file()
-    assert os.environ["DIST_INIT_METHOD"] == "file:///tmp/run/store-7"
+    assert os.environ["DIST_INIT_METHOD"] == f"file://{tmp_path}/store-7"
