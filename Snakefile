@@ -18,9 +18,9 @@ from pathlib import Path
 from groupppo.allowed import VARIABLE as ALLOWED
 from groupppo.config import load_benchmark
 from groupppo.cost import cost_line
-from groupppo.environment import for_job
+from groupppo.run.environment import for_job
 from groupppo.errors import BadInput
-from groupppo.site import load_site
+from groupppo.slurm.site import load_site
 from groupppo.verl.network import network_of
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -33,11 +33,11 @@ min_version("9.27.1")
 
 # Snakemake starts scripts by this path without quotes (snakemake/script/__init__.py, `py_exec`).
 if re.search(r"[^\w/.+@%=,~-]", sys.executable):
-    mend = (
+    hint = (
         "move the environment to a path of letters, digits and . _ + @ % = , ~ - alone."
     )
     raise WorkflowError(
-        str(BadInput("environment", "its Python", sys.executable, mend))
+        str(BadInput("environment", "its Python", sys.executable, hint))
     )
 
 # Jobs inherit it.

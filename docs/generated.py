@@ -93,9 +93,9 @@ def group_params() -> str:
     """Keys of `algorithm.group_params`: defaults, meaning, and the rules that read them."""
     from dataclasses import fields
 
+    from groupppo.algorithm.params import COMMON, GroupParams
+    from groupppo.algorithm.registry import known_rules
     from groupppo.cli.templates import group_docs
-    from groupppo.grouping.params import COMMON, GroupParams
-    from groupppo.grouping.registry import known_rules
 
     told = group_docs()
     readers = {
@@ -112,7 +112,7 @@ def group_params() -> str:
 
 def rules() -> str:
     """Every grouping rule, what it reads and which keys change it."""
-    from groupppo.grouping.registry import known_rules
+    from groupppo.algorithm.registry import known_rules
 
     rows = [
         (f"`{name}`", _summary(rule.close), _code(rule.needs), _code(sorted(rule.uses)))
@@ -139,9 +139,9 @@ def gates() -> str:
 
 def study_tables() -> str:
     """Every CSV table of the studies."""
-    from groupppo.study.fault_table import FAULT_COLUMNS
-    from groupppo.study.stream_tables import STREAM_COLUMNS
-    from groupppo.study.tables import COLUMNS
+    from groupppo.studies.fault_table import FAULT_COLUMNS
+    from groupppo.studies.stream_tables import STREAM_COLUMNS
+    from groupppo.studies.tables import COLUMNS
 
     studies = {"grouping": COLUMNS, "streams": STREAM_COLUMNS, "faults": FAULT_COLUMNS}
     return "\n\n".join(

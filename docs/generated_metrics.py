@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import torch
 
-from groupppo.grouping import GroupParams, Tokens, group_tokens, known_rules
-from groupppo.metrics import critic_metrics, dense_metrics, group_metrics, log_prob_gap
+from groupppo.algorithm import GroupParams, Tokens, group_tokens, known_rules
+from groupppo.algorithm.metrics import critic_metrics, dense_metrics, group_metrics, log_prob_gap
 
 TOLD = {
     "group/total_tokens": "Valid response tokens of the step, N.",

@@ -63,8 +63,8 @@ def require_choice(key: str, value: Any, source: Path) -> None:
         switch = not off and any(map(_SWITCHES.search, parts))
         text = isinstance(item, str) and not (f".{place}".endswith(_ENDINGS) and _WORD.fullmatch(item))
         if (switch or text) and not is_allowed(place):
-            mend = f"leave it out: it can load code or reach files. If it is yours, allow it: --config allow={place}"
-            raise BadInput(source, place, item, f"{mend} or {VARIABLE}={place}.")
+            hint = f"leave it out: it can load code or reach files. If it is yours, allow it: --config allow={place}"
+            raise BadInput(source, place, item, f"{hint} or {VARIABLE}={place}.")
 
 
 def require_inside(path: Path, source: Path, key: str, *homes: Path) -> Path:
@@ -75,8 +75,8 @@ def require_inside(path: Path, source: Path, key: str, *homes: Path) -> Path:
     """
     place = path.resolve()
     if not any(place.is_relative_to(home.resolve()) for home in homes) and not is_allowed(key):
-        mend = f"keep it inside of the repository. If you mean this one, allow it: --config allow={key}"
-        raise BadInput(source, key, str(path), f"{mend} or {VARIABLE}={key}.")
+        hint = f"keep it inside of the repository. If you mean this one, allow it: --config allow={key}"
+        raise BadInput(source, key, str(path), f"{hint} or {VARIABLE}={key}.")
     return path
 
 

@@ -35,8 +35,8 @@ from groupppo.config import (
 )
 from groupppo.errors import BadInput
 from groupppo.kinds import FOLDERS, kind_of
-from groupppo.measure.code import code_sha256
-from groupppo.plain_yaml import read_yaml
+from groupppo.records.code import code_sha256
+from groupppo.records.plain_yaml import read_yaml
 from groupppo.schemas import MOST_FAULTS, read_checked, schema_faults
 
 PARAMS = "algorithm.group_params."
@@ -232,7 +232,7 @@ def _model_faults(path: Path) -> Iterator[BadInput]:
 
 def _arm_faults(path: Path) -> Iterator[BadInput]:
     """An arm against verl's config in a cell that is otherwise plain: any matrix may name it later."""
-    from groupppo.grouping.params import GroupParams
+    from groupppo.algorithm.params import GroupParams
 
     faults = _first(lambda: load_arm(path))
     yield from faults
@@ -243,13 +243,13 @@ def _arm_faults(path: Path) -> Iterator[BadInput]:
     settings = {key.removeprefix(PARAMS): value for key, value in arm.verl.items() if key.startswith(PARAMS)}
     wrong = list(_each(lambda keys: GroupParams.from_config(keys | stand_in), settings))
     for fault in wrong:
-        yield BadInput(path, f"verl.{PARAMS}{fault.key}", fault.value, fault.mend)
+        yield BadInput(path, f"verl.{PARAMS}{fault.key}", fault.value, fault.hint)
     spoilt = {f"{PARAMS}{fault.key}" for fault in wrong}
     composed = {key: value for key, value in arm.verl.items() if key not in spoilt}
     for fault in _each(_composed(arm), composed):
         if fault.key in spoilt:
             continue
-        yield BadInput(path, f"verl.{fault.key}", fault.value, fault.mend)
+        yield BadInput(path, f"verl.{fault.key}", fault.value, fault.hint)
         if fault.key == "algorithm.adv_estimator":
             return  # what else is right depends on it
 
@@ -284,8 +284,8 @@ def _claims_faults(path: Path) -> Iterator[BadInput]:
             if at is None:
                 break
             number, _ = left.pop(int(at[1]))
-            mend = faults[0].mend.replace(str(copy.parent), str(path.parent))
-            yield BadInput(path, f"claims.{number}{at[2]}", faults[0].value, mend)
+            hint = faults[0].hint.replace(str(copy.parent), str(path.parent))
+            yield BadInput(path, f"claims.{number}{at[2]}", faults[0].value, hint)
 
 
 def _procheck(path: Path) -> Iterator[BadInput]:

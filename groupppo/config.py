@@ -1,7 +1,7 @@
 """What is compared: benchmark, model, task and arm files, read, checked and turned into dataclasses.
 
 One YAML file is one thing. `load_benchmark("benchmarks/quick.yaml")` reads the matrix and every file it names,
-checks each against `groupppo/schemas/` and raises `BadInput` with file, key, value and mend at the first fault.
+checks each against `groupppo/schemas/` and raises `BadInput` with file, key, value and hint at the first fault.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -72,8 +72,8 @@ class Task:
         """
         longest = self.max_prompt_tokens + self.max_response_tokens
         if longest > positions:
-            mend = f"keep prompt and response, {longest} tokens, within the {positions} positions of {model}."
-            raise BadInput(self.source, "max_response_tokens", self.max_response_tokens, mend)
+            hint = f"keep prompt and response, {longest} tokens, within the {positions} positions of {model}."
+            raise BadInput(self.source, "max_response_tokens", self.max_response_tokens, hint)
 
 
 @dataclass(frozen=True)
@@ -235,12 +235,12 @@ def load_benchmark(path: str | Path) -> Benchmark:
         raise BadInput(path, "reference", data["reference"], f"name one of the arms: {', '.join(arms)}.")
     cells = len(data["models"]) * len(data["tasks"])
     if cells > MOST_CELLS:
-        mend = f"keep models x tasks at most {MOST_CELLS}: write several benchmarks."
-        raise BadInput(path, "tasks", f"{cells:,} tasks with a model", mend)
+        hint = f"keep models x tasks at most {MOST_CELLS}: write several benchmarks."
+        raise BadInput(path, "tasks", f"{cells:,} tasks with a model", hint)
     runs = cells * len(arms) * len(data["seeds"])
     if runs > MOST_RUNS:
-        mend = f"keep models x tasks x arms x seeds at most {MOST_RUNS:,}: write several benchmarks."
-        raise BadInput(path, "seeds", f"{runs:,} runs", mend)
+        hint = f"keep models x tasks x arms x seeds at most {MOST_RUNS:,}: write several benchmarks."
+        raise BadInput(path, "seeds", f"{runs:,} runs", hint)
     _check_density_sources(arms, path)
     _check_studies(data, arms, home, path)
     models = {name: load_model(_named(home, "models", name, path)) for name in data["models"]}
@@ -272,8 +272,8 @@ def load_benchmark(path: str | Path) -> Benchmark:
     _check_device(benchmark)
     for task in tasks.values():
         if benchmark.evaluation.sampled_prompts > task.splits["test"]:
-            mend = f"write at most {task.splits['test']}, the test prompts of {task.name}."
-            raise BadInput(path, "evaluation.sampled_prompts", benchmark.evaluation.sampled_prompts, mend)
+            hint = f"write at most {task.splits['test']}, the test prompts of {task.name}."
+            raise BadInput(path, "evaluation.sampled_prompts", benchmark.evaluation.sampled_prompts, hint)
     return benchmark
 
 
@@ -292,8 +292,8 @@ def _check_density_sources(arms: dict[str, Arm], path: Path) -> None:
         if arm.density_from not in arms:
             raise BadInput(path, "arms", list(arms), f"add {arm.density_from}: {arm.name} takes its density from it.")
         if arm.density_from == arm.name or arms[arm.density_from].density_from is not None:
-            mend = "name an arm whose density does not come from another arm."
-            raise BadInput(arm.source, "density_from", arm.density_from, mend)
+            hint = "name an arm whose density does not come from another arm."
+            raise BadInput(arm.source, "density_from", arm.density_from, hint)
 
 
 def _check_studies(data: dict[str, Any], arms: dict[str, Arm], home: Path, path: Path) -> None:
@@ -304,12 +304,12 @@ def _check_studies(data: dict[str, Any], arms: dict[str, Arm], home: Path, path:
     if needing is None:
         return
     if not data["train"]["save_critic"]:
-        mend = f"write true: the study {needing} needs the reference's critic."
-        raise BadInput(path, "train.save_critic", False, mend)
+        hint = f"write true: the study {needing} needs the reference's critic."
+        raise BadInput(path, "train.save_critic", False, hint)
     reference = arms[data["reference"]]
     if not (data["train"]["verl"] | reference.verl).get("critic.enable", False):
-        mend = f"name an arm with critic.enable: true, or leave the study {needing} out, which needs its critic."
-        raise BadInput(path, "reference", reference.name, mend)
+        hint = f"name an arm with critic.enable: true, or leave the study {needing} out, which needs its critic."
+        raise BadInput(path, "reference", reference.name, hint)
 
 
 def _check_device(benchmark: Benchmark) -> None:
@@ -320,16 +320,16 @@ def _check_device(benchmark: Benchmark) -> None:
         raise BadInput(path, "train.rollout", rollout, "write vllm: the others run on a CPU only.")
     for model in benchmark.models.values():
         if on_gpu and ("gpu" not in model.resources or model.shape is None):
-            mend = "add gpu and gpu_memory_gb, and the model's shape, for device: cuda, or write device: cpu."
-            raise BadInput(model.source, "resources", model.resources, mend)
+            hint = "add gpu and gpu_memory_gb, and the model's shape, for device: cuda, or write device: cpu."
+            raise BadInput(model.source, "resources", model.resources, hint)
         if not on_gpu and "gpu" in model.resources:
-            mend = f"write cuda: {model.name} is planned for {model.resources['gpu']} GPU(s)."
-            raise BadInput(path, "device", device, mend)
+            hint = f"write cuda: {model.name} is planned for {model.resources['gpu']} GPU(s)."
+            raise BadInput(path, "device", device, hint)
     for plan in benchmark.plans():
         task, model = benchmark.tasks[plan.task], benchmark.models[plan.model]
         if task.warmstart is None and not model.published:
-            mend = f"add it, or use a model of factory {HUB}: {model.name} has random weights."
-            raise BadInput(task.source, "warmstart", None, mend)
+            hint = f"add it, or use a model of factory {HUB}: {model.name} has random weights."
+            raise BadInput(task.source, "warmstart", None, hint)
 
 
 def load_task(path: str | Path) -> Task:
@@ -340,8 +340,8 @@ def load_task(path: str | Path) -> Task:
     if start is None:
         return task
     if start.max_accuracy < start.target_accuracy:
-        mend = f"write at least target_accuracy, {start.target_accuracy}."
-        raise BadInput(path, "warmstart.max_accuracy", start.max_accuracy, mend)
+        hint = f"write at least target_accuracy, {start.target_accuracy}."
+        raise BadInput(path, "warmstart.max_accuracy", start.max_accuracy, hint)
     for key, value, split in (
         ("batch_size", start.batch_size, "train"),
         ("eval_prompts", start.eval_prompts, "dev"),
@@ -363,8 +363,8 @@ def _named(home: Path, kind: str, name: str, asked_by: Path, suffix: str = "yaml
     path = home / kind / f"{name}.{suffix}"
     if not path.is_file():
         known = sorted(file.stem for file in (home / kind).glob(f"*.{suffix}"))
-        mend = f"no such file {path}; {suggest(name, known)}Known: {', '.join(known) or 'none'}."
-        raise BadInput(asked_by, kind, name, mend)
+        hint = f"no such file {path}; {suggest(name, known)}Known: {', '.join(known) or 'none'}."
+        raise BadInput(asked_by, kind, name, hint)
     return path
 
 

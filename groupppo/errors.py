@@ -1,10 +1,10 @@
-"""Errors that tell a user which file, key and value is wrong, and how to mend it."""
+"""Errors that tell a user which file, key and value is wrong, and how to fix it."""
 
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-_LONGEST, _LONGEST_MEND = 200, 1000
+_LONGEST, _LONGEST_HINT = 200, 1000
 
 
 class GroupPPOError(Exception):
@@ -18,27 +18,27 @@ class BadInput(GroupPPOError):
         file: the file that holds the bad value, or the name of the setting's home when there is no file.
         key: dotted path of the key, or what is wrong about the file as a whole.
         value: the value found; ``None`` prints as ``missing``, and of a long one only the beginning is shown.
-        mend: one sentence that says what to write instead.
+        hint: one sentence that says what to write instead.
     """
 
-    def __init__(self, file: str | Path, key: str, value: object, mend: str):
-        mend = mend if len(mend) <= _LONGEST_MEND else f"{mend[:_LONGEST_MEND]}... ({len(mend):,} characters)"
-        self.file, self.key, self.value, self.mend = str(file), key, value, mend
+    def __init__(self, file: str | Path, key: str, value: object, hint: str):
+        hint = hint if len(hint) <= _LONGEST_HINT else f"{hint[:_LONGEST_HINT]}... ({len(hint):,} characters)"
+        self.file, self.key, self.value, self.hint = str(file), key, value, hint
         shown = "missing" if value is None else repr(value)
         shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}... ({len(shown):,} characters)"
-        super().__init__(f"{self.file}: {key[:_LONGEST]} = {shown}\n  mend: {mend}")
+        super().__init__(f"{self.file}: {key[:_LONGEST]} = {shown}\n  hint: {hint}")
 
     def __reduce__(self) -> tuple[type["BadInput"], tuple[str, str, object, str]]:
         # The default rebuilds from the message alone, which loses the parts on the way out of a worker process.
-        return type(self), (self.file, self.key, self.value, self.mend)
+        return type(self), (self.file, self.key, self.value, self.hint)
 
 
 class ParamError(GroupPPOError, ValueError):
     """A generator's or factory's complaint about one of its parameters; whoever reads the file adds its name."""
 
-    def __init__(self, key: str, value: object, mend: str):
-        self.key, self.value, self.mend = key, value, mend
-        super().__init__(f"{key} = {value!r}: {mend}")
+    def __init__(self, key: str, value: object, hint: str):
+        self.key, self.value, self.hint = key, value, hint
+        super().__init__(f"{key} = {value!r}: {hint}")
 
 
 class RunFailed(GroupPPOError):

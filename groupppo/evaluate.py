@@ -11,10 +11,10 @@ import huggingface_hub.constants
 
 from groupppo.config import Task
 from groupppo.errors import RunFailed
-from groupppo.measure.hashing import sha256_file, sha256_folder, sha256_model
-from groupppo.measure.seal import seal
 from groupppo.models.check import check_model_folder
 from groupppo.models.sampling import decode_as_trained
+from groupppo.records.hashing import sha256_file, sha256_folder, sha256_model
+from groupppo.records.seal import seal
 from groupppo.tasks.lm_eval import write_yaml
 from groupppo.tasks.rows import read_rows
 

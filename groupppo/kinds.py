@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groupppo.errors import BadInput
-from groupppo.plain_yaml import read_yaml
+from groupppo.records.plain_yaml import read_yaml
 from groupppo.schemas import kinds, schema
 
 FOLDERS = {"models": "model", "tasks": "task", "arms": "arm"}
@@ -42,6 +42,6 @@ def kind_of(path: Path) -> str:
     scores = {kind: len(keys & (known[kind] - shared)) for kind in known}
     best = [kind for kind in known if scores[kind] == max(scores.values())]
     if len(best) > 1:
-        mend = "put it into models/, tasks/ or arms/, or write the keys of one kind; `groupppo new` writes such files."
-        raise BadInput(path, "file", sorted(map(str, keys)) or data, f"its kind cannot be told: {mend}")
+        hint = "put it into models/, tasks/ or arms/, or write the keys of one kind; `groupppo new` writes such files."
+        raise BadInput(path, "file", sorted(map(str, keys)) or data, f"its kind cannot be told: {hint}")
     return best[0]

@@ -38,17 +38,17 @@ def check_matched(benchmark: "Benchmark") -> None:
         arm = benchmark.arms[name]
         for key, value in keys.items():
             if not ALGORITHM.fullmatch(key) and key not in benchmark.compares:
-                mend = (
+                hint = (
                     f"an arm changes the algorithm alone: say it for all arms, under train.verl of {benchmark.source}, "
                     f"or add {key} to {KEY} there, if that is what the benchmark compares."
                 )
-                raise BadInput(arm.source, key, value, mend)
+                raise BadInput(arm.source, key, value, hint)
     for place, key in enumerate(benchmark.compares):
         if ALGORITHM.fullmatch(key):
             raise BadInput(benchmark.source, f"{KEY}.{place}", key, "leave it out: arms may differ in it anyway.")
         if len({repr(keys.get(key, _leaves)) for keys in said.values()}) < 2:
-            mend = "leave it out, or have one arm set it: the arms do not differ in it."
-            raise BadInput(benchmark.source, f"{KEY}.{place}", key, mend)
+            hint = "leave it out, or have one arm set it: the arms do not differ in it."
+            raise BadInput(benchmark.source, f"{KEY}.{place}", key, hint)
 
 
 def _leaves(keys: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

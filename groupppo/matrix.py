@@ -57,12 +57,12 @@ def narrowed_cells(data: Mapping[str, Any], arms: Mapping[str, "Arm"], source: P
             _require([entry[kind]], data[f"{kind}s"], f"{key}.{kind}", source)
         task, model = entry["task"], entry["model"]
         if not {"arms", "seeds"} & set(entry):
-            mend = "name the arms or seeds that it is run with, or arms: [] for none, or leave the entry out."
-            raise BadInput(source, key, entry, mend)
+            hint = "name the arms or seeds that it is run with, or arms: [] for none, or leave the entry out."
+            raise BadInput(source, key, entry, hint)
         if (task, model) in found:
             earlier = list(found).index((task, model))
-            mend = f"write one entry for a task and model; {KEY}[{earlier}] is of the same."
-            raise BadInput(source, key, f"{task}, {model}", mend)
+            hint = f"write one entry for a task and model; {KEY}[{earlier}] is of the same."
+            raise BadInput(source, key, f"{task}, {model}", hint)
         plan = CellPlan(
             task,
             model,
@@ -106,14 +106,14 @@ def _subset(named: Sequence[_Name] | None, known: Sequence[_Name], key: str, sou
 def _require(named: Sequence[_Name], known: Sequence[_Name], key: str, source: Path) -> None:
     for name in named:
         if name not in known:
-            mend = f"{suggest(name, known)}The matrix has: {', '.join(map(str, known))}."
-            raise BadInput(source, key, name, mend)
+            hint = f"{suggest(name, known)}The matrix has: {', '.join(map(str, known))}."
+            raise BadInput(source, key, name, hint)
 
 
 def _check_arms(plan: CellPlan, reference: str, arms: Mapping[str, "Arm"], key: str, source: Path) -> None:
     if plan.arms and reference not in plan.arms:
-        mend = f"add {reference}, which the others are compared with, or write [] for a cell that is not run."
-        raise BadInput(source, key, list(plan.arms), mend)
+        hint = f"add {reference}, which the others are compared with, or write [] for a cell that is not run."
+        raise BadInput(source, key, list(plan.arms), hint)
     for name in plan.arms:
         other = arms[name].density_from
         if other is not None and other not in plan.arms:

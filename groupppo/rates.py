@@ -65,6 +65,6 @@ def _density_from(
     if other is None or not isinstance(of_other, list):
         return other
     if rate not in of_other:
-        mend = f"write the rates of {other}, from which it takes its density: {of_other}."
-        raise BadInput(source, f"learning_rates.{arm.name}", rates.get(arm.name), mend)
+        hint = f"write the rates of {other}, from which it takes its density: {of_other}."
+        raise BadInput(source, f"learning_rates.{arm.name}", rates.get(arm.name), hint)
     return rate_name(other, rate)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from groupppo.config import REPOSITORY, Task, WarmStart
-from groupppo.environment import for_job
+from groupppo.run.environment import for_job
 
 # Tests that start Ray themselves do so as a job would; those of GPUs bring their own.
 for name in (

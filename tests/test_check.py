@@ -146,7 +146,7 @@ def test_what_a_run_would_choke_on_is_refused_with_file_key_value_and_hint(
     assert faults, "accepted"
     assert Path(faults[0].file) == home / file
     assert faults[0].key.startswith(place)
-    assert faults[0].mend
+    assert faults[0].hint
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_what_verl_takes_is_accepted(home: Path, key: str, value: object) -> Non
 def test_text_for_a_number_is_answered_with_the_number(home: Path) -> None:
     edit(home / "arms" / "ppo.yaml", f"verl/{ACTOR}.optim.lr", "1e-5")
     edit(home / "quick.yaml", "train/critic_lr", "3e-4")
-    hints = {fault.key: fault.mend for fault in faults_of(home)}
+    hints = {fault.key: fault.hint for fault in faults_of(home)}
     assert hints[f"verl.{ACTOR}.optim.lr"].startswith("write 1.0e-05: YAML takes 1e-5 for text.")
     assert hints["train.critic_lr"].startswith("write 0.0003: YAML takes 3e-4 for text.")
 

@@ -8,11 +8,11 @@ from transformers import AutoTokenizer
 
 from groupppo.errors import BadInput
 from groupppo.evaluate import evaluate
-from groupppo.measure.hashing import sha256_file, sha256_folder
-from groupppo.models.tokenizer import chat_ids
 from groupppo.models.warmstart import warm_start
+from groupppo.records.hashing import sha256_file, sha256_folder
 from groupppo.tasks.reward import score
 from groupppo.tasks.rows import read_examples
+from groupppo.tasks.tokenizer import chat_ids
 
 
 @pytest.fixture(scope="module")

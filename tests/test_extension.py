@@ -43,7 +43,7 @@ class Added:
 TASK = Added("task", "sorting_long", "howto/task.md", "benchmarks/tasks")
 MODEL = Added("model", "medium", "howto/model.md", "benchmarks/models")
 ARM = Added("arm", "group_ppo_small", "howto/arm.md", "benchmarks/arms")
-RULE = Added("rule", "low_prob_stride", "howto/rule.md", "groupppo/grouping/rules")
+RULE = Added("rule", "low_prob_stride", "howto/rule.md", "groupppo/algorithm/rules")
 USES_RULE = Added("arm", "low_prob_stride", "howto/rule.md", "benchmarks/arms")
 NEW = [TASK, MODEL, ARM, RULE]
 
@@ -69,7 +69,7 @@ print(json.dumps(found))
 
 GROUPED = """
 import torch
-from groupppo.grouping import Cause, GroupParams, Tokens, group_tokens
+from groupppo.algorithm import Cause, GroupParams, Tokens, group_tokens
 likely = torch.tensor([[.99, .5, .99, .99, .99, .99, .99], [.99, .99, .99, .99, .99, .2, .99]]).log()
 mask = torch.tensor([[1, 1, 1, 1, 1, 1, 0], [1, 1, 0, 1, 1, 1, 1]], dtype=torch.bool)
 params = GroupParams.from_config({"rule": "low_prob_stride", "group_max_size": 4})
@@ -189,7 +189,7 @@ def test_an_arm_of_a_rule_without_a_file_is_refused_and_the_folder_named(clone: 
     done = groupppo(clone, "validate", USES_RULE.path)
     assert done.returncode == 1
     assert "rule = 'low_prob_stride'" in done.stderr
-    assert "groupppo/grouping/rules/" in done.stderr
+    assert "groupppo/algorithm/rules/" in done.stderr
     assert "did you mean low_prob?" in done.stderr
     add(clone, RULE)
     assert groupppo(clone, "validate", USES_RULE.path).returncode == 0

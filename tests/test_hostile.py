@@ -1,7 +1,7 @@
 """Contents that a stranger may send: each is refused, or read, in bounded time and memory, and none is a traceback.
 
 A file of each format is read as it is (the control), then with more than a hundred contents made to cost time or
-memory, or to be taken for something else. More of YAML is in tests/test_plain_yaml.py, archives are in
+memory, or to be taken for something else. More of YAML is in tests/records/test_plain_yaml.py, archives are in
 tests/publish/test_publish_archive.py.
 """
 
@@ -24,16 +24,16 @@ import yaml
 
 from groupppo.config import MOST_CELLS, MOST_RUNS, REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
-from groupppo.measure.seal import scrub_record
-from groupppo.plain_json import DEEPEST, LARGEST, MOST_VALUES, read_json
-from groupppo.plain_yaml import LARGEST as LARGEST_YAML
-from groupppo.plain_yaml import MOST_NODES, read_yaml
 from groupppo.publish import decode, reading
 from groupppo.publish.reading import refuse_bomb
 from groupppo.publish.settings import CellFiles, cell_differences
+from groupppo.records.plain_json import DEEPEST, LARGEST, MOST_VALUES, read_json
+from groupppo.records.plain_yaml import LARGEST as LARGEST_YAML
+from groupppo.records.plain_yaml import MOST_NODES, read_yaml
+from groupppo.records.seal import scrub_record
 from groupppo.schemas import MOST_FAULTS, kinds, schema_faults
-from groupppo.study.fault_table import FAULT_COLUMNS
-from groupppo.study.tables import read_table
+from groupppo.studies.fault_table import FAULT_COLUMNS
+from groupppo.studies.tables import read_table
 from groupppo.tables.keys import Keys
 from groupppo.tasks import gym_reward
 from groupppo.tasks.math_reward import extract_answer
@@ -53,7 +53,7 @@ def bounded(read: Callable[[], Any]) -> Any:
     assert time.process_time() - began < SECONDS
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) * 1024 < MEMORY
     if isinstance(found, BadInput):
-        assert found.mend
+        assert found.hint
         assert len(str(found).encode()) < 2000  # which can be printed, and read
     return found
 
@@ -118,7 +118,7 @@ JSON_READ = [
 def test_json_is_refused(tmp_path: Path, content: str | bytes) -> None:
     file = tmp_path / "any.json"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    found = bounded(lambda: read_json(file, "mend"))
+    found = bounded(lambda: read_json(file, "hint"))
     assert isinstance(found, BadInput)
     assert found.file == str(file)
 
@@ -127,11 +127,11 @@ def test_json_that_means_what_it_says_is_read(tmp_path: Path) -> None:
     file = tmp_path / "any.json"
     for content in JSON_READ:
         file.write_text(content, encoding="utf-8")
-        assert read_json(file, "mend") == json.loads(content)
+        assert read_json(file, "hint") == json.loads(content)
     # The most expensive that is read: every value an object of its own, every key another.
     many = MOST_VALUES // 6
     file.write_text("[" + ",".join(f'{{"{i:x}":{{}}}}' for i in range(many // 2)) + "]")
-    assert len(bounded(lambda: read_json(file, "mend"))) == many // 2
+    assert len(bounded(lambda: read_json(file, "hint"))) == many // 2
 
 
 YAML = {

@@ -18,8 +18,8 @@ import yaml
 from groupppo.check import check
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
-from groupppo.site import load_site
-from tests.test_plain_yaml import REFUSED
+from groupppo.slurm.site import load_site
+from tests.records.test_plain_yaml import REFUSED
 
 LIMIT = 20  # seconds of CPU for one file: far above what any takes, and below what a hang takes
 PER_FILE = 70

@@ -9,9 +9,9 @@ each point at which a fault can be raised, and once without any. The fault is ra
 every arm begins from the state that dense PPO begins from, so parameters and optimizer state at the end of the step
 must be dense PPO's to the bit. The two steps after it show what the fault left behind: the prompts and their order,
 responses drawn with the policy of that step, the threshold. Faults enter by a module that verl loads
-(groupppo/study/fault_points.py); the code under test has no hook for them.
+(groupppo/studies/fault_points.py); the code under test has no hook for them.
 
-One run at a time, each about half a minute. The folder gets faults.csv (its columns: groupppo/study/fault_table.py) and
+(groupppo/studies/fault_points.py); the code under test has no hook for them.
 study.json with what was run.
 """
 
@@ -23,11 +23,11 @@ from pathlib import Path
 
 from groupppo.config import Arm, Benchmark, load_arm, load_benchmark
 from groupppo.errors import BadInput, GroupPPOError
-from groupppo.study.fault_options import FaultOptions, parse_faults
-from groupppo.study.faults import fault_row, fault_table, points_of, trace, with_fallback
-from groupppo.study.names import NO_FAULT
-from groupppo.study.record import Clock, peak_bytes, write_record
-from groupppo.study.tables import write_table
+from groupppo.studies.fault_options import FaultOptions, parse_faults
+from groupppo.studies.faults import fault_row, fault_table, points_of, trace, with_fallback
+from groupppo.studies.names import NO_FAULT
+from groupppo.studies.record import Clock, peak_bytes, write_record
+from groupppo.studies.tables import write_table
 from groupppo.verl.compose import Cell
 
 ARMS = ("group_ppo", "group_ppo_gathered", "group_ppo_streamed")
@@ -72,8 +72,8 @@ def dense_arm(benchmark: Benchmark) -> Arm:
     """
     arm = benchmark.arms[benchmark.reference]
     if arm.verl.get("algorithm.adv_estimator") != "gae":
-        mend = "name the arm of dense PPO: the study faults compares with it."
-        raise BadInput(benchmark.source, "reference", benchmark.reference, mend)
+        hint = "name the arm of dense PPO: the study faults compares with it."
+        raise BadInput(benchmark.source, "reference", benchmark.reference, hint)
     return arm
 
 
@@ -86,8 +86,8 @@ def cell(options: FaultOptions, benchmark: Benchmark, arm: Arm, out: Path) -> Ce
     settings = replace(benchmark.train, steps=options.steps, save_critic=False)
     model = options.named(benchmark.models, "model", options.model)
     if model.resources.get("gpu", 1) > 1:
-        mend = "study another model: parameters of one rank are compared."
-        raise BadInput(model.source, "resources.gpu", model.resources["gpu"], mend)
+        hint = "study another model: parameters of one rank are compared."
+        raise BadInput(model.source, "resources.gpu", model.resources["gpu"], hint)
     return Cell(
         task=options.named(benchmark.tasks, "task", options.task.name),
         model=model,

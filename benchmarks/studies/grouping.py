@@ -18,7 +18,7 @@ studied on. Four questions, in this order:
    from batch to batch (variance)?
 
 One process, one thread, float32 except where it says otherwise. The folder gets tables (their columns:
-groupppo/study/tables.py), study.json with what was run, and figures/.
+groupppo/studies/tables.py), study.json with what was run, and figures/.
 """
 
 import sys
@@ -31,28 +31,28 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from groupppo.algorithm import GroupParams
 from groupppo.config import load_arm
 from groupppo.errors import GroupPPOError
-from groupppo.grouping import GroupParams
-from groupppo.study.agreement import ExactScores, agreement_table, cosine_table, score_table
-from groupppo.study.arms import GroupArm, averaged_update, dense_update, group_arms, group_updates
-from groupppo.study.densities import density_table, published_table
-from groupppo.study.directions import (
+from groupppo.studies.agreement import ExactScores, agreement_table, cosine_table, score_table
+from groupppo.studies.arms import GroupArm, averaged_update, dense_update, group_arms, group_updates
+from groupppo.studies.densities import density_table, published_table
+from groupppo.studies.directions import (
     Compared,
     direction_summary,
     direction_table,
     inner_products,
     loss_gradients,
 )
-from groupppo.study.figures import write_study_figures
-from groupppo.study.gram import token_gram
-from groupppo.study.models import load_critic, load_policy
-from groupppo.study.options import Options, parse
-from groupppo.study.pooling import pool, select
-from groupppo.study.record import Clock, peak_bytes, write_record
-from groupppo.study.rollouts import response_log_probs
-from groupppo.study.sampled import Sampled, draw_batches, draw_prompts
-from groupppo.study.tables import DENSE, FIGURES, write_table
+from groupppo.studies.figures import write_study_figures
+from groupppo.studies.gram import token_gram
+from groupppo.studies.models import load_critic, load_policy
+from groupppo.studies.options import Options, parse
+from groupppo.studies.pooling import pool, select
+from groupppo.studies.record import Clock, peak_bytes, write_record
+from groupppo.studies.rollouts import response_log_probs
+from groupppo.studies.sampled import Sampled, draw_batches, draw_prompts
+from groupppo.studies.tables import DENSE, FIGURES, write_table
 
 # A quarter of the batches is enough for the densities of bfloat16 rollouts, their only use.
 COARSE_SHARE = 4

@@ -27,10 +27,9 @@ import torch
 from torch import Tensor
 from verl.trainer.ppo.core_algos import compute_gae_advantage_return
 
-from groupppo import kernels
-from groupppo.advantage import gae, segment_gae, whiten
-from groupppo.grouping import GroupParams, Tokens, group_tokens
-from groupppo.kernels.reference import CAP, CRITERION, END, NONE, variance_split_response
+from groupppo.algorithm import GroupParams, Tokens, group_tokens, kernels
+from groupppo.algorithm.advantage import gae, segment_gae, whiten
+from groupppo.algorithm.kernels.reference import CAP, CRITERION, END, NONE, variance_split_response
 from groupppo.measure.provenance import machine, source
 
 TAU, EPSILON, MOST = 1.0, 1e-6, 16

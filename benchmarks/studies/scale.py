@@ -68,7 +68,7 @@ judged = decide(claims, tables, benchmark, None, studied)
 (results / "verdicts.json").write_text(json.dumps(judged, allow_nan=False))
 """,
     "figures": """
-from groupppo.report.figures import needed, write_figures
+from groupppo.report.drawing import needed, write_figures
 from groupppo.tables import StoredTables
 judged = json.loads((results / "verdicts.json").read_text())
 tables = StoredTables(results / "tables", needed(benchmark))

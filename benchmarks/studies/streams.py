@@ -18,7 +18,7 @@ changes. Four questions, in this order:
    endpoint's own group are a window as long as the longest group: groups follow each other without gaps.
 4. Kept keys and values grow old with every optimizer step of the same batch. How fast does that hurt?
 
-One process, one thread, float32. The folder gets tables (their columns: groupppo/study/stream_tables.py), study.json
+One process, one thread, float32. The folder gets tables (their columns: groupppo/studies/stream_tables.py), study.json
 with what was run, and figures/.
 """
 
@@ -33,14 +33,14 @@ from transformers import AutoTokenizer
 
 from groupppo.config import load_arm
 from groupppo.errors import BadInput, GroupPPOError
-from groupppo.study.arms import GroupArm, group_arms, group_updates
-from groupppo.study.figures import STREAM_PLANS, write_study_figures
-from groupppo.study.models import load_critic, load_policy
-from groupppo.study.options import StreamOptions, parse_streams
-from groupppo.study.record import Clock, peak_bytes, write_record
-from groupppo.study.sampled import Sampled, draw_batches, draw_prompts
-from groupppo.study.staleness import stale_rows
-from groupppo.study.stream_curves import (
+from groupppo.studies.arms import GroupArm, group_arms, group_updates
+from groupppo.studies.figures import STREAM_PLANS, write_study_figures
+from groupppo.studies.models import load_critic, load_policy
+from groupppo.studies.options import StreamOptions, parse_streams
+from groupppo.studies.record import Clock, peak_bytes, write_record
+from groupppo.studies.sampled import Sampled, draw_batches, draw_prompts
+from groupppo.studies.staleness import stale_rows
+from groupppo.studies.stream_curves import (
     Curve,
     cost_table,
     expected_cosines,
@@ -49,8 +49,8 @@ from groupppo.study.stream_curves import (
     progress_table,
     staleness_table,
 )
-from groupppo.study.streams import Endpoints
-from groupppo.study.tables import FIGURES, write_table
+from groupppo.studies.streams import Endpoints
+from groupppo.studies.tables import FIGURES, write_table
 from groupppo.update.streamed import LiveRows
 
 WINDOWS = (1, 2, 4, 8, 16)

@@ -1,4 +1,4 @@
-"""The application: commands, and errors a user can mend, which are printed without a traceback."""
+"""The application: commands, and errors a user can hint, which are printed without a traceback."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 from groupppo.cli import cost, listing, new, published, report, validate
 from groupppo.cli.screen import complain
 from groupppo.errors import GroupPPOError
-from groupppo.storage import room_for
+from groupppo.records.storage import room_for
 
 
 class Commands(TyperGroup):

@@ -8,7 +8,7 @@ import typer
 from groupppo.cli.place import root, short
 from groupppo.cli.screen import say
 from groupppo.errors import BadInput, suggest
-from groupppo.storage import write_whole
+from groupppo.records.storage import write_whole
 
 LONGEST = 100
 TAKEN = {"arm": ("start", "reference")}

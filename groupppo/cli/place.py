@@ -20,8 +20,8 @@ def root() -> Path:
         if all((folder / mark).exists() for mark in _MARKS):
             return folder
     installed = f", such as {REPOSITORY}" if all((REPOSITORY / mark).exists() for mark in _MARKS) else ""
-    mend = f"change into a clone of the repository (with Snakefile and benchmarks/){installed}."
-    raise BadInput(here, "folder", "outside of the repository", mend)
+    hint = f"change into a clone of the repository (with Snakefile and benchmarks/){installed}."
+    raise BadInput(here, "folder", "outside of the repository", hint)
 
 
 def short(path: Path) -> Path:

@@ -40,22 +40,22 @@ def report(
     elif (folder / "measured").is_dir():
         say(str(_profile_page(folder)))
     else:
-        mend = "name a folder with benchmark.yaml (a benchmark's results) or measured/ (a profile's)."
-        raise BadInput(folder, "benchmark.yaml", None, mend)
+        hint = "name a folder with benchmark.yaml (a benchmark's results) or measured/ (a profile's)."
+        raise BadInput(folder, "benchmark.yaml", None, hint)
 
 
 def _benchmark_page(folder: Path) -> Path:
-    from groupppo.plain_json import read_object
     from groupppo.profile.tables import read_tables
     from groupppo.publish.derive import draw_report
     from groupppo.publish.reading import refuse_bomb
+    from groupppo.records.plain_json import read_object
     from groupppo.report.page import PROFILE
 
     for pattern in ("tables", "profile/tables", "pilot", "evals"):
         for file in sorted(folder.glob(f"{pattern}/*.parquet")):
             refuse_bomb(file)
-    mend = "decide the verdicts first: snakemake --config benchmark=<file> makes the tables and verdicts it lacks."
-    judged = read_object(folder / "verdicts.json", mend)
+    hint = "decide the verdicts first: snakemake --config benchmark=<file> makes the tables and verdicts it lacks."
+    judged = read_object(folder / "verdicts.json", hint)
     with _matrix(folder, judged) as benchmark:
         costs = read_tables(folder / PROFILE / "tables") if benchmark.profile is not None else None
         return draw_report(folder, benchmark, judged, costs, keep=False)
@@ -83,8 +83,8 @@ def _matrix(folder: Path, judged: dict[str, Any]) -> Iterator["Benchmark"]:
 def _profile_page(folder: Path) -> Path:
     from groupppo.profile.config import load_profile
     from groupppo.profile.tables import write_tables
-    from groupppo.report.figures_profile import write_profile_figures
-    from groupppo.report.page_profile import write_profile_page
+    from groupppo.report.figures.profile import write_profile_figures
+    from groupppo.report.sections.profile import write_profile_page
 
     profile = load_profile(root() / "benchmarks" / f"{Path(os.path.abspath(folder)).name}.yaml")
     tables = write_tables(profile, folder / "measured", folder / "tables")

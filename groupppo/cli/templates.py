@@ -46,8 +46,8 @@ def arm_template(name: str, example: Mapping[str, Any]) -> str:
 
 def group_docs() -> dict[str, str]:
     """What each key of `GroupParams` does, from the docstring of the class, and what it may be."""
-    from groupppo.grouping.params import CHOICES, GroupParams
-    from groupppo.grouping.registry import known_rules
+    from groupppo.algorithm.params import CHOICES, GroupParams
+    from groupppo.algorithm.registry import known_rules
 
     names = [field.name for field in fields(GroupParams)]
     text = " ".join((inspect.getdoc(GroupParams) or "").partition("Attributes:")[2].split())
@@ -64,7 +64,7 @@ def group_docs() -> dict[str, str]:
 
 
 def _other_keys(written: set[str], docs: Mapping[str, str]) -> Iterator[str]:
-    from groupppo.grouping.params import GroupParams
+    from groupppo.algorithm.params import GroupParams
 
     yield "  # Every further key of the grouping with its default. One that the rule does not use is refused."
     for field in fields(GroupParams):

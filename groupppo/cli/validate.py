@@ -16,7 +16,7 @@ def add(app: typer.Typer) -> None:
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of any kind that benchmarks/ holds.")],
 ) -> None:
-    """Check benchmark, arm, task, model, claims and profile files; name every fault with file, key, value and mend.
+    """Check benchmark, arm, task, model, claims and profile files; name every fault with file, key, value and hint.
 
     The kind is told by the folder (arms/, tasks/, models/), else by the file's keys. A benchmark is checked with every
     file it names, an arm against verl's own config. All files are checked, also after one that fails. Exit code 1 when

@@ -10,11 +10,11 @@ from typing import Any
 from groupppo.config import Arm, Benchmark, Model, Task
 from groupppo.cost.span import NOTHING, Span
 from groupppo.errors import BadInput
-from groupppo.storage import resumable_copies
+from groupppo.records.storage import resumable_copies
 from groupppo.update.flops import Shape, Work, forward_flops, update_flops
 
 BYTE_VOCABULARY = 261
-"""Tokens of groupppo.models.tokenizer, which the models without a vocabulary of their own have."""
+"""Tokens of groupppo.tasks.tokenizer, which the models without a vocabulary of their own have."""
 _ESTIMATOR, _CRITIC = "algorithm.adv_estimator", "critic.enable"
 _UPDATE, _KV = "algorithm.group_params.update", "algorithm.group_params.kv"
 _REFERENCE_POLICY = ("algorithm.use_kl_in_reward", "actor_rollout_ref.actor.use_kl_loss")
@@ -73,8 +73,8 @@ def shape_of(model: Model) -> Shape:
             tied=True,
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        mend = "its cost is counted from hidden_size, layers, attention_heads, key_value_heads and intermediate_size; "
-        raise BadInput(model.source, "params", sizes, f"{mend}write them, or run one of its cells first.") from error
+        hint = "its cost is counted from hidden_size, layers, attention_heads, key_value_heads and intermediate_size; "
+        raise BadInput(model.source, "params", sizes, f"{hint}write them, or run one of its cells first.") from error
 
 
 def needs_critic(benchmark: Benchmark, arm: Arm) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.plain_yaml import read_yaml
+from groupppo.records.plain_yaml import read_yaml
 
 RECORD = "benchmark.yaml"
 _SHOWN = 3

@@ -12,10 +12,10 @@ from typing import Any
 import psutil
 
 from groupppo.config import REPOSITORY
-from groupppo.measure.hashing import sha256_file, sha256_model
 from groupppo.measure.nvml import driver_version
 from groupppo.measure.sampler import SensorMissing
 from groupppo.measure.start_check import clock_skew
+from groupppo.records.hashing import sha256_file, sha256_model
 
 # What git tells its hooks, in which a run may be started.
 _OF_A_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")

@@ -65,19 +65,19 @@ def check_node(folder: Path, needs: Needs) -> Node:
     """Check this node before a run whose results go to `folder`.
 
     Raises:
-        BadInput: names what the node lacks and how to mend it; `folder` may not exist yet.
+        BadInput: names what the node lacks and how to fix it; `folder` may not exist yet.
     """
     began, where = time.perf_counter(), f"node {platform.node() or socket.gethostname()}"
     skew = _answers(folder)
     _check_skew(where, skew)
     disk = shutil.disk_usage(folder).free
     if disk < needs.disk_bytes:
-        mend = f"free at least {needs.disk_bytes / 1e9:.1f} GB there, or write the results elsewhere."
-        raise BadInput(folder, "free disk (GB)", round(disk / 1e9, 1), mend)
+        hint = f"free at least {needs.disk_bytes / 1e9:.1f} GB there, or write the results elsewhere."
+        raise BadInput(folder, "free disk (GB)", round(disk / 1e9, 1), hint)
     memory = free_memory()
     if memory < needs.memory_bytes:
-        mend = f"the run asks for {needs.memory_bytes / 1e9:.1f} GB: end what holds it, or choose another node."
-        raise BadInput(where, "free memory (GB)", round(memory / 1e9, 1), mend)
+        hint = f"the run asks for {needs.memory_bytes / 1e9:.1f} GB: end what holds it, or choose another node."
+        raise BadInput(where, "free memory (GB)", round(memory / 1e9, 1), hint)
     check_versions(needs.lock, needs.packages)
     driver = _driver(where) if needs.device == "cuda" else None
     return Node(driver, skew, disk, memory, time.perf_counter() - began)
@@ -87,8 +87,8 @@ def _driver(where: str) -> str:
     try:
         return driver_version()
     except SensorMissing as error:
-        mend = f"{error}; run on a node with an NVIDIA driver, or write device: cpu."
-        raise BadInput(where, "NVIDIA driver", None, mend) from error
+        hint = f"{error}; run on a node with an NVIDIA driver, or write device: cpu."
+        raise BadInput(where, "NVIDIA driver", None, hint) from error
 
 
 def check_versions(lock: Path, packages: Iterable[str]) -> None:
@@ -110,8 +110,8 @@ def check_versions(lock: Path, packages: Iterable[str]) -> None:
             installed = None
         if installed is None or installed.split("+")[0] != pinned[_normal(package)]:
             install = f"bash requirements/install.sh {lock.parent.name}/{lock.name}"
-            mend = f"the lock has {pinned[_normal(package)]}; run {install} in this environment."
-            raise BadInput(lock, package, installed, mend)
+            hint = f"the lock has {pinned[_normal(package)]}; run {install} in this environment."
+            raise BadInput(lock, package, installed, hint)
 
 
 def _normal(name: str) -> str:
@@ -142,8 +142,8 @@ def clock_skew(folder: Path) -> float:
         finally:
             file.unlink(missing_ok=True)
     except OSError as error:
-        mend = "make the results folder writable from this node; on a cluster it must be on a shared file system."
-        raise BadInput(folder, "write, read and remove a file", error.strerror, mend) from error
+        hint = "make the results folder writable from this node; on a cluster it must be on a shared file system."
+        raise BadInput(folder, "write, read and remove a file", error.strerror, hint) from error
     if found != token:
         raise BadInput(folder, "a file written there", found[:40], "the file system does not keep what is written.")
     difference, doubt = stamped - (before + after) / 2, (after - before) / 2
@@ -165,8 +165,8 @@ def _answers(folder: Path) -> float:
     thread.start()
     thread.join(_PATIENCE)
     if not found:
-        mend = f"its file server did not answer within {_PATIENCE:g} s: mount it again, or choose another node."
-        raise BadInput(folder, "write, read and remove a file", None, mend)
+        hint = f"its file server did not answer within {_PATIENCE:g} s: mount it again, or choose another node."
+        raise BadInput(folder, "write, read and remove a file", None, hint)
     if isinstance(found[0], BadInput):
         raise found[0]
     return found[0]
@@ -174,8 +174,8 @@ def _answers(folder: Path) -> float:
 
 def _check_skew(where: str, skew: float) -> None:
     if abs(skew) > MAX_SKEW:
-        mend = f"set the clock (chrony or ntpd): files must not look older or newer by more than {MAX_SKEW:g} s."
-        raise BadInput(where, "clock minus the file server's (s)", round(-skew, 1), mend)
+        hint = f"set the clock (chrony or ntpd): files must not look older or newer by more than {MAX_SKEW:g} s."
+        raise BadInput(where, "clock minus the file server's (s)", round(-skew, 1), hint)
 
 
 def free_memory(root: Path = _CGROUP, own: Path = _OWN_CGROUP) -> int:

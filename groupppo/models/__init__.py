@@ -33,23 +33,23 @@ def model_faults(model: Model) -> Iterator[BadInput]:
         return
     if model.factory not in FACTORIES:
         known = sorted([*FACTORIES, HUB])
-        mend = f"{suggest(model.factory, known)}Known factories: {', '.join(known)}."
-        yield BadInput(model.source, "factory", model.factory, mend)
+        hint = f"{suggest(model.factory, known)}Known factories: {', '.join(known)}."
+        yield BadInput(model.source, "factory", model.factory, hint)
         return
     factory, sound = FACTORIES[model.factory], True
     known = [name for name in inspect.signature(factory.count).parameters if name != "seed"]
     listing = f"parameters of {model.factory}: {', '.join(known)}."
     for key in sorted({*model.params, *known}):
-        value, mend = model.params.get(key), ""
+        value, hint = model.params.get(key), ""
         if key not in known:
-            mend = f"unknown parameter; {suggest(key, known)}{listing}"
+            hint = f"unknown parameter; {suggest(key, known)}{listing}"
         elif value is None:
-            mend = f"add it; {listing}"
+            hint = f"add it; {listing}"
         elif type(value) is not int or not 1 <= value <= LARGEST_SIZE:
-            mend = f"write a whole number from 1 to {LARGEST_SIZE}."
-        if mend:
+            hint = f"write a whole number from 1 to {LARGEST_SIZE}."
+        if hint:
             sound = False
-            yield BadInput(model.source, f"params.{key}", value, mend)
+            yield BadInput(model.source, f"params.{key}", value, hint)
     if sound:
         yield from _size_faults(model, factory.count)
 
@@ -58,11 +58,11 @@ def _size_faults(model: Model, count: Callable[..., int]) -> Iterator[BadInput]:
     try:
         needed = count(**model.params) * TRAINING_BYTES
     except ParamError as error:
-        yield BadInput(model.source, f"params.{error.key}", error.value, error.mend)
+        yield BadInput(model.source, f"params.{error.key}", error.value, error.hint)
         return
     if needed > model.resources["mem_mb"] * 1e6:
-        mend = f"write at least {-(-needed // 10**6)}: its weights, gradients and Adam's moments alone take that."
-        yield BadInput(model.source, "resources.mem_mb", model.resources["mem_mb"], mend)
+        hint = f"write at least {-(-needed // 10**6)}: its weights, gradients and Adam's moments alone take that."
+        yield BadInput(model.source, "resources.mem_mb", model.resources["mem_mb"], hint)
 
 
 def build_model(model: Model, folder: Path) -> int:

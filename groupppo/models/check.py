@@ -37,8 +37,8 @@ def check_model_folder(folder: Path, *, padded: bool = False) -> None:
         if getattr(tokenizer, key) is None:
             raise BadInput(folder / "tokenizer_config.json", key, None, "name one of the tokenizer's special tokens.")
     if vocab_size < len(tokenizer) or (vocab_size > len(tokenizer) and not padded):
-        mend = f"resize the embeddings to len(tokenizer) = {len(tokenizer)}: rollouts and trainer must agree."
-        raise BadInput(folder / "config.json", "vocab_size", vocab_size, mend)
+        hint = f"resize the embeddings to len(tokenizer) = {len(tokenizer)}: rollouts and trainer must agree."
+        raise BadInput(folder / "config.json", "vocab_size", vocab_size, hint)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise BadInput(folder / "model.safetensors", "file", None, COMPLETE)

@@ -75,8 +75,8 @@ def params_faults(model: Model) -> Iterator[BadInput]:
     """What is wrong in the file of a published model, as far as it can be seen without the hub."""
     known = [*_KNOWN, *_OPTIONAL]
     for key in sorted(set(model.params) - set(known)):
-        mend = f"unknown; {suggest(key, known)}Known: {', '.join(known)}."
-        yield BadInput(model.source, f"params.{key}", model.params[key], mend)
+        hint = f"unknown; {suggest(key, known)}Known: {', '.join(known)}."
+        yield BadInput(model.source, f"params.{key}", model.params[key], hint)
     for key, (text, pattern) in _KNOWN.items():
         value = model.params.get(key)
         if not isinstance(value, str) or not pattern.fullmatch(value):
@@ -98,11 +98,11 @@ def _download(model: Model) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        mend = (
+        hint = (
             "check name, revision, network and, for a gated model, that its licence is accepted and HF_TOKEN set; "
             f"the hub says: {str(error).splitlines()[0]}"
         )
-        raise BadInput(model.source, "params.repo", f"{repo}@{revision}", mend) from error
+        raise BadInput(model.source, "params.repo", f"{repo}@{revision}", hint) from error
 
 
 def _write_pad_token(model: Model, folder: Path) -> None:

@@ -32,7 +32,7 @@ def tiny_qwen2(
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
-    from groupppo.models.tokenizer import byte_tokenizer, save_tokenizer
+    from groupppo.tasks.tokenizer import byte_tokenizer, save_tokenizer
 
     parameters_of(
         hidden_size=hidden_size,
@@ -93,8 +93,8 @@ def parameters_of(
     if hidden_size % attention_heads:
         raise ParamError("hidden_size", hidden_size, f"write a multiple of attention_heads, {attention_heads}.")
     if hidden_size // attention_heads % 2:
-        mend = f"write an even number of times attention_heads, {attention_heads}: positions rotate pairs of channels."
-        raise ParamError("hidden_size", hidden_size, mend)
+        hint = f"write an even number of times attention_heads, {attention_heads}: positions rotate pairs of channels."
+        raise ParamError("hidden_size", hidden_size, hint)
     if attention_heads % key_value_heads:
         raise ParamError("key_value_heads", key_value_heads, f"write a divisor of attention_heads, {attention_heads}.")
     head = hidden_size // attention_heads

@@ -17,13 +17,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from groupppo.config import Task, WarmStart
 from groupppo.errors import BadInput, RunFailed
-from groupppo.measure.hashing import LOGS
 from groupppo.models.check import check_model_folder
 from groupppo.models.sampling import Request, decode, end_tokens
-from groupppo.models.tokenizer import chat_ids, save_tokenizer
+from groupppo.records.hashing import LOGS
 from groupppo.tasks.answers import scorer
 from groupppo.tasks.base import Example
 from groupppo.tasks.rows import read_examples
+from groupppo.tasks.tokenizer import chat_ids, save_tokenizer
 
 WARMUP_STEPS = 50
 # Batches sorted by length together: rows of one batch are then nearly as long as each other.
@@ -85,8 +85,8 @@ def warm_start(task: Task, model_folder: Path, task_folder: Path, out: Path, *, 
     train, dev = (read_examples(task_folder / f"{split}.parquet") for split in ("train", "dev"))
     wanted = _settings(task).eval_prompts
     if wanted > len(dev):
-        mend = f"write at most {len(dev)}, the prompts of the dev split, or raise splits.dev."
-        raise BadInput(task.source, "warmstart.eval_prompts", wanted, mend)
+        hint = f"write at most {len(dev)}, the prompts of the dev split, or raise splits.dev."
+        raise BadInput(task.source, "warmstart.eval_prompts", wanted, hint)
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     out.mkdir(parents=True, exist_ok=True)
@@ -173,13 +173,13 @@ def _require_room(task: Task, row: WarmStartRow, log: Path) -> None:
         raise RunFailed(
             f"{task.source}: warm start went past warmstart.max_accuracy {settings.max_accuracy}: sampled dev accuracy "
             f"{row.sampled_accuracy:.3f} at step {row.step}\n"
-            f"  mend: lower warmstart.learning_rate or eval_every.\n  log: {log}"
+            f"  hint: lower warmstart.learning_rate or eval_every.\n  log: {log}"
         )
     if row.step == settings.max_steps and row.greedy_accuracy is None:
         raise RunFailed(
             f"{task.source}: warm start did not reach warmstart.target_accuracy {settings.target_accuracy} within "
             f"warmstart.max_steps {settings.max_steps}: sampled dev accuracy {row.sampled_accuracy:.3f}\n"
-            f"  mend: raise max_steps or lower the target.\n  log: {log}"
+            f"  hint: raise max_steps or lower the target.\n  log: {log}"
         )
 
 

@@ -8,11 +8,11 @@ import psutil
 import torch
 
 from groupppo.profile.batch import Batch, build_model, random_batch
-from groupppo.profile.catalogue import FAILED, MEASURED, NO_MEMORY, NOT_RUN, REFERENCE, Variant, find
 from groupppo.profile.config import Setting
 from groupppo.profile.passes import Prepared, fused_log_probs, live_tokens, loss, prepare
 from groupppo.update.flops import Work
 from groupppo.update.memory import update_bytes
+from groupppo.update.variants import FAILED, MEASURED, NO_MEMORY, NOT_RUN, REFERENCE, Variant, find
 
 
 @dataclass

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.errors import BadInput
-from groupppo.profile.catalogue import FUSED, MASKED, REFERENCE, find
 from groupppo.schemas import read_checked
 from groupppo.update.flops import Shape, Work
 from groupppo.update.memory import update_bytes
+from groupppo.update.variants import FUSED, MASKED, REFERENCE, find
 from groupppo.where import Found
 from groupppo.where import find as find_home
 
@@ -141,16 +141,16 @@ def measured_folder(profile: Profile, results: Path) -> Found:
 
     found = find_home(results, place)
     if found is None:
-        mend = f"measure it first: snakemake profile --config profile={profile.source}"
-        raise BadInput(profile.source, "measured", list(profile.measured), mend)
+        hint = f"measure it first: snakemake profile --config profile={profile.source}"
+        raise BadInput(profile.source, "measured", list(profile.measured), hint)
     return found
 
 
 def _shape(path: Path, name: str, sizes: dict[str, Any]) -> ModelShape:
     title, family = sizes.pop("title"), sizes.pop("family")
     if sizes["heads"] % sizes["kv_heads"]:
-        mend = f"write a divisor of heads = {sizes['heads']}: a key head serves a whole number of query heads."
-        raise BadInput(path, f"shapes.{name}.kv_heads", sizes["kv_heads"], mend)
+        hint = f"write a divisor of heads = {sizes['heads']}: a key head serves a whole number of query heads."
+        raise BadInput(path, f"shapes.{name}.kv_heads", sizes["kv_heads"], hint)
     return ModelShape(name, title, family, Shape(**sizes, query_key_norm=family == "qwen3"))
 
 
@@ -196,5 +196,5 @@ _COMPARED = {"memory_ratio_to_fused": (FUSED,), "seconds_speedup_to_masked": (MA
 
 def _check_density(path: Path, key: str, density: Fraction, response: int) -> None:
     if density.denominator > response:
-        mend = f"write at least 1/{response}: the response has {response} tokens."
-        raise BadInput(path, key, str(density), mend)
+        hint = f"write at least 1/{response}: the response has {response} tokens."
+        raise BadInput(path, key, str(density), hint)

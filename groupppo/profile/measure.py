@@ -19,10 +19,10 @@ from typing import Any
 from groupppo.errors import BadInput
 from groupppo.measure.provenance import machine, software, source
 from groupppo.profile.bench import Bench, Outcome, guarded, work_of
-from groupppo.profile.catalogue import MEASURED, find
 from groupppo.profile.config import Setting, load_profile
 from groupppo.profile.counter import count
 from groupppo.profile.probes import Reading, gpu, probe_for
+from groupppo.update.variants import MEASURED, find
 
 
 @dataclass

@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groupppo.loss import LossMask, policy_loss
+from groupppo.algorithm.loss import LossMask, policy_loss
 from groupppo.profile.batch import Batch
-from groupppo.profile.catalogue import Variant
 from groupppo.profile.peers import HEADS, Head
 from groupppo.update.head import head_log_probs
 from groupppo.update.network import collect, hidden_at_rows, run_inside
 from groupppo.update.plan import Plan, policy_pass
 from groupppo.update.store import KeysValuesStore
 from groupppo.update.streamed import LiveRows
+from groupppo.update.variants import Variant
 
 # What a variant computes before it is measured, and whose memory it holds while it is.
 Prepared = KeysValuesStore | None

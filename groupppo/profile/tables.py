@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from groupppo.errors import BadInput
-from groupppo.plain_json import read_object
-from groupppo.profile.catalogue import FUSED, MASKED, MEASURED, REFERENCE, Variant, find
 from groupppo.profile.config import BYTES, Profile, Setting, Target
 from groupppo.profile.counted import counted_table, steps_table
+from groupppo.records.plain_json import read_object
+from groupppo.stats.intervals import Interval, paired_ratio
 from groupppo.update.flops import Work, head_bound, update_bound, update_flops
 from groupppo.update.memory import CAUSES, update_bytes
-from groupppo.verdicts.intervals import Interval, paired_ratio
+from groupppo.update.variants import FUSED, MASKED, MEASURED, REFERENCE, Variant, find
 from groupppo.where import Found
 
 LEVEL = 0.90

@@ -171,35 +171,35 @@ def _check_frame(file: Path, stream: BinaryIO, limits: Limits) -> int:
     other data stand before and behind an archive.
     """
     size = stream.seek(0, os.SEEK_END)
-    mend = "give a bundle.zip as `make_bundle` writes it."
+    hint = "give a bundle.zip as `make_bundle` writes it."
     if size < _END.size:
-        raise BadInput(file, "file", f"{size} bytes", f"not a zip archive; {mend}")
+        raise BadInput(file, "file", f"{size} bytes", f"not a zip archive; {hint}")
     stream.seek(0)
     start = stream.read(4)
     stream.seek(size - _END.size)
     magic, disk, list_disk, _, members, list_size, list_offset, comment = _END.unpack(stream.read(_END.size))
     if magic != b"PK\x05\x06" or start != b"PK\x03\x04" or comment or disk or list_disk:
-        raise BadInput(file, "file", start, f"not a zip archive, or one with other data around it; {mend}")
+        raise BadInput(file, "file", start, f"not a zip archive, or one with other data around it; {hint}")
     end = size - _END.size
     if 0xFFFF in (members,) or 0xFFFFFFFF in (list_size, list_offset):
-        members, list_size, list_offset, end = _long_end(file, stream, end, mend)
+        members, list_size, list_offset, end = _long_end(file, stream, end, hint)
     if members > limits.members or list_size > limits.list_bytes:
         raise BadInput(file, "members", members, f"refused: more than {limits.members:,} members, or a list too long.")
     if list_offset + list_size != end:
-        raise BadInput(file, "file", None, f"the list of members is not where it should be; {mend}")
+        raise BadInput(file, "file", None, f"the list of members is not where it should be; {hint}")
     return members
 
 
-def _long_end(file: Path, stream: BinaryIO, end: int, mend: str) -> tuple[int, int, int, int]:
+def _long_end(file: Path, stream: BinaryIO, end: int, hint: str) -> tuple[int, int, int, int]:
     """The end record of an archive beyond 4 GiB or 65,535 members."""
     place = end - _LOCATOR.size - _END64.size
     if place < 0:
-        raise BadInput(file, "file", None, f"its end record is cut off; {mend}")
+        raise BadInput(file, "file", None, f"its end record is cut off; {hint}")
     stream.seek(place)
     magic, _, _, _, disk, list_disk, _, members, list_size, list_offset = _END64.unpack(stream.read(_END64.size))
     locator, _, offset, disks = _LOCATOR.unpack(stream.read(_LOCATOR.size))
     if magic != b"PK\x06\x06" or locator != b"PK\x06\x07" or offset != place or disk or list_disk or disks != 1:
-        raise BadInput(file, "file", None, f"its end record is forged; {mend}")
+        raise BadInput(file, "file", None, f"its end record is forged; {hint}")
     return members, list_size, list_offset, place
 
 
@@ -245,19 +245,19 @@ def _check_names(file: Path, names: list[str], depth: int = LIMITS.depth) -> Non
     for name in names:
         parts = name.split("/")
         if not all(_NAME.fullmatch(part) and not _RESERVED.fullmatch(part) for part in parts) or len(parts) > depth + 1:
-            mend = "only relative names of letters, digits and _.@+=,- may go in or come out."
-            raise BadInput(file, "member", name, mend)
+            hint = "only relative names of letters, digits and _.@+=,- may go in or come out."
+            raise BadInput(file, "member", name, hint)
         if max(map(len, parts)) > 200 or len(name) > 800:
             raise BadInput(file, "member", f"{name[:80]}...", "shorten the name.")
         if name.lower().endswith(ARCHIVES + PICKLES):
             raise BadInput(file, "member", name, "no archives and no pickles may go in or come out.")
         if name.casefold() in seen:
-            mend = f"{seen[name.casefold()]} has the same name; rename one of them."
-            raise BadInput(file, "member", name, mend)
+            hint = f"{seen[name.casefold()]} has the same name; rename one of them."
+            raise BadInput(file, "member", name, hint)
         seen[name.casefold()] = name
         for folder in ("/".join(parts[:i]) for i in range(1, len(parts))):
             if folders.setdefault(folder.casefold(), folder) != folder:
-                mend = f"its folder is {folders[folder.casefold()]} in other members; spell it the same way."
-                raise BadInput(file, "member", name, mend)
+                hint = f"its folder is {folders[folder.casefold()]} in other members; spell it the same way."
+                raise BadInput(file, "member", name, hint)
     for key in sorted(set(folders) & set(seen)):
         raise BadInput(file, "member", seen[key], "it is a file and a folder at once.")

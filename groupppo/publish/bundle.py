@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.errors import BadInput
-from groupppo.measure.hashing import sha256_file
 from groupppo.measure.provenance import source
-from groupppo.plain_json import read_object
 from groupppo.publish.archive import write_archive
 from groupppo.publish.contents import InFile, require_complete, stage
 from groupppo.publish.derive import derive
@@ -23,6 +21,8 @@ from groupppo.publish.records import notes
 from groupppo.publish.source import loaded_config
 from groupppo.publish.sums import read_sums, write_lists
 from groupppo.publish.version import made_by
+from groupppo.records.hashing import sha256_file
+from groupppo.records.plain_json import read_object
 
 
 def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = True) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.draw.wording import in_bytes, seconds_text
 from groupppo.errors import BadInput
 from groupppo.publish import settings
 from groupppo.publish.matrix import RECORD
@@ -23,11 +24,10 @@ from groupppo.publish.reading import safe_tables
 from groupppo.publish.settings import SettingDifference
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
 from groupppo.publish.sums import read_sums, sums_differences
-from groupppo.report.wording import in_bytes, seconds_text
+from groupppo.stats.intervals import paired_ratio, paired_t
 from groupppo.tables.keys import planned_keys
 from groupppo.tables.schema import START
 from groupppo.verdicts.claims import EQUIVALENCE, Claims
-from groupppo.verdicts.intervals import paired_ratio, paired_t
 
 LEVEL = 0.90
 SLOWER, LARGER = 1.15, 1.01

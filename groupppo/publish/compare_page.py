@@ -7,10 +7,10 @@ from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from groupppo.draw.wording import MISSING, in_bytes, number, plural, ratio, seconds_text
 from groupppo.publish.compare import LARGER, LEVEL, SLOWER, ArmDifference, Comparison
 from groupppo.publish.settings import SHOWN, SettingDifference
-from groupppo.report.page_parts import content_policy, source_text, write_page
-from groupppo.report.wording import MISSING, in_bytes, number, plural, ratio, seconds_text
+from groupppo.report.sections.parts import content_policy, source_text, write_page
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>()#+!|&~])")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}

@@ -13,8 +13,6 @@ import pyarrow as pa
 
 from groupppo.config import REPOSITORY, Benchmark
 from groupppo.errors import BadInput
-from groupppo.measure.hashing import sha256_file
-from groupppo.measure.seal import scrub_record
 from groupppo.profile.tables import FOUND, read_tables
 from groupppo.publish.archive import CHUNK
 from groupppo.publish.derive import has_steps
@@ -22,8 +20,10 @@ from groupppo.publish.files import ITEMS, LOCKS, RECORD, RIGHTS, STEP_TABLES, Ki
 from groupppo.publish.matrix import CONFIG, config_files, read_record, written_files
 from groupppo.publish.reading import read_json
 from groupppo.publish.scrub import Places, scrub_samples
+from groupppo.records.hashing import sha256_file
+from groupppo.records.seal import scrub_record
+from groupppo.records.superseded import FOLDER
 from groupppo.report.page import PROFILE
-from groupppo.superseded import FOLDER
 from groupppo.tables import Only, load_tables
 from groupppo.tables.keys import plans_begun
 from groupppo.verdicts.item_scores import items_table
@@ -182,8 +182,8 @@ def _write(file: Path, content: bytes) -> None:
 def _existing(results: Path, name: str) -> Path:
     file = results / name
     if rule_of(name) is None:
-        mend = "move it out of the checkpoint: only weights, JSON and text are published, no code and no pickles."
-        raise BadInput(file, "file", file.suffix, mend)
+        hint = "move it out of the checkpoint: only weights, JSON and text are published, no code and no pickles."
+        raise BadInput(file, "file", file.suffix, hint)
     above = [results.joinpath(*Path(name).parts[: i + 1]) for i in range(len(Path(name).parts))]
     if any(place.is_symlink() for place in above):
         raise BadInput(
@@ -209,5 +209,5 @@ def require_complete(results: Path, benchmark: Benchmark) -> None:
     asked = [f"studies/{study}/{cell}/*.csv" for study in benchmark.studies for cell in cells]
     for pattern in [*asked, *([f"{PROFILE}/tables/*.parquet"] if benchmark.profile else [])]:
         if not any(results.glob(pattern)):
-            mend = f"run the benchmark to its end first, `snakemake`: {RECORD} asks for it."
-            raise BadInput(results / pattern, "files", None, mend)
+            hint = f"run the benchmark to its end first, `snakemake`: {RECORD} asks for it."
+            raise BadInput(results / pattern, "files", None, hint)

@@ -12,8 +12,8 @@ from rocrate.rocrate import ROCrate
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.plain_json import read_object
-from groupppo.plain_yaml import read_yaml
+from groupppo.records.plain_json import read_object
+from groupppo.records.plain_yaml import read_yaml
 
 VERSION = "1.1"
 PROFILE = f"https://w3id.org/ro/crate/{VERSION}"
@@ -105,8 +105,8 @@ def last_date(files: Mapping[str, Path]) -> str:
     ends = (_object(file).get("finished_at") for name, file in files.items() if _STATUS.fullmatch(name))
     dates = [end[:10] for end in ends if isinstance(end, str) and re.match(r"\d{4}-\d{2}-\d{2}", end)]
     if not dates:
-        mend = "run the benchmark first: no status.json says when it ended."
-        raise BadInput("runs", "finished_at", None, mend)
+        hint = "run the benchmark first: no status.json says when it ended."
+        raise BadInput("runs", "finished_at", None, hint)
     return max(dates)
 
 

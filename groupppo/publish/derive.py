@@ -20,15 +20,15 @@ from groupppo.profile.config import load_profile
 from groupppo.profile.tables import FOUND, ProfileTables, write_tables
 from groupppo.publish.files import STEP_TABLES, VERDICTS
 from groupppo.publish.reading import read_json
-from groupppo.report.figures import needed as drawn
-from groupppo.report.figures import write_figures
-from groupppo.report.figures_profile import write_profile_figures
+from groupppo.report.drawing import needed as drawn
+from groupppo.report.drawing import write_figures
+from groupppo.report.figures.profile import write_profile_figures
 from groupppo.report.page import PROFILE, write_report
-from groupppo.report.page_sweep import FOLDER as SWEEP
-from groupppo.report.page_sweep import draw_sweep, read_rows
-from groupppo.study.figures import PLANS, STREAM_PLANS, StudyPlan, write_study_figures
-from groupppo.study.stream_tables import STREAM_COLUMNS
-from groupppo.study.tables import COLUMNS, FIGURES, read_table
+from groupppo.report.sections.sweep import FOLDER as SWEEP
+from groupppo.report.sections.sweep import draw_sweep, read_rows
+from groupppo.studies.figures import PLANS, STREAM_PLANS, StudyPlan, write_study_figures
+from groupppo.studies.stream_tables import STREAM_COLUMNS
+from groupppo.studies.tables import COLUMNS, FIGURES, read_table
 from groupppo.tables import StoredTables, collect, load_table, load_tables
 from groupppo.tables.keys import Keys, found_keys
 from groupppo.tasks.lm_eval import write_yaml

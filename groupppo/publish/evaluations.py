@@ -13,9 +13,9 @@ import numpy as np
 
 from groupppo.config import Benchmark, Task
 from groupppo.errors import BadInput
-from groupppo.plain_json import parse_json
 from groupppo.publish.alike import same_number
 from groupppo.publish.reading import read_json
+from groupppo.records.plain_json import parse_json
 from groupppo.tables.keys import Keys
 from groupppo.tables.schema import START
 from groupppo.tasks.answers import scorer
@@ -100,7 +100,7 @@ def _means(name: str, keys: Keys, metrics: dict[str, Any], scores: ItemScores) -
         try:
             found = scores.scores(keys, metric)
         except BadInput as error:
-            yield f"{name}: {metric}", "scores by item", error.value or error.mend
+            yield f"{name}: {metric}", "scores by item", error.value or error.hint
             continue
         made = {"value": float(found.mean()), "stderr": _stderr(found), "n": len(found)}
         for key, value in made.items():

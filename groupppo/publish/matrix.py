@@ -17,8 +17,8 @@ from groupppo.allowed import require_inside
 from groupppo.config import REPOSITORY, Benchmark, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.matrix import KEY as CELLS
-from groupppo.measure.hashing import sha256_file
-from groupppo.plain_yaml import read_yaml
+from groupppo.records.hashing import sha256_file
+from groupppo.records.plain_yaml import read_yaml
 from groupppo.schemas import read_checked
 from groupppo.verdicts.claims import Claims, load_claims
 
@@ -49,8 +49,8 @@ def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
             require_inside(REPOSITORY / record[key], results / RECORD, key, *homes)
     claims = REPOSITORY / record["claims"]
     if not claims.is_file() or sha256_file(claims) != claims_sha256:
-        mend = f"decide the verdicts again: they were decided with claims whose SHA-256 is {claims_sha256}."
-        raise BadInput(claims, "file", sha256_file(claims) if claims.is_file() else None, mend)
+        hint = f"decide the verdicts again: they were decided with claims whose SHA-256 is {claims_sha256}."
+        raise BadInput(claims, "file", sha256_file(claims) if claims.is_file() else None, hint)
     copied = {name: REPOSITORY / place for name, place in copied_files(record, claims).items()}
     kinds = {Path(record[key]).name: kind for key, kind in _BESIDE.items() if record.get(key) is not None}
     for name, file in copied.items():
@@ -142,11 +142,11 @@ def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
     loaded = flat(_without_places(benchmark.resolved()))
     for key in dict.fromkeys([*recorded, *loaded]):
         if key not in loaded or key not in recorded or loaded[key] != recorded[key]:
-            mend = f"{record_file.name} says {recorded.get(key)!r}: not the same matrix."
-            raise BadInput(matrix, key, loaded.get(key), mend)
+            hint = f"{record_file.name} says {recorded.get(key)!r}: not the same matrix."
+            raise BadInput(matrix, key, loaded.get(key), hint)
     if benchmark.resolved().get(CELLS) != record.get(CELLS):
-        mend = f"{record_file.name} says {record.get(CELLS)!r}: not the same matrix."
-        raise BadInput(matrix, CELLS, given.get(CELLS), mend)
+        hint = f"{record_file.name} says {record.get(CELLS)!r}: not the same matrix."
+        raise BadInput(matrix, CELLS, given.get(CELLS), hint)
     return benchmark, load_claims(benchmark.claims)
 
 

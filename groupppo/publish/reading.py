@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
-from groupppo.plain_json import LARGEST, read_object
+from groupppo.records.plain_json import LARGEST, read_object
 from groupppo.tables import SCHEMA, Only, Tables, load_tables
 from groupppo.tables.schema import arrow_schema
 
@@ -31,7 +31,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The JSON object of a file of a bundle.
 
     Raises:
-        BadInput: as `groupppo.plain_json.read_object`.
+        BadInput: as `groupppo.records.plain_json.read_object`.
     """
     return read_object(file, _MEND)
 
@@ -47,8 +47,8 @@ def safe_tables(folder: Path, only: Mapping[str, Only]) -> Tables:
         file = folder / f"{name}.parquet"
         found = refuse_bomb(file)
         if not found.equals(arrow_schema(name)):
-            mend = "not the columns and types of this version; read it with the version that wrote it."
-            raise BadInput(file, "columns", found.names, mend)
+            hint = "not the columns and types of this version; read it with the version that wrote it."
+            raise BadInput(file, "columns", found.names, hint)
     tables = load_tables(folder, only)
     for name, table in (("runs", tables.runs), ("evals", tables.evals)):
         for column in ("task", "model", "arm"):

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.config import Benchmark
-from groupppo.measure.hashing import sha256_file
-from groupppo.measure.seal import KEY, OF_A_RUN, STAMP, published_sha256
-from groupppo.plain_json import parse_json
 from groupppo.publish.derive import has_steps
 from groupppo.publish.evaluations import Difference, evaluations, has_scores, keys_of, reports
 from groupppo.publish.files import LOCKS
@@ -18,6 +15,9 @@ from groupppo.publish.matrix import CONFIG, flat
 from groupppo.publish.reading import read_json
 from groupppo.publish.settings import as_written, config_values
 from groupppo.rates import KEY as RATE
+from groupppo.records.hashing import sha256_file
+from groupppo.records.plain_json import parse_json
+from groupppo.records.seal import KEY, OF_A_RUN, STAMP, published_sha256
 from groupppo.tables.keys import Keys, found_keys
 from groupppo.tables.runs import SET_ASIDE
 from groupppo.tables.schema import START

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from groupppo.measure.seal import ABSOLUTE, without_place
+from groupppo.records.seal import ABSOLUTE, without_place
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import yaml
 
 from groupppo.errors import BadInput
 from groupppo.matrix import KEY as CELLS
-from groupppo.measure.seal import scrub_record
-from groupppo.plain_yaml import DEEPEST, LARGEST, read_yaml
 from groupppo.publish.matrix import flat
 from groupppo.publish.reading import read_json
+from groupppo.records.plain_yaml import DEEPEST, LARGEST, read_yaml
+from groupppo.records.seal import scrub_record
 
 MACHINE = ("device", "rollout", "machine.cpu", "machine.cpu_cores", "machine.gpu", "machine.gpu_count")
 """What seconds and bytes depend on; where it differs they are not compared."""

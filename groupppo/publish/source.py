@@ -32,7 +32,7 @@ class Source:
     def told(self, error: BadInput) -> BadInput:
         """The error with the place of the file inside the bundle, not that of a folder that is gone by then."""
         file = error.file.replace(f"{self.folder}/", f"{self.path}: ") if self.kind == BUNDLE else error.file
-        return BadInput(file, error.key, error.value, error.mend)
+        return BadInput(file, error.key, error.value, error.hint)
 
 
 @contextlib.contextmanager

@@ -11,10 +11,10 @@ from typing import Any
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.measure.hashing import sha256_file
 from groupppo.publish.crate import crate_metadata
 from groupppo.publish.files import MANIFEST, METADATA, STEP_TABLES, SUMS, Kind, rule_of
 from groupppo.publish.reading import LARGEST_JSON, read_json
+from groupppo.records.hashing import sha256_file
 
 FORMAT, FORMAT_VERSION = "groupppo bundle", 2
 SHA256 = "sha256"

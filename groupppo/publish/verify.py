@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from groupppo.draw.style import FORMATS
+from groupppo.draw.wording import plural
 from groupppo.errors import BadInput
-from groupppo.measure.hashing import sha256_file
 from groupppo.publish.alike import difference, same_number
 from groupppo.publish.archive import LIMITS, Limits
 from groupppo.publish.contents import raw_files, say_where_found
@@ -38,10 +39,9 @@ from groupppo.publish.sums import (
     write_lists,
 )
 from groupppo.publish.version import made_by
-from groupppo.report.figures import INDEX, read_figures
-from groupppo.report.page_sweep import FOLDER as SWEEP
-from groupppo.report.style import FORMATS
-from groupppo.report.wording import plural
+from groupppo.records.hashing import sha256_file
+from groupppo.report.drawing import INDEX, read_figures
+from groupppo.report.sections.sweep import FOLDER as SWEEP
 
 _ERRORS = (
     ArithmeticError,
@@ -135,7 +135,7 @@ class _Findings:
     def bad(self, check: str, error: BadInput) -> None:
         told = self.source.told(error)
         found = "nothing" if told.value is None else repr(told.value)[:300]
-        self.differences.append(Difference(check, f"{told.file}: {told.key}", told.mend.rstrip("."), found))
+        self.differences.append(Difference(check, f"{told.file}: {told.key}", told.hint.rstrip("."), found))
 
 
 def verify(path: Path, limits: Limits = LIMITS, *, pictures: bool = False) -> Verification:

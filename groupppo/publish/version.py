@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import groupppo
-from groupppo.measure.code import code_sha256
+from groupppo.records.code import code_sha256
 
 _PACKAGES = ("jinja2", "matplotlib", "numpy", "pandas", "pillow", "rocrate", "scipy")
 """Libraries that decide the bytes of pages, pictures and tables."""

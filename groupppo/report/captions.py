@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.draw.captions import band, each, many_seeds, seed_lines, seed_points, seeds_told
+from groupppo.draw.style import START
+from groupppo.draw.wording import in_bytes, number, percentage, plural, quantity, seconds_text
 from groupppo.report import captions_compared as compared
-from groupppo.report.captions_parts import band, each, many_seeds, seed_lines, seed_points, seeds_told
-from groupppo.report.figures_costs import WHOLE
-from groupppo.report.figures_tasks import MOST_BANDS, TaskScores, left_out_told, tasks_told
-from groupppo.report.figures_training import smoothing_window
-from groupppo.report.style import START
-from groupppo.report.wording import in_bytes, number, percentage, plural, quantity, seconds_text
-from groupppo.verdicts.across_tasks import FEWEST_SEEDS
+from groupppo.report.figures.costs import WHOLE
+from groupppo.report.figures.tasks import MOST_BANDS, TaskScores, left_out_told, tasks_told
+from groupppo.report.figures.training import smoothing_window
+from groupppo.stats.across_tasks import FEWEST_SEEDS
 
 POOLED = "their width at a step uses the variance over seeds averaged over the nearest quarter of the run"
 

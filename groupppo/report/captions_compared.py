@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from groupppo.config import Benchmark
-from groupppo.report.captions_parts import band, each
-from groupppo.report.figures_updates import METRICS, ROUNDING
-from groupppo.report.style import arms_in
-from groupppo.report.wording import number, percentage
+from groupppo.draw.captions import band, each
+from groupppo.draw.style import arms_in
+from groupppo.draw.wording import number, percentage
+from groupppo.report.figures.updates import METRICS, ROUNDING
 from groupppo.verdicts.arrivals import TARGET_SHARE
 
 ITEMS = "Intervals cover training seeds; how much of a claim's interval items make is in the table of item noise."

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from groupppo.profile.catalogue import MEASURED
+from groupppo.draw.wording import in_bytes, percentage, plural, ratio
 from groupppo.profile.tables import ProfileTables
-from groupppo.report.wording import in_bytes, percentage, plural, ratio
+from groupppo.update.variants import MEASURED
 from groupppo.where import where_of
 
 

@@ -11,14 +11,16 @@ from pathlib import Path
 
 from groupppo.check import notes
 from groupppo.config import Benchmark
+from groupppo.draw.wording import MISSING
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import read_tables
-from groupppo.report import page_data, page_runs
-from groupppo.report.figures import FigureRecord, read_figures
-from groupppo.report.page_faults import fault_studies
-from groupppo.report.page_items import MOST_LINES, bounds_told, item_noise
-from groupppo.report.page_markdown import write_markdown
-from groupppo.report.page_parts import (
+from groupppo.report.drawing import FigureRecord, read_figures
+from groupppo.report.markdown import write_markdown
+from groupppo.report.sections import data as page_data
+from groupppo.report.sections import runs as page_runs
+from groupppo.report.sections.faults import fault_studies
+from groupppo.report.sections.items import MOST_LINES, bounds_told, item_noise
+from groupppo.report.sections.parts import (
     PageFigure,
     content_policy,
     largest_picture,
@@ -27,15 +29,14 @@ from groupppo.report.page_parts import (
     source_text,
     write_page,
 )
-from groupppo.report.page_profile import ProfileSection, profile_section
-from groupppo.report.page_streams import stream_studies
-from groupppo.report.page_study import Study, grouping_studies
-from groupppo.report.page_sweep import FOLDER, read_sweep
-from groupppo.report.page_tasks import ONE_TASK, across_tasks
-from groupppo.report.page_usage import usage
-from groupppo.report.page_verdicts import claim_rows, read_verdicts, verdict_rows
-from groupppo.report.wording import MISSING
-from groupppo.study.tables import FIGURES
+from groupppo.report.sections.profile import ProfileSection, profile_section
+from groupppo.report.sections.streams import stream_studies
+from groupppo.report.sections.study import Study, grouping_studies
+from groupppo.report.sections.sweep import FOLDER, read_sweep
+from groupppo.report.sections.tasks import ONE_TASK, across_tasks
+from groupppo.report.sections.usage import usage
+from groupppo.report.sections.verdicts import claim_rows, read_verdicts, verdict_rows
+from groupppo.studies.tables import FIGURES
 from groupppo.tables import Only, load_tables
 from groupppo.verdicts.preregistration import read_stamp
 

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 
 from groupppo.errors import BadInput, suggest
-from groupppo.plain_yaml import read_yaml
+from groupppo.records.plain_yaml import read_yaml
 
 SCHEMAS = Path(__file__).parent
 SUFFIX = ".schema.yaml"
@@ -53,8 +53,8 @@ def schema_faults(path: Path, kind: str, data: Any) -> Iterator[BadInput]:
     said = set()
     for error in sorted(found, key=lambda error: (len(error.absolute_path), str(error.absolute_path), error.message)):
         for fault in _faults_of(path, error):
-            if (fault.key, fault.mend) not in said:
-                said.add((fault.key, fault.mend))
+            if (fault.key, fault.hint) not in said:
+                said.add((fault.key, fault.hint))
                 yield fault
 
 
@@ -82,8 +82,8 @@ def _faults_of(path: Path, error: jsonschema.ValidationError) -> Iterator[BadInp
     if error.validator == "additionalProperties" and rules["additionalProperties"] is False:
         known = sorted(rules["properties"])
         for key in sorted(set(error.instance) - set(known))[:MOST_FAULTS]:
-            mend = f"unknown key; {suggest(key, known)}Known keys: {', '.join(known)}."
-            yield BadInput(path, f"{where}.{key}".lstrip("."), error.instance[key], mend)
+            hint = f"unknown key; {suggest(key, known)}Known keys: {', '.join(known)}."
+            yield BadInput(path, f"{where}.{key}".lstrip("."), error.instance[key], hint)
     elif error.validator == "required":
         for key in sorted(set(rules["required"]) - set(error.instance)):
             text = rules.get("properties", {}).get(key, {}).get("description", "")

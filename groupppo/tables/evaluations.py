@@ -46,8 +46,8 @@ def read_evaluation(results: Path, keys: Keys, start: Evaluation | None) -> Eval
     found = _read(results, keys)
     for key, expected in start.matched.items() if start else ():
         if found.matched[key] != expected:
-            mend = f"evaluate again: the start checkpoint was measured with {expected!r}."
-            raise BadInput(_file(results, keys), key, found.matched[key], mend)
+            hint = f"evaluate again: the start checkpoint was measured with {expected!r}."
+            raise BadInput(_file(results, keys), key, found.matched[key], hint)
     return found
 
 

@@ -118,8 +118,8 @@ def load_table(folder: Path, name: str, only: Only | None = None) -> pd.DataFram
         _check_schema(file, name, pq.read_schema(file))
         table = _rows(file, [column.name for column in columns], part.where)
     except (pa.ArrowException, OSError) as error:
-        mend = f"the file is truncated, damaged or not Parquet; {_MEND}"
-        raise BadInput(file, "file", str(error).splitlines()[0], mend) from error
+        hint = f"the file is truncated, damaged or not Parquet; {_MEND}"
+        raise BadInput(file, "file", str(error).splitlines()[0], hint) from error
     return pd.DataFrame({column.name: _series(table[column.name], column.dtype) for column in columns}, copy=False)
 
 

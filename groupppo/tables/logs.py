@@ -147,11 +147,11 @@ def group_log(log: StepLog, fell_back: bool) -> GroupLog:
     wrong = np.abs(density - endpoints / tokens) > _DENSITY_SLACK * np.maximum(density, endpoints / tokens)
     if wrong.any():
         row = int(wrong.argmax())
-        mend = (
+        hint = (
             f"the same line has {endpoints[row]:.0f} endpoints in {tokens[row]:.0f} tokens: "
             "the metrics contradict each other."
         )
-        raise BadInput(log.file, f"line {row + 1} {GROUP_METRICS['density']}", float(density[row]), mend)
+        raise BadInput(log.file, f"line {row + 1} {GROUP_METRICS['density']}", float(density[row]), hint)
     return GroupLog(log.steps, columns)
 
 
@@ -162,8 +162,8 @@ def _group_column(log: StepLog, name: str, fell_back: bool) -> np.ndarray:
     # A step that fell back to dense PPO has no groups; its run is not evidence in any case.
     needed = count or name == "density" or not (fell_back or name in RULE_METRICS)
     if needed and np.isnan(values).any():
-        mend = "produce this file again with this version."
-        raise BadInput(log.file, f"line {int(np.isnan(values).argmax()) + 1} {metric}", None, mend)
+        hint = "produce this file again with this version."
+        raise BadInput(log.file, f"line {int(np.isnan(values).argmax()) + 1} {metric}", None, hint)
     wrong = (values < 1) | (values != np.floor(values)) if count else np.zeros(len(values), dtype=bool)
     if wrong.any():
         row = int(wrong.argmax())

@@ -1,4 +1,4 @@
-"""JSON files read strictly: every value checked, and what is wrong named with file, line, value and mend."""
+"""JSON files read strictly: every value checked, and what is wrong named with file, line, value and hint."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.errors import BadInput
-from groupppo.plain_json import parse_json
+from groupppo.records.plain_json import parse_json
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Record:
     values: dict[str, Any]
 
     @classmethod
-    def of_file(cls, file: Path, mend: str) -> "Record":
-        return cls(file, "", parse(read_bytes(file, mend), file, "file"))
+    def of_file(cls, file: Path, hint: str) -> "Record":
+        return cls(file, "", parse(read_bytes(file, hint), file, "file"))
 
     def value(self, key: str) -> Any:
         if key not in self.values:
@@ -58,11 +58,11 @@ class Record:
             if self.value(key) != expected:
                 raise self.bad(key, f"the folder says {expected!r}; a results folder must not be renamed or copied.")
 
-    def bad(self, key: str, mend: str) -> BadInput:
-        return BadInput(self.file, f"{self.place} {key}".strip(), self.values[key], mend)
+    def bad(self, key: str, hint: str) -> BadInput:
+        return BadInput(self.file, f"{self.place} {key}".strip(), self.values[key], hint)
 
 
-def read_bytes(file: Path, mend: str) -> bytes:
+def read_bytes(file: Path, hint: str) -> bytes:
     """The file's content.
 
     Raises:
@@ -71,7 +71,7 @@ def read_bytes(file: Path, mend: str) -> bytes:
     try:
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise BadInput(file, "file", None, mend) from error
+        raise BadInput(file, "file", None, hint) from error
     except OSError as error:
         raise BadInput(file, "file", error.strerror, "make the file readable, or run this cell again.") from error
 

@@ -132,17 +132,17 @@ def read_run(plan: Plan, keys: Keys, planned: bool, start: Start) -> Run:
 
 
 def told(error: BadInput, results: Path) -> str:
-    """An error as part of a reason: the file relative to the results folder, what is wrong, and the mend."""
+    """An error as part of a reason: the file relative to the results folder, what is wrong, and the hint."""
     file = Path(error.file)
     place = file.relative_to(results) if file.is_relative_to(results) else file
     shown = "missing" if error.value is None else repr(error.value)
-    return f"{place.as_posix()}: {error.key} = {shown[:_SHOWN]} ({error.mend.removesuffix('.')})"
+    return f"{place.as_posix()}: {error.key} = {shown[:_SHOWN]} ({error.hint.removesuffix('.')})"
 
 
 def _status(folder: Path) -> Record:
     file, aside = folder / "status.json", folder / SET_ASIDE / "status.json"
-    mend = "the run has not ended; run it again, or remove its folder."
-    return Record.of_file(aside if aside.is_file() and not file.exists() else file, mend)
+    hint = "the run has not ended; run it again, or remove its folder."
+    return Record.of_file(aside if aside.is_file() and not file.exists() else file, hint)
 
 
 def _ended(row: RunRow, keys: Keys, status: Record) -> RunRow:

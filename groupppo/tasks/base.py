@@ -109,10 +109,10 @@ def bind(task: Task) -> Draw:
     try:
         example = draw(random.Random(task.seed))
     except ParamError as error:
-        raise BadInput(task.source, f"params.{error.key}", error.value, error.mend) from error
+        raise BadInput(task.source, f"params.{error.key}", error.value, error.hint) from error
     if task.reward not in REWARDS or scorer(task.reward)(example.demonstration, example.answer) != 1.0:
-        mend = f"write the reward that judges the answers of {task.generator}: its own demonstration earns nothing."
-        raise BadInput(task.source, "reward", task.reward, mend)
+        hint = f"write the reward that judges the answers of {task.generator}: its own demonstration earns nothing."
+        raise BadInput(task.source, "reward", task.reward, hint)
     return draw
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from groupppo.config import Task, recorded
 from groupppo.errors import BadInput
-from groupppo.measure.hashing import sha256_file
-from groupppo.models.tokenizer import byte_tokenizer, chat_ids
+from groupppo.records.hashing import sha256_file
 from groupppo.tasks.base import Example
 from groupppo.tasks.hub_data import FORMATS, draw_published
 from groupppo.tasks.rows import check_splits, write_split
 from groupppo.tasks.splits import draw_splits
+from groupppo.tasks.tokenizer import byte_tokenizer, chat_ids
 
 
 def build_task(task: Task, out: Path) -> None:
@@ -74,8 +74,8 @@ def _require_fit(task: Task, key: str, lengths: Sequence[int], texts: Sequence[s
     longest = int(np.argmax(lengths))
     allowed = getattr(task, key)
     if lengths[longest] > allowed:
-        mend = f"write at least {lengths[longest]}, the tokens of {texts[longest]!r}, or narrow params."
-        raise BadInput(task.source, key, allowed, mend)
+        hint = f"write at least {lengths[longest]}, the tokens of {texts[longest]!r}, or narrow params."
+        raise BadInput(task.source, key, allowed, hint)
 
 
 def _lengths(tokens: Sequence[int]) -> dict[str, float]:

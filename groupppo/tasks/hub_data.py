@@ -98,8 +98,8 @@ def draw_published(task: Task) -> Drawn:
     }
     for split in SPLITS:
         if len(pools[split]) < task.splits[split]:
-            mend = f"ask for at most {len(pools[split])}; left out: {dict(left_out)}."
-            raise BadInput(task.source, f"splits.{split}", task.splits[split], mend)
+            hint = f"ask for at most {len(pools[split])}; left out: {dict(left_out)}."
+            raise BadInput(task.source, f"splits.{split}", task.splits[split], hint)
     return Drawn({split: pools[split][: task.splits[split]] for split in SPLITS}, dict(sorted(left_out.items())))
 
 
@@ -109,8 +109,8 @@ def _distinct(task: Task, published: str, left_out: Counter[str], seen: set[str]
         try:
             example = FORMATS[task.generator](row)
         except KeyError as error:
-            mend = f"name a data set with the column {error.args[0]}; this one has {', '.join(row)}."
-            raise BadInput(task.source, "params.repo", task.params["repo"], mend) from error
+            hint = f"name a data set with the column {error.args[0]}; this one has {', '.join(row)}."
+            raise BadInput(task.source, "params.repo", task.params["repo"], hint) from error
         if example is None:
             left_out[f"{published}: no answer"] += 1
         elif len(example.prompt.encode()) > task.params["longest_prompt_bytes"]:
@@ -135,8 +135,8 @@ def _rows(task: Task, published: str) -> Iterator[Row]:
             builder.download_and_prepare()
             rows = builder.as_dataset(split=published)
         except (DatasetsError, ValueError, OSError) as error:
-            mend = f"check name, revision, configs and network: {str(error).splitlines()[0]}"
-            raise BadInput(task.source, "params.repo", f"{repo}/{config}@{revision}", mend) from error
+            hint = f"check name, revision, configs and network: {str(error).splitlines()[0]}"
+            raise BadInput(task.source, "params.repo", f"{repo}/{config}@{revision}", hint) from error
         yield from rows
 
 
@@ -147,15 +147,15 @@ def _require_own_files(task: Task, files: Mapping[str, Iterable[str]]) -> None:
         if _is_folder(repo) and "://" not in file:
             require_inside(Path(file), task.source, "params.repo", Path(repo))
         elif not file.startswith(f"hf://datasets/{repo}@") and not is_allowed("params.repo"):
-            mend = f"name another data set: this one takes its rows from {file}."
-            raise BadInput(task.source, "params.repo", repo, mend)
+            hint = f"name another data set: this one takes its rows from {file}."
+            raise BadInput(task.source, "params.repo", repo, hint)
 
 
 def params_faults(task: Task) -> Iterator[BadInput]:
     """What is wrong in the parameters of a published task, as far as it can be seen without the hub."""
     for key in sorted(set(task.params) - set(PARAMS)):
-        mend = f"unknown parameter; {suggest(key, PARAMS)}Known: {', '.join(PARAMS)}."
-        yield BadInput(task.source, f"params.{key}", task.params[key], mend)
+        hint = f"unknown parameter; {suggest(key, PARAMS)}Known: {', '.join(PARAMS)}."
+        yield BadInput(task.source, f"params.{key}", task.params[key], hint)
     if task.reward != "math":
         yield BadInput(task.source, "reward", task.reward, f"write math: it judges the answers of {task.generator}.")
     for key, (text, accepts) in PARAMS.items():

@@ -75,7 +75,7 @@ class Judge:
         raise RunFailed(
             f"math-verify gave no answer to {question.strip()} in {ATTEMPTS} attempts: its process was killed or "
             f"stopped, or took more than {self.patience:.0f} s of wall time\n"
-            "  mend: give the job more memory, or the machine less work; is math-verify installed?"
+            "  hint: give the job more memory, or the machine less work; is math-verify installed?"
         )
 
     def close(self) -> None:

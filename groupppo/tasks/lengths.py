@@ -4,8 +4,8 @@ from pathlib import Path
 
 from groupppo.config import Task
 from groupppo.errors import BadInput
-from groupppo.models.tokenizer import chat_ids
 from groupppo.tasks.rows import read_examples
+from groupppo.tasks.tokenizer import chat_ids
 
 
 def check_prompt_lengths(task: Task, task_folder: Path, model_folder: Path) -> int:
@@ -27,7 +27,7 @@ def check_prompt_lengths(task: Task, task_folder: Path, model_folder: Path) -> i
         for example in read_examples(task_folder / f"{split}.parquet"):
             tokens = len(chat_ids(tokenizer, example.prompt))
             if tokens > task.max_prompt_tokens:
-                mend = f"write at least {tokens}, the tokens of {example.prompt[:60]!r}..., or narrow params."
-                raise BadInput(task.source, "max_prompt_tokens", task.max_prompt_tokens, mend)
+                hint = f"write at least {tokens}, the tokens of {example.prompt[:60]!r}..., or narrow params."
+                raise BadInput(task.source, "max_prompt_tokens", task.max_prompt_tokens, hint)
             longest = max(longest, tokens)
     return longest

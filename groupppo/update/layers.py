@@ -28,11 +28,11 @@ def check_architecture(model: Any) -> None:
     for number, layer in enumerate(base.layers):
         for path in ("input_layernorm", "post_attention_layernorm", "mlp", "self_attn.q_proj", "self_attn.o_proj"):
             if not _has(layer, path):
-                mend = "use update: masked; the layer is not laid out like those of Qwen2, Qwen3 and Llama."
-                raise BadInput("model", f"{name}.layers.{number}.{path}", None, mend)
+                hint = "use update: masked; the layer is not laid out like those of Qwen2, Qwen3 and Llama."
+                raise BadInput("model", f"{name}.layers.{number}.{path}", None, hint)
         if getattr(layer.self_attn, "sliding_window", None) is not None:
-            mend = "use update: masked; sliding windows are not written for rows."
-            raise BadInput("model", f"{name}.layers.{number}.sliding_window", layer.self_attn.sliding_window, mend)
+            hint = "use update: masked; sliding windows are not written for rows."
+            raise BadInput("model", f"{name}.layers.{number}.sliding_window", layer.self_attn.sliding_window, hint)
 
 
 def _has(module: Any, path: str) -> bool:

@@ -37,8 +37,8 @@ class KeysValuesStore:
         """
         needed = self.nbytes + sum(part.nbytes for pair in layers for part in pair)
         if needed > self.budget_bytes:
-            mend = f"{needed} bytes of keys and values to keep; allow more, or write kv: recompute."
-            raise BadInput("algorithm.group_params", "kv_bytes", self.budget_bytes, mend)
+            hint = f"{needed} bytes of keys and values to keep; allow more, or write kv: recompute."
+            raise BadInput("algorithm.group_params", "kv_bytes", self.budget_bytes, hint)
         lengths = layout.lengths.tolist()
         split = [list(zip(keys.split(lengths), values.split(lengths), strict=True)) for keys, values in layers]
         for number, name in enumerate(_names(layout)):
@@ -56,8 +56,8 @@ class KeysValuesStore:
         found = []
         for name in _names(layout):
             if name not in self._kept:
-                mend = "no log-probability pass of this step saw a sequence of the update; write kv: recompute."
-                raise BadInput("algorithm.group_params", "kv", "reuse", mend)
+                hint = "no log-probability pass of this step saw a sequence of the update; write kv: recompute."
+                raise BadInput("algorithm.group_params", "kv", "reuse", hint)
             found.append(self._kept[name])
         device = layout.input_ids.device
         return [

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from groupppo.verdicts.targets import Arrival, time_to_target
+from groupppo.stats.targets import Arrival, time_to_target
 
 REWARD, ELAPSED, TOKENS = METRICS = ("reward/mean", "elapsed_seconds", "tokens/response")
 TARGET_SHARE, QUARTER = 0.95, 4

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.errors import BadInput
-from groupppo.measure.hashing import sha256_file
-from groupppo.profile.catalogue import find
+from groupppo.records.hashing import sha256_file
 from groupppo.schemas import read_checked
+from groupppo.update.variants import find
 from groupppo.verdicts.costs import COSTS, Cost, CostSample
 from groupppo.verdicts.finding import Region
 from groupppo.verdicts.quantities import QUANTITIES, Quantity, Sample
@@ -165,8 +165,8 @@ def _check_unseeded(path: Path, place: str, entry: Mapping[str, Any]) -> None:
     source = "measured of one update" if cost else "counted in a study"
     for key, value in wanted.items():
         if entry[key] != value:
-            mend = f"write {str(value).lower()}: {entry['quantity']} is {source}, not of a training run."
-            raise BadInput(path, f"{place}.{key}", entry[key], mend)
+            hint = f"write {str(value).lower()}: {entry['quantity']} is {source}, not of a training run."
+            raise BadInput(path, f"{place}.{key}", entry[key], hint)
     _check_region(path, place, entry, ratio=cost)
 
 
@@ -177,8 +177,8 @@ def _check_rule(path: Path, place: str, entry: Mapping[str, Any], quantity: Quan
     if not identity and quantity.identity is not None:
         raise BadInput(path, f"{place}.rule", entry["rule"], f"write identity: {quantity.identity}.")
     if identity == ("margin" in entry):
-        mend = "remove it: an identity has no margin." if identity else "state the margin, 0 for none."
-        raise BadInput(path, f"{place}.margin", entry.get("margin"), mend)
+        hint = "remove it: an identity has no margin." if identity else "state the margin, 0 for none."
+        raise BadInput(path, f"{place}.margin", entry.get("margin"), hint)
     claimed = entry["claimed"]
     if entry["rule"] == EQUIVALENCE and len(claimed) < 2:
         raise BadInput(path, f"{place}.claimed", claimed, "write low and high: equivalence has two ends.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from groupppo.profile.catalogue import MEASURED
+from groupppo.update.variants import MEASURED
 from groupppo.verdicts.finding import (
     INCONCLUSIVE,
     NOT_MEASURABLE,

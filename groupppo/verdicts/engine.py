@@ -24,6 +24,7 @@ import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.matrix import CellPlan
+from groupppo.stats.intervals import paired_t
 from groupppo.tables import Tables
 from groupppo.verdicts.assay import (
     planned_runs,
@@ -35,7 +36,6 @@ from groupppo.verdicts.assay import (
 from groupppo.verdicts.claims import EQUIVALENCE, REFERENCE, Claim, Claims
 from groupppo.verdicts.costs import judge_cost, measured_where
 from groupppo.verdicts.finding import IDENTITY, NOT_MEASURABLE, NOT_TESTABLE, Finding
-from groupppo.verdicts.intervals import paired_t
 from groupppo.verdicts.item_share import ItemShare, item_share
 from groupppo.verdicts.rules import judge, shown, summarise
 from groupppo.verdicts.shares import Share, judge_share

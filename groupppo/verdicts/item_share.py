@@ -17,9 +17,9 @@ import pandas as pd
 from scipy import stats
 
 from groupppo.errors import BadInput
+from groupppo.stats.intervals import Interval
+from groupppo.stats.item_noise import ItemNoise, split_spread
 from groupppo.tables.keys import Keys
-from groupppo.verdicts.intervals import Interval
-from groupppo.verdicts.item_noise import ItemNoise, split_spread
 from groupppo.verdicts.item_scores import ItemScores
 from groupppo.verdicts.quantities import Sample
 
@@ -76,7 +76,7 @@ def item_share(rows: pd.DataFrame, sample: Sample, interval: Interval, scores: I
     try:
         return _split(split_spread(_differences(runs, sample, scores), interval.level), interval)
     except BadInput as error:
-        return _bound(runs, interval, f"{error.file}: {error.mend.rstrip('.')}")
+        return _bound(runs, interval, f"{error.file}: {error.hint.rstrip('.')}")
     except ValueError as error:  # unequal numbers of items, or a single one
         return _bound(runs, interval, str(error))
 

@@ -19,10 +19,10 @@ from uuid import uuid4
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.provenance import source
-from groupppo.measure.seal import STAMP
-from groupppo.plain_json import read_object
-from groupppo.plain_yaml import read_yaml
-from groupppo.storage import write_whole
+from groupppo.records.plain_json import read_object
+from groupppo.records.plain_yaml import read_yaml
+from groupppo.records.seal import STAMP
+from groupppo.records.storage import write_whole
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 ABSENT = "absent"
@@ -100,14 +100,14 @@ def read_stamp(results: Path, benchmark: Benchmark) -> Stamp | None:
     file = results / STAMP
     if not file.is_file():
         return None
-    mend = "restore it from a copy; a stamp that is made anew would not be one from before the runs."
-    content = read_object(file, mend)
+    hint = "restore it from a copy; a stamp that is made anew would not be one from before the runs."
+    content = read_object(file, hint)
     try:
         registered = {"claims": _by_id(content["claims"]), "matrix": _placeless(content["matrix"])}
         stamp = {key: content[key] for key in ("claims_sha256", "matrix_sha256")}
         at, commit, dirty = content["registered_at"], content["commit"] or "", content["uncommitted_sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(file, "file", str(error), mend) from error
+        raise BadInput(file, "file", str(error), hint) from error
     now = {"claims": _by_id(read_yaml(benchmark.claims)), "matrix": _placeless(benchmark.resolved())}
     return Stamp(at, commit, dirty is None, **stamp, changes=list(_changes(_flat(registered), _flat(now))))
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groupppo.verdicts.claims import EQUIVALENCE, Claim, Claims
-from groupppo.verdicts.finding import INCONCLUSIVE, REFUTED, SUPPORTED, Finding, Region
-from groupppo.verdicts.intervals import (
+from groupppo.stats.intervals import (
     EXACT_LIMIT,
     Interval,
     holm,
@@ -18,8 +16,10 @@ from groupppo.verdicts.intervals import (
     sign_flip,
     tost,
 )
-from groupppo.verdicts.power import MOST_SEEDS, seeds_for_equivalence, seeds_for_interval, seeds_for_sign_flip
-from groupppo.verdicts.targets import median_above, median_below, median_ratio
+from groupppo.stats.power import MOST_SEEDS, seeds_for_equivalence, seeds_for_interval, seeds_for_sign_flip
+from groupppo.stats.targets import median_above, median_below, median_ratio
+from groupppo.verdicts.claims import EQUIVALENCE, Claim, Claims
+from groupppo.verdicts.finding import INCONCLUSIVE, REFUTED, SUPPORTED, Finding, Region
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from groupppo.config import Benchmark
-from groupppo.study.tables import read_table
+from groupppo.studies.tables import read_table
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.item_scores import ItemScores
 

@@ -17,8 +17,8 @@ import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.plain_yaml import read_yaml
 from groupppo.rates import KEY
+from groupppo.records.plain_yaml import read_yaml
 from groupppo.tables import Only, load_tables
 from groupppo.where import Found, find
 
@@ -140,8 +140,8 @@ def sweep_table(record: dict[str, Any], runs: pd.DataFrame, evals: pd.DataFrame)
                     run = known.get((task, model, name, seed))
                     if run is None or not run.admissible:
                         why = "not there" if run is None else run.reason
-                        mend = f"run the pilot to its end: {task}/{model}/{name}/seed{seed} is no evidence ({why})."
-                        raise BadInput("runs.parquet", "admissible", False, mend)
+                        hint = f"run the pilot to its end: {task}/{model}/{name}/seed{seed} is no evidence ({why})."
+                        raise BadInput("runs.parquet", "admissible", False, hint)
                     value = float(scores.loc[(task, model, name, seed)])
                     rows.append((task, model, arm["swept_from"], title, float(arm["verl"][KEY]), int(seed), value))
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -71,8 +71,8 @@ def require_type(own: DictConfig, key: str, value: Any, source: Path) -> None:
         if not f".{key}".endswith(f".{ending}") or not isinstance(value, int | float):
             continue
         if value > high or value < low or (value == low and not closed):
-            mend = f"keep it {'at least' if closed else 'above'} {low:g} and at most {high:g}."
-            raise BadInput(source, key, value, mend)
+            hint = f"keep it {'at least' if closed else 'above'} {low:g} and at most {high:g}."
+            raise BadInput(source, key, value, hint)
 
 
 def _wanted(own: DictConfig, key: str) -> Any:
@@ -155,8 +155,8 @@ def require_accepted(config: DictConfig, place_of: PlaceOf, written: Collection[
     def require_known(key: str, known: Iterable[str]) -> None:
         value = OmegaConf.select(config, key)
         if value not in set(known):
-            mend = f"{suggest(value, known)}verl has: {', '.join(known)}."
-            raise BadInput(*place_of(key), value, mend)
+            hint = f"{suggest(value, known)}verl has: {', '.join(known)}."
+            raise BadInput(*place_of(key), value, hint)
 
     estimators = [GROUPED, *core_algos.ADV_ESTIMATOR_REGISTRY]
     require_known("algorithm.adv_estimator", estimators)
@@ -164,8 +164,8 @@ def require_accepted(config: DictConfig, place_of: PlaceOf, written: Collection[
     _require_computable(config, place_of)
     ratio, low, high = (f"{_ACTOR}.{name}" for name in ("clip_ratio", "clip_ratio_low", "clip_ratio_high"))
     if ratio in written and None not in (OmegaConf.select(config, low), OmegaConf.select(config, high)):
-        mend = f"without effect beside {low} and {high}: write those, or null for both."
-        raise BadInput(*place_of(ratio), OmegaConf.select(config, ratio), mend)
+        hint = f"without effect beside {low} and {high}: write those, or null for both."
+        raise BadInput(*place_of(ratio), OmegaConf.select(config, ratio), hint)
     if config.algorithm.adv_estimator != GROUPED:
         _require_needs(config, place_of, core_algos.ADV_ESTIMATOR_REGISTRY[config.algorithm.adv_estimator])
     _ask_verl(config, place_of, written)
@@ -189,22 +189,22 @@ def _require_computable(config: DictConfig, place_of: PlaceOf) -> None:
         try:
             ask(one, one, value)
         except (ValueError, NotImplementedError) as error:
-            mend = f"{suggest(value, examples)}verl cannot compute it; it can, among others: {', '.join(examples)}."
-            raise BadInput(*place_of(key), value, mend) from error
+            hint = f"{suggest(value, examples)}verl cannot compute it; it can, among others: {', '.join(examples)}."
+            raise BadInput(*place_of(key), value, hint) from error
 
 
 def _require_needs(config: DictConfig, place_of: PlaceOf, estimator: Callable[..., Any]) -> None:
     name, reads = config.algorithm.adv_estimator, signature(estimator).parameters
     key, actor = f"{_ROLLOUT}.n", config.actor_rollout_ref.actor
     if "index" in reads and config.actor_rollout_ref.rollout.n < 2:
-        mend = f"write at least 2: {name} compares the responses to one prompt with each other."
-        raise BadInput(*place_of(key), config.actor_rollout_ref.rollout.n, mend)
+        hint = f"write at least 2: {name} compares the responses to one prompt with each other."
+        raise BadInput(*place_of(key), config.actor_rollout_ref.rollout.n, hint)
     critic = config.critic.enable
     if "values" in reads and critic is False:
         raise BadInput(*place_of("critic.enable"), critic, f"write true: {name} reads values.")
     if "values" not in reads and critic:
-        mend = f"write false: {name} reads no values, and a critic would be trained for nothing."
-        raise BadInput(*place_of("critic.enable"), critic, mend)
+        hint = f"write false: {name} reads no values, and a critic would be trained for nothing."
+        raise BadInput(*place_of("critic.enable"), critic, hint)
     lacking = {
         "reward_baselines": "verl's trainer makes no greedy responses, which it compares with",
         "sum_pi_squared": None
@@ -240,8 +240,8 @@ def _ask_verl(config: DictConfig, place_of: PlaceOf, written: Collection[str]) -
         if named:
             key = max(named, key=lambda key: len(key.rpartition(".")[2]))
             raise BadInput(*place_of(key), OmegaConf.select(config, key), f"verl refuses it: {said}") from error
-        mend = f"verl refuses the config with these: {said}"
+        hint = f"verl refuses the config with these: {said}"
         place, _ = place_of(next(iter(written), "verl"))
-        raise BadInput(place, "verl", sorted(written), mend) from error
+        raise BadInput(place, "verl", sorted(written), hint) from error
     finally:
         config.critic.model = model

@@ -62,8 +62,8 @@ def require_agreed(config: DictConfig, values: Mapping[str, Any], written: Mappi
             last_first = list(written)[::-1]
             key = next((key for key in last_first if place.startswith(key) or key.startswith(place)), None)
             source, said = written[key or last_first[0]]
-            mend = f"{_PLACES[place]}; this would change training and not evaluation."
-            raise BadInput(source, key or place, said if key else value, mend)
+            hint = f"{_PLACES[place]}; this would change training and not evaluation."
+            raise BadInput(source, key or place, said if key else value, hint)
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from groupppo.grouping import GroupParams
+from groupppo.algorithm import GroupParams
 from groupppo.verl.group_stage import Grouped
 
 # "gathered" or "streamed"; without it a pass is verl's own.

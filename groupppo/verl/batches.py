@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.workers.utils.padding import response_to_nested
 
-from groupppo.loss import LossMask
+from groupppo.algorithm.loss import LossMask
 
 
 def get_fields(batch: KVBatchMeta, fields: Sequence[str]) -> TensorDict:

@@ -12,10 +12,10 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from groupppo.algorithm.params import GroupParams
 from groupppo.allowed import require_choice
 from groupppo.config import Arm, Model, Task, Train
 from groupppo.errors import BadInput, suggest
-from groupppo.grouping.params import GroupParams
 from groupppo.tasks.answers import MODULES as REWARDS
 from groupppo.verl.accepts import GROUPED, PlaceOf, require_accepted, require_type
 from groupppo.verl.agreement import agreed, require_agreed, touches
@@ -163,7 +163,7 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
     try:
         params = GroupParams.from_config(dict(config.algorithm.group_params))
     except BadInput as error:
-        raise BadInput(*place_of(f"{error.file}.{error.key}"), error.value, error.mend) from error
+        raise BadInput(*place_of(f"{error.file}.{error.key}"), error.value, error.hint) from error
     if config.algorithm.adv_estimator == GROUPED:
         _refuse_corrections(config, place_of)
         _check_evidence(config, params, place_of)
@@ -215,25 +215,25 @@ def _check_device(cell: Cell) -> None:
     processes = cell.ranks * cell.nodes
     responses = cell.train.prompts_per_step // cell.train.mini_batches * cell.train.responses_per_prompt
     if responses % processes:
-        mend = (
+        hint = (
             f"write numbers whose responses in a mini-batch ({responses}) are a multiple of the {processes} processes."
         )
-        raise BadInput(cell.matrix, "train.prompts_per_step", cell.train.prompts_per_step, mend)
+        raise BadInput(cell.matrix, "train.prompts_per_step", cell.train.prompts_per_step, hint)
     if cell.device == "cpu":
         return
     if cell.train.rollout != "vllm":
         raise BadInput(cell.matrix, "train.rollout", cell.train.rollout, "write vllm: the others run on a CPU only.")
     if cell.model.shape is None or "gpu_memory_gb" not in cell.model.resources:
-        mend = "add the model's shape, gpu and gpu_memory_gb, or write device: cpu."
-        raise BadInput(cell.model.source, "resources", cell.model.resources, mend)
+        hint = "add the model's shape, gpu and gpu_memory_gb, or write device: cpu."
+        raise BadInput(cell.model.source, "resources", cell.model.resources, hint)
 
 
 def _check_lengths(cell: Cell) -> None:
     """A step's prompts must be there, and the longest response must fit the model."""
     task, train = cell.task, cell.train
     if train.prompts_per_step > task.splits["train"]:
-        mend = f"write at most {task.splits['train']}, the training prompts of {task.name}."
-        raise BadInput(cell.matrix, "train.prompts_per_step", train.prompts_per_step, mend)
+        hint = f"write at most {task.splits['train']}, the training prompts of {task.name}."
+        raise BadInput(cell.matrix, "train.prompts_per_step", train.prompts_per_step, hint)
     # Those of a published model are known when it has been downloaded (launch.py).
     positions = cell.model.params.get("max_position_embeddings")
     if isinstance(positions, int):
@@ -244,8 +244,8 @@ def _refuse_idle_keys(arm: Arm) -> None:
     """What an arm's file says of groups must not be ignored; a matrix may say it once for all its arms."""
     for key, value in leaves(arm.verl):
         if key.startswith("algorithm.group_params."):
-            mend = "without effect; leave it out or write algorithm.adv_estimator: group_ppo."
-            raise BadInput(arm.source, key, value, mend)
+            hint = "without effect; leave it out or write algorithm.adv_estimator: group_ppo."
+            raise BadInput(arm.source, key, value, hint)
 
 
 def _check_evidence(config: DictConfig, params: GroupParams, place_of: PlaceOf) -> None:
@@ -259,11 +259,11 @@ def _check_evidence(config: DictConfig, params: GroupParams, place_of: PlaceOf) 
             *place_of("actor_rollout_ref.rollout.calculate_log_probs"), False, f"write true: {asked} needs it."
         )
     if "sum_pi_squared" in params.needs and config.actor_rollout_ref.model.use_fused_kernels:
-        mend = f"write false: {asked} needs the logits, which fused kernels do not keep."
-        raise BadInput(*place_of("actor_rollout_ref.model.use_fused_kernels"), True, mend)
+        hint = f"write false: {asked} needs the logits, which fused kernels do not keep."
+        raise BadInput(*place_of("actor_rollout_ref.model.use_fused_kernels"), True, hint)
     if "sum_pi_squared" in params.needs and params.update == "streamed" and params.kv == "reuse":
-        mend = f"write recompute: {asked} needs a pass that cannot keep keys and values."
-        raise BadInput(*place_of("algorithm.group_params.kv"), "reuse", mend)
+        hint = f"write recompute: {asked} needs a pass that cannot keep keys and values."
+        raise BadInput(*place_of("algorithm.group_params.kv"), "reuse", hint)
     if params.loss_normalizer == "tokens":
         for key, mode in (("actor_rollout_ref.actor", actor.loss_agg_mode), ("critic", config.critic.loss_agg_mode)):
             if mode != "token-mean":
@@ -275,8 +275,8 @@ def _check_evidence(config: DictConfig, params: GroupParams, place_of: PlaceOf) 
 def _refuse_corrections(config: DictConfig, place_of: PlaceOf) -> None:
     """verl corrects for the rollout's own log-probs in its advantage stage, which group_ppo replaces."""
     if config.algorithm.rollout_correction.bypass_mode:
-        mend = "leave it false with group_ppo, which needs the trainer's own log-probabilities."
-        raise BadInput(*place_of("algorithm.rollout_correction.bypass_mode"), True, mend)
+        hint = "leave it false with group_ppo, which needs the trainer's own log-probabilities."
+        raise BadInput(*place_of("algorithm.rollout_correction.bypass_mode"), True, hint)
     for name in ("rollout_is", "rollout_rs"):
         value = config.algorithm.rollout_correction[name]
         if value is not None:
@@ -308,8 +308,8 @@ def _dotted(config: DictConfig) -> list[str]:
 def _shared(cell: Cell) -> dict[str, Any]:
     train, task = cell.train, cell.task
     if train.prompts_per_step % train.mini_batches:
-        mend = f"write a divisor of prompts_per_step ({train.prompts_per_step})."
-        raise BadInput(cell.matrix, "train.mini_batches", train.mini_batches, mend)
+        hint = f"write a divisor of prompts_per_step ({train.prompts_per_step})."
+        raise BadInput(cell.matrix, "train.mini_batches", train.mini_batches, hint)
     mini_batch = train.prompts_per_step // train.mini_batches
     length = task.max_prompt_tokens + task.max_response_tokens
     actor, rollout, model = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"

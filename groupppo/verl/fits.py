@@ -24,8 +24,8 @@ def run_shape(config: DictConfig, model: Model) -> RunShape:
     params = config.algorithm.group_params
     offload = _offload(actor.fsdp_config)
     if config.critic.enable and _offload(config.critic.fsdp) != offload:
-        mend = f"offload the critic as the policy, which is {offload}: memory is planned for both alike."
-        raise BadInput(model.source, "verl.critic.fsdp", _offload(config.critic.fsdp), mend)
+        hint = f"offload the critic as the policy, which is {offload}: memory is planned for both alike."
+        raise BadInput(model.source, "verl.critic.fsdp", _offload(config.critic.fsdp), hint)
     longest = config.data.max_prompt_length + config.data.max_response_length
     tokens = [actor.ppo_max_token_len_per_gpu, rollout.log_prob_max_token_len_per_gpu]
     if config.critic.enable:
@@ -66,23 +66,23 @@ def require_fit(config: DictConfig, model: Model) -> None:
     needed = sum(phases[worst].values())
     if needed > available:
         parts = ", ".join(f"{cause} {size / 1e9:.1f}" for cause, size in phases[worst].items() if size)
-        mend = (
+        hint = (
             f"{worst} needs {needed / 1e9:.1f} GB of each GPU ({parts}); name a larger GPU or more of them, offload, "
             "lower ppo_max_token_len_per_gpu or gpu_memory_utilization."
         )
-        raise BadInput(model.source, "resources.gpu_memory_gb", resources["gpu_memory_gb"], mend)
+        raise BadInput(model.source, "resources.gpu_memory_gb", resources["gpu_memory_gb"], hint)
     share = run.server_share * available
     if server_bytes(run) > share:
-        mend = (
+        hint = (
             f"the rollout server needs {server_bytes(run) / 1e9:.1f} GB of each GPU and gets {share / 1e9:.1f}; "
             "raise it, or tensor_model_parallel_size."
         )
-        raise BadInput(model.source, "actor_rollout_ref.rollout.gpu_memory_utilization", run.server_share, mend)
+        raise BadInput(model.source, "actor_rollout_ref.rollout.gpu_memory_utilization", run.server_share, hint)
     states = host_bytes(run) / config.trainer.nnodes
     host = states + HOST_BASE + HOST_PER_GPU * config.trainer.n_gpus_per_node
     if host > resources["mem_mb"] * 1e6:
-        mend = f"write at least {host / 1e6:.0f} for each node, of which {states / 1e6:.0f} are offloaded states."
-        raise BadInput(model.source, "resources.mem_mb", resources["mem_mb"], mend)
+        hint = f"write at least {host / 1e6:.0f} for each node, of which {states / 1e6:.0f} are offloaded states."
+        raise BadInput(model.source, "resources.mem_mb", resources["mem_mb"], hint)
 
 
 def require_gpus(model: Model, ranks: int) -> None:
@@ -95,12 +95,12 @@ def require_gpus(model: Model, ranks: int) -> None:
 
     found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     if len(found) < ranks:
-        mend = f"run on a machine with {ranks} GPU(s); PyTorch sees {len(found)} here."
-        raise BadInput(model.source, "resources.gpu", ranks, mend)
+        hint = f"run on a machine with {ranks} GPU(s); PyTorch sees {len(found)} here."
+        raise BadInput(model.source, "resources.gpu", ranks, hint)
     for properties in found[:ranks]:
         if properties.total_memory < model.resources["gpu_memory_gb"] * 1e9:
-            mend = f"{properties.name} has {properties.total_memory / 1e9:.1f} GB; ask for a larger GPU."
-            raise BadInput(model.source, "resources.gpu_memory_gb", model.resources["gpu_memory_gb"], mend)
+            hint = f"{properties.name} has {properties.total_memory / 1e9:.1f} GB; ask for a larger GPU."
+            raise BadInput(model.source, "resources.gpu_memory_gb", model.resources["gpu_memory_gb"], hint)
 
 
 def _offload(engine: Any) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groupppo.advantage import gae
+from groupppo.algorithm import DensitySchedule, GroupParams, Groups, Threshold, Tokens, group_tokens
+from groupppo.algorithm.advantage import gae
+from groupppo.algorithm.loss import GroupBatch, group_batch
+from groupppo.algorithm.metrics import group_metrics
 from groupppo.errors import BadInput
-from groupppo.grouping import DensitySchedule, GroupParams, Groups, Threshold, Tokens, group_tokens
-from groupppo.loss import GroupBatch, group_batch
-from groupppo.metrics import group_metrics
-from groupppo.storage import write_whole
+from groupppo.records.storage import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +93,8 @@ class GroupStage:
             raise ValueError(f"step {step}: none of the batch's {len(mask)} responses has a valid token")
         for field in ("token_level_rewards", "values", *self.fields()):
             if batch.get(field) is None:
-                mend = f"rule {self.params.rule} with score {self.params.score} needs this field of verl's batch."
-                raise BadInput(f"batch of step {step}", field, None, mend)
+                hint = f"rule {self.params.rule} with score {self.params.score} needs this field of verl's batch."
+                raise BadInput(f"batch of step {step}", field, None, hint)
         density = self.schedule.at(step) if self.schedule else None
         tokens = self._tokens(batch, mask, keys)
         threshold = self.threshold.value

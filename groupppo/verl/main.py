@@ -63,7 +63,7 @@ def main(run_folder: Path) -> None:
     from verl.utils.config import validate_config
 
     from groupppo.measure.provenance import provenance
-    from groupppo.storage import write_whole
+    from groupppo.records.storage import write_whole
     from groupppo.verl.platform import require_platform
     from groupppo.verl.ray_start import told_by_exit_code
 

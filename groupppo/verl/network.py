@@ -66,10 +66,10 @@ def network_of(nodes: int, ranks: int, *, ours: bool, site: str | Path = "benchm
             "uses the node while they train, for it gives users no network namespace",
             "train with one process",
         )
-    mend = (
+    hint = (
         f"write true if nobody else {where}: {nodes * ranks} processes of a run believe whoever connects; or {other}."
     )
-    raise BadInput(site, "network_is_ours", False, mend)
+    raise BadInput(site, "network_is_ours", False, hint)
 
 
 def _can_be_alone() -> bool:

@@ -27,12 +27,12 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.utils.padding import response_from_nested
 
-from groupppo.grouping import GroupParams
-from groupppo.loss import LossMask
+from groupppo.algorithm import GroupParams
+from groupppo.algorithm.loss import LossMask
+from groupppo.algorithm.metrics import critic_metrics, dense_metrics, log_prob_gap
 from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
 from groupppo.measure.stages import StageMeter
-from groupppo.metrics import critic_metrics, dense_metrics, log_prob_gap
-from groupppo.storage import write_whole
+from groupppo.records.storage import write_whole
 from groupppo.verl.agent_loop import SingleServerClient
 from groupppo.verl.asks import Asks
 from groupppo.verl.batches import asking, call_with, get_fields, mask_fields, put_fields

@@ -51,7 +51,7 @@ def test_outside_it_says_what_to_do_without_a_traceback(tmp_path: Path) -> None:
     done = start("ls", cwd=tmp_path)
     assert done.returncode == 1
     assert "outside of the repository" in done.stderr
-    assert "mend: change into a clone" in done.stderr
+    assert "hint: change into a clone" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -14,7 +14,7 @@ from groupppo.cost.model import BYTE_VOCABULARY, shape_of
 from groupppo.cost.records import finished
 from groupppo.errors import BadInput
 from groupppo.matrix import CellPlan
-from groupppo.models.tokenizer import byte_tokenizer
+from groupppo.tasks.tokenizer import byte_tokenizer
 from groupppo.update.flops import Shape
 from tests.synthetic import write_results
 
@@ -287,7 +287,7 @@ def test_for_programs_it_gives_seconds_and_bytes(groupppo, quick, project: Path)
 def test_a_benchmark_that_is_wrong_is_refused_as_ever(groupppo, project: Path) -> None:
     done = groupppo("cost", "quik")
     assert done.code == 1
-    assert "mend:" in done.err
+    assert "hint:" in done.err
 
 
 def test_cells_with_fewer_arms_and_seeds_cost_what_they_run(quick, project: Path) -> None:

@@ -10,11 +10,11 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from groupppo.algorithm.params import GroupParams
 from groupppo.check import check
 from groupppo.cli.templates import arm_template, group_docs
 from groupppo.config import load_arm, load_model, load_task
-from groupppo.grouping.params import GroupParams
-from groupppo.plain_yaml import read_yaml
+from groupppo.records.plain_yaml import read_yaml
 from groupppo.schemas import read_checked, schema_faults
 from tests.disks import fill, small_disk
 
@@ -86,7 +86,7 @@ def test_any_other_name_is_refused_and_nothing_is_written(groupppo, project: Pat
     before = sorted(project.rglob("*"))
     done = groupppo("new", "arm", "--", name)
     assert done.code == 1
-    assert "mend:" in done.err
+    assert "hint:" in done.err
     assert sorted(project.rglob("*")) == before
 
 

@@ -49,7 +49,7 @@ def test_report_without_verdicts_says_what_makes_them(groupppo, results: Path) -
     done = groupppo("report", results)
     assert done.code == 1
     assert "verdicts.json: file = missing" in done.err
-    assert "mend: decide the verdicts first" in done.err
+    assert "hint: decide the verdicts first" in done.err
 
 
 def test_report_of_a_folder_that_is_no_results_folder_is_refused(groupppo, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_verify_of_what_is_no_bundle_is_an_error_without_traceback(groupppo, tmp
     for path in (tmp_path / "bundle.zip", tmp_path / "absent.zip"):
         done = groupppo("verify", path)
         assert done.code == 1
-        assert "mend:" in done.err
+        assert "hint:" in done.err
 
 
 def test_compare_ends_with_the_exit_code_of_the_comparison(groupppo, results: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_all_files_are_checked_after_one_that_fails(groupppo, project: Path) -> 
     done = groupppo("validate", home / "tasks" / "sorting.yaml", home / "absent.yaml", home / "tasks" / "chain.yaml")
     assert done.code == 1
     assert f"{home / 'tasks' / 'sorting.yaml'}: seed = -1" in done.err
-    assert "mend:" in done.err
+    assert "hint:" in done.err
     assert f"{home / 'absent.yaml'}: file = missing" in done.err
     assert f"{home / 'tasks' / 'chain.yaml'}: ok (task)" in done.out
     assert "1 of 3 files can be used" in done.out
@@ -78,7 +78,7 @@ def test_every_fault_of_a_file_is_named_not_only_the_first(project: Path) -> Non
     expected = ["train.steps", "train.stepz", "train.critic_lr", "train.prompts_per_step", "seeds", "titel"]
     assert set(found) == {*expected, "train.responses_per_prompt"}
     assert len(found) == len(set(found))
-    assert any("did you mean steps" in fault.mend for fault in check(file))
+    assert any("did you mean steps" in fault.hint for fault in check(file))
 
 
 def test_a_benchmark_is_checked_with_the_files_it_names(project: Path) -> None:
@@ -126,7 +126,7 @@ def test_every_claim_at_fault_is_named_by_its_own_number(project: Path) -> None:
     found = check(file)
     assert [fault.key for fault in found] == ["claims.1.arm", "claims.4.against"]
     assert {fault.file for fault in found} == {str(file)}
-    assert str(project / "benchmarks" / "arms") in found[0].mend
+    assert str(project / "benchmarks" / "arms") in found[0].hint
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from groupppo.errors import BadInput
-from groupppo.site import load_site
+from groupppo.slurm.site import load_site
 from snakemake.exceptions import WorkflowError
 
 SITE = load_site(config.get("site"))

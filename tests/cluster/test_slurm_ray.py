@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from groupppo.config import REPOSITORY
-from groupppo.verl.family import started_with
+from groupppo.run.family import started_with
+from groupppo.run.ray_cluster import across_allocation, nodes_of_allocation
 from groupppo.verl.network import OURS
-from groupppo.verl.ray_cluster import across_allocation, nodes_of_allocation
 from tests.cluster.conftest import PATIENCE, copy_project, eventually, make_assets, said, snakemakes, strangers
 from tests.cluster.local_slurm import Cluster, title_of
 
@@ -23,7 +23,7 @@ RUN = Path("results/spread/runs/sorting/spread/ppo/seed1")
 BODY = """
 import os, sys, time
 from pathlib import Path
-from groupppo.verl.ray_cluster import across_allocation, nodes_of_allocation
+from groupppo.run.ray_cluster import across_allocation, nodes_of_allocation
 
 folder = Path(sys.argv[1])
 with across_allocation(cpus=1, gpus=1, scratch=folder) as variables:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import yaml
 
-from groupppo.verl.launch import FAILED
+from groupppo.run.launch import FAILED
 from tests.cluster.conftest import PATIENCE, copy_project, eventually, make_assets, said, snakemakes
 from tests.cluster.local_slurm import Cluster, title_of
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from groupppo.site import load_site
+from groupppo.slurm.site import load_site
 from tests.cluster.conftest import PATIENCE, Start, attempts, eventually, said
 from tests.cluster.local_slurm import Cluster, _processes
 

@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
+from groupppo.algorithm.registry import known_rules
 from groupppo.config import REPOSITORY
-from groupppo.grouping.registry import known_rules
 from groupppo.tables.gates import GATES
 from groupppo.tables.schema import SCHEMA
 from tests.docs.pages import DOCS

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from groupppo.measure import provenance as module
-from groupppo.measure.hashing import sha256_file
 from groupppo.measure.provenance import lock_of, provenance, source
+from groupppo.records.hashing import sha256_file
 from tests.measure.fake_nvml import FakeNvml
 
 CUDA = SimpleNamespace(

@@ -1,4 +1,4 @@
-"""The check of a node: each thing that it may lack is named with its mend, and a sound node passes."""
+"""The check of a node: each thing that it may lack is named with its hint, and a sound node passes."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ def needs():
 def found(folder, needs):
     with pytest.raises(BadInput) as error:
         check_node(folder, needs)
-    assert error.value.mend
+    assert error.value.hint
     return error.value
 
 
@@ -40,7 +40,7 @@ def test_a_sound_node_passes_and_nothing_is_left_in_the_folder(tmp_path, needs):
 def test_too_little_disk_and_memory_are_named_with_what_is_needed(tmp_path, needs):
     disk = found(tmp_path, replace(needs, disk_bytes=10**18))
     assert (disk.key, disk.file) == ("free disk (GB)", str(tmp_path))
-    assert "1000000000.0 GB" in disk.mend
+    assert "1000000000.0 GB" in disk.hint
     memory = found(tmp_path, replace(needs, memory_bytes=10**18))
     assert memory.key == "free memory (GB)"
     assert memory.file.startswith("node ")
@@ -64,14 +64,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, needs, 
 def test_a_file_system_that_does_not_keep_what_is_written_is_named(tmp_path, monkeypatch, needs):
     monkeypatch.setattr(start_check.uuid, "uuid4", lambda: SimpleNamespace(hex="token"))
     monkeypatch.setattr(start_check.os, "fsync", lambda _: (tmp_path / ".token.check").write_text("other"))
-    assert "does not keep" in found(tmp_path, needs).mend
+    assert "does not keep" in found(tmp_path, needs).hint
 
 
 def test_a_file_server_that_does_not_answer_is_given_up(tmp_path, monkeypatch, needs):
     free = threading.Event()
     monkeypatch.setattr(start_check, "_PATIENCE", 0.05)
     monkeypatch.setattr(start_check, "clock_skew", lambda _: free.wait(30))
-    assert "did not answer" in found(tmp_path, needs).mend
+    assert "did not answer" in found(tmp_path, needs).hint
     free.set()
 
 
@@ -102,7 +102,7 @@ def test_a_package_that_is_not_the_locks_is_named_with_both_versions(tmp_path, p
     with pytest.raises(BadInput) as error:
         check_versions(lock, [name])
     assert (error.value.key, error.value.value is not None) == (name, installed)
-    assert version in error.value.mend
+    assert version in error.value.hint
     check_versions(lock, ["pandas"])  # not in this lock
 
 
@@ -126,7 +126,7 @@ def test_a_node_for_a_gpu_run_needs_a_driver(tmp_path, monkeypatch, needs):
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(init=9))
     error = found(tmp_path, replace(needs, device="cuda"))
     assert (error.key, error.value) == ("NVIDIA driver", None)
-    assert "Driver Not Loaded" in error.mend
+    assert "Driver Not Loaded" in error.hint
     check_node(tmp_path, needs)  # a run on a CPU needs none
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from groupppo.grouping import GroupParams
+from groupppo.algorithm import GroupParams
 from groupppo.measure.mfu import Modes, Sequences, stage_flops
 from groupppo.update.flops import Shape
 from groupppo.verl import flops

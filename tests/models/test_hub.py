@@ -11,10 +11,10 @@ from groupppo.config import REPOSITORY, Model, load_model
 from groupppo.errors import BadInput
 from groupppo.models import build_model
 from groupppo.models.check import check_model_folder
-from groupppo.models.tokenizer import chat_ids
 from groupppo.models.warmstart import start_as_published
 from groupppo.profile.config import load_profile
 from groupppo.tasks.lengths import check_prompt_lengths
+from groupppo.tasks.tokenizer import chat_ids
 from groupppo.update.flops import Shape
 
 HUB_FILES = sorted(file for file in (REPOSITORY / "benchmarks" / "models").glob("*.yaml") if "hub" in file.read_text())
@@ -69,7 +69,7 @@ def test_what_the_hub_does_not_give_is_an_error_that_names_the_key(
     with pytest.raises(BadInput) as error:
         build_model(replace(model, params=model.params | params), tmp_path / "out")
     assert error.value.key == key
-    assert error.value.mend
+    assert error.value.hint
 
 
 def test_another_shape_than_the_planned_one_is_an_error(model: Model, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from groupppo.config import REPOSITORY, load_model
 from groupppo.errors import BadInput
-from groupppo.measure.hashing import sha256_folder
 from groupppo.models import build_model
+from groupppo.records.hashing import sha256_folder
 
 TINY = load_model(REPOSITORY / "benchmarks" / "models" / "tiny.yaml")
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, Qwen2Config
 from transformers.utils.chat_template_utils import jinja2
 
-from groupppo.models import tokenizer as module
-from groupppo.models.tokenizer import SPECIAL_TOKENS, byte_tokenizer, chat_ids, save_tokenizer
+from groupppo.tasks import tokenizer as module
+from groupppo.tasks.tokenizer import SPECIAL_TOKENS, byte_tokenizer, chat_ids, save_tokenizer
 
 TOKENIZER = byte_tokenizer(64)
 plain = st.text(st.characters(exclude_categories=["Cs"], max_codepoint=127)).filter(lambda text: "<|" not in text)

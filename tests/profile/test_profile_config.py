@@ -1,4 +1,4 @@
-"""Profiles are read, checked, and refused with file, key, value and mend."""
+"""Profiles are read, checked, and refused with file, key, value and hint."""
 
 import subprocess
 import sys
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
-from groupppo.profile.catalogue import VARIANTS, find
 from groupppo.profile.config import load_profile
+from groupppo.update.variants import VARIANTS, find
 
 SMOKE = REPOSITORY / "benchmarks" / "profile_smoke.yaml"
 
@@ -47,7 +47,7 @@ def test_parameters_of_the_shapes_are_those_the_models_are_named_after():
 
 
 @pytest.mark.parametrize(
-    ("change", "key", "mend"),
+    ("change", "key", "hint"),
     [
         (lambda d: d["measured"]["tiny"].update(variants=["dense", "gatherd"]), "measured.tiny.variants", "gathered"),
         (lambda d: d["measured"]["tiny"].update(variants=["gathered"]), "measured.tiny.variants", "add dense"),
@@ -65,13 +65,13 @@ def test_parameters_of_the_shapes_are_those_the_models_are_named_after():
         (lambda d: d.pop("prompt"), "prompt", "add this key"),
     ],
 )
-def test_a_mistake_is_named_with_file_key_and_mend(tmp_path, change, key, mend):
+def test_a_mistake_is_named_with_file_key_and_mend(tmp_path, change, key, hint):
     file = changed(tmp_path, change)
     with pytest.raises(BadInput) as caught:
         load_profile(file)
     assert caught.value.file == str(file)
     assert caught.value.key == key
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
 
 
 def test_a_target_against_a_variant_that_is_not_measured_is_refused(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from groupppo.config import REPOSITORY
 from groupppo.profile import bench as benches
 from groupppo.profile import measure
-from groupppo.profile.catalogue import FAILED, MEASURED, NO_MEMORY, NOT_RUN
+from groupppo.update.variants import FAILED, MEASURED, NO_MEMORY, NOT_RUN
 
 
 def results_of(content):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from groupppo.profile.batch import CLIP_SAFE, build_model, random_batch
-from groupppo.profile.catalogue import VARIANTS, find
 from groupppo.profile.passes import fused_log_probs, live_tokens, log_probs_of, loss, prepare
 from groupppo.update.flops import Shape
+from groupppo.update.variants import VARIANTS, find
 
 SHAPE = Shape(32, 3, 48, 4, 2, 8, 97, tied=True)
 RUNNABLE = [name for name, variant in VARIANTS.items() if not variant.missing("cpu")]

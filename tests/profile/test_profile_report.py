@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from groupppo.config import REPOSITORY
+from groupppo.draw.style import figure_style
 from groupppo.errors import BadInput
 from groupppo.profile.config import measured_folder
 from groupppo.profile.tables import tables_of, write_tables
-from groupppo.report.figures import read_figures, write_figures
-from groupppo.report.figures_profile import (
+from groupppo.report.drawing import read_figures, write_figures
+from groupppo.report.figures.profile import (
     PLANS,
     bound_data,
     memory_data,
@@ -25,8 +26,7 @@ from groupppo.report.figures_profile import (
     write_profile_figures,
 )
 from groupppo.report.page import write_report
-from groupppo.report.page_profile import write_profile_page
-from groupppo.report.style import figure_style
+from groupppo.report.sections.profile import write_profile_page
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide

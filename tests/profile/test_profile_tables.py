@@ -9,11 +9,11 @@ import pytest
 
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
-from groupppo.profile.catalogue import MEASURED
 from groupppo.profile.config import load_profile
 from groupppo.profile.counted import endpoints_of, stage_shares, stage_speedups
 from groupppo.profile.tables import ProfileTables, read_tables, tables_of, write_tables
 from groupppo.update.flops import Work, step_bound
+from groupppo.update.variants import MEASURED
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from groupppo.config import REPOSITORY, Benchmark
-from groupppo.measure.hashing import sha256_file, sha256_folder
-from groupppo.measure.seal import KEY, seal, seal_run
 from groupppo.publish.derive import derive
-from groupppo.study.tables import write_table
+from groupppo.records.hashing import sha256_file, sha256_folder
+from groupppo.records.seal import KEY, seal, seal_run
+from groupppo.studies.tables import write_table
 from groupppo.tasks.lm_eval import write_yaml
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.preregistration import register
 from groupppo.verdicts.sweep import write_sweep
-from tests.study.made import made_tables
+from tests.studies.made import made_tables
 from tests.synthetic import rewrite_json, write_results
 
 ITEMS = 100

@@ -14,7 +14,6 @@ from rocrate.rocrate import ROCrate
 
 from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
-from groupppo.measure.hashing import sha256_file
 from groupppo.publish.bundle import make_bundle
 from groupppo.publish.contents import stage
 from groupppo.publish.evaluations import evaluation_differences
@@ -22,7 +21,8 @@ from groupppo.publish.files import LOCKS
 from groupppo.publish.matrix import config_files, load_config
 from groupppo.publish.records import notes
 from groupppo.publish.verify import verify
-from groupppo.superseded import FOLDER
+from groupppo.records.hashing import sha256_file
+from groupppo.records.superseded import FOLDER
 from groupppo.tables import load_tables
 from groupppo.tables.keys import Keys
 from groupppo.verdicts.item_scores import ItemScores

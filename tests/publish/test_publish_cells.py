@@ -10,13 +10,13 @@ import yaml
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.matrix import CellPlan
-from groupppo.measure.hashing import sha256_file
 from groupppo.publish.bundle import make_bundle
 from groupppo.publish.compare import compare
 from groupppo.publish.compare_page import answer, comparison_tables
 from groupppo.publish.derive import derive
 from groupppo.publish.matrix import config_files, load_config
 from groupppo.publish.verify import verify
+from groupppo.records.hashing import sha256_file
 from groupppo.tables import collect
 from groupppo.tables.keys import planned_keys
 from groupppo.verdicts.claims import load_claims

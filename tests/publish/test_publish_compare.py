@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from groupppo.errors import BadInput
-from groupppo.measure.hashing import sha256_file
 from groupppo.publish.compare import compare
 from groupppo.publish.compare_page import write_comparison
 from groupppo.publish.sums import read_sums, sums_text
+from groupppo.records.hashing import sha256_file
 from tests.publish.conftest import change_column
 
 ATTACK = "<script>alert(1)</script>|x"

@@ -17,13 +17,13 @@ import pytest
 import yaml
 
 from groupppo.config import REPOSITORY
-from groupppo.measure.seal import KEY, seal, seal_run
 from groupppo.publish.alike import difference
 from groupppo.publish.bundle import make_bundle
 from groupppo.publish.files import MANIFEST, METADATA, SUMS, Kind, is_picture, rule_of
 from groupppo.publish.source import loaded_config
 from groupppo.publish.sums import LISTS, SAID, write_lists
 from groupppo.publish.verify import Verification, verify
+from groupppo.records.seal import KEY, seal, seal_run
 from tests.publish.made import write_whole_results
 from tests.synthetic import rewrite_json
 

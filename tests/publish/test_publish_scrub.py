@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from groupppo.measure.seal import published_sha256, scrub_record
 from groupppo.publish.scrub import Places, scrub_samples
+from groupppo.records.seal import published_sha256, scrub_record
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import yaml
 
 from groupppo.publish.derive import derive
 from groupppo.publish.verify import verify
-from groupppo.study.tables import write_table
+from groupppo.studies.tables import write_table
 from groupppo.verdicts.claims import load_claims
-from tests.study.made_faults import made_faults
+from tests.studies.made_faults import made_faults
 from tests.synthetic import synthetic_benchmark
 
 

@@ -14,14 +14,14 @@ import yaml
 
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
-from groupppo.measure.hashing import sha256_file
-from groupppo.measure.seal import KEY
 from groupppo.publish import reading, sums
 from groupppo.publish.bundle import make_bundle
 from groupppo.publish.measured import NEEDED
 from groupppo.publish.reading import safe_tables
 from groupppo.publish.sums import read_sums, sums_text
 from groupppo.publish.verify import verify
+from groupppo.records.hashing import sha256_file
+from groupppo.records.seal import KEY
 from tests.publish.conftest import change_column
 
 RUN = "runs/sorting/tiny/grpo/seed2"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from groupppo.report.figures import write_figures
+from groupppo.report.drawing import write_figures
 from groupppo.report.page import write_report
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
@@ -33,7 +33,7 @@ ATTACK = "<script>document.title = 'attacked'</script><img src=x onerror=\"docum
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None:
-        pytest.fail("Chromium is missing; mend: apt-get install chromium (`make test` installs it).")
+        pytest.fail("Chromium is missing; hint: apt-get install chromium (`make test` installs it).")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield opened

@@ -13,23 +13,23 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
+from groupppo.draw import style
+from groupppo.draw.style import MOST_SINGLE, arm_looks, figure_style, save, t_interval
 from groupppo.errors import BadInput
-from groupppo.report import style
-from groupppo.report.figures import FigureRecord, admissible_rows, read_figures, write_figures
-from groupppo.report.figures_accuracy import accuracy_data, accuracy_figure
-from groupppo.report.figures_costs import (
+from groupppo.report.drawing import FigureRecord, admissible_rows, read_figures, write_figures
+from groupppo.report.figures.accuracy import accuracy_data, accuracy_figure
+from groupppo.report.figures.costs import (
     stage_memory_data,
     stage_memory_figure,
     stage_seconds_data,
     stage_seconds_figure,
 )
-from groupppo.report.figures_training import density_data, density_figure, reward_data, reward_figure, smoothing_window
-from groupppo.report.figures_verdicts import verdicts_data
-from groupppo.report.style import MOST_SINGLE, arm_looks, figure_style, save, t_interval
+from groupppo.report.figures.training import density_data, density_figure, reward_data, reward_figure, smoothing_window
+from groupppo.report.figures.verdicts import verdicts_data
+from groupppo.stats.intervals import paired_t
 from groupppo.tables import SCHEMA, Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
-from groupppo.verdicts.intervals import paired_t
 from tests.synthetic import ARMS, STAGE_SECONDS, synthetic_benchmark, write_results
 
 FIGURES = ["verdicts", "reward", "target", "accuracy", "parity", "controls", "density", "stage_seconds", "stage_memory"]

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from groupppo.config import REPOSITORY, load_benchmark
-from groupppo.report.figures_parity import parity_figure
-from groupppo.report.style import figure_style
+from groupppo.draw.style import figure_style
+from groupppo.report.figures.parity import parity_figure
 
 ARMS = {"tiny": ["grpo", "group_ppo", "random", "stride", "entropy", "ppo_lam95"], "small": ["grpo", "group_ppo"]}
 

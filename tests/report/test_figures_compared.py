@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from groupppo.config import Benchmark
+from groupppo.draw.style import figure_style
 from groupppo.report.captions import WORDS
-from groupppo.report.figures import write_figures
-from groupppo.report.figures_parity import controls_data, controls_figure, parity_data, parity_figure, parity_margin
-from groupppo.report.figures_target import target_data, target_figure
-from groupppo.report.style import figure_style
+from groupppo.report.drawing import write_figures
+from groupppo.report.figures.parity import controls_data, controls_figure, parity_data, parity_figure, parity_margin
+from groupppo.report.figures.target import target_data, target_figure
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide

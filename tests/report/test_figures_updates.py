@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from groupppo.config import REPOSITORY, Benchmark, CellPlan, load_benchmark
+from groupppo.draw.style import figure_style
 from groupppo.errors import BadInput
 from groupppo.report.captions import WORDS
-from groupppo.report.figures_updates import METRICS, twins, updates_data, updates_figure
-from groupppo.report.style import figure_style
+from groupppo.report.figures.updates import METRICS, twins, updates_data, updates_figure
 
 FAMILY = ["group_ppo", "group_ppo_gathered", "group_ppo_streamed"]
 STEPS = 4

@@ -9,11 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
-from groupppo.report.figures_costs import stage_memory_data, stage_memory_figure
-from groupppo.report.figures_parity import controls_data, controls_figure
-from groupppo.report.figures_profile import CAUSE_COLOURS
-from groupppo.report.figures_training import density_data, density_figure, reward_data, reward_figure
-from groupppo.report.style import (
+from groupppo.draw.style import (
     ARM_COLOURS,
     CLOSED_COLOURS,
     INK,
@@ -24,6 +20,10 @@ from groupppo.report.style import (
     figure_style,
     looks_of,
 )
+from groupppo.report.figures.costs import stage_memory_data, stage_memory_figure
+from groupppo.report.figures.parity import controls_data, controls_figure
+from groupppo.report.figures.profile import CAUSE_COLOURS
+from groupppo.report.figures.training import density_data, density_figure, reward_data, reward_figure
 from groupppo.tables import SCHEMA, Tables, collect, load_tables
 from tests.colours import VIEWS, apart, ciede2000
 from tests.synthetic import ARMS, write_results

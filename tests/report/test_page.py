@@ -12,10 +12,14 @@ import pytest
 from markupsafe import escape
 
 from groupppo.config import Benchmark
+from groupppo.draw import wording
 from groupppo.errors import BadInput
-from groupppo.report import page_data, page_parts, page_runs, page_verdicts, wording
-from groupppo.report.figures import write_figures
+from groupppo.report.drawing import write_figures
 from groupppo.report.page import write_report
+from groupppo.report.sections import data as page_data
+from groupppo.report.sections import parts as page_parts
+from groupppo.report.sections import runs as page_runs
+from groupppo.report.sections import verdicts as page_verdicts
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide

@@ -7,12 +7,13 @@ import pytest
 
 from groupppo.config import Benchmark
 from groupppo.matrix import CellPlan
-from groupppo.report import captions, page_runs
-from groupppo.report.figures_tasks import has_tasks, left_out_told, profiles_data, shared_plans, task_scores
-from groupppo.report.page_data import matched_settings, warm_starts
-from groupppo.report.page_tasks import across_tasks
-from groupppo.report.page_usage import usage
-from groupppo.report.page_verdicts import verdict_rows
+from groupppo.report import captions
+from groupppo.report.figures.tasks import has_tasks, left_out_told, profiles_data, shared_plans, task_scores
+from groupppo.report.sections import runs as page_runs
+from groupppo.report.sections.data import matched_settings, warm_starts
+from groupppo.report.sections.tasks import across_tasks
+from groupppo.report.sections.usage import usage
+from groupppo.report.sections.verdicts import verdict_rows
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide

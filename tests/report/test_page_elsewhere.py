@@ -12,23 +12,23 @@ import pytest
 from matplotlib.figure import Figure
 
 from groupppo.config import REPOSITORY, Benchmark
+from groupppo.draw.style import figure_style
 from groupppo.errors import BadInput
 from groupppo.profile.config import Profile, load_profile, measured_folder
 from groupppo.profile.tables import ProfileTables, tables_of, write_tables
 from groupppo.publish.alike import difference
-from groupppo.report import page_data
-from groupppo.report.figures import write_figures
-from groupppo.report.figures_profile import (
+from groupppo.report.drawing import write_figures
+from groupppo.report.figures.profile import (
     memory_data,
     memory_figure,
     speedup_data,
     speedup_figure,
     write_profile_figures,
 )
-from groupppo.report.figures_verdicts import verdicts_data, verdicts_figure
+from groupppo.report.figures.verdicts import verdicts_data, verdicts_figure
 from groupppo.report.page import write_report
-from groupppo.report.page_verdicts import read_verdicts
-from groupppo.report.style import figure_style
+from groupppo.report.sections import data as page_data
+from groupppo.report.sections.verdicts import read_verdicts
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.costs import COSTS

@@ -12,9 +12,9 @@ import pytest
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.report.page import write_report
-from groupppo.study.tables import write_table
+from groupppo.studies.tables import write_table
 from tests.report.test_page_study import ATTACK, made  # noqa: F401 - a fixture
-from tests.study.made_faults import made_faults
+from tests.studies.made_faults import made_faults
 
 RECORD = {"settings": {"steps": 3, "seed": 1}}
 PLACE = "studies/faults/sorting.tiny"

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from groupppo.config import Benchmark
-from groupppo.report import figures, page_items
-from groupppo.report.figures import write_figures
+from groupppo.report import drawing as figures
+from groupppo.report.drawing import write_figures
 from groupppo.report.page import write_report
+from groupppo.report.sections import items as page_items
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide

@@ -11,13 +11,16 @@ import pytest
 from PIL import Image
 
 from groupppo.config import Benchmark
-from groupppo.report import figures_verdicts, page_parts, page_runs, style
-from groupppo.report.captions_parts import left_out
-from groupppo.report.figures import FigureRecord, write_figures
-from groupppo.report.figures_verdicts import drawn_verdicts
+from groupppo.draw import style
+from groupppo.draw.captions import left_out
+from groupppo.report.drawing import FigureRecord, write_figures
+from groupppo.report.figures import verdicts as figures_verdicts
+from groupppo.report.figures.verdicts import drawn_verdicts
 from groupppo.report.page import write_report
-from groupppo.report.page_parts import largest_picture, page_figure
-from groupppo.report.page_verdicts import claim_rows, verdict_rows
+from groupppo.report.sections import parts as page_parts
+from groupppo.report.sections import runs as page_runs
+from groupppo.report.sections.parts import largest_picture, page_figure
+from groupppo.report.sections.verdicts import claim_rows, verdict_rows
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
@@ -127,8 +130,8 @@ def test_of_many_runs_those_that_are_no_evidence_are_listed_and_the_others_count
 
 
 def test_a_figure_shows_the_first_tasks_and_models_and_its_data_has_all(tmp_path, monkeypatch):
-    monkeypatch.setattr("groupppo.report.figures.MOST_FACETS", 1)
-    monkeypatch.setattr("groupppo.report.captions_parts.MOST_FACETS", 1)
+    monkeypatch.setattr("groupppo.report.drawing.MOST_FACETS", 1)
+    monkeypatch.setattr("groupppo.draw.captions.MOST_FACETS", 1)
     benchmark = write_results(tmp_path, tasks=("sorting", "chain"), seeds=(1, 2), steps=4)
     collect(tmp_path, benchmark)
     records = {record.id: record for record in write_figures(load_tables(tmp_path / "tables"), benchmark, tmp_path)}

@@ -12,11 +12,11 @@ import pytest
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.report.page import write_report
-from groupppo.study.figures import STREAM_PLANS, write_study_figures
-from groupppo.study.stream_tables import STREAM_COLUMNS
-from groupppo.study.tables import FIGURES, write_table
+from groupppo.studies.figures import STREAM_PLANS, write_study_figures
+from groupppo.studies.stream_tables import STREAM_COLUMNS
+from groupppo.studies.tables import FIGURES, write_table
 from tests.report.test_page_study import ATTACK, made  # noqa: F401 - a fixture
-from tests.study.made_streams import made_stream_tables
+from tests.studies.made_streams import made_stream_tables
 from tests.synthetic import rewrite_json
 
 COUNTS = {"responses": 1234, "tokens": 56789, "mean_reward": 0.6}

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from groupppo.config import Benchmark
+from groupppo.draw.wording import MISSING
 from groupppo.errors import BadInput
-from groupppo.report.figures import write_figures
+from groupppo.report.drawing import write_figures
 from groupppo.report.page import write_report
-from groupppo.report.wording import MISSING
-from groupppo.study.figures import PLANS, write_study_figures
-from groupppo.study.tables import COLUMNS, FIGURES, write_table
+from groupppo.studies.figures import PLANS, write_study_figures
+from groupppo.studies.tables import COLUMNS, FIGURES, write_table
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
-from tests.study.made import made_tables
+from tests.studies.made import made_tables
 from tests.synthetic import rewrite_json, write_results
 
 ATTACK = "<script>alert(1)</script>"

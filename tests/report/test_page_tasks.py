@@ -11,16 +11,18 @@ import pytest
 from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
-from groupppo.report import figures, figures_tasks, page_tasks
-from groupppo.report.figures import write_figures
-from groupppo.report.figures_tasks import TaskScores, profiles_data, profiles_figure, task_scores
+from groupppo.draw.style import figure_style
+from groupppo.draw.wording import MISSING
+from groupppo.report import drawing as figures
+from groupppo.report.drawing import write_figures
+from groupppo.report.figures import tasks as figures_tasks
+from groupppo.report.figures.tasks import TaskScores, profiles_data, profiles_figure, task_scores
 from groupppo.report.page import write_report
-from groupppo.report.page_study import TextCell, TextTable
-from groupppo.report.page_tasks import ONE_TASK, across_tasks
-from groupppo.report.style import figure_style
-from groupppo.report.wording import MISSING
+from groupppo.report.sections import tasks as page_tasks
+from groupppo.report.sections.study import TextCell, TextTable
+from groupppo.report.sections.tasks import ONE_TASK, across_tasks
+from groupppo.stats.across_tasks import interquartile_mean, probability_of_improvement
 from groupppo.tables import Tables, collect, load_tables
-from groupppo.verdicts.across_tasks import interquartile_mean, probability_of_improvement
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from tests.synthetic import ARMS, Effect, write_results

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 
 from groupppo.config import Benchmark
-from groupppo.report import figures, page_usage
-from groupppo.report.figures import write_figures
+from groupppo.draw.wording import MISSING
+from groupppo.report import drawing as figures
+from groupppo.report.drawing import write_figures
 from groupppo.report.page import write_report
-from groupppo.report.page_study import TextCell
-from groupppo.report.page_usage import Usage, usage
-from groupppo.report.wording import MISSING
+from groupppo.report.sections import usage as page_usage
+from groupppo.report.sections.study import TextCell
+from groupppo.report.sections.usage import Usage, usage
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide

@@ -101,7 +101,7 @@ def test_an_unknown_generator_is_reported_with_those_that_exist():
     with pytest.raises(BadInput, match="did you mean sorting") as error:
         bind(replace(TASKS["sorting"], generator="sortin"))
     assert error.value.key == "generator"
-    assert "chain" in error.value.mend
+    assert "chain" in error.value.hint
     with pytest.raises(KeyError, match="Known: chain, reasoning_gym, sorting"):
         get_generator("xyz")
 

@@ -156,7 +156,7 @@ def test_a_data_set_that_does_not_fit_is_an_error_that_names_the_key(
         draw_published(wrong)
     assert error.value.key == key
     assert error.value.file == str(task.source)
-    assert error.value.mend
+    assert error.value.hint
 
 
 @pytest.mark.parametrize("way", ["its own", "by name", "by a link"])

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from groupppo.config import REPOSITORY
 from groupppo.profile.batch import build_model, random_batch
-from groupppo.profile.catalogue import find
 from groupppo.profile.config import load_profile
 from groupppo.profile.counter import Counted, count
 from groupppo.profile.passes import live_tokens, loss, prepare
@@ -30,6 +29,7 @@ from groupppo.update.flops import (
     update_flops,
 )
 from groupppo.update.memory import CAUSES, saved_bytes, update_bytes
+from groupppo.update.variants import find
 
 SMALL = Shape(64, 3, 160, 4, 2, 16, 1009, tied=True)
 PROMPT, RESPONSE = 24, 96

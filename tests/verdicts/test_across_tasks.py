@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from groupppo.verdicts.across_tasks import (
+from groupppo.stats.across_tasks import (
     interquartile_mean,
     performance_profile,
     probability_of_improvement,
     stratified_bootstrap,
 )
-from groupppo.verdicts.intervals import paired_t
+from groupppo.stats.intervals import paired_t
 
 RLIABLE = json.loads((Path(__file__).parent / "rliable_cases.json").read_text())
 CASES = RLIABLE["cases"]

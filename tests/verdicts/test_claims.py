@@ -11,7 +11,7 @@ import yaml
 
 from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
-from groupppo.plain_yaml import read_yaml
+from groupppo.records.plain_yaml import read_yaml
 from groupppo.schemas import SCHEMAS
 from groupppo.verdicts.claims import Claim, Claims, load_claims
 from groupppo.verdicts.costs import COSTS
@@ -187,7 +187,7 @@ def test_a_claim_that_cannot_be_meant_is_refused(tmp_path: Path, case: str):
     with pytest.raises(BadInput) as caught:
         load_claims(file)
     assert (caught.value.file, caught.value.key) == (str(file), key)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_an_empty_file_is_refused(tmp_path: Path):

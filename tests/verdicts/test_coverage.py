@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from groupppo.verdicts.intervals import holm, paired_t, sign_flip, tost
-from groupppo.verdicts.power import power_inside, power_of_difference
+from groupppo.stats.intervals import holm, paired_t, sign_flip, tost
+from groupppo.stats.power import power_inside, power_of_difference
 
 LEVEL, ALPHA, DRAWS = 0.90, 0.05, 3000
 SEEDS = (3, 5, 10)

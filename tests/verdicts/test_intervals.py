@@ -11,7 +11,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
-from groupppo.verdicts.intervals import holm, one_sided, paired_ratio, paired_t, sign_flip, tost
+from groupppo.stats.intervals import holm, one_sided, paired_ratio, paired_t, sign_flip, tost
 
 few = st.lists(st.floats(-5, 5).map(lambda value: round(value, 3)), min_size=2, max_size=7)
 levels = st.sampled_from([0.80, 0.90, 0.95, 0.99])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from groupppo.verdicts.item_noise import split_spread
+from groupppo.stats.item_noise import split_spread
 
 
 def drawn(rng, seeds, items, seed_noise=0.0, common=0.3, rest=0.5):

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from groupppo.stats.intervals import paired_t
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
-from groupppo.verdicts.intervals import paired_t
 from groupppo.verdicts.item_scores import ItemScores
 from groupppo.verdicts.item_share import ITEMS, SEEDS, ItemShare, item_share
 from groupppo.verdicts.quantities import Sample

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from groupppo.verdicts.intervals import paired_t
-from groupppo.verdicts.power import (
+from groupppo.stats.intervals import paired_t
+from groupppo.stats.power import (
     MOST_SEEDS,
     detectable_difference,
     power_inside,
@@ -22,7 +22,7 @@ from groupppo.verdicts.power import (
     seeds_for_sign_flip,
     spread_interval,
 )
-from groupppo.verdicts.targets import ratio_of_costs
+from groupppo.stats.targets import ratio_of_costs
 
 
 @pytest.mark.parametrize(

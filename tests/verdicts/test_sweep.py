@@ -12,8 +12,8 @@ import yaml
 from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.rates import KEY
-from groupppo.report.page_sweep import draw_sweep, read_sweep
-from groupppo.verdicts.power import seeds_for_equivalence
+from groupppo.report.sections.sweep import draw_sweep, read_sweep
+from groupppo.stats.power import seeds_for_equivalence
 from groupppo.verdicts.sweep import (
     RECORD,
     at_an_end,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.descriptivestats import sign_test
 
-from groupppo.verdicts.targets import (
+from groupppo.stats.targets import (
     median_above,
     median_below,
     median_cost,

@@ -1,4 +1,4 @@
-"""The same updates from `groupppo.loss` on a plain Hugging Face model, one response at a time, in double precision."""
+"""The same updates, from `groupppo.algorithm.loss` on a plain Hugging Face model, one response at a time in float64."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
-from groupppo.loss import LossMask, masked_mean, policy_loss, value_loss
+from groupppo.algorithm.loss import LossMask, masked_mean, policy_loss, value_loss
 from tests.verl.updates import (
     ENTROPY_COEFFICIENT,
     KL_COEFFICIENT,

@@ -52,7 +52,7 @@ def test_a_key_that_would_change_training_and_not_evaluation_is_refused(
     assert error.value.file == str(cell.arm.source)
     # Of a mapping it names the key in it; of a key in brackets the place, for the two do not begin alike.
     assert error.value.key.startswith(key if "[" not in key else "reward.custom_reward_function")
-    assert "evaluation" in error.value.mend
+    assert "evaluation" in error.value.hint
 
 
 @pytest.mark.parametrize(("where", "file"), [("model", "benchmarks/models"), ("train", "benchmark")])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groupppo.verl.checkpoints import MOST_FAILURES, STAGES, STEPS, TRACKER, Checkpoints, identity
+from groupppo.run.checkpoints import MOST_FAILURES, STAGES, STEPS, TRACKER, Checkpoints, identity
 from groupppo.verl.compose import compose
 from tests.verl.conftest import MakeCell
 

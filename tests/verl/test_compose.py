@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
+from groupppo.algorithm import GroupParams, known_rules
 from groupppo.config import REPOSITORY, Arm, load_arm
 from groupppo.errors import BadInput
-from groupppo.grouping import GroupParams, known_rules
 from groupppo.matched import ALGORITHM
 from groupppo.verl.compose import Cell, compose
 from tests.verl.conftest import MakeCell
@@ -77,7 +77,7 @@ def test_a_key_verl_does_not_have_is_an_error_that_names_file_key_and_neighbour(
         compose(replace(cell, arm=with_keys(cell.arm, algorithm__adv_estimatr="gae")))
     assert error.value.file.endswith("arms/ppo.yaml")
     assert error.value.key == "algorithm.adv_estimatr"
-    assert "algorithm.adv_estimator" in error.value.mend
+    assert "algorithm.adv_estimator" in error.value.hint
 
 
 @pytest.mark.parametrize(("key", "value"), [("group_max_size", 0), ("rule", "varaince_split"), ("threshold_lr", -1.0)])
@@ -220,7 +220,7 @@ def test_a_wrong_combination_is_an_error_with_file_key_value_and_mend(
     assert error.value.file.endswith("arms/group_ppo.yaml")
     assert error.value.key == wrong
     assert error.value.value == keys[wrong]
-    assert error.value.mend
+    assert error.value.hint
     rest = {key: value for key, value in keys.items() if key != wrong}
     assert compose(replace(cell, arm=replace(cell.arm, verl=cell.arm.verl | rest)))
 
@@ -237,7 +237,7 @@ def test_a_rule_that_needs_a_density_is_an_error_without_one_and_with_two(
         with pytest.raises(BadInput) as error:
             compose(wrong)
         assert (error.value.key, error.value.value) == ("algorithm.group_params.density", value)
-        assert "density_source" in error.value.mend
+        assert "density_source" in error.value.hint
 
 
 def test_a_dense_arm_that_speaks_of_groups_is_an_error_and_a_matrix_that_does_is_none(make_cell: MakeCell) -> None:

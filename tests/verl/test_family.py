@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from groupppo.errors import BadInput
-from groupppo.verl import family
-from groupppo.verl.family import MARK, SharedMemory, alone, end, marked, scratch, started_with
-from groupppo.verl.ray_cluster import with_secret
+from groupppo.run import family
+from groupppo.run.family import MARK, SharedMemory, alone, end, marked, scratch, started_with
+from groupppo.run.ray_cluster import with_secret
 from tests.verl.knock import NOBODY, as_nobody
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -41,7 +41,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 LAUNCHER = """
     import os, subprocess, sys, tempfile
     tempfile.tempdir = sys.argv[1]
-    from groupppo.verl.family import marked, scratch
+    from groupppo.run.family import marked, scratch
     with scratch() as folder:
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=os.environ | marked(folder))
         print(folder, flush=True)
@@ -111,7 +111,7 @@ def test_a_folder_that_knows_no_sockets_or_cannot_be_written_is_passed_over_and_
 
 def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    code = f"from groupppo.verl.family import alone; from pathlib import Path; alone(Path({str(folder)!r})).__enter__()"
+    code = f"from groupppo.run.family import alone; from pathlib import Path; alone(Path({str(folder)!r})).__enter__()"
     other = [sys.executable, "-c", code]
     with alone(folder):
         done = subprocess.run(other, capture_output=True, text=True)
@@ -127,7 +127,7 @@ def test_a_folder_whose_holder_was_killed_is_free(tmp_path: Path) -> None:
     code = f"""
         import sys
         from pathlib import Path
-        from groupppo.verl.family import alone
+        from groupppo.run.family import alone
         with alone(Path({str(tmp_path)!r})):
             print("held", flush=True)
             sys.stdin.read()

@@ -167,7 +167,7 @@ def test_a_setting_that_cannot_work_on_the_named_gpu_is_refused(cell: Cell, verl
     with pytest.raises(BadInput) as error:
         compose(replace(cell, model=with_gpus(cell.model, 48, **verl)))
     assert error.value.key.endswith(key)
-    assert error.value.mend
+    assert error.value.hint
 
 
 def test_fused_kernels_are_a_factor_and_lower_what_a_run_needs(cells: Cells) -> None:

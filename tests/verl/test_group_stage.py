@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from groupppo.advantage import whiten
+from groupppo.algorithm import Cause, GroupParams, Groups, known_rules
+from groupppo.algorithm.advantage import whiten
 from groupppo.errors import BadInput
-from groupppo.grouping import Cause, GroupParams, Groups, known_rules
 from groupppo.verl.group_stage import Grouped, GroupStage, response_seed
 
 GAMMA, LAM = 0.97, 0.9
@@ -217,7 +217,7 @@ def test_a_missing_field_is_an_error_that_names_it(params: dict[str, str], field
         run(batch, **params)
     assert error.value.key == field
     assert error.value.value is None
-    assert error.value.mend
+    assert error.value.hint
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ import pytest
 from safetensors.torch import load_file
 
 from groupppo.errors import RunFailed
-from groupppo.verl import watch
+from groupppo.run import watch
+from groupppo.run.launch import FAILED, train
 from groupppo.verl.compose import Cell
-from groupppo.verl.launch import FAILED, train
 from groupppo.verl.records import repeatable
 from tests.verl import hang
 from tests.verl.conftest import MakeCell

@@ -14,13 +14,14 @@ import pytest
 
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput, RunFailed
-from groupppo.measure.hashing import sha256_folder
 from groupppo.measure.provenance import PACKAGES
 from groupppo.measure.usage import GPU_FILE, STAGES_FILE, UsageMeter
-from groupppo.verl import launch, ray_start
-from groupppo.verl.checkpoints import MOST_FAILURES, Checkpoints, Seal
+from groupppo.records.hashing import sha256_folder
+from groupppo.run import launch
+from groupppo.run.checkpoints import MOST_FAILURES, Checkpoints, Seal
+from groupppo.run.launch import FAILED, needs, train
+from groupppo.verl import ray_start
 from groupppo.verl.compose import Cell
-from groupppo.verl.launch import FAILED, needs, train
 from tests.disks import small_disk
 from tests.measure.fake_nvml import Device, FakeNvml
 from tests.verl.conftest import MakeCell

@@ -1,4 +1,4 @@
-"""Each mend answers a place in verl 0.9.1; these tests fail when verl changes there, so that the mend is looked at."""
+"""Each patch answers a place in verl 0.9.1; these tests fail when verl changes there, so that it is looked at."""
 
 import importlib.metadata
 import importlib.util

@@ -13,10 +13,10 @@ import pytest
 
 from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput, RunFailed
-from groupppo.verl import family, launch, ray_cluster
+from groupppo.run import family, launch, ray_cluster
+from groupppo.run.ray_cluster import across_allocation, ask_for_stacks
 from groupppo.verl.compose import Cell, compose
 from groupppo.verl.network import ON_ONE_NODE, OURS
-from groupppo.verl.ray_cluster import across_allocation, ask_for_stacks
 from groupppo.verl.stacks import VARIABLE
 from tests.verl.conftest import MakeCell
 
@@ -25,7 +25,7 @@ SRUN = """#!{python}
 import json, os, sys, time
 from pathlib import Path
 words = sys.argv[1:]
-at = words.index("groupppo.verl.ray_cluster")
+at = words.index("groupppo.run.ray_cluster")
 folder, node = Path(words[at + 1]), words[at + 2]
 call = {{"options": words[: at - 2], "offer": words[at + 3 :], "environment": dict(os.environ)}}
 Path("{notes}", node).write_text(json.dumps(call))
@@ -146,7 +146,7 @@ def test_several_nodes_are_refused_before_anything_starts_unless_the_network_is_
     monkeypatch.setattr(launch, "_train", lambda cell, config, net: started.append(net))
     started: list[str] = []
     cell = replace(make_cell("ppo"), nodes=2)
-    with pytest.raises(BadInput, match=r"site\.yaml: network_is_ours = False\n.*mend: write true if nobody else"):
+    with pytest.raises(BadInput, match=r"site\.yaml: network_is_ours = False\n.*hint: write true if nobody else"):
         launch.train(cell)
     assert not started
     launch.train(replace(cell, network_is_ours=True))

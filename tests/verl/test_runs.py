@@ -21,12 +21,12 @@ from groupppo.config import REPOSITORY, Arm, Benchmark, load_arm
 from groupppo.errors import BadInput, RunFailed
 from groupppo.measure.stages import WHOLE_STEP
 from groupppo.models.check import check_model_folder
+from groupppo.run.launch import FAILED, train
+from groupppo.run.watch import cause_of
 from groupppo.tables import MATCHED_EVALUATION, collect, load_tables
 from groupppo.verl.compose import Cell
-from groupppo.verl.launch import FAILED, train
 from groupppo.verl.network import LOOPBACK
 from groupppo.verl.records import repeatable
-from groupppo.verl.watch import cause_of
 from tests.verl.conftest import MakeCell
 
 pytestmark = pytest.mark.verl

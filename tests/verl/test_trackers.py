@@ -10,8 +10,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
+from groupppo.run.launch import TENSORBOARD, WANDB, environment, train
 from groupppo.verl.compose import Cell
-from groupppo.verl.launch import TENSORBOARD, WANDB, environment, train
 from tests.verl.conftest import MakeCell
 
 OURS = ("group/", "rollout/")

@@ -21,10 +21,10 @@ from verl.protocol import DataProto
 from verl.trainer.ppo.metric_utils import compute_data_metrics
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
+from groupppo.algorithm import GroupParams
+from groupppo.algorithm.loss import GroupBatch, LossMask
 from groupppo.config import REPOSITORY, load_arm
 from groupppo.errors import BadInput
-from groupppo.grouping import GroupParams
-from groupppo.loss import GroupBatch, LossMask
 from groupppo.verl import trainer as trainer_module
 from groupppo.verl.compose import compose
 from groupppo.verl.group_stage import STATE_FILE, GroupStage

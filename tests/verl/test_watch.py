@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from groupppo.config import Benchmark
-from groupppo.verl import watch
-from groupppo.verl.watch import LEAST_SECONDS, START_SECONDS, TIMES_THE_LONGEST, Silence, cause_of, wait
+from groupppo.run import watch
+from groupppo.run.watch import LEAST_SECONDS, START_SECONDS, TIMES_THE_LONGEST, Silence, cause_of, wait
 
 
 class Clock:

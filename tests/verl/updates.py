@@ -8,8 +8,8 @@ from typing import Literal
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from groupppo.grouping import GroupParams
-from groupppo.loss import GroupBatch, LossMask
+from groupppo.algorithm import GroupParams
+from groupppo.algorithm.loss import GroupBatch, LossMask
 from groupppo.verl.group_stage import GroupStage
 
 Role = Literal["policy", "value"]

@@ -130,7 +130,7 @@ def test_without_studies_the_plan_has_none(project: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [  # found by what loads it, of which tests/test_config.py asks the rest, and by the workflow
+    [  # found by what loads it, of which tests/config/test_config.py asks the rest, and by the workflow
         ({"train": {"step": 4}}, "train.step = 4"),
         ({"studies": ["kernels"]}, "studies = 'kernels'"),
     ],
@@ -144,7 +144,7 @@ def test_a_mistake_in_the_benchmark_stops_the_plan_with_file_key_value_and_mend(
     assert done.returncode != 0
     assert "quick.yaml" in said
     assert named in said
-    assert "mend: " in said
+    assert "hint: " in said
     assert "Traceback" not in said
 
 
@@ -170,7 +170,7 @@ def test_mistakes_in_files_that_the_benchmark_names_stop_the_plan_before_any_job
     for file, (_, _, named) in wrong.items():
         assert f"benchmarks/{file}" in said
         assert named in said
-    assert said.count("mend: ") >= len(wrong)
+    assert said.count("hint: ") >= len(wrong)
     assert "Traceback" not in said
     assert not (project / "results" / "quick").exists()
 
@@ -225,7 +225,7 @@ def test_a_start_checkpoint_without_its_tokenizer_fails_training_with_the_file_n
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert "tokenizer.json" in said
-    assert "mend: " in said
+    assert "hint: " in said
     # It had begun, on another disk, and left its stamp with its own benchmark.
     assert (disk / "sorting" / "tiny" / "ppo" / "seed1").is_dir()
     assert [file.parent.name for file in project.rglob("preregistration.json") if "reference" not in str(file)] == [

@@ -128,7 +128,7 @@ def test_texts_reports_and_verdicts_train_and_evaluate_nothing_again(
     editing("groupppo/report/page.py", "def write_report(", "def _unused() -> None: ...\n\n\ndef write_report(")
     editing("groupppo/verdicts/preregistration.py", "ABSENT = ", "UNUSED = 1\nABSENT = ")
     editing("groupppo/verl/group_stage.py", '"""', '"""Reworded. ')
-    editing("groupppo/advantage.py", "\nimport", "\n# a comment\nimport")
+    editing("groupppo/algorithm/advantage.py", "\nimport", "\n# a comment\nimport")
     editing("benchmarks/quick.yaml", "title: ", "title: A ")
     plan = planned(finished)
     assert not plan & COSTLY
@@ -138,7 +138,7 @@ def test_texts_reports_and_verdicts_train_and_evaluate_nothing_again(
 def test_a_rule_and_a_generator_make_what_uses_them_stale_and_nothing_else(
     finished: Path, editing: Callable[[str, str, str], None]
 ) -> None:
-    rules, generators = "groupppo/grouping/rules", "groupppo/tasks/generators"
+    rules, generators = "groupppo/algorithm/rules", "groupppo/tasks/generators"
     added = [finished / rules / "mine.py", finished / generators / "mine.py"]
     try:
         for file, like in zip(added, ("stride", "chain"), strict=True):
@@ -159,7 +159,7 @@ def test_a_rule_and_a_generator_make_what_uses_them_stale_and_nothing_else(
     ("file", "old", "new", "stale"),
     [
         ("groupppo/tasks/generators/sorting.py", "\nimport", "\nUNUSED = 1\nimport", COSTLY - {"model"}),
-        ("groupppo/grouping/rules/variance_split.py", "\nfrom", "\nUNUSED = 1\nfrom", {"train", "evaluate"}),
+        ("groupppo/algorithm/rules/variance_split.py", "\nfrom", "\nUNUSED = 1\nfrom", {"train", "evaluate"}),
         ("groupppo/verl/config/group_ppo.yaml", "\n", "\nunused: 1\n", {"train", "evaluate"}),
         ("groupppo/evaluate.py", "\nimport", "\nUNUSED = 1\nimport", {"evaluate", "evaluate_start"}),
         ("benchmarks/quick.yaml", "steps: 24", "steps: 25", {"train", "evaluate"}),

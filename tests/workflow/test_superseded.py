@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from groupppo.config import REPOSITORY
-from groupppo.measure.hashing import SNAKEMAKES_OWN
-from groupppo.superseded import FOLDER
+from groupppo.records.hashing import SNAKEMAKES_OWN
+from groupppo.records.superseded import FOLDER
 from tests.conftest import shared_cache
 from tests.disks import fill, small_disk
 
@@ -21,7 +21,7 @@ SNAKEFILE = """
 import sys
 from pathlib import Path
 from groupppo.errors import BadInput
-from groupppo.site import load_site
+from groupppo.slurm.site import load_site
 from snakemake.exceptions import WorkflowError
 
 SITE = load_site(config.get("site"))
@@ -59,7 +59,7 @@ include: "workflow/rules/keep.smk"
 HANG = """
 import time
 from pathlib import Path
-from groupppo.takeover import end_with_snakemake
+from groupppo.slurm.takeover import end_with_snakemake
 end_with_snakemake(Path(".snakemake"))
 Path("hanging").touch()
 time.sleep(600)

@@ -55,8 +55,8 @@ def require_checked():
 
 for key in config:
     if key not in CONFIG_KEYS:
-        mend = f"{suggest(key, CONFIG_KEYS)}Known: {', '.join(CONFIG_KEYS)}."
-        raise WorkflowError(str(BadInput("--config", key, config[key], mend)))
+        hint = f"{suggest(key, CONFIG_KEYS)}Known: {', '.join(CONFIG_KEYS)}."
+        raise WorkflowError(str(BadInput("--config", key, config[key], hint)))
 
 # Jobs on other machines run what was checked here; of finished runs a report is made in any case.
 if workflow.is_main_process and not flag("partial", False):

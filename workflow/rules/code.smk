@@ -2,15 +2,15 @@
 
 from functools import cache
 
-from groupppo.measure.code import code_sha256
+from groupppo.records.code import code_sha256
 
 # Modules that are started by name, by verl or a study's script.
 STARTED = {
-    "grouping_study": ["groupppo.study", "groupppo.grouping"],
-    "streams_study": ["groupppo.study", "groupppo.grouping", "groupppo.update"],
-    "faults_study": ["groupppo.study", "groupppo.verl", "groupppo.grouping"],
+    "grouping_study": ["groupppo.studies", "groupppo.algorithm"],
+    "streams_study": ["groupppo.studies", "groupppo.algorithm", "groupppo.update"],
+    "faults_study": ["groupppo.studies", "groupppo.verl", "groupppo.algorithm"],
 }
-RULE_KEY, RULES = "algorithm.group_params.rule", "groupppo.grouping.rules"
+RULE_KEY, RULES = "algorithm.group_params.rule", "groupppo.algorithm.rules"
 
 
 def started(name, wildcards):
@@ -35,7 +35,7 @@ LATER = (
     "groupppo.verdicts",
 )
 # How a job ends, and how a file comes to the disk, change nothing of what is in it.
-AROUND = ("groupppo.storage", "groupppo.takeover")
+AROUND = ("groupppo.records.storage", "groupppo.slurm.takeover")
 AFTER_THE_RUNS = (
     "collect",
     "verdicts",

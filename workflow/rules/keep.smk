@@ -6,7 +6,7 @@
 import contextlib
 import fcntl
 
-from groupppo.superseded import Superseded
+from groupppo.records.superseded import Superseded
 from snakemake.dag import DAG
 from snakemake.io import IOCache
 from snakemake.jobs import Job

@@ -1,7 +1,7 @@
 # What an update costs at real model shapes: seconds and memory of variants, counted bounds, figures, a page of its own.
 # It needs no benchmark's runs: `snakemake profile`, with --config profile=<file> for another one.
 
-from groupppo.measure.hashing import sha256_folder
+from groupppo.records.hashing import sha256_folder
 from groupppo.profile.config import DEFAULT, load_profile, measured_folder
 
 try:

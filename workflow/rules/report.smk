@@ -1,6 +1,6 @@
 # From run folders to tables, verdicts, figures and the page.
 
-from groupppo.measure.hashing import sha256_file, sha256_folder
+from groupppo.records.hashing import sha256_file, sha256_folder
 from groupppo.tables import SCHEMA
 from groupppo.verdicts.sweep import pilot_place
 

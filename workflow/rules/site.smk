@@ -3,9 +3,9 @@
 import sys
 from shutil import which
 
-from groupppo import queue
-from groupppo.storage import room_for
-from groupppo.takeover import Presence, lead, lead_none
+from groupppo.slurm import queue
+from groupppo.records.storage import room_for
+from groupppo.slurm.takeover import Presence, lead, lead_none
 from snakemake.persistence import PersistenceBase
 from snakemake.resources import Resources
 from snakemake_interface_executor_plugins.settings import ExecMode

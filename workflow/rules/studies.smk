@@ -103,8 +103,8 @@ JUDGED_STUDIES = {"faults"}
 
 for name in BENCHMARK.studies:
     if name not in STUDY_RULES:
-        mend = f"no rule runs this one; run its script by itself. Studies of a benchmark: {', '.join(STUDY_RULES)}."
-        raise WorkflowError(str(BadInput(BENCHMARK.source, "studies", name, mend)))
+        hint = f"no rule runs this one; run its script by itself. Studies of a benchmark: {', '.join(STUDY_RULES)}."
+        raise WorkflowError(str(BadInput(BENCHMARK.source, "studies", name, hint)))
 
 STUDIES = {name: of_cells(STUDY_RULES[name].output[0]) for name in BENCHMARK.studies}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from job import job
 
-from groupppo.report.figures import needed, write_figures
+from groupppo.report.drawing import needed, write_figures
 from groupppo.tables import StoredTables
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import Any
 
 from groupppo.config import Benchmark, load_benchmark
 from groupppo.errors import GroupPPOError
-from groupppo.storage import no_room
-from groupppo.takeover import end_with_snakemake
+from groupppo.records.storage import no_room
+from groupppo.slurm.takeover import end_with_snakemake
 
 DEFAULT_BENCHMARK = "benchmarks/quick.yaml"
 

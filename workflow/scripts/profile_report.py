@@ -7,8 +7,8 @@ from job import job
 
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import read_tables
-from groupppo.report.figures_profile import write_profile_figures
-from groupppo.report.page_profile import write_profile_page
+from groupppo.report.figures.profile import write_profile_figures
+from groupppo.report.sections.profile import write_profile_page
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from job import job
 
-from groupppo.site import load_site
+from groupppo.run.launch import train
+from groupppo.slurm.site import load_site
 from groupppo.verdicts.preregistration import register
 from groupppo.verl.compose import Cell
-from groupppo.verl.launch import train
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -9,7 +9,7 @@ from job import job
 
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import FOUND, write_tables
-from groupppo.report.figures_profile import write_profile_figures
+from groupppo.report.figures.profile import write_profile_figures
 from groupppo.where import Found
 
 if TYPE_CHECKING:

@@ -57,8 +57,8 @@ def reasoning_gym(rng: random.Random, *, dataset: str, config: dict[str, Any]) -
     try:
         entry = create_dataset(dataset, size=1, seed=rng.getrandbits(31), **config)[0]
     except (AssertionError, TypeError, ValueError, LookupError, ArithmeticError, OSError) as error:
-        mend = f"reasoning-gym refuses it: {error or type(error).__name__}"
-        raise ParamError("config", config, mend) from error
+        hint = f"reasoning-gym refuses it: {error or type(error).__name__}"
+        raise ParamError("config", config, hint) from error
     truth = {"dataset": dataset, "answer": entry["answer"], "metadata": entry["metadata"]}
     return Example(
         prompt=f"{entry['question'].strip()}\n\n{ASK}",

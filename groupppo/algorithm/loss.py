@@ -1,0 +1,124 @@
+"""Where GROUP-PPO's losses count, what divides them, and the losses themselves: pure tensors, without verl.
+
+Training runs verl's own losses with these masks; the functions here are the same formulas for use without verl.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from groupppo.algorithm.advantage import Estimates, gae, published, segment_gae, share_in_group, token_gae, whiten
+from groupppo.algorithm.groups import Groups
+from groupppo.algorithm.params import GroupParams
+from groupppo.algorithm.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class LossMask:
+    """One loss of a batch: the mean of its terms over `counts`, divided by the size of `divides` instead.
+
+    Attributes:
+        counts: (B, T) bool, the tokens whose terms are summed; entropy bonus and KL loss follow the policy's.
+        divides: (B, T) bool, the tokens whose number divides the sum, over the whole mini-batch and all ranks.
+    """
+
+    counts: Tensor
+    divides: Tensor
+
+    def equals(self, other: "LossMask") -> bool:
+        return torch.equal(self.counts, other.counts) and torch.equal(self.divides, other.divides)
+
+
+@dataclass(frozen=True)
+class GroupBatch:
+    """What the losses of a grouped batch need.
+
+    Attributes:
+        advantages: (B, T), whitened over the tokens that carry one (not so `published`, which does not whiten).
+        returns: (B, T), targets of the value loss at endpoints.
+        policy, value: masks of the two losses.
+    """
+
+    advantages: Tensor
+    returns: Tensor
+    policy: LossMask
+    value: LossMask
+
+
+@torch.no_grad()
+def group_batch(tokens: Tokens, groups: Groups, params: GroupParams, gamma: float, lam: float) -> GroupBatch:
+    """Advantages, returns and loss masks of a grouped batch, as `advantage`, `spread` and `loss_normalizer` say.
+
+    Args:
+        tokens: needs rewards and values; dense `advantages` are used where given.
+        groups: of the same tokens. gamma, lam: discount and lambda, in [0, 1].
+
+    Raises:
+        ValueError: fewer than two tokens would carry an advantage, so that it cannot be whitened.
+    """
+    policy, value = loss_masks(tokens.mask, groups, params)
+    estimates = _estimates(tokens, groups, params, gamma, lam)
+    advantages = estimates.advantages
+    if params.spread == "group":
+        advantages = share_in_group(advantages, groups)
+    if params.advantage != "published":
+        advantages = whiten(advantages, policy.counts.long())
+    return GroupBatch(advantages, estimates.returns, policy, value)
+
+
+def loss_masks(mask: Tensor, groups: Groups, params: GroupParams) -> tuple[LossMask, LossMask]:
+    """Masks of policy and value loss for a (B, T) bool mask of valid tokens and its groups."""
+    policy = mask if params.spread == "group" else groups.endpoints
+    if params.loss_normalizer == "tokens":
+        return LossMask(policy, mask), LossMask(groups.endpoints, mask)
+    return LossMask(policy, policy), LossMask(groups.endpoints, groups.endpoints)
+
+
+def _estimates(tokens: Tokens, groups: Groups, params: GroupParams, gamma: float, lam: float) -> Estimates:
+    rewards, values = tokens.get("rewards"), tokens.get("values")
+    if params.advantage == "segment_gae":
+        return segment_gae(rewards, values, tokens.mask, groups.endpoints, gamma, lam)
+    if params.advantage == "published":
+        return published(rewards, values, groups)
+    dense = tokens.advantages
+    if dense is None:
+        dense = gae(rewards, values, tokens.mask, gamma, lam)
+    return token_gae(dense, values, groups.endpoints)
+
+
+def policy_loss(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    mask: LossMask,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    dual_clip: float = 3.0,
+) -> Tensor:
+    """Clipped policy loss (Schulman et al., 2017) with a floor for negative advantages (Ye et al., 2020), a scalar.
+
+    The formula of verl's `compute_policy_loss_vanilla` with token-mean aggregation.
+
+    Args:
+        log_probs, old_log_probs, advantages: (B, T) float.
+    """
+    ratio = (log_probs - old_log_probs).clamp(-20.0, 20.0).exp()
+    clipped = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_low, 1 + clip_high))
+    floored = torch.minimum(-advantages * dual_clip, clipped)
+    return masked_mean(torch.where(advantages < 0, floored, clipped), mask)
+
+
+def value_loss(predicted: Tensor, values: Tensor, returns: Tensor, mask: LossMask, clip: float = 0.5) -> Tensor:
+    """Clipped value loss, a scalar: half the larger of two squared errors (verl's `compute_value_loss`).
+
+    Args:
+        predicted, values, returns: (B, T) float; `values` are the ones from before the update.
+    """
+    clipped = torch.maximum(torch.minimum(predicted, values + clip), values - clip)
+    return 0.5 * masked_mean(torch.maximum((predicted - returns) ** 2, (clipped - returns) ** 2), mask)
+
+
+def masked_mean(terms: Tensor, mask: LossMask) -> Tensor:
+    """Sum of (B, T) terms over `mask.counts`, divided by the size of `mask.divides`."""
+    return torch.where(mask.counts, terms, 0.0).sum() / mask.divides.sum()

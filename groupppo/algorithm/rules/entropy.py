@@ -1,0 +1,14 @@
+"""`entropy`: train on the tokens at which the policy is least certain (Wang et al., 2025, "Beyond the 80/20 Rule")."""
+
+from torch import Tensor
+
+from groupppo.algorithm.params import GroupParams
+from groupppo.algorithm.registry import StepValues, rule
+from groupppo.algorithm.share import close_share
+from groupppo.algorithm.tokens import Tokens
+
+
+@rule(uses=("density", "density_source"), needs=("entropies",))
+def entropy(tokens: Tokens, params: GroupParams, step: StepValues) -> Tensor:
+    """The tokens of highest policy entropy at a given density of the batch, next to each response's last one."""
+    return close_share(tokens.get("entropies").double(), tokens.mask, step.density)

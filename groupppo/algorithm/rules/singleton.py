@@ -1,0 +1,15 @@
+"""`singleton`: dense PPO in the form of groups."""
+
+import torch
+from torch import Tensor
+
+from groupppo.algorithm.groups import Cause
+from groupppo.algorithm.params import GroupParams
+from groupppo.algorithm.registry import StepValues, rule
+from groupppo.algorithm.tokens import Tokens
+
+
+@rule()
+def singleton(tokens: Tokens, params: GroupParams, step: StepValues) -> Tensor:
+    """Every token is a group of its own: a cap of one."""
+    return torch.where(tokens.mask, Cause.CAP, Cause.NONE).to(torch.int8)

@@ -1,0 +1,42 @@
+"""`variance_split`: our reading of the origin's config, "Variance threshold for group splitting decision"."""
+
+from torch import Tensor
+
+from groupppo.algorithm import kernels
+from groupppo.algorithm.params import GroupParams
+from groupppo.algorithm.registry import StepValues, rule
+from groupppo.algorithm.scores import SCORES, Score
+from groupppo.algorithm.tokens import Tokens
+
+ADAPTIVE = ("adaptive_threshold", "threshold_lr", "min_threshold", "max_threshold", "target_density")
+
+
+def ratio_evidence(tokens: Tokens, params: GroupParams) -> tuple[Tensor, Score]:
+    """The advantages and scores whose variance ratio the rule compares with the threshold."""
+    return tokens.get("advantages"), SCORES[params.score](tokens)
+
+
+@rule(
+    uses=("score", "group_variance_threshold", "group_max_size", "group_epsilon", *ADAPTIVE),
+    needs=("advantages",),
+    evidence=ratio_evidence,
+)
+def variance_split(tokens: Tokens, params: GroupParams, step: StepValues) -> Tensor:
+    """Split before the token whose variance ratio passes the threshold, and at the cap.
+
+    For a group of n tokens that started at s, with score vectors g: r_ppo(t) = |sum_{k=s..t} A_k g_k|^2 and
+    r_grpo(t) = |sum_{k=s..t} g_k|^2 A_t^2. The group closes before t when n >= 2 and r_grpo > tau * (r_ppo + eps), else
+    at t when n reaches `group_max_size`, else at the last valid token. So every closed group of two or more tokens
+    satisfies r_grpo <= tau * (r_ppo + eps) at its endpoint. A group that reaches the cap at the last token counts as
+    closed by the cap. Comparisons run in float64, so that ties are ties.
+    """
+    advantages, score = ratio_evidence(tokens, params)
+    return kernels.variance_split(
+        advantages.double(),
+        score.values,
+        tokens.mask,
+        orthogonal=score.orthogonal,
+        tau=step.threshold,
+        epsilon=params.group_epsilon,
+        cap=params.group_max_size,
+    )

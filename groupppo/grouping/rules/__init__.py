@@ -1,1 +1,0 @@
-"""One module, one rule: a function registered with `groupppo.grouping.registry.rule`."""

@@ -1,0 +1,1 @@
+"""Files of results: strict readers, whole writes, hashes and provenance."""

@@ -1,0 +1,61 @@
+"""What a record says of the files beside it: their SHA-256 as they are published, without the paths of a machine.
+
+A run's status.json names its config, provenance, steps, stages and the stamp of the first run; result.json names what
+lm-eval wrote; study.json names its tables. A reader of a bundle, whose paths are taken out, computes the same hashes.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from groupppo.records.hashing import sha256_file
+
+KEY = "files"
+"""In a record: SHA-256 by name of the files that it seals."""
+OF_A_RUN = ("config.yaml", "provenance.json", "steps.jsonl", "stages.jsonl")
+STAMP = "preregistration.json"
+"""In the results folder; the first run of a benchmark leaves it."""
+RECORDS = (".json", ".yaml", ".csv")
+"""Files that lose their absolute paths before they are published; all others are hashed as they are."""
+REMOVED = "path-removed"
+_ABOVE_A_RUN = 4
+_PART = r"[\w.@+~%=-]+"
+# Not inside a word, a URL, a relative path or a closing tag; JSON writes a new line as a letter.
+_START = r"(?:(?<=file://)|(?<=\\[nrt])|(?<![\w./<\\]))"
+ABSOLUTE = re.compile(rf"{_START}/(?:{_PART}/)+(?:{_PART})?")
+_KEPT = re.compile(r"/(results/.*|site-packages/.*)$")
+
+
+def seal_run(run: Path) -> dict[str, str]:
+    """SHA-256 of the files that a run has left in its folder, and of the stamp above it."""
+    files = {name: run / name for name in OF_A_RUN}
+    if len(run.parents) > _ABOVE_A_RUN:
+        files[STAMP] = run.parents[_ABOVE_A_RUN] / STAMP
+    return {name: published_sha256(file) for name, file in files.items() if file.is_file()}
+
+
+def seal(files: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of files by their names."""
+    return {file.name: published_sha256(file) for file in sorted(files)}
+
+
+def published_sha256(file: Path) -> str:
+    """SHA-256, in hexadecimal, of a file as a bundle holds it; the same before and after its paths are taken out."""
+    if file.suffix not in RECORDS:
+        return sha256_file(file)
+    text = file.read_bytes().decode("utf-8", "surrogateescape")
+    return hashlib.sha256(scrub_record(text)[0].encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def scrub_record(text: str) -> tuple[str, int]:
+    """The text of a record without absolute paths, and how many were replaced.
+
+    What follows results/ or site-packages/ stays; of other paths the last name does.
+    """
+    return ABSOLUTE.subn(lambda match: without_place(match.group()), text)
+
+
+def without_place(path: str) -> str:
+    kept = _KEPT.search(path)
+    return kept.group(1) if kept else f"{REMOVED}/{path.rstrip('/').rpartition('/')[2]}"

@@ -1,0 +1,1 @@
+"""One module, one figure: its data, its drawing and its words."""

@@ -1,0 +1,170 @@
+"""Performance profiles: the share of runs, over all tasks and seeds, whose held-out accuracy lies above a threshold.
+
+`task_scores` picks the scores, `profiles_data` computes the tidy frame that is drawn (and saved as CSV beside the
+picture), `profiles_figure` draws it. Definitions are those of `groupppo.stats.across_tasks`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from groupppo.config import Benchmark
+from groupppo.draw.style import (
+    LEVEL,
+    START,
+    arm_looks,
+    curve,
+    grid,
+    legend_below,
+    line,
+    percent,
+    share_limits,
+    wrap,
+)
+from groupppo.draw.wording import plural
+from groupppo.stats.across_tasks import performance_profile, stratified_bootstrap
+
+METRIC = "accuracy"
+POINTS = 101
+MOST_BANDS = 4
+"""Arms up to which a panel shows bands; of more they hide one another."""
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """Accuracies of an arm with a model.
+
+    Attributes:
+        scores: shape (seeds, tasks), tasks in the benchmark's order. seeds: those that have a score on every task.
+        without: planned on every task, but without a score on some, and left out.
+    """
+
+    model: str
+    arm: str
+    scores: np.ndarray
+    seeds: tuple[int, ...]
+    without: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every task of a model is run with: an arm or seed of some tasks only would be compared on other tasks.
+
+    Attributes:
+        tasks: on which the model is run, several. arms, seeds: of every task. left_out: titles of further arms, and
+            further seeds in words.
+    """
+
+    model: str
+    tasks: tuple[str, ...]
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    left_out: tuple[str, ...]
+
+
+def shared_plans(benchmark: Benchmark) -> list[Shared]:
+    """For each model that is run on several tasks, all in the benchmark's order."""
+    found = []
+    for model in benchmark.models:
+        plans = [plan for plan in benchmark.plans() if plan.model == model]
+        if len(plans) < 2:
+            continue
+        arms = [arm for arm in benchmark.arms if all(arm in plan.arms for plan in plans)]
+        seeds = [seed for seed in benchmark.seeds if all(seed in plan.seeds for plan in plans)]
+        more_arms = {arm for plan in plans for arm in plan.arms} - set(arms)
+        more_seeds = {seed for plan in plans for seed in plan.seeds} - set(seeds)
+        left_out = [arm.title for name, arm in benchmark.arms.items() if name in more_arms]
+        left_out += [f"seed {seed}" for seed in benchmark.seeds if seed in more_seeds]
+        tasks = tuple(plan.task for plan in plans)
+        found.append(Shared(model, tasks, tuple(arms), tuple(seeds), tuple(left_out)))
+    return found
+
+
+def left_out_told(benchmark: Benchmark) -> str:
+    """A sentence for each model on what is left out of it because not every task is run with it; or nothing."""
+    shared = shared_plans(benchmark)
+    told = [
+        f"Left out with {benchmark.models[item.model].title}, as not every task is run with them: "
+        f"{', '.join(item.left_out)}."
+        for item in shared
+        if item.left_out
+    ]
+    several = {item.model for item in shared}
+    alone = [model.title for name, model in benchmark.models.items() if name not in several]
+    return " ".join([*told, *([f"Left out, as they are run on one task: {', '.join(alone)}."] if alone else [])])
+
+
+def tasks_told(counts: Iterable[int]) -> str:
+    """Such as "2 tasks", or "2 to 3 tasks" where models are run on other numbers of them."""
+    found = sorted({int(count) for count in counts})
+    return plural(found[0], "task") if len(found) == 1 else f"{found[0]} to {found[-1]} tasks"
+
+
+def has_tasks(benchmark: Benchmark) -> bool:
+    """Whether some model is run on several tasks."""
+    return bool(shared_plans(benchmark))
+
+
+def task_scores(evals: pd.DataFrame, benchmark: Benchmark) -> list[TaskScores]:
+    """Scores by model and arm, in the benchmark's order; an arm without any complete seed has an empty array.
+
+    Of each model with several tasks, the arms and seeds that all of them are run with (`shared_plans`).
+
+    Args:
+        evals: rows of the tidy table that may be shown.
+    """
+    rows = evals[(evals["metric"] == METRIC) & (evals["arm"] != START)]
+    found = []
+    for shared in shared_plans(benchmark):
+        for arm in shared.arms:
+            own = rows[(rows["model"] == shared.model) & (rows["arm"] == arm) & rows["seed"].isin(shared.seeds)]
+            wide = own.pivot(index="seed", columns="task", values="value").reindex(columns=list(shared.tasks))
+            complete = wide.dropna()
+            seeds = tuple(int(seed) for seed in complete.index)
+            without = tuple(seed for seed in shared.seeds if seed not in seeds)
+            found.append(TaskScores(shared.model, arm, complete.to_numpy(float), seeds, without))
+    return found
+
+
+def profiles_data(scores: list[TaskScores]) -> pd.DataFrame:
+    """The profile of every arm with a complete seed.
+
+    Returns:
+        model, arm, threshold, share (of runs above it), low, high (90 % bootstrap over seeds within tasks, at each
+        threshold), seeds, tasks.
+    """
+    known = [item for item in scores if item.scores.size]
+    frames = []
+    for item in known:
+        own = [other.scores.ravel() for other in known if other.model == item.model]
+        thresholds = np.linspace(*share_limits(pd.DataFrame({"value": np.concatenate(own)})), POINTS)
+        profile = partial(performance_profile, thresholds=thresholds)
+        found = stratified_bootstrap(profile, item.scores, level=LEVEL)
+        columns = {"threshold": thresholds, "share": found.estimate, "low": found.low, "high": found.high}
+        seeds, tasks = item.scores.shape
+        frames.append(pd.DataFrame({"model": item.model, "arm": item.arm, **columns, "seeds": seeds, "tasks": tasks}))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def profiles_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
+    """A panel for each model, a line for each arm."""
+    looks, models = arm_looks(benchmark), list(dict.fromkeys(data["model"]))
+    figure, axes = grid(len(models), 1, 3.0)
+    for panel, model in zip(axes[:, 0], models, strict=True):
+        rows = data[data["model"] == model]
+        arms = [arm for arm in benchmark.arms if arm in set(rows["arm"])]
+        for arm in arms:
+            own, look = rows[rows["arm"] == arm], looks[arm]
+            if len(arms) <= MOST_BANDS:
+                band = {"color": look.colour, "alpha": 0.15, "linewidth": 0}
+                panel.fill_between(own["threshold"], own["low"], own["high"], **band)
+            panel.plot(own["threshold"], own["share"], drawstyle="steps-post", **curve(look, len(own)))
+        panel.set_title(wrap(benchmark.models[model].title, 72))
+        panel.set(xlabel=f"threshold of held-out {METRIC}", ylabel="share of runs above it", ylim=(-0.02, 1.02))
+        panel.yaxis.set_major_formatter(percent)
+    legend_below(figure, [line(looks[arm]) for arm in benchmark.arms if arm in set(data["arm"])])
+    return figure

@@ -1,0 +1,1 @@
+"""A training run as processes: started, watched, resumed and ended; nothing here imports verl."""

@@ -1,0 +1,293 @@
+"""The processes of a run: found, ended, and ended later where whoever started them could not."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from groupppo.errors import BadInput
+from groupppo.records.storage import open_lock
+
+MARK = "GROUPPPO_RUN"
+"""Variable by which the processes of a run are known; its value is in the run's folder, and nobody else reads it."""
+_PREFIX, _NEW, _HOLD, _MARK_FILE, _HOST_FILE = "gppo_", "new-", ".lock", "mark", "host"
+_NAME = re.compile(f"{_PREFIX}[a-z0-9_]{{8}}")  # as tempfile.mkdtemp makes them
+# The longest that Ray binds in a run's folder, where the number of a process may have seven digits.
+_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_SOCKET_PATH = 107  # sockaddr_un in linux/un.h, without its last zero
+_SHORT = ("/tmp", "/var/tmp")
+_TITLE = "ray::"
+_STOP_SECONDS, _LOOK_SECONDS = 10, 5.0
+_ROUNDS = 5
+# It removes the shared memory of a process that was killed, and ends by itself when that is done.
+_TRACKER = "multiprocessing.resource_tracker"
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for the sockets and files of a run, this user's alone and gone with the block.
+
+    The folder is locked by this process: one that is not was left by a run whose launcher was killed, and is removed
+    with the processes that were started with it.
+    """
+    _sweep()
+    new = short_folder(f"{_NEW}{_PREFIX}")
+    with _locked(new):
+        private(new / _HOST_FILE, socket.gethostname())
+        # Nobody sees it unlocked, nor can have taken a name that follows from one they saw.
+        folder = new.rename(new.with_name(f"{_PREFIX}{secrets.token_hex(4)}"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder.
+
+    Raises:
+        OSError: it is somebody else's, in use, gone, open to others, or no folder; in /tmp anybody may make anything.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        found = os.fstat(opened)
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise PermissionError(errno.EPERM, "not this user's alone", str(folder))
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
+
+
+def short_folder(prefix: str) -> Path:
+    """Make a folder for a run's sockets: in TMPDIR, or in /tmp or /var/tmp where TMPDIR cannot hold them.
+
+    A socket's path has at most 107 characters, and some file systems know neither sockets nor locks.
+
+    Raises:
+        BadInput: none of them can.
+    """
+    for place in _places():
+        with contextlib.suppress(OSError):
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+            try:
+                _require_sockets(folder)
+                return folder
+            except OSError:
+                shutil.rmtree(folder)
+                raise
+    longest = _SOCKET_PATH - len(_SOCKET) - len(f"/{prefix.removeprefix(_NEW)}12345678/")
+    hint = f"name a writable folder of at most {longest} characters, on a local disk, which holds sockets and locks."
+    raise BadInput("environment", "TMPDIR", os.environ.get("TMPDIR"), hint)
+
+
+def _places() -> list[str]:
+    try:
+        return list(dict.fromkeys((tempfile.gettempdir(), *_SHORT)))
+    except FileNotFoundError:  # neither TMPDIR nor any folder that Python knows can be written
+        return list(_SHORT)
+
+
+def _require_sockets(folder: Path) -> None:
+    final = folder.with_name(folder.name.removeprefix(_NEW))
+    probe = folder / ("x" * (len(f"{final}/{_SOCKET}") - len(f"{folder}/")))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(probe))
+    probe.unlink()
+    with _locked(folder):
+        pass
+
+
+def _sweep() -> None:
+    """Remove what killed launchers of this user left here; what others have put there is left alone.
+
+    TMPDIR may be a network file system that shows another machine's folders and not its locks.
+    """
+    for place in _places():
+        with contextlib.suppress(OSError):
+            for name in filter(_NAME.fullmatch, os.listdir(place)):
+                with contextlib.suppress(OSError), _locked(folder := Path(place, name)):
+                    if (folder / _HOST_FILE).read_text(encoding="utf-8") == socket.gethostname():
+                        end_all(folder)
+                        shutil.rmtree(folder, ignore_errors=True)
+
+
+def private(file: Path, text: str) -> None:
+    """Make a file that this user alone can read.
+
+    Raises:
+        FileExistsError: there is one, or a link of that name.
+    """
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+        opened.write(text)
+
+
+def marked(folder: Path) -> dict[str, str]:
+    """Variables of the processes that `started_with(folder)` is to find."""
+    mark = secrets.token_hex(16)
+    private(folder / _MARK_FILE, mark)
+    return {MARK: mark}
+
+
+def started_with(folder: Path) -> list[psutil.Process]:
+    """This user's processes that were started with a folder's mark, and their descendants.
+
+    That a command line names the folder says nothing: others may have this user, root above all, run commands of their
+    wording, through sudo or a mail.
+    """
+    try:
+        mark = f"{MARK}={(folder / _MARK_FILE).read_text(encoding='utf-8')}".encode()
+    except FileNotFoundError:  # nothing was started yet
+        return []
+    everyone = {process.pid: process for process in psutil.process_iter(["ppid"]) if process.pid != os.getpid()}
+    found = {pid for pid, process in everyone.items() if _belongs(process, mark, folder)}
+    while born := {pid for pid, process in everyone.items() if process.info["ppid"] in found} - found:
+        found |= born
+    return [everyone[pid] for pid in found]
+
+
+def _belongs(process: psutil.Process, mark: bytes, folder: Path) -> bool:
+    place = Path(f"/proc/{process.pid}")
+    try:
+        if set(process.uids()) != {os.geteuid()}:
+            return False
+        if mark in (place / "environ").read_bytes().split(b"\0"):
+            return True
+        # Ray's agents and workers write their title over their environment; they log to the folder, where others
+        # cannot open a file.
+        return process.name().startswith(_TITLE) and any(
+            os.readlink(file).startswith(f"{folder}/") for file in (place / "fd").iterdir()
+        )
+    except (psutil.Error, OSError):  # it ended, or is not to be read
+        return False
+
+
+def family(root: subprocess.Popen[bytes] | None, folder: Path) -> list[psutil.Process]:
+    """A process with its descendants, and what was started with a folder."""
+    found = {process.pid: process for process in started_with(folder)}
+    if root is not None and root.poll() is None:  # once it is reaped, its number may be another process's
+        with contextlib.suppress(psutil.NoSuchProcess):
+            ancestor = psutil.Process(root.pid)
+            found |= {member.pid: member for member in (ancestor, *ancestor.children(recursive=True))}
+    return list(found.values())
+
+
+def end_all(folder: Path, root: subprocess.Popen[bytes] | None = None) -> None:
+    """Kill a family, and what it started while it was looked for: without its folder nobody would find that later."""
+    for _ in range(_ROUNDS):
+        if not (members := family(root, folder)):
+            return
+        end(members)
+
+
+def end(members: list[psutil.Process]) -> None:
+    """Kill processes; those that clean up after others may end by themselves."""
+    trackers = []
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any(_TRACKER in word for word in member.cmdline()):
+                trackers.append(member)
+            else:
+                member.kill()
+    _wait([member for member in members if member not in trackers])
+    for slow in _wait(trackers):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            slow.kill()
+
+
+def _wait(members: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that are still there after some seconds. One that has ended and that nobody asked about is not."""
+    until = time.monotonic() + _STOP_SECONDS
+    while (members := [member for member in members if _runs(member)]) and time.monotonic() < until:
+        time.sleep(0.02)
+    return members
+
+
+def _runs(member: psutil.Process) -> bool:
+    try:
+        return member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class SharedMemory:
+    """Files in memory that a run's processes share: vLLM's are left when Ray ends its server, the run's end included.
+
+    Args:
+        root: of the run's processes. folder: as of `family`. memory: where Linux shows shared memory.
+    """
+
+    def __init__(self, root: subprocess.Popen[bytes], folder: Path, memory: Path = Path("/dev/shm")):
+        self.root, self.folder, self.memory = root, folder, memory
+        self.seen: set[Path] = set()
+        self.began, self.next = time.time(), 0.0
+
+    def look(self) -> None:
+        """Note what the processes have mapped; reading that takes milliseconds for each, so it is done now and then."""
+        if time.monotonic() < self.next:
+            return
+        self.next = time.monotonic() + _LOOK_SECONDS
+        for process in family(self.root, self.folder):
+            with contextlib.suppress(psutil.Error, OSError):
+                mapped = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
+                self.seen |= {Path(word) for word in mapped.split() if word.startswith(f"{self.memory}/")}
+
+    def remove(self) -> None:
+        """Remove what is left of what was made since the run began."""
+        for file in self.seen:
+            with contextlib.suppress(FileNotFoundError):
+                found = file.lstat()
+                if found.st_uid == os.geteuid() and found.st_ctime >= self.began - 1:
+                    file.unlink()
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, which is made: two processes that train one cell would mix their rows.
+
+    Raises:
+        BadInput: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder / _HOLD) as file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        try:
+            yield
+        finally:
+            (folder / _HOLD).unlink(missing_ok=True)
+
+
+def _held(place: Path) -> IO[str]:
+    while True:
+        file = open_lock(place)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read() or "another process"
+            file.close()
+            hint = f"wait for it, or end it: {holder} trains this cell."
+            raise BadInput(place.parent, "run", holder, hint) from None
+        except OSError as error:
+            warnings.warn(f"{place}: {error.strerror}; a second process for this run would not be seen", stacklevel=2)
+            return file
+        # Whoever held it may have removed the file after it was opened here, and a third have made another.
+        if place.exists() and place.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()

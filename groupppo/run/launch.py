@@ -1,0 +1,335 @@
+"""Run one cell to its end: check inputs, start verl in a process of its own, keep what it wrote, say how it ended.
+
+Everything a run leaves is in its folder (see docs of `Cell`): config.yaml, log.txt, steps.jsonl, stages.jsonl,
+provenance.json, status.json, readings of the machine's sensors where it has any (gpu.jsonl, usage_stages.jsonl,
+rapl.jsonl) and, if it finished, checkpoint/. No process outlives `train`, however the run ends. A run that did not
+finish leaves its last checkpoint, too, from which the next `train` of the same cell goes on.
+"""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from groupppo.errors import BadInput, GroupPPOError, RunFailed
+from groupppo.measure.provenance import PACKAGES, lock_of
+from groupppo.measure.start_check import Needs, check_node
+from groupppo.measure.usage import GPU_FILE, RAPL_FILE, STAGES_FILE, Usage, UsageMeter
+from groupppo.models.check import check_model_folder
+from groupppo.records import seal
+from groupppo.records.hashing import sha256_model
+from groupppo.records.storage import no_room, resumable_copies, room_for, write_whole
+from groupppo.run.checkpoints import Checkpoints, identity
+from groupppo.run.environment import DEVICES, for_run
+from groupppo.run.family import MARK, SharedMemory, alone, end_all, family, marked, scratch
+from groupppo.run.ray_cluster import across_allocation, ask_for_stacks, with_secret
+from groupppo.run.watch import cause_of, wait
+from groupppo.tasks.lengths import check_prompt_lengths
+from groupppo.tasks.rows import check_splits
+from groupppo.verl import network, ray_start, stacks
+from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
+from groupppo.verl.fits import require_gpus
+
+# What a failed run wrote goes here: a workflow may delete the outputs of a job that failed.
+FAILED = "failed"
+# The trained critic, a Hugging Face token classifier with one label, where `train.save_critic` asks for it.
+CRITIC = "critic"
+_OUTPUTS = (
+    *("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "log.txt", "started.json"),
+    *(GPU_FILE, RAPL_FILE, STAGES_FILE),
+)
+_STACKS = "stacks.txt"
+# Variables that name a place on the node of the launcher.
+_OF_THIS_NODE = ("RAY_TMPDIR", "TMPDIR", "HF_DATASETS_CACHE")
+# Logs, metrics and readings of a long run, next to its checkpoints.
+_LOG_BYTES = 500_000_000
+# Where verl's trackers write, next to the files above, if `trainer.logger` names them.
+TENSORBOARD, WANDB = "tensorboard", "wandb"
+
+
+@dataclass(frozen=True)
+class _Ending:
+    status: str
+    cause: str | None
+    wall_seconds: float
+    meter: UsageMeter
+    no_room: BadInput | None = None
+
+
+def train(cell: Cell) -> None:
+    """Train one cell.
+
+    Raises:
+        BadInput: an input file or a config key is wrong, this node cannot carry the run (start_check.py), or others
+            could talk to its processes (network.py): nothing was started. Or the disk had no room: what was sealed is
+            there, and the next call goes on from it.
+        RunFailed: verl ended with an error, made no step for too long, or did not end within `train.time_limit_s`;
+            status.json says which.
+    """
+    check_model_folder(cell.start, padded=cell.model.published)
+    check_splits(cell.task_folder)
+    if cell.model.published:
+        check_prompt_lengths(cell.task, cell.task_folder, cell.start)
+        published = json.loads((cell.start / "config.json").read_text(encoding="utf-8"))
+        cell.task.require_fit(published.get("max_position_embeddings", math.inf), cell.model.name)
+    config = compose(cell)
+    check_node(cell.out, needs(cell))
+    net = network.network_of(cell.nodes, cell.ranks, ours=cell.network_is_ours)
+    if cell.device == "cuda":
+        require_gpus(cell.model, cell.ranks)
+    with room_for(cell.out), alone(cell.out):
+        _train(cell, config, net)
+
+
+def _train(cell: Cell, config: DictConfig, net: str) -> None:
+    _clear(cell.out)
+    run = identity(cell, config) if saves_between(cell.train) else None
+    checkpoints = Checkpoints(cell.out, run, last=cell.train.steps)
+    if checkpoints.resumed is None:
+        for name in (TENSORBOARD, WANDB):
+            shutil.rmtree(cell.out / name, ignore_errors=True)
+    write_whole(cell.out / "config.yaml", OmegaConf.to_yaml(config))
+    with scratch() as folder:
+        ending = _run(cell, folder, checkpoints, net)
+    if ending.status == "finished":
+        checkpoints.finish()
+        _keep_checkpoint(cell)
+        _write_status(cell, ending, checkpoints)
+        checkpoints.remove()  # last: without a status the run is made again, from there
+        return
+    failed = RunFailed(f"run {cell.name} failed: {ending.cause}\n  what it left: {cell.out / FAILED}")
+    try:
+        _write_status(cell, ending, checkpoints)
+        _set_aside(cell.out)
+    except (OSError, BadInput):
+        if ending.no_room is None:
+            raise
+    raise ending.no_room or failed
+
+
+def needs(cell: Cell) -> Needs:
+    """What the node must have for this cell."""
+    networks = 2 if cell.train.save_critic else 1
+    # Twice: start checkpoints may be bfloat16 and trained ones float32.
+    weights = 2 * sum(file.stat().st_size for file in cell.start.glob("*.safetensors"))
+    resumable = resumable_copies(cell.train, critic=True) * weights
+    return Needs(
+        device=cell.device,
+        lock=lock_of(cell.device),
+        packages=[name for name in PACKAGES if cell.train.rollout == "vllm" or not name.startswith("vllm")],
+        disk_bytes=networks * weights + resumable + _LOG_BYTES,
+        memory_bytes=cell.model.resources["mem_mb"] * 1_000_000,
+    )
+
+
+def environment(cell: Cell) -> dict[str, str]:
+    """The environment of verl's processes; Ray hands it on to its workers."""
+    variables = for_run(os.environ, cell.device) | {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HYDRA_FULL_ERROR": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "VERL_LOGGING_LEVEL": "WARNING",
+        "RAY_worker_niceness": "0",  # Ray's 15 lets anything else on the machine slow the training down
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONHASHSEED": str(cell.seed),
+        "PYTHONUTF8": "1",
+        "TENSORBOARD_DIR": str(cell.out / TENSORBOARD),
+        "WANDB_DIR": str(cell.out),  # W&B makes a folder of that name in it
+        "WANDB_CACHE_DIR": str(cell.out / WANDB / "cache"),
+        "WANDB_MODE": os.environ.get("WANDB_MODE", "offline"),
+    }
+    if cell.device == "cpu":
+        variables |= {
+            "GROUPPPO_PLATFORM": "cpu",
+            # No GPU is seen, and Ray may give out as many places as the run has ranks.
+            DEVICES: ",".join(["-1"] * cell.ranks),
+            "OMP_NUM_THREADS": "1",
+            "TQ_NUM_THREADS": "1",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        }
+    if cell.train.rollout != "vllm":
+        variables["GROUPPPO_HIDDEN_PACKAGES"] = "vllm"
+    return variables | (network.ON_ONE_NODE if cell.nodes == 1 else {})
+
+
+def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.LOOPBACK) -> _Ending:
+    """Run verl in a process of its own.
+
+    Args:
+        folder: a scratch folder of this attempt, by which its processes are known. net: as of `network_of`.
+    """
+    command = [sys.executable, "-m", "groupppo.verl.main", str(cell.out)]
+    asked = cell.out / _STACKS
+    # Whatever else makes sockets or files of names that others can guess does so in TMPDIR: in /tmp anybody could make
+    # them first.
+    places = dict(zip(_OF_THIS_NODE, map(str, (folder, folder, folder / "datasets")), strict=True))
+    variables = environment(cell) | places | with_secret(folder) | marked(folder)
+    variables |= {stacks.VARIABLE: str(asked), network.VARIABLE: net}
+    began = time.monotonic()
+    meter = UsageMeter(cell.out, cell.device, cell.ranks * cell.nodes)
+    # The log of the attempt that this one goes on from is kept.
+    with (cell.out / "log.txt").open("a" if checkpoints.resumed else "w", encoding="utf-8") as log, meter:
+        if checkpoints.resumed:
+            print(f"==== resumed after step {checkpoints.resumed.step}", file=log, flush=True)
+        for note in checkpoints.notes:
+            print(f"==== {note}", file=log, flush=True)
+        process = None
+
+        def where() -> str:
+            """Add the stacks of the run's processes to its log; name the trainer's place."""
+            ask_for_stacks(variables)
+            stacks.ask(asked, family(process, folder))
+            text = asked.read_text(encoding="utf-8", errors="replace") if asked.is_file() else ""
+            log.write(f"\n==== stacks of the run's processes\n{text}\n")
+            place = stacks.place_in(text, "groupppo/verl/trainer.py")
+            return f", in {place}; log.txt has the stacks of its processes" if place else ""
+
+        def attempt() -> tuple[str | None, int]:
+            """One process of verl from start to end: why it failed, if it did, and its exit code."""
+            nonlocal process
+            log.flush()
+            start = os.fstat(log.fileno()).st_size
+            process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
+            shared = SharedMemory(process, folder)
+
+            def look() -> None:
+                checkpoints.look()
+                shared.look()
+
+            try:
+                cause = wait(process, cell.train, cell.out / "steps.jsonl", look, where)
+            finally:
+                end_all(folder, process)
+                code = process.wait()
+                shared.remove()
+            return cause_of(_tail(cell.out / "log.txt", start), code) if cause == "" else cause, code
+
+        try:
+            with _ray(cell, variables) as cluster:
+                variables |= cluster
+                for number in range(1, ray_start.ATTEMPTS + 1):
+                    cause, code = attempt()
+                    if code != ray_start.DID_NOT_START:
+                        break
+                    print(f"\n==== Ray did not start: attempt {number} of {ray_start.ATTEMPTS}", file=log)
+                if cause is not None and no_room(cell.out, cause) is None:  # which is no fault of the checkpoint
+                    checkpoints.failed()
+        except (OSError, GroupPPOError) as error:  # a full disk; a node that did not join
+            cause = f"{type(error).__name__}: {error}"
+        finally:
+            asked.unlink(missing_ok=True)
+    lack = None if cause is None else no_room(cell.out, cause)
+    if lack is not None:
+        checkpoints.drop_unsealed()  # room for the records
+    status = "finished" if cause is None else "failed"
+    return _Ending(status, cause, time.monotonic() - began, meter, lack)
+
+
+def _ray(cell: Cell, variables: dict[str, str]) -> AbstractContextManager[dict[str, str]]:
+    """Ray on all nodes of a run that has several; on one, verl starts its own."""
+    return across_allocation(
+        nodes=cell.nodes,
+        cpus=cell.model.resources.get("cpus", 1),
+        gpus=cell.ranks if cell.device == "cuda" else 0,
+        slots=(ray_cpus(cell), cell.ranks) if cell.device == "cpu" else None,
+        # What starts Ray on a node ends it there, and is not to be ended with what is on this one.
+        environment={name: value for name, value in variables.items() if name not in (*_OF_THIS_NODE, MARK)},
+    )
+
+
+def _tail(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        file.seek(start)
+        return file.read().decode(errors="replace")
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier attempt left, but for what one that goes on from it needs; its rows are in checkpoints."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _OUTPUTS:
+        if name != "log.txt":
+            (folder / name).unlink(missing_ok=True)
+    for name in ("checkpoint", CRITIC):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _set_aside(folder: Path) -> None:
+    shutil.rmtree(folder / FAILED, ignore_errors=True)
+    (folder / FAILED).mkdir()
+    for name in (*_OUTPUTS, "config.yaml"):
+        if (folder / name).is_file():
+            shutil.copy2(folder / name, folder / FAILED / name)
+
+
+def _keep_checkpoint(cell: Cell) -> None:
+    """Keep the Hugging Face folders of the last step, the policy's as `checkpoint/`; drop verl's layout around them."""
+    saved = cell.out / f"global_step_{cell.train.steps}"
+    (saved / "actor" / "huggingface").rename(cell.out / "checkpoint")
+    check_model_folder(cell.out / "checkpoint", padded=cell.model.published)
+    if cell.train.save_critic and (saved / "critic").is_dir():
+        (saved / "critic" / "huggingface").rename(cell.out / CRITIC)
+
+
+def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None:
+    steps_file, started = cell.out / "steps.jsonl", cell.out / "started.json"
+    lines = steps_file.read_text(encoding="utf-8").splitlines(keepends=True) if steps_file.is_file() else []
+    rows = [line for line in lines if line.endswith("\n")]  # a run that was killed may leave half a row
+    logged = [json.loads(row) for row in rows]
+    startup = json.loads(started.read_text())["startup_seconds"] if started.is_file() else None
+    started.unlink(missing_ok=True)
+    status: dict[str, Any] = {
+        "status": ending.status,
+        "cause": ending.cause,
+        "task": cell.task.name,
+        "model": cell.model.name,
+        "arm": cell.arm.name,
+        "seed": cell.seed,
+        "steps": len(rows),
+        "planned_steps": cell.train.steps,
+        "rollout": cell.train.rollout,
+        "fallbacks": sum(row.get("group/fallbacks", 0) for row in logged),
+        "resumed_after": list(checkpoints.resumed_after),
+        "checkpoint_sha256": _checkpoint_sha256(cell.out / "checkpoint"),
+        "startup_seconds": startup,
+        # As if nothing had been interrupted: what was lost and made again counts once.
+        "wall_seconds": ending.wall_seconds + checkpoints.kept_seconds,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "usage": asdict(_usage(cell, ending, logged, checkpoints)),
+        seal.KEY: seal.seal_run(cell.out),
+    }
+    write_whole(cell.out / "status.json", json.dumps(status, indent=2) + "\n")
+
+
+def _checkpoint_sha256(folder: Path) -> str | None:
+    """As the evaluation hashes what it evaluates; None for a run that left no checkpoint."""
+    return sha256_model(folder) if folder.is_dir() else None
+
+
+def _usage(cell: Cell, ending: _Ending, logged: list[dict[str, Any]], checkpoints: Checkpoints) -> Usage:
+    try:
+        machine = json.loads((cell.out / "provenance.json").read_text(encoding="utf-8"))["machine"]
+    except (FileNotFoundError, json.JSONDecodeError):  # a run that was killed may leave half of it, or nothing
+        machine = {}
+    wall = ending.wall_seconds + checkpoints.kept_seconds
+    used = ending.meter.usage(wall, logged, machine.get("gpu"))
+    if checkpoints.resumed is not None:
+        why = f"the run was resumed after step {checkpoints.resumed.step}; sensors saw its last attempt only"
+        for figure in ("energy_joules", "energy_source", "cpu_energy_joules"):
+            if getattr(used, figure) is not None:
+                setattr(used, figure, None)
+                used.missing[figure] = why
+    return used

@@ -1,0 +1,1 @@
+"""Slurm: the queue, the user's site, and taking over from a Snakemake that was killed."""

@@ -1,0 +1,1 @@
+"""Statistics of the verdicts: numbers in, numbers out; no files."""

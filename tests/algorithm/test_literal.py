@@ -1,0 +1,90 @@
+"""`literal`, Algorithm 2 as printed, closes on every token: shown with rationals, then for the rule on all inputs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groupppo.algorithm import Cause, GroupParams, Tokens, group_tokens
+from tests.algorithm.strategies import EVERY_SCORE, batches, fixed_batch
+
+Vector = list[Fraction]
+Closes = Callable[[int, Fraction, Fraction], bool]
+
+RATIONALS = st.fractions(min_value=-9, max_value=9, max_denominator=12)
+# Every finite float32 number.
+FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+def squared_norm(vector: Vector) -> Fraction:
+    return sum((entry * entry for entry in vector), Fraction(0))
+
+
+def endpoints(advantages: list[Fraction], scores: list[Vector], closes: Closes) -> list[int]:
+    """The printed loop: sums over the open group of N tokens, score vectors of any dimension.
+
+    r_ppo = (1/N) |sum A_n g_n|^2, r_grpo = (1/N) |sum g_n|^2 A_t^2; close when N r_ppo >= r_grpo, which is
+    N >= r_grpo / r_ppo where that exists.
+    """
+    found, open_group = [], []
+    for t in range(len(advantages)):
+        open_group.append(t)
+        size, axes = len(open_group), range(len(scores[t]))
+        weighted = [sum((advantages[k] * scores[k][axis] for k in open_group), Fraction(0)) for axis in axes]
+        plain = [sum((scores[k][axis] for k in open_group), Fraction(0)) for axis in axes]
+        r_ppo, r_grpo = squared_norm(weighted) / size, squared_norm(plain) * advantages[t] ** 2 / size
+        if closes(size, r_ppo, r_grpo):
+            found.append(t)
+            open_group = []
+    return found
+
+
+def printed(size: int, r_ppo: Fraction, r_grpo: Fraction) -> bool:
+    return size * r_ppo >= r_grpo
+
+
+@settings(max_examples=50)
+@given(dimension=st.integers(1, 3), data=st.data())
+def test_in_exact_arithmetic_every_token_closes_a_group_whatever_advantages_and_scores(
+    dimension: int, data: st.DataObject
+) -> None:
+    vectors = st.lists(RATIONALS, min_size=dimension, max_size=dimension)
+    response = data.draw(st.lists(st.tuples(RATIONALS, vectors), max_size=8))
+    advantages, scores = [a for a, _ in response], [g for _, g in response]
+    assert endpoints(advantages, scores, printed) == list(range(len(response)))
+
+
+def test_the_reason_is_that_a_group_of_one_has_a_ratio_of_exactly_one() -> None:
+    advantages, scores = [Fraction(2), Fraction(3)], [[Fraction(1)], [Fraction(1)]]
+    strict: Closes = lambda size, r_ppo, r_grpo: size * r_ppo > r_grpo  # noqa: E731
+    from_two: Closes = lambda size, r_ppo, r_grpo: size >= 2 and printed(size, r_ppo, r_grpo)  # noqa: E731
+    assert endpoints(advantages, scores, printed) == [0, 1]
+    # N = 1 is a tie; N = 2: 2 * 25 / 2 > 4 * 9 / 2.
+    assert endpoints(advantages, scores, strict) == [1]
+    assert endpoints(advantages, scores, from_two) == [1]
+
+
+@EVERY_SCORE
+@settings(max_examples=50)
+@given(tokens=batches(numbers=FINITE), data=st.data())
+def test_the_rule_closes_on_every_token_for_all_finite_inputs(score: str, tokens: Tokens, data: st.DataObject) -> None:
+    size = tokens.mask.numel()
+
+    def grid(low: float) -> torch.Tensor:
+        entries = st.floats(low, 0, width=32)
+        return torch.tensor(data.draw(st.lists(entries, min_size=size, max_size=size))).reshape(tokens.mask.shape)
+
+    tokens = replace(tokens, log_probs=grid(-(2.0**100)), rollout_log_probs=grid(-(2.0**100)))
+    groups = group_tokens(tokens, GroupParams(rule="literal", score=score))
+    assert torch.equal(groups.endpoints, tokens.mask)
+    assert (groups.cause[tokens.mask] == Cause.CRITERION).all()
+
+
+@EVERY_SCORE
+def test_the_reading_of_the_config_does_not_close_on_every_token(score: str) -> None:
+    tokens = fixed_batch()
+    endpoints = group_tokens(tokens, GroupParams(rule="variance_split", score=score)).endpoints
+    assert 0 < int(endpoints.sum()) < int(tokens.mask.sum())

@@ -1,0 +1,160 @@
+"""Statistics of a grouping: the origin's names as identities of one number, and ours on hand-worked cases."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from groupppo.algorithm import GroupParams, Tokens, group_tokens, known_rules
+from groupppo.algorithm.metrics import critic_metrics, dense_metrics, group_metrics, group_sizes, log_prob_gap
+from tests.algorithm.strategies import EVERY_READING, batches, fixed_batch
+
+
+@EVERY_READING
+@settings(max_examples=8)
+@given(tokens=batches(least=1))
+def test_the_origins_metrics_are_identities_of_the_density_and_causes_are_shares(
+    params: GroupParams, tokens: Tokens
+) -> None:
+    groups = group_tokens(tokens, params)
+    metrics = group_metrics(groups, tokens, params, 1.0)
+    density = int(groups.endpoints.sum()) / int(tokens.mask.sum())
+    assert metrics["group/density"] == density
+    assert metrics["group/total_tokens"] == int(tokens.mask.sum())
+    assert metrics["group/total_endpoints"] == int(groups.endpoints.sum())
+    assert metrics["group/compression_ratio"] == pytest.approx(1 - density)
+    assert metrics["group/efficiency_gain"] == pytest.approx(1 / density)
+    assert metrics["group/algorithm_effectiveness"] == pytest.approx(max(0.0, 0.9 - density) / 0.9)
+    assert metrics["group/size/mean"] == pytest.approx(1 / density)
+    shares = [metrics[f"group/closed_by/{cause}"] for cause in ("criterion", "cap", "end")]
+    assert sum(shares) == pytest.approx(1.0)
+    assert all(0.0 <= share <= 1.0 for share in shares)
+
+
+def test_the_claim_is_one_number_under_three_names() -> None:
+    """8192 tokens and 512 endpoints: 93.75 %, 16.0x, and from these the 75 % as 0.8 of the first."""
+    tokens = Tokens(torch.ones(8, 1024, dtype=torch.bool))
+    params = GroupParams(rule="stride", group_max_size=16)
+    metrics = group_metrics(group_tokens(tokens, params), tokens, params, 1.0)
+    assert (metrics["group/total_tokens"], metrics["group/total_endpoints"]) == (8192, 512)
+    assert (metrics["group/compression_ratio"], metrics["group/efficiency_gain"]) == (0.9375, 16.0)
+    assert 0.8 * metrics["group/compression_ratio"] == 0.75
+    assert metrics["group/update_density"] == 1.0  # and nothing was saved
+    params = GroupParams(rule="stride", group_max_size=8)
+    metrics = group_metrics(group_tokens(tokens, params), tokens, params, 1.0)
+    assert (metrics["group/compression_ratio"], metrics["group/efficiency_gain"]) == (0.875, 8.0)
+
+
+# Row 0: token 1 splits off token 0, then [1, 2] meets the cap, then [3] the end. Row 1: [0, 1] meets the cap. Row 2 is
+# empty.
+ADVANTAGES = torch.tensor([[0.0, 5.0, 1.0, 2.0], [1.0, 2.0, 9.0, 9.0], [9.0] * 4])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]]).bool()
+SPLIT = GroupParams(group_max_size=2, group_variance_threshold=1.7)
+
+
+def test_metrics_of_a_hand_worked_batch() -> None:
+    tokens = Tokens(MASK, advantages=ADVANTAGES)
+    groups = group_tokens(tokens, SPLIT)
+    assert group_sizes(groups).tolist() == [1, 2, 1, 2]
+    metrics = group_metrics(groups, tokens, SPLIT, threshold=1.7)
+    assert metrics == {
+        "group/total_tokens": 6,
+        "group/total_endpoints": 4,
+        "group/density": 4 / 6,
+        "group/update_density": 1.0,
+        "group/fallbacks": 0,
+        "group/compression_ratio": 1 - 4 / 6,
+        "group/efficiency_gain": 6 / 4,
+        "group/algorithm_effectiveness": (1 - 4 / 6 - 0.1) / 0.9,
+        "group/closed_by/criterion": 1 / 4,
+        "group/closed_by/cap": 2 / 4,
+        "group/closed_by/end": 1 / 4,
+        "group/size/mean": 1.5,
+        "group/size/p10": 1.0,
+        "group/size/p50": 1.0,
+        "group/size/p90": 2.0,
+        "group/endpoints_per_response/mean": 2.0,  # of the two responses that have tokens
+        "group/threshold": 1.7,
+        # [0]: 0/0 is 1. [5, 1]: 2 * 1 / 26. [2]: 1. [1, 2]: 2 * 4 / 5. The lower median is the second of four.
+        "group/r_ratio/p50": 1.0,
+    }
+
+
+def test_the_median_ratio_depends_on_the_score() -> None:
+    # One group [1, 2] with unit scores: 2 * 4 / 5. With gaps of 1 and 3: (1 + 3)^2 4 / (1 + 6)^2.
+    tokens = Tokens(
+        torch.ones(1, 2, dtype=torch.bool),
+        advantages=torch.tensor([[1.0, 2.0]]),
+        log_probs=torch.tensor([[-4.0, -4.0]]),
+        rollout_log_probs=torch.tensor([[-3.0, -1.0]]),
+    )
+    found = {}
+    for score in ("unit", "log_ratio"):
+        params = GroupParams(score=score, group_variance_threshold=10.0)
+        found[score] = group_metrics(group_tokens(tokens, params), tokens, params, 10.0)["group/r_ratio/p50"]
+    assert found == {"unit": 8 / 5, "log_ratio": 64 / 49}
+
+
+@pytest.mark.parametrize("name", list(known_rules()))
+def test_thresholds_and_ratios_are_left_out_where_there_are_none(name: str) -> None:
+    tokens = fixed_batch()
+    params = GroupParams(rule=name, density=0.5 if "density" in known_rules()[name].uses else None)
+    metrics = group_metrics(group_tokens(tokens, params), tokens, params, 1.0)
+    assert ("group/threshold" in metrics) == (name == "variance_split")
+    assert ("group/r_ratio/p50" in metrics) == (name in ("variance_split", "literal", "published"))
+    assert all(math.isfinite(value) for key, value in metrics.items() if key != "group/r_ratio/p50")
+
+
+def test_quantiles_are_the_smallest_value_that_so_many_do_not_exceed() -> None:
+    # Groups of 1 to 10 tokens, one a response: 10 % are at most 1, 50 % at most 5, 90 % at most 9.
+    tokens = Tokens(torch.arange(10) < torch.arange(1, 11)[:, None])
+    params = GroupParams(rule="sequence")
+    metrics = group_metrics(group_tokens(tokens, params), tokens, params, 1.0)
+    assert [metrics[f"group/size/p{share}"] for share in (10, 50, 90)] == [1.0, 5.0, 9.0]
+    # One response more, of 10 tokens: the ranks are those of 1.1, 5.5 and 9.9 rounded up.
+    tokens = Tokens(torch.cat([tokens.mask, tokens.mask[-1:]]))
+    metrics = group_metrics(group_tokens(tokens, params), tokens, params, 1.0)
+    assert [metrics[f"group/size/p{share}"] for share in (10, 50, 90)] == [2.0, 6.0, 10.0]
+
+
+def test_the_critic_is_measured_over_every_valid_token() -> None:
+    values, returns = (
+        torch.tensor([[0.0, 0.75, 9.0], [0.0, 0.25, 0.0]]),
+        torch.tensor([[1.0, 1.0, 5.0], [0.0, 0.0, 0.0]]),
+    )
+    mask, last = torch.tensor([[1, 1, 0], [1, 1, 0]]).bool(), torch.tensor([[0, 1, 0], [0, 1, 0]]).bool()
+    metrics = critic_metrics(values, returns, mask)
+    # Returns 1, 1, 0, 0 have the variance 1/3, the errors 1, 1/4, 0 and -1/4 have 7/24.
+    assert metrics == {
+        "critic/vf_explained_var/all_tokens": pytest.approx(1 / 8, abs=1e-4),
+        "critic/values/mean/all_tokens": 0.25,
+        "critic/values/max/all_tokens": 0.75,
+        "critic/values/min/all_tokens": 0.0,
+        "critic/returns/mean/all_tokens": 0.5,
+        "critic/returns/max/all_tokens": 1.0,
+        "critic/returns/min/all_tokens": 0.0,
+    }
+    assert critic_metrics(values, returns, last)["critic/vf_explained_var/all_tokens"] == pytest.approx(3 / 4, abs=1e-4)
+
+
+def test_the_gap_of_log_probs_is_absolute_and_over_valid_tokens() -> None:
+    gaps = torch.arange(1, 202, dtype=torch.float64)[None] / 8
+    signs = torch.where(torch.arange(201) % 2 == 0, 1.0, -1.0)
+    mask = torch.ones(1, 201, dtype=torch.bool)
+    mask[0, 200] = False
+    log_probs = torch.full((1, 201), -30.0, dtype=torch.float64)
+    metrics = log_prob_gap(log_probs + signs * gaps, log_probs, mask)
+    # 200 gaps of 1/8 to 25: the 198th is the smallest that 99 % do not exceed.
+    assert metrics == {"rollout/logp_gap/mean": 100.5 / 8, "rollout/logp_gap/p99": 198 / 8}
+    counted = log_prob_gap(log_probs + signs * gaps, log_probs, torch.ones_like(mask))
+    assert counted != metrics
+    assert log_prob_gap(log_probs, log_probs, mask) == {"rollout/logp_gap/mean": 0.0, "rollout/logp_gap/p99": 0.0}
+
+
+def test_a_step_on_every_token_has_the_counts_of_singletons() -> None:
+    tokens, params = fixed_batch(), GroupParams(rule="singleton")
+    metrics = group_metrics(group_tokens(tokens, params), tokens, params, 1.0)
+    dense = dense_metrics(int(tokens.mask.sum()))
+    assert {key: metrics[key] for key in dense} == dense
+    assert dense != dense_metrics(1)

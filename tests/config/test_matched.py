@@ -1,0 +1,145 @@
+"""Arms differ in their algorithm, and in what the benchmark says that it compares: any other key is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from groupppo.config import REPOSITORY, Benchmark, load_benchmark
+from groupppo.errors import BadInput
+from groupppo.matched import check_matched
+from groupppo.report.sections.data import compared
+
+ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
+# One of each kind: data, steps, model, evaluation, seeds, machine, and keys that load code.
+OTHERS: dict[str, Any] = {
+    "data.train_batch_size": 8,
+    "data.shuffle": False,
+    "data.train_max_samples": 100,
+    "data.seed": 3,
+    "trainer.total_training_steps": 50,
+    "trainer.total_epochs": 2,
+    "trainer.test_freq": 1,
+    "trainer.resume_from_path": "elsewhere",
+    f"{ACTOR}.ppo_epochs": 4,
+    f"{ACTOR}.ppo_mini_batch_size": 4,
+    f"{ACTOR}.shuffle": True,
+    f"{ACTOR}.data_loader_seed": 3,
+    f"{ACTOR}.fsdp_config.seed": 3,
+    f"{ACTOR}.fsdp_config.mixed_precision.param_dtype": "bf16",
+    f"{ACTOR}.optim.optimizer": "SGD",
+    f"{ACTOR}.optim.optimizer_impl": "mine",
+    f"{ACTOR}.optim.total_training_steps": 50,
+    f"{ACTOR}.checkpoint.save_contents": ["model"],
+    f"{ACTOR}.policy_loss._target_": "mine",
+    f"{MODEL}.path": "elsewhere",
+    f"{MODEL}.lora_rank": 8,
+    f"{MODEL}.external_lib": "mine",
+    f"{MODEL}.override_config": {"attention_dropout": 0.1},
+    f"{MODEL}.override_config.attention_dropout": 0.1,
+    f"{ROLLOUT}.temperature": 0.7,
+    f"{ROLLOUT}.top_p": 0.9,
+    f"{ROLLOUT}.n": 16,
+    f"{ROLLOUT}.seed": 3,
+    f"{ROLLOUT}.response_length": 9,
+    f"{ROLLOUT}.val_kwargs.temperature": 0.5,
+    f"{ROLLOUT}.calculate_log_probs": False,
+    "critic.model.path": "elsewhere",
+    "critic.ppo_epochs": 4,
+    "critic.ppo_mini_batch_size": 4,
+    "critic.data_loader_seed": 3,
+    "reward.custom_reward_function.path": "mine.py",
+    "reward.num_workers": 3,
+    "algorithm.filter_groups.enable": True,
+    "algorithm.group_params.density_source": "elsewhere",
+    "algorithm.group_params": {"density_source": "elsewhere"},
+    "ray_kwargs.ray_init.num_cpus": 1,
+}
+OF_THE_ALGORITHM: dict[str, Any] = {
+    "algorithm.lam": 0.95,
+    "algorithm.kl_ctrl": {"type": "adaptive", "kl_coef": 0.01},
+    "algorithm.rollout_correction.rollout_is": "token",
+    "algorithm.group_params.group_max_size": 4,
+    f"{ACTOR}.policy_loss.loss_mode": "gspo",
+    f"{ACTOR}.clip_ratio_high": 0.28,
+    f"{ACTOR}.kl_loss_coef": 0.01,
+    f"{ACTOR}.entropy_coeff": 0.01,
+    f"{ACTOR}.optim.lr": 1e-5,
+    f"{ACTOR}.loss_agg_mode": "seq-mean-token-mean",
+    "critic.cliprange_value": 0.3,
+    f"{MODEL}.use_fused_kernels": True,
+}
+
+
+@pytest.fixture(scope="module")
+def quick() -> Benchmark:
+    return load_benchmark(REPOSITORY / "benchmarks/quick.yaml")
+
+
+def with_arm(benchmark: Benchmark, keys: dict[str, Any], **changes: Any) -> Benchmark:
+    arm = benchmark.arms["grpo"]
+    arms = benchmark.arms | {"grpo": replace(arm, verl=arm.verl | keys)}
+    return replace(benchmark, arms=arms, **changes)
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_an_arm_does_not_change_anything_else_unless_the_benchmark_compares_it(quick: Benchmark, key: str) -> None:
+    value = OTHERS[key]
+    leaf, said = (f"{key}.{next(iter(value))}", next(iter(value.values()))) if isinstance(value, dict) else (key, value)
+    with pytest.raises(BadInput) as error:
+        check_matched(with_arm(quick, {key: value}))
+    assert (error.value.file, error.value.key, error.value.value) == (str(quick.arms["grpo"].source), leaf, said)
+    assert "train.verl" in error.value.hint
+    assert f"{leaf} to compares" in error.value.hint
+    check_matched(with_arm(quick, {key: value}, compares=(leaf,)))
+
+
+@pytest.mark.parametrize("key", OF_THE_ALGORITHM)
+def test_an_arm_changes_the_algorithm(quick: Benchmark, key: str) -> None:
+    check_matched(with_arm(quick, {key: OF_THE_ALGORITHM[key]}))
+
+
+@pytest.mark.parametrize(
+    ("keys", "named", "hint"),
+    [
+        ({"critic.ppo_epochs": 2}, "critic.ppo_mini_batch_size", "do not differ"),
+        ({}, "critic.ppo_epochs", "do not differ"),
+        ({"algorithm.lam": 0.5}, "algorithm.lam", "anyway"),
+    ],
+)
+def test_what_is_compared_differs_and_is_not_the_algorithms(
+    quick: Benchmark, keys: dict[str, Any], named: str, hint: str
+) -> None:
+    with pytest.raises(BadInput, match=hint) as error:
+        check_matched(with_arm(quick, keys, compares=(*(key for key in keys if key != named), named)))
+    assert (error.value.file, error.value.value) == (str(quick.source), named)
+    assert error.value.key.startswith("compares.")
+
+
+def test_a_benchmark_says_what_it_compares_and_its_record_and_report_too(tmp_path: Path) -> None:
+    (tmp_path / "arms").mkdir()
+    for name in (
+        "models",
+        "tasks",
+        "studies",
+        "claims.yaml",
+        "profile.yaml",
+        *(f"arms/{arm}.yaml" for arm in ("ppo", "group_ppo")),
+    ):
+        (tmp_path / name).symlink_to(REPOSITORY / "benchmarks" / name)
+    arm = yaml.safe_load((REPOSITORY / "benchmarks/arms/grpo.yaml").read_text())
+    arm["verl"]["actor_rollout_ref.actor.ppo_epochs"] = 4
+    (tmp_path / "arms/grpo.yaml").write_text(yaml.safe_dump(arm))
+    data = yaml.safe_load((REPOSITORY / "benchmarks/quick.yaml").read_text())
+    file = tmp_path / "quick.yaml"
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(BadInput, match="ppo_epochs"):
+        load_benchmark(file)
+    file.write_text(yaml.safe_dump(data | {"compares": [f"{ACTOR}.ppo_epochs"]}))
+    benchmark = load_benchmark(file)
+    assert benchmark.resolved()["compares"] == [f"{ACTOR}.ppo_epochs"]
+    assert compared(benchmark).startswith(f"Arms differ in {ACTOR}.ppo_epochs beside the algorithm")
+    plain = replace(benchmark, compares=())
+    assert (compared(plain), "compares" in plain.resolved()) == ("", False)
