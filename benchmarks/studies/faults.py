@@ -12,7 +12,7 @@ responses drawn with the policy of that step, the threshold. Faults enter by a m
 (groupppo/studies/fault_points.py); the code under test has no hook for them.
 
 (groupppo/studies/fault_points.py); the code under test has no hook for them.
-study.json with what was run.
+One run at a time, each about half a minute. The folder gets faults.csv (columns: groupppo/studies/fault_table.py) and
 """
 
 import sys
