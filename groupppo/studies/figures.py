@@ -4,17 +4,15 @@ Each figure has two functions: `<id>_data` computes the tidy frame that is drawn
 `<id>_figure` draws exactly that frame.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from groupppo.draw.style import figure_style, write_figure
-from groupppo.report.drawing import INDEX, FigureRecord
+from groupppo.draw.figures import FigureRecord, Picture, write_figures
 from groupppo.studies import captions, captions_streams
 from groupppo.studies.figures_directions import directions_data, directions_figure
 from groupppo.studies.figures_rules import (
@@ -131,13 +129,9 @@ def write_study_figures(
         plans: the figures, in their order.
         keep: leave pictures that are there as they are.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    records = []
-    with figure_style():
-        for plan in plans:
-            data = plan.data(tables)
-            files = write_figure(out, plan.id, data, partial(plan.draw, data), keep=keep)
-            records.append(FigureRecord(plan.id, plan.title, plan.caption(tables), files, plan.alt(tables)))
-    text = json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
-    (out / INDEX).write_text(text + "\n", encoding="utf-8")
-    return records
+    pictures = []
+    for plan in plans:
+        data = plan.data(tables)
+        picture = Picture(plan.id, plan.title, data, partial(plan.draw, data), plan.caption(tables), plan.alt(tables))
+        pictures.append(picture)
+    return write_figures(pictures, out, keep=keep)

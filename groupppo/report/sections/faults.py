@@ -1,16 +1,19 @@
 """The study of faults as the page shows it: for each update, what held after a fault at each point."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.draw.blocks import Section, Table, TextCell
+from groupppo.draw.captions import place
 from groupppo.draw.wording import number
 from groupppo.errors import BadInput
 from groupppo.records.plain_json import read_object
-from groupppo.report.sections.runs import place
-from groupppo.report.sections.study import RERUN, Study, TextCell, TextTable
+from groupppo.report.sections import Results
+from groupppo.report.sections.study import RERUN, Study, study_blocks
 from groupppo.studies.fault_table import FAULT_COLUMNS
 from groupppo.studies.names import NO_FAULT
 from groupppo.studies.record import RECORD
@@ -24,6 +27,13 @@ _TRACES = {
     "prompts_equal": "other prompts",
     "responses_equal": "other responses",
 }
+
+
+def sections(results: Results) -> Iterator[Section]:
+    limits = "Every case was run once; the same seed repeats a run to the bit."
+    blocks = study_blocks(fault_studies(results.folder, results.benchmark), limits)
+    if blocks:
+        yield Section("faults", "Study: what a fault does to a run", "Study of faults", 62, blocks)
 
 
 def fault_studies(results: Path, benchmark: Benchmark) -> list[Study]:
@@ -64,7 +74,7 @@ def _scope(record: dict[str, Any], file: Path, rows: pd.DataFrame, benchmark: Be
     )
 
 
-def _table(rows: pd.DataFrame) -> TextTable:
+def _table(rows: pd.DataFrame) -> Table:
     body = [
         [
             TextCell(str(row["place"])),
@@ -83,7 +93,7 @@ def _table(rows: pd.DataFrame) -> TextTable:
         "the threshold, NaN or infinity, prompts of all steps and responses of the next. The control must differ "
         "from dense PPO, or the comparison could tell nothing."
     )
-    return TextTable(caption, _HEAD, body)
+    return Table(str(rows["title"].iloc[0]), caption, _HEAD, body)
 
 
 def _said(holds: bool, otherwise: str = "") -> TextCell:

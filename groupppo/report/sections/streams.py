@@ -1,14 +1,17 @@
 """The study of the streamed update as the page shows it: its figures, its points and what each of them is worth."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.draw.blocks import Section, Table, TextCell
 from groupppo.draw.wording import number, percentage, ratio
 from groupppo.matrix import CellPlan
-from groupppo.report.sections.study import Study, TextCell, TextTable, spread, studies_of
+from groupppo.report.sections import Results
+from groupppo.report.sections.study import Study, spread, studies_of, study_blocks
 from groupppo.studies.captions_streams import way_label
 from groupppo.studies.stream_tables import STREAM_COLUMNS
 from groupppo.studies.tables import read_table
@@ -16,12 +19,19 @@ from groupppo.studies.tables import read_table
 _WAY = ["kind", "size"]
 
 
+def sections(results: Results) -> Iterator[Section]:
+    limits = "The numbers are those of one training run; intervals cover batches, not training seeds."
+    blocks = study_blocks(stream_studies(results.folder, results.benchmark), limits)
+    if blocks:
+        yield Section("streams", "Study: what the streamed update gets wrong", "Streaming study", 61, blocks)
+
+
 def stream_studies(results: Path, benchmark: Benchmark) -> list[Study]:
     """As `studies_of`."""
     return studies_of("streams", results, benchmark, _scope, _tables, STREAM_COLUMNS)
 
 
-def _tables(folder: Path) -> dict[str, TextTable]:
+def _tables(folder: Path) -> dict[str, Table]:
     return {
         "Cost and bias of each way to stream": _costs(read_table(folder, "stream_costs")),
         "First-order progress": _progress(read_table(folder, "stream_progress")),
@@ -43,7 +53,7 @@ def _scope(record: dict[str, Any], benchmark: Benchmark, plan: CellPlan) -> str:
     )
 
 
-def _costs(rows: pd.DataFrame) -> TextTable:
+def _costs(rows: pd.DataFrame) -> Table:
     last = rows[rows["checkpoint"] == rows["checkpoint"].iloc[-1]]
     titles = dict(zip(last["arm"], last["title"], strict=True))
     of_arm = {arm: own.set_index(_WAY) for arm, own in last.groupby("arm", sort=False)}
@@ -62,12 +72,15 @@ def _costs(rows: pd.DataFrame) -> TextTable:
         "batches only; 90 % intervals over batches. Off the front: another way is no worse in one and better in the "
         "other."
     )
-    return TextTable(
-        caption, ["What flows", *(f"{title}: {name}" for title in titles.values() for name in names)], body
+    return Table(
+        "Cost and bias of each way to stream",
+        caption,
+        ["What flows", *(f"{title}: {name}" for title in titles.values() for name in names)],
+        body,
     )
 
 
-def _progress(rows: pd.DataFrame) -> TextTable:
+def _progress(rows: pd.DataFrame) -> Table:
     cases = list(dict.fromkeys(zip(rows["arm"], rows["title"], rows["checkpoint"], strict=True)))
     body = []
     for share in dict.fromkeys(rows["update_share"]):
@@ -84,4 +97,4 @@ def _progress(rows: pd.DataFrame) -> TextTable:
         "step's time that the policy update takes. A bias does not average out over steps, which this leaves out."
     )
     head = ["Update's share", *(f"{title}, {checkpoint}" for _, title, checkpoint in cases)]
-    return TextTable(caption, head, body)
+    return Table("First-order progress", caption, head, body)

@@ -1,6 +1,6 @@
 """Studies as the page shows them, and the one of the grouping rules: its figures, and its two tables in words."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,35 +8,20 @@ from typing import Any
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.draw.blocks import Block, FigureBlock, Heading, Link, Section, Table, Text, TextCell, with_interval
+from groupppo.draw.captions import place
+from groupppo.draw.figures import FigureRecord, read_figures
 from groupppo.draw.wording import number, percentage
 from groupppo.errors import BadInput
 from groupppo.matrix import CellPlan
 from groupppo.records.plain_json import read_object
-from groupppo.report.drawing import FigureRecord, read_figures
-from groupppo.report.sections.runs import place
+from groupppo.report.sections import Results
 from groupppo.studies.figures_scores import PROXY_LABELS, setting_label
 from groupppo.studies.record import RECORD
 from groupppo.studies.tables import COLUMNS, FIGURES, NO_RULE, read_table
 from groupppo.tables.keys import plans_begun
 
 RERUN = "run the study again: snakemake studies."
-
-
-@dataclass(frozen=True)
-class TextCell:
-    """A value, and under it its interval or a remark where it has one."""
-
-    text: str
-    under: str = ""
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A small table in words; the first cell of a row names it."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[TextCell]]
 
 
 @dataclass(frozen=True)
@@ -54,14 +39,47 @@ class Study:
     folder: str
     scope: str
     figures: list[FigureRecord]
-    tables: dict[str, TextTable]
+    tables: dict[str, Table]
     files: list[str]
 
 
 Scope = Callable[[dict[str, Any], Benchmark, CellPlan], str]
 """What a study of a task and model ran on, in words, from its record."""
-Tables = Callable[[Path], dict[str, TextTable]]
+Tables = Callable[[Path], dict[str, Table]]
 """The tables of the page from a study's folder, by their label."""
+
+
+MOST_STUDIES = 3
+"""Tasks and models whose study the page shows; the folders of the others are named."""
+
+
+def sections(results: Results) -> Iterator[Section]:
+    limits = "The numbers are this one policy's; intervals cover responses or batches, not training seeds."
+    blocks = study_blocks(grouping_studies(results.folder, results.benchmark), limits)
+    if blocks:
+        yield Section("study", "Study: what the grouping rules do", "Grouping study", 60, blocks)
+
+
+def study_blocks(studies: list[Study], limits: str) -> list[Block]:
+    """The first MOST_STUDIES of one kind, and where the others are; empty where there is none."""
+    blocks: list[Block] = []
+    for study in studies[:MOST_STUDIES]:
+        blocks += [Heading(study.place)] if study.place else []
+        blocks.append(Text(f"{study.scope} {limits}"))
+        blocks += [FigureBlock(record, f"{study.folder}/{FIGURES}", f"{study.anchor}-") for record in study.figures]
+        blocks += study.tables.values()
+        links = [Link(file, f"{study.folder}/{file}") for file in study.files]
+        tables = tuple(piece for link in links for piece in (link, ", "))[:-1]
+        run = Link("study.json", f"{study.folder}/study.json")
+        blocks.append(Text(("Tables: ", *tables, ". What was run: ", run, "."), "small"))
+    left = studies[MOST_STUDIES:]
+    if left:
+        folders = [Link(study.folder, f"{study.folder}/study.json") for study in left[:500]]
+        named = tuple(piece for link in folders for piece in (link, ", "))[:-1]
+        blocks.append(
+            Text((f"No room for the studies of {len(left)} more tasks and models; they are in ", *named, "."))
+        )
+    return blocks
 
 
 def grouping_studies(results: Path, benchmark: Benchmark) -> list[Study]:
@@ -98,7 +116,7 @@ def studies_of(
     return found
 
 
-def _tables(folder: Path) -> dict[str, TextTable]:
+def _tables(folder: Path) -> dict[str, Table]:
     return {
         "Agreement with exact score vectors": _agreement(read_table(folder, "agreement")),
         "Update directions": _directions(read_table(folder, "direction_summary")),
@@ -115,7 +133,7 @@ def _scope(record: dict[str, Any], benchmark: Benchmark, plan: CellPlan) -> str:
     return f"{scope} Arms left out of the update directions: {', '.join(others)}." if others else scope
 
 
-def _agreement(rows: pd.DataFrame) -> TextTable:
+def _agreement(rows: pd.DataFrame) -> Table:
     of_setting = {
         setting_label(cap, epsilon): own.set_index("proxy")
         for (cap, epsilon), own in rows.groupby(["cap", "epsilon"], dropna=False, sort=False)
@@ -137,10 +155,10 @@ def _agreement(rows: pd.DataFrame) -> TextTable:
         "Endpoints of variance_split (tau 1) with a proxy against those with the exact score vectors, 90 % intervals "
         f"over responses; the last four columns are for {labels[0]}. Density of the exact rule: {shares}."
     )
-    return TextTable(caption, head, body)
+    return Table("Agreement with exact score vectors", caption, head, body)
 
 
-def _directions(rows: pd.DataFrame) -> TextTable:
+def _directions(rows: pd.DataFrame) -> Table:
     titles = dict(zip(rows["arm"], rows["title"], strict=True))
     body = [
         [
@@ -160,10 +178,9 @@ def _directions(rows: pd.DataFrame) -> TextTable:
         "squared norm of the expectation. The last row is the noise floor: dense PPO on pairs of different batches, "
         "and its mean over one half of the batches against the other."
     )
-    return TextTable(caption, head, body)
+    return Table("Update directions", caption, head, body)
 
 
 def spread(row: pd.Series, name: str) -> TextCell:
     """Such as 0.503 over [0.430, 0.576]; the value alone where there is no interval."""
-    value, low, high = (row[column] for column in (name, f"{name}_low", f"{name}_high"))
-    return TextCell(number(value), "" if pd.isna(low) or pd.isna(high) else f"[{number(low)}, {number(high)}]")
+    return with_interval(*(row[column] for column in (name, f"{name}_low", f"{name}_high")))
