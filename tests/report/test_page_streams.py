@@ -39,7 +39,7 @@ def streamed(made: tuple[Path, Benchmark], tmp_path_factory: pytest.TempPathFact
 
 
 def page(results: Path, benchmark: Benchmark) -> str:
-    return write_report(results, benchmark, memory_definition="Resident memory.").read_text(encoding="utf-8")
+    return write_report(results, benchmark).read_text(encoding="utf-8")
 
 
 def section(text: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from groupppo.config import Benchmark
 from groupppo.draw.wording import MISSING
 from groupppo.errors import BadInput
-from groupppo.report.drawing import write_figures
+from groupppo.report.figures import draw_figures
 from groupppo.report.page import write_report
 from groupppo.studies.figures import PLANS, write_study_figures
 from groupppo.studies.tables import COLUMNS, FIGURES, write_table
@@ -49,13 +49,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Benchmark]:
     tables = load_tables(results / "tables")
     judged = decide(load_claims(benchmark.claims), tables, benchmark)
     (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    write_figures(tables, benchmark, results / "figures", judged)
+    draw_figures(tables, benchmark, results / "figures", judged)
     write_study(results, "sorting", "tiny")
     return results, replace(benchmark, studies=("grouping",))
 
 
 def page(results: Path, benchmark: Benchmark) -> str:
-    return write_report(results, benchmark, memory_definition="Resident memory.").read_text(encoding="utf-8")
+    return write_report(results, benchmark).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

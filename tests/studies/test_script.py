@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from groupppo.config import REPOSITORY
+from groupppo.draw.figures import read_figures
 from groupppo.errors import BadInput
-from groupppo.report.drawing import read_figures
 from groupppo.studies.tables import COLUMNS, DENSE, DENSE_OTHER, FIGURES, read_table
 
 SCRIPT = REPOSITORY / "benchmarks" / "studies" / "grouping.py"

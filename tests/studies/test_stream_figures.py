@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from groupppo.report.drawing import read_figures
+from groupppo.draw.figures import read_figures
 from groupppo.studies import captions_streams as captions
 from groupppo.studies.figures import STREAM_PLANS, write_study_figures
 from groupppo.studies.figures_streams import costs_data, parameters_data, staleness_data

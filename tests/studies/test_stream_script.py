@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from groupppo.config import REPOSITORY
+from groupppo.draw.figures import read_figures
 from groupppo.errors import BadInput
-from groupppo.report.drawing import read_figures
 from groupppo.studies.names import ENDPOINTS, GATHERED
 from groupppo.studies.stream_tables import STREAM_COLUMNS
 from groupppo.studies.tables import FIGURES, read_table

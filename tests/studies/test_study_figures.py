@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from groupppo.draw.figures import read_figures
 from groupppo.errors import BadInput
-from groupppo.report.drawing import read_figures
 from groupppo.studies import captions
 from groupppo.studies.figures import PLANS, write_study_figures
 from groupppo.studies.figures_directions import directions_data

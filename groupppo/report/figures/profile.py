@@ -49,7 +49,7 @@ LARGEST = 512.0
 GENERATION = (0.0, 1 / 32, 1 / 16, 0.3, 0.5, 0.7)
 
 
-def speedup_data(tables: ProfileTables, _profile: Profile) -> pd.DataFrame:
+def speedup_data(tables: ProfileTables) -> pd.DataFrame:
     """One row per setting and variant that was measured, but for dense: both speed-ups over it, and the bound."""
     rows = tables.variants[(tables.variants["status"] == MEASURED) & (tables.variants["variant"] != "dense")]
     keys = ["setting", "model", "response", "density", "checkpointing", "variant", "title"]
@@ -89,7 +89,7 @@ def speedup_figure(data: pd.DataFrame) -> Figure:
     return figure
 
 
-def bound_data(tables: ProfileTables, _profile: Profile) -> pd.DataFrame:
+def bound_data(tables: ProfileTables) -> pd.DataFrame:
     """Bound on an exact update by model, response length and checkpointing, at the lowest density counted."""
     counted = tables.counted
     sparsest = counted.loc[(counted["endpoints"] / counted["response"]).idxmin(), "density"]
@@ -120,7 +120,7 @@ def bound_figure(data: pd.DataFrame) -> Figure:
     return figure
 
 
-def memory_data(tables: ProfileTables, _profile: Profile) -> pd.DataFrame:
+def memory_data(tables: ProfileTables) -> pd.DataFrame:
     """One row per setting, variant and cause: modelled bytes; `measured` is the variant's rise, repeated."""
     rows = tables.variants[tables.variants["status"] == MEASURED]
     rows = rows.reindex(columns=[*rows, *(name for name in FROM if name not in rows)])
@@ -178,7 +178,7 @@ def sixteen_data(tables: ProfileTables, profile: Profile) -> pd.DataFrame:
         for x in places
     ]
     steps = tables.steps
-    sparsest = bound_data(tables, profile)["density"].iloc[0]
+    sparsest = bound_data(tables)["density"].iloc[0]
     modes = []
     for mode in SIXTEEN_MODES:
         found = steps[(steps["mode"] == mode) & (steps["density"] == sparsest) & ~steps["known"]]["rest_speedup"]
@@ -415,7 +415,7 @@ FIGURES = (
     ProfileFigure(
         "profile_speedup",
         "Measured speed-up of an update against its bound",
-        speedup_data,
+        lambda tables, _: speedup_data(tables),
         speedup_figure,
         speedup_caption,
         speedup_alt,
@@ -423,13 +423,18 @@ FIGURES = (
     ProfileFigure(
         "profile_bound",
         "Largest exact speed-up by model and response length",
-        bound_data,
+        lambda tables, _: bound_data(tables),
         bound_figure,
         bound_caption,
         bound_alt,
     ),
     ProfileFigure(
-        "profile_memory", "Memory of an update by cause", memory_data, memory_figure, memory_caption, memory_alt
+        "profile_memory",
+        "Memory of an update by cause",
+        lambda tables, _: memory_data(tables),
+        memory_figure,
+        memory_caption,
+        memory_alt,
     ),
     ProfileFigure(
         "profile_sixteen",
