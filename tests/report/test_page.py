@@ -368,7 +368,7 @@ def test_unreadable_verdicts_are_refused_by_file(spare):
         (lambda judged: judged["verdicts"][0].update(verdict="proven"), r"verdicts\[0\].verdict = 'proven'"),
         (lambda judged: noisy(judged).update(share="<b>"), r"item_noise.share = '<b>'"),
         (lambda judged: noisy(judged).update(reason=None), r"item_noise.reason = "),
-        (lambda judged: noisy(judged).update(more="luck"), r"item_noise.more = 'luck'"),
+        (lambda judged: noisy(judged).update(bound="no"), r"item_noise.bound = 'no'"),
     ],
 )
 def test_verdicts_of_another_form_are_refused_by_key(quick, tmp_path, break_it, named):

@@ -150,10 +150,8 @@ def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     starts = rows[rows["arm"] == style.START]
     start = f"Start checkpoint {', '.join(number(value) for value in starts['value'])}. " if len(starts) else ""
 
-    def arm(rows: pd.DataFrame, title: str) -> str:
-        return f"{title} {number(rows['value'].iloc[0])}"
-
-    return f"Point chart of held-out {metric}. {start}Means over seeds: {each(rows, benchmark, arm)}"
+    shown = each(rows, benchmark, lambda rows, title: f"{title} {number(rows['value'].iloc[0])}")
+    return f"Point chart of held-out {metric}. {start}Means over seeds: {shown}"
 
 
 FIGURE = RunFigure(

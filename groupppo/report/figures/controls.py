@@ -78,10 +78,12 @@ def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
 def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     means = data[data["seed"].isna()]
 
-    def arm(rows: pd.DataFrame, title: str) -> str:
-        return f"{title} {number(rows['difference'].iloc[0])} at {percentage(rows['density'].iloc[0])}"
-
-    return f"Point chart of accuracy against density. {each(means, benchmark, arm)}"
+    shown = each(
+        means,
+        benchmark,
+        lambda rows, title: f"{title} {number(rows['difference'].iloc[0])} at {percentage(rows['density'].iloc[0])}",
+    )
+    return f"Point chart of accuracy against density. {shown}"
 
 
 FIGURE = RunFigure(

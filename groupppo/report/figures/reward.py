@@ -101,10 +101,12 @@ def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
 def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     means = data[data["seed"].isna() & (data["x_axis"] == "step")]
 
-    def arm(rows: pd.DataFrame, title: str) -> str:
-        return f"{title} goes from {number(rows['reward'].iloc[0])} to {number(rows['reward'].iloc[-1])}"
-
-    return f"Line chart of reward over training. {each(means, benchmark, arm)}"
+    shown = each(
+        means,
+        benchmark,
+        lambda rows, title: f"{title} goes from {number(rows['reward'].iloc[0])} to {number(rows['reward'].iloc[-1])}",
+    )
+    return f"Line chart of reward over training. {shown}"
 
 
 def _metrics(steps: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:

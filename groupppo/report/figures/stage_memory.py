@@ -89,10 +89,8 @@ def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
 def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     whole = data[data["stage"] == WHOLE]
 
-    def arm(rows: pd.DataFrame, title: str) -> str:
-        return f"{title} {in_bytes(rows['peak_bytes'].mean())}"
-
-    return f"Bar chart of stage memory. Peak of whole steps: {each(whole, benchmark, arm)}"
+    shown = each(whole, benchmark, lambda rows, title: f"{title} {in_bytes(rows['peak_bytes'].mean())}")
+    return f"Bar chart of stage memory. Peak of whole steps: {shown}"
 
 
 FIGURE = RunFigure(

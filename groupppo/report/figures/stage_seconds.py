@@ -103,10 +103,8 @@ def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
 def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     whole = data[data["stage"] == WHOLE]
 
-    def arm(rows: pd.DataFrame, title: str) -> str:
-        return f"{title} {seconds_text(rows['seconds'].mean())}"
-
-    return f"Stacked bars of stage seconds. Whole steps take: {each(whole, benchmark, arm)}"
+    shown = each(whole, benchmark, lambda rows, title: f"{title} {seconds_text(rows['seconds'].mean())}")
+    return f"Stacked bars of stage seconds. Whole steps take: {shown}"
 
 
 FIGURE = RunFigure(

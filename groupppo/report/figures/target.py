@@ -109,10 +109,8 @@ def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
 def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     medians = data[data["seed"].isna() & (data["unit"] == "steps")]
 
-    def arm(rows: pd.DataFrame, title: str) -> str:
-        return f"{title} {number(rows['cost'].iloc[0])}"
-
-    return f"Point chart of costs to a target reward. Median steps: {each(medians, benchmark, arm)}"
+    shown = each(medians, benchmark, lambda rows, title: f"{title} {number(rows['cost'].iloc[0])}")
+    return f"Point chart of costs to a target reward. Median steps: {shown}"
 
 
 def _missed(data: pd.DataFrame, benchmark: Benchmark) -> str:
