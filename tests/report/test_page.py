@@ -437,7 +437,7 @@ def test_the_markdown_page_has_the_verdicts_and_the_figures_of_the_page(spare):
     text = rendered(spare)
     markdown = (spare[0] / "report.md").read_text(encoding="utf-8")
     for entry in json.loads((spare[0] / "verdicts.json").read_text())["verdicts"]:
-        row = next(line for line in markdown.splitlines() if f"{entry['id']}) |" in line)
+        row = next(line for line in markdown.splitlines() if re.search(rf"(; |\| ){entry['id']}(\)| \()", line))
         assert f"**{entry['verdict']}**" in row
         assert row.count(" | ") == 6
     for link in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", markdown):

@@ -19,15 +19,9 @@ PAIRED = "#b5b5b5"
 def data(evals: pd.DataFrame) -> pd.DataFrame:
     """Held-out accuracy of each run and of the start checkpoint, with the mean over seeds.
 
-    Args:
-        evals: the tidy `evals` table.
-
     Returns:
         task, model, arm ("start" for the start checkpoint), seed (<NA>: mean over seeds, or the start), metric, value
         (0..1), stderr (over items; runs and start only), low, high (90 % t interval over seeds; means only), seeds.
-
-    Raises:
-        BadInput: the table holds no run.
     """
     runs = evals[evals["arm"] != style.START]
     style.refuse_empty(runs, "evals")

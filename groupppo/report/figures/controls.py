@@ -15,9 +15,6 @@ from groupppo.report.figures.parity import differences
 def data(evals: pd.DataFrame, benchmark: Benchmark, groups: pd.DataFrame) -> pd.DataFrame:
     """Difference from the reference and density of every arm; a dense arm has density 1.
 
-    Args:
-        evals, groups: the tidy tables.
-
     Returns:
         the rows of `differences` with `density`: endpoints / tokens, pooled over a run's steps, and the mean over runs.
     """

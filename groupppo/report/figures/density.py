@@ -19,17 +19,11 @@ CLOSED_BY = ("cap", "criterion", "end")
 def data(groups: pd.DataFrame) -> pd.DataFrame:
     """Endpoint density of every seed and its mean, and the mean shares of groups by what closed them.
 
-    Args:
-        groups: the tidy `groups` table.
-
     Arms of more than MOST_SINGLE seeds have their mean only.
 
     Returns:
         task, model, arm, seed (<NA>: the mean), x (step), density (endpoints/tokens), low, high (90 % t interval over
         seeds), seeds, and cap, criterion, end (shares of groups, sum 1).
-
-    Raises:
-        BadInput: the table is empty.
     """
     style.refuse_empty(groups, "groups")
     values = ["density", *CLOSED_BY]

@@ -29,9 +29,6 @@ def parity_margin(benchmark: Benchmark) -> float | None:
 def differences(evals: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """Greedy held-out accuracy - the reference's, by seed and as mean over seeds.
 
-    Args:
-        evals: the tidy `evals` table.
-
     Returns:
         task, model, arm, seed (<NA>: the mean), difference, low, high (90 % t interval; means only), seeds, margin.
     """

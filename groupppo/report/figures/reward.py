@@ -24,9 +24,6 @@ def smoothing_window(steps: int) -> int:
 def data(steps: pd.DataFrame) -> pd.DataFrame:
     """Reward of every seed and its mean over seeds, against steps, seconds and endpoints (all tokens in a dense arm).
 
-    Args:
-        steps: the tidy `steps` table.
-
     Arms of more than MOST_SINGLE seeds have their mean only.
 
     Returns:

@@ -20,15 +20,9 @@ _THIN = {"color": style.INK, "linewidth": 0.8}
 def data(stages: pd.DataFrame) -> pd.DataFrame:
     """Memory of every stage in each run.
 
-    Args:
-        stages: the tidy `stages` table.
-
     Returns:
         task, model, arm, seed, stage, peak_bytes (the largest over steps), rise_bytes (median over steps of peak minus
         memory at stage entry).
-
-    Raises:
-        BadInput: the table is empty or has no row for whole steps.
     """
     refuse_without_steps(stages)
     kept = stages[stages["stage"].isin([*STAGES, WHOLE])]

@@ -20,15 +20,9 @@ _CLEAR = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 def data(stages: pd.DataFrame) -> pd.DataFrame:
     """Median seconds per step of every stage in each run, and what the stages leave of the whole step.
 
-    Args:
-        stages: the tidy `stages` table.
-
     Returns:
         task, model, arm, seed, stage, seconds. Stage "rest" is the median over steps of the whole step minus all its
         stages (saving the checkpoint counts as a stage); "step" is the median of the whole step.
-
-    Raises:
-        BadInput: the table is empty or has no row for whole steps.
     """
     refuse_without_steps(stages)
     known = stages[stages["stage"].isin([*STAGES, WHOLE])]

@@ -22,15 +22,9 @@ AXES = {"steps": "training steps", "seconds": "seconds of training", "tokens": "
 def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """Cost of every run to the target of its seed.
 
-    Args:
-        steps: the rows of one task and model of the tidy `steps` table.
-
     Returns:
         task, model, arm, seed (<NA>: the median), unit ("steps", "seconds", "tokens"), cost (infinite for a miss),
         spent (in the whole run; runs only).
-
-    Raises:
-        BadInput: the table is empty.
     """
     style.refuse_empty(steps, "steps")
     task, model = (str(steps[key].iloc[0]) for key in ("task", "model"))

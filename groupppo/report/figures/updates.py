@@ -39,16 +39,10 @@ def twins(benchmark: Benchmark) -> dict[str, list[str]]:
 def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """Reward of every run of a family of twins, and how far its metrics are from the masked run's of the same seed.
 
-    Args:
-        steps: the tidy `steps` table.
-
     Returns:
         task, model, family (the masked arm), arm, seed, step, reward (mean 0/1 reward of the step's rollouts), and
         `difference`: the largest over METRICS of |m - m_masked| / max |m_masked| over the run's steps; missing for the
         masked arm and where the masked run has no such step. Cells whose plan has no twins are left out.
-
-    Raises:
-        BadInput: the table is empty.
     """
     style.refuse_empty(steps, "steps")
     chosen = steps[steps["metric"].isin(METRICS)]
