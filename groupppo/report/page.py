@@ -6,7 +6,6 @@ The page needs no network: figures are inlined, and a content security policy fo
 the page's own. All text from files is escaped.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from groupppo.check import notes
@@ -18,10 +17,8 @@ from groupppo.report.drawing import FigureRecord, read_figures
 from groupppo.report.markdown import write_markdown
 from groupppo.report.sections import data as page_data
 from groupppo.report.sections import runs as page_runs
-from groupppo.report.sections.faults import fault_studies
 from groupppo.report.sections.items import MOST_LINES, bounds_told, item_noise
 from groupppo.report.sections.parts import (
-    PageFigure,
     content_policy,
     largest_picture,
     page_environment,
@@ -30,34 +27,15 @@ from groupppo.report.sections.parts import (
     write_page,
 )
 from groupppo.report.sections.profile import ProfileSection, profile_section
-from groupppo.report.sections.streams import stream_studies
-from groupppo.report.sections.study import Study, grouping_studies
 from groupppo.report.sections.sweep import FOLDER, read_sweep
 from groupppo.report.sections.tasks import ONE_TASK, across_tasks
 from groupppo.report.sections.usage import usage
 from groupppo.report.sections.verdicts import claim_rows, read_verdicts, verdict_rows
-from groupppo.studies.tables import FIGURES
 from groupppo.tables import Only, load_tables
 from groupppo.verdicts.preregistration import read_stamp
 
 PROFILE = "profile"
 """Folder of the profile in a results folder."""
-MOST_STUDIES = 3
-"""Tasks and models whose study the page shows; the folders of the others are named."""
-
-
-@dataclass(frozen=True)
-class PageStudy:
-    study: Study
-    figures: list[PageFigure]
-
-
-@dataclass(frozen=True)
-class PageStudies:
-    """The studies of one kind: the first of them, and those that have no room."""
-
-    shown: list[PageStudy]
-    left: list[Study]
 
 
 def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str) -> Path:
@@ -79,13 +57,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
     """
     tables = load_tables(results / "tables", {"runs": Only(), "evals": Only()})
     records = read_figures(results / "figures")
-    kinds = {
-        "studies": grouping_studies(results, benchmark),
-        "streams": stream_studies(results, benchmark),
-        "faults": fault_studies(results, benchmark),
-    }
-    drawn = [study for own in kinds.values() for study in own[:MOST_STUDIES]]
-    largest = largest_picture(_pictures(results, benchmark, records, drawn))
+    largest = largest_picture(_pictures(results, benchmark, records))
     figures = [page_figure(results, "figures", record, largest=largest) for record in records]
     judged = read_verdicts(results / "verdicts.json")
     profile = _profile(results, benchmark, largest)
@@ -118,7 +90,6 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
     write_markdown(results / "report.md", **shared)
     page = environment.get_template("report.html.j2").render(
         **shared,
-        **{name: _page_studies(results, own, largest) for name, own in kinds.items()},
         level=f"{100 * judged['level']:g} %",
         claims_sha256=judged["claims_sha256"],
         profile=profile,
@@ -140,25 +111,12 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
     return write_page(results / "report.html", page)
 
 
-def _pictures(
-    results: Path, benchmark: Benchmark, records: list[FigureRecord], studies: list[Study]
-) -> list[tuple[Path, FigureRecord]]:
+def _pictures(results: Path, benchmark: Benchmark, records: list[FigureRecord]) -> list[tuple[Path, FigureRecord]]:
     """Every picture that the page will have."""
     of_figures = [(results / "figures", record) for record in records]
-    of_studies = [(results / study.folder / FIGURES, record) for study in studies for record in study.figures]
     home = results / PROFILE / "figures"
     of_profile = [(home, record) for record in read_figures(home)] if benchmark.profile else []
-    return [*of_figures, *of_studies, *of_profile]
-
-
-def _page_studies(results: Path, studies: list[Study], largest: int | None) -> PageStudies:
-    shown = [_page_study(results, study, largest) for study in studies[:MOST_STUDIES]]
-    return PageStudies(shown, studies[MOST_STUDIES:])
-
-
-def _page_study(results: Path, study: Study, largest: int | None) -> PageStudy:
-    folder, prefix = f"{study.folder}/{FIGURES}", f"{study.anchor}-"
-    return PageStudy(study, [page_figure(results, folder, record, prefix, largest) for record in study.figures])
+    return [*of_figures, *of_profile]
 
 
 def _profile(results: Path, benchmark: Benchmark, largest: int | None) -> ProfileSection | None:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from groupppo.stats.jackknife import Estimate, jackknife
-from groupppo.studies.rollouts import Rollouts, response_log_probs
-from groupppo.studies.tables import DENSE_OTHER
+from groupppo.studies.shared.arms import GroupArm, dense_update, group_updates
+from groupppo.studies.shared.names import DENSE, DENSE_OTHER
+from groupppo.studies.shared.rollouts import Rollouts, Sampled, response_log_probs
 
 _COLUMNS = 16_384
 _SAME = 1e-6
@@ -28,14 +29,29 @@ class Compared:
     """An arm whose gradients were taken; dense PPO is the first of them.
 
     Attributes:
-        name, title: of the arm. draws: draws averaged in each batch.
-        densities: endpoints over valid tokens of each batch.
+        name: of the arm.
+        title: its label.
+        density: endpoints over valid tokens, mean over batches.
     """
 
     name: str
     title: str
-    densities: tuple[float, ...]
-    draws: int = 1
+    density: float
+
+
+def arm_gradients(
+    policy: Any, sampled: Sampled, arms: Sequence[GroupArm], *, temperature: float, gamma: float, lam: float
+) -> tuple[np.ndarray, list[Compared]]:
+    """Inner products of the gradients of dense PPO and of every arm on every batch; dense PPO comes first."""
+    by_batch, densities = [], []
+    for rollouts, tokens in zip(sampled.rollouts, sampled.tokens, strict=True):
+        updates = {DENSE: dense_update(tokens, gamma, lam)} | group_updates(arms, tokens, gamma, lam)
+        by_batch.append(loss_gradients(policy, rollouts, [own.weights for own in updates.values()], temperature))
+        densities.append({name: update.density for name, update in updates.items()})
+    titles = {DENSE: "PPO (dense)"} | {arm.name: arm.title for arm in arms}
+    means = pd.DataFrame(densities).mean()
+    compared = [Compared(str(name), titles[str(name)], density) for name, density in means.items()]
+    return inner_products(torch.stack(by_batch, dim=1)), compared
 
 
 def loss_gradients(
@@ -44,9 +60,11 @@ def loss_gradients(
     """Gradients of several losses of one batch in all parameters.
 
     Args:
-        model: causal language model. rollouts: the batch.
+        model: causal language model.
+        rollouts: the batch.
         weights: for each loss its derivatives in the tokens' log-probabilities, (B, T).
-        temperature: of the sampling. micro_batch: responses in one forward pass, which all losses share.
+        temperature: of the sampling.
+        micro_batch: responses in one forward pass, which all losses share.
 
     Returns:
         (len(weights), number of parameters), tied parameters once, in the model's dtype.
@@ -144,58 +162,40 @@ def same_as(inner: np.ndarray, arm: int) -> int | None:
     return None
 
 
-def direction_table(inner: np.ndarray, arms: Sequence[Compared]) -> pd.DataFrame:
-    """Every arm on every batch against dense PPO, columns of table `directions`."""
-    rows = [
-        {"arm": arm.name, "batch": batch, "density": arm.densities[batch], "cosine": cosine, "norm_ratio": ratio}
-        for number, arm in enumerate(arms[1:], start=1)
-        for batch, (cosine, ratio) in enumerate(
-            zip(batch_cosines(inner, number, 0), norm_ratios(inner, number, 0), strict=True)
-        )
-    ]
-    floor = [
-        {"arm": DENSE_OTHER, "batch": 2 * pair, "density": 1.0, "cosine": cosine, "norm_ratio": np.nan}
-        for pair, cosine in enumerate(disjoint_cosines(inner, 0))
-    ]
-    return pd.DataFrame([*rows, *floor])
-
-
 def direction_summary(inner: np.ndarray, arms: Sequence[Compared]) -> pd.DataFrame:
     """Every arm over all batches, columns of table `direction_summary`; `dense_other` is the noise floor."""
-    rows = [_summary(inner, arms, number) for number in range(len(arms))]
-    floor = disjoint_cosines(inner, 0)
-    half = inner.shape[1] // 2
-    halves = inner[0, :half, 0, half : 2 * half].mean() / np.sqrt(
-        inner[0, :half, 0, :half].mean() * inner[0, half : 2 * half, 0, half : 2 * half].mean()
-    )
-    rows.append(
-        {"arm": DENSE_OTHER, "title": f"{arms[0].title}, another batch", "density": 1.0, "mean_cosine": halves}
-        | _columns("cosine", jackknife(lambda kept: float(floor[kept].mean()), len(floor)))
-        | {"same_as": "", "draws": 1, "batches": inner.shape[1]}
-    )
-    return pd.DataFrame(rows)
+    batches, rows = inner.shape[1], []
+    for number, arm in enumerate(arms):
+        twin = same_as(inner, number)
+        row = {
+            "arm": arm.name,
+            "title": arm.title,
+            "density": arm.density,
+            **columns("cosine", mean_of(batch_cosines(inner, number, 0))),
+            **columns("norm_ratio", mean_of(norm_ratios(inner, number, 0))),
+            "mean_cosine": mean_cosine(inner, number, 0),
+            **columns("expected_cosine", expected_cosine(inner, number, 0)),
+            **columns("relative_variance", relative_variance(inner, number)),
+            "same_as": "" if twin is None else arms[twin].name,
+        }
+        rows.append(row)
+    half = batches // 2
+    one, other = slice(half), slice(half, 2 * half)
+    between, first, second = (inner[0, i, 0, j].mean() for i, j in ((one, other), (one, one), (other, other)))
+    floor = {"arm": DENSE_OTHER, "title": f"{arms[0].title}, another batch", "density": 1.0, "same_as": ""}
+    floor["mean_cosine"] = between / np.sqrt(first * second)
+    rows.append(floor | columns("cosine", mean_of(disjoint_cosines(inner, 0))))
+    return pd.DataFrame(rows).assign(draws=1, batches=batches)
 
 
-def _summary(inner: np.ndarray, arms: Sequence[Compared], number: int) -> dict[str, Any]:
-    cosines, ratios = batch_cosines(inner, number, 0), norm_ratios(inner, number, 0)
-    twin = same_as(inner, number)
-    return {
-        "arm": arms[number].name,
-        "title": arms[number].title,
-        "density": float(np.mean(arms[number].densities)),
-        **_columns("cosine", jackknife(lambda kept: float(cosines[kept].mean()), len(cosines))),
-        **_columns("norm_ratio", jackknife(lambda kept: float(ratios[kept].mean()), len(ratios))),
-        "mean_cosine": mean_cosine(inner, number, 0),
-        **_columns("expected_cosine", expected_cosine(inner, number, 0)),
-        **_columns("relative_variance", relative_variance(inner, number)),
-        "same_as": "" if twin is None else arms[twin].name,
-        "draws": arms[number].draws,
-        "batches": inner.shape[1],
-    }
-
-
-def _columns(name: str, estimate: Estimate) -> dict[str, float]:
+def columns(name: str, estimate: Estimate) -> dict[str, float]:
+    """A value and the ends of its interval, by the names of their columns."""
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def mean_of(values: np.ndarray) -> Estimate:
+    """The mean with its t interval, NaN for one value."""
+    return jackknife(lambda kept: float(values[kept].mean()), len(values))
 
 
 def _between(inner: np.ndarray, kept: np.ndarray) -> Callable[[int, int], float]:

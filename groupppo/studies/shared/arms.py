@@ -1,7 +1,7 @@
-"""The arms of a benchmark as the study follows them: how each would train on a batch of responses."""
+"""The arms of a benchmark as studies follow them: how each would train on a batch of responses."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,13 +12,12 @@ from groupppo.algorithm.advantage import gae, whiten
 from groupppo.algorithm.loss import LossMask, group_batch, policy_loss
 from groupppo.config import Arm
 from groupppo.errors import BadInput
-from groupppo.studies.tables import NO_RULE
+from groupppo.studies.shared.names import NO_RULE
 
 ESTIMATOR = "algorithm.adv_estimator"
 PREFIX = "algorithm.group_params."
 # What an arm with groups may set besides: without a critic it would not train at all.
 _FOLLOWED = (ESTIMATOR, "critic.enable")
-_NEXT_DRAW = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,9 @@ class GroupArm:
     """An arm with a grouping rule.
 
     Attributes:
-        name, title: of the arm. settings: its keys under `algorithm.group_params`, without that prefix.
+        name: of the arm.
+        title: its label.
+        settings: its keys under `algorithm.group_params`, without that prefix.
         density_from: the arm whose density on the same batch it takes, where it takes one.
     """
 
@@ -99,19 +100,6 @@ def group_updates(arms: Iterable[GroupArm], tokens: Tokens, gamma: float, lam: f
         density = None if arm.density_from is None else updates[arm.density_from].density
         updates[arm.name] = _update(tokens, arm.params(density), gamma, lam)
     return updates
-
-
-def averaged_update(
-    arm: GroupArm, tokens: Tokens, density: float | None, gamma: float, lam: float, draws: int
-) -> Update:
-    """The update of an arm that draws its endpoints, as the mean over `draws` further draws of the same batch."""
-    seeds = tokens.get("seeds")
-    drawn = [
-        _update(replace(tokens, seeds=seeds + number * _NEXT_DRAW), arm.params(density), gamma, lam)
-        for number in range(1, draws + 1)
-    ]
-    weights = torch.stack([update.weights for update in drawn]).mean(0)
-    return Update(weights, sum(update.density for update in drawn) / draws)
 
 
 def _update(tokens: Tokens, params: GroupParams, gamma: float, lam: float) -> Update:
