@@ -204,9 +204,9 @@ def dense_run(parameters: FaultParameters, out: Path) -> "Cell":
     if arm.verl.get("algorithm.adv_estimator") != "gae":
         raise BadInput(benchmark.source, "reference", arm.name, "name dense PPO, with which the study compares.")
     task, settings = benchmark.tasks[parameters.task.name], replace(benchmark.train, steps=parameters.steps)
-    folders = {"task_folder": parameters.task.resolve(), "start": parameters.start.resolve(), "out": out}
     train = replace(settings, save_critic=False)
-    return Cell(task, model, arm, parameters.run_seed, train, **folders, device=benchmark.device)
+    folder, start = parameters.task.resolve(), parameters.start.resolve()
+    return Cell(task, model, arm, parameters.run_seed, train, folder, start, out, device=benchmark.device)
 
 
 def trace(run: "Cell", point: str) -> Trace:
@@ -294,8 +294,8 @@ def show(shown: Shown) -> list["Block"]:
     faults = rows[rows["point"] != NO_FAULT]
     words = (
         f"One run of {settings['steps']} steps for each of {len(faults)} injection points, seed "
-        f"{settings['run_seed']}, with on_error: dense, against {shown.reference}: {int(faults['survived'].sum())} went "
-        f"on exactly as it does, {int((~faults['finished']).sum())} ended with the error. Every case was run once; the "
+        f"{settings['run_seed']}, with on_error: dense, against {shown.reference}: {int(faults['survived'].sum())} "
+        f"went on exactly as it does, {int((~faults['finished']).sum())} ended with the error. Every case was run once; the "
         "same seed repeats a run to the bit. `none`, the control, must differ from dense PPO, or nothing is compared."
     )
     head = list(COLUMNS)[3:]

@@ -89,7 +89,8 @@ def measure(parameters: Parameters, clock: Clock) -> tuple[dict[str, pd.DataFram
     ways = [LiveRows(), *(LiveRows(window=size) for size in WINDOWS), *(LiveRows(share=size) for size in SHARES)]
     arms = followed(parameters)
     last, temperature = list(parameters.checkpoints)[-1], parameters.temperature
-    rows, stale, expected, counts = [], [], {}, {}
+    rows, stale, counts = [], [], {}
+    expected: dict[tuple[str, str, str, float], Any] = {}
     for name, folder in parameters.checkpoints.items():
         policy = load_policy(folder, torch.float32)
         with clock.stage(f"rollouts of {name}"):

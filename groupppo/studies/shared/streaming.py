@@ -30,7 +30,7 @@ from groupppo.update.network import collect, run_inside
 from groupppo.update.plan import Plan, policy_pass
 from groupppo.update.streamed import LiveRows
 
-Row = dict[str, float | str]
+Row = dict[str, Any]
 Gradients = dict[str, Tensor]
 
 # A parameter belongs to the first group whose word its name has.

@@ -56,7 +56,7 @@ class Parameters(BaseSettings):
     """Folder for tables, figures and study.json."""
 
     @classmethod
-    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> tuple[Any, ...]:
+    def settings_customise_sources(cls, _: Any, init_settings: Any, *__: Any, **___: Any) -> tuple[Any, ...]:
         """No parameter comes from the environment."""
         return (init_settings,)
 
