@@ -30,8 +30,10 @@ from verl.workers.utils.padding import response_from_nested
 from groupppo.algorithm import GroupParams
 from groupppo.algorithm.loss import LossMask
 from groupppo.algorithm.metrics import critic_metrics, dense_metrics, log_prob_gap
+from groupppo.config import GROUPED
 from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
 from groupppo.measure.stages import StageMeter
+from groupppo.records.folders import RunFolder
 from groupppo.records.storage import write_whole
 from groupppo.verl.agent_loop import SingleServerClient
 from groupppo.verl.asks import Asks
@@ -45,7 +47,6 @@ from groupppo.verl.workers import ActorWorker, CriticWorker
 
 logger = logging.getLogger(__name__)
 
-ESTIMATOR = "group_ppo"
 FULL_MASK = "full_response_mask"
 
 # What a worker call needs of the batch. Without this verl fetches and copies every field for it, chat messages and
@@ -65,7 +66,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         register_replicas()
         super().__init__(config)
         self.group_stage: GroupStage | None = None
-        if config.algorithm.adv_estimator == ESTIMATOR:
+        if config.algorithm.adv_estimator == GROUPED:
             params = GroupParams.from_config(dict(config.algorithm.group_params))
             gamma, lam = float(config.algorithm.gamma), float(config.algorithm.lam)
             self.group_stage = GroupStage(params, gamma, lam, seed=config.data.seed)
@@ -95,7 +96,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         self._lengths: list[int] = []  # of this step's responses
 
     def _meter(self, device: str) -> StageMeter:
-        file = self.run_folder / "stages.jsonl"
+        file = RunFolder(self.run_folder).stages
         if device == "cpu":
             return StageMeter(file, ProcessTreeProbe(settle=lambda: self.actor_rollout_wg.reset_peak_memory()))
         probe = AllocatorProbe(
@@ -312,7 +313,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         metrics.update(self._step_metrics)
         elapsed = time.perf_counter() - self._fit_began
         row = step_row(global_steps, metrics, step_seconds=timing_raw["step"], elapsed=elapsed)
-        append_row(self.run_folder / "steps.jsonl", row)
+        append_row(RunFolder(self.run_folder).steps, row)
 
     def _measure_tokens(self, batch: KVBatchMeta) -> dict[str, float]:
         """Counts of this step's tokens, statistics of groups and critic, and the gap between rollout and trainer."""
