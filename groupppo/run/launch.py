@@ -36,7 +36,9 @@ from groupppo.run.ray_cluster import across_allocation, ask_for_stacks, with_sec
 from groupppo.run.watch import cause_of, wait
 from groupppo.tasks.lengths import check_prompt_lengths
 from groupppo.tasks.rows import check_splits
-from groupppo.verl import network, ray_start, stacks
+from groupppo.run import stacks
+from groupppo.verl import endings as ray_start
+from groupppo.verl import network
 from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
 from groupppo.verl.fits import require_gpus
 
