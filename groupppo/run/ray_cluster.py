@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groupppo.errors import RunFailed
+from groupppo.run import stacks
 from groupppo.run.family import end, end_all, marked, private, short_folder, started_with
-from groupppo.verl import stacks
-from groupppo.verl.network import TOKEN
-from groupppo.verl.ray_start import ATTEMPTS
+from groupppo.verl.endings import ATTEMPTS
+from groupppo.verl.patches import TOKEN
 
 START_SECONDS = 180
 """Time that a node has to join; imports from a cold network file system take most of it."""
