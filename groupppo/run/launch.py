@@ -41,6 +41,7 @@ from groupppo.tasks.rows import check_splits
 from groupppo.verl import endings as ray_start
 from groupppo.verl import network
 from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
+from groupppo.verl.endings import STACKS
 from groupppo.verl.fits import require_gpus
 
 _OUTPUTS = (
@@ -176,7 +177,7 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.
     # them first.
     places = dict(zip(_OF_THIS_NODE, map(str, (folder, folder, folder / "datasets")), strict=True))
     variables = environment(cell) | places | with_secret(folder) | marked(folder)
-    variables |= {stacks.VARIABLE: str(asked), network.VARIABLE: net}
+    variables |= {STACKS: str(asked), network.VARIABLE: net}
     began = time.monotonic()
     meter = UsageMeter(cell.out, cell.device, cell.ranks * cell.nodes)
     # The log of the attempt that this one goes on from is kept.
