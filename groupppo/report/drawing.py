@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from groupppo.config import Arm, Benchmark
+from groupppo.config import Benchmark
 from groupppo.draw.captions import excluded, left_out
 from groupppo.draw.figures import INDEX as INDEX
 from groupppo.draw.figures import FigureRecord as FigureRecord
@@ -85,7 +85,7 @@ def has_others(benchmark: Benchmark) -> bool:
 
 
 def has_groups(benchmark: Benchmark) -> bool:
-    return any(is_grouped(arm) for arm in benchmark.arms.values())
+    return any(arm.grouped for arm in benchmark.arms.values())
 
 
 def _no_pair(benchmark: Benchmark) -> str:
@@ -217,10 +217,6 @@ def _record(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path, keep
     return _not_drawn(plan.id, plan.title, reason, out) if reason else _drawn(plan, tables, benchmark, out, keep)
 
 
-def is_grouped(arm: Arm) -> bool:
-    return arm.verl.get("algorithm.adv_estimator") == "group_ppo"
-
-
 def admissible_rows(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of admissible runs, and of the start checkpoint, which is no run."""
     kept = (table["arm"] == START).to_numpy(bool, copy=True)
@@ -290,7 +286,7 @@ def _why_not(plan: _Plan, runs: pd.DataFrame, benchmark: Benchmark) -> str:
     """Why a figure has nothing to show, or an empty text."""
     usable = runs[runs["admissible"].astype(bool)]
     if plan.table == "groups":
-        grouped = [name for name, arm in benchmark.arms.items() if is_grouped(arm)]
+        grouped = [name for name, arm in benchmark.arms.items() if arm.grouped]
         if not grouped:
             return "Not drawn: no arm of this benchmark forms groups."
         usable = usable[usable["arm"].isin(grouped)]

@@ -27,6 +27,7 @@ from pydantic import Field
 
 from groupppo.config import load_arm, load_benchmark
 from groupppo.errors import BadInput, RunFailed
+from groupppo.records.folders import RunFolder
 from groupppo.studies.shared.study import Clock, Parameters, Shown, Study
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def inject(point: str, folder: Path) -> None:
             file.write(json.dumps({name: _digest(tensors) for name, tensors in parts.items()}) + "\n")
 
     def step(wrapped: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:
-        from groupppo.verl.trainer import get_fields
+        from groupppo.verl.passes import get_fields
 
         data = get_fields(args[0], ["prompts", "responses"])
         record(prompts=data["prompts"].unbind(), responses=data["responses"].unbind())
@@ -220,10 +221,10 @@ def trace(run: "Cell", point: str) -> Trace:
         try:
             train(run)
         except RunFailed:
-            cause = str(json.loads((run.out / "status.json").read_text(encoding="utf-8"))["cause"])
+            cause = str(json.loads(RunFolder(run.out).status.read_text(encoding="utf-8"))["cause"])
     rows, lines = (
         [json.loads(line) for line in file.open(encoding="utf-8")] if file.is_file() else []
-        for file in (run.out / "steps.jsonl", folder / EVENTS)
+        for file in (RunFolder(run.out).steps, folder / EVENTS)
     )
     events = {name: [line[name] for line in lines if name in line] for name in HASHED}
     return Trace(cause, (folder / RAISED).exists(), rows, events)
@@ -295,8 +296,8 @@ def show(shown: Shown) -> list["Block"]:
     words = (
         f"One run of {settings['steps']} steps for each of {len(faults)} injection points, seed "
         f"{settings['run_seed']}, with on_error: dense, against {shown.reference}: {int(faults['survived'].sum())} "
-        f"went on exactly as it does, {int((~faults['finished']).sum())} ended with the error. Every case was run once; the "
-        "same seed repeats a run to the bit. `none`, the control, must differ from dense PPO, or nothing is compared."
+        f"went on exactly as it does, {int((~faults['finished']).sum())} ended with the error. Every case was run "
+        "once; the same seed repeats a run to the bit. `none`, the control, must differ from dense PPO, or nothing is compared."
     )
     head = list(COLUMNS)[3:]
     tables = []

@@ -28,7 +28,7 @@ RECORDS = {
         "counts": COUNTS,
         "arms_left_out": {
             "ppo": "has no grouping rule",
-            "group_ppo_odd": "sets a key, which the study does not follow",
+            "odd": "sets a key, which the study does not follow",
         },
     },
     "streams": {"settings": {"batches": 6}, "counts": {"start": COUNTS | {"mean_reward": 0.4}, "trained": COUNTS}},
@@ -192,7 +192,7 @@ def test_a_section_says_what_it_ran_on_and_shows_every_figure_and_file(results: 
     grouping, streams, _ = sections(results, benchmark)
     said = words(grouping.blocks[0])
     assert "Rollouts of PPO (dense), seed 4, after training: 1,234 responses (56,789 tokens) in 6 batches" in said
-    assert "group_ppo_odd (sets a key, which the study does not follow)" in said
+    assert "odd (sets a key, which the study does not follow)" in said
     assert "ppo (has no grouping rule)" not in said
     said = words(streams.blocks[0])
     assert "Rollouts of PPO (dense), seed 4, in 6 batches for each checkpoint. start: 1,234 responses" in said

@@ -2,6 +2,7 @@
 
 from functools import cache
 
+from groupppo.config import is_grouped
 from groupppo.records.code import code_sha256
 
 # Studies are found by name, and show what they measured.
@@ -20,7 +21,7 @@ def started(name, wildcards):
     if not name.startswith("train"):
         return ["groupppo.studies"] if name in SHOWN else []
     keys = BENCHMARK.train.verl | BENCHMARK.arms[wildcards.arm].verl
-    if keys.get("algorithm.adv_estimator") != "group_ppo":
+    if not is_grouped(keys):
         return ["groupppo.verl"]
     return ["groupppo.verl", f"{RULES}.{keys[RULE_KEY]}" if RULE_KEY in keys else RULES]
 

@@ -303,7 +303,7 @@ def study_faults(benchmark: Benchmark) -> Iterator[BadInput]:
         if study.needs_trained and not benchmark.train.save_critic:
             hint = f"write true: the study {name} needs the reference's critic."
             yield BadInput(benchmark.source, "train.save_critic", False, hint)
-        elif study.needs_trained and not (benchmark.train.verl | reference.verl).get("critic.enable", False):
+        elif study.needs_trained and not benchmark.trains_critic(reference):
             hint = f"name an arm with critic.enable: true, or leave the study {name} out, which needs its critic."
             yield BadInput(benchmark.source, "reference", reference.name, hint)
 
