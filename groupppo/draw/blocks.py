@@ -82,6 +82,10 @@ class TextCell:
         return self.under if isinstance(self.under, list) else [self.under] if self.under else []
 
 
+Row = Sequence[TextCell | Words]
+"""Cells; one without more to it may be given as its words."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table; the first cell of a row names it.
@@ -90,7 +94,7 @@ class Table:
         label: what the table is, for a reader who does not see it.
         caption: how to read it; may be empty.
         head: the columns' headings.
-        rows: of cells; a cell without more to it may be given as its words.
+        rows: of as many cells.
         kind: "prose" for sentences rather than numbers, "sortable" for a table that a click on a heading sorts.
         id: the table's id on the page.
     """
@@ -98,7 +102,7 @@ class Table:
     label: str
     caption: str
     head: Sequence[Words]
-    rows: Sequence[Sequence[TextCell | Words]]
+    rows: Sequence[Row]
     kind: Literal["", "prose", "sortable"] = ""
     id: str = ""
 

@@ -15,17 +15,17 @@ from typing import Any
 import pandas as pd
 
 from groupppo.config import Benchmark
-from groupppo.measure.process_tree import DEFINITION
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import FOUND, ProfileTables, write_tables
 from groupppo.publish.files import STEP_TABLES, VERDICTS
 from groupppo.publish.reading import read_json
-from groupppo.report.drawing import needed as drawn
-from groupppo.report.drawing import write_figures
-from groupppo.report.figures.profile import write_profile_figures
-from groupppo.report.page import PROFILE, write_report
-from groupppo.report.sections.sweep import FOLDER as SWEEP
-from groupppo.report.sections.sweep import draw_sweep, read_rows
+from groupppo.report.figures import draw_figures
+from groupppo.report.figures import needed as drawn
+from groupppo.report.figures.profile import draw_profile
+from groupppo.report.figures.sweep import FOLDER as SWEEP
+from groupppo.report.figures.sweep import draw_sweep, read_rows
+from groupppo.report.page import write_report
+from groupppo.report.sections import PROFILE
 from groupppo.studies.shared.study import find_study, known_names
 from groupppo.tables import StoredTables, collect, load_table, load_tables
 from groupppo.tables.keys import Keys, found_keys
@@ -78,12 +78,12 @@ def draw_report(
         keep: whether pictures that are there stay as they are.
     """
     tables = StoredTables(folder / "tables", drawn(benchmark))
-    write_figures(tables, benchmark, folder / "figures", judged, keep=keep)
+    draw_figures(tables, benchmark, folder / "figures", judged, keep=keep)
     if benchmark.profile is not None and costs is not None:
-        write_profile_figures(costs, load_profile(benchmark.profile), folder / PROFILE / "figures", keep=keep)
+        draw_profile(costs, load_profile(benchmark.profile), folder / PROFILE / "figures", keep=keep)
     if benchmark.pilot is not None:
         draw_sweep(read_rows(folder, benchmark.pilot), benchmark, folder / SWEEP, keep=keep)
-    return write_report(folder, benchmark, memory_definition=DEFINITION)
+    return write_report(folder, benchmark)
 
 
 def has_steps(folder: Path) -> bool:

@@ -297,7 +297,8 @@ def show(shown: Shown) -> list["Block"]:
         f"One run of {settings['steps']} steps for each of {len(faults)} injection points, seed "
         f"{settings['run_seed']}, with on_error: dense, against {shown.reference}: {int(faults['survived'].sum())} "
         f"went on exactly as it does, {int((~faults['finished']).sum())} ended with the error. Every case was run "
-        "once; the same seed repeats a run to the bit. `none`, the control, must differ from dense PPO, or nothing is compared."
+        "once; the same seed repeats a run to the bit. `none`, the control, must differ from dense PPO, or nothing is "
+        "compared."
     )
     head = list(COLUMNS)[3:]
     tables = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from groupppo.report.drawing import write_figures
+from groupppo.report.figures import draw_figures
 from groupppo.report.page import write_report
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
@@ -48,10 +48,10 @@ def report(tmp_path_factory) -> Path:
     collect(results, benchmark)
     tables = load_tables(results / "tables")
     judged = decide(load_claims(benchmark.claims), tables, benchmark)
-    write_figures(tables, benchmark, results / "figures", judged)
+    draw_figures(tables, benchmark, results / "figures", judged)
     judged["verdicts"][0]["reason"] = ATTACK
     (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    return write_report(results, benchmark, memory_definition=f"Resident memory. {ATTACK}")
+    return write_report(results, benchmark)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def report_of_two_tasks(tmp_path_factory) -> Path:
     collect(results, benchmark)
     tables = load_tables(results / "tables")
     judged = decide(load_claims(benchmark.claims), tables, benchmark)
-    write_figures(tables, benchmark, results / "figures", judged)
+    draw_figures(tables, benchmark, results / "figures", judged)
     (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    return write_report(results, benchmark, memory_definition="Resident memory.")
+    return write_report(results, benchmark)
 
 
 class Visit:

@@ -17,18 +17,16 @@ from groupppo.errors import BadInput
 from groupppo.profile.config import Profile, load_profile, measured_folder
 from groupppo.profile.tables import ProfileTables, tables_of, write_tables
 from groupppo.publish.alike import difference
-from groupppo.report.drawing import write_figures
+from groupppo.report.figures import draw_figures, verdicts
 from groupppo.report.figures.profile import (
+    draw_profile,
     memory_data,
     memory_figure,
     speedup_data,
     speedup_figure,
-    write_profile_figures,
 )
-from groupppo.report.figures.verdicts import verdicts_data, verdicts_figure
 from groupppo.report.page import write_report
-from groupppo.report.sections import data as page_data
-from groupppo.report.sections.verdicts import read_verdicts
+from groupppo.report.sections import read_verdicts
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.costs import COSTS
@@ -76,11 +74,11 @@ def page_of(
     shutil.copytree(home, out)
     shutil.copytree(found.path, out / "profile" / "measured")
     costs = write_tables(profile, found.path, out / "profile" / "tables", None if own else found)
-    write_profile_figures(costs, profile, out / "profile" / "figures")
+    draw_profile(costs, profile, out / "profile" / "figures")
     judged = judged_with(collected, costs.variants)
     (out / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    write_figures(tables, benchmark, out / "figures", judged)
-    page = write_report(out, benchmark, memory_definition="Bytes.").read_text(encoding="utf-8")
+    draw_figures(tables, benchmark, out / "figures", judged)
+    page = write_report(out, benchmark).read_text(encoding="utf-8")
     return page, (out / "report.md").read_text(encoding="utf-8")
 
 
@@ -145,10 +143,9 @@ def test_tables_and_verdicts_of_before_do_not_become_the_results_own(
         assert (verdict["elsewhere"] is not None) == (verdict["quantity"] in COSTS)
         del verdict["elsewhere"]
     (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    read = read_verdicts(tmp_path / "verdicts.json")["verdicts"]
-    assert [Where(**verdict["elsewhere"]) for verdict in read if verdict["elsewhere"]] == [UNRECORDED] * sum(
-        verdict["quantity"] in COSTS for verdict in read
-    )
+    read = read_verdicts(tmp_path / "verdicts.json").verdicts
+    of_profile = sum(verdict.quantity in COSTS for verdict in read)
+    assert [verdict.elsewhere for verdict in read if verdict.elsewhere] == [UNRECORDED] * of_profile
     with figure_style():
         assert "do not record" in said(speedup_figure(speedup_data(replace(published[1], variants=before))))
 
@@ -159,25 +156,6 @@ def test_a_place_that_is_none_is_named(collected: tuple[Path, Benchmark, Tables]
     (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
     with pytest.raises(BadInput, match=r"verdicts\[0\]\.elsewhere"):
         read_verdicts(tmp_path / "verdicts.json")
-
-
-def test_verdicts_from_elsewhere_are_counted_apart() -> None:
-    here = {"asked": True, "elsewhere": None}
-    there = {"asked": True, "elsewhere": {"published": True}}
-    verdicts = [
-        here | {"verdict": "refuted"},
-        there | {"verdict": "supported"},
-        there | {"verdict": "supported"},
-        here | {"verdict": "not testable", "asked": False},
-    ]
-    assert page_data.answer(verdicts) == (
-        "Of 1 verdict on what was run here, 1 is refuted. Of 2 verdicts on published measurements, not made here, 2 "
-        "are supported. 1 more is about what this benchmark leaves out."
-    )
-    own = [verdict | {"elsewhere": {"published": False}} for verdict in verdicts if verdict["elsewhere"]]
-    assert page_data.answer(own) == (
-        "No claim was tested on what was run here. Of 2 verdicts on measurements made elsewhere, 2 are supported."
-    )
 
 
 def test_the_page_says_it_in_the_row_the_head_the_section_and_the_caption(
@@ -201,9 +179,8 @@ def test_the_page_says_it_in_the_row_the_head_the_section_and_the_caption(
     assert re.search(r"<p>(.*?)</p>", section, re.DOTALL).group(1).startswith(FIRST)
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", section, re.DOTALL)
     assert sum("Not measured in this results folder" in caption for caption in captions) == 2
-    assert markdown.count("**not measured here**: from results/reference/profile/measured") == page.count(
-        '<span class="under elsewhere">not measured here</span>'
-    )
+    marked = page.count('<span class="under"><span class="warning">not measured here</span></span>')
+    assert markdown.count("(not measured here)") == marked > 5
 
 
 def test_what_was_measured_for_the_results_is_shown_as_theirs(
@@ -239,12 +216,12 @@ def test_an_interval_from_elsewhere_says_it_in_the_overview(
 ) -> None:
     on_gpu = published[1].variants.assign(device="cuda")
     claims = load_claims(collected[1].claims)
-    data = verdicts_data(judged_with(collected, on_gpu), claims)
+    data = verdicts.data(judged_with(collected, on_gpu), claims)
     told = data.set_index("id")["measured_in"]
     assert told["speedup-update-streamed-seconds"].startswith(f"from {PLACE} (published)")
     assert (told.drop("speedup-update-streamed-seconds") == "").all()
     with figure_style():
-        figure = verdicts_figure(data, collected[1])
+        figure = verdicts.draw(data, collected[1])
     labels = [" ".join(panel.get_ylabel().split()) for panel in figure.axes]
     assert sum("Not measured here: from results/reference" in label for label in labels) == 1
 
@@ -268,15 +245,15 @@ def test_verify_finds_measurements_that_were_made_one_s_own(
 def test_both_costs_of_a_streamed_update_are_judged_and_told_what_is_paid_first(
     collected: tuple[Path, Benchmark, Tables], published: tuple[Found, ProfileTables], tmp_path: Path, profile: Profile
 ) -> None:
-    verdicts = {verdict["id"]: verdict for verdict in judged_with(collected, published[1].variants)["verdicts"]}
-    whole, bare = (verdicts[f"speedup-update-streamed{end}"] for end in ("-whole", ""))
+    judged = {verdict["id"]: verdict for verdict in judged_with(collected, published[1].variants)["verdicts"]}
+    whole, bare = (judged[f"speedup-update-streamed{end}"] for end in ("-whole", ""))
     assert (whole["verdict"], round(whole["estimate"], 2)) == ("refuted", 3.43)
     assert (bare["verdict"], round(bare["estimate"], 2)) == ("supported", 18.00)
-    assert list(verdicts).index("speedup-update-streamed-whole") < list(verdicts).index("speedup-update-streamed")
-    memory = [verdicts[f"memory-update-exact{end}"] for end in ("", "-512", "-1024")]
+    assert list(judged).index("speedup-update-streamed-whole") < list(judged).index("speedup-update-streamed")
+    memory = [judged[f"memory-update-exact{end}"] for end in ("", "-512", "-1024")]
     assert [round(verdict["estimate"], 2) for verdict in memory] == [0.10, 0.50, 0.47]
     assert [verdict["verdict"] for verdict in memory] == ["supported", "refuted", "refuted"]
-    records = {record.id: record for record in write_profile_figures(published[1], profile, tmp_path)}
+    records = {record.id: record for record in draw_profile(published[1], profile, tmp_path)}
     caption = records["profile_speedup"].caption
     at = [caption.index(number) for number in ("3.43x in operations", "18.00x in operations")]
     assert at == sorted(at)

@@ -1,7 +1,4 @@
-"""Held-out accuracy of every run beside the start checkpoint, from the tidy `evals` table.
-
-`accuracy_data` computes the tidy frame that is drawn (and saved as CSV beside the picture), `accuracy_figure` draws it.
-"""
+"""Held-out accuracy of every run beside the start checkpoint."""
 
 import numpy as np
 import pandas as pd
@@ -11,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from groupppo.config import Benchmark
+from groupppo.draw.captions import band, each, many_seeds, seed_points
 from groupppo.draw.style import (
     ARM_KEYS,
     LETTER,
@@ -31,11 +29,13 @@ from groupppo.draw.style import (
     t_interval,
     wrap,
 )
+from groupppo.draw.wording import number
+from groupppo.report.figures import Need, RunFigure
 
 PAIRED = "#b5b5b5"
 
 
-def accuracy_data(evals: pd.DataFrame) -> pd.DataFrame:
+def data(evals: pd.DataFrame) -> pd.DataFrame:
     """Held-out accuracy of each run and of the start checkpoint, with the mean over seeds.
 
     Args:
@@ -59,7 +59,7 @@ def accuracy_data(evals: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([kept, pd.DataFrame(means)], ignore_index=True).astype({"seed": "Int64", "seeds": "Int64"})
 
 
-def accuracy_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
+def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """A point for each run, seeds joined across arms, mean with interval, start checkpoint as a line with its error."""
     facets, metrics = cells(data, benchmark), list(dict.fromkeys(data["metric"]))
     arms = len(arms_in(data[data["arm"] != START], benchmark))
@@ -141,3 +141,36 @@ def _accuracy_panel(panel: Axes, rows: pd.DataFrame, benchmark: Benchmark, inche
     panel.set_xticks(range(len(arms)), labels, rotation=35 if turned else 0, ha="right" if turned else "center")
     panel.set_xlim(-0.5, len(arms) - 0.4)
     panel.grid(visible=False, axis="x")
+
+
+def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    return (
+        f"Accuracy on the held-out prompts after training. {seed_points(data)} "
+        f"{band(data, benchmark, 'whiskers are 90 % t intervals of the mean over seeds')} "
+        "The dashed line is the start checkpoint that all runs share, its band one standard error over prompts. "
+        f"Differences between arms are judged within a seed{'' if many_seeds(data) else ': follow the grey lines'}."
+    )
+
+
+def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    metric = data["metric"].iloc[0]
+    rows = data[(data["metric"] == metric) & data["seed"].isna()]
+    starts = rows[rows["arm"] == START]
+    start = f"Start checkpoint {', '.join(number(value) for value in starts['value'])}. " if len(starts) else ""
+
+    def arm(rows: pd.DataFrame, title: str) -> str:
+        return f"{title} {number(rows['value'].iloc[0])}"
+
+    return f"Point chart of held-out {metric}. {start}Means over seeds: {each(rows, benchmark, arm)}"
+
+
+FIGURE = RunFigure(
+    id="accuracy",
+    title="Held-out accuracy",
+    order=40,
+    needs=(Need("evals"),),
+    data=lambda rows, _: data(rows),
+    draw=draw,
+    caption=caption,
+    alt=alt,
+)

@@ -1,8 +1,4 @@
-"""Held-out accuracy against the dense reference: differences by seed, and what density they were bought with.
-
-`parity_data` and `controls_data` compute the tidy frames that are drawn (and saved as CSV beside the pictures),
-`parity_figure` and `controls_figure` draw exactly those. A seed of <NA> marks the mean over seeds and its t interval.
-"""
+"""Held-out accuracy against the dense reference: differences by seed, over the margin of equivalence."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from groupppo.config import Benchmark
+from groupppo.draw.captions import ITEMS, band, each
 from groupppo.draw.style import (
     INK,
     MOST_SINGLE,
@@ -23,11 +20,12 @@ from groupppo.draw.style import (
     grid,
     legend_below,
     patch,
-    percent,
     points,
     t_interval,
     wrap,
 )
+from groupppo.draw.wording import number
+from groupppo.report.figures import Need, RunFigure, has_others, no_pair
 from groupppo.verdicts.claims import EQUIVALENCE, REFERENCE, load_claims
 
 METRIC = "accuracy"
@@ -44,7 +42,7 @@ def parity_margin(benchmark: Benchmark) -> float | None:
     return margins[0] if margins else None
 
 
-def parity_data(evals: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
+def differences(evals: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """Greedy held-out accuracy - the reference's, by seed and as mean over seeds.
 
     Args:
@@ -67,7 +65,7 @@ def parity_data(evals: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     return data.assign(margin=parity_margin(benchmark)).astype({"seed": "Int64", "arm": str})
 
 
-def parity_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
+def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """One row for each arm: seeds, mean and interval of its difference, over the margin's band."""
     facets = cells(data, benchmark)
     counts = [len(arms_in(cell.rows(data), benchmark)) for cell in facets]
@@ -107,52 +105,36 @@ def _row(panel: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
     panel.plot(mean["difference"], place, markeredgecolor="white", **points(look, 7))
 
 
-def controls_data(evals: pd.DataFrame, benchmark: Benchmark, groups: pd.DataFrame) -> pd.DataFrame:
-    """Difference from the reference and density of every arm; a dense arm has density 1.
-
-    Args:
-        evals, groups: the tidy tables.
-
-    Returns:
-        the rows of `parity_data` with `density`: endpoints / tokens, pooled over a run's steps, and the mean over runs.
-    """
-    data = parity_data(evals, benchmark)
-    keys = ["task", "model", "arm", "seed"]
-    totals = groups.astype({"arm": str}).groupby(keys, observed=True)[["endpoints", "tokens"]].sum()
-    density = (totals["endpoints"] / totals["tokens"]).rename("density").reset_index()
-    means = density.groupby(keys[:3], as_index=False, observed=True)["density"].mean().assign(seed=pd.NA)
-    known = pd.concat([density, means], ignore_index=True).astype({"seed": "Int64"})
-    merged = data.merge(known, on=keys, how="left")
-    return merged.assign(density=merged["density"].fillna(1.0))
+def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    title, margin = benchmark.arms[benchmark.reference].title, data["margin"].iloc[0]
+    stretch = ""
+    if pd.notna(margin):
+        stretch = (
+            f"The band is the margin of the claim of equivalence, {number(margin)} either way: an arm is equivalent "
+            "where its whole interval lies inside, and different where it lies outside. "
+        )
+    return (
+        f"Greedy accuracy on held-out prompts - {title}'s, by seed. "
+        f"{band(data[data['seed'].notna()], benchmark, 'lines are 90 % t intervals of the mean difference')} "
+        f"{stretch}An interval that crosses an end decides nothing. {ITEMS}"
+    )
 
 
-def controls_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
-    """Difference in accuracy over density: arms at one density differ by which tokens they train on."""
-    facets = cells(data, benchmark)
-    figure, axes = grid(len(facets), 1, 3.4)
-    looks = arm_looks(benchmark)
-    for panel, cell in zip(axes[:, 0], facets, strict=True):
-        rows = cell.rows(data)
-        panel.axhline(0, color=QUIET, linewidth=1, linestyle=(0, (1, 1.5)))
-        for arm in arms_in(rows, benchmark):
-            own, look = rows[rows["arm"] == arm], looks[arm]
-            single, mean = own[own["seed"].notna()], own[own["seed"].isna()].iloc[0]
-            if len(single) <= MOST_SINGLE:
-                panel.plot(single["density"], single["difference"], **points(look, 3.5))
-            if pd.notna(mean["low"]):
-                panel.plot([mean["density"]] * 2, [mean["low"], mean["high"]], color=look.colour, linewidth=1.6)
-            panel.plot(mean["density"], mean["difference"], markeredgecolor="white", **points(look, 8))
-        panel.set_xscale("log")
-        least = float(rows["density"].min())
-        ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if tick >= least / 1.6]
-        panel.set_xticks(ticks, [percent(tick) for tick in ticks])
-        panel.minorticks_off()
-        panel.set_xlim(least / 1.6, 1.25)
-        panel.set(xlabel="density (endpoints / tokens)", ylabel="difference in held-out accuracy")
-        panel.set_title(cell_title(cell, benchmark))
-    legend_below(figure, [_marker(looks[arm]) for arm in arms_in(data, benchmark)])
-    return figure
+def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    means = data[data["seed"].isna()]
+    told = each(means, benchmark, lambda rows, title: f"{title} {number(rows['difference'].iloc[0])}")
+    return f"Interval chart of differences in accuracy. Means over seeds: {told}"
 
 
-def _marker(look: Look) -> Line2D:
-    return Line2D([], [], label=look.label, **points(look, 7))
+FIGURE = RunFigure(
+    id="parity",
+    title="Accuracy against the reference",
+    order=50,
+    needs=(Need("evals"),),
+    asked=has_others,
+    data=differences,
+    draw=draw,
+    caption=caption,
+    alt=alt,
+    without=no_pair,
+)

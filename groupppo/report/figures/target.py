@@ -1,16 +1,15 @@
-"""How long each run takes to the reward that the dense run of its seed ends with, a miss shown as a miss.
-
-`target_data` computes the tidy frame that is drawn (and saved as CSV beside the picture), `target_figure` draws it.
-"""
+"""How long each run takes to the reward that the dense run of its seed ends with, a miss shown as a miss."""
 
 import math
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from groupppo.config import Benchmark
+from groupppo.draw.captions import each
 from groupppo.draw.style import (
     INK,
     QUIET,
@@ -25,13 +24,15 @@ from groupppo.draw.style import (
     refuse_empty,
     wrap,
 )
+from groupppo.draw.wording import number, percentage
+from groupppo.report.figures import Need, RunFigure, has_others, no_pair
 from groupppo.stats.targets import median_cost
-from groupppo.verdicts.arrivals import arrivals
+from groupppo.verdicts.arrivals import METRICS, TARGET_SHARE, arrivals
 
 AXES = {"steps": "training steps", "seconds": "seconds of training", "tokens": "sampled tokens, thousands"}
 
 
-def target_data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
+def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """Cost of every run to the target of its seed.
 
     Args:
@@ -63,7 +64,7 @@ def _spent(arrival: object, unit: str) -> float:
     return float(getattr(arrival, f"spent_{unit}", math.nan))
 
 
-def target_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
+def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """A row for each arm, a point for each seed, a bar at the median; runs that missed stand at the right."""
     facets = cells(data, benchmark)
     counts = [len(arms_in(cell.rows(data), benchmark)) for cell in facets]
@@ -103,3 +104,48 @@ def _row(panel: Axes, rows: pd.DataFrame, place: int, edge: float, look: Look) -
         panel.annotate(f"{missed}", (edge, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8.5)
     if math.isfinite(median):
         panel.plot(median, place, "|", color=look.colour, markersize=17, markeredgewidth=2.4)
+
+
+def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    title = benchmark.arms[benchmark.reference].title
+    return (
+        "Steps, seconds and sampled tokens until the mean reward over a quarter of the run has come "
+        f"{percentage(TARGET_SHARE)} of the way that {title} with the same seed goes from its first quarter to its "
+        "last. A bar is the median over seeds. A run that never gets there counts as infinitely late: it stands in "
+        "the grey strip with the number of such runs, and where half of them miss there is no median. "
+        f"{_missed(data, benchmark)}"
+    )
+
+
+def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    medians = data[data["seed"].isna() & (data["unit"] == "steps")]
+
+    def arm(rows: pd.DataFrame, title: str) -> str:
+        return f"{title} {number(rows['cost'].iloc[0])}"
+
+    return f"Point chart of costs to a target reward. Median steps: {each(medians, benchmark, arm)}"
+
+
+def _missed(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    runs = data[data["seed"].notna() & (data["unit"] == "steps")]
+    counts = {arm: int((~np.isfinite(rows["cost"])).sum()) for arm, rows in runs.groupby("arm", sort=False)}
+    told = [
+        f"{benchmark.arms[arm].title} in {counts[arm]} of {len(runs[runs['arm'] == arm])}"
+        for arm in arms_in(runs, benchmark)
+        if counts[arm]
+    ]
+    return f"Missed: {', '.join(told)}." if told else "No run misses."
+
+
+FIGURE = RunFigure(
+    id="target",
+    title="Cost to dense PPO's reward",
+    order=30,
+    needs=(Need("steps", ("metric", "value"), tuple(METRICS)),),
+    asked=has_others,
+    data=data,
+    draw=draw,
+    caption=caption,
+    alt=alt,
+    without=no_pair,
+)

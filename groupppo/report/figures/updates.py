@@ -1,8 +1,4 @@
-"""Whether an arm's curve depends on how its update is computed: the same arm and seed, masked, gathered and streamed.
-
-`twins` finds the arms that differ in nothing but their update, `updates_data` compares their steps, `updates_figure`
-draws exactly that frame.
-"""
+"""Whether a curve depends on how the update is computed: the same arm and seed, masked, gathered and streamed."""
 
 from typing import Any
 
@@ -29,6 +25,8 @@ from groupppo.draw.style import (
     share_limits,
     steps_axis,
 )
+from groupppo.draw.wording import number
+from groupppo.report.figures import Need, RunFigure
 
 COLUMNS = ("task", "model", "arm", "seed", "step", "family", "reward", "difference")
 UPDATE_KEYS = ("update", "kv", "kv_bytes", "live_window", "live_share")
@@ -52,11 +50,7 @@ def twins(benchmark: Benchmark) -> dict[str, list[str]]:
     return {name: others for name, others in found.items() if others}
 
 
-def has_twins(benchmark: Benchmark) -> bool:
-    return bool(twins(benchmark))
-
-
-def updates_data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
+def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """Reward of every run of a family of twins, and how far its metrics are from the masked run's of the same seed.
 
     Args:
@@ -96,7 +90,7 @@ def updates_data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
-def updates_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
+def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Left: reward curves over one another. Right: the largest relative difference of a step's metrics, log scale."""
     looks, facets = arm_looks(benchmark), cells(data, benchmark)
     rows = [(cell, family) for cell in facets for family in dict.fromkeys(cell.rows(data)["family"])]
@@ -139,3 +133,43 @@ def _apart_from_update(arm: Arm) -> dict[str, Any]:
     params = {key: value for key, value in _group_params(arm).items() if key not in UPDATE_KEYS}
     other = {key: value for key, value in arm.verl.items() if not key.startswith(f"{HOME}.")}
     return {"other": other, "density_from": arm.density_from, **params}
+
+
+def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    return (
+        "Arms that differ in nothing but how their caption are computed, each run beside the masked one of its seed. "
+        "Left: reward of the rollouts of each step; a wider line under a narrower one is an equal curve. Right: the "
+        f"largest relative difference of a step's metrics ({', '.join(METRICS)}; relative to the masked run's largest "
+        f"value of the metric). {_differences(data, benchmark)} An exact update differs by rounding, which grows from "
+        "step to step until a sampled token changes; an approximation differs from its first update on."
+    )
+
+
+def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    return f"Line charts of reward and of differences from the masked update. {_differences(data, benchmark)}"
+
+
+def _differences(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    told = []
+    for arm in arms_in(data, benchmark):
+        rows = data[(data["arm"] == arm) & data["difference"].notna()]
+        if rows.empty:
+            continue
+        far = rows.loc[rows["difference"] > ROUNDING, "step"]
+        until = f"above {ROUNDING:g} from step {far.min():,} on" if len(far) else f"never above {ROUNDING:g}"
+        told.append(f"{benchmark.arms[arm].title}: {until}, {number(rows['difference'].max())} at most")
+    return f"{'; '.join(told)}."
+
+
+FIGURE = RunFigure(
+    id="updates",
+    title="One arm, its update computed in several ways",
+    order=80,
+    needs=(Need("steps", ("metric", "value"), METRICS),),
+    asked=lambda benchmark: bool(twins(benchmark)),
+    data=data,
+    draw=draw,
+    caption=caption,
+    alt=alt,
+    without=lambda _: "no arm has been run whose update is computed in another way",
+)
