@@ -76,15 +76,16 @@ def inject(point: str, folder: Path) -> None:
             return result if point == "written" else wrapped(*args, **kwargs)
         raise InjectedError(point)
 
-    def record(**parts: Any) -> None:
+    def record(name: str, tensors: Iterable["Tensor"]) -> None:
+        parts = (f"{tuple(one.shape)}".encode() + one.detach().cpu().numpy().tobytes() for one in tensors)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({name: _digest(tensors) for name, tensors in parts.items()}) + "\n")
+            file.write(json.dumps({name: hashlib.sha256(b"".join(parts)).hexdigest()}) + "\n")
 
     def step(wrapped: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:
         from groupppo.verl.passes import get_fields
 
-        data = get_fields(args[0], ["prompts", "responses"])
-        record(prompts=data["prompts"].unbind(), responses=data["responses"].unbind())
+        for name, rows in get_fields(args[0], ["prompts", "responses"]).items():
+            record(name, rows.unbind())
         return wrapped(*args, **kwargs)
 
     def update(wrapped: Callable[..., Any], engine: Any, args: Any, kwargs: Any) -> Any:
@@ -93,7 +94,7 @@ def inject(point: str, folder: Path) -> None:
         moments = [one for each in parameters for one in engine.optimizer.state.get(each, {}).values()]
         # Of one rank, on which a sharded tensor lies whole.
         local = [getattr(one, "to_local", lambda one=one: one)() for one in (*parameters, *moments)]
-        record(**{"policy" if "Policy" in type(engine).__name__ else "critic": local})
+        record("policy" if "Policy" in type(engine).__name__ else "critic", local)
         return result
 
     wrap(_TRAINER, "GroupPPOTrainer._compute_old_log_prob", step)
@@ -106,13 +107,6 @@ def inject(point: str, folder: Path) -> None:
 def wrap(module: str, name: str, wrapper: Callable[..., Any]) -> None:
     """Wrap a function when its module is loaded: when verl loads this one, none of them can be imported yet."""
     wrapt.register_post_import_hook(lambda loaded: wrapt.wrap_function_wrapper(loaded, name, wrapper), module)
-
-
-def _digest(tensors: Iterable["Tensor"]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tuple(tensor.shape)}".encode() + tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 if VARIABLE in os.environ:
@@ -145,14 +139,8 @@ class FaultParameters(Parameters):
 
 @dataclass(frozen=True)
 class Trace:
-    """What one run left.
-
-    Attributes:
-        cause: why it ended; empty where it finished.
-        raised: whether the fault was.
-        rows: of steps.jsonl.
-        events: hashes in their order, of prompts and responses step by step, of policy and critic update by update.
-    """
+    """What one run left: why it ended (empty where it finished), whether the fault was raised, the rows of steps.jsonl,
+    and hashes in their order: of prompts and responses step by step, of policy and critic update by update."""
 
     cause: str
     raised: bool
@@ -178,8 +166,8 @@ def measure(parameters: FaultParameters, clock: Clock) -> tuple[dict[str, pd.Dat
                 with clock.stage(f"{arm.name}, {point}"):
                     found = trace(replace(run, arm=fallback, out=Path(home) / arm.name / point), point)
                 control = control or found  # the first has no fault
-                named = {"arm": arm.name, "title": arm.title, "update": arm.verl[UPDATE], "point": point}
-                rows.append(named | compare(named, found, control, dense))
+                named = {"arm": arm.name, "point": point}
+                rows.append(compare(named, found, control, dense))
     return {"faults": pd.DataFrame(rows)}, {}
 
 
@@ -193,19 +181,17 @@ def dense_run(parameters: FaultParameters, out: Path) -> "Cell":
     from groupppo.verl.compose import Cell
 
     benchmark = load_benchmark(parameters.benchmark)
-    for key, known, name in (
-        ("models", benchmark.models, parameters.model),
-        ("tasks", benchmark.tasks, parameters.task.name),
-    ):
-        if name not in known:
-            raise BadInput(benchmark.source, key, name, f"write one of: {', '.join(known)}.")
+    known = {"models": benchmark.models, "tasks": benchmark.tasks}
+    for key, name in (("models", parameters.model), ("tasks", parameters.task.name)):
+        if name not in known[key]:
+            raise BadInput(benchmark.source, key, name, f"write one of: {', '.join(known[key])}.")
     model, arm = benchmark.models[parameters.model], benchmark.arms[benchmark.reference]
     if model.resources.get("gpu", 1) > 1:
         raise BadInput(model.source, "resources.gpu", model.resources["gpu"], "study a model of one rank.")
     if arm.verl.get("algorithm.adv_estimator") != "gae":
         raise BadInput(benchmark.source, "reference", arm.name, "name dense PPO, with which the study compares.")
-    task, settings = benchmark.tasks[parameters.task.name], replace(benchmark.train, steps=parameters.steps)
-    train = replace(settings, save_critic=False)
+    task, train = benchmark.tasks[parameters.task.name], replace(benchmark.train, save_critic=False)
+    train = replace(train, steps=parameters.steps)
     folder, start = parameters.task.resolve(), parameters.start.resolve()
     return Cell(task, model, arm, parameters.run_seed, train, folder, start, out, device=benchmark.device)
 
@@ -231,13 +217,7 @@ def trace(run: "Cell", point: str) -> Trace:
 
 
 def compare(named: Mapping[str, str], found: Trace, control: Trace, dense: Trace) -> dict[str, Any]:
-    """What held in a run with a fault in its first step, columns of table `faults` after those of `named`.
-
-    Args:
-        named: arm and point.
-        found: the run with the fault.
-        control: the same arm without one.
-        dense: dense PPO.
+    """What held in a run with a fault at `named["point"]`; `control` is the same arm without one.
 
     Raises:
         RunFailed: the fault was not raised, control or dense PPO did not finish, or the control trains like dense PPO,
@@ -263,15 +243,12 @@ def compare(named: Mapping[str, str], found: Trace, control: Trace, dense: Trace
         "threshold_kept": len(thresholds) == 2 and thresholds[0] == thresholds[1],
         **{f"{name}_equal": equal for name, equal in same.items()},
     }
-    counts = {"steps": len(found.rows), "fallbacks": sum(fallbacks), "cause": found.cause}
-    return counts | exact | {"survived": all(exact.values())}
+    return {**named, "survived": all(exact.values()), **exact, "cause": found.cause}
 
 
 _EQUAL = "parameters and optimizer state are dense PPO's to the bit, up to the end of the step of the fault."
 COLUMNS = {
     "arm": "Name of the arm, with `on_error: dense`.",
-    "title": "Label of the arm.",
-    "update": "Its `group_params.update`.",
     "point": "Where the fault is raised, once, in the first step; `none` is the arm without a fault, the control.",
     "survived": "Whether training went on exactly as dense PPO: whether all of the following hold.",
     "finished": "Whether the run did its planned steps and ended by itself.",
@@ -281,8 +258,6 @@ COLUMNS = {
     "threshold_kept": "Whether the next step's threshold is the first step's.",
     "prompts_equal": "Whether all steps have the prompts of dense PPO's run, in its order.",
     "responses_equal": "Whether the responses of the fault's step and of the next are those of dense PPO's run.",
-    "steps": "Steps with a row in steps.jsonl.",
-    "fallbacks": "Sum of `group/fallbacks` over these.",
     "cause": "Why the run ended; empty where it did not.",
 }
 
@@ -300,12 +275,8 @@ def show(shown: Shown) -> list["Block"]:
         "once; the same seed repeats a run to the bit. `none`, the control, must differ from dense PPO, or nothing is "
         "compared."
     )
-    head = list(COLUMNS)[3:]
-    tables = []
-    for title, own in rows.replace({True: "yes", False: "no"}).groupby("title", sort=False):
-        body = [[str(row[name]) for name in head] for row in own.to_dict("records")]
-        tables.append(Table(str(title), str(title), [name.replace("_", " ") for name in head], body))
-    return [Text(words), *tables]
+    body = rows.replace({True: "yes", False: "no"}).astype(str).to_numpy().tolist()
+    return [Text(words), Table("Faults", "", [name.replace("_", " ") for name in COLUMNS], body)]
 
 
 STUDY = Study(
@@ -316,7 +287,7 @@ STUDY = Study(
     parameters=FaultParameters,
     measure=measure,
     columns={"faults": COLUMNS},
-    words=frozenset({"arm", "title", "update", "point", "cause"}),
+    words=frozenset({"arm", "point", "cause"}),
     show=show,
     needs_trained=False,
     trains=True,

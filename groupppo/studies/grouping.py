@@ -27,7 +27,7 @@ import pandas as pd
 from pydantic import Field, ValidationInfo, field_validator
 
 from groupppo.config import load_arm
-from groupppo.draw.blocks import Block, Text
+from groupppo.draw.blocks import Block, Table, Text
 from groupppo.draw.figures import Picture
 from groupppo.draw.wording import number, percentage, plural
 from groupppo.studies.shared.charts import interval_chart, values_of
@@ -37,6 +37,8 @@ from groupppo.studies.shared.study import Clock, RolloutParameters, Shown, Study
 # A quarter of the batches is enough for the densities of bfloat16 rollouts, their only use.
 COARSE_SHARE = 4
 CONTROL_DRAWS = 64
+CLAIMED_BAND = (0.05, 0.20)
+"""What GROUP-PPO's origin claims: an advantage at 5-20 % of positions."""
 
 
 class Parameters(RolloutParameters):
@@ -168,64 +170,6 @@ COLUMNS: dict[str, dict[str, str]] = {
 }
 
 
-# ---- figures of the densities
-
-CLAIMED_BAND = (0.05, 0.20)
-"""What GROUP-PPO's origin claims: an advantage at 5-20 % of positions."""
-RULE_LABELS = {"variance_split": "variance split", "low_prob": "low probability", "published": "public code"}
-SCORE_LABELS = {"unit": "unit", "logit_norm": "logit norm", "log_ratio": "log-ratio"}
-# What a score reads of the rollout's own numerics is all that the two precisions differ in.
-_READS_ROLLOUT = ("log_ratio", "published")
-
-
-def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Table `density` with labels and in order; both precisions only where the rule reads the rollout's numbers."""
-    reads = rows["score"].isin(_READS_ROLLOUT) | rows["rule"].isin(_READS_ROLLOUT)
-    # `literal` closes at every token with every score: one bar says it.
-    literal = rows["rule"] == "literal"
-    kept = rows[(reads | (rows["rollout"] == "float32")) & ~(literal & (rows["score"] != "unit"))]
-    kept = kept.assign(score=kept["score"].mask(kept["rule"] == "literal", ""))
-    labels = []
-    for rule, score, rollout in zip(kept["rule"], kept["score"], kept["rollout"], strict=True):
-        name = RULE_LABELS.get(rule, rule) + (f", {SCORE_LABELS.get(score, score)}" if score else "")
-        labels.append(f"{name} ({rollout})" if {rule, score} & set(_READS_ROLLOUT) else name)
-    order = {"rule": ["variance_split", "published"], "score": ["", *SCORE_LABELS], "rollout": []}
-    places = pd.DataFrame({name: _places(kept[name], first) for name, first in order.items()})
-    return kept.assign(label=labels).iloc[places.sort_values(list(order), kind="stable").index]
-
-
-def _places(values: pd.Series, first: list[str]) -> list[int]:
-    known = list(dict.fromkeys([*first, *values]))
-    return [known.index(value) for value in values]
-
-
-def causes(tables: Tables) -> Picture:
-    """Density of every rule at its defaults, and shares of groups by what closed them."""
-    panels = {"density": "density (endpoints / tokens)"}
-    panels |= {name: f"groups closed by {name}" for name in ("criterion", "cap", "end")}
-    rows = labelled(tables["density"])
-    rows = rows[rows["default"]]
-    inside, chosen = int(rows["density"].between(*CLAIMED_BAND).sum()), int((rows["criterion"] > 0.5).sum())
-    low, high = (percentage(edge) for edge in CLAIMED_BAND)
-    counts = tables["density"].drop_duplicates("rollout").itertuples()
-    tokens = " and ".join(f"{row.tokens:,} tokens sampled in {row.rollout}" for row in counts)
-    caption = (
-        "Density, and why groups closed as shares of groups, for every rule with its default parameters: its criterion "
-        "held, the size cap was reached, or the response ended. Rules that choose a given share of tokens (entropy, "
-        f"random) have the density of variance_split with the unit score; {tokens}. Of {len(rows)} rules and scores "
-        f"{inside} have a density within the claimed {low} to {high}; in {chosen} the criterion closes more than half "
-        "of the groups, and the cap or the ends of responses decide the others."
-    )
-    parts = (
-        f"{row.label} {percentage(row.density)}, criterion {percentage(row.criterion)}, cap {percentage(row.cap)}"
-        for row in rows.itertuples()
-    )
-    alt = f"Four point charts by rule. Densities and causes: {'; '.join(parts)}."
-    data = values_of(rows, panels, ["label", "rule", "score", "rollout"])
-    draw = partial(interval_chart, data, panels, row="label")
-    return Picture("causes", "Density of each rule, and what closes its groups", data, draw, caption, alt)
-
-
 # ---- the figure of agreement
 
 PROXY_LABELS = {
@@ -315,7 +259,7 @@ def directions(tables: Tables) -> Picture:
 
 
 def show(shown: Shown) -> list[Block]:
-    """What it ran on, and its figures."""
+    """What it ran on, the densities, and its figures."""
     counts, left_out = shown.record["counts"], dict(shown.record["arms_left_out"])
     words = (
         f"Rollouts of {shown.reference}, seed {shown.seed}, after training: {counts['responses']:,} responses "
@@ -326,7 +270,18 @@ def show(shown: Shown) -> list[Block]:
     if others:
         words += f" Arms left out of the update directions: {', '.join(others)}."
     words += " The numbers are this one policy's; intervals cover responses or batches, not training seeds."
-    return [Text(words), *shown.figures]
+    rows = shown.tables["density"]
+    rows = rows[rows["default"]]
+    shares = ["density", "criterion", "cap", "end"]
+    body = [[*row[:3], *map(percentage, row[3:])] for row in rows[["rule", "score", "rollout", *shares]].to_numpy()]
+    inside, (low, high) = int(rows["density"].between(*CLAIMED_BAND).sum()), map(percentage, CLAIMED_BAND)
+    caption = (
+        "Every rule and score with default parameters: endpoints over tokens, and shares of groups by what closed "
+        "them. Rules that choose a given share of tokens (entropy, random) have the density of variance_split with the "
+        f"unit score. {inside} of {len(rows)} have a density within the claimed {low} to {high}."
+    )
+    head = ["Rule", "Score", "Rollouts", "Density", *(f"Closed by {name}" for name in shares[1:])]
+    return [Text(words), Table("Density of each rule", caption, head, body), *shown.figures]
 
 
 STUDY = Study(
@@ -339,6 +294,6 @@ STUDY = Study(
     measure=measure,
     columns=COLUMNS,
     words=frozenset({"rollout", "rule", "score", "proxy", "statistic", "arm", "title", "same_as"}),
-    figures=lambda tables: [make(tables) for make in (causes, agreement, directions)],
+    figures=lambda tables: [make(tables) for make in (agreement, directions)],
     show=show,
 )

@@ -106,9 +106,7 @@ def measure(parameters: Parameters, clock: Clock) -> tuple[dict[str, pd.DataFram
                 curve = streaming.measure_curve(policy, endpoints, ways, temperature)
             density = curve.rows["batch"].map(dict(enumerate(update.density for update in updates)))
             rows.append(curve.rows.assign(**place, density=density))
-            expected |= {
-                (name, arm.name, *way): cosine for way, cosine in streaming.expected_cosines(curve, ways).items()
-            }
+            expected |= {(name, arm.name, *way): cosine for way, cosine in curve.expected.items()}
             if name == last:
                 with clock.stage(f"staleness of {arm.name} at {name}"):
                     chosen, rate = endpoints[: parameters.stale], parameters.actor_lr

@@ -129,20 +129,16 @@ def made_faults(lost: int = 0) -> pd.DataFrame:
     """The table; the last `lost` points end their run."""
     cases = [(arm, update, point) for arm, update in ARMS.items() for point in points_of(update)]
     ended = set(cases[len(cases) - lost :])
-    return pd.DataFrame([_fault_row(*case, ended=case in ended) for case in cases])
+    return pd.DataFrame([_fault_row(arm, point, ended=(arm, update, point) in ended) for arm, update, point in cases])
 
 
-def _fault_row(arm: str, update: str, point: str, *, ended: bool) -> dict[str, object]:
+def _fault_row(arm: str, point: str, *, ended: bool) -> dict[str, object]:
     control = point == NO_FAULT
     well = not ended and not control
     return {
         "arm": arm,
-        "title": f"Title of {arm}",
-        "update": update,
         "point": point,
         "finished": not ended,
-        "steps": 0 if ended else 3,
-        "fallbacks": int(well),
         "counted": well,
         "policy_equal": well,
         "critic_equal": well,

@@ -23,7 +23,6 @@ from groupppo.studies.shared.streaming import (
     Endpoints,
     cosine_and_ratio,
     cost_table,
-    expected_cosines,
     flat,
     group_of,
     group_table,
@@ -145,7 +144,7 @@ def test_a_way_is_named_by_what_flows() -> None:
 
 def test_every_way_is_a_point_and_the_exact_update_is_one_of_them(curve: Curve) -> None:
     measured = curve.rows.assign(**PLACE, density=0.25)
-    expected = {("start", "stride", *way): found for way, found in expected_cosines(curve, WAYS).items()}
+    expected = {("start", "stride", *way): found for way, found in curve.expected.items()}
     table = cost_table(measured, expected)
     assert set(table.columns) == set(COLUMNS["stream_costs"])
     assert list(table["kind"]) == [ENDPOINTS, WINDOW, SHARE, SHARE, GATHERED]

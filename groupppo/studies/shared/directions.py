@@ -26,13 +26,7 @@ _SAME = 1e-6
 
 @dataclass(frozen=True)
 class Compared:
-    """An arm whose gradients were taken; dense PPO is the first of them.
-
-    Attributes:
-        name: of the arm.
-        title: its label.
-        density: endpoints over valid tokens, mean over batches.
-    """
+    """An arm whose gradients were taken, and its endpoints over valid tokens; dense PPO is the first of them."""
 
     name: str
     title: str

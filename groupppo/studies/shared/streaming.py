@@ -174,12 +174,12 @@ class Curve:
     Attributes:
         rows: of every batch, way and parameter group; the exact update, `gathered`, is one of the ways.
         gradients: exact ones of every batch.
-        inner: (1 + W, M, 1 + W, M) inner products of the exact gradient and those of W ways on M batches.
+        expected: cosine of each way's expected gradient with the exact one's, with its jackknife interval over batches.
     """
 
     rows: pd.DataFrame
     gradients: list[Gradients]
-    inner: np.ndarray
+    expected: dict[tuple[str, float], Estimate]
 
 
 def kind_of(way: LiveRows) -> tuple[str, float]:
@@ -224,12 +224,9 @@ def measure_curve(model: Any, endpoints: Sequence[Endpoints], ways: Sequence[Liv
         speed = update_speedup(shape, batch, batch.rows, "gathered")
         same: Row = {"kind": GATHERED, "size": 0.0, "batch": number, "live": 1.0, "group": ALL}
         rows.append(same | {"speedup": speed, "speedup_recompute": speed, "cosine": 1.0, "norm_ratio": 1.0})
-    return Curve(pd.DataFrame(rows), gradients, inner_products(torch.stack([torch.stack(own) for own in vectors])))
-
-
-def expected_cosines(curve: Curve, ways: Sequence[LiveRows]) -> dict[tuple[str, float], Estimate]:
-    """Cosine of each way's expected gradient with the exact one's, with its jackknife interval over batches."""
-    return {kind_of(way): expected_cosine(curve.inner, number, 0) for number, way in enumerate(ways, start=1)}
+    inner = inner_products(torch.stack([torch.stack(own) for own in vectors]))
+    expected = {kind_of(way): expected_cosine(inner, number, 0) for number, way in enumerate(ways, start=1)}
+    return Curve(pd.DataFrame(rows), gradients, expected)
 
 
 def group_table(rows: pd.DataFrame) -> pd.DataFrame:

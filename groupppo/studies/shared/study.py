@@ -56,7 +56,7 @@ class Parameters(BaseSettings):
     """Folder for tables, figures and study.json."""
 
     @classmethod
-    def settings_customise_sources(cls, _: Any, init_settings: Any, *__: Any, **___: Any) -> tuple[Any, ...]:
+    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *_: Any, **__: Any) -> tuple[Any, ...]:
         """No parameter comes from the environment."""
         return (init_settings,)
 
@@ -274,13 +274,8 @@ def known_names() -> list[str]:
 def find_study(name: str, asked_by: str | Path = "groupppo.studies", key: str = "study") -> Study:
     """The study of a name; imports its module alone.
 
-    Args:
-        name: of the study.
-        asked_by: who asks, for the error: a benchmark's file.
-        key: where it says so.
-
     Raises:
-        BadInput: there is no such study.
+        BadInput: there is no such study; the error is about `key` of the file `asked_by`.
     """
     if name not in known_names():
         hint = f"{suggest(name, known_names())}Studies: {', '.join(known_names())}."
@@ -353,14 +348,7 @@ def run_study(study: Study, parameters: Parameters) -> None:
 
 
 def write_record(study: Study, parameters: Parameters, found: Mapping[str, Any], clock: Clock) -> None:
-    """Write `study.json`: command, settings, hashes of every input, software and cost.
-
-    Args:
-        study: that was run.
-        parameters: that it was run with.
-        found: counts and choices of the run, plain data.
-        clock: its stages.
-    """
+    """Write `study.json`: command, settings, hashes of every input, software, cost, and what the run `found`."""
     record = {
         "command": shlex.join(["python", "-m", "groupppo.studies", study.name, *CliApp.serialize(parameters)]),
         "settings": parameters.settings,
