@@ -4,6 +4,7 @@ One YAML file is one thing. `load_benchmark("benchmarks/quick.yaml")` reads the 
 checks each against `groupppo/schemas/` and raises `BadInput` with file, key, value and hint at the first fault.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from groupppo.rates import at_rates
 from groupppo.schemas import read_checked
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-_NEED_CRITIC = ("grouping", "streams")
 HUB = "hub"
+GROUPED = "group_ppo"
+"""verl's `algorithm.adv_estimator` of an arm that forms groups."""
 MOST_CELLS, MOST_RUNS = 200, 100_000
 """Of a matrix: a page of names and seeds can ask for more than can be listed, and each claim is judged in each cell."""
 # Keys that came later. Left out at these values, so that what earlier files say reads, hashes and compares as before.
@@ -128,6 +130,11 @@ class Arm:
     density_from: str | None = None
     swept_from: str | None = None
 
+    @property
+    def grouped(self) -> bool:
+        """Whether it forms groups."""
+        return is_grouped(self.verl)
+
 
 @dataclass(frozen=True)
 class Train:
@@ -192,6 +199,10 @@ class Benchmark:
     cells: tuple[CellPlan, ...] = ()
     compares: tuple[str, ...] = ()
 
+    def trains_critic(self, arm: Arm) -> bool:
+        """Whether runs of an arm train a critic."""
+        return trains_critic(self.train.verl | arm.verl)
+
     def plan(self, task: str, model: str) -> CellPlan:
         """What is run of a task with a model: all arms and seeds unless `cells` says less."""
         whole = CellPlan(task, model, tuple(self.arms), self.seeds)
@@ -205,6 +216,16 @@ class Benchmark:
     def resolved(self) -> dict[str, Any]:
         """The whole matrix as plain data, sources relative to the repository: what `benchmark.yaml` records."""
         return _plain(recorded(self))
+
+
+def is_grouped(verl: Mapping[str, Any]) -> bool:
+    """Whether a run with these keys of verl's config, dotted, forms groups."""
+    return verl.get("algorithm.adv_estimator") == GROUPED
+
+
+def trains_critic(verl: Mapping[str, Any]) -> bool:
+    """Whether a run with these keys of verl's config, dotted, trains a critic."""
+    return bool(verl.get("critic.enable", False))
 
 
 def recorded(thing: Any) -> dict[str, Any]:
@@ -242,7 +263,6 @@ def load_benchmark(path: str | Path) -> Benchmark:
         hint = f"keep models x tasks x arms x seeds at most {MOST_RUNS:,}: write several benchmarks."
         raise BadInput(path, "seeds", f"{runs:,} runs", hint)
     _check_density_sources(arms, path)
-    _check_studies(data, arms, home, path)
     models = {name: load_model(_named(home, "models", name, path)) for name in data["models"]}
     tasks = {name: load_task(_named(home, "tasks", name, path)) for name in data["tasks"]}
     claims = home / data["claims"]
@@ -296,22 +316,6 @@ def _check_density_sources(arms: dict[str, Arm], path: Path) -> None:
             raise BadInput(arm.source, "density_from", arm.density_from, hint)
 
 
-def _check_studies(data: dict[str, Any], arms: dict[str, Arm], home: Path, path: Path) -> None:
-    """A study is a script in studies/; those on rollouts need the reference's trained critic."""
-    for name in data["studies"]:
-        _named(home, "studies", name, path, suffix="py")
-    needing = next((name for name in data["studies"] if name in _NEED_CRITIC), None)
-    if needing is None:
-        return
-    if not data["train"]["save_critic"]:
-        hint = f"write true: the study {needing} needs the reference's critic."
-        raise BadInput(path, "train.save_critic", False, hint)
-    reference = arms[data["reference"]]
-    if not (data["train"]["verl"] | reference.verl).get("critic.enable", False):
-        hint = f"name an arm with critic.enable: true, or leave the study {needing} out, which needs its critic."
-        raise BadInput(path, "reference", reference.name, hint)
-
-
 def _check_device(benchmark: Benchmark) -> None:
     """The rollout, the models and the starts must be ones that the device has."""
     path, device, rollout = benchmark.source, benchmark.device, benchmark.train.rollout
@@ -359,10 +363,10 @@ def load_arm(path: str | Path) -> Arm:
     return Arm(**_named_file(Path(path), "arm"), source=Path(path))
 
 
-def _named(home: Path, kind: str, name: str, asked_by: Path, suffix: str = "yaml") -> Path:
-    path = home / kind / f"{name}.{suffix}"
+def _named(home: Path, kind: str, name: str, asked_by: Path) -> Path:
+    path = home / kind / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(file.stem for file in (home / kind).glob(f"*.{suffix}"))
+        known = sorted(file.stem for file in (home / kind).glob("*.yaml"))
         hint = f"no such file {path}; {suggest(name, known)}Known: {', '.join(known) or 'none'}."
         raise BadInput(asked_by, kind, name, hint)
     return path

@@ -1,4 +1,4 @@
-"""A task, a model, an arm, a grouping rule, a figure and a section are each added by one new file and no other edit.
+"""A task, a model, an arm, a rule, a study, a figure and a section are each added by one new file and no other edit.
 
 The files are those that docs/howto shows. They are added to a copy of the repository, whose own commands then load,
 check, list, compose and plan them: the copy's package is the one that is imported there.
@@ -37,7 +37,8 @@ class Added:
 
     @property
     def path(self) -> str:
-        return f"{self.folder}/{self.name}.{'py' if self.kind in ('rule', 'figure', 'section') else 'yaml'}"
+        code = ("rule", "study", "figure", "section")
+        return f"{self.folder}/{self.name}.{'py' if self.kind in code else 'yaml'}"
 
     @property
     def text(self) -> str:
@@ -48,6 +49,7 @@ TASK = Added("task", "sorting_long", "howto/task.md", "benchmarks/tasks")
 MODEL = Added("model", "medium", "howto/model.md", "benchmarks/models")
 ARM = Added("arm", "group_ppo_small", "howto/arm.md", "benchmarks/arms")
 RULE = Added("rule", "low_prob_stride", "howto/rule.md", "groupppo/algorithm/rules")
+STUDY = Added("study", "lengths", "howto/study.md", "groupppo/studies")
 USES_RULE = Added("arm", "low_prob_stride", "howto/rule.md", "benchmarks/arms")
 FIGURE = Added("figure", "response_tokens", "howto/figure.md", "groupppo/report/figures")
 SECTION = Added("section", "seeds", "howto/figure.md", "groupppo/report/sections")
@@ -190,6 +192,18 @@ def test_a_name_without_its_file_stops_the_plan_and_names_the_folder(new: Added,
     assert f"{new.kind}s = '{new.name}'" in said
     assert f"no such file {new.path}" in said
     assert "Traceback" not in said
+
+
+def test_a_new_study_is_planned_and_has_a_command_line_and_without_its_file_it_is_refused(clone: Path) -> None:
+    file = clone / "benchmarks" / "quick.yaml"
+    data = yaml.safe_load(file.read_text()) | {"name": "extended", "studies": [STUDY.name]}
+    (clone / "benchmarks" / "extended.yaml").write_text(yaml.safe_dump(data))
+    assert "studies = 'lengths'" in plan(clone).stderr
+    add(clone, STUDY)
+    planned = plan(clone)
+    assert "study lengths on sorting with tiny" in planned.stdout + planned.stderr
+    done = python(clone, "-m", "groupppo.studies", STUDY.name, "--help")
+    assert "Responses of each mean length." in done.stdout
 
 
 def test_a_new_rule_groups_a_batch_and_is_offered_to_who_writes_an_arm(clone: Path) -> None:

@@ -26,9 +26,7 @@ from groupppo.report.figures.sweep import FOLDER as SWEEP
 from groupppo.report.figures.sweep import draw_sweep, read_rows
 from groupppo.report.page import write_report
 from groupppo.report.sections import PROFILE
-from groupppo.studies.figures import PLANS, STREAM_PLANS, StudyPlan, write_study_figures
-from groupppo.studies.stream_tables import STREAM_COLUMNS
-from groupppo.studies.tables import COLUMNS, FIGURES, read_table
+from groupppo.studies.shared.study import find_study, known_names
 from groupppo.tables import StoredTables, collect, load_table, load_tables
 from groupppo.tables.keys import Keys, found_keys
 from groupppo.tasks.lm_eval import write_yaml
@@ -37,12 +35,6 @@ from groupppo.verdicts.engine import decide, verdicts_text
 from groupppo.verdicts.needed import needed
 from groupppo.verdicts.studied import read_studied
 from groupppo.where import Found
-
-_STUDIES: dict[str, tuple[Iterable[str], tuple[StudyPlan, ...]]] = {
-    "grouping": (COLUMNS, PLANS),
-    "streams": (STREAM_COLUMNS, STREAM_PLANS),
-}
-"""Tables and figures of the studies that have figures."""
 
 
 def derive(folder: Path, benchmark: Benchmark, claims: Claims) -> None:
@@ -111,11 +103,10 @@ def _profile(folder: Path, benchmark: Benchmark) -> ProfileTables | None:
 
 
 def _study_figures(folder: Path) -> None:
-    for kind, (names, plans) in _STUDIES.items():
-        for study in sorted(folder.glob(f"studies/{kind}/*")):
-            tables = {name: read_table(study, name) for name in names if (study / f"{name}.csv").is_file()}
-            if tables:
-                write_study_figures(tables, study / FIGURES, plans, keep=True)
+    for name in known_names():
+        for place in sorted(folder.glob(f"studies/{name}/*")):
+            study = find_study(name)
+            study.draw(study.read_tables(place), place, keep=True)
 
 
 def _collect_restored(folder: Path, benchmark: Benchmark) -> None:

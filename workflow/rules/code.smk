@@ -2,14 +2,11 @@
 
 from functools import cache
 
+from groupppo.config import is_grouped
 from groupppo.records.code import code_sha256
 
-# Modules that are started by name, by verl or a study's script.
-STARTED = {
-    "grouping_study": ["groupppo.studies", "groupppo.algorithm"],
-    "streams_study": ["groupppo.studies", "groupppo.algorithm", "groupppo.update"],
-    "faults_study": ["groupppo.studies", "groupppo.verl", "groupppo.algorithm"],
-}
+# Studies are found by name, and show what they measured.
+SHOWN = ("verdicts", "report", "bundle")
 RULE_KEY, RULES = "algorithm.group_params.rule", "groupppo.algorithm.rules"
 
 
@@ -18,10 +15,13 @@ def started(name, wildcards):
     if name == "task":
         generator = BENCHMARK.tasks[wildcards.task].generator
         return [f"groupppo.tasks.generators.{generator}"]
+    if name.endswith("_study"):
+        study = name.removesuffix("_study")
+        return [f"groupppo.studies.{study}", "groupppo.verl", "groupppo.algorithm"]
     if not name.startswith("train"):
-        return STARTED.get(name, [])
+        return ["groupppo.studies"] if name in SHOWN else []
     keys = BENCHMARK.train.verl | BENCHMARK.arms[wildcards.arm].verl
-    if keys.get("algorithm.adv_estimator") != "group_ppo":
+    if not is_grouped(keys):
         return ["groupppo.verl"]
     return ["groupppo.verl", f"{RULES}.{keys[RULE_KEY]}" if RULE_KEY in keys else RULES]
 

@@ -12,7 +12,7 @@ from groupppo.algorithm.params import HOME
 from groupppo.config import Arm, Benchmark
 from groupppo.draw import style
 from groupppo.draw.wording import number
-from groupppo.report.figures import Need, RunFigure, is_grouped
+from groupppo.report.figures import Need, RunFigure
 
 COLUMNS = ("task", "model", "arm", "seed", "step", "family", "reward", "difference")
 UPDATE_KEYS = ("update", "kv", "kv_bytes", "live_window", "live_share")
@@ -110,7 +110,7 @@ def _group_params(arm: Arm) -> dict[str, Any]:
 
 def _apart_from_update(arm: Arm) -> dict[str, Any]:
     """All that an arm trains with, its update left out; empty for an arm that forms no groups."""
-    if not is_grouped(arm):
+    if not arm.grouped:
         return {}
     params = {key: value for key, value in _group_params(arm).items() if key not in UPDATE_KEYS}
     other = {key: value for key, value in arm.verl.items() if not key.startswith(f"{HOME}.")}

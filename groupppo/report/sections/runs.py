@@ -12,10 +12,10 @@ from groupppo.draw.blocks import Block, Details, FigureBlock, Link, Row, Section
 from groupppo.draw.captions import place
 from groupppo.draw.wording import MISSING, number, plural, seconds_text
 from groupppo.errors import BadInput
+from groupppo.records.folders import ResultsFolder, RunFolder
 from groupppo.records.plain_json import read_object
 from groupppo.report.sections import Results
 from groupppo.report.sections.benchmark import as_text
-from groupppo.tables.runs import SET_ASIDE
 from groupppo.tables.schema import FINISHED
 
 MOST_ROWS = 500
@@ -102,7 +102,7 @@ def _run(results: Results, keys: Keys, run: Any, score: tuple[float, float] | No
     folder = _folder(results.folder, keys)
     # A failed job's outputs are deleted; what it set aside is kept.
     # Not its log, which bundles leave out: the page's links lead somewhere there, too.
-    places = (folder / "status.json", folder / SET_ASIDE / "status.json")
+    places = (folder.status, folder.failed.status)
     record = next((file.relative_to(results.folder).as_posix() for file in places if file.is_file()), None)
     status = "missing" if run is None else run.status
     if run is not None and not run.admissible and status == FINISHED:
@@ -148,7 +148,7 @@ def _provenance(results: Results) -> Iterator[Block]:
         titles = [place(results.benchmark, *keys[:2]), _titles(results.benchmark, *keys[:3])[2], f"seed {keys[3]}"]
         label = ", ".join(title for title in titles if title)
         try:
-            content = read_object(_folder(results.folder, keys) / "provenance.json", "run this cell again.")
+            content = read_object(_folder(results.folder, keys).provenance, "run this cell again.")
             records.append((label, dict(_flat(content))))
         except BadInput:  # its row among the runs says so
             unrecorded.append(label)
@@ -199,9 +199,8 @@ def _titles(benchmark: Benchmark, task: str, model: str, arm: str) -> list[str]:
     return [home[name].title if name in home else name for home, name in homes]
 
 
-def _folder(results: Path, keys: Keys) -> Path:
-    task, model, arm, seed = keys
-    return results / "runs" / task / model / arm / f"seed{seed}"
+def _folder(results: Path, keys: Keys) -> RunFolder:
+    return ResultsFolder(results).run(*keys)
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
