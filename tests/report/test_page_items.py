@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from groupppo.config import Benchmark
+from groupppo.draw.wording import MOST_REASONS
 from groupppo.report.page import write_report
 from groupppo.report.sections import Judged, Results, items
 from groupppo.report.sections.verdicts import share_in_words
@@ -123,7 +124,7 @@ def test_of_very_many_reasons_for_a_bound_the_most_frequent_are_listed(with_and_
     listed = items.bounds([known, verdict(), *bounds, bounds[7]])
     assert listed[0] == "file 7 (2 comparisons)"
     assert listed[-1] == "and 5 more reasons; verdicts.json has all"
-    assert len(listed) == items.MOST_REASONS + 1
+    assert len(listed) == MOST_REASONS + 1
     assert items.bounds([known]) == []
 
 

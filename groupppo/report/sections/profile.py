@@ -17,6 +17,7 @@ from groupppo.draw.blocks import (
     Terms,
     Text,
     TextCell,
+    listed,
     with_interval,
 )
 from groupppo.draw.figures import read_figures
@@ -95,8 +96,7 @@ def write_profile_page(results: Path, profile: Profile, tables: ProfileTables, m
 def profile_parts(results: Path, home: str, profile: Profile, tables: ProfileTables, measured: Path) -> list[Part]:
     """What a page in `results` says of the profile in its folder `home`, which ends with a slash or is empty."""
     figures = f"{home}figures"
-    links = [Link(f"{name}.csv", f"{home}tables/{name}.csv") for name in vars(tables)]
-    files = tuple(piece for link in links for piece in (link, ", "))[:-1]
+    files = listed([Link(f"{name}.csv", f"{home}tables/{name}.csv") for name in vars(tables)])
     machine = Details("Machine, software and the command behind each file", [Terms(_provenance(profile, measured))])
     return [
         ("targets", "Targets", [_targets(tables)] if len(tables.targets) else []),
