@@ -110,12 +110,12 @@ def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
 def _missed(data: pd.DataFrame, benchmark: Benchmark) -> str:
     runs = data[data["seed"].notna() & (data["unit"] == "steps")]
     counts = {arm: int((~np.isfinite(rows["cost"])).sum()) for arm, rows in runs.groupby("arm", sort=False)}
-    told = [
+    text = [
         f"{benchmark.arms[arm].title} in {counts[arm]} of {len(runs[runs['arm'] == arm])}"
         for arm in style.arms_in(runs, benchmark)
         if counts[arm]
     ]
-    return f"Missed: {', '.join(told)}." if told else "No run misses."
+    return f"Missed: {', '.join(text)}." if text else "No run misses."
 
 
 FIGURE = RunFigure(
