@@ -89,8 +89,8 @@ def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
     return (
         "Wall-clock seconds of one training step by stage. Each segment is the median over the steps of a run, "
         f"averaged over seeds; {seeds_in_words(data, benchmark)}. The diamond is the median of whole steps, with its "
-        f"ratio to {title}; medians of parts need not add up to it. The rest is time between stages, median over steps. "
-        "Arms without a critic have neither values nor update_critic."
+        f"ratio to {title}; medians of parts need not add up to it. The rest is time between stages, median over "
+        "steps. Arms without a critic have neither values nor update_critic."
     )
 
 
