@@ -30,6 +30,7 @@ SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 # What comes after the runs changes no run, though a run leaves the stamp of the claims.
 LATER = (
     "groupppo.cli",
+    "groupppo.draw",
     "groupppo.publish",
     "groupppo.report",
     "groupppo.verdicts",
