@@ -44,6 +44,11 @@ Words = Piece | tuple[Piece, ...]
 """A text of one piece or of several, which are joined without a space."""
 
 
+def listed(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """The pieces with commas between them."""
+    return tuple(part for piece in pieces for part in (piece, ", "))[:-1]
+
+
 def strong(text: str) -> Span:
     return Span(text, "strong")
 

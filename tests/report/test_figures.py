@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from groupppo.config import Benchmark
 from groupppo.draw import style
 from groupppo.draw.figures import FigureRecord, read_figures, save
-from groupppo.draw.style import MOST_SINGLE, arm_looks, figure_style, t_interval
+from groupppo.draw.style import MOST_SINGLE, figure_style, t_interval
 from groupppo.errors import BadInput
 from groupppo.report.figures import (
     accuracy,
@@ -112,15 +112,6 @@ def test_one_seed_gives_a_figure_without_band_and_a_caption_that_says_so(quick, 
     captions = {record.id: record.caption for record in draw_figures(alone, benchmark, tmp_path)}
     for name in ("reward", "accuracy", "density"):
         assert "One seed in each arm, so there is no interval over seeds." in captions[name]
-
-
-def test_an_arm_keeps_its_look_when_other_arms_have_no_data(quick):
-    _, benchmark = quick
-    looks = arm_looks(benchmark)
-    fewer = replace(benchmark, arms={"ppo": benchmark.arms["ppo"], "grpo": benchmark.arms["grpo"]})
-    assert arm_looks(fewer)["grpo"] == looks["grpo"]
-    assert len({look.colour for look in looks.values()}) == len(looks)
-    assert looks["ppo"].label == benchmark.arms["ppo"].title
 
 
 @pytest.mark.parametrize(("table", "compute", "draw"), DATA_AND_FIGURE)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pandas as pd
 import pytest
 
 from groupppo.config import Benchmark
+from groupppo.draw.wording import MOST_REASONS
 from groupppo.report.page import write_report
-from groupppo.report.sections import ItemNoise, Judged, Results, items
+from groupppo.report.sections import Judged, Results, items
 from groupppo.report.sections.verdicts import share_in_words
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.item_share import ItemShare
 from groupppo.verdicts.studied import read_studied
 from tests.report.conftest import prepare, verdict
 from tests.synthetic import ITEMS, rewrite_json, write_results
@@ -73,7 +76,7 @@ def test_each_comparison_has_a_row_with_its_shares_and_widths(with_and_without):
         assert f"±{items.number(found['of_seeds'])}" in row
         assert f"<td>{found['more']}</td>" in row
         assert f"| {name} (" in markdown
-        assert share_in_words(ItemNoise(**found)) in text
+        assert share_in_words(ItemShare(**found)) in text
 
 
 def test_the_words_stand_on_the_page_and_in_the_markdown(with_and_without):
@@ -105,7 +108,7 @@ def test_a_benchmark_without_an_accuracy_interval_has_no_such_section(tmp_path):
 
 
 def test_of_very_many_comparisons_the_first_are_listed_and_the_rest_counted(with_and_without, tmp_path):
-    noise = ItemNoise(**with_and_without[True][0]["parity-ppo"])
+    noise = ItemShare(**with_and_without[True][0]["parity-ppo"])
     benchmark = write_results(tmp_path, seeds=(1,), steps=1)
     one = verdict(id="parity-ppo", claim="Same.", task="sorting", model="tiny", item_noise=noise)
     for count, shown in ((100, 100), (101, 100)):
@@ -115,14 +118,13 @@ def test_of_very_many_comparisons_the_first_are_listed_and_the_rest_counted(with
         assert ("The first 100 of 101 comparisons" in section.blocks[0].caption) == (count > shown)
 
 
-def test_of_very_many_reasons_for_a_bound_the_most_frequent_are_listed():
-    known, *bounds = (
-        verdict(item_noise=ItemNoise.model_construct(why=why)) for why in (None, *(f"file {i}" for i in range(25)))
-    )
+def test_of_very_many_reasons_for_a_bound_the_most_frequent_are_listed(with_and_without):
+    one = ItemShare(**with_and_without[True][0]["parity-ppo"])
+    known, *bounds = (verdict(item_noise=replace(one, why=why)) for why in (None, *(f"file {i}" for i in range(25))))
     listed = items.bounds([known, verdict(), *bounds, bounds[7]])
     assert listed[0] == "file 7 (2 comparisons)"
     assert listed[-1] == "and 5 more reasons; verdicts.json has all"
-    assert len(listed) == items.MOST_REASONS + 1
+    assert len(listed) == MOST_REASONS + 1
     assert items.bounds([known]) == []
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.draw.blocks import Table, TextCell
-from groupppo.draw.wording import MISSING
+from groupppo.draw.wording import MISSING, MOST_REASONS
 from groupppo.report.page import write_report
 from groupppo.report.sections import usage
 from groupppo.tables import collect, load_tables
@@ -106,7 +106,7 @@ def test_of_very_many_reasons_the_most_frequent_are_told(tmp_path):
     runs = load_tables(tmp_path / "tables").runs
     many = pd.concat([runs.assign(usage_reason=f"mfu: {place}") for place in range(30)], ignore_index=True)
     told = usage.reasons(many)
-    assert len(told) == usage.MOST_REASONS + 1
+    assert len(told) == MOST_REASONS + 1
     assert told[-1] == "and 10 more reasons; the table runs has all"
 
 

@@ -5,20 +5,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from groupppo.config import Benchmark
+from groupppo.draw import style
 from groupppo.draw.captions import ITEMS, band, each
-from groupppo.draw.style import (
-    MOST_SINGLE,
-    QUIET,
-    Look,
-    arm_looks,
-    arms_in,
-    cell_title,
-    cells,
-    grid,
-    legend_below,
-    percent,
-    points,
-)
 from groupppo.draw.wording import number, percentage
 from groupppo.report.figures import Need, RunFigure, is_grouped, no_pair
 from groupppo.report.figures.parity import differences
@@ -26,9 +14,6 @@ from groupppo.report.figures.parity import differences
 
 def data(evals: pd.DataFrame, benchmark: Benchmark, groups: pd.DataFrame) -> pd.DataFrame:
     """Difference from the reference and density of every arm; a dense arm has density 1.
-
-    Args:
-        evals, groups: the tidy tables.
 
     Returns:
         the rows of `differences` with `density`: endpoints / tokens, pooled over a run's steps, and the mean over runs.
@@ -45,34 +30,34 @@ def data(evals: pd.DataFrame, benchmark: Benchmark, groups: pd.DataFrame) -> pd.
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Difference in accuracy over density: arms at one density differ by which tokens they train on."""
-    facets = cells(data, benchmark)
-    figure, axes = grid(len(facets), 1, 3.4)
-    looks = arm_looks(benchmark)
+    facets = style.cells(data, benchmark)
+    figure, axes = style.grid(len(facets), 1, 3.4)
+    looks = style.arm_looks(benchmark)
     for panel, cell in zip(axes[:, 0], facets, strict=True):
         rows = cell.rows(data)
-        panel.axhline(0, color=QUIET, linewidth=1, linestyle=(0, (1, 1.5)))
-        for arm in arms_in(rows, benchmark):
+        panel.axhline(0, color=style.QUIET, linewidth=1, linestyle=(0, (1, 1.5)))
+        for arm in style.arms_in(rows, benchmark):
             own, look = rows[rows["arm"] == arm], looks[arm]
             single, mean = own[own["seed"].notna()], own[own["seed"].isna()].iloc[0]
-            if len(single) <= MOST_SINGLE:
-                panel.plot(single["density"], single["difference"], **points(look, 3.5))
+            if len(single) <= style.MOST_SINGLE:
+                panel.plot(single["density"], single["difference"], **style.points(look, 3.5))
             if pd.notna(mean["low"]):
                 panel.plot([mean["density"]] * 2, [mean["low"], mean["high"]], color=look.colour, linewidth=1.6)
-            panel.plot(mean["density"], mean["difference"], markeredgecolor="white", **points(look, 8))
+            panel.plot(mean["density"], mean["difference"], markeredgecolor="white", **style.points(look, 8))
         panel.set_xscale("log")
         least = float(rows["density"].min())
         ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if tick >= least / 1.6]
-        panel.set_xticks(ticks, [percent(tick) for tick in ticks])
+        panel.set_xticks(ticks, [style.percent(tick) for tick in ticks])
         panel.minorticks_off()
         panel.set_xlim(least / 1.6, 1.25)
         panel.set(xlabel="density (endpoints / tokens)", ylabel="difference in held-out accuracy")
-        panel.set_title(cell_title(cell, benchmark))
-    legend_below(figure, [_marker(looks[arm]) for arm in arms_in(data, benchmark)])
+        panel.set_title(style.cell_title(cell, benchmark))
+    style.legend_below(figure, [_marker(looks[arm]) for arm in style.arms_in(data, benchmark)])
     return figure
 
 
-def _marker(look: Look) -> Line2D:
-    return Line2D([], [], label=look.label, **points(look, 7))
+def _marker(look: style.Look) -> Line2D:
+    return Line2D([], [], label=look.label, **style.points(look, 7))
 
 
 def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
@@ -90,10 +75,12 @@ def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
 def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     means = data[data["seed"].isna()]
 
-    def arm(rows: pd.DataFrame, title: str) -> str:
-        return f"{title} {number(rows['difference'].iloc[0])} at {percentage(rows['density'].iloc[0])}"
-
-    return f"Point chart of accuracy against density. {each(means, benchmark, arm)}"
+    shown = each(
+        means,
+        benchmark,
+        lambda rows, title: f"{title} {number(rows['difference'].iloc[0])} at {percentage(rows['density'].iloc[0])}",
+    )
+    return f"Point chart of accuracy against density. {shown}"
 
 
 FIGURE = RunFigure(

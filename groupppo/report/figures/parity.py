@@ -6,24 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from groupppo.config import Benchmark
+from groupppo.draw import style
 from groupppo.draw.captions import ITEMS, band, each
-from groupppo.draw.style import (
-    INK,
-    MOST_SINGLE,
-    QUIET,
-    START,
-    Look,
-    arm_looks,
-    arms_in,
-    cell_title,
-    cells,
-    grid,
-    legend_below,
-    patch,
-    points,
-    t_interval,
-    wrap,
-)
 from groupppo.draw.wording import number
 from groupppo.report.figures import Need, RunFigure, has_others, no_pair
 from groupppo.verdicts.claims import EQUIVALENCE, REFERENCE, load_claims
@@ -45,20 +29,17 @@ def parity_margin(benchmark: Benchmark) -> float | None:
 def differences(evals: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """Greedy held-out accuracy - the reference's, by seed and as mean over seeds.
 
-    Args:
-        evals: the tidy `evals` table.
-
     Returns:
         task, model, arm, seed (<NA>: the mean), difference, low, high (90 % t interval; means only), seeds, margin.
     """
-    runs = evals[(evals["metric"] == METRIC) & (evals["arm"] != START)]
+    runs = evals[(evals["metric"] == METRIC) & (evals["arm"] != style.START)]
     keys = ["task", "model", "seed"]
     reference = runs.loc[runs["arm"] == benchmark.reference, [*keys, "value"]]
     paired = runs[runs["arm"] != benchmark.reference].merge(reference, on=keys, suffixes=("", "_reference"))
     paired = paired.assign(difference=paired["value"] - paired["value_reference"])[[*keys, "arm", "difference"]]
     means = []
     for (task, model, arm), rows in paired.groupby(["task", "model", "arm"], sort=False, observed=True):
-        mean, low, high = t_interval(rows[["difference"]].to_numpy(float))
+        mean, low, high = style.t_interval(rows[["difference"]].to_numpy(float))
         numbers = {"difference": mean[0], "low": low[0], "high": high[0], "seeds": len(rows)}
         means.append({"task": task, "model": model, "arm": arm, **numbers})
     data = pd.concat([paired, pd.DataFrame(means)], ignore_index=True)
@@ -67,42 +48,42 @@ def differences(evals: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """One row for each arm: seeds, mean and interval of its difference, over the margin's band."""
-    facets = cells(data, benchmark)
-    counts = [len(arms_in(cell.rows(data), benchmark)) for cell in facets]
-    figure, axes = grid(len(facets), 1, 0.9 + 0.38 * sum(counts) / len(counts), ratios=counts)
+    facets = style.cells(data, benchmark)
+    counts = [len(style.arms_in(cell.rows(data), benchmark)) for cell in facets]
+    figure, axes = style.grid(len(facets), 1, 0.9 + 0.38 * sum(counts) / len(counts), ratios=counts)
     for panel, cell in zip(axes[:, 0], facets, strict=True):
         rows = cell.rows(data)
-        arms = arms_in(rows, benchmark)
+        arms = style.arms_in(rows, benchmark)
         margin = rows["margin"].iloc[0]
         if pd.notna(margin):
             panel.axvspan(-margin, margin, color=BAND, linewidth=0)
-        panel.axvline(0, color=QUIET, linewidth=1, linestyle=(0, (1, 1.5)))
+        panel.axvline(0, color=style.QUIET, linewidth=1, linestyle=(0, (1, 1.5)))
         for place, arm in enumerate(arms):
-            _row(panel, rows[rows["arm"] == arm], place, arm_looks(benchmark)[arm])
-        panel.set_yticks(range(len(arms)), [wrap(benchmark.arms[arm].title, 30) for arm in arms])
+            _row(panel, rows[rows["arm"] == arm], place, style.arm_looks(benchmark)[arm])
+        panel.set_yticks(range(len(arms)), [style.wrap(benchmark.arms[arm].title, 30) for arm in arms])
         panel.set_ylim(len(arms) - 0.5, -0.5)
         panel.set_xlabel(f"held-out accuracy - that of {benchmark.arms[benchmark.reference].title}")
-        panel.set_title(cell_title(cell, benchmark))
+        panel.set_title(style.cell_title(cell, benchmark))
     # One scale: a margin that is as wide everywhere is compared at a glance.
     limits = [panel.get_xlim() for panel in axes[:, 0]]
     for panel in axes[:, 0]:
         panel.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
     handles = [
-        patch(BAND, "margin of equivalence"),
-        Line2D([], [], color=INK, marker="o", linewidth=2, label="mean and 90 % interval"),
-        Line2D([], [], color=QUIET, marker="|", linestyle="none", markersize=8, label="one seed"),
+        style.patch(BAND, "margin of equivalence"),
+        Line2D([], [], color=style.INK, marker="o", linewidth=2, label="mean and 90 % interval"),
+        Line2D([], [], color=style.QUIET, marker="|", linestyle="none", markersize=8, label="one seed"),
     ]
-    legend_below(figure, handles[1 if data["margin"].isna().all() else 0 :])
+    style.legend_below(figure, handles[1 if data["margin"].isna().all() else 0 :])
     return figure
 
 
-def _row(panel: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
+def _row(panel: Axes, rows: pd.DataFrame, place: int, look: style.Look) -> None:
     single, mean = rows[rows["seed"].notna()], rows[rows["seed"].isna()].iloc[0]
-    if len(single) <= MOST_SINGLE:
+    if len(single) <= style.MOST_SINGLE:
         panel.plot(single["difference"], [place + 0.22] * len(single), "|", color=look.colour, markersize=7)
     if pd.notna(mean["low"]):
         panel.plot([mean["low"], mean["high"]], [place, place], color=look.colour, linewidth=2.4)
-    panel.plot(mean["difference"], place, markeredgecolor="white", **points(look, 7))
+    panel.plot(mean["difference"], place, markeredgecolor="white", **style.points(look, 7))
 
 
 def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:

@@ -12,19 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from groupppo.draw import style
 from groupppo.draw.figures import FigureRecord, Picture, write_figures
-from groupppo.draw.style import (
-    INK,
-    QUIET,
-    WIDTH,
-    as_bars,
-    curve,
-    legend_below,
-    line,
-    look_at,
-    patch,
-    wrap,
-)
 from groupppo.draw.wording import in_bytes, percentage, plural, ratio
 from groupppo.profile.config import Profile
 from groupppo.profile.tables import ProfileTables
@@ -71,21 +60,23 @@ def speedup_figure(data: pd.DataFrame) -> Figure:
         for offset, column, colour in ((-0.19, "flops_speedup", OPERATIONS), (0.19, "seconds_speedup", SECONDS)):
             panel.barh(at + offset, rows[column] - 1, left=1, height=0.36, color=colour)
         whiskers = (rows["seconds_speedup_low"], rows["seconds_speedup_high"])
-        panel.hlines(at + 0.19, *whiskers, color=INK, linewidth=1.1)
+        panel.hlines(at + 0.19, *whiskers, color=style.INK, linewidth=1.1)
         panel.vlines(rows["bound"], at - 0.45, at + 0.45, color="#d55e00", linewidth=1.6)
         for place, row in zip(at, rows.itertuples(), strict=True):
             right = max(row.flops_speedup, row.seconds_speedup_high, 0 if np.isnan(row.bound) else row.bound, 1)
             text = f"{ratio(row.flops_speedup)}, {ratio(row.seconds_speedup)}"
             panel.annotate(text, (right, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
-        panel.set_yticks(at, [wrap(title, 34) for title in rows["title"]])
+        panel.set_yticks(at, [style.wrap(title, 34) for title in rows["title"]])
         panel.set(title=setting_title(rows.iloc[0]), xscale="log", xlim=(low, high * np.exp(0.3 * span)))
-        panel.axvline(1, color=QUIET, linewidth=0.9)
-        as_bars(panel)
+        panel.axvline(1, color=style.QUIET, linewidth=0.9)
+        style.as_bars(panel)
         _ratio_axis(panel, "x")
     panels[-1].set_xlabel("speed-up over dense")
     _say_where(figure, data)
     bound = Line2D([], [], color="#d55e00", linestyle="none", marker="|", markersize=12, label="bound in operations")
-    legend_below(figure, [patch(OPERATIONS, "operations"), patch(SECONDS, "seconds, 90 % interval"), bound])
+    style.legend_below(
+        figure, [style.patch(OPERATIONS, "operations"), style.patch(SECONDS, "seconds, 90 % interval"), bound]
+    )
     return figure
 
 
@@ -100,15 +91,15 @@ def bound_data(tables: ProfileTables) -> pd.DataFrame:
 
 def bound_figure(data: pd.DataFrame) -> Figure:
     """Lines over response length, one for each model, without checkpointing (left) and with it (right)."""
-    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 3.9), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     models = list(dict.fromkeys(data["title"]))
-    looks = {model: look_at(place, model) for place, model in enumerate(models)}
+    looks = {model: style.look_at(place, model) for place, model in enumerate(models)}
     for panel, checkpointing in zip(panels, (False, True), strict=True):
         rows = data[data["checkpointing"] == checkpointing]
         for model, look in looks.items():
             own = rows[rows["title"] == model]
-            panel.plot(own["response"], own["update_bound"], **curve(look, len(own)))
+            panel.plot(own["response"], own["update_bound"], **style.curve(look, len(own)))
         panel.set(title=f"{'with' if checkpointing else 'without'} gradient checkpointing", xscale="log")
         panel.set_xticks(sorted(set(rows["response"])), [f"{length:,}" for length in sorted(set(rows["response"]))])
         panel.xaxis.set_minor_locator(NullLocator())
@@ -116,7 +107,7 @@ def bound_figure(data: pd.DataFrame) -> Figure:
         panel.set_ylim(bottom=1)
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}x"))
     panels[0].set_ylabel("largest exact speed-up of an update")
-    legend_below(figure, [line(look) for look in looks.values()])
+    style.legend_below(figure, [style.line(look) for look in looks.values()])
     return figure
 
 
@@ -149,19 +140,19 @@ def memory_figure(data: pd.DataFrame) -> Figure:
             panel.barh(at, width, left=left, height=0.62, color=CAUSE_COLOURS[cause], edgecolor="white", linewidth=0.6)
             left = left + width
         measured = whole["rise_bytes"].to_numpy() / 1e6
-        panel.plot(measured, at, "D", color=INK, markersize=4.5, zorder=3)
+        panel.plot(measured, at, "D", color=style.INK, markersize=4.5, zorder=3)
         for place, row in zip(at, whole.itertuples(), strict=True):
             text = f"{in_bytes(row.rise_bytes)} ({ratio(row.memory_ratio)})"
             right = (max(measured[place], left[place]), place)
             panel.annotate(text, right, xytext=(8, 0), textcoords="offset points", va="center", fontsize=8.5)
-        panel.set_yticks(at, [wrap(title, 34) for title in whole["title"]])
+        panel.set_yticks(at, [style.wrap(title, 34) for title in whole["title"]])
         panel.set(title=setting_title(whole.iloc[0]), xlim=(0, float(max(measured.max(), left.max())) * 1.3))
-        as_bars(panel)
+        style.as_bars(panel)
     panels[-1].set_xlabel("memory above weights and gradients, MB")
     _say_where(figure, data)
     found = [cause for cause in CAUSES if data.loc[data["cause"] == cause, "bytes"].sum() > 0]
-    mark = Line2D([], [], color=INK, marker="D", linestyle="none", markersize=4.5, label="measured peak")
-    legend_below(figure, [*(patch(CAUSE_COLOURS[cause], CAUSE_LABELS[cause]) for cause in found), mark])
+    mark = Line2D([], [], color=style.INK, marker="D", linestyle="none", markersize=4.5, label="measured peak")
+    style.legend_below(figure, [*(style.patch(CAUSE_COLOURS[cause], CAUSE_LABELS[cause]) for cause in found), mark])
     return figure
 
 
@@ -188,7 +179,7 @@ def sixteen_data(tables: ProfileTables, profile: Profile) -> pd.DataFrame:
 
 def sixteen_figure(data: pd.DataFrame) -> Figure:
     """One curve for each share of generation; bands where exact and streamed updates lie."""
-    figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, 4.0), layout="constrained")
     panel = figure.subplots()
     curves, modes = data[data["kind"] == "curve"], data[data["kind"] == "mode"]
     need, top = float(data["need"].iloc[0]), 64.0
@@ -209,9 +200,10 @@ def sixteen_figure(data: pd.DataFrame) -> Figure:
     panel.set(xlabel="speed-up of all of a step but generation", ylabel="speed-up of the whole step")
     _ratio_axis(panel, "both")
     bands = [
-        patch(colour, SIXTEEN_MODES[mode]) for colour, mode in zip(("#b2e0d4", "#f7deb5"), modes["mode"], strict=True)
+        style.patch(colour, SIXTEEN_MODES[mode])
+        for colour, mode in zip(("#b2e0d4", "#f7deb5"), modes["mode"], strict=True)
     ]
-    legend_below(figure, bands)
+    style.legend_below(figure, bands)
     return figure
 
 
@@ -219,15 +211,15 @@ def _stacked(data: pd.DataFrame, settings: list[str], row_height: float) -> tupl
     """One panel under the other for each setting, as high as it has variants."""
     bars = [int((data["setting"] == setting).sum()) for setting in settings]
     height = sum(row_height * n + 0.6 for n in bars) + 0.8
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, height), layout="constrained")
     panels = figure.subplots(len(settings), 1, squeeze=False, height_ratios=[n + 0.9 for n in bars])
     return figure, list(panels[:, 0])
 
 
 def _say_where(figure: Figure, data: pd.DataFrame) -> None:
     """In the picture itself, which is shown without its caption too."""
-    text = wrap(measured_in_words(data), 110)
-    figure.suptitle(text, x=0.01, ha="left", fontsize=8.5, fontweight="normal", color=QUIET)
+    text = style.wrap(measured_in_words(data), 110)
+    figure.suptitle(text, x=0.01, ha="left", fontsize=8.5, fontweight="normal", color=style.QUIET)
 
 
 def _ratio_axis(panel: Axes, which: str) -> None:

@@ -5,25 +5,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
+from groupppo.draw import style
 from groupppo.draw.captions import POOLED, band, each, seed_lines
-from groupppo.draw.style import (
-    ARM_KEYS,
-    MOST_BANDED,
-    MOST_SINGLE,
-    RUN_KEYS,
-    arm_looks,
-    arms_in,
-    cell_title,
-    cells,
-    draw_curves,
-    grid,
-    legend_below,
-    line,
-    refuse_empty,
-    share_limits,
-    steps_axis,
-    t_interval,
-)
 from groupppo.draw.wording import number
 from groupppo.errors import BadInput
 from groupppo.report.figures import Need, RunFigure
@@ -41,9 +24,6 @@ def smoothing_window(steps: int) -> int:
 def data(steps: pd.DataFrame) -> pd.DataFrame:
     """Reward of every seed and its mean over seeds, against steps, seconds and endpoints (all tokens in a dense arm).
 
-    Args:
-        steps: the tidy `steps` table.
-
     Arms of more than MOST_SINGLE seeds have their mean only.
 
     Returns:
@@ -55,49 +35,49 @@ def data(steps: pd.DataFrame) -> pd.DataFrame:
     """
     wide = _metrics(steps, METRICS)  # runs one after another, their steps in order
     window = smoothing_window(int(wide["step"].max()))
-    runs = wide.groupby(RUN_KEYS, sort=False, observed=True)
+    runs = wide.groupby(style.RUN_KEYS, sort=False, observed=True)
     wide["endpoints"] = runs["endpoints"].cumsum() / 1000
     wide["reward"] = runs["reward"].rolling(window, center=True, min_periods=1).mean().to_numpy()
     rows = []
-    for keys, arm_rows in wide.groupby(ARM_KEYS, sort=False, observed=True):
+    for keys, arm_rows in wide.groupby(style.ARM_KEYS, sort=False, observed=True):
         seeds = arm_rows["seed"].to_numpy(int)
         cuts = np.flatnonzero(np.diff(seeds)) + 1
         rewards = np.split(arm_rows["reward"].to_numpy(float), cuts)
         for x_axis in AXES:
             xs = np.split(arm_rows[x_axis].to_numpy(float), cuts)
             curves = list(zip(seeds[[0, *cuts]], xs, rewards, strict=True))
-            if len(curves) <= MOST_SINGLE:
+            if len(curves) <= style.MOST_SINGLE:
                 rows += [_curve(keys, seed, x_axis, x, y) for seed, x, y in curves]
             # Seeds differ in speed and density: their mean is read off where all of them have a value.
             first, last = max(x[0] for _, x, _ in curves), min(x[-1] for _, x, _ in curves)
             shared = np.linspace(first, last, len(curves[0][1])) if x_axis != "step" else curves[0][1]
             shared = shared[(shared >= first) & (shared <= last)]
             over_seeds = np.array([np.interp(shared, x, y) for _, x, y in curves])
-            mean, low, high = t_interval(over_seeds, pool=len(shared) // 4)
+            mean, low, high = style.t_interval(over_seeds, pool=len(shared) // 4)
             rows.append(_curve(keys, pd.NA, x_axis, shared, mean, low, high, len(curves)))
     return pd.concat(rows, ignore_index=True)
 
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Reward against steps, seconds and endpoints, one row of panels for each task and model."""
-    looks, facets = arm_looks(benchmark), cells(data, benchmark)
-    figure, axes = grid(len(facets), len(AXES), 2.9)
+    looks, facets = style.arm_looks(benchmark), style.cells(data, benchmark)
+    figure, axes = style.grid(len(facets), len(AXES), 2.9)
     for row, cell in enumerate(facets):
         for column, (x_axis, label) in enumerate(AXES.items()):
             panel = axes[row, column]
             rows = cell.rows(data)
-            draw_curves(panel, rows[rows["x_axis"] == x_axis].rename(columns={"reward": "y"}), looks)
+            style.draw_curves(panel, rows[rows["x_axis"] == x_axis].rename(columns={"reward": "y"}), looks)
             panel.set(xlabel=label, ylabel="reward (mean of rollouts)" if column == 0 else "")
             panel.tick_params(labelleft=column == 0)
             panel.set_xlim(0, 1.04 * rows.loc[rows["x_axis"] == x_axis, "x"].max())
-        steps_axis(axes[row, 0], 6)
+        style.steps_axis(axes[row, 0], 6)
         for panel in axes[row, 1:]:
             panel.sharey(axes[row, 0])
         shown = cell.rows(data)
-        crowded = shown["arm"].nunique() > MOST_BANDED
-        axes[row, 0].set_ylim(*share_limits(shown[shown["seed"].isna()][["reward"]] if crowded else shown[_SPAN]))
-        axes[row, 0].set_title(cell_title(cell, benchmark))
-    legend_below(figure, [line(looks[arm]) for arm in arms_in(data, benchmark)])
+        crowded = shown["arm"].nunique() > style.MOST_BANDED
+        axes[row, 0].set_ylim(*style.share_limits(shown[shown["seed"].isna()][["reward"]] if crowded else shown[_SPAN]))
+        axes[row, 0].set_title(style.cell_title(cell, benchmark))
+    style.legend_below(figure, [style.line(looks[arm]) for arm in style.arms_in(data, benchmark)])
     return figure
 
 
@@ -118,20 +98,22 @@ def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
 def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     means = data[data["seed"].isna() & (data["x_axis"] == "step")]
 
-    def arm(rows: pd.DataFrame, title: str) -> str:
-        return f"{title} goes from {number(rows['reward'].iloc[0])} to {number(rows['reward'].iloc[-1])}"
-
-    return f"Line chart of reward over training. {each(means, benchmark, arm)}"
+    shown = each(
+        means,
+        benchmark,
+        lambda rows, title: f"{title} goes from {number(rows['reward'].iloc[0])} to {number(rows['reward'].iloc[-1])}",
+    )
+    return f"Line chart of reward over training. {shown}"
 
 
 def _metrics(steps: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     """The named metrics as columns, one row for each run and step; steps without one of them are left out."""
-    refuse_empty(steps, "steps")
+    style.refuse_empty(steps, "steps")
     for metric in names:
         if not (steps["metric"] == metric).any():
             raise BadInput("tables/steps.parquet", metric, None, "collect runs that log this metric in steps.jsonl.")
     chosen = steps[steps["metric"].isin(names)].astype({"metric": "str"})
-    wide = chosen.pivot(index=[*RUN_KEYS, "step"], columns="metric", values="value").dropna().reset_index()
+    wide = chosen.pivot(index=[*style.RUN_KEYS, "step"], columns="metric", values="value").dropna().reset_index()
     return wide.rename(columns=names)
 
 
@@ -147,7 +129,7 @@ def _curve(
 ) -> pd.DataFrame:
     columns = {"x_axis": x_axis, "x": x, "reward": y, "low": low, "high": high, "seeds": seeds}
     return pd.DataFrame(columns).assign(
-        **dict(zip(ARM_KEYS, keys, strict=True)), seed=pd.Series([seed] * len(x), dtype="Int64")
+        **dict(zip(style.ARM_KEYS, keys, strict=True)), seed=pd.Series([seed] * len(x), dtype="Int64")
     )
 
 

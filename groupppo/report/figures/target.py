@@ -9,21 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from groupppo.config import Benchmark
+from groupppo.draw import style
 from groupppo.draw.captions import each
-from groupppo.draw.style import (
-    INK,
-    QUIET,
-    Look,
-    arm_looks,
-    arms_in,
-    cell_title,
-    cells,
-    grid,
-    legend_below,
-    points,
-    refuse_empty,
-    wrap,
-)
 from groupppo.draw.wording import number, percentage
 from groupppo.report.figures import Need, RunFigure, has_others, no_pair
 from groupppo.stats.targets import median_cost
@@ -35,17 +22,11 @@ AXES = {"steps": "training steps", "seconds": "seconds of training", "tokens": "
 def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """Cost of every run to the target of its seed.
 
-    Args:
-        steps: the rows of one task and model of the tidy `steps` table.
-
     Returns:
         task, model, arm, seed (<NA>: the median), unit ("steps", "seconds", "tokens"), cost (infinite for a miss),
         spent (in the whole run; runs only).
-
-    Raises:
-        BadInput: the table is empty.
     """
-    refuse_empty(steps, "steps")
+    style.refuse_empty(steps, "steps")
     task, model = (str(steps[key].iloc[0]) for key in ("task", "model"))
     rows = [
         {"arm": arm, "seed": seed, "unit": unit, "cost": getattr(arrival, unit), "spent": _spent(arrival, unit)}
@@ -66,13 +47,13 @@ def _spent(arrival: object, unit: str) -> float:
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """A row for each arm, a point for each seed, a bar at the median; runs that missed stand at the right."""
-    facets = cells(data, benchmark)
-    counts = [len(arms_in(cell.rows(data), benchmark)) for cell in facets]
-    figure, axes = grid(len(facets), len(AXES), 1.0 + 0.36 * sum(counts) / len(counts), ratios=counts)
-    looks = arm_looks(benchmark)
+    facets = style.cells(data, benchmark)
+    counts = [len(style.arms_in(cell.rows(data), benchmark)) for cell in facets]
+    figure, axes = style.grid(len(facets), len(AXES), 1.0 + 0.36 * sum(counts) / len(counts), ratios=counts)
+    looks = style.arm_looks(benchmark)
     for panels, cell in zip(axes, facets, strict=True):
         rows = cell.rows(data)
-        arms = arms_in(rows, benchmark)
+        arms = style.arms_in(rows, benchmark)
         for panel, (unit, label) in zip(panels, AXES.items(), strict=True):
             own = rows[rows["unit"] == unit]
             own = own.assign(cost=own["cost"] / (1000 if unit == "tokens" else 1))
@@ -80,24 +61,26 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
             edge = 1.18 * float(finite.max()) if len(finite) else 1.0
             for place, arm in enumerate(arms):
                 _row(panel, own[own["arm"] == arm], place, edge, looks[arm])
-            panel.set_yticks(range(len(arms)), [wrap(looks[arm].label, 22) for arm in arms])
+            panel.set_yticks(range(len(arms)), [style.wrap(looks[arm].label, 22) for arm in arms])
             panel.tick_params(labelleft=panel is panels[0])
             panel.set(xlabel=label, xlim=(0, 1.25 * edge), ylim=(len(arms) - 0.5, -0.5))
             panel.axvspan(1.09 * edge / 1.18 * 1.0, 1.25 * edge, color="#f3f3f3", linewidth=0, zorder=0)
-        panels[0].set_title(cell_title(cell, benchmark))
+        panels[0].set_title(style.cell_title(cell, benchmark))
     handles = [
-        Line2D([], [], color=QUIET, marker="o", linestyle="none", label="one seed"),
-        Line2D([], [], color=QUIET, marker="|", linestyle="none", markersize=13, markeredgewidth=2.2, label="median"),
-        Line2D([], [], color=INK, marker="x", linestyle="none", label="missed"),
+        Line2D([], [], color=style.QUIET, marker="o", linestyle="none", label="one seed"),
+        Line2D(
+            [], [], color=style.QUIET, marker="|", linestyle="none", markersize=13, markeredgewidth=2.2, label="median"
+        ),
+        Line2D([], [], color=style.INK, marker="x", linestyle="none", label="missed"),
     ]
-    legend_below(figure, handles)
+    style.legend_below(figure, handles)
     return figure
 
 
-def _row(panel: Axes, rows: pd.DataFrame, place: int, edge: float, look: Look) -> None:
+def _row(panel: Axes, rows: pd.DataFrame, place: int, edge: float, look: style.Look) -> None:
     single, median = rows[rows["seed"].notna()], float(rows.loc[rows["seed"].isna(), "cost"].iloc[0])
     reached = single[single["cost"].map(math.isfinite)]
-    panel.plot(reached["cost"], [place] * len(reached), **points(look, 5.5))
+    panel.plot(reached["cost"], [place] * len(reached), **style.points(look, 5.5))
     missed = len(single) - len(reached)
     if missed:
         panel.plot(edge, place, "x", color=look.colour, markersize=7, markeredgewidth=2)
@@ -120,10 +103,8 @@ def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
 def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     medians = data[data["seed"].isna() & (data["unit"] == "steps")]
 
-    def arm(rows: pd.DataFrame, title: str) -> str:
-        return f"{title} {number(rows['cost'].iloc[0])}"
-
-    return f"Point chart of costs to a target reward. Median steps: {each(medians, benchmark, arm)}"
+    shown = each(medians, benchmark, lambda rows, title: f"{title} {number(rows['cost'].iloc[0])}")
+    return f"Point chart of costs to a target reward. Median steps: {shown}"
 
 
 def _missed(data: pd.DataFrame, benchmark: Benchmark) -> str:
@@ -131,7 +112,7 @@ def _missed(data: pd.DataFrame, benchmark: Benchmark) -> str:
     counts = {arm: int((~np.isfinite(rows["cost"])).sum()) for arm, rows in runs.groupby("arm", sort=False)}
     told = [
         f"{benchmark.arms[arm].title} in {counts[arm]} of {len(runs[runs['arm'] == arm])}"
-        for arm in arms_in(runs, benchmark)
+        for arm in style.arms_in(runs, benchmark)
         if counts[arm]
     ]
     return f"Missed: {', '.join(told)}." if told else "No run misses."

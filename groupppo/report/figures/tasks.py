@@ -12,21 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
-from groupppo.draw import captions
+from groupppo.draw import captions, style
 from groupppo.draw.figures import Picture
-from groupppo.draw.style import (
-    LEVEL,
-    MOST_FACETS,
-    START,
-    arm_looks,
-    curve,
-    grid,
-    legend_below,
-    line,
-    percent,
-    share_limits,
-    wrap,
-)
 from groupppo.draw.wording import number, plural
 from groupppo.report.figures import Evidence, Need, ReportFigure, admissible_rows
 from groupppo.stats.across_tasks import FEWEST_SEEDS, performance_profile, stratified_bootstrap
@@ -115,7 +102,7 @@ def task_scores(evals: pd.DataFrame, benchmark: Benchmark) -> list[TaskScores]:
     Args:
         evals: rows of the tidy table that may be shown.
     """
-    rows = evals[(evals["metric"] == METRIC) & (evals["arm"] != START)]
+    rows = evals[(evals["metric"] == METRIC) & (evals["arm"] != style.START)]
     found = []
     for shared in shared_plans(benchmark):
         for arm in shared.arms:
@@ -139,9 +126,9 @@ def data(scores: list[TaskScores]) -> pd.DataFrame:
     frames = []
     for item in known:
         own = [other.scores.ravel() for other in known if other.model == item.model]
-        thresholds = np.linspace(*share_limits(pd.DataFrame({"value": np.concatenate(own)})), POINTS)
+        thresholds = np.linspace(*style.share_limits(pd.DataFrame({"value": np.concatenate(own)})), POINTS)
         profile = partial(performance_profile, thresholds=thresholds)
-        found = stratified_bootstrap(profile, item.scores, level=LEVEL)
+        found = stratified_bootstrap(profile, item.scores, level=style.LEVEL)
         columns = {"threshold": thresholds, "share": found.estimate, "low": found.low, "high": found.high}
         seeds, tasks = item.scores.shape
         frames.append(pd.DataFrame({"model": item.model, "arm": item.arm, **columns, "seeds": seeds, "tasks": tasks}))
@@ -150,8 +137,8 @@ def data(scores: list[TaskScores]) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """A panel for each model, a line for each arm."""
-    looks, models = arm_looks(benchmark), list(dict.fromkeys(data["model"]))
-    figure, axes = grid(len(models), 1, 3.0)
+    looks, models = style.arm_looks(benchmark), list(dict.fromkeys(data["model"]))
+    figure, axes = style.grid(len(models), 1, 3.0)
     for panel, model in zip(axes[:, 0], models, strict=True):
         rows = data[data["model"] == model]
         arms = [arm for arm in benchmark.arms if arm in set(rows["arm"])]
@@ -160,11 +147,11 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
             if len(arms) <= MOST_BANDS:
                 band = {"color": look.colour, "alpha": 0.15, "linewidth": 0}
                 panel.fill_between(own["threshold"], own["low"], own["high"], **band)
-            panel.plot(own["threshold"], own["share"], drawstyle="steps-post", **curve(look, len(own)))
-        panel.set_title(wrap(benchmark.models[model].title, 72))
+            panel.plot(own["threshold"], own["share"], drawstyle="steps-post", **style.curve(look, len(own)))
+        panel.set_title(style.wrap(benchmark.models[model].title, 72))
         panel.set(xlabel=f"threshold of held-out {METRIC}", ylabel="share of runs above it", ylim=(-0.02, 1.02))
-        panel.yaxis.set_major_formatter(percent)
-    legend_below(figure, [line(looks[arm]) for arm in benchmark.arms if arm in set(data["arm"])])
+        panel.yaxis.set_major_formatter(style.percent)
+    style.legend_below(figure, [style.line(looks[arm]) for arm in benchmark.arms if arm in set(data["arm"])])
     return figure
 
 
@@ -205,7 +192,7 @@ class _Profiles(ReportFigure):
         if frame.empty:
             return f"no seed of any arm is admissible on every task. {captions.excluded(tables.runs)}"
         models = list(dict.fromkeys(frame["model"]))
-        shown = frame[frame["model"].isin(models[:MOST_FACETS])]
+        shown = frame[frame["model"].isin(models[: style.MOST_FACETS])]
         words = f"{caption(shown, scores, benchmark)} {captions.left_out(len(models), 'models')}".strip()
         return Picture(self.id, self.title, frame, lambda: draw(shown, benchmark), words, alt(shown, benchmark))
 

@@ -10,21 +10,7 @@ from matplotlib.figure import Figure
 from groupppo.algorithm import GroupParams
 from groupppo.algorithm.params import HOME
 from groupppo.config import Arm, Benchmark
-from groupppo.draw.style import (
-    RUN_KEYS,
-    Look,
-    arm_looks,
-    arms_in,
-    cell_title,
-    cells,
-    curve,
-    grid,
-    legend_below,
-    line,
-    refuse_empty,
-    share_limits,
-    steps_axis,
-)
+from groupppo.draw import style
 from groupppo.draw.wording import number
 from groupppo.report.figures import Need, RunFigure
 
@@ -53,20 +39,14 @@ def twins(benchmark: Benchmark) -> dict[str, list[str]]:
 def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """Reward of every run of a family of twins, and how far its metrics are from the masked run's of the same seed.
 
-    Args:
-        steps: the tidy `steps` table.
-
     Returns:
         task, model, family (the masked arm), arm, seed, step, reward (mean 0/1 reward of the step's rollouts), and
         `difference`: the largest over METRICS of |m - m_masked| / max |m_masked| over the run's steps; missing for the
         masked arm and where the masked run has no such step. Cells whose plan has no twins are left out.
-
-    Raises:
-        BadInput: the table is empty.
     """
-    refuse_empty(steps, "steps")
+    style.refuse_empty(steps, "steps")
     chosen = steps[steps["metric"].isin(METRICS)]
-    wide = chosen.pivot(index=[*RUN_KEYS, "step"], columns="metric", values="value").reset_index()
+    wide = chosen.pivot(index=[*style.RUN_KEYS, "step"], columns="metric", values="value").reset_index()
     metrics = [name for name in METRICS if name in wide]
     frames = []
     for masked, others in twins(benchmark).items():
@@ -92,33 +72,35 @@ def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Left: reward curves over one another. Right: the largest relative difference of a step's metrics, log scale."""
-    looks, facets = arm_looks(benchmark), cells(data, benchmark)
+    looks, facets = style.arm_looks(benchmark), style.cells(data, benchmark)
     rows = [(cell, family) for cell in facets for family in dict.fromkeys(cell.rows(data)["family"])]
-    figure, axes = grid(len(rows), 2, 2.9)
+    figure, axes = style.grid(len(rows), 2, 2.9)
     for panels, (cell, family) in zip(axes, rows, strict=True):
         own = cell.rows(data)
         own = own[own["family"] == family]
         _lines(panels[0], own, "reward", looks, widths=True)
         _lines(panels[1], own.assign(difference=own["difference"].clip(lower=LEAST)), "difference", looks)
-        panels[0].set(xlabel="training step", ylabel="reward (mean of rollouts)", title=cell_title(cell, benchmark))
-        panels[0].set_ylim(*share_limits(own[["reward"]]))
+        panels[0].set(
+            xlabel="training step", ylabel="reward (mean of rollouts)", title=style.cell_title(cell, benchmark)
+        )
+        panels[0].set_ylim(*style.share_limits(own[["reward"]]))
         panels[1].set(xlabel="training step", ylabel="largest relative difference", yscale="log", ylim=(LEAST / 2, 10))
         panels[1].yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
         panels[1].set_title(f"from {looks[family].label}")
         for panel in panels:
-            steps_axis(panel, 6)
-    legend_below(figure, [line(looks[arm]) for arm in arms_in(data, benchmark)])
+            style.steps_axis(panel, 6)
+    style.legend_below(figure, [style.line(looks[arm]) for arm in style.arms_in(data, benchmark)])
     return figure
 
 
-def _lines(panel: Axes, rows: pd.DataFrame, column: str, looks: dict[str, Look], *, widths: bool = False) -> None:
+def _lines(panel: Axes, rows: pd.DataFrame, column: str, looks: dict[str, style.Look], *, widths: bool = False) -> None:
     """One line per run; with `widths` the earlier ones are wider, so that a line that covers another shows it."""
     arms = list(dict.fromkeys(rows["arm"]))
     for place, arm in enumerate(arms):
         for _, run in rows[rows["arm"] == arm].groupby("seed"):
             width = 1.4 + 1.8 * (len(arms) - 1 - place) if widths else 1.6
-            style = curve(looks[arm], len(run)) | {"linewidth": width}
-            panel.plot(run["step"], run[column], zorder=3 + place, **style)
+            look = style.curve(looks[arm], len(run)) | {"linewidth": width}
+            panel.plot(run["step"], run[column], zorder=3 + place, **look)
 
 
 def _group_params(arm: Arm) -> dict[str, Any]:
@@ -151,7 +133,7 @@ def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
 
 def _differences(data: pd.DataFrame, benchmark: Benchmark) -> str:
     told = []
-    for arm in arms_in(data, benchmark):
+    for arm in style.arms_in(data, benchmark):
         rows = data[(data["arm"] == arm) & data["difference"].notna()]
         if rows.empty:
             continue

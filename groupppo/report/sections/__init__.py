@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from pydantic import BaseModel, ValidationError
@@ -23,30 +23,12 @@ from groupppo.errors import BadInput
 from groupppo.records.plain_json import read_object
 from groupppo.verdicts.costs import COSTS
 from groupppo.verdicts.finding import VERDICTS
+from groupppo.verdicts.item_share import ItemShare
 from groupppo.where import UNRECORDED, Where
 
 PROFILE = "profile"
 """Folder of the profile in a results folder."""
 _AGAIN = "decide the verdicts again."
-
-
-class ItemNoise(BaseModel):
-    """`groupppo.verdicts.item_share.ItemShare`, read back."""
-
-    items: int
-    share: float
-    share_low: float | None
-    share_high: float | None
-    half_width: float
-    of_seeds: float
-    of_choice: float | None
-    together: float | None
-    twice_items: float | None
-    twice_seeds: float | None
-    more: Literal["items", "seeds"] | None
-    bound: bool
-    reason: str
-    why: str | None
 
 
 class Evidence(BaseModel):
@@ -79,7 +61,7 @@ class Verdict(BaseModel):
     replicates: str
     reason: str
     what_would_change: str
-    item_noise: ItemNoise | None
+    item_noise: ItemShare | None
     evidence: Evidence
     figure: str | None
     elsewhere: Where | None

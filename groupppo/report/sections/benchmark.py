@@ -6,7 +6,7 @@ from typing import Any
 from groupppo.algorithm import GroupParams, known_rules
 from groupppo.algorithm.params import COMMON, HOME
 from groupppo.config import Arm, Benchmark
-from groupppo.draw.blocks import Block, Link, Row, Section, Span, Table, Terms, Text, TextCell, Words, code
+from groupppo.draw.blocks import Block, Link, Row, Section, Span, Table, Terms, Text, TextCell, Words, code, listed
 from groupppo.draw.wording import percentage, plural, seconds_text
 from groupppo.matrix import CellPlan
 from groupppo.measure.process_tree import DEFINITION
@@ -169,9 +169,8 @@ def warm_starts(results: Results) -> Block:
 
 def _files(results: Results) -> Iterator[tuple[str, Words]]:
     tables = sorted(path.relative_to(results.folder).as_posix() for path in results.folder.glob("tables/*.parquet"))
-    links = [Link(name, name) for name in tables]
     yield "Verdicts", Link("verdicts.json", "verdicts.json")
-    yield "Tidy tables", tuple(piece for link in links for piece in (link, ", "))[:-1]
+    yield "Tidy tables", listed([Link(name, name) for name in tables])
     yield "The resolved matrix", Link("benchmark.yaml", "benchmark.yaml")
 
 

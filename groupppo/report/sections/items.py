@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from groupppo.config import Benchmark
 from groupppo.draw.blocks import Block, Details, List, Section, Table, Text, TextCell
 from groupppo.draw.captions import place
-from groupppo.draw.wording import MISSING, number, percentage, plural
+from groupppo.draw.wording import MISSING, most_frequent, number, percentage
 from groupppo.report.sections import Results, Verdict
 
 MOST_LINES = 100
 """Comparisons that the table lists; verdicts.json has all."""
-MOST_REASONS = 20
 CAPTION = (
     "Half-widths of intervals of a difference in accuracy. Item noise is the part of the spread over seeds that comes "
     "from having so many held-out items and not more: with each seed an arm is right on other items. The choice of the "
@@ -55,9 +54,7 @@ def sections(results: Results) -> Iterator[Section]:
 def bounds(verdicts: Sequence[Verdict]) -> list[str]:
     """Why some comparisons have only a bound: each reason once, the most frequent first, with the number of them."""
     counted = Counter(verdict.item_noise.why for verdict in verdicts if verdict.item_noise and verdict.item_noise.why)
-    listed = [f"{reason} ({plural(count, 'comparison')})" for reason, count in counted.most_common(MOST_REASONS)]
-    more = len(counted) - MOST_REASONS
-    return [*listed, f"and {plural(more, 'more reason')}; verdicts.json has all"] if more > 0 else listed
+    return most_frequent(counted, "comparison", "verdicts.json")
 
 
 def _name(verdict: Verdict, benchmark: Benchmark) -> str:

@@ -1,7 +1,6 @@
 """What an update costs: a section of the report's page, and the sections of a profile's own page."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from groupppo.draw.blocks import (
     FigureBlock,
     Link,
     Page,
-    Row,
     Section,
     Table,
     Terms,
     Text,
     TextCell,
+    listed,
     with_interval,
 )
 from groupppo.draw.figures import read_figures
@@ -52,17 +51,8 @@ METHOD = (
 )
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """A profile's blocks, for both pages; `targets` is empty where none was set."""
-
-    answer: str
-    measured: str
-    targets: list[Block]
-    figures: list[Block]
-    settings: list[Block]
-    steps: Block
-    provenance: list[tuple[str, str]]
+Part = tuple[str, str, list[Block]]
+"""Id and title of a section of a profile's own page, and its blocks; the report has them all in one section."""
 
 
 def sections(results: Results) -> Iterator[Section]:
@@ -70,17 +60,9 @@ def sections(results: Results) -> Iterator[Section]:
         return
     profile, home = load_profile(results.benchmark.profile), results.folder / PROFILE
     tables = read_tables(home / "tables")
-    parts = _parts(results.folder, PROFILE, profile, tables, home / "measured")
-    blocks = [
-        Text(f"{parts.measured} {parts.answer}"),
-        *parts.targets,
-        *parts.figures,
-        *parts.settings,
-        parts.steps,
-        *map(Text, METHOD),
-        Details("Machine, software and the command behind each file", [Terms(parts.provenance)]),
-        Text(("Tables: ", *_links(f"{PROFILE}/tables", tables), "."), "small"),
-    ]
+    parts = profile_parts(results.folder, f"{PROFILE}/", profile, tables, home / "measured")
+    words = Text(f"{measured_in_words(tables.variants)} {_answer(tables.targets)}")
+    blocks = [words, *(block for _, _, own in parts for block in own)]
     yield Section("profile", "Cost of an update at real model shapes", "Cost of an update", 70, blocks)
 
 
@@ -97,46 +79,34 @@ def write_profile_page(results: Path, profile: Profile, tables: ProfileTables, m
     Raises:
         BadInput: the figures or a result file are missing.
     """
-    parts = _parts(results, "", profile, tables, measured)
-    caption = "Machine and software of the first result file, and the command behind each."
-    rows: list[Row] = [[key, TextCell(value, mark="break")] for key, value in parts.provenance]
-    named: list[tuple[str, str, list[Block]]] = [
-        ("figures", "Figures", parts.figures),
-        ("measured", "Measurements", parts.settings),
-        ("steps", "Whole steps", [parts.steps]),
-        ("method", "Method and limits", list(map(Text, METHOD))),
-        ("provenance", "Provenance", [Table("Provenance", caption, ["Key", "Value"], rows, kind="prose")]),
-        ("data", "Data", [Text(("Tables: ", *_links("tables", tables), "."))]),
-    ]
+    parts = profile_parts(results, "", profile, tables, measured)
     page = Page(
         title=profile.title,
         eyebrow=f"GROUP-PPO bench, profile {profile.name}",
         skip="Skip to the targets",
-        head=[Text(parts.answer, "answer"), Text(parts.measured, "quiet")],
+        head=[Text(_answer(tables.targets), "answer"), Text(measured_in_words(tables.variants), "quiet")],
         sections=[
-            Section("targets", "", "Targets", 0, parts.targets),
-            *(Section(name, title, title, order, blocks) for order, (name, title, blocks) in enumerate(named, 1)),
+            Section(name, "" if name == "targets" else title, title, order, blocks)
+            for order, (name, title, blocks) in enumerate(parts)
         ],
     )
     return write_page(results / "report.html", html(page, results))
 
 
-def _parts(results: Path, folder: str, profile: Profile, tables: ProfileTables, measured: Path) -> _Parts:
-    home = f"{folder}/figures".removeprefix("/")
-    return _Parts(
-        answer=_answer(tables.targets),
-        measured=measured_in_words(tables.variants),
-        targets=[_targets(tables)] if len(tables.targets) else [],
-        figures=[FigureBlock(record, home) for record in read_figures(results / home)],
-        settings=[_setting(rows) for _, rows in tables.variants.groupby("setting", sort=False)],
-        steps=_steps(tables, profile),
-        provenance=_provenance(profile, measured),
-    )
-
-
-def _links(folder: str, tables: ProfileTables) -> tuple[str | Link, ...]:
-    links = [Link(f"{name}.csv", f"{folder}/{name}.csv") for name in vars(tables)]
-    return tuple(piece for link in links for piece in (link, ", "))[:-1]
+def profile_parts(results: Path, home: str, profile: Profile, tables: ProfileTables, measured: Path) -> list[Part]:
+    """What a page in `results` says of the profile in its folder `home`, which ends with a slash or is empty."""
+    figures = f"{home}figures"
+    files = listed([Link(f"{name}.csv", f"{home}tables/{name}.csv") for name in vars(tables)])
+    machine = Details("Machine, software and the command behind each file", [Terms(_provenance(profile, measured))])
+    return [
+        ("targets", "Targets", [_targets(tables)] if len(tables.targets) else []),
+        ("figures", "Figures", [FigureBlock(record, figures) for record in read_figures(results / figures)]),
+        ("measured", "Measurements", [_setting(rows) for _, rows in tables.variants.groupby("setting", sort=False)]),
+        ("steps", "Whole steps", [_steps(tables, profile)]),
+        ("method", "Method and limits", list(map(Text, METHOD))),
+        ("provenance", "Provenance", [machine]),
+        ("data", "Data", [Text(("Tables: ", *files, "."), "small")]),
+    ]
 
 
 def _answer(targets: pd.DataFrame) -> str:

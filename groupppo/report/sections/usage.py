@@ -9,13 +9,12 @@ import pandas as pd
 from groupppo.config import Benchmark
 from groupppo.draw.blocks import Block, List, Section, Table, Text, TextCell
 from groupppo.draw.captions import place
-from groupppo.draw.wording import MISSING, in_bytes, number, percentage, plural, seconds_text
+from groupppo.draw.wording import MISSING, in_bytes, most_frequent, number, percentage, seconds_text
 from groupppo.report.sections import Results
 from groupppo.tables.schema import FINISHED
 
 MOST_LINES = 100
 """Rows by task, model and arm; of more there is one for each arm."""
-MOST_REASONS = 20
 JOULES_PER_WATT_HOUR = 3600
 
 
@@ -96,7 +95,4 @@ def reasons(runs: pd.DataFrame) -> list[str]:
     timeless, bare = runs["wall_seconds"].isna(), runs["usage_reason"].isna()
     counted["every number: the run left no record"] = int((timeless & bare).sum())
     counted["wall_seconds: the run recorded none"] = int((timeless & ~bare).sum())
-    counted = +counted
-    listed = [f"{reason} ({plural(count, 'run')})" for reason, count in counted.most_common(MOST_REASONS)]
-    more = len(counted) - MOST_REASONS
-    return [*listed, f"and {plural(more, 'more reason')}; the table runs has all"] if more > 0 else listed
+    return most_frequent(+counted, "run", "the table runs")

@@ -25,8 +25,9 @@ from groupppo.draw.blocks import strong as bold
 from groupppo.draw.captions import place
 from groupppo.draw.figures import read_figures
 from groupppo.draw.wording import MISSING, interval, percentage, plural, quantity
-from groupppo.report.sections import PROFILE, ItemNoise, Results, Verdict
+from groupppo.report.sections import PROFILE, Results, Verdict
 from groupppo.verdicts.costs import COSTS
+from groupppo.verdicts.item_share import ItemShare
 from groupppo.verdicts.preregistration import Stamp, read_stamp
 
 ANSWERS = {
@@ -187,7 +188,7 @@ def _places(alike: list[Verdict], benchmark: Benchmark) -> str:
     return f"{'; '.join(named)}{f'; and {more} more' if named and more else ''}"
 
 
-def share_in_words(noise: ItemNoise) -> str:
+def share_in_words(noise: ItemShare) -> str:
     """Such as "items: 38.2 % of the variance"."""
     return f"items: {'at most ' if noise.bound else ''}{percentage(noise.share)} of the variance"
 
