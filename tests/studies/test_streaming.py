@@ -120,7 +120,7 @@ def test_keys_and_values_of_other_weights_matter_only_where_tokens_do_not_flow(
             parameter.add_(0.1 * torch.randn_like(parameter))
 
     def cosine(model: Any, way: LiveRows) -> float:
-        plan = Plan("streamed", live=way.places(batch.layout, batch.rows, seed=0), seed=0)
+        plan = Plan("streamed", live=way, seed=0)
         found, _ = loss_gradient(policy, batch, plan, TEMPERATURE, keys_values_of(model, batch))
         return cosine_and_ratio(found, exact)["cosine"]
 
