@@ -39,11 +39,6 @@ class BootstrapInterval:
     seeds: int
     draws: int
 
-    @property
-    def few_seeds(self) -> bool:
-        """Whether there are fewer than 10 seeds, so that the interval is far too narrow for its level."""
-        return self.seeds < FEWEST_SEEDS
-
 
 def interquartile_mean(scores: ArrayLike) -> np.ndarray:
     """Mean of the middle half of all seeds and tasks together: the 25 % trimmed mean.

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 MOST_SEEDS = 1000
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(400)
@@ -76,52 +76,6 @@ def seeds_for_interval(mean: float, spread: float, low: float, high: float, leve
     return _fewest(lambda seeds: power_inside(mean, spread, low, high, seeds, level), power)
 
 
-def power_of_difference(difference: float, spread: float, seeds: int, level: float) -> float:
-    """Power of the two-sided paired t test of no difference at 1 - level: the interval leaves zero out, on either side.
-
-    The same as the non-central t's, 1 - F(t) + F(-t) with non-centrality difference sqrt(seeds) / spread.
-
-    Raises:
-        ValueError: as `power_inside`.
-    """
-    above = power_inside(difference, spread, 0.0, math.inf, seeds, level)
-    return above + power_inside(difference, spread, -math.inf, 0.0, seeds, level)
-
-
-def seeds_for_difference(difference: float, spread: float, level: float, power: float) -> int | None:
-    """Smallest number of seeds with which a true `difference` is told from zero; None: more than 1,000.
-
-    Raises:
-        ValueError: spread not above zero, level or power outside (0, 1).
-    """
-    _check(spread=spread)
-    return _fewest(lambda seeds: power_of_difference(difference, spread, seeds, level), power)
-
-
-def provable_margin(spread: float, seeds: int, level: float, power: float) -> float:
-    """Smallest margin at which TOST with `seeds` succeeds with probability `power` when nothing differs.
-
-    In the unit of `spread`, to which it is proportional.
-
-    Raises:
-        ValueError: as `power_inside`, or a power outside (0, 1).
-    """
-    return spread * _root(lambda margin: power_inside(0.0, 1.0, -margin, margin, seeds, level), spread, power)
-
-
-def detectable_difference(spread: float, seeds: int, level: float, power: float) -> float:
-    """Smallest true difference that the two-sided paired t test with `seeds` finds with probability `power`.
-
-    In the unit of `spread`, to which it is proportional.
-
-    Raises:
-        ValueError: as `power_inside`, or a power that is not above 1 - level (which no difference at all reaches).
-    """
-    if power <= 1 - level:
-        raise ValueError(f"power = {power} must be above 1 - level = {1 - level:.3g}")
-    return spread * _root(lambda difference: power_of_difference(difference, 1.0, seeds, level), spread, power)
-
-
 def spread_interval(spread: float, seeds: int, level: float) -> tuple[float, float]:
     """Chi-square interval of the true standard deviation, from the sample standard deviation of `seeds` values.
 
@@ -148,10 +102,7 @@ def seeds_for_sign_flip(alpha: float) -> int:
         ValueError: alpha outside (0, 1).
     """
     _check_shares(alpha=alpha)
-    seeds = 1
-    while 2.0 ** (1 - seeds) > alpha:
-        seeds += 1
-    return seeds
+    return math.ceil(1 - math.log2(alpha))
 
 
 def _fewest(power_with: Callable[[int], float], power: float) -> int | None:
@@ -168,16 +119,6 @@ def _fewest(power_with: Callable[[int], float], power: float) -> int | None:
         else:
             enough = middle
     return enough
-
-
-def _root(power_at: Callable[[float], float], spread: float, power: float) -> float:
-    """Where `power_at`, which rises from below `power` to 1, reaches `power`."""
-    _check(spread=spread)
-    _check_shares(power=power)
-    high = 1.0
-    while power_at(high) < power:
-        high *= 2
-    return float(optimize.brentq(lambda value: power_at(value) - power, 0.0, high, xtol=1e-10))
 
 
 def _check(**values: float) -> None:
