@@ -6,11 +6,10 @@ Nothing under runs/ or evals/ is changed. What cannot be read of a run stays wit
 and line.
 """
 
-from groupppo.tables.collecting import collect
-from groupppo.tables.evaluations import MATCHED_EVALUATION
+from groupppo.tables.collect import collect
 from groupppo.tables.gates import GATES
-from groupppo.tables.loading import HasCells, Only, StoredTables, Tables, load_table, load_tables
-from groupppo.tables.schema import GROUP_METRICS, SCHEMA, Column
+from groupppo.tables.load import HasCells, Only, StoredTables, Tables, load_table, load_tables
+from groupppo.tables.schema import GROUP_METRICS, MATCHED_EVALUATION, SCHEMA, Column
 
 __all__ = [
     "GATES",

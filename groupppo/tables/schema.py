@@ -21,6 +21,8 @@ GROUP_METRICS = {
 }
 RULE_METRICS = ("threshold", "r_ratio_p50")
 """Columns of `groups` that a rule without a threshold, or without a variance ratio, has no metric for."""
+MATCHED_EVALUATION = ("n", "data_sha256", "yaml_sha256", "batch_size", "repeats", "eval_seed")
+"""What the evaluations of a task and model must share."""
 
 _ARROW = {
     "str": pa.string(),
