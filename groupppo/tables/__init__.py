@@ -6,9 +6,9 @@ Nothing under runs/ or evals/ is changed. What cannot be read of a run stays wit
 and line.
 """
 
-from groupppo.tables.collect import collect
+from groupppo.tables.collecting import collect
 from groupppo.tables.gates import GATES
-from groupppo.tables.load import HasCells, Only, StoredTables, Tables, load_table, load_tables
+from groupppo.tables.loading import HasCells, Only, StoredTables, Tables, load_table, load_tables
 from groupppo.tables.schema import GROUP_METRICS, MATCHED_EVALUATION, SCHEMA, Column
 
 __all__ = [
