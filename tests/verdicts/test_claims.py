@@ -14,9 +14,7 @@ from groupppo.errors import BadInput
 from groupppo.records.plain_yaml import read_yaml
 from groupppo.schemas import SCHEMAS
 from groupppo.verdicts.claims import Claim, Claims, load_claims
-from groupppo.verdicts.costs import COSTS
-from groupppo.verdicts.quantities import QUANTITIES
-from groupppo.verdicts.shares import SHARES
+from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES
 from tests.synthetic import STAGE_SECONDS
 
 SHIPPED = REPOSITORY / "benchmarks" / "claims.yaml"

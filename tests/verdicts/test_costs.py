@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.costs import COSTS, CostSample, judge_cost
+from groupppo.verdicts.claims import Region, load_claims
 from groupppo.verdicts.engine import decide
-from groupppo.verdicts.finding import Region
+from groupppo.verdicts.quantities import COSTS, CostSample
+from groupppo.verdicts.rules import judge_cost
 from tests.synthetic import ARMS, write_results
 
 S, R, I, T, ELSEWHERE = "supported", "refuted", "inconclusive", "not testable", "not measurable here"  # noqa: E741

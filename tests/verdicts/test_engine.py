@@ -15,9 +15,8 @@ from groupppo.config import Benchmark
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import Claims, load_claims
 from groupppo.verdicts.engine import decide
-from groupppo.verdicts.finding import VERDICTS
 from groupppo.verdicts.quantities import QUANTITIES
-from groupppo.verdicts.rules import judge
+from groupppo.verdicts.rules import VERDICTS, judge
 from tests.synthetic import ARMS, Effect, Spread, synthetic_benchmark, write_results
 
 EIGHT = tuple(range(1, 9))
