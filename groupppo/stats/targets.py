@@ -18,8 +18,11 @@ class Arrival:
     """When a run first reached a target, infinite for a miss, and what the whole run spent.
 
     Args:
-        steps, seconds, tokens: up to and with the step of the arrival.
-        spent_seconds, spent_tokens: of the whole run; a miss says nothing about what would have come after.
+        steps: up to and with the step of the arrival.
+        seconds: up to and with the step of the arrival.
+        tokens: up to and with the step of the arrival.
+        spent_seconds: of the whole run; a miss says nothing about what would have come after.
+        spent_tokens: as `spent_seconds`.
     """
 
     steps: float
@@ -28,18 +31,16 @@ class Arrival:
     spent_seconds: float
     spent_tokens: float
 
-    @property
-    def missed(self) -> bool:
-        return math.isinf(self.steps)
-
 
 @dataclass(frozen=True)
 class RatioBounds:
     """Median over pairs of first cost / second cost, with pairs that both missed as far down and up as they may lie.
 
     Args:
-        median_low, median_high: the median with undetermined ratios at 0, and at infinity; equal where there are none.
-        low, high: interval from order statistics; 0 and infinity where the pairs are too few for the level.
+        median_low: the median with undetermined ratios at 0.
+        median_high: the median with undetermined ratios at infinity.
+        low: end of the interval from order statistics; 0 where the pairs are too few for the level.
+        high: its other end; infinity where the pairs are too few for the level.
         coverage: what that interval covers at least, whatever the distribution; 1 for 0 to infinity.
         undetermined: pairs that both missed.
     """
@@ -60,7 +61,8 @@ def time_to_target(metric: ArrayLike, seconds: ArrayLike, tokens: ArrayLike, tar
 
     Args:
         metric: (steps,), higher is better; turn the sign of a loss.
-        seconds, tokens: (steps,), what each step spent, not cumulated.
+        seconds: (steps,), what each step spent, not cumulated.
+        tokens: (steps,), what each step spent, not cumulated.
         target: in the unit of the metric.
         window: steps that are averaged.
 
@@ -84,18 +86,6 @@ def time_to_target(metric: ArrayLike, seconds: ArrayLike, tokens: ArrayLike, tar
     return Arrival(float(step), float(cost[:step].sum()), float(count[:step].sum()), *spent)
 
 
-def median_cost(costs: ArrayLike) -> float:
-    """Median of costs with infinity for misses: infinite as soon as half of the runs missed.
-
-    Raises:
-        ValueError: no cost, or one that is below zero or not a number.
-    """
-    array = np.asarray(costs, dtype=float)
-    if array.ndim != 1 or not array.size or np.any(np.isnan(array)) or np.any(array < 0):
-        raise ValueError("costs must be numbers from zero to infinity, in one dimension, at least one")
-    return float(np.median(array))
-
-
 def median_ratio(ratios: ArrayLike, level: float) -> RatioBounds:
     """Median of ratios and its interval from order statistics (the sign test, inverted).
 
@@ -116,8 +106,7 @@ def median_ratio(ratios: ArrayLike, level: float) -> RatioBounds:
         raise ValueError(f"level = {level} must lie between 0 and 1")
     undetermined = np.isnan(array)
     lowest, highest = (np.sort(np.where(undetermined, end, array)) for end in (0.0, np.inf))
-    ranks = np.arange(1, len(array) // 2 + 1)
-    covered = 1 - 2 * stats.binom.cdf(ranks - 1, len(array), 0.5)
+    covered = 1 - 2 * stats.binom.cdf(np.arange(len(array) // 2), len(array), 0.5)
     rank = int(np.sum(covered >= level))
     low, high, coverage = 0.0, math.inf, 1.0
     if rank:

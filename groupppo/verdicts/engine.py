@@ -39,7 +39,7 @@ from groupppo.verdicts.assay import (
 from groupppo.verdicts.claims import EQUIVALENCE, REFERENCE, Claim, Claims
 from groupppo.verdicts.item_scores import ItemScores
 from groupppo.verdicts.item_share import ItemShare, item_share
-from groupppo.verdicts.quantities import QUANTITIES, Sample, Share
+from groupppo.verdicts.quantities import QUANTITIES, Cost, Sample, Share
 from groupppo.verdicts.rules import (
     IDENTITY,
     NOT_MEASURABLE,
@@ -201,7 +201,7 @@ def decide(
     studied, verdicts = studied or Studied(), list[dict[str, Any]]()
     for claim in claims.claims:
         if claim.cost is not None:
-            verdicts.append(_cost_entry(claim, variants))
+            verdicts.append(_cost_entry(claim, claim.cost, variants))
         elif claim.share is not None:
             verdicts += [_share_entry(claim, claim.share, cell, studied) for cell in benchmark.plans()]
         else:
@@ -233,16 +233,13 @@ def _run_entry(case: _Case, cell: CellPlan, finding: Finding, studied: Studied) 
     return _entry(case.claim, cell, finding, evidence, case.item_noise(cell, finding, studied.scores))
 
 
-def _cost_entry(claim: Claim, variants: pd.DataFrame | None) -> dict[str, Any]:
-    assert claim.cost is not None
-    sample, where = claim.cost_sample, None
-    finding = judge_cost(claim.cost, sample, claim.region, claim.evidence, variants)
-    if variants is not None:
-        rows = sample.select(variants)
-        where = where_of(variants if rows.empty else rows)
-    file = "" if variants is None else "profile/tables/variants.parquet"
-    evidence = {"table": "variants", "file": file, "rows": sample.query()}
-    return _entry(claim, _OF_NO_CELL, finding, evidence, where=where)
+def _cost_entry(claim: Claim, cost: Cost, variants: pd.DataFrame | None) -> dict[str, Any]:
+    finding = judge_cost(claim, cost, variants)
+    if variants is None:
+        return _entry(claim, _OF_NO_CELL, finding, {"table": "variants", "file": "", "rows": claim.variant_rows})
+    rows = variants.query(claim.variant_rows, engine="python")
+    evidence = {"table": "variants", "file": "profile/tables/variants.parquet", "rows": claim.variant_rows}
+    return _entry(claim, _OF_NO_CELL, finding, evidence, where=where_of(variants if rows.empty else rows))
 
 
 def _share_entry(claim: Claim, share: Share, cell: CellPlan, studied: Studied) -> dict[str, Any]:

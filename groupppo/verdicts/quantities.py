@@ -26,8 +26,8 @@ class Sample:
     """What is measured where.
 
     Args:
-        task: of the cell of the matrix.
-        model: of the cell of the matrix.
+        task: with `model`, the cell of the matrix.
+        model: with `task`, the cell of the matrix.
         arm: the arm under test.
         against: the arm it is paired with by seed; None where nothing is compared.
         stage: of the table's rows, where the quantity has one.
@@ -268,21 +268,6 @@ COSTS: dict[str, Cost] = {
     "update_seconds_speedup": Cost("seconds_speedup", timed=True),
     "update_seconds_speedup_to_fused": Cost("to_fused", timed=True),
 }
-
-
-@dataclass(frozen=True)
-class CostSample:
-    """Which row of the table `variants` a claim is about."""
-
-    setting: str
-    variant: str
-
-    def query(self) -> str:
-        """The row as a `DataFrame.query` expression: the evidence that a verdict names."""
-        return f"setting == {self.setting!r} and variant == {self.variant!r}"
-
-    def select(self, variants: pd.DataFrame) -> pd.DataFrame:
-        return variants.query(self.query(), engine="python")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from groupppo.stats.power import MOST_SEEDS, seeds_for_equivalence, seeds_for_in
 from groupppo.stats.targets import median_above, median_below, median_ratio
 from groupppo.update.variants import MEASURED
 from groupppo.verdicts.claims import EQUIVALENCE, Claim, Claims, Region
-from groupppo.verdicts.quantities import Cost, CostSample, Share
+from groupppo.verdicts.quantities import Cost, Share
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
 IDENTITY, NOT_TESTABLE, NOT_MEASURABLE = "identity", "not testable", "not measurable here"
@@ -224,28 +224,24 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def judge_cost(
-    cost: Cost, sample: CostSample, region: Region, accepted: tuple[str, ...], variants: pd.DataFrame | None
-) -> Finding:
+def judge_cost(claim: Claim, cost: Cost, variants: pd.DataFrame | None) -> Finding:
     """The verdict on one number of a profile; of seconds the unit of replication is the round.
 
     Args:
-        cost: which number.
-        sample: of which variant in which setting.
-        region: the claimed region widened by the margin.
-        accepted: kinds of device ("cpu", "gpu") whose evidence counts.
+        claim: names setting and variant.
+        cost: the number.
         variants: the profile's table; None where the benchmark names no profile.
 
     Returns:
-        `supported` or `refuted` where the number, or its whole interval, lies inside or outside the region;
+        `supported` or `refuted` where the number, or its whole interval, lies inside or outside the claim's region;
         `inconclusive` where the interval crosses an end; `not testable` where the profile lacks the variant or could
         not run it; `not measurable here` for a number of a device that the claim does not accept.
     """
     if variants is None:
         return Finding(NOT_TESTABLE, "This benchmark names no profile of an update's cost.", asked=False)
-    rows = sample.select(variants)
+    rows, region = variants.query(claim.variant_rows, engine="python"), claim.region
     if rows.empty:
-        return Finding(NOT_TESTABLE, f"The profile has no variant {sample.variant} in a setting {sample.setting}.")
+        return Finding(NOT_TESTABLE, f"The profile has no variant {claim.variant} in a setting {claim.setting}.")
     row = rows.iloc[0]
     if row["status"] != MEASURED:
         return Finding(NOT_TESTABLE, f"{row['title']}: {row['status']}, {row['reason']}.")
@@ -256,8 +252,8 @@ def judge_cost(
     rounds = int(row["rounds"])
     measured = f"{value:.3g}x [{low:.3g}, {high:.3g}] over {rounds} rounds" if cost.timed else f"{value:.3g}x"
     kind = EVIDENCE_OF_DEVICE[row["device"]]
-    if kind not in accepted and not cost.counted:
-        names = " or ".join(accepted).upper()
+    if kind not in claim.evidence and not cost.counted:
+        names = " or ".join(claim.evidence).upper()
         reason = f"The claim takes evidence from a {names}; the profile, measured on a {kind.upper()}, has {measured}."
         return Finding(NOT_MEASURABLE, f"{reason} It does not decide it.")
     verdict, place, more = INCONCLUSIVE, "neither inside nor outside", "; more rounds would narrow it"

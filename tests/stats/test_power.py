@@ -103,12 +103,6 @@ def test_three_seeds_may_understate_the_spread_four_times():
     assert spread_interval(1.0, 3, 0.90) == pytest.approx((0.578, 4.415), abs=1e-3)
 
 
-@pytest.mark.parametrize(("alpha", "seeds"), [(0.5, 2), (0.25, 3), (0.10, 5), (0.05, 6), (0.01, 8)])
-def test_seeds_for_the_sign_flip_test_are_the_fewest_whose_least_p_value_is_small_enough(alpha, seeds):
-    assert seeds_for_sign_flip(alpha) == seeds
-    assert 2.0 ** (1 - seeds) <= alpha < 2.0 ** (2 - seeds)
-
-
 def test_impossible_arguments_raise():
     with pytest.raises(ValueError, match="above zero"):
         seeds_for_equivalence(0.0, 0.05, 0.9, 0.8)

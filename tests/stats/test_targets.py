@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from groupppo.stats.targets import (
     median_above,
     median_below,
-    median_cost,
     median_ratio,
     time_to_target,
 )
@@ -22,7 +21,7 @@ METRIC, SECONDS, TOKENS = [0.1, 0.9, 0.2, 0.6, 0.8, 0.9], [5, 1, 1, 1, 1, 1], [1
 def test_a_run_arrives_at_the_first_step_whose_metric_reaches_the_target():
     arrival = time_to_target(METRIC, SECONDS, TOKENS, 0.7)
     assert (arrival.steps, arrival.seconds, arrival.tokens) == (2, 6, 30)
-    assert (arrival.spent_seconds, arrival.spent_tokens, arrival.missed) == (10, 210, False)
+    assert (arrival.spent_seconds, arrival.spent_tokens) == (10, 210)
     assert time_to_target(METRIC, SECONDS, TOKENS, 0.9).steps == 2
 
 
@@ -36,7 +35,6 @@ def test_smoothing_passes_a_lucky_step_over_and_looks_at_no_later_one():
 
 def test_a_miss_costs_infinity_and_says_what_was_spent():
     arrival = time_to_target(METRIC, SECONDS, TOKENS, 0.95)
-    assert arrival.missed
     assert (arrival.steps, arrival.seconds, arrival.tokens) == (INF, INF, INF)
     assert (arrival.spent_seconds, arrival.spent_tokens) == (10, 210)
 
@@ -50,15 +48,6 @@ def test_a_higher_target_or_a_shorter_run_never_arrives_sooner(metric, window, t
     if len(metric) > window:
         cut = time_to_target(metric[:-1], cost[:-1], cost[:-1], target, window)
         assert cut.steps == (sooner.steps if sooner.steps < len(metric) else INF)
-
-
-def test_the_median_is_infinite_as_soon_as_half_of_the_runs_missed():
-    assert median_cost([3, 1, 2]) == 2
-    assert median_cost([3, 1, INF]) == 3
-    assert median_cost([1, 2, INF, INF]) == INF
-    assert median_cost([INF, INF]) == INF
-    # Negative control: dropping the misses turns the worst arm into a good one.
-    assert median_cost([1, 2, INF, INF]) != np.median([1, 2])
 
 
 def test_ratios_with_misses_by_hand():
@@ -128,9 +117,6 @@ def test_impossible_arguments_raise():
             time_to_target([0.1, 0.2], [1, 2], [1, 1], 0.5, window)
     with pytest.raises(ValueError, match="target"):
         time_to_target([0.1, 0.2], [1, 2], [1, 1], math.nan)
-    for bad in ([], [-1.0], [math.nan]):
-        with pytest.raises(ValueError, match="zero to infinity"):
-            median_cost(bad)
     with pytest.raises(ValueError, match="level"):
         median_ratio([1.0], 90)
     for bad in ([], [-1.0], [[1.0]]):

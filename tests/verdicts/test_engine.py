@@ -344,11 +344,3 @@ def test_the_evidence_of_a_verdict_selects_the_rows_it_rests_on(name):
         rows = getattr(tables, entry["evidence"]["table"]).query(entry["evidence"]["rows"])
         assert set(rows["seed"]) == set(benchmark.seeds)
         assert entry["arm"] in set(rows["arm"])
-
-
-def test_deciding_twice_gives_the_same_content():
-    assert decide(*case("two seeds")) == decide(*case("two seeds"))
-
-
-def test_the_synthetic_quick_benchmark_has_two_seeds():
-    assert len(synthetic_benchmark().seeds) == 2
