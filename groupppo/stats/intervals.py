@@ -22,7 +22,8 @@ class Interval:
 
     Args:
         estimate: mean, or geometric mean for ratios.
-        low, high: ends of the interval.
+        low: lower end of the interval.
+        high: upper end of the interval.
         spread: sample standard deviation of the values (ddof 1); of their logarithms for ratios.
         seeds: number of values, at least 2.
         level: confidence, such as 0.90.

@@ -14,6 +14,7 @@ Every number here takes the spread as known. One seen in three seeds may be 4.4 
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 
 import numpy as np
@@ -27,8 +28,10 @@ def power_inside(mean: float, spread: float, low: float, high: float, seeds: int
     """Probability that the t interval of `seeds` paired differences lies wholly inside (low, high).
 
     Args:
-        mean, spread: true mean and standard deviation of the differences; spread above zero.
-        low, high: the region; either may be infinite.
+        mean: true mean of the differences.
+        spread: true standard deviation of the differences, above zero.
+        low: lower end of the region; may be infinite.
+        high: upper end of the region; may be infinite.
         seeds: number of differences, at least 2.
         level: confidence of the two-sided interval.
 
@@ -107,18 +110,9 @@ def seeds_for_sign_flip(alpha: float) -> int:
 
 def _fewest(power_with: Callable[[int], float], power: float) -> int | None:
     _check_shares(power=power)
-    few, enough = 1, 2
-    while power_with(enough) < power:
-        if enough == MOST_SEEDS:
-            return None
-        few, enough = enough, min(2 * enough, MOST_SEEDS)
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        if power_with(middle) < power:
-            few = middle
-        else:
-            enough = middle
-    return enough
+    counts = range(2, MOST_SEEDS + 1)
+    place = bisect_left(counts, True, key=lambda seeds: power_with(seeds) >= power)
+    return counts[place] if place < len(counts) else None
 
 
 def _check(**values: float) -> None:

@@ -65,7 +65,8 @@ def learning_gain(
 
     Args:
         gains: one per seed, at least 1.
-        start_stderr, run_stderrs: standard errors over prompts of the start and of each seed's accuracy.
+        start_stderr: standard error over prompts of the start's accuracy.
+        run_stderrs: the same of each seed's accuracy.
         level: confidence of the two-sided interval.
 
     Raises:
