@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groupppo.config import Benchmark
+from groupppo.records.folders import ResultsFolder
 from groupppo.tables.keys import found_keys, planned_keys
 from groupppo.tables.runs import Plan, Row, Run, read_run, read_start, stray_row
 from groupppo.tables.schema import SCHEMA, arrow_schema
@@ -37,13 +38,13 @@ def collect(results: Path, benchmark: Benchmark, processes: int = 1) -> None:
         processes: that read runs.
     """
     plan, planned = Plan.of(results, benchmark), planned_keys(benchmark)
-    existing, stray = found_keys(results / "runs")
+    existing, stray = found_keys(ResultsFolder(results).runs)
     runs = [(keys, True) for keys in planned] + [(keys, False) for keys in sorted(existing - set(planned))]
     cells = dict.fromkeys((keys.task, keys.model) for keys, _ in runs)
     starts = {cell: read_start(results, *cell) for cell in cells}
     rows, evals = list[Row](), [row for start in starts.values() if start.evaluation for row in start.evaluation.rows]
     with ExitStack() as stack:
-        writers = stack.enter_context(_writers(results / "tables"))
+        writers = stack.enter_context(_writers(ResultsFolder(results).tables))
         read: Callable[..., Iterable[Run]] = map
         if processes > 1:
             # Forked: a spawned process would run the workflow's script again, which has no guard.

@@ -14,6 +14,7 @@ import pyarrow as pa
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.mfu import known_to_verl
+from groupppo.records.folders import START, ResultsFolder, RunFolder
 from groupppo.tables.gates import Facts, findings
 from groupppo.tables.keys import Keys
 from groupppo.tables.logs import Record, StepLog, read_groups, read_stages, read_steps
@@ -24,14 +25,11 @@ from groupppo.tables.schema import (
     MATCHED_EVALUATION,
     MISSING,
     ROLLOUTS,
-    START,
     UNREADABLE,
     USAGE_FIGURES,
     arrow_schema,
 )
 
-SET_ASIDE = "failed"
-"""Folder in a run's where a failed job keeps what a workflow would delete."""
 _AGAIN, _SHOWN = "run this cell again.", 120
 _SOURCES = ("counter", "power", "counter and power")
 Row = dict[str, Any]
@@ -91,8 +89,8 @@ class Plan:
     @classmethod
     def of(cls, results: Path, benchmark: Benchmark) -> "Plan":
         train, arms = benchmark.train, benchmark.arms.values()
-        grouped = (arm.name for arm in arms if arm.verl.get("algorithm.adv_estimator") == "group_ppo")
-        critic = (arm.name for arm in arms if (train.verl | arm.verl).get("critic.enable", False))
+        grouped = (arm.name for arm in arms if arm.grouped)
+        critic = (arm.name for arm in arms if benchmark.trains_critic(arm))
         responses = train.prompts_per_step * train.responses_per_prompt
         return cls(results, train.steps, responses, frozenset(grouped), frozenset(critic))
 
@@ -107,7 +105,7 @@ def read_start(results: Path, task: str, model: str) -> Start:
 
 def stray_row(plan: Plan, folder: Path) -> Row:
     """The row of a folder among the runs that is no run's."""
-    task, model, arm = folder.relative_to(plan.results / "runs").parts[:3]
+    task, model, arm = folder.relative_to(ResultsFolder(plan.results).runs).parts[:3]
     reason = f"{folder.relative_to(plan.results)}: name it seed<k>, or move it out of runs/"
     return {**_row(plan, Keys(task, model, arm, None)), "status": UNREADABLE, "reason": reason}
 
@@ -122,11 +120,11 @@ def read_run(plan: Plan, start: Start, run: tuple[Keys, bool]) -> Run:
         run: its keys, and whether it is planned.
     """
     keys, planned = run
-    row, folder = _row(plan, keys), keys.below(plan.results / "runs")
+    row, folder = _row(plan, keys), RunFolder(keys.below(ResultsFolder(plan.results).runs))
     try:
         status = _status(folder)
     except BadInput as error:
-        there = any((place / "status.json").exists() for place in (folder, folder / SET_ASIDE))
+        there = folder.status.exists() or folder.failed.status.exists()
         return Run({**row, "status": UNREADABLE if there else MISSING, "reason": _message(error, plan.results)})
     try:
         row |= _ended(keys, status)
@@ -153,8 +151,8 @@ def _message(error: BadInput, results: Path) -> str:
     return f"{place.as_posix()}: {error.key} = {shown[:_SHOWN]} ({error.hint.removesuffix('.')})"
 
 
-def _status(folder: Path) -> Record:
-    file, aside = folder / "status.json", folder / SET_ASIDE / "status.json"
+def _status(folder: RunFolder) -> Record:
+    file, aside = folder.status, folder.failed.status
     hint = "the run has not ended; run it again, or remove its folder."
     return Record.of_file(aside if aside.is_file() and not file.exists() else file, hint)
 
@@ -163,7 +161,7 @@ def _ended(keys: Keys, status: Record) -> Row:
     """What status.json and provenance.json say."""
     status.check_keys(keys._asdict())
     failed = status.text("status", (FINISHED, FAILED)) == FAILED
-    provenance = status.file.with_name("provenance.json")
+    provenance = RunFolder(status.file.parent).provenance
     known = provenance.is_file() or not failed
     seconds = status.optional if failed else status.real
     return {
@@ -210,8 +208,8 @@ def _stated_mfu(status: Record) -> dict[str, float]:
 
 
 def _finished(plan: Plan, keys: Keys, row: Row, facts: Facts, start: Start, status: Record) -> Run:
-    folder = status.file.parent
-    steps, stages = read_steps(folder / "steps.jsonl"), read_stages(folder / "stages.jsonl")
+    folder = RunFolder(status.file.parent)
+    steps, stages = read_steps(folder.steps), read_stages(folder.stages)
     evaluation = _matched_evaluation(plan.results, keys, start.evaluation)
     logged = steps.column("group/fallbacks")
     # A count that only single steps tell of counts too; null says nothing.
@@ -237,7 +235,7 @@ def _finished(plan: Plan, keys: Keys, row: Row, facts: Facts, start: Start, stat
 
 def _gpu(status: Record) -> str | None:
     """The GPU's name by the run's provenance; None for a run on a CPU, or one that does not say."""
-    machine = Record.of_file(status.file.with_name("provenance.json"), _AGAIN).values.get("machine")
+    machine = Record.of_file(RunFolder(status.file.parent).provenance, _AGAIN).values.get("machine")
     gpu = machine.get("gpu") if isinstance(machine, dict) else None
     return gpu if isinstance(gpu, str) else None
 
@@ -291,4 +289,4 @@ def _numbers(part: Record) -> Row:
 
 
 def _result(results: Path, keys: Keys) -> Path:
-    return keys.below(results / "evals") / "result.json"
+    return ResultsFolder(results).evaluation(*keys) / "result.json"

@@ -6,7 +6,6 @@ import pyarrow as pa
 
 DEVICES, ROLLOUTS = ("cpu", "cuda"), ("transformers", "vllm")
 FINISHED, FAILED, MISSING, UNREADABLE = "finished", "failed", "missing", "unreadable"
-START = "start"
 GROUP_METRICS = {
     "tokens": "group/total_tokens",
     "endpoints": "group/total_endpoints",

@@ -8,8 +8,9 @@ import pandas as pd
 from scipy import stats
 
 from groupppo.matrix import CellPlan
+from groupppo.records.folders import START
 from groupppo.tables import Tables
-from groupppo.tables.schema import MISSING, START
+from groupppo.tables.schema import MISSING
 from groupppo.verdicts.claims import Claim
 from groupppo.verdicts.rules import EVIDENCE_OF_DEVICE
 
