@@ -181,9 +181,7 @@ def _claim(claim: Any) -> str:
 
 def quantities() -> str:
     """What a claim can be about."""
-    from groupppo.verdicts.costs import COSTS
-    from groupppo.verdicts.quantities import QUANTITIES, cost_to_target
-    from groupppo.verdicts.shares import SHARES
+    from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES, cost_to_target
 
     def told(name: str, each: Any) -> str:
         # The three costs to a target are one function's, made for their units.

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from groupppo.stats.jackknife import Estimate, jackknife
+from groupppo.stats.intervals import Estimate, jackknife
 from groupppo.studies.directions import expected_cosine, inner_products
 from groupppo.studies.names import ALL, ENDPOINTS, GATHERED, SHARE, WINDOW
 from groupppo.studies.streams import Endpoints, Row, flat, streamed_gradients, update_speedup

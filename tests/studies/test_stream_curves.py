@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groupppo.algorithm import Tokens
-from groupppo.stats.jackknife import jackknife
+from groupppo.stats.intervals import jackknife
 from groupppo.studies.arms import GroupArm, group_updates
 from groupppo.studies.break_even import break_even
 from groupppo.studies.names import ALL, ENDPOINTS, GATHERED, SHARE, WINDOW

@@ -65,22 +65,6 @@ def test_right_and_wrong_answers_have_less_item_noise_than_the_binomial_of_two_i
     assert math.sqrt(np.sum(accuracies * (1 - accuracies)) / items) > 1.2 * truth
 
 
-def test_four_times_the_items_halve_what_is_all_item_noise_and_leave_what_is_seeds():
-    rng = np.random.default_rng(3)
-    items_only = split_spread(_without_seeds(drawn(rng, 5, 50)), 0.90)
-    assert items_only.seed_noise == 0
-    assert items_only.spread_with(200) == pytest.approx(items_only.spread_with(50) / 2)
-    seeds_mostly = split_spread(drawn(rng, 50, 50, seed_noise=1.0), 0.90)
-    assert seeds_mostly.share < 0.05
-    assert seeds_mostly.spread_with(200) > 0.95 * seeds_mostly.spread
-    assert seeds_mostly.spread_with(50) == pytest.approx(seeds_mostly.spread)
-
-
-def _without_seeds(differences: np.ndarray) -> np.ndarray:
-    """The same differences with means over items drawn together, so that they spread less than item noise alone."""
-    return differences - 0.9 * (differences.mean(axis=1, keepdims=True) - differences.mean())
-
-
 def test_more_items_bring_the_spread_where_the_split_says():
     """Simulated with 4 times the items; the prediction comes from the small set."""
     rng = np.random.default_rng(4)

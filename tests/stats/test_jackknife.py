@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from groupppo.stats.intervals import paired_t
-from groupppo.stats.jackknife import Estimate, jackknife
+from groupppo.stats.intervals import Estimate, jackknife, paired_t
 
 
 def test_for_a_mean_it_is_students_t_interval() -> None:

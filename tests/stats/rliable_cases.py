@@ -2,7 +2,7 @@
 environment makes it.
 
     python -m venv throwaway && throwaway/bin/pip install rliable==1.2.0 "pandas<3"
-    throwaway/bin/python tests/verdicts/rliable_cases.py > tests/verdicts/rliable_cases.json
+    throwaway/bin/python tests/stats/rliable_cases.py > tests/stats/rliable_cases.json
 """
 
 import json
@@ -11,7 +11,7 @@ from importlib.metadata import version
 import numpy as np
 from rliable import library, metrics
 
-COMMAND = "throwaway/bin/python tests/verdicts/rliable_cases.py > tests/verdicts/rliable_cases.json"
+COMMAND = "throwaway/bin/python tests/stats/rliable_cases.py > tests/stats/rliable_cases.json"
 SHAPES = {"one task": (3, 4, 1), "few seeds": (3, 3, 6), "many seeds": (12, 10, 4), "ties": (5, 5, 3)}
 THRESHOLDS = [0.0, 0.25, 0.5, 0.75, 1.0]
 LEVEL, DRAWS, DRAWS_OF_PAIRS = 0.90, 20_000, 2000
