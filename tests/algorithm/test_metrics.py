@@ -1,14 +1,23 @@
-"""Statistics of a grouping: the origin's names as identities of one number, and ours on hand-worked cases."""
+"""Statistics of a grouping: identities of one number, variance ratios, and hand-worked cases."""
 
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from groupppo.algorithm import GroupParams, Tokens, group_tokens, known_rules
-from groupppo.algorithm.metrics import critic_metrics, dense_metrics, group_metrics, group_sizes, log_prob_gap
-from tests.algorithm.strategies import EVERY_READING, batches, fixed_batch
+from groupppo.algorithm.grouping import SCORES, Score
+from groupppo.algorithm.metrics import (
+    critic_metrics,
+    dense_metrics,
+    group_metrics,
+    group_sizes,
+    log_prob_gap,
+    variance_ratios,
+)
+from tests.algorithm.strategies import EVERY_READING, EVERY_SCORE, batches, fixed_batch
 
 
 @EVERY_READING
@@ -158,3 +167,49 @@ def test_a_step_on_every_token_has_the_counts_of_singletons() -> None:
     dense = dense_metrics(int(tokens.mask.sum()))
     assert {key: metrics[key] for key in dense} == dense
     assert dense != dense_metrics(1)
+
+
+# Groups of two: [1, 2], [2, 1], [0, 0], and a hole in the last one.
+PAIRED_MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 1]]).bool()
+PAIRED = torch.tensor([[1.0, 2.0, 2.0, 1.0, 0.0, 9.0, 0.0]])
+PAIRS = group_tokens(Tokens(PAIRED_MASK), GroupParams(rule="stride", group_max_size=2))
+
+
+def test_hand_worked_ratios_of_orthogonal_scores() -> None:
+    weights = torch.tensor([[1.0, 3.0, 1.0, 3.0, 1.0, 9.0, 1.0]], dtype=torch.float64)
+    # [1, 2]: r_grpo = (1 + 3) 4 = 16, r_ppo = 1 + 3 * 4 = 13. [2, 1]: 4 * 1 = 4 and 4 + 3 = 7. [0, 0]: 0 / 0 is 1.
+    ratios = variance_ratios(PAIRS, PAIRED, Score(weights, orthogonal=True))
+    assert ratios.tolist() == [16 / 13, 4 / 7, 1.0]
+
+
+def test_hand_worked_ratios_of_signed_scores() -> None:
+    signed = torch.tensor([[1.0, 3.0, 1.0, -2.0, 1.0, 9.0, 1.0]], dtype=torch.float64)
+    # [1, 2]: r_grpo = (1 + 3)^2 4 = 64, r_ppo = (1 + 6)^2 = 49. [2, 1]: (1 - 2)^2 = 1 and (2 - 2)^2 = 0: infinite.
+    ratios = variance_ratios(PAIRS, PAIRED, Score(signed, orthogonal=False))
+    assert ratios.tolist() == [64 / 49, math.inf, 1.0]
+    other = variance_ratios(PAIRS, PAIRED, Score(signed.abs(), orthogonal=True))
+    assert ratios.tolist() != other.tolist()
+
+
+# float64, because products of float32 numbers are exact in it and then every order of operations gives the same.
+LONG = st.floats(-5, 5).filter(lambda a: abs(a) > 1e-50 or a == 0.0)
+
+
+@EVERY_SCORE
+@settings(max_examples=30)
+@given(tokens=batches(), data=st.data())
+def test_a_group_of_one_token_has_the_ratio_one_to_the_bit(score: str, tokens: Tokens, data: st.DataObject) -> None:
+    size = tokens.mask.numel()
+    drawn = torch.tensor(data.draw(st.lists(LONG, min_size=size, max_size=size)), dtype=torch.float64)
+    groups = group_tokens(tokens, GroupParams(rule="singleton"))
+    ratios = variance_ratios(groups, drawn.reshape(tokens.mask.shape), SCORES[score](tokens))
+    assert ratios.tolist() == [1.0] * int(tokens.mask.sum())
+
+
+def test_in_another_order_of_operations_it_would_not_be_one() -> None:
+    a, g = 0.1, 0.7
+    assert (a * g) * (a * g) != (g * g) * (a * a)
+    tokens = Tokens(torch.ones(1, 1, dtype=torch.bool))
+    groups = group_tokens(tokens, GroupParams(rule="singleton"))
+    advantages, gap = torch.tensor([[a]], dtype=torch.float64), torch.tensor([[g]], dtype=torch.float64)
+    assert variance_ratios(groups, advantages, Score(gap, orthogonal=False)).tolist() == [1.0]

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from groupppo.algorithm import Cause, GroupParams, Tokens, group_tokens, last_valid
-from groupppo.algorithm.advantage import published as published_estimates
 from tests.algorithm.strategies import batches, closings, fixed_batch
 
 PUBLISHED = GroupParams(rule="published")
@@ -40,32 +39,6 @@ EXAMPLE = [1.0, 8.0, 1.0, 1.0, 8.0, -2.0, 2.0, 2.0]
 def test_the_hand_worked_example() -> None:
     groups = group_tokens(response(EXAMPLE), PUBLISHED)
     assert closings(groups) == {2: Cause.CRITERION, 4: Cause.CRITERION, 7: Cause.END}
-
-
-def test_its_advantages_are_the_reward_inside_the_group_minus_the_value_at_the_endpoint() -> None:
-    tokens = response(EXAMPLE)
-    groups = group_tokens(tokens, PUBLISHED)
-    # Values are r - A: -1 and -8 at the first two endpoints, 1 - 2 at the last; the only reward is 1 at the last token.
-    advantages, returns = published_estimates(tokens.get("rewards"), tokens.get("values"), groups)
-    assert advantages[0].tolist() == [0.0, 0.0, 1.0, 0.0, 8.0, 0.0, 0.0, 2.0]
-    assert returns[0].tolist() == [0.0] * 7 + [1.0]
-
-
-def test_the_token_is_counted_from_the_start_of_the_response_and_not_of_the_group() -> None:
-    # A = 1, 8 gives the ratio 3.16: too much for the response's second token, not for its fifth, the group's second.
-    assert 1 not in closings(group_tokens(response(EXAMPLE), PUBLISHED))
-    assert 4 in closings(group_tokens(response(EXAMPLE), PUBLISHED))
-    # The group's second token, but the response's third: too much again; the next one has A = 0 and a ratio of 0.
-    early = response([8.0, 1.0, 8.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-    assert list(closings(group_tokens(early, PUBLISHED)))[:2] == [0, 3]
-
-
-def test_its_sums_restart_after_a_hole() -> None:
-    # Nine places, eight of them valid. Behind the hole cg = 8 and c = 1: ratio 1, so that token closes.
-    holed = response([1.0, 0.0, 8.0, *EXAMPLE[2:]], mask=[1, 0, *[1] * 7])
-    assert 2 in closings(group_tokens(holed, PUBLISHED))
-    # Without the hole cg = 9 and c = 2 there, as in the example above: it stays open.
-    assert 1 not in closings(group_tokens(response(EXAMPLE), PUBLISHED))
 
 
 @settings(max_examples=30)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groupppo.algorithm import Tokens
-from groupppo.algorithm.scores import NEEDS, SCORES, log_ratio, logit_norm, unit
+from groupppo.algorithm.grouping import SCORE_NEEDS, SCORES, log_ratio, logit_norm, unit
 from groupppo.errors import BadInput
 from tests.algorithm.strategies import EVERY_SCORE, fixed_batch
 
@@ -63,10 +63,10 @@ def test_unit_is_one_everywhere_and_orthogonal() -> None:
 @EVERY_SCORE
 def test_scores_are_float64_and_read_exactly_what_they_say(score: str) -> None:
     tokens = fixed_batch()
-    enough = Tokens(tokens.mask, **{name: tokens.get(name) for name in NEEDS[score]})
+    enough = Tokens(tokens.mask, **{name: tokens.get(name) for name in SCORE_NEEDS[score]})
     assert SCORES[score](enough).values.dtype == torch.float64
     assert torch.equal(SCORES[score](enough).values, SCORES[score](tokens).values)
-    for missing in NEEDS[score]:
+    for missing in SCORE_NEEDS[score]:
         with pytest.raises(BadInput) as error:
-            SCORES[score](Tokens(tokens.mask, **{n: tokens.get(n) for n in NEEDS[score] if n != missing}))
+            SCORES[score](Tokens(tokens.mask, **{n: tokens.get(n) for n in SCORE_NEEDS[score] if n != missing}))
         assert error.value.key == missing

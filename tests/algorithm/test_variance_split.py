@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groupppo.algorithm import Cause, GroupParams, Groups, Tokens, group_tokens
-from groupppo.algorithm.scores import SCORES, Score
+from groupppo.algorithm.grouping import SCORES, Score
 from tests.algorithm.strategies import EIGHTHS, EVERY_SCORE, batches, closings, fixed_batch, members, valid_tokens
 
 EPSILON = 2.0**-20
@@ -127,11 +127,6 @@ def test_no_group_is_above_the_cap_and_the_cap_closes_full_groups(rule: str, tok
         assert (int(groups.cause[row, group[-1]]) == Cause.CAP) == (len(group) == cap)
 
 
-def test_a_rule_without_a_cap_makes_larger_groups() -> None:
-    groups = group_tokens(fixed_batch(), GroupParams(rule="sequence"))
-    assert max(len(group) for _, group in members(groups)) > 5
-
-
 @settings(max_examples=30)
 @given(value=st.floats(-1e6, 1e6, width=32), epsilon=st.sampled_from([0.0, 1e-6]), cap=st.integers(1, 32))
 def test_constant_advantages_are_closed_by_the_cap_alone(value: float, epsilon: float, cap: int) -> None:
@@ -155,11 +150,3 @@ def test_advantages_of_zero_are_closed_like_a_stride(score: str, tokens: Tokens,
     params = GroupParams(score=score, group_max_size=cap, group_epsilon=0.0)
     stride = GroupParams(rule="stride", group_max_size=cap)
     assert torch.equal(group_tokens(nothing, params).cause, group_tokens(nothing, stride).cause)
-
-
-def test_advantages_other_than_zero_are_not_closed_like_a_stride() -> None:
-    tokens = fixed_batch()
-    causes = [
-        group_tokens(tokens, GroupParams(rule=rule, group_max_size=4)).cause for rule in ("variance_split", "stride")
-    ]
-    assert not torch.equal(*causes)
