@@ -295,7 +295,7 @@ class GroupParams:
 KEYS: dict[str, Key] = {each.name: each.metadata["key"] for each in fields(GroupParams)}
 
 # Keys that act whatever the rule; the others act only where the rule uses them.
-COMMON = ("rule", "advantage", "spread", "loss_normalizer", "update", "on_error")
+COMMON: tuple[str, ...] = ("rule", "advantage", "spread", "loss_normalizer", "update", "on_error")
 COMMON += tuple(name for name, key in KEYS.items() if key.only_with[:1] == _STREAMED)
 
 

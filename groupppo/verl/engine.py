@@ -16,9 +16,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDP
 from groupppo.errors import BadInput
 from groupppo.update.layout import Layout
 from groupppo.update.network import install
-from groupppo.update.plan import Plan, caching_pass, policy_pass, value_pass
-from groupppo.update.store import KeysValuesStore
-from groupppo.update.streamed import LiveRows
+from groupppo.update.passes import KeysValuesStore, LiveRows, Plan, caching_pass, policy_pass, value_pass
 from groupppo.verl.asks import KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, WINDOW
 
 

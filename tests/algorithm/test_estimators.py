@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from verl.trainer.ppo.core_algos import compute_gae_advantage_return
@@ -67,15 +67,6 @@ def test_with_lambda_one_returns_are_the_discounted_future_reward_counted_in_val
     for row, t in endpoints.nonzero().tolist():
         rest = [n for n in valid_tokens(tokens.mask, row) if n >= t]
         assert float(returns[row, t]) == pytest.approx(future_reward(rewards, row, rest, gamma), abs=1e-12)
-
-
-def test_with_another_lambda_or_counted_in_positions_they_are_not() -> None:
-    mask = torch.tensor([[1, 0, 1, 1]]).bool()
-    rewards, values = torch.tensor([[0.0, 0.0, 0.0, 1.0]]), torch.full((1, 4), 0.5)
-    returns = {lam: float(segment_gae(rewards, values, mask, mask, 0.5, lam).returns[0, 0]) for lam in (1.0, 0.5)}
-    assert returns[1.0] == future_reward(rewards, 0, [0, 2, 3], 0.5) == 0.25
-    assert returns[0.5] != returns[1.0]
-    assert future_reward(rewards, 0, [0, 1, 2, 3], 0.5) == 0.125
 
 
 @settings(max_examples=25)
@@ -179,17 +170,6 @@ def test_whitening_is_over_the_carriers_whatever_stands_elsewhere(poison: float)
     whitened = whiten(torch.tensor([[1.0, poison, 3.0, -poison]]), torch.tensor([[1, 0, 1, 0]]))
     half = 0.5**0.5  # mean 2 and unbiased variance 2
     assert whitened[0].tolist() == pytest.approx([-half, 0.0, half, 0.0])
-
-
-@settings(max_examples=25)
-@given(tokens=batches(least=3))
-def test_whitened_advantages_have_zero_mean_and_unit_variance_over_the_carriers(tokens: Tokens) -> None:
-    carried = tokens.get("advantages")[tokens.mask].double()
-    assume(float(carried.var()) > 1e-2)
-    whitened = whiten(tokens.get("advantages"), tokens.mask.long())
-    assert float(whitened[tokens.mask].double().mean()) == pytest.approx(0.0, abs=1e-4)
-    assert float(whitened[tokens.mask].double().var()) == pytest.approx(1.0, abs=1e-4)
-    assert not whitened[~tokens.mask].any()
 
 
 @pytest.mark.parametrize(("carriers", "count"), [([0, 1, 0], 1), ([0, 0, 0], 0)])

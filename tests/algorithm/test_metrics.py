@@ -1,4 +1,4 @@
-"""Statistics of a grouping: identities of one number, variance ratios, and hand-worked cases."""
+"""Scores, variance ratios, and statistics of a grouping: hand-worked cases and identities."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groupppo.algorithm import GroupParams, Tokens, group_tokens, known_rules
-from groupppo.algorithm.grouping import SCORES, Score
+from groupppo.algorithm.grouping import SCORE_NEEDS, SCORES, Score, log_ratio, logit_norm
 from groupppo.algorithm.metrics import (
     critic_metrics,
     dense_metrics,
@@ -17,6 +17,7 @@ from groupppo.algorithm.metrics import (
     log_prob_gap,
     variance_ratios,
 )
+from groupppo.errors import BadInput
 from tests.algorithm.strategies import EVERY_READING, EVERY_SCORE, batches, fixed_batch
 
 
@@ -88,21 +89,6 @@ def test_metrics_of_a_hand_worked_batch() -> None:
         # [0]: 0/0 is 1. [5, 1]: 2 * 1 / 26. [2]: 1. [1, 2]: 2 * 4 / 5. The lower median is the second of four.
         "group/r_ratio/p50": 1.0,
     }
-
-
-def test_the_median_ratio_depends_on_the_score() -> None:
-    # One group [1, 2] with unit scores: 2 * 4 / 5. With gaps of 1 and 3: (1 + 3)^2 4 / (1 + 6)^2.
-    tokens = Tokens(
-        torch.ones(1, 2, dtype=torch.bool),
-        advantages=torch.tensor([[1.0, 2.0]]),
-        log_probs=torch.tensor([[-4.0, -4.0]]),
-        rollout_log_probs=torch.tensor([[-3.0, -1.0]]),
-    )
-    found = {}
-    for score in ("unit", "log_ratio"):
-        params = GroupParams(score=score, group_variance_threshold=10.0)
-        found[score] = group_metrics(group_tokens(tokens, params), tokens, params, 10.0)["group/r_ratio/p50"]
-    assert found == {"unit": 8 / 5, "log_ratio": 64 / 49}
 
 
 @pytest.mark.parametrize("name", list(known_rules()))
@@ -213,3 +199,52 @@ def test_in_another_order_of_operations_it_would_not_be_one() -> None:
     groups = group_tokens(tokens, GroupParams(rule="singleton"))
     advantages, gap = torch.tensor([[a]], dtype=torch.float64), torch.tensor([[g]], dtype=torch.float64)
     assert variance_ratios(groups, advantages, Score(gap, orthogonal=False)).tolist() == [1.0]
+
+
+LOGITS = st.lists(st.floats(-8, 8), min_size=2, max_size=6)
+
+
+@settings(max_examples=30)
+@given(logits=LOGITS, data=st.data())
+def test_logit_norm_is_the_squared_norm_of_the_gradient_in_the_logits(logits: list[float], data: st.DataObject) -> None:
+    chosen = data.draw(st.integers(0, len(logits) - 1))
+    leaf = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
+    log_probs = leaf.log_softmax(0)
+    (gradient,) = torch.autograd.grad(log_probs[chosen], leaf)
+    log_probs = log_probs.detach()
+    tokens = Tokens(
+        torch.ones(1, 1, dtype=torch.bool),
+        log_probs=log_probs[chosen].reshape(1, 1),
+        sum_pi_squared=(2 * log_probs).exp().sum().reshape(1, 1),
+    )
+    assert float(logit_norm(tokens).values) == pytest.approx(float(gradient.square().sum()), abs=1e-12)
+
+
+def test_a_norm_that_rounds_below_zero_is_zero() -> None:
+    tokens = Tokens(
+        torch.ones(1, 1, dtype=torch.bool), log_probs=torch.zeros(1, 1), sum_pi_squared=torch.tensor([[1 - 1e-7]])
+    )
+    assert float(logit_norm(tokens).values) == 0.0
+
+
+def test_log_ratio_is_rollout_minus_trainer_and_signed() -> None:
+    tokens = Tokens(
+        torch.ones(1, 2, dtype=torch.bool),
+        log_probs=torch.tensor([[-1.0, -2.0]]),
+        rollout_log_probs=torch.tensor([[-1.5, -1.0]]),
+    )
+    score = log_ratio(tokens)
+    assert score.values.tolist() == [[-0.5, 1.0]]
+    assert not score.orthogonal
+
+
+@EVERY_SCORE
+def test_scores_are_float64_and_read_exactly_what_they_say(score: str) -> None:
+    tokens = fixed_batch()
+    enough = Tokens(tokens.mask, **{name: tokens.get(name) for name in SCORE_NEEDS[score]})
+    assert SCORES[score](enough).values.dtype == torch.float64
+    assert torch.equal(SCORES[score](enough).values, SCORES[score](tokens).values)
+    for missing in SCORE_NEEDS[score]:
+        with pytest.raises(BadInput) as error:
+            SCORES[score](Tokens(tokens.mask, **{n: tokens.get(n) for n in SCORE_NEEDS[score] if n != missing}))
+        assert error.value.key == missing

@@ -1,11 +1,8 @@
-"""One file is one rule: found by being there, honest about what it reads; the rules without a recursion."""
+"""One file is one rule, honest about what it reads; the rules without a recursion."""
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from math import floor
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from groupppo.algorithm import Cause, GroupParams, Tokens, group_tokens, known_rules, last_valid, rules
+from groupppo.algorithm import Cause, GroupParams, Tokens, group_tokens, known_rules, last_valid
 from groupppo.algorithm import params as registry
 from groupppo.algorithm.grouping import close_share
 from groupppo.algorithm.metrics import group_sizes
-from groupppo.algorithm.params import Rule, StepValues
+from groupppo.algorithm.params import StepValues
 from groupppo.errors import BadInput
 from tests.algorithm.strategies import EVERY_READING, batches, closings, fixed_batch, valid_tokens
 
@@ -33,45 +30,9 @@ RULES = {
     "sequence",
 }
 
-NEW_RULE = '''
-import torch
-from groupppo.algorithm.grouping import Cause, last_valid
-from groupppo.algorithm.params import rule
-
-@rule(uses=("group_max_size",), needs=("rewards",))
-def rewarded(tokens, params, step):
-    """Close at tokens whose reward reaches `group_max_size`."""
-    cause = torch.where(last_valid(tokens.mask), Cause.END, Cause.NONE).to(torch.int8)
-    cause[tokens.mask & (tokens.get("rewards") >= params.group_max_size)] = Cause.CRITERION
-    return cause
-'''
-
-
-@pytest.fixture
-def new_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A tenth rule in a file beside the nine, taken away again."""
-    (tmp_path / "rewarded.py").write_text(NEW_RULE)
-    monkeypatch.setattr(rules, "__path__", [*rules.__path__, str(tmp_path)])
-    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
-    importlib.invalidate_caches()
-    known_rules.cache_clear()
-    yield
-    sys.modules.pop("groupppo.algorithm.rules.rewarded", None)
-    known_rules.cache_clear()
-
 
 def test_the_nine_rules_are_found() -> None:
     assert set(known_rules()) == RULES
-
-
-@pytest.mark.usefixtures("new_rule")
-def test_a_new_file_is_a_new_rule() -> None:
-    assert set(known_rules()) == RULES | {"rewarded"}
-    tokens = Tokens(torch.ones(1, 5, dtype=torch.bool), rewards=torch.tensor([[0.0, 3.0, 2.0, 4.0, 0.0]]))
-    params = GroupParams.from_config({"rule": "rewarded", "group_max_size": 3})
-    assert closings(group_tokens(tokens, params)) == {1: Cause.CRITERION, 3: Cause.CRITERION, 4: Cause.END}
-    with pytest.raises(BadInput, match="rule rewarded does not use it"):
-        GroupParams.from_config({"rule": "rewarded", "group_epsilon": 0.5})
 
 
 def test_a_second_rule_of_one_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,22 +45,9 @@ def test_a_second_rule_of_one_name_is_refused(monkeypatch: pytest.MonkeyPatch) -
         registry.rule()(stride)
 
 
-def test_without_its_file_there_is_no_such_rule() -> None:
-    with pytest.raises(BadInput, match="write one of: entropy, literal, low_prob"):
-        GroupParams(rule="rewarded")
-
-
 def test_endpoints_are_known_before_the_update_for_exactly_four_rules() -> None:
     early = {name for name, rule in known_rules().items() if rule.known_before_update}
     assert early == {"stride", "random", "sequence", "singleton"}
-
-
-def test_a_rule_that_asks_for_a_score_alone_does_not_know_its_endpoints_before() -> None:
-    def nothing(tokens: Tokens, params: GroupParams, step: StepValues) -> torch.Tensor:
-        raise NotImplementedError
-
-    for uses, early in ((frozenset({"score"}), False), (frozenset({"group_max_size"}), True)):
-        assert Rule("new", nothing, uses, needs=(), evidence=None).known_before_update == early
 
 
 @pytest.mark.parametrize("name", sorted(RULES))
@@ -223,11 +171,6 @@ def test_tokens_of_the_least_entropy_would_not_be_those() -> None:
     most, least = close_share(entropies, mask, 0.6), close_share(-entropies, mask, 0.6)
     assert most[0].nonzero().flatten().tolist() == [1, 2, 4]
     assert least[0].nonzero().flatten().tolist() == [0, 3, 4]
-
-
-def test_of_equal_priorities_the_first_are_taken() -> None:
-    cause = close_share(torch.ones(2, 4), torch.ones(2, 4, dtype=torch.bool), 0.5)
-    assert cause.nonzero().tolist() == [[0, 0], [0, 1], [0, 3], [1, 3]]
 
 
 PARAMS = GroupParams(rule="random", density=0.4)

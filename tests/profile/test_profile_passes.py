@@ -5,8 +5,16 @@ from fractions import Fraction
 import pytest
 import torch
 
-from groupppo.profile.batch import CLIP_SAFE, build_model, random_batch
-from groupppo.profile.passes import fused_log_probs, live_tokens, log_probs_of, loss, prepare
+from groupppo.profile.bench import (
+    CLIP_SAFE,
+    build_model,
+    fused_log_probs,
+    live_tokens,
+    log_probs_of,
+    loss,
+    prepare,
+    random_batch,
+)
 from groupppo.update.flops import Shape
 from groupppo.update.variants import VARIANTS, find
 

@@ -10,8 +10,15 @@ import pytest
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
 from groupppo.profile.config import load_profile
-from groupppo.profile.counted import endpoints_of, stage_shares, stage_speedups
-from groupppo.profile.tables import ProfileTables, read_tables, tables_of, write_tables
+from groupppo.profile.tables import (
+    ProfileTables,
+    endpoints_of,
+    read_tables,
+    stage_shares,
+    stage_speedups,
+    tables_of,
+    write_tables,
+)
 from groupppo.update.flops import Work, step_bound
 from groupppo.update.variants import MEASURED
 
@@ -151,7 +158,7 @@ def test_endpoints_known_beforehand_make_the_first_passes_cheaper_but_not_the_on
 def test_counted_endpoints_are_those_of_the_measured_batch(response, density, expected):
     from fractions import Fraction
 
-    from groupppo.profile.batch import random_batch
+    from groupppo.profile.bench import random_batch
 
     share = Fraction(1, density)
     assert endpoints_of(response, share) == expected
