@@ -35,9 +35,11 @@ class Batch:
     """One sequence of prompt and response with its endpoints.
 
     Attributes:
-        layout: the sequence, S tokens. rows: (R,) the places that predict the response's tokens.
+        layout: the sequence, S tokens.
+        rows: (R,) the places that predict the response's tokens.
         endpoints: (K,) numbers of the response's tokens, increasing, the last token among them.
-        old_log_probs, advantages: (R,) float32; set `old_log_probs` from a pass of the model before losses are taken.
+        old_log_probs: (R,) float32, from a pass of the model before losses are taken.
+        advantages: (R,) float32.
     """
 
     layout: Layout
@@ -261,9 +263,10 @@ class Bench:
             seed=setting.seed,
             device=setting.device,
         )
-        self.batch = make_batch(setting, setting.device)
+        sizes = setting.prompt, setting.response, setting.density
+        batch = random_batch(self.shape.vocabulary, *sizes, setting.seed, setting.device)
         with torch.no_grad():
-            self.batch = self.batch.with_old(fused_log_probs(self.model, self.batch), setting.seed)
+            self.batch = batch.with_old(fused_log_probs(self.model, batch), setting.seed)
         self._prepared: dict[str, Prepared] = {}
 
     @property
@@ -275,13 +278,24 @@ class Bench:
     def gradient_norm(self) -> float:
         return float(torch.stack([parameter.grad.float().norm() for parameter in self.model.parameters()]).norm())
 
+    def work(self, variant: Variant) -> Work:
+        """The sizes that the formulas of `update.flops` take for one variant."""
+        batch = self.batch
+        return Work(
+            tokens=len(batch.layout.input_ids),
+            response=len(batch.rows),
+            endpoints=len(batch.endpoints),
+            checkpointing=self.setting.checkpointing,
+            live=live_tokens(variant, batch),
+            kept=int(batch.rows[-1]) + 1 if variant.cut else 0,
+        )
+
     def prepare(self, variant: Variant, outcome: Outcome) -> None:
         """Make what the variant needs before its passes, or note why it cannot run."""
         if missing := variant.missing(self.setting.device):
             outcome.status, outcome.reason = NOT_RUN, missing
             return
-        work = work_of(self.setting, self.batch, variant)
-        needed = sum(update_bytes(self.shape, work, variant.mode, eager=variant.eager).values())
+        needed = sum(update_bytes(self.shape, self.work(variant), variant.mode, eager=variant.eager).values())
         if self.setting.device == "cpu" and needed > psutil.virtual_memory().available:
             # Linux would end the whole process, and with it the other variants' results.
             outcome.status = NO_MEMORY
@@ -305,24 +319,6 @@ class Bench:
             loss(variant, self.model, self.batch, self._prepared[variant.name]).backward()
 
         return run
-
-
-def make_batch(setting: Setting, device: str) -> Batch:
-    """The setting's micro-batch, its old log-probabilities still zero."""
-    shape = setting.shape.shape
-    return random_batch(shape.vocabulary, setting.prompt, setting.response, setting.density, setting.seed, device)
-
-
-def work_of(setting: Setting, batch: Batch, variant: Variant) -> Work:
-    """The sizes that the formulas of `update.flops` take for one variant."""
-    return Work(
-        tokens=len(batch.layout.input_ids),
-        response=len(batch.rows),
-        endpoints=len(batch.endpoints),
-        checkpointing=setting.checkpointing,
-        live=live_tokens(variant, batch),
-        kept=int(batch.rows[-1]) + 1 if variant.cut else 0,
-    )
 
 
 @contextmanager

@@ -25,7 +25,7 @@ import torch
 from groupppo.errors import BadInput
 from groupppo.measure import process_tree
 from groupppo.measure.provenance import machine, software, source
-from groupppo.profile.bench import Bench, Outcome, guarded, work_of
+from groupppo.profile.bench import Bench, Outcome, guarded
 from groupppo.profile.config import Setting, load_profile
 from groupppo.profile.counter import count
 from groupppo.update.variants import MEASURED, find
@@ -188,7 +188,7 @@ def measure_memory(setting: Setting, *, command: str) -> dict[str, Any]:
     results = [Memory(name) for name in setting.variants]
     for result in results:
         variant = find(result.variant)
-        result.work = asdict(work_of(setting, bench.batch, variant))
+        result.work = asdict(bench.work(variant))
         bench.prepare(variant, result)
         if result.status != MEASURED:
             continue

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from groupppo.errors import BadInput
-from groupppo.profile.config import BYTES, ModelShape, Profile, Setting, Target
+from groupppo.profile.config import BYTES, Profile, Setting, Target
 from groupppo.records.plain_json import read_object
 from groupppo.stats.intervals import Interval, paired_ratio
 from groupppo.update.flops import (
@@ -264,14 +264,12 @@ def counted_table(profile: Profile) -> pd.DataFrame:
     dense; `needed_head_share`: eta at which `head_bound` would be the profile's `need`, missing where 1 is too little.
     """
     rows = []
-    for model, response, density, checkpointing in _grid(profile):
-        shape = model.shape
-        work = _work(profile.prompt, response, density, checkpointing)
+    for keys, shape, work in _cells(profile):
         dense = sum(update_bytes(shape, work, "dense").values())
         for mode in MODES:
             parts, causes = update_flops(shape, work, mode), update_bytes(shape, work, mode)
             rows.append(
-                _keys(model, response, density, checkpointing)
+                keys
                 | {"parameters": shape.parameters, "mode": mode, "tokens": work.tokens, "endpoints": work.endpoints}
                 | {f"flops_{part}": parts[part] for part in PARTS}
                 | {"flops": sum(parts.values()), "speedup": speedup(shape, work, mode)}
@@ -293,15 +291,14 @@ def steps_table(profile: Profile) -> pd.DataFrame:
     where nothing suffices.
     """
     rows, need = [], profile.counted.need
-    for model, response, density, checkpointing in _grid(profile):
-        work = _work(profile.prompt, response, density, checkpointing)
-        shares = stage_shares(model.shape, work)
+    for keys, shape, work in _cells(profile):
+        shares = stage_shares(shape, work)
         for mode, known in product(MODES, (False, True)):
-            speedups = stage_speedups(model.shape, work, mode, known=known)
+            speedups = stage_speedups(shape, work, mode, known=known)
             rest = step_bound(0.0, shares, speedups)
             for generation in profile.counted.generation:
                 rows.append(
-                    _keys(model, response, density, checkpointing)
+                    keys
                     | {"mode": mode, "known": known, "generation": generation, "update_share": shares["update"]}
                     | {"rest_speedup": rest, "step_speedup": step_bound(generation, shares, speedups)}
                     | {"needed_generation": needed_generation(need, rest)}
@@ -333,20 +330,12 @@ def stage_speedups(shape: Shape, work: Work, mode: str, *, known: bool) -> dict[
     return {"old_log_prob": old, "ref": forward, "update": speedup(shape, work, mode)}
 
 
-def _grid(profile: Profile) -> Iterator[tuple[ModelShape, int, Fraction, bool]]:
+def _cells(profile: Profile) -> Iterator[tuple[dict[str, Any], Shape, Work]]:
+    """Every shape with every response length, density and checkpointing: the cell's keys, and what formulas take."""
     grid = profile.counted
-    return product(profile.shapes.values(), grid.responses, grid.densities, (False, True))
-
-
-def _work(prompt: int, response: int, density: Fraction, checkpointing: bool) -> Work:
-    return Work(prompt + response, response, endpoints_of(response, density), checkpointing)
-
-
-def _keys(model: ModelShape, response: int, density: Fraction, checkpointing: bool) -> dict[str, Any]:
-    return {
-        "shape": model.name,
-        "title": model.title,
-        "response": response,
-        "density": str(density),
-        "checkpointing": checkpointing,
-    }
+    for model, response, density, again in product(
+        profile.shapes.values(), grid.responses, grid.densities, (False, True)
+    ):
+        keys = {"shape": model.name, "title": model.title, "response": response, "density": str(density)}
+        work = Work(profile.prompt + response, response, endpoints_of(response, density), again)
+        yield keys | {"checkpointing": again}, model.shape, work

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from groupppo.algorithm import Cause, GroupParams, Groups, Tokens, group_tokens, last_valid
+from groupppo.algorithm import Cause, GroupParams, Groups, Tokens, group_tokens
 from groupppo.algorithm.loss import group_batch
 from groupppo.algorithm.metrics import group_metrics, log_prob_gap
 from tests.algorithm.strategies import (
@@ -95,11 +95,6 @@ def test_groups_from_causes_are_the_hand_made_ones() -> None:
         assert torch.equal(getattr(built, name), getattr(SOUND, name))
 
 
-def test_the_last_valid_token_is_found_behind_holes_and_padding() -> None:
-    assert last_valid(MASK).nonzero().tolist() == [[0, 4]]
-    assert last_valid(torch.tensor([[0, 0, 1], [1, 0, 0]]).bool()).nonzero().tolist() == [[0, 2], [1, 0]]
-
-
 @EVERY_READING
 def test_a_batch_of_empty_responses_has_no_endpoint(params: GroupParams) -> None:
     tokens = fixed_batch()
@@ -140,15 +135,6 @@ def test_the_order_of_the_batch_changes_nothing(params: GroupParams, tokens: Tok
     order = data.draw(st.permutations(range(len(tokens.mask))))
     groups, moved = group_tokens(tokens, params), group_tokens(reordered(tokens, order), params)
     assert same(tuple(tensor[order] for tensor in cut(groups, 0, 9)), cut(moved, 0, 9))
-
-
-def test_among_equal_entropies_the_order_of_the_batch_does_decide() -> None:
-    mask, entropies = torch.ones(2, 3, dtype=torch.bool), torch.ones(2, 3)
-    entropies[1, 0] = 0.5
-    params = GroupParams(rule="entropy", density=0.5)  # three endpoints: both last tokens and one other
-    endpoints = group_tokens(Tokens(mask, entropies=entropies), params).endpoints
-    moved = group_tokens(Tokens(mask, entropies=entropies.flip(0)), params).endpoints
-    assert not torch.equal(moved.flip(0), endpoints)
 
 
 @EVERY_SCORE

@@ -14,7 +14,7 @@ from verl.workers.config import ActorConfig
 
 from groupppo.algorithm import GroupParams, Groups, Tokens, group_tokens
 from groupppo.algorithm.estimators import gae
-from groupppo.algorithm.loss import LossMask, group_batch, loss_masks, masked_mean, policy_loss
+from groupppo.algorithm.loss import LossMask, group_batch, loss_masks, policy_loss
 from tests.algorithm.strategies import batches, fixed_batch
 
 RATES = st.sampled_from([1.0, 0.99, 0.5])
@@ -118,13 +118,6 @@ def test_where_losses_count_and_what_divides_them(
     policy, value = loss_masks(tokens.mask, groups, params)
     assert policy.equals(LossMask(which[policy_counts], which[policy_divides]))
     assert value.equals(LossMask(which["endpoints"], which[value_divides]))
-
-
-def test_the_mean_is_divided_by_the_size_of_the_dividing_mask() -> None:
-    counts, divides = torch.tensor([[1, 0, 1, 0]]).bool(), torch.tensor([[1, 1, 1, 1]]).bool()
-    terms = torch.tensor([[3.0, torch.nan, 5.0, 100.0]])
-    assert float(masked_mean(terms, LossMask(counts, divides))) == 2.0
-    assert float(masked_mean(terms, LossMask(counts, counts))) == 4.0
 
 
 @pytest.mark.parametrize(

@@ -134,10 +134,3 @@ def test_the_rule_closes_on_every_token_for_all_finite_inputs(score: str, tokens
     groups = group_tokens(tokens, GroupParams(rule="literal", score=score))
     assert torch.equal(groups.endpoints, tokens.mask)
     assert (groups.cause[tokens.mask] == Cause.CRITERION).all()
-
-
-@EVERY_SCORE
-def test_the_reading_of_the_config_does_not_close_on_every_token(score: str) -> None:
-    tokens = fixed_batch()
-    endpoints = group_tokens(tokens, GroupParams(rule="variance_split", score=score)).endpoints
-    assert 0 < int(endpoints.sum()) < int(tokens.mask.sum())

@@ -119,18 +119,6 @@ def test_written_tables_read_back_and_a_missing_one_is_named(measured, tmp_path)
         read_tables(tmp_path)
 
 
-def test_everything_is_counted_for_every_shape_length_density_and_checkpointing(tables, smoke):
-    grid = smoke.counted
-    cells = len(smoke.shapes) * len(grid.responses) * len(grid.densities) * 2
-    assert len(tables.counted) == cells * tables.counted["mode"].nunique()
-    assert len(tables.steps) == cells * tables.counted["mode"].nunique() * 2 * len(grid.generation)
-    dense = tables.counted[tables.counted["mode"] == "dense"]
-    assert (dense["speedup"] == 1).all()
-    assert (dense["memory_ratio"] == 1).all()
-    full = tables.counted[(tables.counted["density"] == "1") & (tables.counted["mode"] == "gathered")]
-    assert (full["update_bound"] < 1.5).all()
-
-
 def test_no_step_is_faster_than_its_generation_allows(tables):
     assert (tables.steps["step_speedup"] * tables.steps["generation"] < 1).all()
     masked = tables.steps[tables.steps["mode"] == "masked"]
