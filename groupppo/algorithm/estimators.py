@@ -28,12 +28,7 @@ class Estimates(NamedTuple):
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:
     """Generalised advantage estimate of every valid token, before whitening (Schulman et al., 2016).
 
-    Args:
-        rewards: (B, T) float.
-        values: (B, T) float.
-        mask: (B, T) bool; tokens outside it (padding, tool output) are skipped.
-        gamma: discount, in [0, 1].
-        lam: lambda, in [0, 1].
+    Arguments are those of `segment_gae`. Tokens outside the mask (padding, tool output) are skipped.
 
     Returns:
         (B, T) advantages, zero outside the mask.
@@ -52,8 +47,9 @@ def segment_gae(
     Rewards before the first endpoint belong to no macro-step.
 
     Args:
-        rewards: (B, T) float; values of the same shape may be narrower, such as a critic's bfloat16 under autocast.
-        values: (B, T) float. Both are widened to the wider of the two and at least float32, which rounds nothing.
+        rewards: (B, T) float.
+        values: (B, T) float, maybe narrower, such as a critic's bfloat16 under autocast. Both are widened to the wider
+            of the two and at least float32, which rounds nothing.
         mask: (B, T) bool.
         endpoints: (B, T) bool, inside the mask.
         gamma: discount, in [0, 1].

@@ -56,7 +56,7 @@ def tables_of(profile: Profile, measured: Path, found: Found | None = None) -> P
     """Tables from the result files `<setting>.seconds.json` and `<setting>.memory.json` in a folder.
 
     variants: one row per setting and variant, also those that could not run. rounds: one row per timed pass. counted
-    and steps: see `counted`. targets: one row per target with the value found.
+    and steps: see `counted_table` and `steps_table`. targets: one row per target with its value.
 
     Args:
         found: where the result files were found, if they are not of the results that the tables are for.
@@ -74,7 +74,7 @@ def tables_of(profile: Profile, measured: Path, found: Found | None = None) -> P
             {"setting": setting.name, "variant": result["variant"]}
             | {key: one[key] for key in ("round", "place", "load")}
             | one["reading"]
-            for result in seconds["results"]
+            for result in seconds["results"].values()
             for one in result["rounds"]
         ]
     variants = pd.DataFrame(rows)
@@ -108,11 +108,13 @@ def read_tables(folder: Path) -> ProfileTables:
 
 
 def _read(file: Path, setting: Setting) -> dict[str, Any]:
+    """A result file, its results by variant."""
     content = read_object(file, "measure this setting first.")
-    found = [result["variant"] for result in content["results"]]
-    if found != list(setting.variants):
-        raise BadInput(file, "results", found, f"measure again; the profile asks for {', '.join(setting.variants)}.")
-    return content
+    results = {result["variant"]: result for result in content["results"]}
+    if list(results) != list(setting.variants):
+        hint = f"measure again; the profile asks for {', '.join(setting.variants)}."
+        raise BadInput(file, "results", list(results), hint)
+    return content | {"results": results}
 
 
 def _machine(*contents: dict[str, Any]) -> str:
@@ -128,7 +130,7 @@ def _days(*contents: dict[str, Any]) -> str:
 
 def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str, Any]) -> dict[str, Any]:
     variant = find(name)
-    timed, weighed = (next(r for r in source["results"] if r["variant"] == name) for source in (seconds, memory))
+    timed, weighed = seconds["results"][name], memory["results"][name]
     failed = next((result for result in (timed, weighed) if result["status"] != MEASURED), None)
     work = Work(**weighed["work"])
     row: dict[str, Any] = {
@@ -152,7 +154,8 @@ def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str,
         "bound": _bound(setting, variant, work),
     }
     if failed is None:
-        row |= _measured(setting, seconds, memory, timed, weighed) | _modelled(setting, variant, work, weighed)
+        row |= _measured(setting, name, seconds["results"], memory["results"])
+        row |= _modelled(setting, variant, work, weighed)
     if failed is None and row["bound"]:
         row |= {f"{kind}_of_bound": row[f"{kind}_speedup"] / row["bound"] for kind in ("flops", "seconds")}
     return row
@@ -185,16 +188,16 @@ def _bound(setting: Setting, variant: Variant, work: Work) -> float | None:
 
 
 def _measured(
-    setting: Setting, seconds: dict[str, Any], memory: dict[str, Any], timed: dict[str, Any], weighed: dict[str, Any]
+    setting: Setting, name: str, seconds: dict[str, dict[str, Any]], memory: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
+    timed, weighed = seconds[name], memory[name]
     clock = "cpu_seconds" if setting.device == "cpu" else "seconds"
-    rise = {result["variant"]: result["rise_bytes"] for result in memory["results"] if result["status"] == MEASURED}
-    flops = {result["variant"]: result["flops"] for result in memory["results"]}
+    rise = {variant: result["rise_bytes"] for variant, result in memory.items() if result["status"] == MEASURED}
     row: dict[str, Any] = {
         "rounds": len(timed["rounds"]),
         "seconds": float(np.median([one["reading"][clock] for one in timed["rounds"]])),
         "flops": weighed["flops"],
-        "flops_speedup": flops[REFERENCE] / weighed["flops"],
+        "flops_speedup": memory[REFERENCE]["flops"] / weighed["flops"],
         "rise_bytes": weighed["rise_bytes"],
         "memory_ratio": weighed["rise_bytes"] / rise[REFERENCE],
         "largest_load": max(one["load"] for one in timed["rounds"]),
@@ -203,12 +206,10 @@ def _measured(
     if FUSED in rise:
         row["memory_ratio_to_fused"] = weighed["rise_bytes"] / rise[FUSED]
     for over, key in ((REFERENCE, "seconds_speedup"), (MASKED, "seconds_speedup_to_masked"), (FUSED, "to_fused")):
-        base = next((result for result in seconds["results"] if result["variant"] == over), None)
-        if base is not None and base["status"] == MEASURED:
-            interval = _paired(base, timed, clock)
+        if over in seconds and seconds[over]["status"] == MEASURED:
+            interval = _paired(seconds[over], timed, clock)
             row |= {key: interval.estimate, f"{key}_low": interval.low, f"{key}_high": interval.high}
-    wall = _paired(next(r for r in seconds["results"] if r["variant"] == REFERENCE), timed, "seconds")
-    return row | {"wall_speedup": wall.estimate}
+    return row | {"wall_speedup": _paired(seconds[REFERENCE], timed, "seconds").estimate}
 
 
 def _paired(base: dict[str, Any], timed: dict[str, Any], clock: str) -> Interval:

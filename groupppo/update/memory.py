@@ -133,14 +133,19 @@ class RunShape:
     """What decides the memory of a run.
 
     Attributes:
-        shape: of policy and critic. gpus: that share the states. tensor_parallel: GPUs of one rollout server.
-        micro_batch: tokens in one forward pass of an update, per GPU. longest: tokens of the longest prompt with its
-            longest response.
-        fused: whether the policy's head keeps no logits. critic: whether there is one. reference: a frozen copy.
-        checkpointing: whether layers run a second time. offload: where states are while others work: "none" leaves them
-            on the GPU, "between" brings them for their own update, "always" never has more than a layer there.
-        server_share: of the GPU's memory, for weights and keys and values of the rollout server. kept: bytes that an
-            update may keep from an earlier pass, as `streamed` does with keys and values.
+        shape: of policy and critic.
+        gpus: that share the states.
+        tensor_parallel: GPUs of one rollout server.
+        micro_batch: tokens in one forward pass of an update, per GPU.
+        longest: tokens of the longest prompt with its longest response.
+        fused: whether the policy's head keeps no logits.
+        critic: whether there is one.
+        reference: whether there is a frozen copy of the policy.
+        checkpointing: whether layers run a second time.
+        offload: where states are while others work: "none" leaves them on the GPU, "between" brings them for their own
+            update, "always" never has more than a layer there.
+        server_share: of the GPU's memory, for weights and keys and values of the rollout server.
+        kept: bytes that an update may keep from an earlier pass, as `streamed` does with keys and values.
     """
 
     shape: Shape

@@ -6,6 +6,7 @@ FSDP, which fetch the weights, and gradient checkpointing, which runs a layer ag
 
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from types import MethodType
 from typing import Any
 
@@ -38,18 +39,14 @@ def check_architecture(model: Any) -> None:
     assert base is not None
     for number, layer in enumerate(base.layers):
         for path in ("input_layernorm", "post_attention_layernorm", "mlp", "self_attn.q_proj", "self_attn.o_proj"):
-            if not _has(layer, path):
+            try:
+                attrgetter(path)(layer)
+            except AttributeError as error:
                 hint = "use update: masked; the layer is not laid out like those of Qwen2, Qwen3 and Llama."
-                raise BadInput("model", f"{name}.layers.{number}.{path}", None, hint)
+                raise BadInput("model", f"{name}.layers.{number}.{path}", None, hint) from error
         if getattr(layer.self_attn, "sliding_window", None) is not None:
             hint = "use update: masked; sliding windows are not written for rows."
             raise BadInput("model", f"{name}.layers.{number}.sliding_window", layer.self_attn.sliding_window, hint)
-
-
-def _has(module: Any, path: str) -> bool:
-    for part in path.split("."):
-        module = getattr(module, part, None)
-    return module is not None
 
 
 def install(model: Any) -> None:
