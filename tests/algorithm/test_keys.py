@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from groupppo.algorithm import Cause, GroupParams, Groups, Tokens, group_tokens, known_rules, next_threshold
 from groupppo.algorithm.loss import GroupBatch, group_batch
 from groupppo.algorithm.params import KEYS
+from groupppo.verl import trainer as trainer_module
 from groupppo.verl.group_stage import Grouped, GroupStage
 from groupppo.verl.passes import Asks
 from groupppo.verl.trainer import GroupPPOTrainer
@@ -83,13 +85,14 @@ def what_a_failing_grouping_ends_in(params: GroupParams) -> str:
     trainer.global_steps = 1
     algorithm = {"adv_estimator": "group_ppo", "group_params": {"on_error": params.on_error}}
     trainer.config = OmegaConf.create({"algorithm": algorithm})
-    full = torch.nested.nested_tensor([torch.ones(2)], layout=torch.jagged)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("groupppo.verl.trainer.put_fields", lambda *_: None)
-        note = lambda self, *_: f"dense with {self.config.algorithm.adv_estimator}"  # noqa: E731
-        patch.setattr(PPOTrainerSync, "_compute_advantage", note)
+    mask = torch.nested.as_nested_tensor([torch.ones(2, dtype=torch.int64)], layout=torch.jagged)
+    dense = lambda self, *_: f"dense with {self.config.algorithm.adv_estimator}"  # noqa: E731
+    with (
+        mock.patch.object(PPOTrainerSync, "_compute_advantage", dense),
+        mock.patch.object(trainer_module, "put_fields"),
+    ):
         try:
-            return trainer._fall_back(ZeroDivisionError("nothing to divide by"), None, full, {})
+            return trainer._fall_back(ZeroDivisionError("nothing to divide by"), None, mask, {})
         except ZeroDivisionError as error:
             return f"raised {error}"
 
