@@ -93,8 +93,7 @@ def group_params() -> str:
     """Keys of `algorithm.group_params`: defaults, meaning, and the rules that read them."""
     from dataclasses import fields
 
-    from groupppo.algorithm.params import COMMON, GroupParams
-    from groupppo.algorithm.registry import known_rules
+    from groupppo.algorithm.params import COMMON, GroupParams, known_rules
     from groupppo.cli.templates import group_docs
 
     told = group_docs()
@@ -112,7 +111,7 @@ def group_params() -> str:
 
 def rules() -> str:
     """Every grouping rule, what it reads and which keys change it."""
-    from groupppo.algorithm.registry import known_rules
+    from groupppo.algorithm.params import known_rules
 
     rows = [
         (f"`{name}`", _summary(rule.close), _code(rule.needs), _code(sorted(rule.uses)))

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from groupppo.algorithm import GroupParams, Tokens, group_tokens, kernels, last_valid
-from groupppo.algorithm.scores import SCORES, Score
+from groupppo.algorithm.grouping import SCORES, Score
 from groupppo.stats.intervals import jackknife
 from groupppo.studies.gram import exact_split, off_diagonal_cosines
 

@@ -29,7 +29,7 @@ from groupppo.studies.streams import PARAMETER_GROUPS, Endpoints, update_speedup
 from groupppo.studies.tables import write_table
 from groupppo.update.flops import Shape, Work, update_flops
 from groupppo.update.layout import Layout
-from groupppo.update.streamed import LiveRows
+from groupppo.update.passes import LiveRows
 from tests.studies.conftest import GAMMA, LAM, TEMPERATURE
 
 PLACE = {"checkpoint": "start", "arm": "stride", "title": "Stride"}

@@ -1,4 +1,4 @@
-"""Advantages over all tokens and over group endpoints: pure tensors, without verl.
+"""Advantages: dense GAE, three estimators over group endpoints, sharing within groups, whitening.
 
 Both recursions follow verl's `compute_gae_advantage_return` operation by operation, so that grouping every token by
 itself gives verl's dense GAE to the last bit. V_t is the value of the state before token t.
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from groupppo.algorithm import kernels
-from groupppo.algorithm.groups import Groups
+from groupppo.algorithm.grouping import Groups
 
 
 class Estimates(NamedTuple):
     """Advantages and returns of a batch, (B, T) each, zero where they are not defined.
 
     Attributes:
-        advantages: at endpoints, or at every token of a group with spread `group`; before whitening.
+        advantages: at endpoints, before whitening.
         returns: targets of the value loss, at endpoints.
     """
 
@@ -28,9 +28,7 @@ class Estimates(NamedTuple):
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:
     """Generalised advantage estimate of every valid token, before whitening (Schulman et al., 2016).
 
-    Args:
-        rewards, values: (B, T) float. mask: (B, T) bool; tokens outside it (padding, tool output) are skipped.
-        gamma, lam: discount and lambda, in [0, 1].
+    Arguments are those of `segment_gae`. Tokens outside the mask (padding, tool output) are skipped.
 
     Returns:
         (B, T) advantages, zero outside the mask.
@@ -49,8 +47,17 @@ def segment_gae(
     Rewards before the first endpoint belong to no macro-step.
 
     Args:
-        rewards, values: (B, T) float. mask, endpoints: (B, T) bool, endpoints inside the mask.
-        gamma, lam: discount and lambda, in [0, 1].
+        rewards: (B, T) float.
+        values: (B, T) float, maybe narrower, such as a critic's bfloat16 under autocast. Both are widened to the wider
+            of the two and at least float32, which rounds nothing.
+        mask: (B, T) bool.
+        endpoints: (B, T) bool, inside the mask.
+        gamma: discount, in [0, 1].
+        lam: lambda, in [0, 1].
+
+    Raises:
+        TypeError: rewards or values are not floats.
+        ValueError: shapes differ.
     """
     return Estimates(*kernels.segment_gae(rewards, values, mask, endpoints, gamma, lam))
 
@@ -59,7 +66,9 @@ def token_gae(dense: Tensor, values: Tensor, endpoints: Tensor) -> Estimates:
     """Dense GAE, read at the endpoints (reading B).
 
     Args:
-        dense: (B, T) advantages of every token (`gae`). values: (B, T). endpoints: (B, T) bool.
+        dense: (B, T) advantages of every token (`gae`).
+        values: (B, T).
+        endpoints: (B, T) bool.
     """
     return Estimates(torch.where(endpoints, dense, 0.0), torch.where(endpoints, dense + values, 0.0))
 
@@ -70,11 +79,11 @@ def published(rewards: Tensor, values: Tensor, groups: Groups) -> Estimates:
     With a reward at the last token alone, every group but the last one has the advantage 0 - V.
 
     Args:
-        rewards, values: (B, T) float.
+        rewards: (B, T) float.
+        values: (B, T) float.
+        groups: of the same batch.
     """
-    inside = groups.index >= 0
-    sums = torch.zeros_like(rewards).scatter_add_(1, groups.index.clamp(min=0), torch.where(inside, rewards, 0.0))
-    inner = torch.where(groups.endpoints, sums.gather(1, groups.index.clamp(min=0)), 0.0)
+    inner = torch.where(groups.endpoints, groups.sums(rewards), 0.0)
     return Estimates(torch.where(groups.endpoints, inner - values, 0.0), inner)
 
 
@@ -84,11 +93,7 @@ def share_in_group(advantages: Tensor, groups: Groups) -> Tensor:
     Groups never cross a response, so nothing of one response reaches another response to the same prompt. (The public
     code numbers groups within a response but looks their advantages up in one list over all responses to the prompt.)
     """
-    inside = groups.index >= 0
-    index = groups.index.clamp(min=0)
-    at_endpoint = torch.where(groups.endpoints, advantages, 0.0)
-    by_group = torch.zeros_like(advantages).scatter_add_(1, index, at_endpoint)
-    return torch.where(inside, by_group.gather(1, index), 0.0)
+    return groups.sums(torch.where(groups.endpoints, advantages, 0.0))
 
 
 def whiten(advantages: Tensor, carriers: Tensor) -> Tensor:
@@ -98,7 +103,8 @@ def whiten(advantages: Tensor, carriers: Tensor) -> Tensor:
     the carriers is never read, NaN included.
 
     Args:
-        advantages: (B, T) float. carriers: (B, T) mask in verl's integer or float form, at least two ones.
+        advantages: (B, T) float.
+        carriers: (B, T) mask in verl's integer or float form, at least two ones.
 
     Raises:
         ValueError: fewer than two carriers, for which a variance does not exist.

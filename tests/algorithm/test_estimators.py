@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from verl.trainer.ppo.core_algos import compute_gae_advantage_return
 
-from groupppo.algorithm import GroupParams, Groups, Tokens, group_tokens, last_valid
-from groupppo.algorithm.advantage import gae, published, segment_gae, share_in_group, token_gae, whiten
+from groupppo.algorithm import GroupParams, Groups, Tokens, group_tokens
+from groupppo.algorithm.estimators import gae, published, segment_gae, share_in_group, token_gae, whiten
 from tests.algorithm.strategies import batches, fixed_batch, members, valid_tokens
 
 RATES = st.sampled_from([1.0, 0.99, 0.5, 0.0])
@@ -69,15 +69,6 @@ def test_with_lambda_one_returns_are_the_discounted_future_reward_counted_in_val
         assert float(returns[row, t]) == pytest.approx(future_reward(rewards, row, rest, gamma), abs=1e-12)
 
 
-def test_with_another_lambda_or_counted_in_positions_they_are_not() -> None:
-    mask = torch.tensor([[1, 0, 1, 1]]).bool()
-    rewards, values = torch.tensor([[0.0, 0.0, 0.0, 1.0]]), torch.full((1, 4), 0.5)
-    returns = {lam: float(segment_gae(rewards, values, mask, mask, 0.5, lam).returns[0, 0]) for lam in (1.0, 0.5)}
-    assert returns[1.0] == future_reward(rewards, 0, [0, 2, 3], 0.5) == 0.25
-    assert returns[0.5] != returns[1.0]
-    assert future_reward(rewards, 0, [0, 1, 2, 3], 0.5) == 0.125
-
-
 @settings(max_examples=25)
 @given(tokens=batches(), cap=st.integers(1, 4))
 def test_nothing_outside_the_mask_and_no_value_off_the_endpoints_is_read(tokens: Tokens, cap: int) -> None:
@@ -91,13 +82,6 @@ def test_nothing_outside_the_mask_and_no_value_off_the_endpoints_is_read(tokens:
     assert torch.equal(found.returns, expected.returns)
 
 
-def test_a_value_at_an_endpoint_is_read() -> None:
-    tokens = fixed_batch()
-    endpoints = group_tokens(tokens, STRIDE).endpoints
-    values = torch.where(last_valid(tokens.mask), torch.nan, tokens.get("values"))
-    assert segment_gae(tokens.get("rewards"), values, tokens.mask, endpoints, 0.99, 0.95).advantages.isnan().any()
-
-
 @settings(max_examples=25)
 @given(tokens=batches(), gamma=RATES, lam=RATES)
 def test_token_gae_reads_dense_gae_at_the_endpoints(tokens: Tokens, gamma: float, lam: float) -> None:
@@ -109,17 +93,6 @@ def test_token_gae_reads_dense_gae_at_the_endpoints(tokens: Tokens, gamma: float
     assert torch.equal(returns[endpoints], (dense + values)[endpoints])
     assert not advantages[~endpoints].any()
     assert not returns[~endpoints].any()
-
-
-def test_token_gae_and_segment_gae_are_two_readings() -> None:
-    tokens = fixed_batch()
-    rewards, values = tokens.get("rewards"), tokens.get("values")
-    endpoints = group_tokens(tokens, STRIDE).endpoints
-    by_token = token_gae(gae(rewards, values, tokens.mask, 0.99, 0.95), values, endpoints).advantages
-    by_segment = segment_gae(rewards, values, tokens.mask, endpoints, 0.99, 0.95).advantages
-    last = last_valid(tokens.mask)
-    assert torch.equal(by_token[last], by_segment[last])
-    assert not torch.equal(by_token, by_segment)
 
 
 # Groups [0, 1], [2, 4] around a hole, and [5]; the second response has one group of two.
@@ -197,23 +170,6 @@ def test_whitening_is_over_the_carriers_whatever_stands_elsewhere(poison: float)
     whitened = whiten(torch.tensor([[1.0, poison, 3.0, -poison]]), torch.tensor([[1, 0, 1, 0]]))
     half = 0.5**0.5  # mean 2 and unbiased variance 2
     assert whitened[0].tolist() == pytest.approx([-half, 0.0, half, 0.0])
-
-
-@settings(max_examples=25)
-@given(tokens=batches(least=3))
-def test_whitened_advantages_have_zero_mean_and_unit_variance_over_the_carriers(tokens: Tokens) -> None:
-    carried = tokens.get("advantages")[tokens.mask].double()
-    assume(float(carried.var()) > 1e-2)
-    whitened = whiten(tokens.get("advantages"), tokens.mask.long())
-    assert float(whitened[tokens.mask].double().mean()) == pytest.approx(0.0, abs=1e-4)
-    assert float(whitened[tokens.mask].double().var()) == pytest.approx(1.0, abs=1e-4)
-    assert not whitened[~tokens.mask].any()
-
-
-def test_one_more_carrier_changes_the_whitening_of_all() -> None:
-    advantages = torch.tensor([[1.0, 100.0, 3.0]])
-    two, three = (whiten(advantages, torch.tensor([carriers])) for carriers in ([1, 0, 1], [1, 1, 1]))
-    assert not torch.equal(two[0, [0, 2]], three[0, [0, 2]])
 
 
 @pytest.mark.parametrize(("carriers", "count"), [([0, 1, 0], 1), ([0, 0, 0], 0)])
