@@ -49,7 +49,7 @@ POINTS = {
     "statistics": (_STAGE, "GroupStage.metrics"),
     "critic_pass": (_ENGINE, "value_pass"),
     "policy_pass": (_ENGINE, "policy_pass"),
-    "keys_values": ("groupppo.update.store", "KeysValuesStore.put"),
+    "keys_values": ("groupppo.update.passes", "KeysValuesStore.put"),
     "metrics": (_TRAINER, "step_row"),
 }
 """Where a fault is raised: the function that is wrapped, by its module and name."""

@@ -82,7 +82,7 @@ def measure(parameters: Parameters, clock: Clock) -> tuple[dict[str, pd.DataFram
     from groupppo.studies.shared import streaming
     from groupppo.studies.shared.arms import group_updates
     from groupppo.studies.shared.rollouts import draw_batches, load_policy
-    from groupppo.update.streamed import LiveRows
+    from groupppo.update.passes import LiveRows
 
     torch.set_num_threads(1)
     ways = [LiveRows(), *(LiveRows(window=size) for size in WINDOWS), *(LiveRows(share=size) for size in SHARES)]

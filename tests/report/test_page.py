@@ -21,7 +21,6 @@ from groupppo.report.page import write_report
 from groupppo.report.sections import read_verdicts
 from groupppo.report.sections.benchmark import arm_differences
 from groupppo.report.sections.verdicts import ANSWERS, answer
-from groupppo.verdicts.finding import VERDICTS
 from groupppo.verdicts.preregistration import register
 from groupppo.verl.network import OURS
 from groupppo.where import Where

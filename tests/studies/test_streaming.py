@@ -38,8 +38,7 @@ from groupppo.studies.shared.streaming import (
 from groupppo.studies.streams import COLUMNS
 from groupppo.update.flops import Shape, Work, update_flops
 from groupppo.update.layout import Layout
-from groupppo.update.plan import Plan
-from groupppo.update.streamed import LiveRows
+from groupppo.update.passes import LiveRows, Plan
 from tests.studies.conftest import GAMMA, LAM, TEMPERATURE
 
 PLACE = {"checkpoint": "start", "arm": "stride", "title": "Stride"}
