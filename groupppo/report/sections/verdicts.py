@@ -26,9 +26,9 @@ from groupppo.draw.captions import place
 from groupppo.draw.figures import read_figures
 from groupppo.draw.wording import MISSING, interval, percentage, plural, quantity
 from groupppo.report.sections import PROFILE, Results, Verdict
-from groupppo.verdicts.costs import COSTS
 from groupppo.verdicts.item_share import ItemShare
 from groupppo.verdicts.preregistration import Stamp, read_stamp
+from groupppo.verdicts.quantities import COSTS
 
 ANSWERS = {
     "supported": "supported",
