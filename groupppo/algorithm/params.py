@@ -195,7 +195,7 @@ class GroupParams:
     live_window: int = _key(
         0,
         "So many tokens before each endpoint flow too in `streamed`. Nothing by default: cosine with the exact "
-        "gradient x speed-up of the update is largest there (benchmarks/studies/streams.py).",
+        "gradient x speed-up of the update is largest there (groupppo/studies/streams.py).",
         limits=(0, math.inf, True),
         only_with=_STREAMED,
     )
