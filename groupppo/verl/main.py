@@ -65,8 +65,7 @@ def main(run_folder: Path) -> None:
     require_platform()
     network.protect()
     # Not in the file, which says how a run trains.
-    runtime = config.ray_kwargs.ray_init.runtime_env
-    runtime.worker_process_setup_hook = "groupppo.verl.network.protect"
+    config.ray_kwargs.ray_init.runtime_env.worker_process_setup_hook = "groupppo.verl.network.protect"
     origin = provenance(
         device=config.trainer.device,
         config=run_folder / "config.yaml",
@@ -76,7 +75,7 @@ def main(run_folder: Path) -> None:
     write_whole(run_folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     if forks:
-        runtime.py_executable = forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")
+        forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")
     with exits_unless_started(ray.is_initialized):
         run_ppo(config, task_runner_class=InProcessRunner)
 
