@@ -22,12 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from groupppo.errors import BadInput, GroupPPOError, RunFailed
 from groupppo.measure.provenance import PACKAGES, lock_of
 from groupppo.measure.start_check import Needs, check_node
-from groupppo.measure.usage import GPU_FILE, RAPL_FILE, STAGES_FILE, Usage, UsageMeter
+from groupppo.measure.usage import Usage, UsageMeter
 from groupppo.models.check import check_model_folder
 from groupppo.records import seal
+from groupppo.records.folders import RunFolder
 from groupppo.records.hashing import sha256_model
 from groupppo.records.storage import no_room, resumable_copies, room_for, write_whole
-from groupppo.run.checkpoints import STAGES, STEPS, Checkpoints, identity, read_rows
+from groupppo.run.checkpoints import Checkpoints, identity, read_rows
 from groupppo.run.environment import DEVICES, for_run
 from groupppo.run.family import MARK, alone, marked, scratch
 from groupppo.run.ray_cluster import across_allocation, ask_for_stacks, with_secret
@@ -39,15 +40,10 @@ from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
 from groupppo.verl.endings import STACKS
 from groupppo.verl.fits import require_gpus
 
-# What a failed run wrote goes here: a workflow may delete the outputs of a job that failed.
-FAILED = "failed"
-# The trained critic, a Hugging Face token classifier with one label, where `train.save_critic` asks for it.
-CRITIC = "critic"
 _OUTPUTS = (
-    *(STEPS, STAGES, "provenance.json", "status.json", "log.txt", "started.json"),
-    *(GPU_FILE, RAPL_FILE, STAGES_FILE),
+    *(RunFolder.STEPS, RunFolder.STAGES, RunFolder.PROVENANCE, RunFolder.STATUS, RunFolder.LOG, RunFolder.STARTED),
+    *(RunFolder.GPU, RunFolder.RAPL, RunFolder.USAGE_STAGES),
 )
-_STACKS_FILE = "stacks.txt"
 # Variables that name a place on the node of the launcher.
 _OF_THIS_NODE = ("RAY_TMPDIR", "TMPDIR", "HF_DATASETS_CACHE")
 # Logs, metrics and readings of a long run, next to its checkpoints.
@@ -97,7 +93,7 @@ def _train(cell: Cell, config: DictConfig, net: str) -> None:
     if checkpoints.resumed is None:
         for name in (TENSORBOARD, WANDB):
             shutil.rmtree(cell.out / name, ignore_errors=True)
-    write_whole(cell.out / "config.yaml", OmegaConf.to_yaml(config))
+    write_whole(RunFolder(cell.out).config, OmegaConf.to_yaml(config))
     with scratch() as folder:
         ending = _run(cell, folder, checkpoints, net)
     if ending.status == "finished":
@@ -106,7 +102,7 @@ def _train(cell: Cell, config: DictConfig, net: str) -> None:
         _write_status(cell, ending, checkpoints)
         checkpoints.remove()  # last: without a status the run is made again, from there
         return
-    failed = RunFailed(f"run {cell.name} failed: {ending.cause}\n  what it left: {cell.out / FAILED}")
+    failed = RunFailed(f"run {cell.name} failed: {ending.cause}\n  what it left: {RunFolder(cell.out).failed.path}")
     try:
         _write_status(cell, ending, checkpoints)
         _set_aside(cell.out)
@@ -175,11 +171,11 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.
     # them first.
     places = dict(zip(_OF_THIS_NODE, map(str, (folder, folder, folder / "datasets")), strict=True))
     variables = environment(cell) | places | with_secret(folder) | marked(folder)
-    variables |= {STACKS: str(cell.out / _STACKS_FILE), network.VARIABLE: net}
+    variables |= {STACKS: str(RunFolder(cell.out).stacks), network.VARIABLE: net}
     began = time.monotonic()
     meter = UsageMeter(cell.out, cell.device, cell.ranks * cell.nodes)
     # The log of the attempt that this one goes on from is kept.
-    with (cell.out / "log.txt").open("a" if checkpoints.resumed else "w", encoding="utf-8") as log, meter:
+    with RunFolder(cell.out).log.open("a" if checkpoints.resumed else "w", encoding="utf-8") as log, meter:
         resumed = [f"resumed after step {checkpoints.resumed.step}"] if checkpoints.resumed else []
         for note in (*resumed, *checkpoints.notes):
             print(f"==== {note}", file=log, flush=True)
@@ -193,7 +189,7 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.
         except (OSError, GroupPPOError) as error:  # a full disk; a node that did not join
             cause = f"{type(error).__name__}: {error}"
         finally:
-            (cell.out / _STACKS_FILE).unlink(missing_ok=True)
+            RunFolder(cell.out).stacks.unlink(missing_ok=True)
     lack = None if cause is None else no_room(cell.out, cause)
     if lack is not None:
         checkpoints.drop_unsealed()  # room for the records
@@ -217,34 +213,35 @@ def _clear(folder: Path) -> None:
     """Remove what an earlier attempt left, but for what one that goes on from it needs; its rows are in checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in _OUTPUTS:
-        if name != "log.txt":
+        if name != RunFolder.LOG:
             (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoint", CRITIC):
+    for name in (RunFolder.CHECKPOINT, RunFolder.CRITIC):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _set_aside(folder: Path) -> None:
-    shutil.rmtree(folder / FAILED, ignore_errors=True)
-    (folder / FAILED).mkdir()
-    for name in (*_OUTPUTS, "config.yaml"):
+    aside = RunFolder(folder).failed.path
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for name in (*_OUTPUTS, RunFolder.CONFIG):
         if (folder / name).is_file():
-            shutil.copy2(folder / name, folder / FAILED / name)
+            shutil.copy2(folder / name, aside / name)
 
 
 def _keep_checkpoint(cell: Cell) -> None:
     """Keep the Hugging Face folders of the last step, the policy's as `checkpoint/`; drop verl's layout around them."""
-    saved = cell.out / f"global_step_{cell.train.steps}"
-    (saved / "actor" / "huggingface").rename(cell.out / "checkpoint")
-    check_model_folder(cell.out / "checkpoint", padded=cell.model.published)
+    saved, kept = cell.out / f"global_step_{cell.train.steps}", RunFolder(cell.out)
+    (saved / "actor" / "huggingface").rename(kept.checkpoint)
+    check_model_folder(kept.checkpoint, padded=cell.model.published)
     if cell.train.save_critic and (saved / "critic").is_dir():
-        (saved / "critic" / "huggingface").rename(cell.out / CRITIC)
+        (saved / "critic" / "huggingface").rename(kept.critic)
 
 
 def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None:
-    started, checkpoint = cell.out / "started.json", cell.out / "checkpoint"
-    logged = list(read_rows(cell.out / STEPS))
-    startup = json.loads(started.read_text())["startup_seconds"] if started.is_file() else None
-    started.unlink(missing_ok=True)
+    folder = RunFolder(cell.out)
+    logged = list(read_rows(folder.steps))
+    startup = json.loads(folder.started.read_text())["startup_seconds"] if folder.started.is_file() else None
+    folder.started.unlink(missing_ok=True)
     status: dict[str, Any] = {
         "status": ending.status,
         "cause": ending.cause,
@@ -257,7 +254,7 @@ def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None
         "rollout": cell.train.rollout,
         "fallbacks": sum(row.get("group/fallbacks", 0) for row in logged),
         "resumed_after": list(checkpoints.resumed_after),
-        "checkpoint_sha256": sha256_model(checkpoint) if checkpoint.is_dir() else None,
+        "checkpoint_sha256": sha256_model(folder.checkpoint) if folder.checkpoint.is_dir() else None,
         "startup_seconds": startup,
         # As if nothing had been interrupted: what was lost and made again counts once.
         "wall_seconds": ending.wall_seconds + checkpoints.kept_seconds,
@@ -265,12 +262,12 @@ def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None
         "usage": asdict(_usage(cell, ending, logged, checkpoints)),
         seal.KEY: seal.seal_run(cell.out),
     }
-    write_whole(cell.out / "status.json", json.dumps(status, indent=2) + "\n")
+    write_whole(folder.status, json.dumps(status, indent=2) + "\n")
 
 
 def _usage(cell: Cell, ending: _Ending, logged: list[dict[str, Any]], checkpoints: Checkpoints) -> Usage:
     try:
-        machine = json.loads((cell.out / "provenance.json").read_text(encoding="utf-8"))["machine"]
+        machine = json.loads(RunFolder(cell.out).provenance.read_text(encoding="utf-8"))["machine"]
     except (FileNotFoundError, json.JSONDecodeError):  # a run that was killed may leave half of it, or nothing
         machine = {}
     wall = ending.wall_seconds + checkpoints.kept_seconds

@@ -13,6 +13,7 @@ from typing import TextIO
 import psutil
 
 from groupppo.config import Train
+from groupppo.records.folders import RunFolder
 from groupppo.run.family import SharedMemory, end_all, family
 from groupppo.verl.endings import ATTEMPTS, DID_NOT_START, SIGNAL, STACKS
 
@@ -132,14 +133,14 @@ class Verl:
             shared.look()
 
         try:
-            cause = wait(process, self.train, self.out / "steps.jsonl", look, self._where)
+            cause = wait(process, self.train, RunFolder(self.out).steps, look, self._where)
         finally:
             end_all(self.folder, process)
             code = process.wait()
             shared.remove()
         if cause != "":
             return cause, code
-        with (self.out / "log.txt").open("rb") as file:
+        with RunFolder(self.out).log.open("rb") as file:
             file.seek(start)
             return cause_of(file.read().decode(errors="replace"), code), code
 

@@ -45,7 +45,10 @@ class InProcessRunner:
 def main(run_folder: Path) -> None:
     from omegaconf import OmegaConf
 
-    config = OmegaConf.load(run_folder / "config.yaml")
+    from groupppo.records.folders import RunFolder
+
+    run = RunFolder(run_folder)
+    config = OmegaConf.load(run.config)
     # Workers on another machine cannot be forked from this process.
     forks = config.trainer.device == "cpu" and config.trainer.nnodes == 1
     if forks:
@@ -68,11 +71,11 @@ def main(run_folder: Path) -> None:
     config.ray_kwargs.ray_init.runtime_env.worker_process_setup_hook = "groupppo.verl.network.protect"
     origin = provenance(
         device=config.trainer.device,
-        config=run_folder / "config.yaml",
+        config=run.config,
         task_folder=Path(config.data.train_files).parent,
         start=Path(config.actor_rollout_ref.model.path),
     ) | {"network": os.environ[network.VARIABLE]}
-    write_whole(run_folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
+    write_whole(run.provenance, json.dumps(origin, indent=2) + "\n")
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     if forks:
         forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")

@@ -34,10 +34,11 @@ from verl.workers.utils.padding import response_from_nested
 from groupppo.algorithm import GroupParams
 from groupppo.algorithm.loss import LossMask
 from groupppo.algorithm.metrics import critic_metrics, dense_metrics, log_prob_gap
+from groupppo.config import GROUPED
 from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
 from groupppo.measure.stages import StageMeter
+from groupppo.records.folders import RunFolder
 from groupppo.records.storage import write_whole
-from groupppo.verl.accepts import GROUPED
 from groupppo.verl.endings import watch_engines
 from groupppo.verl.engine import ActorWorker, CriticWorker
 from groupppo.verl.group_stage import Grouped, GroupStage
@@ -114,7 +115,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         self.this_step = Step()
 
     def _meter(self, device: str) -> StageMeter:
-        file = self.run_folder / "stages.jsonl"
+        file = RunFolder(self.run_folder).stages
         if device == "cpu":
             return StageMeter(file, ProcessTreeProbe(settle=lambda: self.actor_rollout_wg.reset_peak_memory()))
         probe = AllocatorProbe(
@@ -333,7 +334,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         metrics.update(self.this_step.metrics)
         elapsed = time.perf_counter() - self._fit_began
         row = step_row(global_steps, metrics, step_seconds=timing_raw["step"], elapsed=elapsed)
-        with (self.run_folder / "steps.jsonl").open("a", encoding="utf-8") as file:
+        with RunFolder(self.run_folder).steps.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def _measured(self, batch: KVBatchMeta, step: Step) -> Step:
