@@ -76,52 +76,29 @@ def saves_between(train: Train) -> bool:
 
 
 class Canvas:
-    """verl's config, to become that of one cell after another.
-
-    Only what differs from the cell before is written: a copy for each cell takes 50 ms, and a plan composes hundreds.
-    """
+    """What cells that are composed only to be checked share: combinations of keys that verl's own checks accepted."""
 
     def __init__(self) -> None:
-        self._blank = self.config = _verls_own()
-        self._written: dict[str, Any] = {}
         self.accepted: set[str] = set()
-        self._clear()
 
-    def _clear(self) -> None:
-        self.config, self._written = copy.deepcopy(self._blank), {}
 
-    def write(self, keys: dict[str, tuple[Path, Any]]) -> DictConfig:
-        """The config with these keys and values, each said by a file, and verl's defaults for all others.
+def _write(keys: dict[str, tuple[Path, Any]]) -> DictConfig:
+    """verl's config with these keys and values, each said by a file.
 
-        Raises:
-            BadInput: verl's config does not have a key.
-        """
-        gone = [key for key in self._written if key not in keys]
-        changed = {key: told for key, told in keys.items() if key not in self._written or self._written[key] != told[1]}
-        # A mapping is merged into what is there, and a key that verl lacks is added: neither can be written over.
-        merged = any(isinstance(value, dict) for _, value in changed.values())
-        if merged or any(_open(key) for key in (*gone, *changed)):
-            self._clear()
-            gone, changed = [], keys
-        try:
-            for key in gone:
-                home, _, name = key.rpartition(".")
-                node = OmegaConf.select(self._blank, home)
-                OmegaConf.update(self.config, key, node._get_node(name), merge=False)
-            for key, (source, value) in changed.items():
-                _set(self.config, key, value, source)
-        except BadInput:
-            self._clear()
-            raise
-        self._written = {key: value for key, (_, value) in keys.items()}
-        return self.config
+    Raises:
+        BadInput: verl's config does not have a key.
+    """
+    config = copy.deepcopy(_verls_own())
+    for key, (source, value) in keys.items():
+        _set(config, key, value, source)
+    return config
 
 
 def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
     """verl's full config for this cell; later sources win: shared, device, model, matrix, arm.
 
     Args:
-        canvas: where many cells are composed only to be checked; what is returned is then the next cell's, too.
+        canvas: shared by cells that are composed only to be checked.
 
     Raises:
         BadInput: a key is not in verl's config, would part training from evaluation or can load code, a value has
@@ -152,8 +129,8 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
     # What verl looks at: neither the task's lengths nor the model's size are among it.
     asked = repr((sorted((key, value) for _, key, value in said), cell.device, cell.ranks, cell.nodes, cell.train))
     new = asked not in canvas.accepted
-    values = agreed(canvas.write(own_keys)) if new or touches(written) else None
-    config = canvas.write(keys)
+    values = agreed(_write(own_keys)) if new or touches(written) else None
+    config = _write(keys)
     for source, key, value in said:
         require_type(_verls_own(), key, value, source)
     if values is not None:

@@ -6,18 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, make_dataclass
 from itertools import combinations
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from groupppo.algorithm import Cause, GroupParams, Groups, Threshold, Tokens, group_tokens, known_rules
 from groupppo.algorithm.loss import GroupBatch, group_batch
 from groupppo.algorithm.params import CHOICES
-from groupppo.verl.asks import Asks
+from groupppo.verl import trainer as trainer_module
 from groupppo.verl.group_stage import Grouped, GroupStage
+from groupppo.verl.passes import Asks
 from groupppo.verl.trainer import GroupPPOTrainer
 from tests.algorithm.strategies import fixed_batch
 
@@ -81,17 +83,18 @@ def what_a_failing_grouping_ends_in(params: GroupParams) -> str:
     """The trainer's step with a grouping that raises, and verl's own stage replaced by a note that it ran."""
     trainer = GroupPPOTrainer.__new__(GroupPPOTrainer)
     trainer.global_steps = 1
-    algorithm = SimpleNamespace(adv_estimator="group_ppo", group_params=params)
-    trainer.config = SimpleNamespace(algorithm=algorithm)
-    trainer._reset()
-    stock = PPOTrainerSync._compute_advantage
-    PPOTrainerSync._compute_advantage = lambda self, *_: f"dense with {self.config.algorithm.adv_estimator}"
-    try:
-        return trainer._fall_back(ZeroDivisionError("nothing to divide by"), None, {})
-    except ZeroDivisionError as error:
-        return f"raised {error}"
-    finally:
-        PPOTrainerSync._compute_advantage = stock
+    algorithm = {"adv_estimator": "group_ppo", "group_params": {"on_error": params.on_error}}
+    trainer.config = OmegaConf.create({"algorithm": algorithm})
+    mask = torch.nested.as_nested_tensor([torch.ones(2, dtype=torch.int64)], layout=torch.jagged)
+    dense = lambda self, *_: f"dense with {self.config.algorithm.adv_estimator}"  # noqa: E731
+    with (
+        mock.patch.object(PPOTrainerSync, "_compute_advantage", dense),
+        mock.patch.object(trainer_module, "put_fields"),
+    ):
+        try:
+            return trainer._fall_back(ZeroDivisionError("nothing to divide by"), None, mask, {})
+        except ZeroDivisionError as error:
+            return f"raised {error}"
 
 
 def run_of_density(folder: Path, density: float) -> str:

@@ -1,4 +1,4 @@
-"""Updates of a set of `UPDATES` by verl's own workers: python -m tests.verl.engine_updates FOLDER SET
+"""All updates by verl's own workers: python -m tests.verl.engine_updates FOLDER
 
 FOLDER holds `policy/`, `critic/` (Hugging Face folders) and `batch.safetensors`; results.safetensors and metrics.json
 are written there. Worlds of one and of two ranks run side by side, forked after the imports.
@@ -26,24 +26,23 @@ from torch import Tensor
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import TrainingWorkerConfig
-from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import ppo_loss, value_loss
 from verl.workers.utils.padding import response_from_nested
 
-import groupppo.verl.workers  # noqa: F401  mends verl's engines for the CPU
 from groupppo.config import REPOSITORY, load_benchmark
-from groupppo.verl.asks import MODE
 from groupppo.verl.compose import Cell, compose
+from groupppo.verl.engine import CriticWorker  # also prepares verl's engines for the CPU
+from groupppo.verl.passes import MODE
 from tests.verl.plain_updates import flat
 from tests.verl.updates import (
     ENTROPY_COEFFICIENT,
     KL_COEFFICIENT,
     LEARNING_RATE,
     RESPONSES,
-    UPDATES,
     Batch,
     Role,
     Update,
+    all_updates,
 )
 
 Loss = Callable[..., tuple[Tensor, dict[str, Any]]]
@@ -95,7 +94,7 @@ class Trainee:
             part = omega_conf_to_dataclass(settings.critic)
             model, kind = part.model, "value_model"
             self.losses = {False: partial(value_loss, config=part)}
-        self.worker = TrainingWorker(
+        self.worker = CriticWorker(
             TrainingWorkerConfig(
                 model_type=kind,
                 model_config=model,
@@ -227,13 +226,13 @@ def run_rank(
     torch.distributed.destroy_process_group()
 
 
-def main(folder: Path, chosen: str) -> int:
+def main(folder: Path) -> int:
     torch.set_num_threads(1)
     configs = {packed: config(folder, packed) for packed in (False, True)}
     fork = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as stores:
         worlds = [(Path(stores) / str(ranks), rank, ranks) for ranks in (1, 2) for rank in range(ranks)]
-        running = [fork.Process(target=run_rank, args=(folder, UPDATES[chosen](), configs, *world)) for world in worlds]
+        running = [fork.Process(target=run_rank, args=(folder, all_updates(), configs, *world)) for world in worlds]
         for process in running:
             process.start()
         while any(process.is_alive() for process in running):
@@ -246,4 +245,4 @@ def main(folder: Path, chosen: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1])))

@@ -20,9 +20,8 @@ from groupppo.errors import RunFailed
 from groupppo.run import watch
 from groupppo.run.launch import train
 from groupppo.verl.compose import Cell
-from groupppo.verl.records import repeatable
 from tests.verl import hang
-from tests.verl.conftest import MakeCell
+from tests.verl.conftest import MakeCell, repeatable
 
 OUTPUTS = ("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "config.yaml")
 # Of each attempt that is killed two steps at most are sealed, as it hangs at the fourth if it is killed too late.

@@ -28,7 +28,7 @@ from groupppo.errors import BadInput
 from groupppo.verl import trainer as trainer_module
 from groupppo.verl.compose import compose
 from groupppo.verl.group_stage import STATE_FILE, GroupStage
-from groupppo.verl.trainer import FULL_MASK, GroupPPOTrainer
+from groupppo.verl.trainer import FULL_MASK, GroupPPOTrainer, Step
 from tests.verl.conftest import MakeCell
 
 MASKS = ("1111111111", "1", "0000", "1100111011", "0001111", "1111111111111111")
@@ -97,13 +97,13 @@ class Stand:
         metrics: dict[str, Any] = {}
         self.store.fields = made_up()
         self.trainer.global_steps = number
-        self.trainer._early = early and self.trainer._group_early(batch_meta())
+        self.trainer.this_step = Step(early=early and self.trainer._group_early(batch_meta()))
         self.trainer.meter.begin_step(number)
         batch = self.trainer._compute_advantage(batch_meta(), metrics)
         batch = self.trainer._update_critic(batch, metrics)
         self.trainer._update_actor(batch, metrics)
         self.trainer.meter.end_step()
-        return metrics | self.trainer._step_metrics
+        return metrics | self.trainer.this_step.metrics
 
     def expected(self, step: int = 1) -> GroupBatch:
         """What a stage of its own makes of the same batch."""
