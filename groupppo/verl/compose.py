@@ -18,8 +18,7 @@ from groupppo.allowed import require_choice
 from groupppo.config import GROUPED, Arm, Model, Task, Train
 from groupppo.errors import BadInput, suggest
 from groupppo.tasks.answers import MODULES as REWARDS
-from groupppo.verl.accepts import PlaceOf, require_accepted, require_type
-from groupppo.verl.agreement import agreed, require_agreed, touches
+from groupppo.verl.accepts import PlaceOf, agreed, require_accepted, require_agreed, require_type, touches
 from groupppo.verl.fits import require_fit
 
 _HERE = Path(__file__)

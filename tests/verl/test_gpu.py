@@ -131,17 +131,6 @@ def test_a_setting_that_cannot_work_on_the_named_gpu_is_refused(cell: Cell, verl
     assert error.value.hint
 
 
-def test_fused_kernels_are_a_factor_and_lower_what_a_run_needs(cells: Cells) -> None:
-    gsm8k = MATRICES["gsm8k"]
-    task, model = gsm8k.tasks["gsm8k"], gsm8k.models["qwen2_5_0_5b"]
-    needs = {}
-    for name in ("ppo", "ppo_fused", "group_ppo", "group_ppo_fused"):
-        config = compose(cells(gsm8k, task, model, gsm8k.arms[name]))
-        assert config.actor_rollout_ref.model.use_fused_kernels == name.endswith("fused")
-        needs[name] = fits.run_shape(config, model).fused
-    assert needs == {"ppo": False, "ppo_fused": True, "group_ppo": False, "group_ppo_fused": True}
-
-
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
