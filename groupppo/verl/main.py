@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from groupppo.verl import network
+from groupppo.verl import network, require_platform
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -63,7 +63,6 @@ def main(run_folder: Path) -> None:
     from groupppo.measure.provenance import provenance
     from groupppo.records.storage import write_whole
     from groupppo.verl.endings import exits_unless_started
-    from groupppo.verl.plugin import require_platform
 
     require_platform()
     network.protect()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from groupppo.verl.plugin import PLATFORM
+from groupppo.verl import PLATFORM
 
 pytestmark = pytest.mark.verl
 JOB = "01000000"  # of the first job of any Ray
