@@ -5,18 +5,18 @@ Here verl's own dataclasses, registries and functions are asked before anything 
 evaluation are refused, too.
 """
 
+import json
 import re
-import types
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import is_dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
 
 from groupppo.config import GROUPED
 from groupppo.errors import BadInput, suggest
@@ -65,9 +65,9 @@ def require_type(own: DictConfig, key: str, value: Any, source: Path) -> None:
     wanted = _wanted(own, key)
     if value is None and key.endswith(_NULLABLE):
         return
-    if not _fits(value, wanted):
-        hint = number_hint(value) if _fits(1.0, wanted) else ""
-        raise BadInput(source, key, value, hint or f"write {_named(wanted)}.")
+    if refusal := _refusal(value, wanted):
+        hint = number_hint(value) if not _refusal(1.0, wanted) else ""
+        raise BadInput(source, key, value, hint or f"write another type of value: {refusal.lower()}.")
     for ending, (low, closed, high) in _RANGES.items():
         if not f".{key}".endswith(f".{ending}") or not isinstance(value, int | float):
             continue
@@ -99,45 +99,16 @@ def _hints(target: str) -> Mapping[str, Any]:
     return get_type_hints(get_class(target))
 
 
-def _fits(value: Any, wanted: Any) -> bool:
-    if wanted is Any:
-        return True
-    origin = get_origin(wanted)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, each) for each in get_args(wanted))
-    if origin is Literal:
-        return value in get_args(wanted)
-    plain = origin or wanted
-    if plain is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if plain is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if is_dataclass(plain):
-        return isinstance(value, dict)
-    if plain is tuple:  # YAML has lists alone
-        return isinstance(value, list | tuple)
-    return not isinstance(plain, type) or isinstance(value, plain)
+_adapter = cache(TypeAdapter)
 
 
-_NAMES = {
-    float: "a number",
-    int: "a whole number",
-    bool: "true or false",
-    str: "text",
-    list: "a list",
-    tuple: "a list",
-    dict: "a mapping",
-    type(None): "null",
-}
-
-
-def _named(wanted: Any) -> str:
-    origin = get_origin(wanted)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_named(each) for each in get_args(wanted))
-    if origin is Literal:
-        return f"one of: {', '.join(map(str, get_args(wanted)))}"
-    return "a mapping" if is_dataclass(wanted) else _NAMES.get(origin or wanted, f"a {wanted}")
+def _refusal(value: Any, wanted: Any) -> str:
+    """Why pydantic takes a value for another type; empty where it is of this one. YAML's lists serve as tuples."""
+    try:
+        _adapter(wanted).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        return error.errors()[0]["msg"]
+    return ""
 
 
 def require_accepted(config: DictConfig, place_of: PlaceOf, written: Collection[str]) -> None:
