@@ -291,12 +291,12 @@ def test_a_step_whose_grouping_fails_is_verls_dense_ppo_and_the_next_one_is_grou
     dense.step()
     advantages, masks = dense.store.padded("advantages"), dense.seen
     stand = make_stand(**{f"{GROUP}on_error": "dense"})
-    threshold = stand.trainer.group_stage.threshold
+    stage = stand.trainer.group_stage
     break_step(stand, 2, monkeypatch, place)
-    counted, thresholds = [], [threshold.value]
+    counted, thresholds = [], [stage.threshold]
     for number in (1, 2, 3):
         counted.append(stand.step(number)["group/fallbacks"])
-        thresholds.append(threshold.value)
+        thresholds.append(stage.threshold)
         fell_back = number == 2
         assert torch.equal(stand.store.padded("advantages"), advantages) == fell_back
         assert stand.seen["critic"].equals(masks["critic"]) == fell_back
@@ -394,20 +394,20 @@ def test_a_checkpoint_is_named_as_the_latest_when_the_threshold_is_in_it(saved: 
 def test_a_run_that_is_resumed_goes_on_with_the_threshold_of_its_checkpoint(
     make_stand: MakeStand, saved: Stand, mode: str
 ) -> None:
-    threshold = saved.trainer.group_stage.threshold.value
+    threshold = saved.trainer.group_stage.threshold
     assert threshold != 1.0
     place = "trainer__default_local_dir" if mode == "auto" else "trainer__resume_from_path"
     folder = saved.trainer.run_folder / ("" if mode == "auto" else "global_step_2")
     resumed = make_stand(trainer__resume_mode=mode, **{place: str(folder)}).trainer
-    assert resumed.group_stage.threshold.value == 1.0
+    assert resumed.group_stage.threshold == 1.0
     resumed._load_checkpoint()
-    assert resumed.group_stage.threshold.value == threshold
+    assert resumed.group_stage.threshold == threshold
 
 
 def test_a_run_that_starts_anew_has_the_threshold_of_its_config(make_stand: MakeStand, saved: Stand) -> None:
     fresh = make_stand(trainer__default_local_dir=str(saved.trainer.run_folder)).trainer
     fresh._load_checkpoint()
-    assert fresh.group_stage.threshold.value == 1.0
+    assert fresh.group_stage.threshold == 1.0
 
 
 def test_a_checkpoint_of_a_dense_run_cannot_be_gone_on_with(make_stand: MakeStand, verl_saves: None) -> None:
