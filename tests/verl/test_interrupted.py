@@ -14,7 +14,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from groupppo.verl.records import repeatable
 from safetensors.torch import load_file
 
 from groupppo.errors import RunFailed
