@@ -136,10 +136,8 @@ def _class_ids() -> None:
 def _worker_setup() -> None:
     import ray._private.ray_constants as constants
 
-    from groupppo.verl import forkserver
-
     # ray/_private/node.py:163 joins it to the folder of its own script; an absolute path stays as it is.
-    constants.SETUP_WORKER_FILENAME = forkserver.__file__
+    constants.SETUP_WORKER_FILENAME = str(Path(__file__).with_name("forkserver.py"))
 
 
 class GatheredPuts:
