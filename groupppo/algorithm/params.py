@@ -1,7 +1,7 @@
 """The parameters of GROUP-PPO: names and defaults of the origin where it has them, checked."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from groupppo.algorithm.registry import Rule, known_rules
@@ -43,65 +43,99 @@ COMMON = ("rule", "advantage", "spread", "loss_normalizer", "update", "on_error"
 
 
 @dataclass(frozen=True)
+class Key:
+    """What a key of `GroupParams` does, and its values where it is a choice."""
+
+    description: str
+    choices: tuple[str, ...] = ()
+
+
+def _key(default: Any, description: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"key": Key(description, choices)})
+
+
+@dataclass(frozen=True)
 class GroupParams:
-    """How responses are grouped and trained on; the config keys are `algorithm.group_params.<field>`.
+    """How responses are grouped and trained on; the config keys are `algorithm.group_params.<field>`, each a `Key`."""
 
-    Attributes:
-        rule: where a group ends; a module of `groupppo.algorithm.rules`, where each is defined.
-        score: proxy of a token's score vector. `unit`: norm 1. `logit_norm`: 1 - 2p + sum p^2, the norm of the gradient
-            in the logits. `log_ratio`: rollout minus trainer log-probability, a signed scalar.
-        advantage: `segment_gae`: GAE over endpoints as macro-steps (reading A). `token_gae`: dense GAE, read at the
-            endpoints (reading B). `published`: reward inside the group minus value at the endpoint, not whitened.
-        spread: `endpoint`: policy and value loss at endpoints only. `group`: all tokens of a group share its
-            endpoint's advantage in the policy loss, value loss at endpoints (reading C).
-        loss_normalizer: what divides a loss. `endpoints`: the tokens it counts, which are the endpoints, or all tokens
-            for the policy loss with spread `group`. `tokens`: all valid tokens.
-        update: what the updates compute. `masked`: everything, masked afterwards (what the origin does). `gathered`:
-            what the endpoints depend on, with the same gradients. `auto`: `gathered` in a step whose density is below
-            one half, else `masked`. `streamed`: only endpoints flow through the policy; an approximation, research. The
-            critic's update is `gathered` then.
-        kv: where `streamed` has the keys and values of other tokens from: `recompute` in the update, or `reuse` what
-            this step's old-log-prob pass kept, which is right for the first optimizer step only. kv_bytes: largest size
-            of what is kept per rank.
-        live_window, live_share: what flows next to endpoints in `streamed`: so many tokens before each, a random share.
-            Nothing by default: cosine with the exact gradient x speed-up of the update is largest there
-            (benchmarks/studies/streams.py).
-        on_error: `raise`, or `dense`: a step whose grouping fails runs as dense PPO, is logged and counted, and the run
-            is no evidence for a claim about GROUP-PPO.
-        group_variance_threshold: tau, the ratio above which a group is split; the start value when adaptive.
-        group_max_size: cap on the tokens of one group, and the stride of rule `stride`.
-        group_epsilon: added to r_ppo before it is multiplied by tau.
-        adaptive_threshold: move tau towards `target_density` once a step.
-        threshold_lr: rate of that move on the log scale.
-        min_threshold, max_threshold: bounds of tau.
-        target_density: endpoints over valid tokens that the adaptive threshold aims at.
-        density: endpoints over valid tokens for the rules `random` and `entropy`, the same in every step.
-        density_source: instead of a number, the `steps.jsonl` of a finished run, followed step by step.
-        probability_cutoff: rule `low_prob` closes at tokens less probable than this.
-    """
-
-    rule: str = "variance_split"
-    score: str = "unit"
-    advantage: str = "segment_gae"
-    spread: str = "endpoint"
-    loss_normalizer: str = "endpoints"
-    update: str = "auto"
-    kv: str = "reuse"
-    kv_bytes: int = 4 * 2**30
-    live_window: int = 0
-    live_share: float = 0.0
-    on_error: str = "raise"
-    group_variance_threshold: float = 1.0
-    group_max_size: int = 16
-    group_epsilon: float = 1e-6
-    adaptive_threshold: bool = True
-    threshold_lr: float = 0.01
-    min_threshold: float = 0.1
-    max_threshold: float = 10.0
-    target_density: float = 0.125
-    density: float | None = None
-    density_source: str | None = None
-    probability_cutoff: float = 0.9
+    rule: str = _key(
+        "variance_split", "Where a group ends; a module of `groupppo.algorithm.rules`, where each is defined."
+    )
+    score: str = _key(
+        "unit",
+        "Proxy of a token's score vector. `unit`: norm 1. `logit_norm`: 1 - 2p + sum p^2, the norm of the "
+        "gradient in the logits. `log_ratio`: rollout minus trainer log-probability, a signed scalar.",
+        CHOICES["score"],
+    )
+    advantage: str = _key(
+        "segment_gae",
+        "`segment_gae`: GAE over endpoints as macro-steps (reading A). `token_gae`: dense GAE, read at the "
+        "endpoints (reading B). `published`: reward inside the group minus value at the endpoint, not "
+        "whitened.",
+        CHOICES["advantage"],
+    )
+    spread: str = _key(
+        "endpoint",
+        "`endpoint`: policy and value loss at endpoints only. `group`: all tokens of a group share its "
+        "endpoint's advantage in the policy loss, value loss at endpoints (reading C).",
+        CHOICES["spread"],
+    )
+    loss_normalizer: str = _key(
+        "endpoints",
+        "What divides a loss. `endpoints`: the tokens it counts, which are the endpoints, or all tokens for "
+        "the policy loss with spread `group`. `tokens`: all valid tokens.",
+        CHOICES["loss_normalizer"],
+    )
+    update: str = _key(
+        "auto",
+        "What the updates compute. `masked`: everything, masked afterwards (what the origin does). "
+        "`gathered`: what the endpoints depend on, with the same gradients. `auto`: `gathered` in a step "
+        "whose density is below one half, else `masked`. `streamed`: only endpoints flow through the policy; "
+        "an approximation, research. The critic's update is `gathered` then.",
+        CHOICES["update"],
+    )
+    kv: str = _key(
+        "reuse",
+        "Where `streamed` has the keys and values of other tokens from: `recompute` in the update, or `reuse` "
+        "what this step's old-log-prob pass kept, which is right for the first optimizer step only.",
+        CHOICES["kv"],
+    )
+    kv_bytes: int = _key(4 * 2**30, "Largest size of what is kept per rank.")
+    live_window: int = _key(
+        0,
+        "What flows next to endpoints in `streamed`: so many tokens before each, a random share. Nothing by "
+        "default: cosine with the exact gradient x speed-up of the update is largest there "
+        "(benchmarks/studies/streams.py).",
+    )
+    live_share: float = _key(
+        0.0,
+        "What flows next to endpoints in `streamed`: so many tokens before each, a random share. Nothing by "
+        "default: cosine with the exact gradient x speed-up of the update is largest there "
+        "(benchmarks/studies/streams.py).",
+    )
+    on_error: str = _key(
+        "raise",
+        "`raise`, or `dense`: a step whose grouping fails runs as dense PPO, is logged and counted, and the "
+        "run is no evidence for a claim about GROUP-PPO.",
+        CHOICES["on_error"],
+    )
+    group_variance_threshold: float = _key(
+        1.0, "Tau, the ratio above which a group is split; the start value when adaptive."
+    )
+    group_max_size: int = _key(16, "Cap on the tokens of one group, and the stride of rule `stride`.")
+    group_epsilon: float = _key(1e-6, "Added to r_ppo before it is multiplied by tau.")
+    adaptive_threshold: bool = _key(True, "Move tau towards `target_density` once a step.")
+    threshold_lr: float = _key(0.01, "Rate of that move on the log scale.")
+    min_threshold: float = _key(0.1, "Bounds of tau.")
+    max_threshold: float = _key(10.0, "Bounds of tau.")
+    target_density: float = _key(0.125, "Endpoints over valid tokens that the adaptive threshold aims at.")
+    density: float | None = _key(
+        None, "Endpoints over valid tokens for the rules `random` and `entropy`, the same in every step."
+    )
+    density_source: str | None = _key(
+        None, "Instead of a number, the `steps.jsonl` of a finished run, followed step by step."
+    )
+    probability_cutoff: float = _key(0.9, "Rule `low_prob` closes at tokens less probable than this.")
 
     def __post_init__(self) -> None:
         _check_choice("rule", self.rule, known_rules(), " A rule is a file of its name in groupppo/algorithm/rules/.")
@@ -146,12 +180,12 @@ class GroupParams:
 
     def _check_live(self) -> None:
         """Refuse a key that was changed but cannot change anything: what a user writes is never ignored."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name not in COMMON and value != field.default and field.name not in self.definition.uses:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name not in COMMON and value != each.default and each.name not in self.definition.uses:
                 used = ", ".join(sorted(self.definition.uses)) or "none"
                 hint = f"rule {self.rule} does not use it; leave it out. Of such keys it uses: {used}."
-                raise BadInput(HOME, field.name, value, hint)
+                raise BadInput(HOME, each.name, value, hint)
         for key in _STREAMED:
             if self.update != "streamed" and getattr(self, key) != getattr(type(self), key):
                 raise BadInput(HOME, key, getattr(self, key), "without effect; leave it out or set update: streamed.")

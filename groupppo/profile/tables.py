@@ -14,11 +14,11 @@ from groupppo.errors import BadInput
 from groupppo.profile.config import BYTES, Profile, Setting, Target
 from groupppo.profile.counted import counted_table, steps_table
 from groupppo.records.plain_json import read_object
+from groupppo.records.where import Found
 from groupppo.stats.intervals import Interval, paired_ratio
 from groupppo.update.flops import Work, head_bound, update_bound, update_flops
 from groupppo.update.memory import CAUSES, update_bytes
 from groupppo.update.variants import FUSED, MASKED, MEASURED, REFERENCE, Variant, find
-from groupppo.where import Found
 
 LEVEL = 0.90
 FOUND = "found.json"

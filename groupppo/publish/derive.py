@@ -20,6 +20,7 @@ from groupppo.profile.config import load_profile
 from groupppo.profile.tables import FOUND, ProfileTables, write_tables
 from groupppo.publish.files import STEP_TABLES, VERDICTS
 from groupppo.publish.reading import read_json
+from groupppo.records.where import Found
 from groupppo.report.drawing import needed as drawn
 from groupppo.report.drawing import write_figures
 from groupppo.report.figures.profile import write_profile_figures
@@ -36,7 +37,6 @@ from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.engine import decide, verdicts_text
 from groupppo.verdicts.needed import needed
 from groupppo.verdicts.studied import read_studied
-from groupppo.where import Found
 
 _STUDIES: dict[str, tuple[Iterable[str], tuple[StudyPlan, ...]]] = {
     "grouping": (COLUMNS, PLANS),

@@ -8,6 +8,7 @@ run.status, run.steps
 from dataclasses import dataclass
 from pathlib import Path
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 START = "start"
 """In the place of an arm: the checkpoint that every run of a task and model starts from."""
 

@@ -4,8 +4,8 @@ import pandas as pd
 
 from groupppo.draw.wording import in_bytes, percentage, plural, ratio
 from groupppo.profile.tables import ProfileTables
+from groupppo.records.where import where_of
 from groupppo.update.variants import MEASURED
-from groupppo.where import where_of
 
 
 def setting_title(row: pd.Series) -> str:

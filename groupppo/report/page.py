@@ -9,7 +9,6 @@ the page's own. All text from files is escaped.
 from dataclasses import dataclass
 from pathlib import Path
 
-from groupppo.check import notes
 from groupppo.config import Benchmark
 from groupppo.draw.wording import MISSING
 from groupppo.profile.config import load_profile
@@ -101,7 +100,7 @@ def write_report(results: Path, benchmark: Benchmark, *, memory_definition: str)
         "answer": page_data.answer(judged["verdicts"]),
         "verdicts": verdicts,
         "scope": page_runs.scope(benchmark, tables),
-        "notes": notes(benchmark),
+        "notes": benchmark.notes(),
         "excluded": page_runs.excluded_rows(judged["excluded"], benchmark),
         "most_rows": page_runs.MOST_ROWS,
         "figures": figures,

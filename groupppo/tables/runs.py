@@ -18,7 +18,6 @@ from groupppo.tables.records import Record
 from groupppo.tables.schema import DEVICES, FAILED, FINISHED, MISSING, ROLLOUTS, UNREADABLE
 from groupppo.tables.usage import stated_mfu, usage_columns
 
-"""Folder in a run's where a failed job keeps what a workflow would delete."""
 _SHOWN = 120
 
 

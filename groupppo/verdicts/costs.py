@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from groupppo.config.forms import Region
+from groupppo.records.where import Where, where_of
 from groupppo.update.variants import MEASURED
 from groupppo.verdicts.finding import (
     INCONCLUSIVE,
@@ -17,9 +19,7 @@ from groupppo.verdicts.finding import (
     REFUTED,
     SUPPORTED,
     Finding,
-    Region,
 )
-from groupppo.where import Where, where_of
 
 EVIDENCE_OF_DEVICE = {"cpu": "cpu", "cuda": "gpu"}
 

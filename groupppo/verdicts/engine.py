@@ -22,8 +22,8 @@ from typing import Any
 
 import pandas as pd
 
-from groupppo.config import Benchmark
-from groupppo.matrix import CellPlan
+from groupppo.config import Benchmark, CellPlan
+from groupppo.records.where import Where
 from groupppo.stats.intervals import paired_t
 from groupppo.tables import Tables
 from groupppo.verdicts.assay import (
@@ -40,7 +40,6 @@ from groupppo.verdicts.item_share import ItemShare, item_share
 from groupppo.verdicts.rules import judge, shown, summarise
 from groupppo.verdicts.shares import Share, judge_share
 from groupppo.verdicts.studied import Studied
-from groupppo.where import Where
 
 
 def decide(

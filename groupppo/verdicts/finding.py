@@ -1,6 +1,5 @@
 """The six verdicts, the region an estimate is held against, and a verdict with what it rests on."""
 
-import math
 from dataclasses import dataclass
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
@@ -31,16 +30,3 @@ class Finding:
     seeds_needed: int | None = None
     replicates: str = ""
     asked: bool = True
-
-
-@dataclass(frozen=True)
-class Region:
-    """Open region of a quantity, in its unit; an end may be infinite."""
-
-    low: float = -math.inf
-    high: float = math.inf
-
-    def __str__(self) -> str:
-        if math.isinf(self.high):
-            return f"at least {self.low:.4g}"
-        return f"at most {self.high:.4g}" if math.isinf(self.low) else f"{self.low:.4g} to {self.high:.4g}"

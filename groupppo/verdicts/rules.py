@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from groupppo.config.forms import Region
 from groupppo.stats.intervals import (
     EXACT_LIMIT,
     Interval,
@@ -19,7 +20,7 @@ from groupppo.stats.intervals import (
 from groupppo.stats.power import MOST_SEEDS, seeds_for_equivalence, seeds_for_interval, seeds_for_sign_flip
 from groupppo.stats.targets import median_above, median_below, median_ratio
 from groupppo.verdicts.claims import EQUIVALENCE, Claim, Claims
-from groupppo.verdicts.finding import INCONCLUSIVE, REFUTED, SUPPORTED, Finding, Region
+from groupppo.verdicts.finding import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
 
 
 @dataclass(frozen=True)

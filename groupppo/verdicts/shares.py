@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from groupppo.verdicts.finding import NOT_TESTABLE, REFUTED, SUPPORTED, Finding, Region
+from groupppo.config.forms import Region
+from groupppo.verdicts.finding import NOT_TESTABLE, REFUTED, SUPPORTED, Finding
 
 
 @dataclass(frozen=True)

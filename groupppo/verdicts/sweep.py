@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.config.benchmark import RATE_KEY as KEY
 from groupppo.errors import BadInput
-from groupppo.rates import KEY
 from groupppo.records.plain_yaml import read_yaml
+from groupppo.records.where import Found, find
 from groupppo.tables import Only, load_tables
-from groupppo.where import Found, find
 
 RECORD, TABLE = "benchmark.yaml", "sweep.parquet"
 METRIC = "accuracy"

@@ -18,8 +18,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from groupppo.config import GROUPED
+from groupppo.config.files import number_hint
 from groupppo.errors import BadInput, suggest
-from groupppo.schemas import number_hint
 
 PlaceOf = Callable[[str], tuple[Path, str]]
 _ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"

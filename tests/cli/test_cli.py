@@ -33,7 +33,7 @@ def test_help_lists_every_command(groupppo) -> None:
 
 
 def test_help_imports_nothing_that_takes_long() -> None:
-    code = "import sys, groupppo.cli.app; print(*{name.split('.')[0] for name in sys.modules})"
+    code = "import sys, groupppo.cli.__main__; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = set(done.stdout.split())
     assert not loaded & HEAVY
@@ -57,7 +57,7 @@ def test_outside_it_says_what_to_do_without_a_traceback(tmp_path: Path) -> None:
 
 def test_an_error_that_is_nobodys_input_keeps_its_traceback() -> None:
     code = (
-        "import sys; from groupppo.cli import listing; from groupppo.cli.app import app\n"
+        "import sys; from groupppo.cli import listing; from groupppo.cli.__main__ import app\n"
         "def broken(*_): raise ZeroDivisionError('a bug')\n"
         "listing._entries = broken; sys.argv = ['groupppo', 'ls']; app()"
     )

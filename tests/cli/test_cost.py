@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from groupppo.config import Benchmark, load_benchmark, load_task
+from groupppo.config import Benchmark, CellPlan, load_benchmark, load_task
 from groupppo.cost import Estimate, Span, cost_line, estimate_cost
 from groupppo.cost.estimate import COUNTED, OTHER_RUNS, RUNS, SAME_ARM
 from groupppo.cost.model import BYTE_VOCABULARY, shape_of
 from groupppo.cost.records import finished
 from groupppo.errors import BadInput
-from groupppo.matrix import CellPlan
 from groupppo.tasks.tokenizer import byte_tokenizer
 from groupppo.update.flops import Shape
 from tests.synthetic import write_results

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from groupppo.check import check
+from groupppo.cli.check import check
+from groupppo.config import kind_of
 from groupppo.errors import BadInput
-from groupppo.kinds import kind_of
 
 
 def spoil(file: Path, **changes: object) -> None:

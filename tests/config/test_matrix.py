@@ -9,9 +9,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from groupppo.config import REPOSITORY, Benchmark, load_benchmark
+from groupppo.config import REPOSITORY, Benchmark, CellPlan, load_benchmark
 from groupppo.errors import BadInput
-from groupppo.matrix import CellPlan
 from groupppo.tables.keys import Keys, planned_keys
 
 ARMS, SEEDS = ["ppo", "grpo", "group_ppo", "random"], [3, 1, 2]

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from groupppo.config import REPOSITORY, Benchmark, load_benchmark
+from groupppo.config.benchmark import RATE_KEY as KEY
+from groupppo.config.benchmark import rate_name
 from groupppo.errors import BadInput
-from groupppo.rates import KEY, rate_name
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from groupppo.config import Benchmark
-from groupppo.matrix import CellPlan
+from groupppo.config import Benchmark, CellPlan
 from groupppo.report import captions
 from groupppo.report.figures.tasks import has_tasks, left_out_told, profiles_data, shared_plans, task_scores
 from groupppo.report.sections import runs as page_runs

@@ -17,6 +17,7 @@ from groupppo.errors import BadInput
 from groupppo.profile.config import Profile, load_profile, measured_folder
 from groupppo.profile.tables import ProfileTables, tables_of, write_tables
 from groupppo.publish.alike import difference
+from groupppo.records.where import COLUMNS, UNRECORDED, Found, Where, find, where_of
 from groupppo.report.drawing import write_figures
 from groupppo.report.figures.profile import (
     memory_data,
@@ -33,7 +34,6 @@ from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.costs import COSTS
 from groupppo.verdicts.engine import decide, verdicts_text
-from groupppo.where import COLUMNS, UNRECORDED, Found, Where, find, where_of
 from tests.synthetic import write_results
 
 PLACE = "results/reference/profile/measured"

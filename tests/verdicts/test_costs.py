@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
+from groupppo.config.forms import Region
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.costs import COSTS, CostSample, judge_cost
 from groupppo.verdicts.engine import decide
-from groupppo.verdicts.finding import Region
 from tests.synthetic import ARMS, write_results
 
 S, R, I, T, ELSEWHERE = "supported", "refuted", "inconclusive", "not testable", "not measurable here"  # noqa: E741

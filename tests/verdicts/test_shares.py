@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groupppo.config import Benchmark
+from groupppo.config.forms import Region
 from groupppo.errors import BadInput
 from groupppo.studies.tables import write_table
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import Claims, load_claims
 from groupppo.verdicts.engine import decide
-from groupppo.verdicts.finding import Region
 from groupppo.verdicts.shares import SHARES, judge_share
 from groupppo.verdicts.studied import read_studied
 from tests.studies.made_faults import made_faults

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from groupppo.config import REPOSITORY, load_benchmark
+from groupppo.config.benchmark import RATE_KEY as KEY
 from groupppo.errors import BadInput
-from groupppo.rates import KEY
+from groupppo.records.where import Found
 from groupppo.report.sections.sweep import draw_sweep, read_sweep
 from groupppo.stats.power import seeds_for_equivalence
 from groupppo.verdicts.sweep import (
@@ -25,7 +26,6 @@ from groupppo.verdicts.sweep import (
     sweep_table,
     write_sweep,
 )
-from groupppo.where import Found
 
 RATES = (3e-5, 1e-4, 3e-4)
 SCORES = {

@@ -34,12 +34,12 @@ from groupppo.draw.style import (
 from groupppo.draw.wording import in_bytes, ratio
 from groupppo.profile.config import Profile
 from groupppo.profile.tables import ProfileTables
+from groupppo.records.where import COLUMNS as FROM
 from groupppo.report import captions_profile as words
 from groupppo.report.drawing import INDEX, FigureRecord
 from groupppo.update.flops import step_bound
 from groupppo.update.memory import CAUSES
 from groupppo.update.variants import MEASURED
-from groupppo.where import COLUMNS as FROM
 
 SECONDS, OPERATIONS = "#0072b2", "#a9cfe6"
 CAUSE_COLOURS = dict(zip(CAUSES, ("#0072b2", "#f2b134", "#ba5e75", "#bf93ec", "#7f8000"), strict=True))

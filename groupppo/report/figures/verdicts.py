@@ -16,8 +16,8 @@ from groupppo.config import Benchmark
 from groupppo.draw.style import INK, QUIET, WIDTH, legend_below, patch, percent, refuse_empty, wrap
 from groupppo.draw.wording import interval, quantity
 from groupppo.errors import BadInput
+from groupppo.records.where import Where
 from groupppo.verdicts.claims import Claims
-from groupppo.where import Where
 
 MOST_ROWS = 30
 """Verdicts that are drawn, and one of each claim at least."""

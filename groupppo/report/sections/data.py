@@ -8,9 +8,8 @@ from typing import Any
 
 from groupppo.algorithm import GroupParams, known_rules
 from groupppo.algorithm.params import COMMON, HOME
-from groupppo.config import Arm, Benchmark
+from groupppo.config import Arm, Benchmark, CellPlan
 from groupppo.draw.wording import percentage, plural, seconds_text
-from groupppo.matrix import CellPlan
 from groupppo.records.folders import ResultsFolder
 from groupppo.records.plain_json import read_object as read_object
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from groupppo.config import Benchmark
+from groupppo.config import Benchmark, CellPlan
 from groupppo.draw.wording import number, percentage, ratio
-from groupppo.matrix import CellPlan
 from groupppo.report.sections.study import Study, TextCell, TextTable, spread, studies_of
 from groupppo.studies.captions_streams import way_label
 from groupppo.studies.stream_tables import STREAM_COLUMNS

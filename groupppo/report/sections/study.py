@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from groupppo.config import Benchmark
+from groupppo.config import Benchmark, CellPlan
 from groupppo.draw.wording import number, percentage
 from groupppo.errors import BadInput
-from groupppo.matrix import CellPlan
 from groupppo.records.plain_json import read_object
 from groupppo.report.drawing import FigureRecord, read_figures
 from groupppo.report.sections.runs import place

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from groupppo.config import Benchmark
+from groupppo.config.benchmark import RATE_KEY as KEY
 from groupppo.draw.style import (
     FORMATS,
     QUIET,
@@ -23,13 +24,12 @@ from groupppo.draw.style import (
 )
 from groupppo.draw.wording import MISSING, number
 from groupppo.errors import BadInput
-from groupppo.rates import KEY
+from groupppo.records.where import where_of
 from groupppo.report.drawing import FigureRecord
 from groupppo.report.sections.study import TextCell, TextTable
 from groupppo.stats.power import seeds_for_equivalence
 from groupppo.verdicts.claims import EQUIVALENCE, Claims, load_claims
 from groupppo.verdicts.sweep import METRIC, TABLE, at_an_end, chosen_rates, paired_spread
-from groupppo.where import where_of
 
 FOLDER, FIGURE = "pilot", "sweep"
 
