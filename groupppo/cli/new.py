@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -18,69 +19,48 @@ TAKEN = {"arm": ("start", "reference")}
 PARAMS = "algorithm.group_params."
 _WIDTH = 118
 
-_name = typer.Argument(metavar="NAME", help="Its name and its file's: lower case letters, digits and _.")
-_like = typer.Option(help="The one whose values it starts with.")
-new = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+_LIKE = {"task": "sorting", "model": "tiny", "arm": "group_ppo"}
+
+
+class Kind(StrEnum):
+    task = "task"
+    model = "model"
+    arm = "arm"
 
 
 def add(app: typer.Typer) -> None:
-    app.add_typer(new, name="new")
+    app.command("new")(new)
 
 
-@new.callback()
-def about() -> None:
+def new(
+    kind: Annotated[Kind, typer.Argument(metavar="task|model|arm", help="What to add.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Its name and its file's: lower case letters, digits and _.")
+    ],
+    like: Annotated[
+        str | None, typer.Option(help="The one whose values it starts with; sorting, tiny or group_ppo unless given.")
+    ] = None,
+) -> None:
     """Write a commented, valid task, model or arm file into benchmarks/; one that exists is never replaced.
+
+    An arm has every key of algorithm.group_params and what it does. A task of a new kind also needs a generator in
+    groupppo/tasks/.
 
     \b
     Examples:
       groupppo new arm group_ppo_small
       groupppo new task sorting_long --like sorting
-      groupppo new model small
-    """
-
-
-@new.command()
-def task(name: Annotated[str, _name], like: Annotated[str, _like] = "sorting") -> None:
-    """Write benchmarks/tasks/NAME.yaml. A task of a new kind also needs a generator in groupppo/tasks/.
-
-    \b
-    Example:
-      groupppo new task sorting_long --like sorting
-    """
-    _write("task", name, like)
-
-
-@new.command()
-def model(name: Annotated[str, _name], like: Annotated[str, _like] = "tiny") -> None:
-    """Write benchmarks/models/NAME.yaml.
-
-    \b
-    Example:
       groupppo new model small --like tiny
     """
-    _write("model", name, like)
-
-
-@new.command()
-def arm(name: Annotated[str, _name], like: Annotated[str, _like] = "group_ppo") -> None:
-    """Write benchmarks/arms/NAME.yaml, with every key of algorithm.group_params and what it does.
-
-    \b
-    Example:
-      groupppo new arm group_ppo_small --like group_ppo
-    """
-    _write("arm", name, like)
-
-
-def _write(kind: str, name: str, like: str) -> None:
     from groupppo.config import KINDS
     from groupppo.config.files import read_form
 
+    like = like or _LIKE[kind]
     folder = root() / "benchmarks" / f"{kind}s"
     _check_name(kind, name)
     known = sorted(file.stem for file in folder.glob("*.yaml"))
     if like not in known:
-        raise BadInput("--like", kind, like, f"{suggest(like, known)}Known: {', '.join(known) or 'none'}.")
+        raise BadInput("--like", kind.value, like, f"{suggest(like, known)}Known: {', '.join(known) or 'none'}.")
     text = template(kind, name, vars(read_form(folder / f"{like}.yaml", KINDS[kind])))
     file = folder / f"{name}.yaml"
     if file.is_symlink() or file.exists():

@@ -207,35 +207,27 @@ def load_benchmark(path: str | Path) -> Benchmark:
         raise BadInput(path, "reference", file.reference, f"name one of the arms: {', '.join(arms)}.")
     cells = len(file.models) * len(file.tasks)
     runs = cells * len(arms) * len(file.seeds)
-    for key, value, most, factors, unit in (
-        ("tasks", cells, MOST_CELLS, "models x tasks", "tasks with a model"),
-        ("seeds", runs, MOST_RUNS, "models x tasks x arms x seeds", "runs"),
-    ):
-        if value > most:
-            hint = f"keep {factors} at most {most}: write several benchmarks."
-            raise BadInput(path, key, f"{value:,} {unit}", hint)
+    if cells > MOST_CELLS:
+        hint = f"keep models x tasks at most {MOST_CELLS}: write several benchmarks."
+        raise BadInput(path, "tasks", f"{cells:,} tasks with a model", hint)
+    if runs > MOST_RUNS:
+        hint = f"keep models x tasks x arms x seeds at most {MOST_RUNS}: write several benchmarks."
+        raise BadInput(path, "seeds", f"{runs:,} runs", hint)
     for name in file.studies:
         _named(home, "studies", name, path, suffix="py")
     claims = _beside(path, "claims", file.claims)
     assert claims is not None
+    same = ("name", "title", "seeds", "reference", "train", "evaluation", "studies", "device", "compares")
     benchmark = Benchmark(
-        name=file.name,
-        title=file.title,
+        **{key: getattr(file, key) for key in same},
         models={name: load_model(_named(home, "models", name, path)) for name in file.models},
         tasks={name: load_task(_named(home, "tasks", name, path)) for name in file.tasks},
         arms=arms,
-        seeds=file.seeds,
-        reference=file.reference,
-        train=file.train,
-        evaluation=file.evaluation,
         claims=claims,
         source=path,
-        studies=file.studies,
         profile=_beside(path, "profile", file.profile),
         pilot=_beside(path, "pilot", file.pilot),
-        device=file.device,
         cells=_narrowed_cells(file, arms, path),
-        compares=file.compares,
     )
     for fault in benchmark.faults():
         raise fault

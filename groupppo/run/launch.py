@@ -30,6 +30,7 @@ from groupppo.records import seal
 from groupppo.records.folders import RunFolder
 from groupppo.records.hashing import sha256_model
 from groupppo.records.storage import no_room, room_for, write_whole
+from groupppo.run import stacks
 from groupppo.run.checkpoints import Checkpoints, identity
 from groupppo.run.environment import DEVICES, for_run
 from groupppo.run.family import MARK, SharedMemory, alone, end_all, family, marked, scratch
@@ -37,8 +38,10 @@ from groupppo.run.ray_cluster import across_allocation, ask_for_stacks, with_sec
 from groupppo.run.watch import cause_of, wait
 from groupppo.tasks.lengths import check_prompt_lengths
 from groupppo.tasks.rows import check_splits
-from groupppo.verl import network, ray_start, stacks
+from groupppo.verl import endings as ray_start
+from groupppo.verl import network
 from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
+from groupppo.verl.endings import STACKS
 from groupppo.verl.fits import require_gpus
 
 _OUTPUTS = (
@@ -174,7 +177,7 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.
     # them first.
     places = dict(zip(_OF_THIS_NODE, map(str, (folder, folder, folder / "datasets")), strict=True))
     variables = environment(cell) | places | with_secret(folder) | marked(folder)
-    variables |= {stacks.VARIABLE: str(asked), network.VARIABLE: net}
+    variables |= {STACKS: str(asked), network.VARIABLE: net}
     began = time.monotonic()
     meter = UsageMeter(cell.out, cell.device, cell.ranks * cell.nodes)
     # The log of the attempt that this one goes on from is kept.

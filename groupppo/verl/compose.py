@@ -391,7 +391,7 @@ def _cpu(cell: Cell) -> dict[str, Any]:
         f"{rollout}.enable_sleep_mode": False,
         f"{rollout}.max_num_seqs": 256,
         f"{rollout}.max_num_batched_tokens": max(8192, length),
-        f"{rollout}.agent.agent_loop_manager_class": "groupppo.verl.cpu.agent_loops.InPlaceManager",
+        f"{rollout}.agent.agent_loop_manager_class": "groupppo.verl.rollouts.InPlaceManager",
         f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": 64,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
         "ray_kwargs.ray_init.num_gpus": cell.ranks,

@@ -10,7 +10,7 @@ import pytest
 from groupppo.cli import listing
 from groupppo.config import REPOSITORY
 
-COMMANDS = ["ls", "validate", "cost", "report", "verify", "compare", "new", "new task", "new model", "new arm"]
+COMMANDS = ["ls", "validate", "cost", "report", "verify", "compare", "new"]
 HEAVY = {"torch", "pandas", "verl", "ray", "transformers", "numpy", "scipy", "matplotlib", "snakemake"}
 
 

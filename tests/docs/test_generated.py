@@ -73,7 +73,7 @@ def test_a_metric_without_a_description_and_one_that_is_logged_by_nothing_stop_t
 
 def test_commands_are_told_as_help_tells_them(generated: ModuleType) -> None:
     text = generated.commands()
-    for command in ("groupppo ls", "groupppo new arm", "groupppo verify", "groupppo compare"):
+    for command in ("groupppo ls", "groupppo new", "groupppo verify", "groupppo compare"):
         assert f"### {command}\n" in text
     assert "Usage: groupppo validate " in text
     assert "Check benchmark, arm, task, model, claims and profile files" in text
