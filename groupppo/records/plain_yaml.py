@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import yaml
 
 from groupppo.errors import BadInput
+from groupppo.records.plain_json import read_bytes
 
 LARGEST, DEEPEST, MOST_NODES = 1 << 20, 60, 15_000
 """Bytes of a file, levels of nesting, and keys and values together."""
@@ -31,16 +32,9 @@ def read_yaml(path: Path) -> Any:
     Raises:
         BadInput: missing, unreadable, empty, too large, not UTF-8, not YAML, or more than this module's YAML.
     """
+    content = read_bytes(path, "name a YAML file that exists.", LARGEST)
     try:
-        if path.exists() and not path.is_file():  # reading a pipe could wait for ever
-            raise BadInput(path, "file", "a folder" if path.is_dir() else "no plain file", "name a YAML file.")
-        if path.stat().st_size > LARGEST:
-            raise BadInput(path, "size", path.stat().st_size, f"keep it below {LARGEST:,} bytes.")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BadInput(path, "file", None, "check the path; the file does not exist.") from None
-    except OSError as error:
-        raise BadInput(path, "file", error.strerror, "name a file that can be read.") from None
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadInput(path, "file", f"byte {error.object[error.start]:#x} at {error.start}", "write UTF-8.") from None
     try:

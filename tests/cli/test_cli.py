@@ -107,15 +107,6 @@ def test_ls_for_programs_has_an_entry_for_every_file(groupppo, project: Path) ->
     assert json.loads(groupppo("ls", "arms", "--json").out) == {"arms": found["arms"]}
 
 
-def test_ls_names_a_file_that_cannot_be_read_and_lists_the_rest(groupppo, project: Path) -> None:
-    assert groupppo("ls", "arms").code == 0
-    (project / "benchmarks" / "arms" / "ppo.yaml").write_text("name: ppo\n")
-    done = groupppo("ls", "arms")
-    assert done.code == 1
-    assert "benchmarks/arms/ppo.yaml" in done.err
-    assert "grpo" in done.out
-
-
 def test_verify_needs_no_repository_and_says_what_is_missing(tmp_path: Path) -> None:
     done = start("verify", "absent", cwd=tmp_path)
     assert done.returncode == 1

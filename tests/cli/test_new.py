@@ -128,10 +128,3 @@ def test_a_template_takes_its_values_from_the_one_named(groupppo, project: Path)
     done = groupppo("new", "task", "more", "--like", "chian")
     assert done.code == 1
     assert "did you mean chain" in done.err
-
-
-def test_an_arm_without_groups_gets_no_group_keys(groupppo, project: Path) -> None:
-    assert groupppo("new", "arm", "dense", "--like", "ppo").code == 0
-    file = project / "benchmarks" / "arms" / "dense.yaml"
-    assert "group_params" not in file.read_text()
-    assert check(file) == []

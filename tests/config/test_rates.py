@@ -71,8 +71,3 @@ def test_rates_that_cannot_be_meant_are_refused_by_name(benchmark: Any, rates: d
         benchmark(["ppo", "group_ppo", "random"], rates)
     assert named in str(error.value)
     assert "hint: " in str(error.value)
-
-
-def test_the_reference_may_be_an_arm_of_a_sweep(benchmark: Any) -> None:
-    swept = benchmark(["ppo"], {"ppo": [3e-5, 1e-4]}, reference="ppo_lr100u")
-    assert swept.reference in swept.arms
