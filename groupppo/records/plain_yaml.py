@@ -32,7 +32,7 @@ def read_yaml(path: Path) -> Any:
     Raises:
         BadInput: missing, unreadable, empty, too large, not UTF-8, not YAML, or more than this module's YAML.
     """
-    content = read_bytes(path, "name a YAML file that exists.", LARGEST)
+    content = read_bytes(path, "check the path: the file does not exist, or is no plain file.", LARGEST)
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
