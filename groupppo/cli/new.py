@@ -113,17 +113,9 @@ def template(kind: str, name: str, example: Mapping[str, Any]) -> str:
 
 def group_docs() -> dict[str, str]:
     """What each key of algorithm.group_params does, and what it may be."""
-    from dataclasses import fields
+    from groupppo.algorithm.params import key_docs
 
-    from groupppo.algorithm.params import GroupParams
-    from groupppo.algorithm.registry import known_rules
-
-    docs = {}
-    for field in fields(GroupParams):
-        key = field.metadata["key"]
-        choices = tuple(known_rules()) if field.name == "rule" else key.choices
-        docs[f"{PARAMS}{field.name}"] = key.description + (f" One of: {', '.join(choices)}." if choices else "")
-    return docs
+    return {f"{PARAMS}{key}": doc for key, doc in key_docs().items()}
 
 
 def _other_keys(written: set[str], docs: Mapping[str, str]) -> Iterator[str]:

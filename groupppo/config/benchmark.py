@@ -254,6 +254,11 @@ def rate_name(arm: str, rate: float) -> str:
     return f"{arm}_lr{rate * 1e6:g}u".replace(".", "p")
 
 
+def rate_title(title: str, rate: float) -> str:
+    """The title of an arm at one rate of a sweep."""
+    return f"{title}, rate {rate:g}"
+
+
 def at_rates(arms: Mapping[str, Arm], rates: Mapping[str, float | Sequence[float]], source: Path) -> dict[str, Arm]:
     """The arms of a matrix, each at its learning rate, and one that is swept once at each under a name of its own.
 
@@ -287,7 +292,7 @@ def at_rates(arms: Mapping[str, Arm], rates: Mapping[str, float | Sequence[float
             own = single.get(arm.name) if rate is None else rate
             one = replace(arm, verl=arm.verl if own is None else arm.verl | {RATE_KEY: own})
             if rate is not None:
-                name, title = rate_name(arm.name, rate), f"{arm.title}, rate {rate:g}"
+                name, title = rate_name(arm.name, rate), rate_title(arm.title, rate)
                 density_from = rate_name(other, rate) if other in swept else other
                 one = replace(one, name=name, title=title, swept_from=arm.name, density_from=density_from)
             tuned[one.name] = one

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+START = "start"
+"""In the place of an arm: the checkpoint that every run of a task and model starts from."""
 
 
 def cell_path(task: str, model: str, arm: str, seed: int | str | None) -> str:

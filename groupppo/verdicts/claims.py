@@ -11,9 +11,7 @@ from groupppo.config.forms import ClaimEntry, ClaimsFile, Region
 from groupppo.errors import BadInput, suggest
 from groupppo.records.hashing import sha256_file
 from groupppo.update.variants import find
-from groupppo.verdicts.costs import COSTS, Cost, CostSample
-from groupppo.verdicts.quantities import QUANTITIES, Quantity, Sample
-from groupppo.verdicts.shares import SHARES, Share
+from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES, Cost, Quantity, Sample, Share
 
 REFERENCE = "reference"
 EQUIVALENCE = "equivalence"
@@ -58,8 +56,9 @@ class Claim(ClaimEntry):
         return reference if self.against == REFERENCE else self.against
 
     @property
-    def cost_sample(self) -> CostSample:
-        return CostSample(self.setting or "", self.variant or "")
+    def variant_rows(self) -> str:
+        """Its row of the table `variants` as a `DataFrame.query` expression: the evidence that a verdict names."""
+        return f"setting == {self.setting!r} and variant == {self.variant!r}"
 
     def sample(self, task: str, model: str, reference: str) -> Sample:
         stage, metrics = self.measured.stage or self.stage, self.measured.metrics

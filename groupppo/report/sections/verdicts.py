@@ -11,7 +11,7 @@ from groupppo.records.where import UNRECORDED, Where
 from groupppo.report.sections import data as page_data
 from groupppo.report.sections.items import check_item_noise, share_told
 from groupppo.report.sections.runs import place
-from groupppo.verdicts.costs import COSTS
+from groupppo.verdicts.quantities import COSTS
 
 VERDICTS = tuple(page_data.ANSWERS)
 _KEYS = (
