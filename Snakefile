@@ -15,7 +15,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from groupppo.allowed import VARIABLE as ALLOWED
+from groupppo.config.allowed import VARIABLE as ALLOWED
 from groupppo.config import load_benchmark
 from groupppo.cost import cost_line
 from groupppo.run.environment import for_job

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from groupppo.config import REPOSITORY
-from groupppo.schemas import schema as read_schema
+from groupppo.config import KINDS, REPOSITORY
+from groupppo.config.files import json_schema, resolved
 
 MARK = re.compile(r"^<!-- generated: (?P<call>[a-z_ ]+) -->$", re.MULTILINE)
 
@@ -46,29 +46,22 @@ def _cell(value: object) -> str:
 
 
 def keys(kind: str) -> str:
-    """Every key of a kind of file, from its schema in groupppo/schemas/."""
-    rules = read_schema(kind)
-    return table(("key", "type", "default", "what it is"), _keys(rules, rules, ""))
+    """Every key of a kind of file, from its class in groupppo/config/."""
+    schema = json_schema(KINDS[kind])
+    return table(("key", "type", "default", "what it is"), _keys(schema, schema, ""))
 
 
-def _keys(rules: Mapping[str, Any], whole: Mapping[str, Any], lead: str) -> Iterator[tuple[str, str, str, str]]:
+def _keys(rules: Mapping[str, Any], schema: Mapping[str, Any], lead: str) -> Iterator[tuple[str, str, str, str]]:
     for key, given in rules.get("properties", {}).items():
-        sub = _resolved(given, whole)
+        sub = resolved(given, schema)
         name, needed = f"{lead}{key}", key in rules.get("required", ())
-        default = f"`{_plain(sub['default'])}`" if "default" in sub else "required" if needed else "none"
-        yield f"`{name}`", _type(sub), default, sub.get("description", "")
-        yield from _keys(sub, whole, f"{name}.")
-        for inner, joint in ((sub.get("items"), "[]."), (sub.get("additionalProperties"), ".*.")):
+        default = "none" if sub.get("default") is None else f"`{_plain(sub['default'])}`"
+        yield f"`{name}`", _type(sub), "required" if needed else default, sub.get("description", "")
+        yield from _keys(sub, schema, f"{name}.")
+        named = [sub.get("additionalProperties"), *sub.get("patternProperties", {}).values()]
+        for inner, joint in ((sub.get("items"), "[]."), *((each, ".*.") for each in named)):
             if isinstance(inner, Mapping):
-                yield from _keys(_resolved(inner, whole), whole, f"{name}{joint}")
-
-
-def _resolved(rules: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
-    """With what `$ref` points to; keys beside it win."""
-    target: Mapping[str, Any] = {}
-    if "$ref" in rules:
-        target = whole["$defs"][rules["$ref"].removeprefix("#/$defs/")]
-    return {**target, **rules}
+                yield from _keys(resolved(inner, schema), schema, f"{name}{joint}")
 
 
 def _type(rules: Mapping[str, Any]) -> str:
@@ -94,15 +87,15 @@ def group_params() -> str:
     from dataclasses import fields
 
     from groupppo.algorithm.params import COMMON, GroupParams, known_rules
-    from groupppo.cli.templates import group_docs
+    from groupppo.cli.new import PARAMS, group_docs
 
-    told = group_docs()
+    docs = group_docs()
     readers = {
         field.name: ", ".join(f"`{name}`" for name, rule in known_rules().items() if field.name in rule.uses)
         for field in fields(GroupParams)
     }
     rows = [
-        (f"`{field.name}`", f"`{_plain(field.default)}`", told[field.name],
+        (f"`{field.name}`", f"`{_plain(field.default)}`", docs[f"{PARAMS}{field.name}"],
          "any" if field.name in COMMON else readers[field.name])
         for field in fields(GroupParams)
     ]  # fmt: skip
@@ -228,7 +221,7 @@ def commands() -> str:
     """What `--help` says of every command."""
     import typer
 
-    from groupppo.cli.app import app
+    from groupppo.cli.__main__ import app
 
     def told(command: Any, parent: Any, name: str) -> Iterator[str]:
         context = type(command).context_class(command, parent=parent, info_name=name, **command.context_settings)

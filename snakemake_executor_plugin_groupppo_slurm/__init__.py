@@ -93,7 +93,7 @@ else:
             return f"sh {stock.shlex.quote(str(script))}"
 
         def get_partition_arg(self, job: Any) -> str:
-            """The partition, the comment with its marks, and what makes an array: sbatch takes the last of two options."""
+            """The partition, the comment with its marks, and what makes an array: sbatch takes the last of two."""
             option = super().get_partition_arg(job)
             if job.is_group():
                 return option

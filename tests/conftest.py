@@ -54,13 +54,13 @@ def shared_cache(folder: Path, benchmark: str = "benchmarks/quick.yaml") -> str:
 
     It is checked in this process, which spares the plan one that loads verl; a plan checks one with faults itself.
     """
-    from groupppo.check import check, found_good
+    from groupppo.cli.check import check, note_of_no_faults
     from groupppo.config import load_benchmark
     from groupppo.errors import BadInput
 
     cache = next(place for place in folder.parents if place.name.startswith("pytest-")) / "cache"
     with contextlib.suppress(BadInput):  # the plan's to say
-        good = found_good(load_benchmark(folder / benchmark), cache)
+        good = note_of_no_faults(load_benchmark(folder / benchmark), cache)
         if not good.is_file() and not check(folder / benchmark):
             good.parent.mkdir(parents=True, exist_ok=True)
             good.touch()

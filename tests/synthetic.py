@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from groupppo.config import REPOSITORY, Benchmark, load_arm, load_benchmark, load_model, load_task
-from groupppo.matrix import CellPlan
+from groupppo.config import REPOSITORY, Benchmark, CellPlan, load_arm, load_benchmark, load_model, load_task
 
 ITEMS = 1000
 RESPONSES, TOKENS_PER_RESPONSE, PROMPT_TOKENS, MAX_GROUP = 128, 50, 20, 16

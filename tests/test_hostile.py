@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from groupppo.config import MOST_CELLS, MOST_RUNS, REPOSITORY, load_benchmark
+from groupppo.config import KINDS, REPOSITORY, load_benchmark
+from groupppo.config.benchmark import MOST_CELLS, MOST_RUNS
+from groupppo.config.files import MOST_FAULTS, form_faults
 from groupppo.errors import BadInput
 from groupppo.publish import decode, reading
 from groupppo.publish.reading import refuse_bomb
@@ -31,7 +33,6 @@ from groupppo.records.plain_json import DEEPEST, LARGEST, MOST_VALUES, read_json
 from groupppo.records.plain_yaml import LARGEST as LARGEST_YAML
 from groupppo.records.plain_yaml import MOST_NODES, read_yaml
 from groupppo.records.seal import scrub_record
-from groupppo.schemas import MOST_FAULTS, kinds, schema_faults
 from groupppo.studies.shared.study import find_study
 from groupppo.tables.keys import Keys
 from groupppo.tasks import gym_reward
@@ -222,23 +223,11 @@ def test_a_page_of_names_asks_for_no_more_runs_than_can_be_listed(tmp_path: Path
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_a_schema_finds_no_more_faults_than_somebody_reads_and_in_time(wrong: Any) -> None:
-    for kind in kinds():
-        keys = (
-            "seeds",
-            "studies",
-            "arms",
-            "models",
-            "name",
-            "title",
-            "description",
-            "verl",
-            "params",
-            "claims",
-            "stock",
-        )
+def test_a_form_finds_no_more_faults_than_somebody_reads_and_in_time(wrong: Any) -> None:
+    keys = ["seeds", "studies", "arms", "models", "name", "title", "description", "verl", "params", "claims", "stock"]
+    for form in KINDS.values():
         for data in (wrong, dict.fromkeys(keys, wrong)):
-            found = bounded(lambda kind=kind, data=data: list(schema_faults(Path("any.yaml"), kind, data)))
+            found = bounded(lambda form=form, data=data: form_faults(Path("any.yaml"), form, data))
             assert 0 < len(found) <= MOST_FAULTS * (MOST_FAULTS + 1)
 
 
@@ -246,10 +235,8 @@ def test_a_schema_finds_no_more_faults_than_somebody_reads_and_in_time(wrong: An
     ("seeds", "faults"), [([1, 2], 0), ([1, 1], 1), ([1, 1.0], 1), ([1, True], 1), ([True, True], 3), (["1", 1], 1)]
 )
 def test_items_are_the_same_where_json_says_so(seeds: list[Any], faults: int) -> None:
-    from groupppo.config import REPOSITORY
-
     data = read_yaml(REPOSITORY / "benchmarks" / "quick.yaml") | {"seeds": seeds}
-    assert len(list(schema_faults(Path("any.yaml"), "benchmark", data))) == faults
+    assert len(form_faults(REPOSITORY / "benchmarks" / "quick.yaml", KINDS["benchmark"], data)) == faults
 
 
 def one(values: Any, rows: int = 1) -> pa.Array:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from groupppo.check import check
+from groupppo.cli.check import check
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
 from groupppo.slurm.site import load_site

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from groupppo.cli.place import benchmark_file, root, short
-from groupppo.cli.screen import say, say_json, say_table
+from groupppo.cli.terminal import benchmark_file, root, say, say_json, say_table, short
 
 if TYPE_CHECKING:
     from groupppo.cost import Estimate

@@ -1,17 +1,15 @@
-"""groupppo ls: what there is to compare, and where each is written."""
+"""groupppo ls and groupppo validate: the files of benchmarks/, and every fault in them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from groupppo.cli.place import root, short
-from groupppo.cli.screen import complain, say, say_json, say_table
+from groupppo.cli.terminal import complain, root, say, say_json, say_table, short
 from groupppo.errors import BadInput
-from groupppo.kinds import FOLDERS, MATRICES, Entry, kind_of
 
 
 class Kind(StrEnum):
@@ -23,8 +21,19 @@ class Kind(StrEnum):
     profiles = "profiles"
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One thing of a kind: its name, title, one line about it, and its file."""
+
+    name: str
+    title: str
+    line: str
+    file: str
+
+
 def add(app: typer.Typer) -> None:
     app.command("ls")(ls)
+    app.command("validate")(validate)
 
 
 def ls(
@@ -41,84 +50,104 @@ def ls(
       groupppo ls arms
       groupppo ls claims --json
     """
-    home, faults = root() / "benchmarks", list[BadInput]()
-    found = {each.value: _entries(home, each.value, faults) for each in ([kind] if kind else Kind)}
+    home, faults = root() / "benchmarks", dict[str, BadInput]()
+    listed = {each.value: _entries(home, each.value, faults) for each in ([kind] if kind else Kind)}
     if as_json:
-        say_json({name: [asdict(entry) for entry in entries] for name, entries in found.items()})
-    for number, (name, entries) in enumerate(found.items() if not as_json else ()):
+        say_json({name: [asdict(entry) for entry in entries] for name, entries in listed.items()})
+    for number, (name, entries) in enumerate(listed.items() if not as_json else ()):
         if not kind:
             say(f"{chr(10) if number else ''}{name}")
         rows = [(entry.name, entry.title, entry.line) for entry in entries]
         say_table(("name", "title", ""), rows, indent=0 if kind else 2)
         if not rows:
             say(f"none in {short(home)}")
-    for fault in faults:
+    for fault in faults.values():
         complain(str(fault))
     if faults:
         raise typer.Exit(1)
 
 
-def _entries(home: Path, folder: str, faults: list[BadInput]) -> list[Entry]:
-    """All entries of one kind; what cannot be read goes to `faults`."""
-    from groupppo.schemas import read_checked
+def _entries(home: Path, folder: str, faults: dict[str, BadInput]) -> list[Entry]:
+    """All entries of one kind; the first fault of a file that cannot be read goes to `faults`."""
+    from groupppo.config import FOLDERS, KINDS, kind_of
+    from groupppo.config.files import read_form
 
-    kind = (FOLDERS | MATRICES)[folder]
-    found = []
+    kind = FOLDERS.get(folder) or {"benchmarks": "benchmark", "profiles": "profile"}.get(folder, folder)
+    entries = list[Entry]()
     for file in sorted((home / folder if folder in FOLDERS else home).glob("*.yaml")):
         path = short(file)
         try:
             if kind_of(path) == kind:
-                found += list(_LINES[kind](read_checked(path, kind), path))
+                form: Any = read_form(path, KINDS[kind])
+                named = list(_claims(form)) if kind == "claims" else [(form.name, form.title, _LINES[kind](form))]
+                entries += [Entry(name, title, line, str(path)) for name, title, line in named]
         except BadInput as fault:
-            if fault.file not in {known.file for known in faults}:
-                faults.append(fault)
-    return found
+            faults.setdefault(fault.file, fault)
+    return entries
 
 
-def _model(data: dict[str, Any], file: Path) -> Iterator[Entry]:
-    sizes = ", ".join(f"{key} {value}" for key, value in data["params"].items())
-    yield _named(data, file, f"{data['factory']}: {sizes}; {data['resources']['mem_mb']:,} MB a run")
+def _model(model: Any) -> str:
+    sizes = ", ".join(f"{key} {value}" for key, value in model.params.items())
+    return f"{model.factory}: {sizes}; {model.resources['mem_mb']:,} MB a run"
 
 
-def _task(data: dict[str, Any], file: Path) -> Iterator[Entry]:
-    splits = ", ".join(f"{number:,} {name}" for name, number in data["splits"].items())
-    yield _named(
-        data, file, f"{data['generator']} {data['version']}: {splits}; at most {data['max_response_tokens']} tokens"
-    )
+def _task(task: Any) -> str:
+    splits = ", ".join(f"{number:,} {name}" for name, number in task.splits.items())
+    return f"{task.generator} {task.version}: {splits}; at most {task.max_response_tokens} tokens"
 
 
-def _arm(data: dict[str, Any], file: Path) -> Iterator[Entry]:
-    yield _named(data, file, " ".join(data["description"].split()))
+def _benchmark(benchmark: Any) -> str:
+    axes = {axis: len(getattr(benchmark, axis)) for axis in ("models", "tasks", "arms", "seeds")}
+    counts = [f"{count} {axis.removesuffix('s') if count == 1 else axis}" for axis, count in axes.items()]
+    return f"{' x '.join(counts)}, {benchmark.train.steps} steps"
 
 
-def _claims(data: dict[str, Any], file: Path) -> Iterator[Entry]:
-    for claim in data["claims"]:
-        ends = [f"{word} {claim['claimed'][key]:g}" for key, word in _ENDS if key in claim["claimed"]]
-        against = f" against {claim['against']}" if "against" in claim else ""
-        line = f"{claim['arm']}{against}: {claim['quantity']} {' and '.join(ends)} ({claim['rule']})"
-        yield Entry(claim["id"], claim["claim"], line, str(file))
-
-
-def _benchmark(data: dict[str, Any], file: Path) -> Iterator[Entry]:
-    counts = [f"{len(data[key])} {key[: len(key) - (len(data[key]) == 1)]}" for key in _AXES]
-    yield _named(data, file, f"{' x '.join(counts)}, {data['train']['steps']} steps")
-
-
-def _profile(data: dict[str, Any], file: Path) -> Iterator[Entry]:
-    yield _named(data, file, f"{len(data['shapes'])} shapes counted, {len(data['measured'])} settings measured")
-
-
-def _named(data: dict[str, Any], file: Path, line: str) -> Entry:
-    return Entry(data["name"], data["title"], line, str(file))
-
-
-_AXES = ("models", "tasks", "arms", "seeds")
-_ENDS = (("low", "at least"), ("high", "at most"))
-_LINES: dict[str, Callable[[dict[str, Any], Path], Iterator[Entry]]] = {
+_LINES: dict[str, Callable[[Any], str]] = {
     "model": _model,
     "task": _task,
-    "arm": _arm,
-    "claims": _claims,
+    "arm": lambda arm: " ".join(arm.description.split()),
     "benchmark": _benchmark,
-    "profile": _profile,
+    "profile": lambda form: f"{len(form.shapes)} shapes counted, {len(form.measured)} settings measured",
 }
+
+
+def _claims(file: Any) -> Iterator[tuple[str, str, str]]:
+    for claim in file.claims:
+        against = f" against {claim.against}" if claim.against else ""
+        yield claim.id, claim.claim, f"{claim.arm}{against}: {claim.quantity} {claim.claimed} ({claim.rule})"
+
+
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of any kind that benchmarks/ holds.")],
+) -> None:
+    """Check benchmark, arm, task, model, claims and profile files; name every fault with file, key, value and hint.
+
+    The kind of a file is its folder's (arms/, tasks/, models/), else the one whose keys it has. A benchmark is checked
+    with every file it names, an arm against verl's own config. All files are checked, also after one that fails. Exit
+    code 1 when any does.
+
+    \b
+    Examples:
+      groupppo validate benchmarks/quick.yaml
+      groupppo validate benchmarks/arms/*.yaml benchmarks/claims.yaml
+    """
+    from groupppo.cli.check import check
+    from groupppo.config import kind_of, load_benchmark
+
+    wrong, known, shown = 0, dict[Path, list[BadInput]](), set[str]()
+    for file in files:
+        faults = check(file, known)
+        wrong += bool(faults)
+        # A file that two benchmarks name is at fault once.
+        for message in dict.fromkeys(map(str, faults)):
+            if message not in shown:
+                complain(message)
+        shown.update(map(str, faults))
+        say(f"{file}: {f'{len(faults)} fault' + 's' * (len(faults) > 1) if faults else f'ok ({kind_of(file)})'}")
+        if not faults and kind_of(file) == "benchmark":
+            for note in load_benchmark(file).notes():
+                say(f"  note: {note}")
+    if len(files) > 1:
+        say(f"{len(files) - wrong} of {len(files)} files can be used")
+    if wrong:
+        raise typer.Exit(1)

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from groupppo.config import Arm, Benchmark, Model, Task
+from groupppo.config import Arm, Benchmark, CellPlan, Model, Task
 from groupppo.cost import model as counted
 from groupppo.cost.records import PastRun, finished, past_job, past_runs
 from groupppo.cost.span import NOTHING, Span, around, largest, total
 from groupppo.errors import BadInput
-from groupppo.matrix import CellPlan
 
 SAME_ARM, OTHER_ARM = 1.25, 2.0
 """How far a range is widened beyond the runs it comes from: the next machine or hour differs; another arm more."""

@@ -10,7 +10,6 @@ from typing import Any
 from groupppo.config import Arm, Benchmark, Model, Task, is_grouped
 from groupppo.cost.span import NOTHING, Span
 from groupppo.errors import BadInput
-from groupppo.records.storage import resumable_copies
 from groupppo.update.flops import Shape, Work, forward_flops, update_flops
 
 BYTE_VOCABULARY = 261
@@ -174,7 +173,7 @@ def resumable_bytes(benchmark: Benchmark, arm: Arm, weights: Span) -> Span:
         weights: bytes of one network in float32.
     """
     critic = benchmark.trains_critic(arm)
-    copies = resumable_copies(benchmark.train, critic)
+    copies = benchmark.train.resumable_copies(critic)
     if not copies:
         return NOTHING
     # Tokenizer and config beside each Hugging Face copy.

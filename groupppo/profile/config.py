@@ -3,21 +3,23 @@
 profile = load_profile("benchmarks/profile.yaml")
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-from groupppo.errors import BadInput
-from groupppo.schemas import read_checked
+from groupppo.config.files import read_form
+from groupppo.config.forms import ProfileFile, ShapeEntry
+from groupppo.errors import BadInput, suggest
+from groupppo.records.where import Found
+from groupppo.records.where import find as find_home
 from groupppo.update.flops import Shape, Work
 from groupppo.update.memory import update_bytes
 from groupppo.update.variants import FUSED, MASKED, REFERENCE, find
-from groupppo.where import Found
-from groupppo.where import find as find_home
 
 DEFAULT = "benchmarks/profile.yaml"
 BYTES = {"bfloat16": 2, "float32": 4}
+_COMPARED = {"memory_ratio_to_fused": (FUSED,), "seconds_speedup_to_masked": (MASKED,)}
 
 
 @dataclass(frozen=True)
@@ -103,22 +105,29 @@ def load_profile(path: str | Path) -> Profile:
             response.
     """
     path = Path(path)
-    data = read_checked(path, "profile")
-    if data["name"] != path.stem:
-        raise BadInput(path, "name", data["name"], f"write the file's own name: {path.stem}.")
-    shapes = {name: _shape(path, name, dict(sizes)) for name, sizes in data["shapes"].items()}
-    grid = Grid(
-        responses=tuple(data["counted"]["responses"]),
-        densities=tuple(map(Fraction, data["counted"]["densities"])),
-        generation=tuple(data["counted"]["generation"]),
-        need=data["counted"]["need"],
-    )
-    for response in grid.responses:
-        for density in grid.densities:
-            _check_density(path, "counted.densities", density, response)
-    measured = {name: _setting(path, name, setting, shapes, data) for name, setting in data["measured"].items()}
-    targets = tuple(_target(path, number, target, measured) for number, target in enumerate(data["targets"]))
-    return Profile(data["name"], data["title"], data["prompt"], shapes, grid, measured, targets, path)
+    file = read_form(path, ProfileFile)
+    for key, value, hint in _complaints(file):
+        raise BadInput(path, key, value, hint)
+    counted = file.counted
+    shapes = {name: _shape(name, entry) for name, entry in file.shapes.items()}
+    measured = {
+        name: Setting(
+            **(vars(entry) | {"shape": shapes[entry.shape], "density": Fraction(entry.density)}),
+            name=name,
+            prompt=file.prompt,
+            seed=file.seed,
+        )
+        for name, entry in file.measured.items()
+    }
+    grid = Grid(counted.responses, tuple(map(Fraction, counted.densities)), counted.generation, counted.need)
+    targets = tuple(Target(*vars(entry).values()) for entry in file.targets)
+    return Profile(file.name, file.title, file.prompt, shapes, grid, measured, targets, path)
+
+
+def profile_faults(path: Path) -> Iterator[BadInput]:
+    """What does not go together in a profile whose keys are sound."""
+    for key, value, hint in _complaints(read_form(path, ProfileFile)):
+        yield BadInput(path, key, value, hint)
 
 
 def result_files(profile: Profile, folder: Path) -> list[Path]:
@@ -146,55 +155,38 @@ def measured_folder(profile: Profile, results: Path) -> Found:
     return found
 
 
-def _shape(path: Path, name: str, sizes: dict[str, Any]) -> ModelShape:
-    title, family = sizes.pop("title"), sizes.pop("family")
-    if sizes["heads"] % sizes["kv_heads"]:
-        hint = f"write a divisor of heads = {sizes['heads']}: a key head serves a whole number of query heads."
-        raise BadInput(path, f"shapes.{name}.kv_heads", sizes["kv_heads"], hint)
-    return ModelShape(name, title, family, Shape(**sizes, query_key_norm=family == "qwen3"))
+def _shape(name: str, entry: ShapeEntry) -> ModelShape:
+    sizes = {key: value for key, value in vars(entry).items() if key not in ("title", "family")}
+    return ModelShape(name, entry.title, entry.family, Shape(**sizes, query_key_norm=entry.family == "qwen3"))
 
 
-_DEFAULTS: dict[str, Any] = {"dtype": "bfloat16", "device": "cpu", "threads": 1}
-
-
-def _setting(
-    path: Path, name: str, data: dict[str, Any], shapes: dict[str, ModelShape], profile: dict[str, Any]
-) -> Setting:
-    where = f"measured.{name}"
-    # Defaults of a schema are filled in below named keys only, and settings have names of their own.
-    data = _DEFAULTS | data
-    if data["shape"] not in shapes:
-        raise BadInput(path, f"{where}.shape", data["shape"], f"name one of the shapes: {', '.join(shapes)}.")
-    density = Fraction(data.pop("density"))
-    _check_density(path, f"{where}.density", density, data["response"])
-    variants = tuple(data.pop("variants"))
-    if REFERENCE not in variants:
-        raise BadInput(path, f"{where}.variants", list(variants), f"add {REFERENCE}: all ratios are to it.")
-    for variant in variants:
-        try:
-            find(variant)
-        except ValueError as error:
-            raise BadInput(path, f"{where}.variants", variant, f"{error}.") from error
-    shape = shapes[data.pop("shape")]
-    prompt, seed = profile["prompt"], profile["seed"]
-    return Setting(name=name, shape=shape, prompt=prompt, density=density, variants=variants, seed=seed, **data)
-
-
-def _target(path: Path, number: int, data: dict[str, Any], measured: dict[str, Setting]) -> Target:
-    where = f"targets.{number}"
-    if data["setting"] not in measured:
-        raise BadInput(path, f"{where}.setting", data["setting"], f"name one of: {', '.join(measured)}.")
-    variants = measured[data["setting"]].variants
-    for name in (data["variant"], *_COMPARED.get(data["quantity"], ())):
-        if name not in variants:
-            raise BadInput(path, f"{where}.variant", data["variant"], f"add {name} to the setting's variants.")
-    return Target(data["setting"], data["variant"], data["quantity"], data.get("at_least"), data.get("at_most"))
-
-
-_COMPARED = {"memory_ratio_to_fused": (FUSED,), "seconds_speedup_to_masked": (MASKED,)}
-
-
-def _check_density(path: Path, key: str, density: Fraction, response: int) -> None:
-    if density.denominator > response:
-        hint = f"write at least 1/{response}: the response has {response} tokens."
-        raise BadInput(path, key, str(density), hint)
+def _complaints(file: ProfileFile) -> Iterator[tuple[str, object, str]]:
+    """(key, value, hint) of what does not go together."""
+    for name, shape in file.shapes.items():
+        if shape.heads % shape.kv_heads:
+            hint = f"write a divisor of heads = {shape.heads}: a key head serves a whole number of query heads."
+            yield f"shapes.{name}.kv_heads", shape.kv_heads, hint
+    dense = [("counted.densities", each, most) for most in file.counted.responses for each in file.counted.densities]
+    dense += [(f"measured.{name}.density", each.density, each.response) for name, each in file.measured.items()]
+    for key, density, response in dense:
+        if Fraction(density).denominator > response:
+            yield key, density, f"write at least 1/{response}: the response has {response} tokens."
+    for name, setting in file.measured.items():
+        if setting.shape not in file.shapes:
+            hint = f"{suggest(setting.shape, file.shapes)}Name one of the shapes: {', '.join(file.shapes)}."
+            yield f"measured.{name}.shape", setting.shape, hint
+        if REFERENCE not in setting.variants:
+            hint = f"add {REFERENCE}: all ratios are to it."
+            yield f"measured.{name}.variants", list(setting.variants), hint
+        for variant in setting.variants:
+            try:
+                find(variant)
+            except ValueError as error:
+                yield f"measured.{name}.variants", variant, f"{error}."
+    for number, target in enumerate(file.targets):
+        if target.setting not in file.measured:
+            yield f"targets.{number}.setting", target.setting, f"name one of: {', '.join(file.measured)}."
+            continue
+        for name in (target.variant, *_COMPARED.get(target.quantity, ())):
+            if name not in file.measured[target.setting].variants:
+                yield f"targets.{number}.variant", target.variant, f"add {name} to the setting's variants."

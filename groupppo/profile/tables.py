@@ -16,6 +16,7 @@ import pandas as pd
 from groupppo.errors import BadInput
 from groupppo.profile.config import BYTES, Profile, Setting, Target
 from groupppo.records.plain_json import read_object
+from groupppo.records.where import Found
 from groupppo.stats.intervals import Interval, paired_ratio
 from groupppo.update.flops import (
     MODES,
@@ -34,7 +35,6 @@ from groupppo.update.flops import (
 )
 from groupppo.update.memory import CAUSES, update_bytes
 from groupppo.update.variants import FUSED, MASKED, MEASURED, REFERENCE, Variant, find
-from groupppo.where import Found
 
 LEVEL = 0.90
 FOUND = "found.json"

@@ -19,6 +19,7 @@ from groupppo.profile.config import load_profile
 from groupppo.profile.tables import FOUND, ProfileTables, write_tables
 from groupppo.publish.files import STEP_TABLES, VERDICTS
 from groupppo.publish.reading import read_json
+from groupppo.records.where import Found
 from groupppo.report.figures import draw_figures
 from groupppo.report.figures import needed as drawn
 from groupppo.report.figures.profile import draw_profile
@@ -32,7 +33,6 @@ from groupppo.tables.keys import Keys, found_keys
 from groupppo.tasks.lm_eval import write_yaml
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.engine import NEEDED, decide, read_studied, verdicts_text
-from groupppo.where import Found
 
 
 def derive(folder: Path, benchmark: Benchmark, claims: Claims) -> None:

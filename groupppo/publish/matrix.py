@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from groupppo.allowed import require_inside
-from groupppo.config import REPOSITORY, Benchmark, load_benchmark
+from groupppo.config import KINDS, REPOSITORY, Benchmark, BenchmarkFile, ClaimsFile, load_benchmark
+from groupppo.config.allowed import require_inside
+from groupppo.config.benchmark import CELLS
+from groupppo.config.files import read_form
 from groupppo.errors import BadInput
-from groupppo.matrix import KEY as CELLS
 from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_yaml import read_yaml
-from groupppo.schemas import read_checked
 from groupppo.verdicts.claims import Claims, load_claims
 
 _KINDS = ("models", "tasks", "arms")
@@ -60,7 +60,7 @@ def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
         if not file.is_file():
             raise BadInput(file, "file", None, "put it back: the claims or the benchmark of these results name it.")
         if kind is not None:
-            read_checked(file, kind)  # a file of another kind is nothing to publish
+            read_form(file, KINDS[kind])  # a file of another kind is nothing to publish
     return written_files(record) | {name: file.read_bytes() for name, file in copied.items()}
 
 
@@ -79,8 +79,8 @@ def copied_files(record: Mapping[str, Any], claims: Path) -> dict[str, Path]:
     Raises:
         BadInput: it is not in its schema.
     """
-    judged = read_checked(claims, "claims")["claims"]
-    named = {claim[key] for claim in judged for key in ("arm", "against") if key in claim} - {"reference"}
+    judged = read_form(claims, ClaimsFile).claims
+    named = {name for claim in judged for name in (claim.arm, claim.against) if name} - {"reference"}
     arms = Path(record["claims"]).parent / "arms"
     copied = {f"arms/{arm}.yaml": arms / f"{arm}.yaml" for arm in sorted(named - set(record["arms"]))}
     copied |= {f"studies/{name}.py": _STUDIES / f"{name}.py" for name in record.get("studies") or []}
@@ -132,9 +132,9 @@ def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
     """
     record = read_record(record_file)
     matrix = config / f"{record['name']}.yaml"
-    given = read_checked(matrix, "benchmark")
+    given = read_form(matrix, BenchmarkFile)
     for key in _BESIDE:
-        name = given.get(key)
+        name = getattr(given, key)
         if name is not None and Path(name).name != name:
             raise BadInput(matrix, key, name, "name a file beside this one.")
     benchmark = load_benchmark(matrix)
@@ -146,7 +146,7 @@ def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
             raise BadInput(matrix, key, loaded.get(key), hint)
     if benchmark.resolved().get(CELLS) != record.get(CELLS):
         hint = f"{record_file.name} says {record.get(CELLS)!r}: not the same matrix."
-        raise BadInput(matrix, CELLS, given.get(CELLS), hint)
+        raise BadInput(matrix, CELLS, str(given.cells), hint)
     return benchmark, load_claims(benchmark.claims)
 
 

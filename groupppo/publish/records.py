@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.config import Benchmark
+from groupppo.config.benchmark import RATE_KEY as RATE
 from groupppo.publish.derive import has_steps
 from groupppo.publish.evaluations import Difference, evaluations, has_scores, keys_of, reports
 from groupppo.publish.files import LOCKS
 from groupppo.publish.matrix import CONFIG, flat
 from groupppo.publish.reading import read_json
 from groupppo.publish.settings import as_written, config_values
-from groupppo.rates import KEY as RATE
 from groupppo.records.folders import START, ResultsFolder, RunFolder
 from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import parse_json

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from groupppo.config.benchmark import CELLS
 from groupppo.errors import BadInput
-from groupppo.matrix import KEY as CELLS
 from groupppo.publish.matrix import flat
 from groupppo.publish.reading import read_json
 from groupppo.records.folders import ResultsFolder, RunFolder

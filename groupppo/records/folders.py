@@ -8,6 +8,7 @@ run.status, run.steps
 from dataclasses import dataclass
 from pathlib import Path
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 START = "start"
 """In the place of an arm: the checkpoint that every run of a task and model starts from."""
 
@@ -18,155 +19,63 @@ def cell_path(task: str, model: str, arm: str, seed: int | str | None) -> str:
     return arm_path if seed is None else f"{arm_path}/seed{seed}"
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """The folder of one training run.
+    """The folder of one training run. Attributes are paths, and constants the names of files and folders in it."""
 
-    Attributes:
-        path: the folder. Constants are the names of files and folders in it.
-    """
-
-    CONFIG = "config.yaml"
-    STATUS = "status.json"
-    STEPS = "steps.jsonl"
-    STAGES = "stages.jsonl"
-    PROVENANCE = "provenance.json"
-    STARTED = "started.json"
+    CONFIG = "config.yaml"  # verl's, resolved
+    STATUS = "status.json"  # how the run ended, and the hashes of what it left
+    STEPS = "steps.jsonl"  # metrics, one line a training step
+    STAGES = "stages.jsonl"  # seconds and bytes, one line a stage
+    PROVENANCE = "provenance.json"  # machine, software, source and inputs
+    STARTED = "started.json"  # when the first attempt began
     LOG = "log.txt"
-    STACKS = "stacks.txt"
-    GPU = "gpu.jsonl"
-    RAPL = "rapl.jsonl"
-    USAGE_STAGES = "usage_stages.jsonl"
-    CHECKPOINT = "checkpoint"
-    CRITIC = "critic"
-    FAILED = "failed"
+    STACKS = "stacks.txt"  # asks the run's processes for their stacks
+    GPU, RAPL, USAGE_STAGES = "gpu.jsonl", "rapl.jsonl", "usage_stages.jsonl"  # readings of sensors
+    CHECKPOINT = "checkpoint"  # the trained policy, a Hugging Face folder
+    CRITIC = "critic"  # the trained critic, one with one label, where `train.save_critic` asks for it
+    FAILED = "failed"  # what a failed attempt left: a workflow may delete the outputs of a job that failed
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """verl's config, resolved."""
-        return self.path / self.CONFIG
-
-    @property
-    def status(self) -> Path:
-        """How the run ended, and the hashes of what it left."""
-        return self.path / self.STATUS
-
-    @property
-    def steps(self) -> Path:
-        """Metrics, one line a training step."""
-        return self.path / self.STEPS
-
-    @property
-    def stages(self) -> Path:
-        """Seconds and bytes of each stage, one line a stage."""
-        return self.path / self.STAGES
-
-    @property
-    def provenance(self) -> Path:
-        """Machine, software, source and inputs."""
-        return self.path / self.PROVENANCE
-
-    @property
-    def started(self) -> Path:
-        """When the first attempt of the run began."""
-        return self.path / self.STARTED
-
-    @property
-    def log(self) -> Path:
-        return self.path / self.LOG
-
-    @property
-    def stacks(self) -> Path:
-        """Asks the run's processes for their stacks."""
-        return self.path / self.STACKS
-
-    @property
-    def checkpoint(self) -> Path:
-        """The trained policy, a Hugging Face folder."""
-        return self.path / self.CHECKPOINT
-
-    @property
-    def critic(self) -> Path:
-        """The trained critic, a Hugging Face token classifier with one label, where `train.save_critic` asks for it."""
-        return self.path / self.CRITIC
+    def __init__(self, path: Path):
+        self.path = path
+        self.config, self.status, self.provenance = path / self.CONFIG, path / self.STATUS, path / self.PROVENANCE
+        self.steps, self.stages, self.started = path / self.STEPS, path / self.STAGES, path / self.STARTED
+        self.log, self.stacks = path / self.LOG, path / self.STACKS
+        self.checkpoint, self.critic = path / self.CHECKPOINT, path / self.CRITIC
 
     @property
     def failed(self) -> "RunFolder":
-        """What a failed attempt left: a workflow may delete the outputs of a job that failed."""
+        """What a failed attempt left."""
         return RunFolder(self.path / self.FAILED)
 
 
 @dataclass(frozen=True)
 class ResultsFolder:
-    """The results of one benchmark.
+    """The results of one benchmark. Constants are names of files and folders in it."""
 
-    Attributes:
-        path: the folder. Constants are the names of files and folders in it.
-    """
-
-    BENCHMARK = "benchmark.yaml"
-    VERDICTS = "verdicts.json"
-    STAMP = "preregistration.json"
-    RUNS = "runs"
-    EVALS = "evals"
-    TABLES = "tables"
-    FIGURES = "figures"
-    PROFILE = "profile"
-    PILOT = "pilot"
-    STUDIES = "studies"
-    TASKS = "assets/tasks"
-    MODELS = "assets/models"
-    STARTS = "assets/starts"
+    BENCHMARK = "benchmark.yaml"  # the resolved matrix
+    STAMP = "preregistration.json"  # the registration of claims and matrix that the first run leaves
 
     path: Path
 
     @property
-    def benchmark(self) -> Path:
-        """The resolved matrix."""
-        return self.path / self.BENCHMARK
-
-    @property
-    def verdicts(self) -> Path:
-        return self.path / self.VERDICTS
-
-    @property
-    def stamp(self) -> Path:
-        """The registration of claims and matrix that the first run leaves."""
-        return self.path / self.STAMP
-
-    @property
     def runs(self) -> Path:
-        return self.path / self.RUNS
+        return self.path / "runs"
 
     @property
     def evals(self) -> Path:
-        return self.path / self.EVALS
+        return self.path / "evals"
 
     @property
     def tables(self) -> Path:
-        return self.path / self.TABLES
-
-    @property
-    def figures(self) -> Path:
-        return self.path / self.FIGURES
+        return self.path / "tables"
 
     def run(self, task: str, model: str, arm: str, seed: int | str) -> RunFolder:
         return RunFolder(self.runs / cell_path(task, model, arm, seed))
 
     def evaluation(self, task: str, model: str, arm: str, seed: int | str | None) -> Path:
-        """The folder of an evaluation; of `START` without a seed."""
+        """The folder of an evaluation, of the start's without a seed."""
         return self.evals / cell_path(task, model, arm, seed)
-
-    def task(self, name: str) -> Path:
-        """The folder of a task's splits and card."""
-        return self.path / self.TASKS / name
-
-    def model(self, name: str) -> Path:
-        """A model before its supervised start."""
-        return self.path / self.MODELS / name
 
     def start(self, task: str, model: str) -> Path:
         """The checkpoint that every run of a task and model starts from."""
-        return self.path / self.STARTS / task / model
+        return self.path / "assets" / "starts" / task / model

@@ -48,7 +48,7 @@ def read_bytes(file: Path, hint: str, most: int = LARGEST) -> bytes:
     """
     try:
         if file.exists() and not file.is_file():  # reading a pipe could wait for ever
-            raise BadInput(file, "file", "no plain file", hint)
+            raise BadInput(file, "file", "a folder" if file.is_dir() else "no plain file", hint)
         size = file.stat().st_size
         if size > most:
             raise BadInput(file, "size", size, f"refused: more than {most:,} bytes.")

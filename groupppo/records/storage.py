@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from groupppo.config import Train
 from groupppo.errors import BadInput
 
 # Full, over the user's quota, mounted for reading; told by name, for libraries hand the number on in their own errors.
@@ -21,22 +20,6 @@ _LACKS = {
 # With less than this there is no room, whatever the error says: torch's own writer says no more than that it failed.
 _LEAST_BYTES = 1_000_000
 _GO_ON = "then the same command: what is finished stays, and an interrupted run goes on from its last checkpoint."
-
-
-def resumable_copies(train: Train, critic: bool) -> int:
-    """How many times a network's float32 weights a run takes on disk, at most, to be resumed from.
-
-    Of each network weights and the optimizer's two moments in each checkpoint, of those that are kept at the end a
-    Hugging Face copy as well; and two checkpoints: the last one stays until the next one is written. 0 where a run
-    makes none before its last step.
-
-    Args:
-        critic: whether the run trains one.
-    """
-    if not 0 < train.checkpoint_every < train.steps:
-        return 0
-    policy, value = 3 + 1, (3 + train.save_critic if critic else 0)
-    return 2 * (policy + value)
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -5,7 +5,6 @@ write_report(results, benchmark)
 
 from pathlib import Path
 
-from groupppo.check import notes
 from groupppo.config import Benchmark
 from groupppo.draw.blocks import Block, Page, Text, strong
 from groupppo.draw.figures import read_figures
@@ -49,7 +48,7 @@ def report_page(results: Path, benchmark: Benchmark) -> Page:
         *([Text(strong(more))] if more else []),
         Text(answer(judged.verdicts), "answer"),
         Text(scope(benchmark, tables.runs), "quiet"),
-        *(Text((strong("Note:"), f" {note}"), "quiet") for note in notes(benchmark)),
+        *(Text((strong("Note:"), f" {note}"), "quiet") for note in benchmark.notes()),
     ]
     return Page(
         title=benchmark.title,

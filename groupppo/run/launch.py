@@ -27,7 +27,7 @@ from groupppo.models.check import check_model_folder
 from groupppo.records import seal
 from groupppo.records.folders import RunFolder
 from groupppo.records.hashing import sha256_model
-from groupppo.records.storage import no_room, resumable_copies, room_for, write_whole
+from groupppo.records.storage import no_room, room_for, write_whole
 from groupppo.run.checkpoints import Checkpoints, identity, read_rows
 from groupppo.run.environment import DEVICES, for_run
 from groupppo.run.family import MARK, alone, marked, scratch
@@ -117,7 +117,7 @@ def needs(cell: Cell) -> Needs:
     networks = 2 if cell.train.save_critic else 1
     # Twice: start checkpoints may be bfloat16 and trained ones float32.
     weights = 2 * sum(file.stat().st_size for file in cell.start.glob("*.safetensors"))
-    resumable = resumable_copies(cell.train, critic=True) * weights
+    resumable = cell.train.resumable_copies(critic=True) * weights
     return Needs(
         device=cell.device,
         lock=lock_of(cell.device),

@@ -4,34 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from groupppo.schemas import read_checked
+from groupppo.config.files import read_form
+from groupppo.config.forms import SiteFile
 
 GROWTH = 1.5
 """A retry asks for this many times the memory and minutes of the attempt before."""
 
 
 @dataclass(frozen=True)
-class Site:
-    """A Slurm cluster as its user sees it; None leaves a choice to the cluster.
-
-    Attributes:
-        partition, gpu_partition: of jobs without and with GPUs. gpu_type: as `sinfo -o %G` names it.
-        container: image for --sdm apptainer. light_rules: "local" or "job".
-        longest_minutes, most_memory_mb: what a retry asks for at most.
-        network_is_ours: nobody else reaches the nodes of a run while it trains (verl/network.py).
-    """
-
-    partition: str | None = None
-    gpu_partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    gpu_type: str | None = None
-    container: str | None = None
-    light_rules: str = "local"
-    longest_minutes: int | None = None
-    most_memory_mb: int | None = None
-    network_is_ours: bool = False
+class Site(SiteFile):
+    """A Slurm cluster as its user sees it; None leaves a choice to the cluster. `SiteFile` describes the attributes."""
 
     def resources(self, wanted: Mapping[str, object]) -> dict[str, str | int]:
         """Resources that a rule gets on top of those it names, as the executor for Slurm spells them.
@@ -40,14 +22,14 @@ class Site:
             wanted: the rule's own; only whether it names `gpu` and `nodes`, and what the latter is, matters.
         """
         on_gpu = "gpu" in wanted
-        found: dict[str, str | int | None] = {
+        asked: dict[str, str | int | None] = {
             "slurm_partition": (self.gpu_partition or self.partition) if on_gpu else self.partition,
             "slurm_account": self.account,
             "qos": self.qos,
             "constraint": self.constraint,
             "gpu_model": self.gpu_type if on_gpu else None,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in asked.items() if value is not None}
 
     def grown(self, resource: str, value: int, attempt: int) -> int:
         """MB of `mem_mb` or minutes of `runtime` at an attempt, the first of which is 1; never less than `value`."""
@@ -66,4 +48,4 @@ def load_site(path: str | Path | None = None) -> Site:
         path = Path("benchmarks/site.yaml")
         if not path.is_file():
             return Site()
-    return Site(**read_checked(Path(path), "site"))
+    return Site(**vars(read_form(Path(path), SiteFile)))

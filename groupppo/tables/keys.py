@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from groupppo.config import Benchmark
-from groupppo.matrix import CellPlan
+from groupppo.config import Benchmark, CellPlan
 from groupppo.records.folders import ResultsFolder, cell_path
 
 

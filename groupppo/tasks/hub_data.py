@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupppo.allowed import is_allowed, require_inside
 from groupppo.config import REPOSITORY, Task
+from groupppo.config.allowed import is_allowed, require_inside
 from groupppo.errors import BadInput, suggest
 from groupppo.tasks.base import Example
 from groupppo.tasks.math_reward import BOX, MARK, boxed

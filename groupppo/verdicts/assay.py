@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from groupppo.matrix import CellPlan
+from groupppo.config import CellPlan
 from groupppo.records.folders import START
 from groupppo.tables import Tables
 from groupppo.tables.schema import MISSING

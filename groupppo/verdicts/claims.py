@@ -1,15 +1,15 @@
 """Claims under test: data read from benchmarks/claims.yaml, never code."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from groupppo.errors import BadInput
+from groupppo.config.files import read_form
+from groupppo.config.forms import ClaimEntry, ClaimsFile, Region
+from groupppo.errors import BadInput, suggest
 from groupppo.records.hashing import sha256_file
-from groupppo.schemas import read_checked
 from groupppo.update.variants import find
 from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES, Cost, Quantity, Sample, Share
 
@@ -18,45 +18,8 @@ EQUIVALENCE = "equivalence"
 
 
 @dataclass(frozen=True)
-class Region:
-    """Open region of a quantity, in its unit; an end may be infinite."""
-
-    low: float = -math.inf
-    high: float = math.inf
-
-    def __str__(self) -> str:
-        if math.isinf(self.high):
-            return f"at least {self.low:.4g}"
-        return f"at most {self.high:.4g}" if math.isinf(self.low) else f"{self.low:.4g} to {self.high:.4g}"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim; docs and defaults of the keys are in groupppo/schemas/claims.schema.yaml.
-
-    `claimed` is the region as claimed, `margin` widens it at each end; None where the rule is `identity`.
-    """
-
-    id: str
-    claim: str
-    source: str
-    reading: str
-    arm: str
-    quantity: str
-    comparison: str
-    claimed: Region
-    rule: str
-    warmup_steps: int
-    evidence: tuple[str, ...]
-    needs_learning: bool
-    what_would_change: str
-    margin: float | None = None
-    against: str | None = None
-    stage: str | None = None
-    metric: str | None = None
-    setting: str | None = None
-    variant: str | None = None
-    figure: str | None = None
+class Claim(ClaimEntry):
+    """One claim; `ClaimEntry` describes the attributes."""
 
     @property
     def region(self) -> Region:
@@ -116,7 +79,7 @@ class Claims:
 
 
 def load_claims(path: str | Path) -> Claims:
-    """Read a claims file, check it against its schema and against the quantities.
+    """Read a claims file, check it against its form and against the quantities.
 
     Raises:
         BadInput: a key, quantity or rule is unknown, an id is written twice, an arm has no file, a region is empty, or
@@ -124,84 +87,100 @@ def load_claims(path: str | Path) -> Claims:
     """
     path = Path(path)
     # Every figure and verdict asks for them, and reading them takes half a second.
-    arms = tuple(sorted(file.name for file in (path.parent / "arms").glob("*.yaml")))
+    arms = tuple(sorted(file.stem for file in (path.parent / "arms").glob("*.yaml")))
     return _read(path, sha256_file(path) if path.is_file() else "", arms)
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, sha256: str, _arms: tuple[str, ...]) -> Claims:
-    data = read_checked(path, "claims")
-    claims: list[Claim] = []
-    for index, entry in enumerate(data["claims"]):
-        _check(path, f"claims.{index}", entry)
-        if entry["id"] in [claim.id for claim in claims]:
-            raise BadInput(path, f"claims.{index}.id", entry["id"], "give each claim an id of its own.")
-        lists = {"claimed": Region(**entry["claimed"]), "evidence": tuple(entry["evidence"])}
-        claims.append(Claim(**(entry | lists)))
-    shared = {key: data[key] for key in ("level", "power", "learning_metric")}
-    return Claims(**shared, claims=tuple(claims), source=path, sha256=sha256)
+def _read(path: Path, sha256: str, arms: tuple[str, ...]) -> Claims:
+    file = read_form(path, ClaimsFile)
+    for fault in _faults(path, file, arms):
+        raise fault
+    claims = tuple(Claim(**vars(entry)) for entry in file.claims)
+    return Claims(file.level, file.power, file.learning_metric, claims, path, sha256)
 
 
-def _check(path: Path, place: str, entry: Mapping[str, Any]) -> None:
-    name = entry["quantity"]
+def claims_faults(path: Path) -> Iterator[BadInput]:
+    """What is wrong with each claim of a file whose keys are sound."""
+    arms = tuple(sorted(file.stem for file in (path.parent / "arms").glob("*.yaml")))
+    return _faults(path, read_form(path, ClaimsFile), arms)
+
+
+def _faults(path: Path, file: ClaimsFile, arms: Sequence[str]) -> Iterator[BadInput]:
+    seen = set[str]()
+    for index, entry in enumerate(file.claims):
+        for key, value, hint in _complaints(entry, path.parent / "arms", arms):
+            yield BadInput(path, f"claims.{index}.{key}", value, hint)
+            break  # what else is right depends on it
+        if entry.id in seen:
+            yield BadInput(path, f"claims.{index}.id", entry.id, "give each claim an id of its own.")
+        seen.add(entry.id)
+
+
+def _complaints(entry: ClaimEntry, folder: Path, arms: Sequence[str]) -> Iterator[tuple[str, object, str]]:
+    """(key, value, hint) of what does not fit the quantity or the rule of a claim."""
+    name, known = entry.quantity, (*QUANTITIES, *COSTS, *SHARES)
+    if name not in known:
+        yield "quantity", name, f"{suggest(name, known)}Known: {', '.join(known)}."
+        return
     needs = QUANTITIES[name].needs if name in QUANTITIES else {"setting", "variant"} if name in COSTS else frozenset()
     for key in ("against", "stage", "metric", "setting", "variant"):
-        if key in needs and key not in entry:
-            raise BadInput(path, f"{place}.{key}", None, f"state the {key}: {entry['quantity']} is measured by it.")
-        if key in entry and key not in needs:
-            raise BadInput(path, f"{place}.{key}", entry[key], f"remove it: {entry['quantity']} has no {key}.")
-    for key in ("arm", "against"):
-        name = entry.get(key, REFERENCE)
-        known = sorted(file.stem for file in (path.parent / "arms").glob("*.yaml"))
-        if name not in known and not (key == "against" and name == REFERENCE):
-            raise BadInput(path, f"{place}.{key}", name, f"name a file in {path.parent / 'arms'}: {', '.join(known)}.")
-    if entry["quantity"] not in QUANTITIES:
-        _check_unseeded(path, place, entry)
-        return
-    quantity = QUANTITIES[entry["quantity"]]
-    if quantity.table == "evals" and entry["warmup_steps"]:
-        raise BadInput(path, f"{place}.warmup_steps", entry["warmup_steps"], "write 0: evaluations have no steps.")
-    _check_rule(path, place, entry, quantity)
+        value = getattr(entry, key)
+        if key in needs and value is None:
+            yield key, None, f"state the {key}: {name} is measured by it."
+        if key not in needs and value is not None:
+            yield key, value, f"remove it: {name} has no {key}."
+    for key, arm in (("arm", entry.arm), ("against", entry.against or REFERENCE)):
+        if arm not in arms and not (key == "against" and arm == REFERENCE):
+            yield key, arm, f"{suggest(arm, arms)}Name a file in {folder}: {', '.join(arms)}."
+    if name in QUANTITIES:
+        yield from _of_runs(entry, QUANTITIES[name])
+    else:
+        yield from _unseeded(entry)
 
 
-def _check_unseeded(path: Path, place: str, entry: Mapping[str, Any]) -> None:
+def _unseeded(entry: ClaimEntry) -> Iterator[tuple[str, object, str]]:
     """A claim that is judged from the profile or from a study, not from training runs of the matrix."""
-    cost = entry["quantity"] in COSTS
+    cost = entry.quantity in COSTS
     if cost:
         try:
-            find(entry["variant"])
+            find(entry.variant or "")
         except ValueError as error:
-            raise BadInput(path, f"{place}.variant", entry["variant"], f"{error}.") from error
-    wanted = {"rule": "interval", "warmup_steps": 0, "needs_learning": False}
+            yield "variant", entry.variant, f"{error}."
     source = "measured of one update" if cost else "counted in a study"
-    for key, value in wanted.items():
-        if entry[key] != value:
-            hint = f"write {str(value).lower()}: {entry['quantity']} is {source}, not of a training run."
-            raise BadInput(path, f"{place}.{key}", entry[key], hint)
-    _check_region(path, place, entry, ratio=cost)
+    for key, value in (("rule", "interval"), ("warmup_steps", 0), ("needs_learning", False)):
+        if getattr(entry, key) != value:
+            hint = f"write {str(value).lower()}: {entry.quantity} is {source}, not of a training run."
+            yield key, getattr(entry, key), hint
+    yield from _of_region(entry, ratio=cost)
 
 
-def _check_rule(path: Path, place: str, entry: Mapping[str, Any], quantity: Quantity) -> None:
-    identity = entry["rule"] == "identity"
+def _of_runs(entry: ClaimEntry, quantity: Quantity) -> Iterator[tuple[str, object, str]]:
+    if quantity.table == "evals" and entry.warmup_steps:
+        yield "warmup_steps", entry.warmup_steps, "write 0: evaluations have no steps."
+    identity = entry.rule == "identity"
     if identity and quantity.identity is None:
-        raise BadInput(path, f"{place}.rule", "identity", f"write interval: {entry['quantity']} is a measurement.")
+        yield "rule", "identity", f"write interval: {entry.quantity} is a measurement."
     if not identity and quantity.identity is not None:
-        raise BadInput(path, f"{place}.rule", entry["rule"], f"write identity: {quantity.identity}.")
-    if identity == ("margin" in entry):
-        hint = "remove it: an identity has no margin." if identity else "state the margin, 0 for none."
-        raise BadInput(path, f"{place}.margin", entry.get("margin"), hint)
-    claimed = entry["claimed"]
-    if entry["rule"] == EQUIVALENCE and len(claimed) < 2:
-        raise BadInput(path, f"{place}.claimed", claimed, "write low and high: equivalence has two ends.")
+        yield "rule", entry.rule, f"write identity: {quantity.identity}."
+    if identity and entry.margin is not None:
+        yield "margin", entry.margin, "remove it: an identity has no margin."
+    if entry.rule == EQUIVALENCE and not _bounded(entry.claimed):
+        yield "claimed", str(entry.claimed), "write low and high: equivalence has two ends."
     if not identity:
-        _check_region(path, place, entry, ratio=quantity.ratio)
+        yield from _of_region(entry, ratio=quantity.ratio)
 
 
-def _check_region(path: Path, place: str, entry: Mapping[str, Any], *, ratio: bool) -> None:
-    if "margin" not in entry:
-        raise BadInput(path, f"{place}.margin", None, "state the margin, 0 for none.")
-    claimed, margin = entry["claimed"], entry["margin"]
-    if len(claimed) == 2 and claimed["low"] - margin >= claimed["high"] + margin:
-        raise BadInput(path, f"{place}.claimed", claimed, "write low below high, or a margin above 0.")
-    if ratio and claimed.get("low", math.inf) - margin <= 0:
-        raise BadInput(path, f"{place}.claimed", claimed, "write a low end that is above 0 after the margin: a ratio.")
+def _of_region(entry: ClaimEntry, *, ratio: bool) -> Iterator[tuple[str, object, str]]:
+    if entry.margin is None:
+        yield "margin", None, "state the margin, 0 for none."
+        return
+    claimed, margin = entry.claimed, entry.margin
+    if _bounded(claimed) and claimed.low - margin >= claimed.high + margin:
+        yield "claimed", str(claimed), "write low below high, or a margin above 0."
+    if ratio and -math.inf < claimed.low <= margin:
+        yield "claimed", str(claimed), "write a low end that is above 0 after the margin: a ratio."
+
+
+def _bounded(region: Region) -> bool:
+    return math.isfinite(region.low) and math.isfinite(region.high)

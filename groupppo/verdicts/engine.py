@@ -24,8 +24,8 @@ from typing import Any
 
 import pandas as pd
 
-from groupppo.config import Benchmark
-from groupppo.matrix import CellPlan
+from groupppo.config import Benchmark, CellPlan
+from groupppo.records.where import Where, where_of
 from groupppo.stats.intervals import paired_t
 from groupppo.studies.shared.study import find_study
 from groupppo.tables import Only, Tables
@@ -51,7 +51,6 @@ from groupppo.verdicts.rules import (
     shown,
     summarise,
 )
-from groupppo.where import Where, where_of
 
 NEEDED = {name: Only() for name in ("runs", "evals", "stages", "groups")} | {
     "steps": Only(where={"metric": sorted({name for quantity in QUANTITIES.values() for name in quantity.metrics})})

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from groupppo.config.forms import Region
 from groupppo.stats.intervals import EXACT_LIMIT, Interval, holm, one_sided, paired_ratio, paired_t, sign_flip, tost
 from groupppo.stats.power import MOST_SEEDS, seeds_for_equivalence, seeds_for_interval, seeds_for_sign_flip
 from groupppo.stats.targets import median_above, median_below, median_ratio
 from groupppo.update.variants import MEASURED
-from groupppo.verdicts.claims import EQUIVALENCE, Claim, Claims, Region
+from groupppo.verdicts.claims import EQUIVALENCE, Claim, Claims
 from groupppo.verdicts.quantities import Cost, Share
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"

@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.config.benchmark import RATE_KEY as KEY
+from groupppo.config.benchmark import rate_title
 from groupppo.errors import BadInput
-from groupppo.rates import KEY, rate_title
 from groupppo.records.plain_yaml import read_yaml
+from groupppo.records.where import Found, find
 from groupppo.tables import Only, load_tables
-from groupppo.where import Found, find
 
 RECORD, TABLE = "benchmark.yaml", "sweep.parquet"
 METRIC = "accuracy"

@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from groupppo.config import GROUPED
+from groupppo.config.files import number_hint
 from groupppo.errors import BadInput, suggest
-from groupppo.schemas import number_hint
 
 PlaceOf = Callable[[str], tuple[Path, str]]
 _ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"

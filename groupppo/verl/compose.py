@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from groupppo.algorithm.params import GroupParams
-from groupppo.allowed import require_choice
 from groupppo.config import GROUPED, Arm, Model, Task, Train
+from groupppo.config.allowed import require_choice
 from groupppo.errors import BadInput, suggest
 from groupppo.tasks.answers import MODULES as REWARDS
 from groupppo.verl.accepts import PlaceOf, agreed, require_accepted, require_agreed, require_type, touches

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from groupppo.cli.app import app
+from groupppo.cli.__main__ import app
 from groupppo.config import REPOSITORY
 
 

@@ -10,7 +10,7 @@ import pytest
 from groupppo.cli import listing
 from groupppo.config import REPOSITORY
 
-COMMANDS = ["ls", "validate", "cost", "report", "verify", "compare", "new", "new task", "new model", "new arm"]
+COMMANDS = ["ls", "validate", "cost", "report", "verify", "compare", "new"]
 HEAVY = {"torch", "pandas", "verl", "ray", "transformers", "numpy", "scipy", "matplotlib", "snakemake"}
 
 
@@ -33,7 +33,7 @@ def test_help_lists_every_command(groupppo) -> None:
 
 
 def test_help_imports_nothing_that_takes_long() -> None:
-    code = "import sys, groupppo.cli.app; print(*{name.split('.')[0] for name in sys.modules})"
+    code = "import sys, groupppo.cli.__main__; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = set(done.stdout.split())
     assert not loaded & HEAVY
@@ -57,7 +57,7 @@ def test_outside_it_says_what_to_do_without_a_traceback(tmp_path: Path) -> None:
 
 def test_an_error_that_is_nobodys_input_keeps_its_traceback() -> None:
     code = (
-        "import sys; from groupppo.cli import listing; from groupppo.cli.app import app\n"
+        "import sys; from groupppo.cli import listing; from groupppo.cli.__main__ import app\n"
         "def broken(*_): raise ZeroDivisionError('a bug')\n"
         "listing._entries = broken; sys.argv = ['groupppo', 'ls']; app()"
     )
@@ -105,15 +105,6 @@ def test_ls_for_programs_has_an_entry_for_every_file(groupppo, project: Path) ->
     assert list(found) == ["models", "tasks", "arms", "claims", "benchmarks", "profiles"]
     assert [arm["name"] for arm in found["arms"]] == sorted(f.stem for f in (project / "benchmarks/arms").iterdir())
     assert json.loads(groupppo("ls", "arms", "--json").out) == {"arms": found["arms"]}
-
-
-def test_ls_names_a_file_that_cannot_be_read_and_lists_the_rest(groupppo, project: Path) -> None:
-    assert groupppo("ls", "arms").code == 0
-    (project / "benchmarks" / "arms" / "ppo.yaml").write_text("name: ppo\n")
-    done = groupppo("ls", "arms")
-    assert done.code == 1
-    assert "benchmarks/arms/ppo.yaml" in done.err
-    assert "grpo" in done.out
 
 
 def test_verify_needs_no_repository_and_says_what_is_missing(tmp_path: Path) -> None:

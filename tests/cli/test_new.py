@@ -11,11 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from groupppo.algorithm.params import GroupParams
-from groupppo.check import check
-from groupppo.cli.templates import arm_template, group_docs
+from groupppo.cli.check import check
+from groupppo.cli.new import PARAMS, group_docs, template
 from groupppo.config import load_arm, load_model, load_task
-from groupppo.records.plain_yaml import read_yaml
-from groupppo.schemas import read_checked, schema_faults
 from tests.disks import fill, small_disk
 
 LOAD = {"task": load_task, "model": load_model, "arm": load_arm}
@@ -68,7 +66,6 @@ def test_every_name_of_letters_digits_and_underscores_reads_back_as_itself(group
             continue
         assert groupppo("new", kind, name).code == 0
         assert load(file).name == name
-        assert list(schema_faults(file, kind, read_yaml(file))) == []
         file.unlink()
 
 
@@ -105,38 +102,22 @@ def test_a_file_that_exists_is_left_alone(groupppo, project: Path) -> None:
     assert file.read_bytes() == before
 
 
-def test_the_keys_of_an_arm_template_are_those_of_group_params_with_their_docs(project: Path) -> None:
-    example_arm = read_checked(project / "benchmarks" / "arms" / "group_ppo.yaml", "arm")
-    lines = arm_template("fresh", example_arm).splitlines()
-    for field in fields(GroupParams):
-        at = [i for i, line in enumerate(lines) if f"algorithm.group_params.{field.name}:" in line]
-        assert len(at) == 1, field.name
-        above = lines[at[0] - 1].strip()
-        assert above.startswith("# "), field.name
-        assert above.removeprefix("# ") in group_docs()[field.name] or len(above) > 10
-    assert not any("group_params.no_such_key" in line for line in lines)
-
-
-def test_the_docs_of_every_key_come_from_the_class(project: Path) -> None:
-    docs = group_docs()
-    assert list(docs) == [field.name for field in fields(GroupParams)]
-    assert docs["group_epsilon"] == "Added to r_ppo before it is multiplied by tau."
-    assert docs["kv_bytes"].startswith("Largest size of the keys and values")
-    assert "kv_bytes" not in docs["kv"]
-    assert docs["min_threshold"] == "Lower bound of tau."
-    assert "stride" in docs["rule"]
-
-
-def test_every_default_in_the_template_is_the_classs_own(project: Path) -> None:
-    example_arm = read_checked(project / "benchmarks" / "arms" / "group_ppo.yaml", "arm")
-    text = arm_template("fresh", example_arm)
-    shown = {}
-    for line in text.splitlines():
-        if line.startswith("  # algorithm.group_params."):
+def test_an_arm_that_groups_has_every_key_of_group_params_with_its_docs_and_default(project: Path) -> None:
+    example_arm = load_arm(project / "benchmarks" / "arms" / "group_ppo.yaml")
+    text = template("arm", "fresh", vars(example_arm))
+    lines, docs = text.splitlines(), group_docs()
+    assert list(docs) == [f"{PARAMS}{field.name}" for field in fields(GroupParams)]
+    assert "One of: entropy, " in docs[f"{PARAMS}rule"]
+    for key, doc in docs.items():
+        [at] = [i for i, line in enumerate(lines) if f"{key}:" in line]
+        assert doc.endswith(lines[at - 1].strip().removeprefix("# ")), key
+    shown: dict[str, object] = {}
+    for line in lines:
+        if line.startswith(f"  # {PARAMS}"):
             shown |= yaml.safe_load(line.removeprefix("  # "))
-    given_keys = {key for key in example_arm["verl"] if key.startswith("algorithm.group_params.")}
-    defaults = {f"algorithm.group_params.{field.name}": field.default for field in fields(GroupParams)}
-    assert shown == {key: value for key, value in defaults.items() if key not in given_keys}
+    defaults = {f"{PARAMS}{field.name}": field.default for field in fields(GroupParams)}
+    assert shown == {key: value for key, value in defaults.items() if key not in example_arm.verl}
+    assert yaml.safe_load(text)["verl"] == example_arm.verl
 
 
 def test_a_template_takes_its_values_from_the_one_named(groupppo, project: Path) -> None:
@@ -147,10 +128,3 @@ def test_a_template_takes_its_values_from_the_one_named(groupppo, project: Path)
     done = groupppo("new", "task", "more", "--like", "chian")
     assert done.code == 1
     assert "did you mean chain" in done.err
-
-
-def test_an_arm_without_groups_gets_no_group_keys(groupppo, project: Path) -> None:
-    assert groupppo("new", "arm", "dense", "--like", "ppo").code == 0
-    file = project / "benchmarks" / "arms" / "dense.yaml"
-    assert "group_params" not in file.read_text()
-    assert check(file) == []

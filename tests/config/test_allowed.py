@@ -9,8 +9,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from groupppo.allowed import VARIABLE, require_choice, require_inside
 from groupppo.config import REPOSITORY, load_arm, load_benchmark, load_model, load_task
+from groupppo.config.allowed import VARIABLE, require_choice, require_inside
 from groupppo.errors import BadInput
 from groupppo.models import model_faults
 from groupppo.publish.matrix import config_files

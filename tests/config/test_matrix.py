@@ -9,9 +9,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from groupppo.config import REPOSITORY, Benchmark, load_benchmark
+from groupppo.config import REPOSITORY, Benchmark, CellPlan, load_benchmark
 from groupppo.errors import BadInput
-from groupppo.matrix import CellPlan
 from groupppo.tables.keys import Keys, planned_keys
 
 ARMS, SEEDS = ["ppo", "grpo", "group_ppo", "random"], [3, 1, 2]
@@ -44,11 +43,6 @@ def test_a_cell_that_is_not_listed_has_everything_and_a_listed_one_what_it_names
     assert narrowed.plans() == [whole, fewer]
     assert narrowed.plan("chain", "tiny") == fewer
     assert load(home).plans() == [whole, CellPlan("chain", "tiny", tuple(ARMS), (3, 1, 2))]
-
-
-def test_an_entry_may_name_arms_or_seeds_alone(home) -> None:
-    assert load(home, [CHAIN | {"seeds": [1]}]).plan("chain", "tiny").arms == tuple(ARMS)
-    assert load(home, [CHAIN | {"arms": ["ppo"]}]).plan("chain", "tiny").seeds == (3, 1, 2)
 
 
 def test_a_cell_without_arms_is_not_run(home) -> None:
@@ -98,13 +92,6 @@ def test_a_fault_in_a_cell_is_named_with_its_file_key_value_and_mend(home, cells
     assert (error.value.file, error.value.key) == (str(home / "narrowed.yaml"), key)
     assert error.value.value == value
     assert hint in error.value.hint
-
-
-def test_a_model_that_no_cell_uses_is_named(home) -> None:
-    cells = [{"task": task, "model": "small", "arms": []} for task in ("sorting", "chain")]
-    with pytest.raises(BadInput) as error:
-        load(home, cells, models=["tiny", "small"])
-    assert (error.value.key, error.value.value) == ("models", "small")
 
 
 def test_a_warm_start_is_asked_for_only_where_the_cell_is_run(home) -> None:

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from groupppo.config import REPOSITORY, Benchmark, load_benchmark
+from groupppo.config.benchmark import RATE_KEY as KEY
+from groupppo.config.benchmark import rate_name
 from groupppo.errors import BadInput
-from groupppo.rates import KEY, rate_name
 
 
 @pytest.fixture
@@ -70,8 +71,3 @@ def test_rates_that_cannot_be_meant_are_refused_by_name(benchmark: Any, rates: d
         benchmark(["ppo", "group_ppo", "random"], rates)
     assert named in str(error.value)
     assert "hint: " in str(error.value)
-
-
-def test_the_reference_may_be_an_arm_of_a_sweep(benchmark: Any) -> None:
-    swept = benchmark(["ppo"], {"ppo": [3e-5, 1e-4]}, reference="ppo_lr100u")
-    assert swept.reference in swept.arms

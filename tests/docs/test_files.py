@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from groupppo.check import check
+from groupppo.cli.check import check
 from groupppo.config import load_model, load_task
 from groupppo.errors import BadInput
 from groupppo.models import build_model

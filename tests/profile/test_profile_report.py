@@ -14,6 +14,7 @@ from groupppo.draw.style import figure_style
 from groupppo.errors import BadInput
 from groupppo.profile.config import measured_folder
 from groupppo.profile.tables import tables_of, write_tables
+from groupppo.records.where import Found
 from groupppo.report.figures import draw_figures
 from groupppo.report.figures.profile import (
     FIGURES,
@@ -31,7 +32,6 @@ from groupppo.report.sections.profile import write_profile_page
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
-from groupppo.where import Found
 from tests.synthetic import write_results
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from groupppo.config import Benchmark
+from groupppo.config import Benchmark, CellPlan
 from groupppo.errors import BadInput
-from groupppo.matrix import CellPlan
 from groupppo.publish.bundle import make_bundle
 from groupppo.publish.compare import compare
 from groupppo.publish.compare_page import answer, comparison_tables

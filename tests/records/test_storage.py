@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
-from groupppo.records.storage import no_room, resumable_copies, room_for, write_whole
+from groupppo.records.storage import no_room, room_for, write_whole
 from groupppo.verl.compose import saves_between
 from tests.disks import fill, remount, small_disk
 
@@ -21,15 +21,15 @@ TRAIN = load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml").train
 @given(every=st.integers(0, 60), steps=st.integers(1, 60), critic=st.booleans())
 def test_disk_is_planned_for_checkpoints_exactly_where_a_run_makes_them(every: int, steps: int, critic: bool) -> None:
     train = replace(TRAIN, checkpoint_every=every, steps=steps)
-    assert (resumable_copies(train, critic) > 0) == saves_between(train)
+    assert (train.resumable_copies(critic) > 0) == saves_between(train)
 
 
 def test_both_kinds_of_run_are_among_them() -> None:
     some, none = (replace(TRAIN, checkpoint_every=every, steps=20) for every in (10, 20))
-    assert resumable_copies(none, critic=True) == 0
-    assert resumable_copies(some, critic=False) == 2 * (3 + 1)
-    assert resumable_copies(replace(some, save_critic=False), critic=True) == 2 * (3 + 1 + 3)
-    assert resumable_copies(replace(some, save_critic=True), critic=True) == 2 * (3 + 1 + 3 + 1)
+    assert none.resumable_copies(critic=True) == 0
+    assert some.resumable_copies(critic=False) == 2 * (3 + 1)
+    assert replace(some, save_critic=False).resumable_copies(critic=True) == 2 * (3 + 1 + 3)
+    assert replace(some, save_critic=True).resumable_copies(critic=True) == 2 * (3 + 1 + 3 + 1)
 
 
 def test_a_file_on_a_full_disk_or_one_for_reading_is_as_it_was_and_the_error_says_what_to_do(tmp_path: Path) -> None:

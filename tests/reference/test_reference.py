@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 
 from groupppo.config import REPOSITORY, Benchmark, load_benchmark
+from groupppo.config.benchmark import RATE_KEY as KEY
 from groupppo.publish.source import bundles_in, opened
 from groupppo.publish.verify import verify
-from groupppo.rates import KEY
+from groupppo.records.where import Found
 from groupppo.stats.power import seeds_for_equivalence, spread_interval
 from groupppo.tables import Only, load_tables
 from groupppo.tables.keys import planned_keys
 from groupppo.verdicts.claims import EQUIVALENCE, load_claims
 from groupppo.verdicts.sweep import at_an_end, chosen_rates, opened_pilot, paired_spread, pilot_place, write_sweep
-from groupppo.where import Found
 
 REFERENCE = REPOSITORY / "results" / "reference"
 STUDY, SHOWN = REFERENCE / "study.zip", REFERENCE / "study"

@@ -16,6 +16,7 @@ from groupppo.draw import wording
 from groupppo.draw.captions import place
 from groupppo.errors import BadInput
 from groupppo.measure.process_tree import DEFINITION
+from groupppo.records.where import Where
 from groupppo.report import render
 from groupppo.report.page import write_report
 from groupppo.report.sections import read_verdicts
@@ -24,7 +25,6 @@ from groupppo.report.sections.verdicts import ANSWERS, answer
 from groupppo.verdicts.preregistration import register
 from groupppo.verdicts.rules import VERDICTS
 from groupppo.verl.network import OURS
-from groupppo.where import Where
 from tests.report.conftest import build, table_of, verdict
 from tests.synthetic import rewrite_json
 

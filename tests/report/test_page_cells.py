@@ -7,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from groupppo.config import Benchmark
+from groupppo.config import Benchmark, CellPlan
 from groupppo.draw.captions import place
-from groupppo.matrix import CellPlan
 from groupppo.report.figures import tasks
 from groupppo.report.figures.tasks import shared_plans, task_scores
 from groupppo.report.sections import Judged, Results

@@ -17,6 +17,7 @@ from groupppo.errors import BadInput
 from groupppo.profile.config import Profile, load_profile, measured_folder
 from groupppo.profile.tables import ProfileTables, tables_of, write_tables
 from groupppo.publish.alike import difference
+from groupppo.records.where import COLUMNS, UNRECORDED, Found, Where, find, where_of
 from groupppo.report.figures import draw_figures, verdicts
 from groupppo.report.figures.profile import (
     draw_profile,
@@ -31,7 +32,6 @@ from groupppo.tables import Tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide, verdicts_text
 from groupppo.verdicts.quantities import COSTS
-from groupppo.where import COLUMNS, UNRECORDED, Found, Where, find, where_of
 from tests.report.conftest import collected
 
 PLACE = "results/reference/profile/measured"

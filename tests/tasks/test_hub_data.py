@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from groupppo.allowed import VARIABLE
 from groupppo.config import REPOSITORY, Task, load_task
+from groupppo.config.allowed import VARIABLE
 from groupppo.errors import BadInput
 from groupppo.tasks import hub_data
 from groupppo.tasks.build import build_task

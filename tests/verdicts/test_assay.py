@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from groupppo.config import Benchmark
-from groupppo.matrix import CellPlan
+from groupppo.config import Benchmark, CellPlan
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.assay import learning_gain, planned_runs, unaccepted_devices, why_inadmissible, why_insensitive
 from groupppo.verdicts.claims import load_claims

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from groupppo.config import REPOSITORY
-from groupppo.verdicts.claims import Region, load_claims
+from groupppo.config.forms import Region
+from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from groupppo.verdicts.quantities import COSTS
 from groupppo.verdicts.rules import Finding, judge_cost

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from groupppo.config import Benchmark
+from groupppo.config import Benchmark, CellPlan
 from groupppo.errors import BadInput
-from groupppo.matrix import CellPlan
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide, read_studied

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groupppo.config import Benchmark
+from groupppo.config.forms import Region
 from groupppo.errors import BadInput
 from groupppo.studies.shared.study import find_study
 from groupppo.tables import Tables, collect, load_tables
-from groupppo.verdicts.claims import Claims, Region, load_claims
+from groupppo.verdicts.claims import Claims, load_claims
 from groupppo.verdicts.engine import decide, read_studied
 from groupppo.verdicts.quantities import SHARES
 from groupppo.verdicts.rules import judge_share

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from groupppo.config import REPOSITORY, Benchmark, load_benchmark
+from groupppo.config.benchmark import RATE_KEY as KEY
 from groupppo.draw.blocks import Section
 from groupppo.errors import BadInput
-from groupppo.rates import KEY
+from groupppo.records.where import Found
 from groupppo.report.figures.sweep import draw_sweep
 from groupppo.report.sections import Judged, Results
 from groupppo.report.sections.sweep import sections
@@ -28,7 +29,6 @@ from groupppo.verdicts.sweep import (
     sweep_table,
     write_sweep,
 )
-from groupppo.where import Found
 
 RATES = (3e-5, 1e-4, 3e-4)
 SCORES = {

@@ -12,8 +12,8 @@ from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from groupppo.algorithm import GroupParams, known_rules
 from groupppo.config import REPOSITORY, Arm, load_arm
+from groupppo.config.arms import ALGORITHM
 from groupppo.errors import BadInput
-from groupppo.matched import ALGORITHM
 from groupppo.verl.compose import Cell, compose
 from tests.verl.conftest import MakeCell
 

@@ -4,8 +4,7 @@ import os
 import subprocess
 import sys
 
-import groupppo.check
-from groupppo.allowed import allowed
+from groupppo.cli.check import note_of_no_faults
 from groupppo.errors import suggest
 
 CONFIG_KEYS = (
@@ -35,7 +34,7 @@ def require_checked():
         WorkflowError: with every fault.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    good = groupppo.check.found_good(BENCHMARK, cache)
+    good = note_of_no_faults(BENCHMARK, cache)
     if good.is_file():
         return
     done = subprocess.run(
@@ -64,5 +63,5 @@ if workflow.is_main_process and not flag("partial", False):
     require_checked()
 
 if workflow.is_main_process:
-    for note in groupppo.check.notes(BENCHMARK):
+    for note in BENCHMARK.notes():
         logger.warning(f"{BENCHMARK.source}: {note}")

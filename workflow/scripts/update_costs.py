@@ -9,8 +9,8 @@ from job import job
 
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import FOUND, write_tables
+from groupppo.records.where import Found
 from groupppo.report.figures.profile import draw_profile
-from groupppo.where import Found
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

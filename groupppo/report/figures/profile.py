@@ -17,11 +17,11 @@ from groupppo.draw.figures import FigureRecord, Picture, write_figures
 from groupppo.draw.wording import in_bytes, percentage, plural, ratio
 from groupppo.profile.config import Profile
 from groupppo.profile.tables import ProfileTables
+from groupppo.records.where import COLUMNS as FROM
+from groupppo.records.where import where_of
 from groupppo.update.flops import step_bound
 from groupppo.update.memory import CAUSES
 from groupppo.update.variants import MEASURED
-from groupppo.where import COLUMNS as FROM
-from groupppo.where import where_of
 
 SECONDS, OPERATIONS = "#0072b2", "#a9cfe6"
 CAUSE_COLOURS = dict(zip(CAUSES, ("#0072b2", "#f2b134", "#ba5e75", "#bf93ec", "#7f8000"), strict=True))

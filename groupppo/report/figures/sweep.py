@@ -10,8 +10,8 @@ from groupppo.config import Benchmark
 from groupppo.draw.figures import Picture, write_figure
 from groupppo.draw.style import QUIET, curve, grid, legend_below, line, looks_of, points, wrap
 from groupppo.errors import BadInput
+from groupppo.records.where import where_of
 from groupppo.verdicts.sweep import METRIC, TABLE, chosen_rates
-from groupppo.where import where_of
 
 FOLDER = "pilot"
 """Folder of the pilot in a results folder."""

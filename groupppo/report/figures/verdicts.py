@@ -15,9 +15,9 @@ from groupppo.draw.figures import Picture
 from groupppo.draw.style import INK, QUIET, WIDTH, legend_below, patch, percent, refuse_empty, wrap
 from groupppo.draw.wording import interval, quantity
 from groupppo.errors import BadInput
+from groupppo.records.where import Where
 from groupppo.report.figures import Evidence, ReportFigure
 from groupppo.verdicts.claims import Claims, load_claims
-from groupppo.where import Where
 
 MOST_ROWS = 30
 """Verdicts that are drawn, and one of each claim at least."""

@@ -21,10 +21,10 @@ from groupppo.draw.blocks import Section
 from groupppo.draw.figures import FigureRecord
 from groupppo.errors import BadInput
 from groupppo.records.plain_json import read_object
+from groupppo.records.where import UNRECORDED, Where
 from groupppo.verdicts.item_share import ItemShare
 from groupppo.verdicts.quantities import COSTS
 from groupppo.verdicts.rules import VERDICTS
-from groupppo.where import UNRECORDED, Where
 
 PROFILE = "profile"
 """Folder of the profile in a results folder."""

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.config.benchmark import RATE_KEY as KEY
 from groupppo.draw.blocks import Block, FigureBlock, Section, Table, Text, TextCell
 from groupppo.draw.wording import MISSING, number
-from groupppo.rates import KEY
 from groupppo.report.figures.sweep import FOLDER, pilot_place, read_rows, sweep_picture
 from groupppo.report.sections import Results
 from groupppo.stats.power import seeds_for_equivalence

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from groupppo.config import REPOSITORY
+from groupppo.records.folders import REPOSITORY
 
 if TYPE_CHECKING:  # a plan, which asks where measurements are, needs no pandas
     import pandas as pd

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from groupppo.check import check, notes
+from groupppo.cli.check import check
 from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.verl.compose import Canvas, Cell, compose
@@ -224,15 +224,15 @@ def test_a_cell_that_is_refused_leaves_nothing_for_the_next() -> None:
 def test_an_arm_that_clips_where_nothing_can_be_clipped_is_noted_and_not_refused(home: Path) -> None:
     edit(home / "arms" / "ppo.yaml", f"verl/{ACTOR}.clip_ratio_high", 0.28)
     assert faults_of(home) == []
-    [note] = notes(load_benchmark(home / "quick.yaml"))
+    [note] = load_benchmark(home / "quick.yaml").notes()
     assert f"ppo sets {ACTOR}.clip_ratio_high, which cannot act" in note
     for key, value in (("mini_batches", 2), ("epochs", 2)):
         edit(home / "quick.yaml", f"train/{key}", value)
-        assert notes(load_benchmark(home / "quick.yaml")) == []
+        assert load_benchmark(home / "quick.yaml").notes() == []
         edit(home / "quick.yaml", f"train/{key}", 1)
-    assert notes(load_benchmark(home / "quick.yaml")) == [note]
+    assert load_benchmark(home / "quick.yaml").notes() == [note]
     shutil.copy(SHIPPED / "arms" / "ppo.yaml", home / "arms")
-    assert notes(load_benchmark(home / "quick.yaml")) == []
+    assert load_benchmark(home / "quick.yaml").notes() == []
 
 
 OPTIM = f"{ACTOR}.optim"
@@ -354,4 +354,4 @@ def test_only_what_clips_and_cannot_is_noted(home: Path, verl: dict[str, Any], n
     file.write_text(yaml.safe_dump(data | {"verl": data["verl"] | verl}))
     if "critic.ppo_epochs" in verl:
         edit(home / "quick.yaml", "compares", ["critic.ppo_epochs"])
-    assert bool(notes(load_benchmark(home / "quick.yaml"))) == noted
+    assert bool(load_benchmark(home / "quick.yaml").notes()) == noted

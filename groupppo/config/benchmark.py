@@ -1,0 +1,401 @@
+"""A benchmark: the matrix of models, tasks, arms and seeds, read with every file that it names.
+
+`load_benchmark("benchmarks/quick.yaml")` raises `BadInput` with file, key, value and hint at the first fault.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from groupppo.config.arms import clip_notes, match_faults
+from groupppo.config.files import (
+    LATER,
+    ONE,
+    SWEEP,
+    UNIQUE,
+    BesideName,
+    Form,
+    Maybe,
+    Name,
+    Names,
+    Rate,
+    Seeds,
+    Title,
+    VerlKey,
+    read_form,
+)
+from groupppo.config.things import (
+    HUB,
+    Arm,
+    Evaluation,
+    Model,
+    Task,
+    Train,
+    load_arm,
+    load_model,
+    load_task,
+    recorded,
+    trains_critic,
+)
+from groupppo.errors import BadInput, suggest
+from groupppo.records.folders import REPOSITORY
+
+MOST_CELLS, MOST_RUNS = 200, 100_000
+"""Of a matrix: a page of names and seeds can ask for more than can be listed, and each claim is judged in each cell."""
+CELLS = "cells"
+RATE_KEY = "actor_rollout_ref.actor.optim.lr"
+_Listed = Annotated[Names, Field(min_length=1)]
+_LearningRate = Annotated[
+    Annotated[Rate, Tag(ONE)] | Annotated[tuple[Rate, ...], Field(min_length=2), UNIQUE, Tag(SWEEP)],
+    Discriminator(lambda value: SWEEP if isinstance(value, list | tuple) else ONE),
+]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    task: str
+    """One of the tasks."""
+    model: str
+    """One of the models."""
+    arms: Maybe[Annotated[tuple[str, ...], UNIQUE]] = None
+    """The arms it is run with, the reference among them, swept ones by the name of each rate; [] if it is not run.
+    Left out: all."""
+    seeds: Maybe[Seeds] = None
+    """The seeds it is run with. Left out: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkFile(Form):
+    """A benchmark, the matrix models x tasks x arms x seeds."""
+
+    name: Name
+    """Folder name under results/, in lower case letters, digits and _."""
+    title: Title
+    """One line for the report."""
+    models: _Listed
+    """Names of files in models/."""
+    tasks: _Listed
+    """Names of files in tasks/."""
+    arms: _Listed
+    """Names of files in arms/."""
+    seeds: Seeds
+    """Training seeds, whole numbers from 0 to 2^32 - 1; the unit of replication."""
+    cells: tuple[_Cell, ...] = ()
+    """Tasks and models that are run with fewer arms or seeds than the matrix has; any other pair has them all."""
+    reference: str
+    """The dense arm that all others are compared with."""
+    compares: Annotated[tuple[VerlKey, ...], UNIQUE] = ()
+    """Keys of verl beside the algorithm that arms may set, for they are what is compared; the report says so first."""
+    claims: BesideName
+    """The file of claims under test, beside this file."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where runs train: cpu, or cuda for NVIDIA GPUs with vLLM rollouts."""
+    profile: Maybe[BesideName] = None
+    """A profile beside this file whose measured costs the report shows."""
+    pilot: Maybe[BesideName] = None
+    """A benchmark beside this file that swept its arms' learning rates; the report shows the sweep. Run it first."""
+    studies: Names = ()
+    """Names of studies (groupppo/studies/), run for every task and model on the reference arm's first seed."""
+    train: Train
+    """What every arm of a cell shares."""
+    learning_rates: dict[Name, _LearningRate] = field(default_factory=dict)
+    """Learning rates of the policy for single arms, by name, instead of train.actor_lr; a list trains the arm at each
+    of them."""
+    evaluation: Evaluation
+    """How lm-eval measures held-out accuracy."""
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """What is run of a task with a model.
+
+    Attributes:
+        arms, seeds: in the matrix's order; without any arm the cell is not run.
+    """
+
+    task: str
+    model: str
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """(arm, seed) of every training run."""
+        return list(product(self.arms, self.seeds))
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A matrix of models, tasks, arms and seeds, and what its runs share.
+
+    Attributes:
+        cells: tasks and models that have fewer arms or seeds than the matrix; `plan` and `plans` say what is run.
+        compares: keys of verl beside the algorithm in which its arms differ.
+    """
+
+    name: str
+    title: str
+    models: dict[str, Model]
+    tasks: dict[str, Task]
+    arms: dict[str, Arm]
+    seeds: tuple[int, ...]
+    reference: str
+    train: Train
+    evaluation: Evaluation
+    claims: Path
+    source: Path
+    studies: tuple[str, ...] = ()
+    profile: Path | None = None
+    pilot: Path | None = field(default=None, metadata=LATER)
+    device: str = field(default="cpu", metadata=LATER)
+    cells: tuple[CellPlan, ...] = field(default=(), metadata=LATER)
+    compares: tuple[str, ...] = field(default=(), metadata=LATER)
+
+    def trains_critic(self, arm: Arm) -> bool:
+        """Whether runs of an arm train a critic."""
+        return trains_critic(self.train.verl | arm.verl)
+
+    def plan(self, task: str, model: str) -> CellPlan:
+        """What is run of a task with a model: all arms and seeds unless `cells` says less."""
+        whole = CellPlan(task, model, tuple(self.arms), self.seeds)
+        return next((cell for cell in self.cells if (cell.task, cell.model) == (task, model)), whole)
+
+    def plans(self) -> list[CellPlan]:
+        """The cells that are run, in the order of tasks, then models."""
+        plans = (self.plan(task, model) for task in self.tasks for model in self.models)
+        return [plan for plan in plans if plan.arms]
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole matrix as plain data, sources relative to the repository: what `benchmark.yaml` records."""
+        found: dict[str, Any] = _plain(recorded(self))
+        return found
+
+    def notes(self) -> list[str]:
+        """What may be meant and will not do what its name says: an arm that clips where no update can be clipped."""
+        return clip_notes(self.name, self.arms, self.train)
+
+    def faults(self) -> Iterator[BadInput]:
+        """What does not go together."""
+        yield from _density_faults(self)
+        yield from _unused(self)
+        yield from match_faults(self.arms, self.compares, self.source)
+        yield from _device_faults(self)
+        for task in self.tasks.values():
+            asked, most = self.evaluation.sampled_prompts, task.splits["test"]
+            if asked > most:
+                hint = f"write at most {most}, the test prompts of {task.name}."
+                yield BadInput(self.source, "evaluation.sampled_prompts", asked, hint)
+
+
+def load_benchmark(path: str | Path) -> Benchmark:
+    """Read a benchmark file and every model, task and arm file it names.
+
+    Raises:
+        BadInput: a file is missing or not YAML, a key is unknown, missing or out of range, a name has no file, or two
+            settings do not go together.
+    """
+    path = Path(path)
+    file, home = read_form(path, BenchmarkFile), path.parent
+    arms = at_rates({name: load_arm(_named(home, "arms", name, path)) for name in file.arms}, file.learning_rates, path)
+    if file.reference not in arms:
+        raise BadInput(path, "reference", file.reference, f"name one of the arms: {', '.join(arms)}.")
+    cells = len(file.models) * len(file.tasks)
+    runs = cells * len(arms) * len(file.seeds)
+    if cells > MOST_CELLS:
+        hint = f"keep models x tasks at most {MOST_CELLS}: write several benchmarks."
+        raise BadInput(path, "tasks", f"{cells:,} tasks with a model", hint)
+    if runs > MOST_RUNS:
+        hint = f"keep models x tasks x arms x seeds at most {MOST_RUNS}: write several benchmarks."
+        raise BadInput(path, "seeds", f"{runs:,} runs", hint)
+    claims = _beside(path, "claims", file.claims)
+    assert claims is not None
+    same = ("name", "title", "seeds", "reference", "train", "evaluation", "studies", "device", "compares")
+    benchmark = Benchmark(
+        **{key: getattr(file, key) for key in same},
+        models={name: load_model(_named(home, "models", name, path)) for name in file.models},
+        tasks={name: load_task(_named(home, "tasks", name, path)) for name in file.tasks},
+        arms=arms,
+        claims=claims,
+        source=path,
+        profile=_beside(path, "profile", file.profile),
+        pilot=_beside(path, "pilot", file.pilot),
+        cells=_narrowed_cells(file, arms, path),
+    )
+    for fault in benchmark.faults():
+        raise fault
+    return benchmark
+
+
+def _named(home: Path, kind: str, name: str, asked_by: Path) -> Path:
+    path = home / kind / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in (home / kind).glob("*.yaml"))
+        hint = f"no such file {path}; {suggest(name, known)}Known: {', '.join(known) or 'none'}."
+        raise BadInput(asked_by, kind, name, hint)
+    return path
+
+
+def _beside(path: Path, key: str, name: str | None) -> Path | None:
+    if name is not None and not (path.parent / name).is_file():
+        raise BadInput(path, key, name, f"name an existing file in {path.parent}.")
+    return None if name is None else path.parent / name
+
+
+def rate_name(arm: str, rate: float) -> str:
+    """The name of an arm at one rate of a sweep; the rate in millionths, a point written as p."""
+    return f"{arm}_lr{rate * 1e6:g}u".replace(".", "p")
+
+
+def rate_title(title: str, rate: float) -> str:
+    """The title of an arm at one rate of a sweep."""
+    return f"{title}, rate {rate:g}"
+
+
+def at_rates(arms: Mapping[str, Arm], rates: Mapping[str, float | Sequence[float]], source: Path) -> dict[str, Arm]:
+    """The arms of a matrix, each at its learning rate, and one that is swept once at each under a name of its own.
+
+    A mask changes the scale of a gradient, so a fair comparison tunes every arm alike.
+
+    Args:
+        arms: by name.
+        rates: by name of the arm; several make an arm each, such as group_ppo_lr30u for 3.0e-5.
+        source: the benchmark's file, for messages.
+
+    Raises:
+        BadInput: a rate is for an arm that is not in the matrix or has one in its own file, or an arm takes its density
+            from one that is not trained at the same rates.
+    """
+    for name in rates:
+        if name not in arms:
+            raise BadInput(source, "learning_rates", name, f"name one of the arms: {', '.join(arms)}.")
+        if RATE_KEY in arms[name].verl:
+            hint = f"leave it out: {source} says it, too."
+            raise BadInput(arms[name].source, RATE_KEY, arms[name].verl[RATE_KEY], hint)
+    swept = {name: list(rate) for name, rate in rates.items() if isinstance(rate, Sequence)}
+    single = {name: rate for name, rate in rates.items() if not isinstance(rate, Sequence)}
+    tuned: dict[str, Arm] = {}
+    for arm in arms.values():
+        other = arm.density_from
+        for rate in swept.get(arm.name, [None]):
+            if other in swept and rate not in swept[other]:
+                hint = f"write the rates of {other}, from which it takes its density: {swept[other]}."
+                value = swept.get(arm.name, single.get(arm.name))
+                raise BadInput(source, f"learning_rates.{arm.name}", value, hint)
+            own = single.get(arm.name) if rate is None else rate
+            one = replace(arm, verl=arm.verl if own is None else arm.verl | {RATE_KEY: own})
+            if rate is not None:
+                name, title = rate_name(arm.name, rate), rate_title(arm.title, rate)
+                density_from = rate_name(other, rate) if other in swept else other
+                one = replace(one, name=name, title=title, swept_from=arm.name, density_from=density_from)
+            tuned[one.name] = one
+    return tuned
+
+
+def _narrowed_cells(file: BenchmarkFile, arms: Mapping[str, Arm], source: Path) -> tuple[CellPlan, ...]:
+    """The entries of `cells`, in the file's order.
+
+    Raises:
+        BadInput: an entry names what the matrix has not, says nothing or what an earlier one says, or leaves out the
+            reference or the arm that another one takes its density from.
+    """
+    plans: dict[tuple[str, str], CellPlan] = {}
+    for place, entry in enumerate(file.cells):
+        key = f"{CELLS}[{place}]"
+        named: tuple[tuple[str, Sequence[Any], Sequence[Any]], ...] = (
+            ("task", [entry.task], file.tasks),
+            ("model", [entry.model], file.models),
+            ("arms", entry.arms or (), list(arms)),
+            ("seeds", entry.seeds or (), file.seeds),
+        )
+        for kind, names, known in named:
+            for name in names:
+                if name not in known:
+                    hint = f"{suggest(name, known)}The matrix has: {', '.join(map(str, known))}."
+                    raise BadInput(source, f"{key}.{kind}", name, hint)
+        if entry.arms is None and entry.seeds is None:
+            hint = "name the arms or seeds that it is run with, or arms: [] for none, or leave the entry out."
+            raise BadInput(source, key, {"task": entry.task, "model": entry.model}, hint)
+        cell = entry.task, entry.model
+        if cell in plans:
+            hint = f"write one entry for a task and model; {CELLS}[{list(plans).index(cell)}] is of the same."
+            raise BadInput(source, key, ", ".join(cell), hint)
+        kept = tuple(name for name in arms if entry.arms is None or name in entry.arms)
+        seeds = tuple(seed for seed in file.seeds if entry.seeds is None or seed in entry.seeds)
+        if kept and file.reference not in kept:
+            hint = f"add {file.reference}, which the others are compared with, or write [] for a cell that is not run."
+            raise BadInput(source, f"{key}.arms", list(kept), hint)
+        for name in kept:
+            other = arms[name].density_from
+            if other is not None and other not in kept:
+                raise BadInput(source, f"{key}.arms", list(kept), f"add {other}: {name} takes its density from it.")
+        plans[cell] = CellPlan(*cell, kept, seeds)
+    return tuple(plans.values())
+
+
+def _density_faults(benchmark: Benchmark) -> Iterator[BadInput]:
+    """An arm that copies another arm's density needs that arm in the matrix, and one that has a density of its own."""
+    arms = benchmark.arms
+    for arm in arms.values():
+        if arm.density_from is None:
+            continue
+        if arm.density_from not in arms:
+            hint = f"add {arm.density_from}: {arm.name} takes its density from it."
+            yield BadInput(benchmark.source, "arms", list(arms), hint)
+        elif arm.density_from == arm.name or arms[arm.density_from].density_from is not None:
+            hint = "name an arm whose density does not come from another arm."
+            yield BadInput(arm.source, "density_from", arm.density_from, hint)
+
+
+def _unused(benchmark: Benchmark) -> Iterator[BadInput]:
+    """Something is in the matrix that no cell is run with."""
+    plans, source = benchmark.plans(), benchmark.source
+    if not plans:
+        yield BadInput(source, CELLS, "no cell left", "run at least one task with one model.")
+        return
+    used: tuple[tuple[str, Iterable[str | int], set[str | int]], ...] = (
+        ("tasks", benchmark.tasks, {plan.task for plan in plans}),
+        ("models", benchmark.models, {plan.model for plan in plans}),
+        ("arms", benchmark.arms, {arm for plan in plans for arm in plan.arms}),
+        ("seeds", benchmark.seeds, {seed for plan in plans for seed in plan.seeds}),
+    )
+    for key, names, run in used:
+        for name in names:
+            if name not in run:
+                yield BadInput(
+                    source, key, name, f"leave it out, or add it to one of the {CELLS}: none is run with it."
+                )
+
+
+def _device_faults(benchmark: Benchmark) -> Iterator[BadInput]:
+    """The rollout, the models and the starts must be ones that the device has."""
+    path, device, rollout = benchmark.source, benchmark.device, benchmark.train.rollout
+    on_gpu = device == "cuda"
+    if on_gpu and rollout != "vllm":
+        yield BadInput(path, "train.rollout", rollout, "write vllm: the others run on a CPU only.")
+    for model in benchmark.models.values():
+        if on_gpu and ("gpu" not in model.resources or model.shape is None):
+            hint = "add gpu and gpu_memory_gb, and the model's shape, for device: cuda, or write device: cpu."
+            yield BadInput(model.source, "resources", model.resources, hint)
+        if not on_gpu and "gpu" in model.resources:
+            hint = f"write cuda: {model.name} is planned for {model.resources['gpu']} GPU(s)."
+            yield BadInput(path, "device", device, hint)
+    for plan in benchmark.plans():
+        task, model = benchmark.tasks[plan.task], benchmark.models[plan.model]
+        if task.warmstart is None and not model.published:
+            hint = f"add it, or use a model of factory {HUB}: {model.name} has random weights."
+            yield BadInput(task.source, "warmstart", None, hint)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        absolute = value.resolve()
+        return str(absolute.relative_to(REPOSITORY) if absolute.is_relative_to(REPOSITORY) else absolute)
+    return value

@@ -1,0 +1,239 @@
+"""Files of benchmarks/ as dataclasses: pydantic checks a file against one and makes its JSON schema.
+
+The class of a kind of file is a `Form`. Its fields and the docstrings below them are the single source of what the file
+may hold: from them come faults, the JSON schema, defaults, the templates of `groupppo new` and the reference pages.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError, WrapValidator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from groupppo.errors import BadInput, suggest
+from groupppo.records.plain_yaml import read_yaml
+
+MOST_FAULTS = 100
+"""Faults of one file that are listed at once."""
+_NAME = "^[a-z0-9_]{1,100}$"
+_KEY = r"^[a-z0-9_]+(\.[a-zA-Z0-9_]+)+$"
+_FILE = "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
+# An expression says less than these.
+_HINTS = {
+    _NAME: "write lower case letters, digits and _, at most 100.",
+    _KEY: "write keys of verl as actor_rollout_ref.actor.optim.lr is written.",
+    _FILE: "write the name of a file beside this one.",
+}
+
+
+class KeysOf:
+    """A dictionary that is read as a dataclass; keys that are left out and have no default stay out."""
+
+    def __init__(self, form: type):
+        self.form = form
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(_as_dict, handler.generate_schema(self.form))
+
+
+def _as_dict(written: Any, check: Any) -> dict[str, Any]:
+    """The keys as they are ordered in the file, then defaults."""
+    keys = {key: value for key, value in asdict(check(written)).items() if value is not None}
+    return {key: keys[key] for key in written} | keys
+
+
+class _LeftOut:
+    """A key that may be left out, and may not be null."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return handler.generate_schema(get_args(source)[0])
+
+
+class _Unique:
+    """No item of a list is there twice."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(_unique, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        return handler(schema) | {"uniqueItems": True}
+
+
+def _unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    seen = set[Any]()
+    for item in items:
+        if item in seen:
+            raise PydanticCustomError("unique", "{item} is there twice", {"item": repr(item)[:80]})
+        seen.add(item)
+    return items
+
+
+T = TypeVar("T")
+Maybe = Annotated[T | None, _LeftOut()]
+"""A key that may be left out, which is None then, and may not be null in the file."""
+UNIQUE = _Unique()
+AS_WRITTEN = WrapValidator(lambda value, check: (check(value), value)[1])
+"""A number stays whole where it was written whole, so that what files say hashes as before."""
+LATER = {"later": True}
+"""Metadata of a field that came later: left out of records at its default, so that earlier records stay equal."""
+
+Name = Annotated[str, Field(pattern=_NAME)]
+Names = Annotated[tuple[Name, ...], UNIQUE]
+Title = Annotated[str, Field(pattern=r"^[^\n]*\S[^\n]*$", max_length=120)]
+Prose = Annotated[str, Field(pattern=r"\S", max_length=4000)]
+Metric = Annotated[str, Field(pattern="^[A-Za-z0-9_@/.-]{1,100}$")]
+BesideName = Annotated[str, Field(pattern=_FILE)]
+VerlKey = Annotated[str, Field(pattern=_KEY, max_length=200)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), UNIQUE]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Rate = Annotated[float, Field(gt=0, le=1), AS_WRITTEN]
+
+
+class Form:
+    """A kind of file; the first line of its docstring says what it is."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    def faults(self) -> Iterator[BadInput]:
+        """What is wrong beyond single keys."""
+        return iter(())
+
+
+F = TypeVar("F", bound=Form)
+
+
+def read_form(path: Path, form: type[F]) -> F:
+    """Read a file of a kind.
+
+    Raises:
+        BadInput: the first fault of the file.
+    """
+    thing, faults = _checked(path, form, read_yaml(path))
+    for fault in faults:
+        raise fault
+    assert thing is not None
+    for fault in thing.faults():
+        raise fault
+    return thing
+
+
+def form_faults(path: Path, form: type[Form], data: Any) -> list[BadInput]:
+    """All faults of a file's data; of more than `MOST_FAULTS` the others wait until these are mended."""
+    thing, faults = _checked(path, form, data)
+    return faults if thing is None else [*faults, *islice(thing.faults(), MOST_FAULTS)]
+
+
+def json_schema(form: type[Form]) -> dict[str, Any]:
+    """The JSON schema of a kind of file; do not change it, everybody has the same one."""
+    return _validator(form)[1]
+
+
+_VALIDATORS: dict[Any, tuple[TypeAdapter[Any], dict[str, Any]]] = {}
+
+
+def _validator(form: type[Form]) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+    if form not in _VALIDATORS:
+        adapter = TypeAdapter[Any](form)
+        _VALIDATORS[form] = adapter, adapter.json_schema()
+    return _VALIDATORS[form]
+
+
+def _checked(path: Path, form: type[F], data: Any) -> tuple[F | None, list[BadInput]]:
+    """The file's data as a form, None if its keys are at fault, and their faults."""
+    adapter, schema = _validator(form)
+    # Where the file is; no key of it.
+    own = set(form.__dataclass_fields__) - set(schema["properties"])
+    faults: list[BadInput] = []
+    if isinstance(data, dict):
+        faults = [_unknown(path, key, data[key], schema["properties"]) for key in sorted(own & set(data))]
+        data = data | dict.fromkeys(own, "")
+    try:
+        thing: F = adapter.validate_json(json.dumps(data))
+    except ValidationError as error:
+        listed = islice(error.errors(include_url=False, include_context=True), MOST_FAULTS)
+        return None, faults + [_fault(path, each, schema) for each in listed]
+    thing = replace(thing, **dict.fromkeys(own, path))
+    named = getattr(thing, "name", path.stem)
+    if named != path.stem:
+        faults.append(BadInput(path, "name", named, f"write the file's own name: {path.stem}."))
+    return thing, faults
+
+
+def _fault(path: Path, error: Mapping[str, Any], schema: Mapping[str, Any]) -> BadInput:
+    places, here = _walk(error["loc"], schema)
+    key, kind, value = ".".join(map(str, places)), error["type"], error["input"]
+    if kind == "unexpected_keyword_argument":
+        _, parent = _walk(error["loc"][:-1], schema)
+        return _unknown(path, key, value, parent["properties"])
+    about = here.get("description", "")
+    if kind == "missing":
+        return BadInput(path, key, None, f"add this key: {about}" if about else "add this key.")
+    if kind == "string_pattern_mismatch":
+        hint = _HINTS.get(error["ctx"]["pattern"], "")
+    elif kind in ("int_type", "float_type") and number_hint(value):
+        hint = number_hint(value)
+    else:
+        hint = error["msg"].replace("Input should be", "it should be") + "."
+    return BadInput(path, key or "file", value, f"{hint} {about}".strip() or "write another value.")
+
+
+def _unknown(path: Path, key: str, value: Any, known: Mapping[str, Any]) -> BadInput:
+    hint = f"unknown key; {suggest(key.rpartition('.')[2], known)}Known keys: {', '.join(sorted(known))}."
+    return BadInput(path, key, value, hint)
+
+
+def _walk(location: tuple[str | int, ...], schema: Mapping[str, Any]) -> tuple[list[str | int], Mapping[str, Any]]:
+    """pydantic's location without its marks, and the rules of the schema there."""
+    places: list[str | int] = []
+    here: Mapping[str, Any] = schema
+    for part in location:
+        if "oneOf" in here:  # by the name of the alternative
+            here = next(each for each in here["oneOf"] if (each["type"] == "array") == (part == SWEEP))
+            continue
+        if part == "[key]":
+            continue
+        places.append(part)
+        about = {} if isinstance(part, str) else {"description": here.get("description", "")}  # a list's is its items'
+        here = about | resolved(_below(here, part), schema)
+    return places, here
+
+
+def _below(here: Mapping[str, Any], part: str | int) -> Mapping[str, Any]:
+    if isinstance(part, int):
+        return here.get("items", {})
+    patterns = list(here.get("patternProperties", {}).values())
+    rules = (
+        here.get("properties", {}).get(part) or here.get("additionalProperties") or (patterns[0] if patterns else {})
+    )
+    return rules if isinstance(rules, Mapping) else {}
+
+
+def resolved(rules: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Rules with what their `$ref` points to; keys beside it win."""
+    target = schema["$defs"][rules["$ref"].removeprefix("#/$defs/")] if "$ref" in rules else {}
+    return {**target, **rules}
+
+
+ONE, SWEEP = "one", "sweep"
+"""Tags of the alternatives of a learning rate."""
+
+
+def number_hint(value: object) -> str:
+    """What to write for text that is meant as a number, else nothing: YAML 1.1 takes 1e-5 for text, without a point."""
+    try:
+        meant = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return ""
+    if not math.isfinite(meant):
+        return ""
+    shown = f"{meant:.17g}" if meant.is_integer() and abs(meant) < 1e15 else repr(meant)
+    mantissa, exponent, power = shown.partition("e")
+    shown = f"{mantissa if '.' in mantissa or not exponent else f'{mantissa}.0'}{exponent}{power}"
+    return f"write {shown}: YAML takes {value} for text."
