@@ -66,8 +66,8 @@ def _matrix(folder: Path, judged: dict[str, Any]) -> Iterator["Benchmark"]:
     """The matrix of the results: the repository's where that and its claims are still the same, else the one recorded
     with them."""
     from groupppo.config import load_benchmark
-    from groupppo.publish.matrix import RECORD, read_record
-    from groupppo.publish.source import loaded_config
+    from groupppo.publish.contents import RECORD
+    from groupppo.publish.source import loaded_config, read_record
     from groupppo.verdicts.claims import load_claims
 
     record = read_record(folder / RECORD)

@@ -14,12 +14,10 @@ from rocrate.rocrate import ROCrate
 
 from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput
-from groupppo.publish.bundle import make_bundle
-from groupppo.publish.contents import stage
-from groupppo.publish.evaluations import evaluation_differences
-from groupppo.publish.files import LOCKS
-from groupppo.publish.matrix import config_files, load_config
-from groupppo.publish.records import notes
+from groupppo.publish.bundle import make_bundle, stage
+from groupppo.publish.contents import LOCKS
+from groupppo.publish.records import evaluation_differences, notes
+from groupppo.publish.source import config_files, load_config
 from groupppo.publish.verify import verify
 from groupppo.records.hashing import sha256_file
 from groupppo.records.superseded import FOLDER
@@ -201,7 +199,7 @@ def test_without_samples_the_scores_by_item_stay_and_say_the_same(finished, tmp_
         archive.extractall(tmp_path / "small")
     assert not [name for name in names if "samples_" in name]
     outcome = verify(tmp_path / "small")
-    assert outcome.differences == ()
+    assert outcome.differences == []
     assert any("no samples; its responses cannot be judged again" in note for note in outcome.notes)
     whole, alone = ItemScores(finished), ItemScores(tmp_path / "small")
     for row in load_tables(finished / "tables").evals.itertuples():

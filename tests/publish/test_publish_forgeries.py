@@ -17,11 +17,10 @@ import pytest
 import yaml
 
 from groupppo.config import REPOSITORY
-from groupppo.publish.alike import difference
 from groupppo.publish.bundle import make_bundle
-from groupppo.publish.files import MANIFEST, METADATA, SUMS, Kind, is_picture, rule_of
+from groupppo.publish.contents import LISTS, MANIFEST, METADATA, SAID, SUMS, Kind, is_picture, rule_of, write_lists
+from groupppo.publish.reading import difference
 from groupppo.publish.source import loaded_config
-from groupppo.publish.sums import LISTS, SAID, write_lists
 from groupppo.publish.verify import Verification, verify
 from groupppo.records.seal import KEY, seal, seal_run
 from tests.publish.made import write_whole_results
@@ -105,7 +104,7 @@ def found_at(outcome: Verification, check: str) -> set[str]:
 def test_a_bundle_that_nobody_forged_is_sound(laden: Path, light: Path) -> None:
     for folder in (laden, light):
         outcome = verify(folder)
-        assert (outcome.differences, outcome.not_compared) == ((), ())
+        assert (outcome.differences, outcome.not_compared) == ([], [])
         assert not any("unchecked" in note for note in outcome.notes)
 
 
@@ -348,7 +347,7 @@ def test_a_record_that_was_changed_and_sealed_again_contradicts_another(
     list_again(copy, light)
     if check != "derived":
         # It is found before anything is derived, which takes a second.
-        monkeypatch.setattr("groupppo.publish.verify._derived", lambda *_: ())
+        monkeypatch.setattr("groupppo.publish.verify._Check.derived", lambda *_: ())
     elif place.startswith("tables/"):
         monkeypatch.setattr("groupppo.publish.derive.draw_report", lambda *_, **__: None)
     outcome = verify(copy)
@@ -439,13 +438,13 @@ def test_another_version_decides_again_and_says_what_it_did_not_compare(copy: Pa
     (copy / MANIFEST).write_text(json.dumps(other | {"made_by": other["made_by"] | {"code_sha256": "0" * 64}}))
     list_again(copy, copy)
     outcome = verify(copy)
-    assert (outcome.differences, outcome.not_compared) == ((), ("figures/reward.csv",))
+    assert (outcome.differences, outcome.not_compared) == ([], ["figures/reward.csv"])
     assert any("whose code or libraries are not this version's: not compared" in note for note in outcome.notes)
     judged = json.loads((copy / "verdicts.json").read_text())
     judged["verdicts"][0] |= {"reason": "in other words", "a later key": 1}
     (copy / "verdicts.json").write_text(json.dumps(judged))
     list_again(copy, copy)
-    assert verify(copy).not_compared == ("figures/reward.csv", "verdicts.json")
+    assert verify(copy).not_compared == ["figures/reward.csv", "verdicts.json"]
     judged["verdicts"][0]["verdict"] = "supported"
     (copy / "verdicts.json").write_text(json.dumps(judged))
     change(copy / "tables" / "runs.parquet")

@@ -34,7 +34,7 @@ def studied(copy: Path) -> Path:
 
 
 def test_the_verdict_is_decided_again_from_the_studys_table(studied: Path) -> None:
-    assert verify(studied).differences == ()
+    assert verify(studied).differences == []
 
 
 def test_a_table_that_was_mended_afterwards_is_found(studied: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,13 +15,14 @@ import yaml
 
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
-from groupppo.publish import reading, sums
+from groupppo.publish import reading
 from groupppo.publish.bundle import make_bundle
-from groupppo.publish.measured import NEEDED
+from groupppo.publish.compare import NEEDED
+from groupppo.publish.contents import read_sums, sums_text
 from groupppo.publish.reading import safe_tables
-from groupppo.publish.sums import read_sums, sums_text
 from groupppo.publish.verify import verify
 from groupppo.records.hashing import sha256_file
+from groupppo.records.plain_json import read_bytes
 from groupppo.records.seal import KEY
 from tests.publish.conftest import change_column
 
@@ -40,12 +42,12 @@ def checks(folder) -> set[str]:
 @pytest.fixture
 def nothing_derived(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is found before anything is derived, which takes a second."""
-    monkeypatch.setattr("groupppo.publish.verify._derived", lambda *_: ())
+    monkeypatch.setattr("groupppo.publish.verify._Check.derived", lambda *_: ())
 
 
 def test_a_bundle_an_unpacked_bundle_and_a_results_folder_verify(bundle, unpacked, finished):
     outcomes = [verify(path) for path in (bundle, unpacked, finished)]
-    assert [outcome.differences for outcome in outcomes] == [(), (), ()]
+    assert [outcome.differences for outcome in outcomes] == [[], [], []]
     assert [outcome.kind for outcome in outcomes] == ["bundle", "unpacked bundle", "results folder"]
     assert [outcome.exit_code for outcome in outcomes] == [0, 0, 0]
     assert outcomes[0].benchmark == "quick"
@@ -64,7 +66,7 @@ def test_a_bundle_verifies_in_a_fresh_process_at_another_place(bundle, tmp_path)
     command = [sys.executable, "-c", program, moved.name]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, cwd=moved.parent, env=environment, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout.strip()) == (0, "()"), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
 def test_one_flipped_byte_of_a_table_is_found(unpacked, nothing_derived):
@@ -83,7 +85,7 @@ def test_a_failed_run_that_was_set_aside_is_packed_and_verifies(copy, tmp_path):
     for name in ("status.json", "provenance.json", "config.yaml", "steps.jsonl", "stages.jsonl"):
         (run / name).rename(run / "failed" / name)
     made = make_bundle(copy, tmp_path / "bundle.zip", checkpoints=False)
-    assert verify(made).differences == ()
+    assert verify(made).differences == []
     assert not any("grpo/seed2" in note for note in verify(made).notes)
 
 
@@ -158,7 +160,7 @@ def test_a_record_whose_names_leave_their_folder_is_refused_and_nothing_is_writt
 
 def test_a_list_of_checksums_too_long_to_be_one_is_refused(unpacked, monkeypatch, nothing_derived):
     assert "checksums" not in checks(unpacked)
-    monkeypatch.setattr(sums, "LARGEST_JSON", 100)
+    monkeypatch.setattr("groupppo.publish.contents.read_bytes", partial(read_bytes, most=100))
     assert "checksums" in checks(unpacked)
 
 
@@ -203,7 +205,7 @@ def unzipped(bundle: Path, place: Path) -> Path:
 def test_tables_of_steps_are_raw_where_an_earlier_version_left_no_others_and_that_is_said(copy, tmp_path):
     made = make_bundle(without_steps(copy, sealed=False), tmp_path / "bundle.zip", checkpoints=False)
     outcome = verify(made)
-    assert outcome.differences == ()
+    assert outcome.differences == []
     assert any(note.startswith("tables/steps.parquet and tables/stages.parquet are raw") for note in outcome.notes)
     folder = unzipped(made, tmp_path / "unzipped")
     kinds = {name: told["kind"] for name, told in json.loads((folder / "manifest.json").read_text())["files"].items()}
