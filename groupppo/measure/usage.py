@@ -18,8 +18,9 @@ from groupppo.measure.mfu import peak_of, utilisation
 from groupppo.measure.nvml import VISIBLE, Gpu, Gpus, open_gpus
 from groupppo.measure.readings import energy_curve, read_lines, read_series, write_stages
 from groupppo.measure.sampler import INTERVAL, Sampler, SensorMissing
+from groupppo.records.folders import RunFolder
 
-GPU_FILE, RAPL_FILE, STAGES_FILE = "gpu.jsonl", "rapl.jsonl", "usage_stages.jsonl"
+GPU_FILE, RAPL_FILE, STAGES_FILE = RunFolder.GPU, RunFolder.RAPL, RunFolder.USAGE_STAGES
 
 
 @dataclass
@@ -113,7 +114,7 @@ class UsageMeter:
             return Usage(missing=dict.fromkeys(figures, why))
 
     def _summary(self, wall_seconds: float, steps: Sequence[dict[str, Any]], gpu_name: str | None) -> Usage:
-        found, stages = Usage(), read_lines(self.folder / "stages.jsonl")
+        found, stages = Usage(), read_lines(self.folder / RunFolder.STAGES)
         self._gpu(found, stages)
         self._cpu(found)
         if self.device == "cuda":

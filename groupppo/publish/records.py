@@ -19,17 +19,17 @@ from groupppo.publish.reading import read_json, same_number
 from groupppo.publish.settings import as_written, config_values
 from groupppo.publish.source import flat
 from groupppo.rates import KEY as RATE
+from groupppo.records.folders import RunFolder
 from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import read_lines, value_at
 from groupppo.records.seal import KEY, OF_A_RUN, STAMP, published_sha256
 from groupppo.tables.keys import Keys, found_keys
-from groupppo.tables.runs import SET_ASIDE
 from groupppo.tables.schema import START
 from groupppo.tasks.answers import scorer
 from groupppo.verdicts.item_scores import ItemScores
 
 _SAMPLES, _REPORTS = "samples_*.jsonl", "results_*.json"
-_SEALED = {"status.json": OF_A_RUN, "result.json": (_REPORTS, _SAMPLES), "study.json": ("*.csv",)}
+_SEALED = {RunFolder.STATUS: OF_A_RUN, "result.json": (_REPORTS, _SAMPLES), "study.json": ("*.csv",)}
 """Files that a record seals, if they lie beside it."""
 _QUESTION = ("doc", "target", "arguments")
 """What all evaluations of a task and model ask alike, by item."""
@@ -92,7 +92,7 @@ def _run_differences(
 ) -> Iterator[Difference]:
     """A run's config has the keys of its arm; its data and start are those that other records name."""
     task, model, arm, seed = status.relative_to(folder).parts[1:5]
-    config, provenance = status.with_name("config.yaml"), status.with_name("provenance.json")
+    config, provenance = RunFolder(status.parent).config, RunFolder(status.parent).provenance
     name = _name(folder, config)
     if config.is_file():
         values = config_values(config)
@@ -215,11 +215,11 @@ def _gaps(folder: Path) -> Iterator[tuple[str, str]]:
     """Each file that is missing, or says less than it could, and why that matters."""
     lock = sha256_file(folder / LOCKS[0]) if (folder / LOCKS[0]).is_file() else ""
     for keys in sorted(found_keys(folder / "runs")[0] if (folder / "runs").is_dir() else ()):
-        run = keys.below(folder / "runs")
-        file = next((f for f in (run / "provenance.json", run / SET_ASIDE / "provenance.json") if f.is_file()), None)
+        run = RunFolder(keys.below(folder / "runs"))
+        file = next((file for file in (run.provenance, run.failed.provenance) if file.is_file()), None)
         used = value_at(read_json(file), "software", "lock_sha256") if file else None
         if file is None:
-            yield _name(folder, run / "provenance.json"), "missing; the run did not get as far as to write it."
+            yield _name(folder, run.provenance), "missing; the run did not get as far as to write it."
         elif used not in (None, lock):
             why = f"the run used another lock (SHA-256 {used}) than {LOCKS[0]} of this bundle."
             yield _name(folder, file), why
@@ -247,7 +247,9 @@ def _gaps(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _statuses(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("runs/*/*/*/*/status.json"), *folder.glob(f"runs/*/*/*/*/{SET_ASIDE}/status.json")])
+    return sorted(
+        file for aside in ("", f"{RunFolder.FAILED}/") for file in folder.glob(f"runs/*/*/*/*/{aside}status.json")
+    )
 
 
 def _results(folder: Path) -> list[Path]:

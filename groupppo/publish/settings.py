@@ -12,6 +12,7 @@ from groupppo.errors import BadInput
 from groupppo.matrix import KEY as CELLS
 from groupppo.publish.reading import read_json
 from groupppo.publish.source import flat
+from groupppo.records.folders import RunFolder
 from groupppo.records.plain_json import read_bytes
 from groupppo.records.plain_yaml import DEEPEST, LARGEST, read_yaml
 from groupppo.records.seal import scrub_record
@@ -58,7 +59,7 @@ class CellFiles(NamedTuple):
 
     @property
     def config(self) -> Path:
-        return self.folder / "runs" / self.cell / "config.yaml"
+        return RunFolder(self.folder / "runs" / self.cell).config
 
 
 def cell_differences(a: CellFiles, b: CellFiles) -> Differences:
@@ -87,7 +88,7 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Differences:
 def _recorded(side: CellFiles) -> dict[str, Any]:
     found: dict[str, Any] = {"rollout": side.rollout}
     result = side.folder / "evals" / side.cell / "result.json"
-    provenance, start = side.config.with_name("provenance.json"), result.parents[2] / "start" / "result.json"
+    provenance, start = RunFolder(side.config.parent).provenance, result.parents[2] / "start" / "result.json"
     if provenance.is_file():
         kept = {key: value for key, value in read_json(provenance).items() if key in _RECORDED}
         found |= {key: value for key, value in flat(kept).items() if key not in _IGNORED}

@@ -1,4 +1,4 @@
-"""What Snakemake's executor for Slurm does not see: jobs that will never end, and jobs of one that was killed."""
+"""The Slurm queue: the states of jobs, and the jobs that an earlier Snakemake left in it."""
 
 import getpass
 import hashlib
@@ -6,8 +6,9 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from groupppo.errors import BadInput
@@ -18,55 +19,53 @@ PREEMPTED_SECONDS = 30
 ABSENT_SECONDS = 300
 # Longer than Slurm gives a job that is cancelled before it kills it (KillWait is 30 s), its epilog included.
 LEAVING_SECONDS = 120
-ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "ERROR", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
-ENDED |= {"TIMEOUT", "UNKNOWN"}
+FAILED = {"BOOT_FAIL", "CANCELLED", "DEADLINE", "ERROR", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
 _HERE = "nothing was submitted or removed. Without `--profile slurm` the runs are made on this machine."
-_MARK = re.compile(r"\[([0-9a-f]{12})-([0-9a-f]{12})\]$")
+_MARK = r"\[([0-9a-f]{12})-([0-9a-f]{12})\]"
+_ABSENT = "absent"
 
 
 class LostJobs:
-    """Turns the states that a queue tells into ones that end a job which will not come back.
+    """End jobs that will not come back, for which an executor would wait for ever.
 
-    The executor (snakemake_executor_plugin_slurm/__init__.py:1474, 1497) waits without end for a job that stays
-    PREEMPTED, as it does under PreemptMode=CANCEL and under --no-requeue, and for one the queue no longer knows. The
-    first becomes CANCELLED, which is retried, after it is cancelled for good; the second UNKNOWN, whose output decides.
+    A job that stays PREEMPTED, as it does under PreemptMode=CANCEL and under --no-requeue, is cancelled for good and
+    becomes CANCELLED, which is retried. One that the queue does not know becomes UNKNOWN: its output decides.
 
     Args:
-        cancel: cancels a job by its id. clock: seconds that only grow.
+        cancel: cancels a job by its id.
+        clock: seconds that only grow.
     """
 
     def __init__(self, cancel: Callable[[str], None], clock: Callable[[], float] = time.monotonic):
         self._cancel, self._clock = cancel, clock
         self._since: dict[str, tuple[str, float]] = {}
 
-    def expect(self, job: str) -> None:
-        """Count a job as seen, so that its absence is noticed though the queue may have forgotten it already."""
-        self._since[job] = ("RUNNING", self._clock())
+    def judge(self, jobs: Iterable[str], states: Mapping[str, str]) -> dict[str, str]:
+        """The state to act on of each job.
 
-    def judge(self, states: Mapping[str, str]) -> dict[str, str]:
-        """States by job id, as the queue tells them now, to states that the executor can act on."""
-        now = self._clock()
-        for job, (state, _) in list(self._since.items()):
-            if job not in states and state != "absent":
-                self._since[job] = ("absent", now)
-        for job, state in states.items():
-            if self._since.get(job, ("", 0.0))[0] != state:
-                self._since[job] = (state, now)
-        judged = dict(states)
-        for job, (state, since) in list(self._since.items()):
-            if state in ENDED:
-                del self._since[job]
-            elif state == "PREEMPTED" and now - since >= PREEMPTED_SECONDS:
+        Args:
+            jobs: ids of the jobs that have not ended.
+            states: by id, as the queue has them now.
+        """
+        now, since, judged = self._clock(), {}, {}
+        for job in jobs:
+            state = states.get(job, _ABSENT)
+            before, start = self._since.get(job, (state, now))
+            since[job] = state, start if before == state else now
+            seconds = now - since[job][1]
+            if state == "PREEMPTED" and seconds >= PREEMPTED_SECONDS:
                 self._cancel(job)
-                judged[job] = "CANCELLED"
-            elif state == "absent" and now - since >= ABSENT_SECONDS:
-                judged[job] = "UNKNOWN"
+                state = "CANCELLED"
+            elif state == _ABSENT and seconds >= ABSENT_SECONDS:
+                state = "UNKNOWN"
+            judged[job] = state
+        self._since = since
         return judged
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Two hashes in a job's comment, `[outputs-work]`, by which a later Snakemake knows it again."""
+    """Two hashes in a job's comment, `[outputs-work]`, by which a later Snakemake recognises the job."""
 
     outputs: str
     work: str
@@ -77,7 +76,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job in the queue: its id, the run id of the Snakemake that submitted it, Slurm's state and its mark."""
+    """A job or a task of an array in the queue: id, run id of the Snakemake that submitted it, Slurm's state, mark."""
 
     id: str
     run: str
@@ -96,20 +95,62 @@ def marked(outputs: Iterable[str], work: object) -> Mark:
     return Mark(*(hashlib.sha256(part.encode()).hexdigest()[:12] for part in parts))
 
 
-class Orphans:
+def cancel(job: str) -> None:
+    """Cancel a Slurm job; one that is gone already is left alone."""
+    subprocess.run(["scancel", "--quiet", job], check=False, capture_output=True, timeout=60)
+
+
+def cancel_run(run: str) -> None:
+    """Cancel all jobs that the Snakemake with a run id submitted."""
+    command = ["scancel", "--quiet", "--user", getpass.getuser(), f"--name={run}"]
+    subprocess.run(command, check=False, capture_output=True, timeout=60)
+
+
+def in_queue(folder: Path) -> list[QueuedJob]:
+    """This user's jobs that a Snakemake submitted from a folder and that have not ended.
+
+    Raises:
+        BadInput: the queue does not answer.
+    """
+    jobs = []
+    for job, run, state, place, comment in _squeue("%i|%j|%T|%Z|%k"):
+        marks = re.findall(_MARK, comment)
+        task = int(
+            job.partition("_")[2] or 1
+        )  # an array, whose tasks count from 1, has the marks of all in its comment
+        if Path(place) == folder and task <= len(marks):
+            jobs.append(QueuedJob(job, run, state, Mark(*marks[task - 1])))
+    return jobs
+
+
+def queued_ids() -> set[str]:
+    """Ids of all jobs of this user that have not ended.
+
+    Raises:
+        BadInput: the queue does not answer.
+    """
+    return {job for (job,) in _squeue("%i")}
+
+
+class EarlierJobs:
     """Jobs that were in the queue when Snakemake started: of one that was killed, or of another one in this folder.
 
     Args:
-        jobs: those of this folder. cancel: cancels a job by its id. queued: ids in the queue now.
+        jobs: those of this folder.
+        cancel: cancels a job by its id.
+        queued: ids in the queue now.
+        problem: why the queue could not be asked.
     """
 
     def __init__(
         self,
         jobs: Iterable[QueuedJob],
-        cancel: Callable[[str], None],
-        queued: Callable[[], Collection[str]],
+        cancel: Callable[[str], None] = cancel,
+        queued: Callable[[], Collection[str]] = queued_ids,
         sleep: Callable[[float], None] = time.sleep,
+        problem: BadInput | None = None,
     ):
+        self.problem = problem
         self._jobs: dict[str, list[QueuedJob]] = {}
         self._cancel, self._queued, self._sleep = cancel, queued, sleep
         for job in jobs:
@@ -120,7 +161,7 @@ class Orphans:
         return marked(outputs, None).outputs in self._jobs
 
     def claim(self, mark: Mark) -> QueuedJob | None:
-        """The job to wait for in the place of submitting one; None when its outputs are nobody's.
+        """The job to adopt instead of submitting another; None if there is none.
 
         A job that writes the same files from anything else is cancelled; this returns once it has left the queue.
 
@@ -142,60 +183,67 @@ class Orphans:
         return adopted
 
 
-def cancel(job: str) -> None:
-    """Cancel a Slurm job; one that is gone already is left alone."""
-    subprocess.run(["scancel", "--quiet", job], check=False, capture_output=True, timeout=60)
+_at_start: dict[Path, EarlierJobs] = {}
 
 
-def cancel_run(run: str) -> None:
-    """Cancel all jobs that the Snakemake with a run id submitted."""
-    command = ["scancel", "--quiet", "--user", getpass.getuser(), f"--name={run}"]
-    subprocess.run(command, check=False, capture_output=True, timeout=60)
+def at_start(folder: Path, programs: Sequence[str] = ("sbatch", "squeue", "scancel")) -> EarlierJobs:
+    """The jobs of a folder that were in the queue when this process asked first; it asks once.
 
-
-def require_programs(account: str | None) -> None:
-    """Look for what a submission calls; Snakemake's executor asks sacct for an account where none is named.
-
-    Raises:
-        BadInput: a program is not on PATH.
+    Args:
+        folder: where they were submitted.
+        programs: what must be on PATH.
     """
-    wanted = ("sbatch", "squeue", "scancel", "sacct" if account is None else "sacctmgr")
-    if missing := [name for name in wanted if shutil.which(name) is None]:
+    if folder not in _at_start:
+        try:
+            require_programs(programs)
+            _at_start[folder] = EarlierJobs(in_queue(folder))
+        except BadInput as problem:
+            _at_start[folder] = EarlierJobs([], problem=problem)
+    return _at_start[folder]
+
+
+def programs_for(account: str | None) -> list[str]:
+    """What a submission calls; Snakemake's executor asks sacct for an account where none is named."""
+    return ["sbatch", "squeue", "scancel", "sacct" if account is None else "sacctmgr"]
+
+
+def require_programs(names: Sequence[str]) -> None:
+    """Raise BadInput where a program is not on PATH."""
+    if missing := [name for name in names if shutil.which(name) is None]:
         hint = "run this on the cluster's login node, where Slurm's programs are"
         if missing == ["sacct"]:
             hint = "name your `account` in benchmarks/site.yaml, or install sacct"
         raise BadInput("Slurm", "not on PATH", ", ".join(missing), f"{hint}; {_HERE}")
 
 
-def in_queue(folder: Path) -> list[QueuedJob]:
-    """This user's jobs that a Snakemake submitted from a folder and that have not ended.
+def states(program: str, runs: Iterable[str]) -> dict[str, str] | None:
+    """The state of each job of some runs by id, `JOB_TASK` for a task of an array; None where there is no answer.
 
-    Raises:
-        BadInput: the queue does not answer.
+    Args:
+        program: "squeue" or "sacct".
+        runs: run ids of Snakemakes, which are the names of their jobs.
     """
-    found = []
-    for job, run, state, place, comment in _squeue("%i|%j|%T|%Z|%k"):
-        mark = _MARK.search(comment)
-        if mark is not None and Path(place) == folder:
-            found.append(QueuedJob(job, run, state, Mark(*mark.groups())))
-    return found
-
-
-def queued_ids() -> set[str]:
-    """Ids of all jobs of this user that have not ended.
-
-    Raises:
-        BadInput: the queue does not answer.
-    """
-    return {job for (job,) in _squeue("%i")}
+    names = ",".join(runs)
+    if program == "squeue":
+        command = ["squeue", "--array", "--states=all", "--noheader", "--format=%i|%T", f"--name={names}"]
+    else:
+        start = f"{datetime.now() - timedelta(days=2):%Y-%m-%dT%H:00}"
+        command = ["sacct", "--allocations", "--array", "--parsable2", "--clusters=all", "--noheader"]
+        command += ["--format=JobID,State", f"--starttime={start}", "--endtime=now", f"--name={names}"]
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    lines = (line.partition("|") for line in done.stdout.splitlines())
+    return {job: state.split()[0] for job, _, state in lines if state}  # of sacct's "CANCELLED by 1000"
 
 
 def _squeue(form: str) -> list[list[str]]:
-    command = ["squeue", "--noheader", "--user", getpass.getuser(), f"--format={form}"]
+    command = ["squeue", "--array", "--noheader", "--user", getpass.getuser(), f"--format={form}"]
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
-        said = str(getattr(error, "stderr", None) or error).strip()
+        message = str(getattr(error, "stderr", None) or error).strip()
         hint = f"wait until Slurm's controller answers `squeue`; {_HERE}"
-        raise BadInput("Slurm", "squeue", said, hint) from error
+        raise BadInput("Slurm", "squeue", message, hint) from error
     return [line.split("|", form.count("|")) for line in done.stdout.splitlines()]

@@ -21,7 +21,7 @@ from tests.conftest import shared_cache
 
 HERE = Path(__file__).parent
 # A look at the queue of this machine costs nothing; the profile spares a real cluster's controller.
-QUICK_LOOKS = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5")
+QUICK_LOOKS = ("--groupppo-slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5")
 # No test asserts a time; this is when one that waits gives up, on a machine that is busy with other things.
 PATIENCE = 240
 

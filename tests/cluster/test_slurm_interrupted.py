@@ -45,10 +45,11 @@ def test_ctrl_c_cancels_the_jobs_and_a_restart_submits_each_once(
     assert len(attempts(stub, "slow1")) == 2
 
 
-def test_after_kill_9_jobs_that_ended_are_kept_those_that_run_are_waited_for_and_changed_ones_replaced(
-    cluster: Cluster, start: Start, stub: Path
+@pytest.mark.parametrize("arrays", [(), ("--groupppo-slurm-array-jobs", "slow")])
+def test_after_kill_9_jobs_that_ended_are_kept_those_that_run_are_adopted_and_changed_ones_replaced(
+    cluster: Cluster, start: Start, stub: Path, arrays: tuple[str, ...]
 ) -> None:
-    wanted = ("--", "slow1.done", "slow2.done", "slow3.done")
+    wanted = (*arrays, "--", "slow1.done", "slow2.done", "slow3.done")
     first = start(stub, *wanted)
     assert eventually(lambda: running(stub, "slow1", "slow2", "slow3")), said(stub)
     os.kill(first.pid, signal.SIGKILL)
@@ -62,13 +63,33 @@ def test_after_kill_9_jobs_that_ended_are_kept_those_that_run_are_waited_for_and
     assert second.wait(timeout=PATIENCE) == 0, said(stub)
     assert "the lock it left is lifted" in said(stub)
     assert [len(attempts(stub, f"slow{n}")) for n in (1, 2, 3)] == [1, 1, 2]
-    states = dict(cluster.jobs())  # type: ignore[arg-type]
+    states = dict(cluster.jobs("%A|%T"))  # type: ignore[arg-type]
     assert [states[str(attempts(stub, f"slow{n}")[0][0])] for n in (1, 2, 3)] == ["COMPLETED", "COMPLETED", "CANCELLED"]
     assert [(stub / f"slow{n}.done").read_text().strip() for n in (1, 2, 3)] == ["same", "same", "other"]
     # What ended while no Snakemake looked is on record: it is stale once its parameter changes, and the others are not.
     assert start(stub, "--config", "word3=other", "word1=new", *wanted).wait(timeout=PATIENCE) == 0, said(stub)
     assert (stub / "slow1.done").read_text().strip() == "new"
     assert [len(attempts(stub, f"slow{n}")) for n in (1, 2, 3)] == [2, 1, 2]
+
+
+def test_a_task_of_an_array_that_is_cancelled_is_tried_again_alone_and_touches_nothing_of_the_others(
+    cluster: Cluster, start: Start, stub: Path
+) -> None:
+    first = start(stub, "--groupppo-slurm-array-jobs", "slow", "--", "slow1.done", "slow2.done", "slow3.done")
+    assert eventually(lambda: running(stub, "slow1", "slow2", "slow3")), said(stub)
+    for name in ("go1", "go2"):
+        (stub / name).touch()
+    done = [stub / "slow1.done", stub / "slow2.done"]
+    assert eventually(lambda: len(cluster.jobs(states="pending,running,completing")) == 1)
+    before = [file.stat().st_mtime_ns for file in done]
+    cluster.run("scancel", str(attempts(stub, "slow3")[0][0]))
+    (stub / "go3").touch()
+    assert first.wait(timeout=PATIENCE) == 0, said(stub)
+    assert [len(attempts(stub, f"slow{n}")) for n in (1, 2, 3)] == [1, 1, 2]
+    assert [file.stat().st_mtime_ns for file in done] == before
+    assert not (stub / "superseded").exists()
+    logs = [log.name for log in (stub / ".snakemake" / "slurm_logs" / "rule_slow").glob("*_*.log")]
+    assert len(logs) == 3
 
 
 def test_two_snakemakes_leave_each_other_alone_and_sigterm_lets_the_running_jobs_of_one_end(

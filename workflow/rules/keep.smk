@@ -1,46 +1,62 @@
 # A finished result is never removed before its successor is there; included after all rules, on every executor.
 #
-# Snakemake 9.27.1 removes the outputs of a job as it starts (jobs.py:797), and of one that failed or was not submitted
-# (jobs.py:955); its flag update() keeps them at the start only, for the price of a copy.
+# Three methods of Snakemake are replaced, at the end of this file. tests/workflow/test_superseded.py sees when they change.
 
 import contextlib
 import fcntl
+import functools
+from shutil import which
 
 from groupppo.records.superseded import Superseded
+from groupppo.slurm import queue
 from snakemake.dag import DAG
 from snakemake.io import IOCache
 from snakemake.jobs import Job
-from snakemake.persistence import MetadataRecord, PersistenceBase
+from snakemake.persistence import MetadataRecord
+from snakemake_interface_executor_plugins.settings import ExecMode
 
 # Rules whose jobs have a folder of their own, with more in it than they declare.
 OWN_FOLDER = {"train", "train_on_several_nodes", "evaluate", "evaluate_start"}
 
 
 def results_of(job):
-    return Superseded(
+    """The job's results, after a move aside that was interrupted is undone."""
+    results = Superseded(
         [Path(file) for file in job.output], own_folder=job.rule.name in OWN_FOLDER
     )
+    results.settle()
+    return results
 
 
-def records_of(job):
-    """What is on record of each output of a job; None of all if the job has begun and not ended."""
+def begun(job):
+    """Whether a job that makes these outputs has begun and not ended."""
+    store = workflow.persistence
+    return bool(store._filter_incomplete_keys(map(store._get_key, job.output)))
+
+
+async def records_of(job):
+    """What is on record of each output, and whether what is in its place is that: a half result is of another time."""
     store = workflow.persistence
     store.deactivate_cache()
-    if store._filter_incomplete_keys(job.output):
-        return None
-    return {file: store.metadata(file) for file in job.output}
+    records = {file: store.metadata(file) for file in job.output}
+    finished = True
+    for file, record in records.items():
+        if record is None or record.endtime is None or not Path(file).exists():
+            finished = False
+        else:
+            mtime = (await file.mtime_uncached()).local_or_storage()
+            finished &= abs(mtime - record.endtime) <= 1e-3
+    return records, finished
 
 
-async def finished(job, records):
-    """Whether what is in its place is what is on record: a half result is of another time than its record."""
+def mark_incomplete(job):
     for file in job.output:
-        record = records[file]
-        if record is None or not Path(file).exists():
-            return False
-        mtime = (await file.mtime_uncached()).local_or_storage()
-        if record.endtime is None or abs(mtime - record.endtime) > 1e-3:
-            return False
-    return True
+        workflow.persistence._mark_incomplete(workflow.persistence._get_key(file), None)
+
+
+def unmark_incomplete(job):
+    for file in job.output:
+        workflow.persistence._unmark_incomplete(workflow.persistence._get_key(file))
 
 
 async def set_aside(job):
@@ -48,31 +64,45 @@ async def set_aside(job):
     if not job.output:
         return
     results = results_of(job)
-    results.settle()
     if results.returning:
         restore(job, results)
-    records = records_of(job)
-    if records is None or (results.kept and not await finished(job, records)):
-        return
-    results.set_aside(
-        {file: record and record.model_dump() for file, record in records.items()}
-    )
+    records, finished = await records_of(job)
+    if finished or not (begun(job) or results.kept):
+        results.set_aside(
+            {file: record and record.model_dump() for file, record in records.items()}
+        )
 
 
 def restore(job, results):
     """Until all is in its place it is incomplete to Snakemake, so that no other job's record stands for it."""
     store, records = workflow.persistence, results.records()
+    mark_incomplete(job)
     for file in job.output:
-        key = store._get_key(file)
-        store._mark_incomplete(key, None)
-        store._write_record(key, MetadataRecord.model_validate(records[file]))
+        record = MetadataRecord.model_validate(records[file])
+        store._write_record(store._get_key(file), record)
     results.put_back()
-    for file in job.output:
-        store._unmark_incomplete(store._get_key(file))
+    unmark_incomplete(job)
 
 
-def held(job):
-    """Whether a process trains in the folder, whoever started it: its launcher may have been killed."""
+@functools.cache
+def earlier_jobs():
+    """Those that were submitted from this folder and are in the queue; None where none ever was."""
+    submitted = Path(".snakemake", "slurm_logs").is_dir() and which("squeue")
+    if not (SUBMITS or submitted):
+        return None
+    earlier = queue.at_start(Path.cwd(), ["squeue"])
+    if earlier.problem is not None:
+        logger.warning(
+            f"Finished results that were set aside stay where they are. {earlier.problem}"
+        )
+    return earlier
+
+
+def written_by_another(job):
+    """Whether a job in the queue, or a process whose launcher may have been killed, writes the same files, or may."""
+    earlier = earlier_jobs()
+    if earlier is not None and (earlier.problem or earlier.hold(map(str, job.output))):
+        return True
     lock = Path(job.output[0]).parent / ".lock"
     if job.rule.name not in OWN_FOLDER or not lock.is_file():
         return False
@@ -106,78 +136,23 @@ async def made_as_asked(job, records):
 async def put_back(job):
     """Whether what is set aside is what the job would make; it is in its place again then."""
     results = results_of(job)
-    results.settle()
-    if not results.kept or in_queue_already(job) or held(job):
+    if not (results.kept or begun(job)) or written_by_another(job):
         return False
+    if not results.returning:
+        if begun(job) and (await records_of(job))[1]:
+            unmark_incomplete(job)  # of a job that was killed before it touched them
+        if not results.kept or (results.there and not begun(job)):
+            return False
     records = results.records()
     if records is None:
         logger.warning(
             f"{results.generation}: nobody knows what these results are; remove them, or move them to where they belong."
         )
         return False
-    if not results.returning:
-        if results.there and records_of(job) is not None:
-            return False
-        if None in records.values() or not await made_as_asked(job, records):
-            return False
+    if not results.returning and not await made_as_asked(job, records):
+        return False
     restore(job, results)
     return True
-
-
-def setting_aside(remove_existing_output):
-    """As a job starts, on the machine where it does."""
-
-    async def remove(self):
-        await set_aside(self)
-        await remove_existing_output(self)
-
-    return remove
-
-
-def ending(postprocess):
-    """A job that never began has its outputs from before; one that ended well needs no older ones."""
-
-    async def end(self, *arguments, error=False, **others):
-        if error:
-            await set_aside(self)
-        await postprocess(self, *arguments, error=error, **others)
-        if not self.output:
-            return
-        results = results_of(self)
-        if error and workflow.execution_settings.keep_incomplete:
-            # Snakemake would take them for finished ones at the next start.
-            for file in self.output:
-                workflow.persistence._mark_incomplete(
-                    workflow.persistence._get_key(file), None
-                )
-        if error and results.kept:
-            logger.info(f"What it had made before is kept: {results.generation.parent}")
-        elif not error and results.kept and results.there:
-            try:
-                results.drop()
-            except OSError as problem:  # the new results are there all the same
-                logger.warning(f"{results.generation} could not be removed: {problem}")
-
-    return end
-
-
-def putting_back(check_incomplete):
-    """Before the plan is made. Another Snakemake in this folder, or a job that it left, may be making a successor."""
-
-    async def check(self):
-        if workflow.is_main_process and not any(workflow.persistence._read_locks()):
-            # Of two plans at once one puts back, and the other finds it done.
-            with alone_in(Path(".snakemake") / "superseded.lock"):
-                found = [job for job in self.jobs if job.output and await put_back(job)]
-            if found:
-                # Its clear() leaves it believing that it knows every folder.
-                workflow.iocache = IOCache(workflow.iocache.max_wait_time)
-                logger.info(
-                    f"{len(found)} finished results that were set aside are asked for again, and back in their place."
-                )
-        await check_incomplete(self)
-
-    return check
 
 
 @contextlib.contextmanager
@@ -188,17 +163,82 @@ def alone_in(lock):
         yield
 
 
-def where_it_runs(started):
-    """A job has begun when it runs, not when it is submitted: until then its outputs are finished ones."""
+def replace(owner):
+    """Replace a method by a function of the method and its arguments, once in a process."""
 
-    def start(self, job, external_jobid=None):
-        if workflow.local_exec or job.is_local:
-            started(self, job, external_jobid)
+    def decorate(function):
+        original = getattr(owner, function.__name__)
+        if not hasattr(original, "replaces"):
 
-    return start
+            def call(*arguments, **others):
+                return function(original, *arguments, **others)
+
+            call.replaces = original
+            setattr(owner, function.__name__, call)
+        return function
+
+    return decorate
 
 
-Job.remove_existing_output = setting_aside(Job.remove_existing_output)
-Job.postprocess = ending(Job.postprocess)
-DAG.check_incomplete = putting_back(DAG.check_incomplete)
-PersistenceBase.started = where_it_runs(PersistenceBase.started)
+# Snakemake 9.27.1 removes the outputs of a job as it starts (jobs.py:797). They are set aside first, on the machine where
+# the job runs. Its flag update() keeps them for the price of a copy. To go when Snakemake can keep outputs until their
+# successors are there: https://github.com/snakemake/snakemake/issues/509
+@replace(Job)
+async def remove_existing_output(original, job):
+    await set_aside(job)
+    await original(job)
+
+
+# It removes, too, the outputs of a job that failed or was not submitted (jobs.py:955), which has those from before if it
+# never began; and it leaves to the main process to record what outputs were made from (persistence/__init__.py:478),
+# which may have been killed: no later change of a parameter would make them stale. To go with the one above, and when
+# a job's own process writes the record.
+@replace(Job)
+async def postprocess(original, job, *arguments, error=False, **others):
+    if error:
+        await set_aside(job)
+    settings = workflow.workflow_settings
+    mode = settings.exec_mode
+    # Not the Snakemake around it, which only starts the job step.
+    if workflow.remote_exec and workflow.local_exec and not error:
+        settings.exec_mode = ExecMode.DEFAULT
+    try:
+        await original(job, *arguments, error=error, **others)
+    finally:
+        settings.exec_mode = mode
+    if not job.output:
+        return
+    results = results_of(job)
+    if error and workflow.execution_settings.keep_incomplete:
+        # Else they are finished ones at the next start: the record of what failed is that of what finished.
+        for file in job.output:
+            workflow.persistence.cleanup_metadata(file)
+        mark_incomplete(job)
+    if error and results.kept:
+        logger.info(f"What it had made before is kept: {results.generation.parent}")
+    elif not error and results.kept and results.there:
+        try:
+            results.drop()
+        except OSError as problem:  # the new results are there all the same
+            logger.warning(f"{results.generation} could not be removed: {problem}")
+
+
+# Snakemake has no hook between reading the rules and planning. Another Snakemake in this folder, or a job that it left,
+# may be making a successor. To go with the two above.
+@replace(DAG)
+async def check_incomplete(original, dag):
+    plugin = workflow.executor_plugin
+    if plugin is not None and plugin.name == "slurm":
+        hint = "and groupppo-slurm-X for each option slurm-X"
+        raise WorkflowError(f"executor: slurm: write groupppo-slurm, {hint}")
+    if workflow.is_main_process and not any(workflow.persistence._read_locks()):
+        # Of two plans at once one puts back, and the other finds it done.
+        with alone_in(Path(".snakemake") / "superseded.lock"):
+            again = [job for job in dag.jobs if job.output and await put_back(job)]
+        if again:
+            # Its clear() leaves it believing that it knows every folder.
+            workflow.iocache = IOCache(workflow.iocache.max_wait_time)
+            logger.info(
+                f"{len(again)} finished results that were set aside are asked for again, and back in their place."
+            )
+    await original(dag)

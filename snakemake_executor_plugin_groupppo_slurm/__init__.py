@@ -1,0 +1,208 @@
+"""Snakemake's executor for Slurm, in a version that loses no job and submits none twice; `executor: groupppo-slurm`.
+
+A subclass of the executor in snakemake-executor-plugin-slurm, with its settings: `--slurm-X` there is
+`--groupppo-slurm-X` here. Snakemake finds this folder by its name on Python's path.
+"""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, Never
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.settings import CommonSettings
+
+from groupppo.errors import BadInput
+from groupppo.slurm import queue
+
+try:
+    import snakemake_executor_plugin_slurm as stock
+except ModuleNotFoundError:  # Snakemake imports every executor that it finds, also where none of them is for Slurm
+    common_settings = CommonSettings(non_local_exec=True, implies_no_shared_fs=False, job_deploy_sources=False)
+
+    class Executor(RemoteExecutor):
+        """Says what is missing."""
+
+        def __new__(cls, *arguments: Any) -> Never:
+            """Raise WorkflowError."""
+            raise WorkflowError("install snakemake-executor-plugin-slurm and snakemake-executor-plugin-slurm-jobstep")
+
+else:
+    common_settings = stock.common_settings
+    ExecutorSettings = stock.ExecutorSettings
+    # Slurm takes comments of up to 1024 characters; an array has the marks, of 27 each, of all its tasks in one.
+    MOST_TASKS, COMMENT_LENGTH = 30, 1000
+
+    def mark_of(job: Any) -> queue.Mark:
+        """Who writes which files from what; resources are no part of it, as they grow with each attempt."""
+        work = [job.rule.name, job.rule.shellcmd, [str(file) for file in job.input]]
+        work += [list(job.params.keys()), list(job.params)]
+        return queue.marked([str(file) for file in job.output], work)
+
+    class Executor(stock.Executor):  # type: ignore[no-redef,name-defined,misc]
+        """Submit jobs to Slurm, adopting those that are in the queue already, and wait until they have ended."""
+
+        def __init__(self, workflow: Any, logger: Any):
+            for word in sys.argv[1:]:
+                if word.startswith("--slurm-") and not word.startswith("--slurm-jobstep-"):
+                    raise WorkflowError(f"{word}: write --groupppo-{word[2:]}")
+            self._earlier = queue.at_start(Path.cwd())
+            if self._earlier.problem is not None and len(workflow.dag):
+                raise WorkflowError(str(self._earlier.problem))
+            self._lost = queue.LostJobs(queue.cancel)
+            self._adopted: dict[str, str] = {}  # run id by job id
+            self._arrays: dict[Any, Sequence[Any]] = {}  # all jobs of an array that is submitted, by its first
+            super().__init__(workflow, logger)
+
+        def run_job(self, job: Any) -> None:
+            """Submit a job, or adopt the one that does the same."""
+            if self._not_adopted([job]):
+                super().run_job(job)
+
+        def run_array_jobs(self, jobs: Sequence[Any]) -> None:
+            """Submit jobs as arrays of equal resources, but for those to adopt.
+
+            In the stock executor every task looks for the outputs of the first job in the end, and removes them where
+            its own job fails: https://github.com/snakemake/snakemake-executor-plugin-slurm/issues/447. Here a task runs
+            what its job would run alone.
+            """
+            alike: dict[str, list[Any]] = {}
+            for job in self._not_adopted(jobs):
+                alike.setdefault(str(sorted((name, str(value)) for name, value in job.resources.items())), []).append(
+                    job
+                )
+            size = min(MOST_TASKS, self.max_array_size)
+            for group in alike.values():
+                for chunk in (group[start : start + size] for start in range(0, len(group), size)):
+                    if len(chunk) > 1:
+                        self._arrays[chunk[0]] = chunk
+                    super().run_job(chunk[0])
+
+        def format_job_exec(self, job: Any) -> str:
+            """The command of a job, or of an array that it is the first of."""
+            if job not in self._arrays:
+                return super().format_job_exec(job)
+            script = Path(self.tmpdir, f"array.{job.jobid}.sh")
+            commands = (super(Executor, self).format_job_exec(each) for each in self._arrays[job])
+            cases = "\n".join(f"{task}) {command};;" for task, command in enumerate(commands, 1))
+            script.write_text(f"case $SLURM_ARRAY_TASK_ID in\n{cases}\nesac\n", encoding="utf-8")
+            return f"sh {stock.shlex.quote(str(script))}"
+
+        def get_partition_arg(self, job: Any) -> str:
+            """The partition, the comment with its marks, and what makes an array: sbatch takes the last of two options."""
+            option = super().get_partition_arg(job)
+            if job.is_group():
+                return option
+            jobs = self._arrays.get(job, [job])
+            marks = "".join(str(mark_of(each)) for each in jobs)
+            wildcards = stock.get_job_wildcards(job)
+            name = f"rule_{job.name}_wildcards_{wildcards}" if wildcards else f"rule_{job.name}"
+            option += f" --comment {stock.shlex.quote(f'{name[: COMMENT_LENGTH - len(marks)]} {marks}')}"
+            if len(jobs) > 1:
+                log = self.slurm_logdir / f"rule_{job.name}" / "%A_%a.log"
+                option += f" --array=1-{len(jobs)} --output {stock.shlex.quote(str(log))}"
+            return option
+
+        def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
+            for info in self._tasks(job_info):
+                super()._report_job_submission_threadsafe(info)
+
+        def _report_job_error_threadsafe(self, job_info: SubmittedJobInfo, msg: str) -> None:
+            for info in self._tasks(job_info):
+                super()._report_job_error_threadsafe(info, msg)
+
+        def _tasks(self, info: SubmittedJobInfo) -> list[SubmittedJobInfo]:
+            """One for each job of an array that was submitted or refused."""
+            jobs = self._arrays.pop(info.job, None)
+            if jobs is None:
+                return [info]
+            ids = [f"{info.external_jobid}_{task}" if info.external_jobid else None for task in range(1, len(jobs) + 1)]
+            folder = self.slurm_logdir / f"rule_{info.job.name}"
+            return [
+                SubmittedJobInfo(job, external_jobid=number, aux={"slurm_logfile": folder / f"{number}.log"})
+                for job, number in zip(jobs, ids, strict=True)
+            ]
+
+        def _not_adopted(self, jobs: Sequence[Any]) -> list[Any]:
+            """The jobs that are to be submitted; the others wait for their like in the queue, or have failed."""
+            rest = []
+            for job in jobs:
+                try:
+                    earlier = None if job.is_group() else self._earlier.claim(mark_of(job))
+                except (BadInput, OSError, subprocess.SubprocessError) as error:
+                    self._report_job_error_threadsafe(SubmittedJobInfo(job), f"Not submitted: {error}\n")
+                    continue
+                if earlier is None:
+                    rest.append(job)
+                    continue
+                self._adopted[earlier.id] = earlier.run
+                message = (
+                    f"Job {job.jobid} is in the queue already with SLURM jobid {earlier.id}, from an earlier start"
+                )
+                self.logger.info(f"{message}; waiting for it.")
+                place = "" if "_" in earlier.id else stock.get_job_wildcards(job)
+                log = self.slurm_logdir / f"rule_{job.name}" / place / f"{earlier.id}.log"
+                info = SubmittedJobInfo(job, external_jobid=earlier.id, aux={"slurm_logfile": log})
+                self._report_job_submission_threadsafe(info)
+            return rest
+
+        def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
+            """Take a job for submitted; it has begun when it runs, and until then its outputs are finished ones."""
+            super().report_job_submission(job_info, register_job=False)
+
+        async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
+            """Report the jobs that have ended, and yield the others; all of them where the queue does not answer."""
+            settings = self.workflow.executor_settings
+            states = await self._states() if active_jobs else {}
+            if states is None:
+                self.logger.warning("The queue does not answer; its jobs are kept.")
+                for info in active_jobs:
+                    yield info
+                return
+            judged = self._lost.judge([info.external_jobid for info in active_jobs], states)
+            ended = not active_jobs
+            for info in active_jobs:
+                state, log = judged[info.external_jobid], info.aux["slurm_logfile"]
+                if state in ("COMPLETED", "UNKNOWN"):
+                    self.report_job_success(info)
+                    if state == "COMPLETED" and not settings.keep_successful_logs:
+                        log.unlink(missing_ok=True)
+                elif state in queue.FAILED:
+                    message = f"SLURM-job '{info.external_jobid}' failed, SLURM status is: '{state}'. "
+                    self.report_job_error(info, msg=message, aux_logs=[str(log)])
+                else:
+                    yield info
+                    continue
+                ended = True
+            first = settings.init_seconds_before_status_checks
+            self.next_seconds_between_status_checks = (
+                first if ended else min(self.next_seconds_between_status_checks + 10, 180)
+            )
+
+        async def _states(self) -> dict[str, str] | None:
+            """From sacct, and where that does not answer, as without a database, from squeue from then on."""
+            settings = self.workflow.executor_settings
+            runs = {self.run_uuid, *self._adopted.values()}
+            for program in dict.fromkeys([settings.status_command or "squeue", "squeue"]):
+                async with self.status_rate_limiter:
+                    states = await asyncio.to_thread(queue.states, program, runs)
+                if states is not None:
+                    settings.status_command = program
+                    return states
+            return None
+
+        def cancel(self) -> None:
+            """Cancel the jobs of this run, by its name, and those that it adopted.
+
+            RemoteExecutor.cancel knows of neither those that are just submitted nor of any during a look at the queue.
+            """
+            try:
+                super().cancel()
+            finally:
+                queue.cancel_run(self.run_uuid)
+                for job in self._adopted:
+                    queue.cancel(job)
