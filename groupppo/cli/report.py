@@ -47,8 +47,8 @@ def report(
 def _benchmark_page(folder: Path) -> Path:
     from groupppo.profile.tables import read_tables
     from groupppo.publish.derive import draw_report
-    from groupppo.publish.reading import refuse_bomb
     from groupppo.records.plain_json import read_object
+    from groupppo.records.plain_parquet import refuse_bomb
     from groupppo.report.page import PROFILE
 
     for pattern in ("tables", "profile/tables", "pilot", "evals"):

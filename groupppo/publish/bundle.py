@@ -22,27 +22,9 @@ import pyarrow as pa
 from groupppo.config import REPOSITORY, Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.provenance import source
+from groupppo.publish import contents
 from groupppo.publish.archive import write_archive
-from groupppo.publish.contents import (
-    CONFIG,
-    ITEMS,
-    LOCKS,
-    MANIFEST,
-    RECORD,
-    RIGHTS,
-    RUN,
-    STEP_TABLES,
-    SUMS,
-    VERDICTS,
-    Kind,
-    Rule,
-    Scrub,
-    files_in,
-    is_picture,
-    read_sums,
-    rule_of,
-    write_lists,
-)
+from groupppo.publish.contents import CONFIG, ITEMS, RECORD, VERDICTS, Kind, Rule, Scrub, files_in, is_picture, rule_of
 from groupppo.publish.derive import derive, has_steps, made_by
 from groupppo.publish.reading import read_json
 from groupppo.publish.records import notes
@@ -56,7 +38,7 @@ from groupppo.tables import Only, load_tables
 from groupppo.tables.keys import plans_begun
 from groupppo.verdicts.item_scores import items_table
 
-_WEIGHTS = re.compile(rf"{RUN}/(?:checkpoint|critic)/.+")
+_WEIGHTS = re.compile(rf"{contents.RUN}/(?:checkpoint|critic)/.+")
 _END = "run the benchmark to its end first: `snakemake`."
 
 
@@ -88,7 +70,7 @@ def make_bundle(results: Path, out: Path, *, checkpoints: bool, samples: bool = 
         before, origin = _unpacked_from(results, folder)
         said = {"made_by": made_by(), "source": origin, "checkpoints": checkpoints, "samples": samples}
         files = {**files_in(folder), **staged.weights}
-        write_lists(folder, benchmark, files, said | {"notes": notes(folder)}, before | staged.scrubbed)
+        contents.write_lists(folder, benchmark, files, said | {"notes": notes(folder)}, before | staged.scrubbed)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_archive(out, {**files_in(folder), **staged.weights})
     return out
@@ -101,7 +83,7 @@ def _require_complete(results: Path, benchmark: Benchmark) -> None:
     cells = [f"{plan.task}.{plan.model}" for plan in plans_begun(results, benchmark)]
     asked = [f"studies/{study}/{cell}/*.csv" for study in benchmark.studies for cell in cells]
     asked += [f"{PROFILE}/tables/*.parquet"] if benchmark.profile else []
-    least = ("report.html", VERDICTS, RECORD, *STEP_TABLES)
+    least = ("report.html", VERDICTS, RECORD, *contents.STEP_TABLES)
     for pattern in (*least, "figures/figures.json", "evals/**/result.json", "runs/**/provenance.json", *asked):
         if not any(results.glob(pattern)):
             hint = f"{_END[:-1]}; {RECORD} asks for it." if pattern in asked else _END
@@ -155,7 +137,7 @@ def stage(results: Path, folder: Path, *, checkpoints: bool, samples: bool) -> S
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, folder / name)
     if not (results / CONFIG).is_dir():
-        for name in (*LOCKS, *RIGHTS):
+        for name in (*contents.LOCKS, *contents.RIGHTS):
             _write(folder / name, (REPOSITORY / name).read_bytes())
         # The record that is published has lost its paths, and so do the files that are made of it.
         config = config_files(results, str(read_json(results / VERDICTS).get("claims_sha256")))
@@ -166,7 +148,7 @@ def stage(results: Path, folder: Path, *, checkpoints: bool, samples: bool) -> S
 
 def _underived(results: Path) -> Iterator[tuple[str, Rule]]:
     """Raw files, sources and pictures of a results folder, each with its rule."""
-    raw_tables = () if has_steps(results) else STEP_TABLES
+    raw_tables = () if has_steps(results) else contents.STEP_TABLES
     for top in sorted(results.iterdir()):
         for file in sorted((top, *top.rglob("*")) if top.is_dir() and not top.is_symlink() else (top,)):
             place = file.relative_to(results)
@@ -250,18 +232,16 @@ def _write(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
 
-def _unpacked_from(results: Path, folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def _unpacked_from(results: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Of an unpacked bundle, what its manifest says of files that are as their paths were taken out, and the commit of
     its sources; of results, this repository's commit."""
-    listed_in = [file for file in (results / MANIFEST, results / SUMS) if file.is_file()]
-    manifest = read_json(results / MANIFEST) if len(listed_in) == 2 else {}
-    listed, hashes = manifest.get("files"), read_sums(results) if manifest else {}
+    if not (results / CONFIG).is_dir():
+        return {}, source()
+    manifest, hashes = read_json(results / contents.MANIFEST), contents.read_sums(results)
+    listed, told = value_at(manifest, "files"), value_at(manifest, "source")
     before = {
         name: entry
         for name, entry in (listed.items() if isinstance(listed, dict) else ())
         if name in hashes and (folder / name).is_file() and sha256_file(folder / name) == hashes[name]
     }
-    if not (results / CONFIG).is_dir():
-        return before, source()
-    told = value_at(manifest, "source")
     return before, told if isinstance(told, dict) else {"commit": None, "uncommitted_sha256": None}

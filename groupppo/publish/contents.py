@@ -22,7 +22,7 @@ from rocrate.rocrate import ROCrate
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.records.hashing import sha256_file
-from groupppo.records.plain_json import read_bytes, read_object
+from groupppo.records.plain_json import read_bytes, read_object, value_at
 from groupppo.records.plain_yaml import read_yaml
 from groupppo.records.seal import STAMP
 
@@ -195,7 +195,9 @@ def sums_differences(folder: Path, hashes: Mapping[str, str]) -> Iterator[Differ
         hashes: SHA-256 by name, as `read_sums` gives them.
     """
     present = {name: sha256_file(file) for name, file in files_in(folder).items() if name != SUMS}
-    yield from _unlike(hashes, present, f"no file: {SUMS} does not list it")
+    for name in sorted({*hashes, *present}):
+        if hashes.get(name) != present.get(name):
+            yield name, hashes.get(name, f"no file: {SUMS} does not list it"), present.get(name, "no file")
 
 
 def listed_differences(folder: Path, listed: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
@@ -206,20 +208,12 @@ def listed_differences(folder: Path, listed: Mapping[str, Mapping[str, Any]]) ->
         listed: what the manifest says of each file.
     """
     files = {name: file for name, file in files_in(folder).items() if name not in LISTS}
-    present: dict[str, Any] = {
-        name: {"kind": kind, "sha256": sha256_file(files[name])} if kind != "unknown" else "a file of no kind"
-        for name, kind in kinds_in(files).items()
-    }
-    told = {
-        name: {key: value for key, value in entry.items() if key not in OF_A_FILE} for name, entry in listed.items()
-    }
-    yield from _unlike(told, present, f"no file: {MANIFEST} does not list it")
-
-
-def _unlike(told: Mapping[str, Any], present: Mapping[str, Any], unlisted: str) -> Iterator[Difference]:
-    for name in sorted({*told, *present}):
-        if name not in told or told[name] != present.get(name):
-            yield name, told.get(name, unlisted), present.get(name, "no file")
+    kinds = kinds_in(files)
+    for name in sorted({*files, *listed}):
+        told = {key: value for key, value in listed.get(name, {}).items() if key not in OF_A_FILE}
+        found = {"kind": kinds[name], "sha256": sha256_file(files[name])} if name in files else "no file"
+        if told != found or kinds[name] == "unknown":
+            yield name, told or f"no file: {MANIFEST} does not list it", found
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -234,15 +228,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if manifest.get(key) != known:
             hint = f"read it with the version that wrote it; this one knows {known!r}."
             raise BadInput(file, key, manifest.get(key), hint)
-    notes, files, made, source = (manifest.get(key) for key in ("notes", "files", "made_by", "source"))
-    for key, good in (
-        ("notes", isinstance(notes, list) and all(isinstance(note, str) for note in notes)),
-        ("files", isinstance(files, dict) and all(isinstance(entry, dict) for entry in files.values())),
-        ("made_by", isinstance(made, dict) and isinstance(made.get("groupppo"), str)),
-        ("source", isinstance(source, dict)),
-    ):
-        if not good:
-            raise BadInput(file, key, str(manifest.get(key))[:300], "write what this package writes, or pack it again.")
+    files, made = manifest.get("files"), value_at(manifest, "made_by", "groupppo")
+    listed = isinstance(files, dict) and all(isinstance(entry, dict) for entry in files.values())
+    if not listed or not isinstance(made, str) or not isinstance(manifest.get("source"), dict):
+        raise BadInput(file, "files, made_by, source", None, "fetch it again: it says not what a manifest says.")
     return manifest
 
 

@@ -1,6 +1,5 @@
 """What two cells were run with, and in what they differ: nobody should compare apples with pears unknowingly."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +7,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from groupppo.errors import BadInput
 from groupppo.matrix import KEY as CELLS
 from groupppo.publish.reading import read_json
 from groupppo.publish.source import flat
 from groupppo.records.folders import RunFolder
 from groupppo.records.plain_json import read_bytes
-from groupppo.records.plain_yaml import DEEPEST, LARGEST, read_yaml
+from groupppo.records.plain_yaml import LARGEST, parse_texts, read_yaml
 from groupppo.records.seal import scrub_record
 
 Differences = list[tuple[str, str, str]]
@@ -72,7 +70,7 @@ def cell_differences(a: CellFiles, b: CellFiles) -> Differences:
     for side, own, text in zip((a, b), recorded, texts, strict=True):
         # A config has a thousand lines, and those of one cell are mostly the same to the letter.
         if text is not None and None not in texts and texts[0] != texts[1]:
-            values = _values(side.config, text)
+            values = flat(parse_texts(text, side.config))
             own |= {f"config {key}": value for key, value in values.items() if key not in _PLACE_KEYS}
         elif text is not None and None in texts:
             own["config"] = "a file"
@@ -103,9 +101,9 @@ def config_values(file: Path) -> dict[str, Any]:
     """verl's config of a run by dotted keys; values are the texts that they are written as.
 
     Raises:
-        BadInput: it is no YAML, or YAML that is costly to read.
+        BadInput: as `groupppo.records.plain_yaml.parse_texts`.
     """
-    return _values(file, _config_text(file) or "")
+    return flat(parse_texts(_config_text(file) or "", file))
 
 
 def as_written(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,34 +112,10 @@ def as_written(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _config_text(file: Path) -> str | None:
-    """The scrubbed text of a config; None where a run left none.
-
-    Raises:
-        BadInput: it would keep a YAML reader busy for minutes, whose time grows with the square of the nesting: longer
-            than `LARGEST` bytes, or more than `DEEPEST` levels of brackets or indentation.
-    """
+    """The scrubbed text of a config; None where a run left none."""
     if not file.is_file():
         return None
-    text, depth, deepest = read_bytes(file, "fetch it again.", LARGEST), 0, 0
-    for bracket in re.finditer(rb"[\[\]{}]", text):
-        depth = depth + 1 if bracket[0] in b"[{" else max(0, depth - 1)
-        deepest = max(deepest, depth)
-    # An indicator of a list or key may stand in place of a space.
-    indented = max((len(found[0]) for found in re.finditer(rb"^[ \t?-]+", text, re.MULTILINE)), default=0)
-    if deepest > DEEPEST or indented > 4 * DEEPEST:
-        raise BadInput(file, "nesting", max(deepest, indented // 4), f"refused: more than {DEEPEST} levels.")
-    return scrub_record(text.decode(errors="replace"))[0]
-
-
-def _values(file: Path, text: str) -> dict[str, Any]:
-    # The C reader takes a tenth of the time. Values are compared as the texts that they are written as.
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-    try:
-        if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
-            raise BadInput(file, "file", "an alias", "write the values out.")
-        return flat(yaml.load(text, Loader=loader))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise BadInput(file, "file", type(error).__name__, "write valid UTF-8 YAML.") from error
+    return scrub_record(read_bytes(file, "fetch it again.", LARGEST).decode(errors="replace"))[0]
 
 
 def matrix_differences(a: Path, b: Path) -> list[SettingDifference]:

@@ -23,22 +23,14 @@ from groupppo.publish.archive import LIMITS, Limits
 from groupppo.publish.bundle import underived
 from groupppo.publish.contents import LISTS, SUMS, VERDICTS, Kind, files_in, is_picture
 from groupppo.publish.derive import derive, derived_files, made_by
-from groupppo.publish.reading import difference, read_json, refuse_bomb, same_number
+from groupppo.publish.reading import difference, read_json, same_number
 from groupppo.publish.records import evaluation_differences, notes, record_differences
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened, source_differences, why_unchecked
 from groupppo.records.hashing import sha256_file
+from groupppo.records.plain_parquet import refuse_bomb
 from groupppo.verdicts.claims import Claims
 
-_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    OSError,
-    RecursionError,
-    NotImplementedError,
-)
+_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError)
 """What functions that read a machine's own records may raise on a stranger's."""
 _WORDS = {"reason", "items_reason"}
 """Of a verdict: how a version tells it."""

@@ -15,12 +15,12 @@ import yaml
 
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
-from groupppo.publish import reading
 from groupppo.publish.bundle import make_bundle
 from groupppo.publish.compare import NEEDED
 from groupppo.publish.contents import read_sums, sums_text
 from groupppo.publish.reading import safe_tables
 from groupppo.publish.verify import verify
+from groupppo.records import plain_parquet
 from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import read_bytes
 from groupppo.records.seal import KEY
@@ -174,7 +174,7 @@ def test_a_list_of_checksums_that_leaves_the_folder_is_refused(unpacked, nothing
 def test_a_table_that_says_it_unpacks_to_far_more_than_its_size_is_refused(unpacked, monkeypatch, limit, refused):
     assert len(safe_tables(unpacked / "tables", NEEDED).runs) == 9
     for name in ("FREE_ROWS", "FREE_BYTES", limit):
-        monkeypatch.setattr(reading, name, 0)
+        monkeypatch.setattr(plain_parquet, name, 0)
     with pytest.raises(BadInput, match="refused") as caught:
         safe_tables(unpacked / "tables", NEEDED)
     assert caught.value.key == refused

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from groupppo.verl.records import repeatable
 from safetensors.torch import load_file
 
 from groupppo.errors import RunFailed
 from groupppo.run import watch
 from groupppo.run.launch import train
 from groupppo.verl.compose import Cell
-from groupppo.verl.records import repeatable
 from tests.verl import hang
 from tests.verl.conftest import MakeCell
 

@@ -15,6 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+from groupppo.verl.records import repeatable
 from safetensors.torch import load_file
 
 from groupppo.config import REPOSITORY, Arm, Benchmark, load_arm
@@ -26,7 +27,6 @@ from groupppo.run.watch import cause_of
 from groupppo.tables import MATCHED_EVALUATION, collect, load_tables
 from groupppo.verl.compose import Cell
 from groupppo.verl.network import LOOPBACK
-from groupppo.verl.records import repeatable
 from tests.verl.conftest import MakeCell
 
 pytestmark = pytest.mark.verl
