@@ -232,15 +232,15 @@ def _difference(made: Path, found: Path, is_made: bool) -> tuple[str, str] | Non
 def _is_data(name: str, made: Path, found: Path) -> bool:
     """Whether every version derives a file alike; of verdicts, whether they decide otherwise."""
     if name == VERDICTS and (found / name).is_file():
-        return not _same_values(read_json(made / name), read_json(found / name))
+        return not same_verdicts(read_json(made / name), read_json(found / name))
     return name == VERDICTS or name.startswith(("tables/", "profile/tables/")) or "/lm_eval/" in name
 
 
-def _same_values(ours: Any, theirs: Any) -> bool:
+def same_verdicts(ours: Any, theirs: Any) -> bool:
     """Whether two records say the same, words and keys that one side does not know apart."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        same = (_same_values(ours[key], theirs[key]) for key in set(ours) & set(theirs) - _WORDS)
+        same = (same_verdicts(ours[key], theirs[key]) for key in set(ours) & set(theirs) - _WORDS)
         return not _DECIDES & (set(ours) ^ set(theirs)) and all(same)
     if isinstance(ours, list) and isinstance(theirs, list):
-        return len(ours) == len(theirs) and all(map(_same_values, ours, theirs))
+        return len(ours) == len(theirs) and all(map(same_verdicts, ours, theirs))
     return bool(ours == theirs) or same_number(ours, theirs)
