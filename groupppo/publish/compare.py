@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -24,9 +24,10 @@ from groupppo.publish.contents import RECORD, read_sums, sums_differences
 from groupppo.publish.reading import safe_tables
 from groupppo.publish.settings import SettingDifference
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
+from groupppo.records.folders import cell_path
 from groupppo.stats.intervals import paired_ratio, paired_t
 from groupppo.tables import Only, Tables
-from groupppo.tables.keys import planned_keys
+from groupppo.tables.keys import Keys, planned_keys
 from groupppo.tables.schema import START
 from groupppo.verdicts.claims import EQUIVALENCE, Claims
 
@@ -48,19 +49,7 @@ NEEDED = {
 """The part of the tables that is read."""
 
 
-class Cell(NamedTuple):
-    """A cell of the matrix; the start checkpoint has no seed."""
-
-    task: str
-    model: str
-    arm: str
-    seed: int | None
-
-    def __str__(self) -> str:
-        return "/".join([self.task, self.model, self.arm, *([] if self.seed is None else [f"seed{self.seed}"])])
-
-
-Measured = dict[str, dict[Cell, float]]
+Measured = dict[str, dict[Keys, float]]
 """Values by quantity and cell; a value that was not measured is not there."""
 Pair = tuple[float | None, float | None]
 """What a and b have; None where a side has none."""
@@ -70,7 +59,7 @@ Pair = tuple[float | None, float | None]
 class CellPair:
     """One cell in `a` and `b`: seconds of a step, bytes at the peak, held-out accuracy."""
 
-    cell: Cell
+    cell: str
     seconds: Pair
     peak_bytes: Pair
     accuracy: Pair
@@ -180,7 +169,7 @@ class _Side:
     """What is compared of one side; its tables, larger than all of this, are not kept."""
 
     source: Source
-    runs: dict[Cell, dict[str, Any]]
+    runs: dict[Keys, dict[str, Any]]
     values: Measured
     benchmark: Benchmark
     claims: Claims
@@ -215,27 +204,31 @@ def _read(source: Source) -> _Side:
 
 def _compared(a: _Side, b: _Side) -> Comparison:
     missing, regressions = _missing(a, b)
-    shared = sorted(set(a.runs) & set(b.runs), key=str)
+    shared = sorted(set(a.runs) & set(b.runs), key=lambda cell: cell_path(*cell))
     sound = [cell for cell in shared if a.runs[cell]["admissible"] and b.runs[cell]["admissible"]]
     unlike, timed = dict[str, settings.Differences](), []
     for cell in sound:
-        sides = [settings.CellFiles(x.source.folder, str(cell), str(x.runs[cell]["rollout"])) for x in (a, b)]
-        unlike[str(cell)] = settings.cell_differences(*sides)
-        machine = [key for key, _, _ in unlike[str(cell)] if key in (*settings.MACHINE, settings.THREADS)]
+        name = cell_path(*cell)
+        sides = [settings.CellFiles(x.source.folder, name, str(x.runs[cell]["rollout"])) for x in (a, b)]
+        unlike[name] = settings.cell_differences(*sides)
+        machine = [key for key, _, _ in unlike[name] if key in (*settings.MACHINE, settings.THREADS)]
         if machine:
             why = f"seconds and memory, for {', '.join(machine)} differ"
-            missing.append(NotCompared(Gap.WITHHELD, str(cell), why))
+            missing.append(NotCompared(Gap.WITHHELD, name, why))
         else:
             timed.append(cell)
     missing += _lost(a.values, b.values, sound, timed)
     metric, margin = a.claims.learning_metric, _margin(a.claims)
 
-    def pair(quantity: str, cell: Cell) -> Pair:
+    def pair(quantity: str, cell: Keys) -> Pair:
         return a.values.get(quantity, {}).get(cell), b.values.get(quantity, {}).get(cell)
 
-    pairs = tuple(CellPair(cell, pair(STEP, cell), pair(PEAK, cell), pair(metric, cell)) for cell in sound)
+    pairs = tuple(CellPair(cell_path(*cell), pair(STEP, cell), pair(PEAK, cell), pair(metric, cell)) for cell in sound)
     arms = sorted(_arms(a.values, b.values, sound, timed), key=lambda arm: (arm.task, arm.model, arm.arm))
-    regressions += [*_slower_or_larger(pairs, set(timed)), *_less_accurate(arms, metric, margin)]
+    regressions += [
+        *_slower_or_larger(pairs, {cell_path(*cell) for cell in timed}),
+        *_less_accurate(arms, metric, margin),
+    ]
     hashes = a.claims.sha256, b.claims.sha256
     claimed = [SettingDifference("claims (SHA-256)", *hashes)] if hashes[0] != hashes[1] else []
     matrices = settings.matrix_differences(*(side.source.folder / RECORD for side in (a, b)))
@@ -258,18 +251,17 @@ def _missing(a: _Side, b: _Side) -> tuple[list[NotCompared], list[Regression]]:
     """Cells of one side, and those that are no evidence on one; who was evidence and no longer is has regressed."""
     missing, regressions = list[NotCompared](), []
     for side, other, name, only in ((a, b, "a", Gap.ONLY_A), (b, a, "b", Gap.ONLY_B)):
-        plan, others = ({Cell(*keys) for keys in planned_keys(each.benchmark)} for each in (side, other))
+        plan, others = (set(planned_keys(each.benchmark)) for each in (side, other))
         unplanned = plan - others - set(other.runs)
         alone = set(side.runs) - set(other.runs) - unplanned
-        missing += [NotCompared(only, str(cell), only) for cell in sorted(alone, key=str)]
+        missing += [NotCompared(only, cell, only) for cell in sorted(cell_path(*keys) for keys in alone)]
         why = f"not in the matrix of {'b' if name == 'a' else 'a'}"
-        missing += [NotCompared(Gap.UNPLANNED, str(cell), why) for cell in sorted(unplanned)]
-        for cell in sorted(set(side.runs) & set(other.runs), key=str):
-            reason = str(side.runs[cell]["reason"])
-            if not side.runs[cell]["admissible"]:
-                missing.append(NotCompared(Gap.EXCLUDED, f"{cell} in {name}", reason))
-                if name == "b" and other.runs[cell]["admissible"]:
-                    regressions.append(Regression(RUN, str(cell), f"was evidence and no longer is: {reason}"))
+        missing += [NotCompared(Gap.UNPLANNED, cell_path(*keys), why) for keys in sorted(unplanned)]
+        for keys in (keys for keys, run in side.runs.items() if keys in other.runs and not run["admissible"]):
+            cell, reason = cell_path(*keys), str(side.runs[keys]["reason"])
+            missing.append(NotCompared(Gap.EXCLUDED, f"{cell} in {name}", reason))
+            if name == "b" and other.runs[keys]["admissible"]:
+                regressions.append(Regression(RUN, cell, f"was evidence and no longer is: {reason}"))
     return missing, regressions
 
 
@@ -303,13 +295,13 @@ def is_cost(quantity: str) -> bool:
     return quantity == PEAK or quantity.startswith(_SECONDS)
 
 
-def _cell(key: Iterable[Any]) -> Cell:
+def _cell(key: Iterable[Any]) -> Keys:
     """A folder whose name tells no seed gives a cell without one, as the start is."""
     task, model, arm, seed = key
-    return Cell(str(task), str(model), str(arm), None if pd.isna(seed) else int(seed))
+    return Keys(str(task), str(model), str(arm), None if pd.isna(seed) else int(seed))
 
 
-def _lost(a: Measured, b: Measured, sound: list[Cell], timed: list[Cell]) -> Iterator[NotCompared]:
+def _lost(a: Measured, b: Measured, sound: list[Keys], timed: list[Keys]) -> Iterator[NotCompared]:
     """What one side alone has of the cells of both: quantity, side, and the first of the cells."""
     for quantity in sorted({*a, *b}):
         for side, one, two in (("a", a, b), ("b", b, a)):
@@ -318,10 +310,10 @@ def _lost(a: Measured, b: Measured, sound: list[Cell], timed: list[Cell]) -> Ite
             alone = [cell for cell in cells if cell in there and cell not in elsewhere]
             if alone:
                 more = f" and {len(alone) - 1} more cells" if len(alone) > 1 else ""
-                yield NotCompared(Gap.LOST, f"{quantity} of {alone[0]}{more}", f"only in {side}")
+                yield NotCompared(Gap.LOST, f"{quantity} of {cell_path(*alone[0])}{more}", f"only in {side}")
 
 
-def _arms(a: Measured, b: Measured, sound: list[Cell], timed: list[Cell]) -> Iterator[ArmDifference]:
+def _arms(a: Measured, b: Measured, sound: list[Keys], timed: list[Keys]) -> Iterator[ArmDifference]:
     """Differences over seeds of what both sides have: seconds of the whole step, of stages, memory, and the rest."""
     for quantity in sorted(set(a) & set(b), key=lambda name: (not is_cost(name), name != STEP, name == PEAK, name)):
         was, now, ratio = a[quantity], b[quantity], is_cost(quantity)
@@ -349,7 +341,7 @@ def _margin(claims: Claims) -> float | None:
     return min(margins, default=None)
 
 
-def _slower_or_larger(pairs: Iterable[CellPair], timed: set[Cell]) -> Iterator[Regression]:
+def _slower_or_larger(pairs: Iterable[CellPair], timed: set[str]) -> Iterator[Regression]:
     for pair in (pair for pair in pairs if pair.cell in timed):
         for kind, (before, after), limit, what, form in (
             (SPEED, pair.seconds, SLOWER, "a step", seconds_text),
@@ -358,7 +350,7 @@ def _slower_or_larger(pairs: Iterable[CellPair], timed: set[Cell]) -> Iterator[R
             if before is not None and after is not None and after > limit * before:
                 more, most = 100 * (after / before - 1), 100 * (limit - 1)
                 message = f"{what}: {more:+.1f} %, from {form(before)} to {form(after)}; at most {most:+.0f} %"
-                yield Regression(kind, str(pair.cell), message)
+                yield Regression(kind, pair.cell, message)
 
 
 def _less_accurate(arms: Iterable[ArmDifference], metric: str, margin: float | None) -> Iterator[Regression]:

@@ -93,12 +93,12 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
             ("Cell", *(f"{what} in {side}" for what in ("Step", "Memory", metric) for side in "ab")),
             [
                 (
-                    str(pair.cell),
-                    *map(seconds_text, pair.seconds),
-                    *map(in_bytes, pair.peak_bytes),
-                    *map(number, pair.accuracy),
+                    cell.cell,
+                    *map(seconds_text, cell.seconds),
+                    *map(in_bytes, cell.peak_bytes),
+                    *map(number, cell.accuracy),
                 )
-                for pair in comparison.cells
+                for cell in comparison.cells
             ],
             "No cell can be compared.",
         ),

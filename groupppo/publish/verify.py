@@ -193,7 +193,10 @@ class _Check:
             kinds = contents.kinds_in(files_in(self.folder))
             lists = (Kind.LIST,) if self.source.kind != RESULTS else ()
             for name in sorted(made | {name for name, kind in kinds.items() if kind in (Kind.DERIVED, *lists)}):
-                differs = _difference(again / name, self.folder / name, name in made)
+                if name in made and (self.folder / name).is_file():
+                    differs = difference(again / name, self.folder / name)
+                else:
+                    differs = ("a file", "no file") if name in made else ("no such file", "a file")
                 if differs and other and not _is_data(name, again, self.folder):
                     self.outcome.not_compared.append(name)
                 elif differs:
@@ -221,12 +224,6 @@ class _Check:
         error = self.source.placed(error)
         found = "nothing" if error.value is None else repr(error.value)[:300]
         self.outcome.differences.append(Difference(check, f"{error.file}: {error.key}", error.hint.rstrip("."), found))
-
-
-def _difference(made: Path, found: Path, is_made: bool) -> tuple[str, str] | None:
-    if not is_made:
-        return "no such file", "a file"
-    return difference(made, found) if found.is_file() else ("a file", "no file")
 
 
 def _is_data(name: str, made: Path, found: Path) -> bool:
