@@ -139,15 +139,12 @@ def gates() -> str:
 
 def study_tables() -> str:
     """Every CSV table of the studies."""
-    from groupppo.studies.fault_table import FAULT_COLUMNS
-    from groupppo.studies.stream_tables import STREAM_COLUMNS
-    from groupppo.studies.tables import COLUMNS
+    from groupppo.studies.shared.study import find_study, known_names
 
-    studies = {"grouping": COLUMNS, "streams": STREAM_COLUMNS, "faults": FAULT_COLUMNS}
     return "\n\n".join(
         f"### {study}: {name}.csv\n\n{table(('column', 'description'), described.items())}"
-        for study, tables in studies.items()
-        for name, described in tables.items()
+        for study in known_names()
+        for name, described in find_study(study).columns.items()
     )
 
 

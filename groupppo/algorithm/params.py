@@ -65,7 +65,7 @@ class GroupParams:
             of what is kept per rank.
         live_window, live_share: what flows next to endpoints in `streamed`: so many tokens before each, a random share.
             Nothing by default: cosine with the exact gradient x speed-up of the update is largest there
-            (benchmarks/studies/streams.py).
+            (groupppo/studies/streams.py).
         on_error: `raise`, or `dense`: a step whose grouping fails runs as dense PPO, is logged and counted, and the run
             is no evidence for a claim about GROUP-PPO.
         group_variance_threshold: tau, the ratio above which a group is split; the start value when adaptive.

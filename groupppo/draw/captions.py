@@ -8,6 +8,9 @@ from groupppo.config import Benchmark
 from groupppo.draw.style import MOST_BANDED, MOST_FACETS, MOST_SINGLE, START, Cell, arms_in, cell_title, cells
 from groupppo.draw.wording import plural
 
+POOLED = "their width at a step uses the variance over seeds averaged over the nearest quarter of the run"
+ITEMS = "Intervals cover training seeds; how much of a claim's interval items make is in the table of item noise."
+
 
 def excluded(runs: pd.DataFrame) -> str:
     """A sentence on the runs that are not drawn, or nothing when all are."""

@@ -33,7 +33,7 @@ from groupppo.records.hashing import SNAKEMAKES_OWN, sha256_file
 from groupppo.records.plain_json import value_at
 from groupppo.records.seal import ABSOLUTE, scrub_record, without_place
 from groupppo.records.superseded import FOLDER
-from groupppo.report.page import PROFILE
+from groupppo.report.sections import PROFILE
 from groupppo.tables import Only, load_tables
 from groupppo.tables.keys import plans_begun
 from groupppo.verdicts.item_scores import items_table

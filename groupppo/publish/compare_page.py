@@ -1,25 +1,19 @@
-"""A comparison for people: one offline HTML page and the same in Markdown; all text from files is escaped in both."""
+"""A comparison for people: one offline HTML page and the same in Markdown."""
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
+from groupppo.draw.blocks import Page, Section, Table, Terms, Text, TextCell
 from groupppo.draw.wording import MISSING, in_bytes, number, plural, ratio, seconds_text
 from groupppo.publish.compare import LARGER, LEVEL, PEAK, SLOWER, ArmDifference, Comparison, Gap
-from groupppo.report.sections.parts import content_policy, source_text, write_page
+from groupppo.report.render import html, markdown, write_page
 
 MOST_CELLS = 12
 """Cells of a differing setting that are named; further ones are counted."""
-_MARKS = re.compile(r"([\\`*_{}\[\]<>()#+!|&~])")
-_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-"""Some readers of Markdown run HTML that is escaped by a backslash."""
 
 
-@dataclass(frozen=True)
-class TextTable:
+class TextTable(NamedTuple):
     """A table ready to be shown; `empty` is said in its place where it has no rows."""
 
     title: str
@@ -29,12 +23,21 @@ class TextTable:
     empty: str
 
 
-def write_comparison(comparison: Comparison, html: Path, markdown: Path) -> None:
-    """Write the pages, each replaced as a whole or not at all; their folders are made."""
-    for file in (html, markdown):
+def write_comparison(comparison: Comparison, page: Path, text: Path) -> None:
+    """Write the comparison as HTML and as Markdown, each replaced as a whole or not at all; their folders are made."""
+    sections = []
+    for order, table in enumerate(comparison_tables(comparison), start=1):
+        # Paths and keys are long: they may be broken anywhere.
+        rows = [[TextCell(cell, mark="break") for cell in row] for row in table.rows]
+        block = Table(table.title, table.caption, table.head, rows) if rows else Text(table.empty)
+        sections.append(Section(f"part-{order}", table.title, table.title, order, [block], markdown=True))
+    title = f"{' and '.join(dict.fromkeys(comparison.benchmarks))}, before and after"
+    sides = Terms([("a, what was", comparison.a), ("b, what is now", comparison.b)])
+    head = [Text(answer(comparison), "answer"), sides]
+    shown = Page(title, "GROUP-PPO bench, comparison", "Skip to the regressions", head, sections)
+    for file, content in ((page, html(shown, page.parent)), (text, markdown(shown))):
         file.parent.mkdir(parents=True, exist_ok=True)
-    write_page(html, _as_html(comparison))
-    write_page(markdown, _as_markdown(comparison))
+        write_page(file, content)
 
 
 def answer(comparison: Comparison) -> str:
@@ -121,38 +124,3 @@ def _arm(arm: ArmDifference) -> tuple[str, ...]:
     )
     interval = MISSING if arm.low is None else f"[{low}, {high}]"
     return f"{arm.task}/{arm.model}/{arm.arm}", arm.quantity, form(arm.a), form(arm.b), change, interval, str(arm.seeds)
-
-
-def _as_html(comparison: Comparison) -> str:
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("groupppo.publish"), PackageLoader("groupppo.report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = source_text(environment, "report.css")
-    return environment.get_template("compare.html.j2").render(
-        comparison=comparison,
-        answer=answer(comparison),
-        tables=comparison_tables(comparison),
-        style=style,
-        policy=content_policy(style, ""),
-    )
-
-
-def _as_markdown(comparison: Comparison) -> str:
-    benchmarks = " and ".join(dict.fromkeys(comparison.benchmarks))
-    lines = [f"# Comparison of {_plain(benchmarks)}", "", _plain(answer(comparison)), ""]
-    lines += [f"- a: {_plain(comparison.a)}", f"- b: {_plain(comparison.b)}", ""]
-    for table in comparison_tables(comparison):
-        lines += [f"## {table.title}", "", _plain(table.caption if table.rows else table.empty), ""]
-        if table.rows:
-            head, *rows = (f"| {' | '.join(map(_plain, row))} |" for row in (table.head, *table.rows))
-            lines += [head, f"|{' --- |' * len(table.head)}", *rows, ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _plain(text: str) -> str:
-    """Text in which Markdown finds no marks, no HTML and no end of a line."""
-    return _MARKS.sub(lambda mark: _ENTITIES.get(mark[0], f"\\{mark[0]}"), " ".join(text.split()))

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,22 +20,20 @@ import pandas as pd
 
 import groupppo
 from groupppo.config import Benchmark
-from groupppo.draw.style import FORMATS
-from groupppo.measure.process_tree import DEFINITION
+from groupppo.draw.figures import FORMATS, INDEX, read_figures
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import FOUND, ProfileTables, write_tables
 from groupppo.publish.contents import STEP_TABLES, VERDICTS, files_in
 from groupppo.records.code import code_sha256
 from groupppo.records.plain_json import read_object
-from groupppo.report.drawing import INDEX, read_figures, write_figures
-from groupppo.report.drawing import needed as drawn
-from groupppo.report.figures.profile import write_profile_figures
-from groupppo.report.page import PROFILE, write_report
-from groupppo.report.sections.sweep import FOLDER as SWEEP
-from groupppo.report.sections.sweep import draw_sweep, read_rows
-from groupppo.studies.figures import PLANS, STREAM_PLANS, StudyPlan, write_study_figures
-from groupppo.studies.stream_tables import STREAM_COLUMNS
-from groupppo.studies.tables import COLUMNS, FIGURES, read_table
+from groupppo.report.figures import draw_figures
+from groupppo.report.figures import needed as drawn
+from groupppo.report.figures.profile import draw_profile
+from groupppo.report.figures.sweep import FOLDER as SWEEP
+from groupppo.report.figures.sweep import draw_sweep, read_rows
+from groupppo.report.page import write_report
+from groupppo.report.sections import PROFILE
+from groupppo.studies.shared.study import find_study, known_names
 from groupppo.tables import StoredTables, collect, load_table, load_tables
 from groupppo.tables.keys import Keys, found_keys
 from groupppo.tasks.lm_eval import write_yaml
@@ -46,11 +43,6 @@ from groupppo.verdicts.needed import needed
 from groupppo.verdicts.studied import read_studied
 from groupppo.where import Found
 
-_STUDIES: dict[str, tuple[Iterable[str], tuple[StudyPlan, ...]]] = {
-    "grouping": (COLUMNS, PLANS),
-    "streams": (STREAM_COLUMNS, STREAM_PLANS),
-}
-"""Tables and figures of the studies that have figures."""
 _PACKAGES = ("jinja2", "matplotlib", "numpy", "pandas", "pillow", "rocrate", "scipy")
 """Libraries that decide the bytes of pages, pictures and tables."""
 _RENDERERS = ("groupppo.draw", "groupppo.report", "groupppo.studies")
@@ -85,11 +77,10 @@ def derive(folder: Path, benchmark: Benchmark, claims: Claims) -> None:
     studied = read_studied(folder, benchmark, claims)
     judged = decide(claims, tables, benchmark, costs.variants if costs else None, studied)
     (folder / VERDICTS).write_text(verdicts_text(judged), encoding="utf-8")
-    for kind, (names, plans) in _STUDIES.items():
-        for study in sorted(folder.glob(f"studies/{kind}/*")):
-            found = {name: read_table(study, name) for name in names if (study / f"{name}.csv").is_file()}
-            if found:
-                write_study_figures(found, study / FIGURES, plans, keep=True)
+    for name in known_names():
+        for place in sorted(folder.glob(f"studies/{name}/*")):
+            study = find_study(name)
+            study.draw(study.read_tables(place), place, keep=True)
     draw_report(folder, benchmark, judged, costs, keep=True)
 
 
@@ -106,12 +97,12 @@ def draw_report(
         keep: whether pictures that are there stay as they are.
     """
     tables = StoredTables(folder / "tables", drawn(benchmark))
-    write_figures(tables, benchmark, folder / "figures", judged, keep=keep)
+    draw_figures(tables, benchmark, folder / "figures", judged, keep=keep)
     if benchmark.profile is not None and costs is not None:
-        write_profile_figures(costs, load_profile(benchmark.profile), folder / PROFILE / "figures", keep=keep)
+        draw_profile(costs, load_profile(benchmark.profile), folder / PROFILE / "figures", keep=keep)
     if benchmark.pilot is not None:
         draw_sweep(read_rows(folder, benchmark.pilot), benchmark, folder / SWEEP, keep=keep)
-    return write_report(folder, benchmark, memory_definition=DEFINITION)
+    return write_report(folder, benchmark)
 
 
 def derived_files(folder: Path) -> set[str]:

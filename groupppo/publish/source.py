@@ -193,7 +193,7 @@ def _copied_files(record: Mapping[str, Any], claims: Path) -> dict[str, Path]:
     named = {claim[key] for claim in judged for key in ("arm", "against") if key in claim} - {"reference"}
     arms = Path(record["claims"]).parent / "arms"
     copied = {f"arms/{arm}.yaml": arms / f"{arm}.yaml" for arm in sorted(named - set(record["arms"]))}
-    copied |= {f"studies/{name}.py": Path("benchmarks", "studies", f"{name}.py") for name in record["studies"] or []}
+    copied |= {f"studies/{name}.py": Path("groupppo", "studies", f"{name}.py") for name in record["studies"] or []}
     return copied | {Path(record[key]).name: Path(record[key]) for key in _BESIDE if record.get(key) is not None}
 
 
@@ -260,8 +260,12 @@ def source_differences(folder: Path, commit: str) -> Iterator[Difference]:
         f"{CONFIG}/{name}": (content, f"what {RECORD} makes of it") for name, content in written_files(record).items()
     }
     if commit:
-        blobs = {name: _git("cat-file", "blob", f"{commit}:{place}") for name, place in copied.items()}
-        expected |= {name: (blob, f"{copied[name]} of commit {commit}") for name, blob in blobs.items()}
+        for name, place in copied.items():
+            content = _git("cat-file", "blob", f"{commit}:{place}")
+            if content is None and name.startswith(f"{CONFIG}/studies/"):
+                # Where studies lay before they were modules of the package.
+                content = _git("cat-file", "blob", f"{commit}:benchmarks/{name.removeprefix(f'{CONFIG}/')}")
+            expected[name] = content, f"{place} of commit {commit}"
     for name in sorted({f"{CONFIG}/{name}" for name in files_in(folder / CONFIG)} - {*expected, *copied}):
         yield name, "no such file: neither the matrix nor the claims name it", "a file"
     for name, (content, whose) in sorted(expected.items()):

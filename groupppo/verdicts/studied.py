@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from groupppo.config import Benchmark
-from groupppo.studies.tables import read_table
+from groupppo.studies.shared.study import find_study
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.item_scores import ItemScores
 
@@ -28,7 +28,7 @@ def read_studied(results: Path, benchmark: Benchmark, claims: Claims) -> Studied
     """
     shares = [claim.share for claim in claims.claims if claim.share and claim.share.study in benchmark.studies]
     tables = {
-        (share.table, plan.task, plan.model): read_table(
+        (share.table, plan.task, plan.model): find_study(share.study).read_table(
             (results / share.file(plan.task, plan.model)).parent, share.table
         )
         for share in shares

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from groupppo.verl.asks import Asks
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from groupppo.algorithm import Cause, GroupParams, Groups, Threshold, Tokens, group_tokens, known_rules
 from groupppo.algorithm.loss import GroupBatch, group_batch
 from groupppo.algorithm.params import CHOICES
-from groupppo.verl.asks import Asks
 from groupppo.verl.group_stage import Grouped, GroupStage
 from groupppo.verl.trainer import GroupPPOTrainer
 from tests.algorithm.strategies import fixed_batch

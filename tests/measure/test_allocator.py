@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+from groupppo.verl.workers import ActorWorker
 
 from groupppo.measure.probes import AllocatorPeaks, AllocatorProbe
 from groupppo.verl import workers
 from groupppo.verl.trainer import GroupPPOTrainer
-from groupppo.verl.workers import ActorWorker
 
 
 class FakeCuda:

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from groupppo.verl.asks import Asks
+from groupppo.verl.flops import FlopsOfStep
 
 from groupppo.algorithm import GroupParams
 from groupppo.measure.mfu import Modes, Sequences, stage_flops
 from groupppo.update.flops import Shape
 from groupppo.verl import flops
-from groupppo.verl.asks import Asks
-from groupppo.verl.flops import FlopsOfStep
 
 LLAMA = SimpleNamespace(
     hidden_size=64, num_hidden_layers=2, intermediate_size=192, num_attention_heads=2, num_key_value_heads=1,

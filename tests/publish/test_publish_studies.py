@@ -10,9 +10,9 @@ import yaml
 
 from groupppo.publish.derive import derive
 from groupppo.publish.verify import verify
-from groupppo.studies.tables import write_table
+from groupppo.studies.shared.study import find_study
 from groupppo.verdicts.claims import load_claims
-from tests.studies.made_faults import made_faults
+from tests.studies.made import made_faults
 from tests.synthetic import synthetic_benchmark
 
 STUDY = "studies/faults/sorting.tiny"
@@ -27,8 +27,8 @@ def judged(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     benchmark = replace(synthetic_benchmark(seeds=(1, 2, 3)), studies=("faults",))
     folder = results / STUDY
     folder.mkdir(parents=True)
-    write_table(folder, "faults", made_faults(lost=1))
-    (folder / "study.json").write_text(json.dumps({"settings": {"steps": 3, "seed": 1}}), encoding="utf-8")
+    find_study("faults").write_table(folder, "faults", made_faults(lost=1))
+    (folder / "study.json").write_text(json.dumps({"settings": {"steps": 3, "run_seed": 1}}), encoding="utf-8")
     derive(results, benchmark, load_claims(benchmark.claims))
     return results
 
@@ -49,7 +49,7 @@ def test_a_table_changed_afterwards_and_a_page_written_before_the_study_are_foun
 ) -> None:
     shutil.copy(finished / "report.html", studied / "report.html")
     assert [difference.place for difference in verify(studied).differences] == ["report.html"]
-    write_table(studied / STUDY, "faults", made_faults())
+    find_study("faults").write_table(studied / STUDY, "faults", made_faults())
     places = {difference.place for difference in verify(studied).differences if difference.check == "derived"}
     assert {"verdicts.json"} <= places <= {"verdicts.json", "figures/verdicts.csv", "report.html", "report.md"}
 

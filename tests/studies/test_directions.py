@@ -11,12 +11,12 @@ import torch
 from groupppo.algorithm import Tokens
 from groupppo.algorithm.loss import LossMask, policy_loss
 from groupppo.config import REPOSITORY, load_arm
-from groupppo.studies.arms import dense_update, group_arms, group_updates
-from groupppo.studies.directions import (
+from groupppo.studies.grouping import COLUMNS
+from groupppo.studies.shared.arms import dense_update, group_arms, group_updates
+from groupppo.studies.shared.directions import (
     Compared,
     batch_cosines,
     direction_summary,
-    direction_table,
     disjoint_cosines,
     expected_cosine,
     inner_products,
@@ -26,8 +26,8 @@ from groupppo.studies.directions import (
     relative_variance,
     same_as,
 )
-from groupppo.studies.rollouts import Rollouts, response_log_probs
-from groupppo.studies.tables import COLUMNS, DENSE, DENSE_OTHER
+from groupppo.studies.shared.names import DENSE, DENSE_OTHER
+from groupppo.studies.shared.rollouts import Rollouts, response_log_probs
 from tests.studies.conftest import GAMMA, LAM, TEMPERATURE
 
 SHIPPED = [load_arm(file) for file in sorted((REPOSITORY / "benchmarks" / "arms").glob("*.yaml"))]
@@ -87,7 +87,7 @@ def test_the_direction_of_singleton_groups_is_that_of_dense_ppo(
 
 def test_inner_products_are_summed_over_all_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = torch.randn(2, 3, 11, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("groupppo.studies.directions._COLUMNS", 4)
+    monkeypatch.setattr("groupppo.studies.shared.directions._COLUMNS", 4)
     inner = inner_products(gradients)
     assert inner.shape == (2, 3, 2, 3)
     for a, i, b, j in ((0, 0, 0, 0), (0, 1, 1, 2), (1, 2, 0, 0)):
@@ -153,14 +153,11 @@ def test_where_the_expectation_drowns_in_noise_there_is_no_estimate() -> None:
         assert math.isnan(relative_variance(inner, 0).value) == (square <= 0)
 
 
-def test_tables_hold_every_arm_on_every_batch_and_the_noise_floor() -> None:
+def test_the_summary_holds_every_arm_and_the_noise_floor() -> None:
     inner = noisy([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]], own=0.0, shared=0.1, batches=6)
-    inner_arms = [Compared(DENSE, "PPO", (1.0,) * 6), *(Compared(name, name, (0.1, 0.3) * 3) for name in ("a", "b"))]
-    batches, summary = direction_table(inner, inner_arms), direction_summary(inner, inner_arms)
-    assert set(batches.columns) == set(COLUMNS["directions"])
+    summary = direction_summary(inner, [Compared(DENSE, "PPO", 1.0), Compared("a", "a", 0.2), Compared("b", "b", 0.2)])
     assert set(summary.columns) == set(COLUMNS["direction_summary"])
-    assert batches.groupby("arm").size().to_dict() == {"a": 6, "b": 6, DENSE_OTHER: 3}
-    assert batches[batches["arm"] == DENSE_OTHER]["batch"].tolist() == [0, 2, 4]
+    assert summary["arm"].tolist() == [DENSE, "a", "b", DENSE_OTHER]
     by_arm = summary.set_index("arm")
     assert by_arm.loc["a", "density"] == pytest.approx(0.2)
     assert by_arm.loc["b", "same_as"] == "a"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from groupppo.algorithm import Cause, GroupParams, Tokens, group_tokens, kernels
-from groupppo.studies.gram import exact_split, off_diagonal_cosines, token_gram
-from groupppo.studies.rollouts import Rollouts, response_log_probs
+from groupppo.studies.shared.rollouts import Rollouts, response_log_probs
+from groupppo.studies.shared.rules import exact_split, off_diagonal_cosines, token_gram
 from tests.studies.conftest import TEMPERATURE
 
 ADVANTAGE = st.one_of(st.sampled_from([0.0, 1.0, -1.0, 0.5, -0.5]), st.floats(-8, 8, allow_subnormal=False))

@@ -16,7 +16,7 @@ from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from groupppo.verdicts.rules import judge
 from groupppo.verdicts.studied import read_studied
-from tests.studies.made_faults import made_faults
+from tests.studies.made import made_faults
 from tests.synthetic import ARMS, Effect, write_results
 
 EFFECTS = ARMS | {"random": Effect(0.60, 0.08)}

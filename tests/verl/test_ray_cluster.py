@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from groupppo.verl.stacks import VARIABLE
 
 from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput, RunFailed
@@ -17,7 +18,6 @@ from groupppo.run import family, launch, ray_cluster
 from groupppo.run.ray_cluster import across_allocation, ask_for_stacks
 from groupppo.verl.compose import Cell, compose
 from groupppo.verl.network import ON_ONE_NODE, OURS
-from groupppo.verl.stacks import VARIABLE
 from tests.verl.conftest import MakeCell
 
 # Notes how it was called, says that the node is up, and stays until it is told to stop.

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
+from groupppo.verl.replay import OrderedReplayBuffer
 from verl.trainer.ppo.v1 import replay_buffer
 
 from groupppo.errors import RunFailed
-from groupppo.verl.replay import OrderedReplayBuffer
 
 SNAPSHOT = {key: {"seq_len": 3} for key in ("step2-prompt1_1_0", "step2-prompt0_10_0", "step2-prompt0_2_0")}
 

@@ -1,10 +1,10 @@
 """What the rollout servers are asked for: sampling parameters and seeds."""
 
 import pytest
-
-from groupppo.errors import BadInput
 from groupppo.verl.agent_loop import sampling_seed
 from groupppo.verl.transformers_rollout import as_request
+
+from groupppo.errors import BadInput
 
 
 @pytest.mark.parametrize(("key", "value"), [("top_p", 0.9), ("top_k", 5), ("repetition_penalty", 1.2)])

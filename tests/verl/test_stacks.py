@@ -7,7 +7,6 @@ import textwrap
 from pathlib import Path
 
 import psutil
-
 from groupppo.verl.stacks import VARIABLE, ask, place_in
 
 WAITS = """

@@ -1,0 +1,12 @@
+"""Words in the studies' tables, apart from the code that measures: a page that shows them needs no model."""
+
+NO_RULE = "has no grouping rule"
+"""Why an arm that is not about groups is left out."""
+DENSE, DENSE_OTHER = "dense", "dense_other"
+"""Dense PPO in the place of an arm, and on another batch than the one it is compared with: the noise floor."""
+ALL = "all"
+"""The group of all parameters."""
+ENDPOINTS, WINDOW, SHARE, GATHERED = "endpoints", "window", "share", "gathered"
+"""What flows through a streamed update next to the endpoints; `gathered` is the exact update."""
+REUSE, RECOMPUTE = "reuse", "recompute"
+"""Where a streamed update has its keys and values from."""
