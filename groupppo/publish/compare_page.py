@@ -33,8 +33,8 @@ def write_comparison(comparison: Comparison, page: Path, text: Path) -> None:
         sections.append(Section(f"part-{order}", table.title, table.title, order, [block], markdown=True))
     title = f"{' and '.join(dict.fromkeys(comparison.benchmarks))}, before and after"
     sides = Terms([("a, what was", comparison.a), ("b, what is now", comparison.b)])
-    head = [Text(answer(comparison), "answer"), sides]
-    shown = Page(title, "GROUP-PPO bench, comparison", "Skip to the regressions", head, sections)
+    answered = Text(answer(comparison), "answer")
+    shown = Page(title, "GROUP-PPO bench, comparison", "Skip to the regressions", [answered, sides], sections)
     for file, content in ((page, html(shown, page.parent)), (text, markdown(shown))):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_page(file, content)
