@@ -198,7 +198,8 @@ def test_a_new_study_is_planned_and_has_a_command_line_and_without_its_file_it_i
     file = clone / "benchmarks" / "quick.yaml"
     data = yaml.safe_load(file.read_text()) | {"name": "extended", "studies": [STUDY.name]}
     (clone / "benchmarks" / "extended.yaml").write_text(yaml.safe_dump(data))
-    assert "studies = 'lengths'" in plan(clone).stderr
+    planned = plan(clone)
+    assert "studies = 'lengths'" in planned.stdout + planned.stderr
     add(clone, STUDY)
     planned = plan(clone)
     assert "study lengths on sorting with tiny" in planned.stdout + planned.stderr

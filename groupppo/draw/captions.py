@@ -64,11 +64,11 @@ def band(rows: pd.DataFrame, benchmark: Benchmark, meaning: str) -> str:
         return "One seed in each arm, so there is no interval over seeds."
     single = sorted({arm for (_, arm), n in counts.items() if n < 2})
     without = f"; none for {_titles(single, benchmark)}, with one seed" if single else ""
-    sentence = seeds_told(rows, benchmark)
+    sentence = seeds_in_words(rows, benchmark)
     return f"{sentence[0].upper()}{sentence[1:]}; {meaning}{without}."
 
 
-def seeds_told(rows: pd.DataFrame, benchmark: Benchmark) -> str:
+def seeds_in_words(rows: pd.DataFrame, benchmark: Benchmark) -> str:
     counts = _counts(rows)
     if len(set(counts.values())) == 1:
         return f"{plural(next(iter(counts.values())), 'seed')} in each arm"

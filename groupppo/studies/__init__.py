@@ -5,17 +5,3 @@ has to know of it. It imports torch and transformers inside its functions only: 
 
     python -m groupppo.studies NAME --help
 """
-
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from groupppo.config import Benchmark
-    from groupppo.draw.blocks import Section
-
-
-def sections(results: Path, benchmark: "Benchmark") -> list["Section"]:
-    """As `groupppo.studies.shared.page.sections`, which needs what draws."""
-    from groupppo.studies.shared import page
-
-    return page.sections(results, benchmark)

@@ -49,7 +49,7 @@ POINTS = {
     "statistics": (_STAGE, "GroupStage.metrics"),
     "critic_pass": (_ENGINE, "value_pass"),
     "policy_pass": (_ENGINE, "policy_pass"),
-    "keys_values": ("groupppo.update.store", "KeysValuesStore.put"),
+    "keys_values": ("groupppo.update.passes", "KeysValuesStore.put"),
     "metrics": (_TRAINER, "step_row"),
 }
 """Where a fault is raised: the function that is wrapped, by its module and name."""
@@ -77,7 +77,7 @@ def inject(point: str, folder: Path) -> None:
         raise InjectedError(point)
 
     def record(name: str, tensors: Iterable["Tensor"]) -> None:
-        parts = (f"{tuple(one.shape)}".encode() + one.detach().cpu().numpy().tobytes() for one in tensors)
+        parts = (f"{tuple(one.shape)}".encode() + one.detach().cpu().double().numpy().tobytes() for one in tensors)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({name: hashlib.sha256(b"".join(parts)).hexdigest()}) + "\n")
 
@@ -272,8 +272,7 @@ def show(shown: Shown) -> list["Block"]:
         f"One run of {settings['steps']} steps for each of {len(faults)} injection points, seed "
         f"{settings['run_seed']}, with on_error: dense, against {shown.reference}: {int(faults['survived'].sum())} "
         f"went on exactly as it does, {int((~faults['finished']).sum())} ended with the error. Every case was run "
-        "once; the same seed repeats a run to the bit. `none`, the control, must differ from dense PPO, or nothing is "
-        "compared."
+        "once; the same seed repeats a run to the bit. none, the control, must differ from dense PPO."
     )
     body = rows.replace({True: "yes", False: "no"}).astype(str).to_numpy().tolist()
     return [Text(words), Table("Faults", "", [name.replace("_", " ") for name in COLUMNS], body)]

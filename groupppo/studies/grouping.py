@@ -19,7 +19,6 @@ studied on. Three questions, in this order:
 One process, one thread, float32 except where it says otherwise.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,9 +29,9 @@ from groupppo.config import load_arm
 from groupppo.draw.blocks import Block, Table, Text
 from groupppo.draw.figures import Picture
 from groupppo.draw.wording import number, percentage, plural
-from groupppo.studies.shared.charts import interval_chart, values_of
+from groupppo.studies.shared.charts import picture
 from groupppo.studies.shared.names import DENSE, DENSE_OTHER, NO_RULE
-from groupppo.studies.shared.study import Clock, RolloutParameters, Shown, Study, Tables
+from groupppo.studies.shared.study import Clock, RolloutParameters, Shown, Study, Tables, estimated
 
 # A quarter of the batches is enough for the densities of bfloat16 rollouts, their only use.
 COARSE_SHARE = 4
@@ -102,10 +101,7 @@ def measure(parameters: Parameters, clock: Clock) -> tuple[dict[str, pd.DataFram
 
 # ---- its tables
 
-_JACKKNIFE = "Lower end of its 90 % jackknife interval over responses."
-_OVER_BATCHES = "Lower end of its 90 % jackknife interval over batches."
-_T_INTERVAL = "Lower end of its 90 % t interval over batches."
-_UPPER = "Upper end."
+_JACKKNIFE = "90 % jackknife interval over responses"
 
 COLUMNS: dict[str, dict[str, str]] = {
     "density": {
@@ -128,9 +124,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "epsilon": "What was added to r_ppo, in the exact rule and in the proxy's.",
         "precision": "Share of the proxy's endpoints that are the exact rule's.",
         "recall": "Share of the exact rule's endpoints that are the proxy's.",
-        "f1": "Harmonic mean of the two.",
-        "f1_low": _JACKKNIFE,
-        "f1_high": _UPPER,
+        **estimated("f1", "Harmonic mean of the two.", _JACKKNIFE),
         "f1_inner": "F1 without the last token of each response, which every rule makes an endpoint.",
         "density": "Endpoints / valid tokens of the proxy's rule.",
         "exact_density": "The same of the exact rule.",
@@ -142,27 +136,19 @@ COLUMNS: dict[str, dict[str, str]] = {
         "statistic": "`mean` of the cosines between exact score vectors of two tokens of one response, and `mean_abs`, "
         "that of their absolute values.",
         "value": "Its value.",
-        "low": _JACKKNIFE,
-        "high": _UPPER,
+        "low": f"Lower end of its {_JACKKNIFE}.",
+        "high": "Upper end.",
         "responses": "Responses.",
     },
     "direction_summary": {
         "arm": "Its name; `dense` is dense PPO, `dense_other` is dense PPO on another batch.",
         "title": "Label of the arm.",
         "density": "Endpoints / valid tokens, mean over batches.",
-        "cosine": "Mean over batches of the cosine with dense PPO on the same batch.",
-        "cosine_low": _T_INTERVAL,
-        "cosine_high": _UPPER,
-        "norm_ratio": "Mean over batches of the ratio of norms.",
-        "norm_ratio_low": _T_INTERVAL,
-        "norm_ratio_high": _UPPER,
+        **estimated("cosine", "Mean over batches of the cosine with dense PPO on the same batch."),
+        **estimated("norm_ratio", "Mean over batches of norm / dense PPO's norm."),
         "mean_cosine": "Cosine between the two gradients averaged over all batches, their shared noise included.",
-        "expected_cosine": "The same for expected gradients: inner products between different batches only.",
-        "expected_cosine_low": _OVER_BATCHES,
-        "expected_cosine_high": _UPPER,
-        "relative_variance": "Trace of the gradient's covariance over batches / squared norm of its expectation.",
-        "relative_variance_low": _OVER_BATCHES,
-        "relative_variance_high": _UPPER,
+        **estimated("expected_cosine", "The same for expected gradients: products between different batches only."),
+        **estimated("relative_variance", "Trace of the gradient's covariance / squared norm of its expectation."),
         "same_as": "An earlier arm whose gradients are the same up to rounding; empty where there is none.",
         "draws": "Draws averaged in each batch; 1.",
         "batches": "Batches.",
@@ -204,10 +190,9 @@ def agreement(tables: Tables) -> Picture:
         f"average and {number(cosines['mean_abs'])} in absolute value. {' '.join(parts)}"
     )
     panels = {"f1": "F1 with the exact rule's endpoints"}
-    data = values_of(rows, panels, ["proxy", "setting"])
-    draw = partial(interval_chart, data, panels, row="proxy", series="setting")
-    alt = f"Point chart of F1 by proxy. {' '.join(parts)}"
-    return Picture("agreement", "Proxies against exact score vectors", data, draw, caption, alt)
+    says = {"caption": caption, "alt": f"Point chart of F1 by proxy. {' '.join(parts)}"}
+    title = "Proxies against exact score vectors"
+    return picture("agreement", title, rows, panels, **says, keys=["proxy", "setting"], row="proxy", series="setting")
 
 
 # ---- the figure of update directions
@@ -250,9 +235,9 @@ def directions(tables: Tables) -> Picture:
         for row in arms.itertuples()
     )
     alt = f"Four point charts. Dense PPO on another batch: cosine {floor}. Cosines with dense PPO: {'; '.join(parts)}."
-    data, ratios = values_of(summary, PANELS, ["arm", "title"]), list(PANELS)[:3]
-    draw = partial(interval_chart, data, PANELS, row="title", logarithmic=list(PANELS)[2:], around_one=ratios)
-    return Picture("directions", "Update direction against dense PPO", data, draw, caption, alt)
+    says, look = {"caption": caption, "alt": alt}, {"logarithmic": list(PANELS)[2:], "around_one": list(PANELS)[:3]}
+    title = "Update direction against dense PPO"
+    return picture("directions", title, summary, PANELS, **says, keys=["arm", "title"], row="title", **look)
 
 
 # ---- its section of the page

@@ -21,7 +21,6 @@ changes. Four questions, in this order:
 One process, one thread, float32.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,9 +32,9 @@ from groupppo.draw.blocks import Block, Text
 from groupppo.draw.figures import Picture
 from groupppo.draw.wording import number, percentage, plural, ratio
 from groupppo.errors import BadInput
-from groupppo.studies.shared.charts import interval_chart, values_of
+from groupppo.studies.shared.charts import picture
 from groupppo.studies.shared.names import ENDPOINTS, GATHERED, RECOMPUTE, REUSE, SHARE, WINDOW
-from groupppo.studies.shared.study import Clock, Positive, RolloutParameters, Shown, Study, Tables
+from groupppo.studies.shared.study import Clock, Positive, RolloutParameters, Shown, Study, Tables, estimated
 
 if TYPE_CHECKING:
     from groupppo.studies.shared.arms import GroupArm
@@ -83,7 +82,7 @@ def measure(parameters: Parameters, clock: Clock) -> tuple[dict[str, pd.DataFram
     from groupppo.studies.shared import streaming
     from groupppo.studies.shared.arms import group_updates
     from groupppo.studies.shared.rollouts import draw_batches, load_policy
-    from groupppo.update.streamed import LiveRows
+    from groupppo.update.passes import LiveRows
 
     torch.set_num_threads(1)
     ways = [LiveRows(), *(LiveRows(window=size) for size in WINDOWS), *(LiveRows(share=size) for size in SHARES)]
@@ -143,19 +142,14 @@ def followed(parameters: Parameters) -> list["GroupArm"]:
 # ---- its tables
 
 
-def _estimated(name: str, text: str) -> dict[str, str]:
-    ends = "end of its 90 % t interval over batches."
-    return {name: text, f"{name}_low": f"Lower {ends}", f"{name}_high": f"Upper {ends}"}
-
-
 _CASE = {
     "checkpoint": "The policy, by the name that the command gave it.",
     "arm": "Name of the arm whose endpoints are streamed.",
     "title": "Label of the arm.",
 }
 _BOTH = {
-    **_estimated("cosine", "Between the streamed and the exact gradient of the same batch, mean over batches."),
-    **_estimated("norm_ratio", "Norm of the streamed gradient / of the exact one, mean over batches."),
+    **estimated("cosine", "Between the streamed and the exact gradient of the same batch, mean over batches."),
+    **estimated("norm_ratio", "Norm of the streamed gradient / of the exact one, mean over batches."),
 }
 _BATCHES = {"batches": "Batches."}
 
@@ -176,9 +170,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "speedup": "Operations of a dense update / of this one, keys and values at hand.",
         "speedup_recompute": "The same where the update makes keys and values itself.",
         **_BOTH,
-        "expected_cosine": "The same for expected gradients: inner products between different batches only.",
-        "expected_cosine_low": "Lower end of its 90 % jackknife interval over batches; empty for the exact update.",
-        "expected_cosine_high": "Upper end.",
+        **estimated("expected_cosine", "The same for expected gradients: products between different batches only."),
         "pareto": "Whether no other way has a larger speed-up or cosine without a smaller one of the other.",
         **_BATCHES,
     },
@@ -187,9 +179,9 @@ COLUMNS: dict[str, dict[str, str]] = {
         "steps": "Optimizer steps since keys and values were made.",
         "kv": "`reuse`: made before the steps; `recompute`: at the present weights.",
         **_BOTH,
-        **_estimated("log_prob_error", "Mean |streamed - exact log-probability| over endpoints, in nats."),
+        **estimated("log_prob_error", "Mean |streamed - exact log-probability| over endpoints, in nats."),
         "log_prob_error_max": "The largest in any batch.",
-        **_estimated("moved", "Mean |exact log-probability - the one before the steps| over endpoints, in nats."),
+        **estimated("moved", "Mean |exact log-probability - the one before the steps| over endpoints, in nats."),
         **_BATCHES,
     },
 }
@@ -229,10 +221,9 @@ def parameters_figure(tables: Tables) -> Picture:
         f"the projections of keys and values are hit first. {says}"
     )
     panels = {"cosine": "cosine with the exact gradient", "norm_ratio": "norm / the exact gradient's"}
-    data = values_of(rows, panels, [*_KEYS, "case", "group"])
-    draw = partial(interval_chart, data, panels, row="group", series="case", around_one=panels)
     title, alt = "The streamed gradient's bias by parameter group", f"Two point charts by parameter group. {says}"
-    return Picture("parameters", title, data, draw, caption, alt)
+    look = {"keys": [*_KEYS, "case", "group"], "row": "group", "series": "case", "around_one": panels}
+    return picture("parameters", title, rows, panels, caption=caption, alt=alt, **look)
 
 
 def costs_figure(tables: Tables) -> Picture:
@@ -255,10 +246,9 @@ def costs_figure(tables: Tables) -> Picture:
     )
     panels = {"speedup": "operations of a dense update / of this one", "cosine": "cosine with the exact gradient"}
     rows = rows.assign(case=_cases(rows), way=[way_label(*way) for way in zip(rows["kind"], rows["size"], strict=True)])
-    data = values_of(rows, panels, [*_KEYS, "case", "way", "pareto"])
-    draw = partial(interval_chart, data, panels, row="way", series="case", logarithmic=["speedup"])
     title, alt = "What streaming costs and what it gets wrong", f"Two point charts of speed-up and cosine. {says}"
-    return Picture("costs", title, data, draw, caption, alt)
+    look = {"keys": [*_KEYS, "case", "way", "pareto"], "row": "way", "series": "case", "logarithmic": ["speedup"]}
+    return picture("costs", title, rows, panels, caption=caption, alt=alt, **look)
 
 
 def staleness_figure(tables: Tables) -> Picture:
@@ -286,13 +276,12 @@ def staleness_figure(tables: Tables) -> Picture:
         "log_prob_error": "mean log-prob error, nats",
         "moved": "policy's own move, nats",
     }
-    # How far the policy has moved does not depend on keys and values; the error of fresh ones is rounding.
     rows = rows.assign(case=_cases(rows) + ", " + rows["kv"], steps=rows["steps"].map("{:g} steps".format))
-    data = values_of(rows, panels, [*_KEYS, "kv", "case", "steps"])
-    data = data[(data["panel"] == "cosine") | (data["kv"] == REUSE)].reset_index(drop=True)
-    draw = partial(interval_chart, data, panels, row="steps", series="case")
+    # How far the policy has moved does not depend on keys and values; the error of fresh ones is rounding.
+    rows.loc[rows["kv"] == RECOMPUTE, ["log_prob_error", "moved"]] = float("nan")
     title, alt = "Keys and values that grow old", f"Three point charts by optimizer steps. {says}"
-    return Picture("staleness", title, data, draw, caption, alt)
+    look = {"keys": [*_KEYS, "kv", "case", "steps"], "row": "steps", "series": "case"}
+    return picture("staleness", title, rows, panels, caption=caption, alt=alt, **look)
 
 
 def _cases(rows: pd.DataFrame) -> pd.Series:

@@ -21,8 +21,8 @@ from groupppo.report.page import write_report
 from groupppo.report.sections import read_verdicts
 from groupppo.report.sections.benchmark import arm_differences
 from groupppo.report.sections.verdicts import ANSWERS, answer
-from groupppo.verdicts.finding import VERDICTS
 from groupppo.verdicts.preregistration import register
+from groupppo.verdicts.rules import VERDICTS
 from groupppo.verl.network import OURS
 from groupppo.where import Where
 from tests.report.conftest import build, table_of, verdict

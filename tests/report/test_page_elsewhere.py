@@ -29,8 +29,8 @@ from groupppo.report.page import write_report
 from groupppo.report.sections import read_verdicts
 from groupppo.tables import Tables
 from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.costs import COSTS
 from groupppo.verdicts.engine import decide, verdicts_text
+from groupppo.verdicts.quantities import COSTS
 from groupppo.where import COLUMNS, UNRECORDED, Found, Where, find, where_of
 from tests.report.conftest import collected
 

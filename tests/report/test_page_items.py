@@ -17,8 +17,8 @@ from groupppo.report.sections import Judged, Results, items
 from groupppo.report.sections.verdicts import share_in_words
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import read_studied
 from groupppo.verdicts.item_share import ItemShare
-from groupppo.verdicts.studied import read_studied
 from tests.report.conftest import prepare, verdict
 from tests.synthetic import ITEMS, rewrite_json, write_results
 

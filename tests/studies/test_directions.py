@@ -24,7 +24,6 @@ from groupppo.studies.shared.directions import (
     mean_cosine,
     norm_ratios,
     relative_variance,
-    same_as,
 )
 from groupppo.studies.shared.names import DENSE, DENSE_OTHER
 from groupppo.studies.shared.rollouts import Rollouts, response_log_probs
@@ -72,19 +71,6 @@ def test_several_losses_share_a_pass_without_touching_each_other(
     assert not torch.equal(together[1], together[3])
 
 
-def test_the_direction_of_singleton_groups_is_that_of_dense_ppo(
-    policy: Any, rollouts: Rollouts, tokens: Tokens
-) -> None:
-    updates = group_updates(group_arms(SHIPPED)[0], tokens, GAMMA, LAM)
-    weights = [dense_update(tokens, GAMMA, LAM).weights, updates["singleton"].weights, updates["stride"].weights]
-    inner = inner_products(loss_gradients(policy, rollouts, weights, TEMPERATURE)[:, None])
-    assert batch_cosines(inner, 1, 0) == pytest.approx([1.0], abs=1e-12)
-    assert norm_ratios(inner, 1, 0) == pytest.approx([1.0], abs=1e-12)
-    assert same_as(inner, 1) == 0
-    assert batch_cosines(inner, 2, 0)[0] < 0.99
-    assert same_as(inner, 2) is None
-
-
 def test_inner_products_are_summed_over_all_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = torch.randn(2, 3, 11, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr("groupppo.studies.shared.directions._COLUMNS", 4)
@@ -117,16 +103,6 @@ def test_noise_that_arms_share_makes_them_look_alike_but_not_in_expectation() ->
         assert batch_cosines(inner, 1, 0).mean() > 0.6
     assert np.nanmean(estimates) == pytest.approx(0.0, abs=0.06)
     assert np.mean(contaminated) > 0.2
-
-
-def test_noise_of_an_arms_own_hides_a_common_direction_but_not_in_expectation() -> None:
-    same = [[1.0, *[0.0] * 19], [1.0, *[0.0] * 19]]
-    inner = noisy(same, own=0.7, shared=0.0, batches=200)
-    assert batch_cosines(inner, 1, 0).mean() < 0.3
-    estimate = expected_cosine(inner, 1, 0)
-    assert estimate.value == pytest.approx(1.0, abs=0.1)
-    assert estimate.low <= 1.0
-    assert estimate.high == 1.0
 
 
 def test_the_interval_of_the_expected_cosine_covers_the_true_one() -> None:

@@ -181,7 +181,7 @@ for point, (module, name) in POINTS.items():
     found = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
-    print(point, isinstance(found, wrapt.ObjectProxy))
+    print(point, isinstance(found, (wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper)))
 """
 ONCE = """
 from groupppo.verl import group_stage

@@ -13,10 +13,9 @@ from groupppo.config import Benchmark
 from groupppo.draw.blocks import FigureBlock, Heading, Link, Table, Text
 from groupppo.draw.figures import Picture, read_figures
 from groupppo.errors import BadInput
-from groupppo.studies import sections
 from groupppo.studies.faults import NO_FAULT
 from groupppo.studies.shared.names import ENDPOINTS, GATHERED
-from groupppo.studies.shared.page import MOST_SHOWN
+from groupppo.studies.shared.page import MOST_SHOWN, sections
 from groupppo.studies.shared.study import FIGURES, find_study
 from tests.studies.made import made_faults, made_stream_tables, made_tables
 from tests.synthetic import synthetic_benchmark
@@ -183,7 +182,7 @@ def test_a_section_says_what_it_ran_on_and_shows_every_figure_and_file(results: 
     assert "Rollouts of PPO (dense), seed 4, in 6 batches for each checkpoint. start: 1,234 responses" in said
     assert "mean reward 0.400; trained: 1,234 responses (56,789 tokens), mean reward 0.600." in said
     [densities] = [block for block in grouping.blocks if isinstance(block, Table)]
-    assert "3 of 12 have a density within the claimed 5.0 % to 20.0 %" in densities.caption
+    assert "4 of 12 have a density within the claimed 5.0 % to 20.0 %" in densities.caption
     assert ["variance_split", "unit", "float32", "30.0 %", "60.0 %", "30.0 %", "10.0 %"] in densities.rows
     for section, name in ((grouping, "grouping"), (streams, "streams")):
         figures = [block for block in section.blocks if isinstance(block, FigureBlock)]

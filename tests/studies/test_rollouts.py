@@ -89,17 +89,3 @@ def test_some_rows_are_the_same_responses_without_the_padding_of_the_others(poli
         alone = response_log_probs(policy, few, TEMPERATURE)
     assert torch.allclose(alone, all_of_them[:, : few.mask.shape[1]], atol=1e-6)
     assert [ids.tolist() for ids, _, _ in each(few)] == [each(rollouts)[row][0].tolist() for row in shortest]
-
-
-def test_advantages_are_those_of_dense_gae(tokens: Tokens) -> None:
-    """By hand, backwards over each response with the discount and lambda of conftest."""
-    from tests.studies.conftest import GAMMA, LAM
-
-    rewards, values = tokens.get("rewards").double(), tokens.get("values").double()
-    for row, size in enumerate(tokens.mask.sum(1).tolist()):
-        following, next_value = 0.0, 0.0
-        for t in reversed(range(size)):
-            delta = float(rewards[row, t]) + GAMMA * next_value - float(values[row, t])
-            following = delta + GAMMA * LAM * following
-            next_value = float(values[row, t])
-            assert float(tokens.get("advantages")[row, t]) == pytest.approx(following, abs=1e-5)

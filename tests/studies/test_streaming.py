@@ -18,7 +18,6 @@ from groupppo.studies.shared.rollouts import Rollouts
 from groupppo.studies.shared.streaming import (
     EXACT,
     PARAMETER_GROUPS,
-    STREAMED,
     Curve,
     Endpoints,
     cosine_and_ratio,
@@ -39,8 +38,7 @@ from groupppo.studies.shared.streaming import (
 from groupppo.studies.streams import COLUMNS
 from groupppo.update.flops import Shape, Work, update_flops
 from groupppo.update.layout import Layout
-from groupppo.update.plan import Plan
-from groupppo.update.streamed import LiveRows
+from groupppo.update.passes import LiveRows, Plan
 from tests.studies.conftest import GAMMA, LAM, TEMPERATURE
 
 PLACE = {"checkpoint": "start", "arm": "stride", "title": "Stride"}
@@ -121,7 +119,7 @@ def test_keys_and_values_of_other_weights_matter_only_where_tokens_do_not_flow(
             parameter.add_(0.1 * torch.randn_like(parameter))
 
     def cosine(model: Any, way: LiveRows) -> float:
-        plan = Plan("streamed", live=way.places(batch.layout, batch.rows, seed=0), seed=0)
+        plan = Plan("streamed", live=way, seed=0)
         found, _ = loss_gradient(policy, batch, plan, TEMPERATURE, keys_values_of(model, batch))
         return cosine_and_ratio(found, exact)["cosine"]
 
@@ -186,23 +184,6 @@ def test_the_speed_up_counts_each_sequence_by_its_own_length(policy: Any) -> Non
     assert update_speedup(shape, uneven, rows, "streamed_reuse") != pytest.approx(other, rel=1e-6)
 
 
-@given(layouts, st.integers(0, 8), st.integers(0, 10**6))
-def test_a_window_that_stops_at_the_endpoint_before_leaves_the_same_tokens(
-    lengths: list[int], window: int, seed: int
-) -> None:
-    """So "the endpoint's own group, up to n tokens" is no way of its own: what lies further back flows already."""
-    layout = Layout(torch.zeros(sum(lengths), dtype=torch.long), torch.tensor(lengths), packed=False)
-    chosen = torch.rand(sum(lengths), generator=torch.Generator().manual_seed(seed)) < 0.3
-    chosen[-1] = True
-    rows = chosen.nonzero().flatten()
-    own = set()
-    for row in rows.tolist():
-        first = row - int(layout.position[row])
-        before = max([other for other in rows.tolist() if first <= other < row], default=first - 1)
-        own |= set(range(max(row - window, before + 1), row + 1))
-    assert set(LiveRows(window=window).places(layout, rows).tolist()) == own
-
-
 # ---- keys and values that grow old
 
 
@@ -234,21 +215,6 @@ def test_the_table_of_staleness_has_the_largest_error_of_any_batch(stale: pd.Dat
     assert row["cosine"] == pytest.approx(own["cosine"].mean())
 
 
-def test_updates_lower_the_loss_and_not_when_they_go_the_other_way(policy: Any, endpoints: list[Endpoints]) -> None:
-    batch = endpoints[0]
-
-    def change(sign: float) -> float:
-        model = copy.deepcopy(policy)
-        optimizer = warm_optimizer(model, [], RATE)
-        found, old = loss_gradient(model, batch, EXACT, TEMPERATURE)
-        for name, parameter in model.named_parameters():
-            parameter.grad = sign * found[name]
-        optimizer.step()
-        return float((batch.weights * (loss_gradient(model, batch, EXACT, TEMPERATURE)[1] - old)).sum())
-
-    assert change(1.0) < 0 < change(-1.0)
-
-
 def test_warming_the_optimizer_moves_nothing_and_shortens_a_step_that_earlier_gradients_do_not_share(
     policy: Any, curve: Curve
 ) -> None:
@@ -265,9 +231,3 @@ def test_warming_the_optimizer_moves_nothing_and_shortens_a_step_that_earlier_gr
     opposed = [{name: -part for name, part in one.items()} for one in curve.gradients]
     assert moved(curve.gradients, None) == 0.0
     assert 0.0 < moved(opposed, curve.gradients[0]) < moved([], curve.gradients[0])
-
-
-def test_a_streamed_plan_without_cached_keys_and_values_makes_its_own(policy: Any, endpoints: list[Endpoints]) -> None:
-    own, _ = loss_gradient(policy, endpoints[0], STREAMED, TEMPERATURE)
-    kept, _ = loss_gradient(policy, endpoints[0], STREAMED, TEMPERATURE, keys_values_of(policy, endpoints[0]))
-    assert cosine_and_ratio(own, kept)["cosine"] == pytest.approx(1.0, abs=1e-6)

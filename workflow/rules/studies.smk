@@ -3,7 +3,7 @@
 from snakemake.io import glob_wildcards
 
 from groupppo.studies.shared.study import find_study, known_names
-from groupppo.verdicts.shares import SHARES
+from groupppo.verdicts.quantities import SHARES
 
 ARM_FILES = BENCHMARK.source.parent / "arms" / "{arm}.yaml"
 STUDY_FOLDER = RESULTS + "/studies/{study}/{{task}}.{{model}}"

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from groupppo.config import Arm, Benchmark
+from groupppo.config import Benchmark
 from groupppo.draw.captions import excluded, left_out
 from groupppo.draw.figures import FigureRecord, Picture, not_drawn, write_figure, write_index
 from groupppo.draw.style import ARM_KEYS, MOST_FACETS, RUN_KEYS, START, cells, refuse_empty
@@ -93,7 +93,7 @@ class RunFigure(ReportFigure):
 
     def picture(self, evidence: Evidence) -> Picture | str:
         benchmark, runs = evidence.benchmark, evidence.tables.runs
-        arms = [name for name, arm in benchmark.arms.items() if is_grouped(arm) or not self.grouped]
+        arms = [name for name, arm in benchmark.arms.items() if arm.grouped or not self.grouped]
         if not arms:
             return "no arm of this benchmark forms groups."
         usable = runs[runs["admissible"].astype(bool) & runs["arm"].isin(arms)] if self.grouped else runs
@@ -209,10 +209,6 @@ def has_others(benchmark: Benchmark) -> bool:
 
 def no_pair(benchmark: Benchmark) -> str:
     return f"no seed has both {benchmark.arms[benchmark.reference].title} and another arm"
-
-
-def is_grouped(arm: Arm) -> bool:
-    return arm.verl.get("algorithm.adv_estimator") == "group_ppo"
 
 
 def admissible_rows(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from groupppo.config import Benchmark
 from groupppo.draw import style
 from groupppo.draw.captions import ITEMS, band, each
 from groupppo.draw.wording import number, percentage
-from groupppo.report.figures import Need, RunFigure, is_grouped, no_pair
+from groupppo.report.figures import Need, RunFigure, no_pair
 from groupppo.report.figures.parity import differences
 
 
@@ -88,7 +88,7 @@ FIGURE = RunFigure(
     title="Accuracy against density",
     order=60,
     needs=(Need("evals"), Need("groups", ("tokens", "endpoints"))),
-    asked=lambda benchmark: any(map(is_grouped, benchmark.arms.values())),
+    asked=lambda benchmark: any(arm.grouped for arm in benchmark.arms.values()),
     data=data,
     draw=draw,
     caption=caption,

@@ -103,8 +103,8 @@ def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
 
 def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     means = data[data["seed"].isna()]
-    told = each(means, benchmark, lambda rows, title: f"{title} {number(rows['difference'].iloc[0])}")
-    return f"Interval chart of differences in accuracy. Means over seeds: {told}"
+    text = each(means, benchmark, lambda rows, title: f"{title} {number(rows['difference'].iloc[0])}")
+    return f"Interval chart of differences in accuracy. Means over seeds: {text}"
 
 
 FIGURE = RunFigure(

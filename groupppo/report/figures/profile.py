@@ -240,8 +240,8 @@ def setting_title(row: pd.Series) -> str:
 def measured_in_words(rows: pd.DataFrame) -> str:
     """Where the rows of the table `variants` were measured, first of all whether that was not for these results."""
     where = where_of(rows)
-    told = where.told()
-    return f"{told[0].upper()}{told[1:]}." if where.here else f"Not measured in this results folder: {told}."
+    listed = where.told()
+    return f"{listed[0].upper()}{listed[1:]}." if where.here else f"Not measured in this results folder: {listed}."
 
 
 def speedup_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
@@ -263,7 +263,7 @@ def speedup_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
 
 
 def speedup_alt(data: pd.DataFrame) -> str:
-    told = [
+    listed = [
         f"{setting_title(rows.iloc[0])}: "
         + "; ".join(
             f"{row.title} {ratio(row.flops_speedup)} in operations, {ratio(row.seconds_speedup)} in seconds"
@@ -271,7 +271,7 @@ def speedup_alt(data: pd.DataFrame) -> str:
         )
         for _, rows in data.groupby("setting", sort=False)
     ]
-    return f"Bar chart of speed-ups over dense. {'. '.join(told)}."
+    return f"Bar chart of speed-ups over dense. {'. '.join(listed)}."
 
 
 def bound_caption(data: pd.DataFrame, _tables: ProfileTables) -> str:
@@ -287,11 +287,11 @@ def bound_caption(data: pd.DataFrame, _tables: ProfileTables) -> str:
 
 
 def bound_alt(data: pd.DataFrame) -> str:
-    told = [
+    listed = [
         f"{model} {ratio(rows['update_bound'].min())} to {ratio(rows['update_bound'].max())}"
         for model, rows in data.groupby("title", sort=False)
     ]
-    return f"Line chart of the largest exact speed-up over response length. {'; '.join(told)}."
+    return f"Line chart of the largest exact speed-up over response length. {'; '.join(listed)}."
 
 
 def memory_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
@@ -315,12 +315,12 @@ def memory_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
 
 def memory_alt(data: pd.DataFrame) -> str:
     whole = data.drop_duplicates(["setting", "variant"])
-    told = [
+    listed = [
         f"{setting_title(rows.iloc[0])}: "
         + "; ".join(f"{row.title} {in_bytes(row.rise_bytes)}" for row in rows.itertuples())
         for _, rows in whole.groupby("setting", sort=False)
     ]
-    return f"Stacked bar chart of update memory. Measured peaks: {'. '.join(told)}."
+    return f"Stacked bar chart of update memory. Measured peaks: {'. '.join(listed)}."
 
 
 def sixteen_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
@@ -346,13 +346,13 @@ def sixteen_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
 def sixteen_alt(data: pd.DataFrame) -> str:
     curves = data[data["kind"] == "curve"]
     ends = curves.sort_values("x").groupby("generation").tail(1).sort_values("generation")
-    told = [f"generation {percentage(row.generation)} ends at {ratio(row.y)}" for row in ends.itertuples()]
-    return f"Line chart of step speed-up over the speed-up of all but generation. {'; '.join(told)}."
+    listed = [f"generation {percentage(row.generation)} ends at {ratio(row.y)}" for row in ends.itertuples()]
+    return f"Line chart of step speed-up over the speed-up of all but generation. {'; '.join(listed)}."
 
 
 def _streamed(data: pd.DataFrame) -> str:
     """What a streamed update gains with the pass that makes its keys and values, and without, where both ran."""
-    told = []
+    listed = []
     for _, rows in data.groupby("setting", sort=False):
         of = rows.set_index("variant")
         if {"streamed_recompute", "streamed_reuse"} <= set(of.index):
@@ -361,15 +361,17 @@ def _streamed(data: pd.DataFrame) -> str:
                 "seconds"
                 for name in ("streamed_recompute", "streamed_reuse")
             )
-            told.append(f"at {setting_title(rows.iloc[0])} {whole}, and {bare} where an earlier pass has made them")
-    return f"With the pass that makes its keys and values a streamed update gains {'; '.join(told)}. " if told else ""
+            listed.append(f"at {setting_title(rows.iloc[0])} {whole}, and {bare} where an earlier pass has made them")
+    return (
+        f"With the pass that makes its keys and values a streamed update gains {'; '.join(listed)}. " if listed else ""
+    )
 
 
 def _gathered(whole: pd.DataFrame) -> str:
     """The ratio to dense in every setting: one of them says little about another."""
     rows = whole[whole["variant"] == "gathered"]
-    told = "; ".join(f"{ratio(row['memory_ratio'])} at {setting_title(row)}" for _, row in rows.iterrows())
-    return f"The exact update takes of a dense one's {told}." if told else ""
+    listed = "; ".join(f"{ratio(row['memory_ratio'])} at {setting_title(row)}" for _, row in rows.iterrows())
+    return f"The exact update takes of a dense one's {listed}." if listed else ""
 
 
 def _place(row: pd.Series) -> str:
@@ -382,8 +384,8 @@ def _pairs(table: pd.DataFrame, first: str, second: str) -> set[tuple[str, int]]
 
 def _not_run(variants: pd.DataFrame) -> str:
     rows = variants[variants["status"] != MEASURED].drop_duplicates(["variant", "reason"])
-    told = [f"{row.title}: {row.status}, {row.reason}" for row in rows.itertuples()]
-    return f"Without a bar: {'; '.join(told)}." if told else ""
+    listed = [f"{row.title}: {row.status}, {row.reason}" for row in rows.itertuples()]
+    return f"Without a bar: {'; '.join(listed)}." if listed else ""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
     window = smoothing_window(int(seeds["x"].max()))
     smooth = f"Curves are centred moving means over {window} steps. " if window > 1 else ""
     return (
-        "Mean 0/1 caption of the rollouts of each step, against training steps, against seconds since the first step "
+        "Mean 0/1 reward of the rollouts of each step, against training steps, against seconds since the first step "
         "began, start-up left out, and against endpoints since then, which in a dense arm are all tokens of the "
         "responses. "
         f"{smooth}{seed_lines(data)} "

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
-from groupppo.draw.captions import each, many_seeds, seeds_told
+from groupppo.draw.captions import each, many_seeds, seeds_in_words
 from groupppo.draw.wording import in_bytes
 from groupppo.report.figures import Need, RunFigure
 from groupppo.report.figures.stage_seconds import STAGES, WHOLE, refuse_without_steps
@@ -72,10 +72,10 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
 
 def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
     return (
-        "Memory of each stage. Left: the largest caption during the stage over all steps of a run. Right: how far it "
-        "rose above the caption at the stage's entry, median over steps. Bars are means over seeds, "
+        "Memory of each stage. Left: the largest memory during the stage over all steps of a run. Right: how far it "
+        "rose above the memory at the stage's entry, median over steps. Bars are means over seeds, "
         f"{'thin lines hold 90 % of them' if many_seeds(data) else 'dots single seeds'}; "
-        f"{seeds_told(data, benchmark)}. The two scales differ. "
+        f"{seeds_in_words(data, benchmark)}. The two scales differ. "
         "Arms without a critic have neither values nor update_critic."
     )
 

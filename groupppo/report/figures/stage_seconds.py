@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
-from groupppo.draw.captions import each, seeds_told
+from groupppo.draw.captions import each, seeds_in_words
 from groupppo.draw.wording import seconds_text
 from groupppo.errors import BadInput
 from groupppo.report.figures import Need, RunFigure
@@ -87,10 +87,10 @@ def refuse_without_steps(stages: pd.DataFrame) -> None:
 def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
     title = benchmark.arms[benchmark.reference].title
     return (
-        "Wall-clock caption of one training step by stage. Each segment is the median over the steps of a run, "
-        f"averaged over seeds; {seeds_told(data, benchmark)}. The diamond is the median of whole steps, with its ratio "
-        f"to {title}; medians of parts need not add up to it. The rest is time between stages, median over steps. "
-        "Arms without a critic have neither values nor update_critic."
+        "Wall-clock seconds of one training step by stage. Each segment is the median over the steps of a run, "
+        f"averaged over seeds; {seeds_in_words(data, benchmark)}. The diamond is the median of whole steps, with its "
+        f"ratio to {title}; medians of parts need not add up to it. The rest is time between stages, median over "
+        "steps. Arms without a critic have neither values nor update_critic."
     )
 
 

@@ -13,8 +13,8 @@ from groupppo.draw import style
 from groupppo.draw.captions import each
 from groupppo.draw.wording import number, percentage
 from groupppo.report.figures import Need, RunFigure, has_others, no_pair
-from groupppo.stats.targets import median_cost
-from groupppo.verdicts.arrivals import METRICS, TARGET_SHARE, arrivals
+from groupppo.verdicts.quantities import TARGET_METRICS as METRICS
+from groupppo.verdicts.quantities import TARGET_SHARE, arrivals
 
 AXES = {"steps": "training steps", "seconds": "seconds of training", "tokens": "sampled tokens, thousands"}
 
@@ -35,7 +35,7 @@ def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     ]
     data = pd.DataFrame(rows, columns=["arm", "seed", "unit", "cost", "spent"]).astype({"arm": str})
     medians = [
-        {"arm": arm, "seed": pd.NA, "unit": unit, "cost": median_cost(own["cost"])}
+        {"arm": arm, "seed": pd.NA, "unit": unit, "cost": own["cost"].median()}
         for (arm, unit), own in data.groupby(["arm", "unit"], sort=False)
     ]
     return pd.concat([data, pd.DataFrame(medians)], ignore_index=True).assign(task=task, model=model)
@@ -110,12 +110,12 @@ def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
 def _missed(data: pd.DataFrame, benchmark: Benchmark) -> str:
     runs = data[data["seed"].notna() & (data["unit"] == "steps")]
     counts = {arm: int((~np.isfinite(rows["cost"])).sum()) for arm, rows in runs.groupby("arm", sort=False)}
-    told = [
+    text = [
         f"{benchmark.arms[arm].title} in {counts[arm]} of {len(runs[runs['arm'] == arm])}"
         for arm in style.arms_in(runs, benchmark)
         if counts[arm]
     ]
-    return f"Missed: {', '.join(told)}." if told else "No run misses."
+    return f"Missed: {', '.join(text)}." if text else "No run misses."
 
 
 FIGURE = RunFigure(

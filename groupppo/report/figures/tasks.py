@@ -77,7 +77,7 @@ def shared_plans(benchmark: Benchmark) -> list[Shared]:
 def left_out(benchmark: Benchmark) -> str:
     """A sentence for each model on what is left out of it because not every task is run with it; or nothing."""
     shared = shared_plans(benchmark)
-    told = [
+    text = [
         f"Left out with {benchmark.models[item.model].title}, as not every task is run with them: "
         f"{', '.join(item.left_out)}."
         for item in shared
@@ -85,7 +85,7 @@ def left_out(benchmark: Benchmark) -> str:
     ]
     several = {item.model for item in shared}
     alone = [model.title for name, model in benchmark.models.items() if name not in several]
-    return " ".join([*told, *([f"Left out, as they are run on one task: {', '.join(alone)}."] if alone else [])])
+    return " ".join([*text, *([f"Left out, as they are run on one task: {', '.join(alone)}."] if alone else [])])
 
 
 def tasks_in_words(counts: Iterable[int]) -> str:
@@ -157,7 +157,7 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
 
 def caption(data: pd.DataFrame, scores: list[TaskScores], benchmark: Benchmark) -> str:
     seeds = sorted({int(seeds) for seeds in data["seeds"]})
-    told = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    text = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     many = data.groupby("model", observed=True)["arm"].nunique().max() > MOST_BANDS
     bands = "" if many else " Bands are 90 % bootstrap intervals at each threshold, over seeds within tasks."
     narrow = "" if many or seeds[0] >= FEWEST_SEEDS else f" With fewer than {FEWEST_SEEDS} seeds they are too narrow."
@@ -167,7 +167,7 @@ def caption(data: pd.DataFrame, scores: list[TaskScores], benchmark: Benchmark) 
     narrowed = left_out(benchmark)
     missing += f" {narrowed}" if narrowed else ""
     return (
-        f"Share of runs over {tasks_in_words(data['tasks'])} and {told} whose held-out accuracy lies "
+        f"Share of runs over {tasks_in_words(data['tasks'])} and {text} whose held-out accuracy lies "
         "above the threshold. A line that lies higher everywhere is an arm that does better on the whole."
         f"{bands}{narrow}{missing}"
     )
@@ -178,8 +178,8 @@ def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
     for model in dict.fromkeys(data["model"]):
         rows = data[(data["model"] == model) & (data["share"] >= 0.5)]
         medians = rows.groupby("arm", observed=True)["threshold"].max()
-        told = [f"{benchmark.arms[arm].title} {number(medians[arm])}" for arm in benchmark.arms if arm in medians]
-        sentences.append(f"{benchmark.models[model].title}: half of the runs lie above: {'; '.join(told)}.")
+        text = [f"{benchmark.arms[arm].title} {number(medians[arm])}" for arm in benchmark.arms if arm in medians]
+        sentences.append(f"{benchmark.models[model].title}: half of the runs lie above: {'; '.join(text)}.")
     return f"Step chart of performance profiles. {' '.join(sentences)}"
 
 

@@ -119,7 +119,7 @@ def _apart_from_update(arm: Arm) -> dict[str, Any]:
 
 def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
     return (
-        "Arms that differ in nothing but how their caption are computed, each run beside the masked one of its seed. "
+        "Arms that differ in nothing but how their updates are computed, each run beside the masked one of its seed. "
         "Left: reward of the rollouts of each step; a wider line under a narrower one is an equal curve. Right: the "
         f"largest relative difference of a step's metrics ({', '.join(METRICS)}; relative to the masked run's largest "
         f"value of the metric). {_differences(data, benchmark)} An exact update differs by rounding, which grows from "
@@ -132,15 +132,15 @@ def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
 
 
 def _differences(data: pd.DataFrame, benchmark: Benchmark) -> str:
-    told = []
+    text = []
     for arm in style.arms_in(data, benchmark):
         rows = data[(data["arm"] == arm) & data["difference"].notna()]
         if rows.empty:
             continue
         far = rows.loc[rows["difference"] > ROUNDING, "step"]
         until = f"above {ROUNDING:g} from step {far.min():,} on" if len(far) else f"never above {ROUNDING:g}"
-        told.append(f"{benchmark.arms[arm].title}: {until}, {number(rows['difference'].max())} at most")
-    return f"{'; '.join(told)}."
+        text.append(f"{benchmark.arms[arm].title}: {until}, {number(rows['difference'].max())} at most")
+    return f"{'; '.join(text)}."
 
 
 FIGURE = RunFigure(

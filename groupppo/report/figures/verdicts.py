@@ -102,9 +102,9 @@ def _row(panel: Axes, row: Any, label: str) -> None:
     panel.set_xticks(ticks, [_tick_label(tick, row.unit) for tick in ticks], fontsize=8)
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set_ylabel(wrap(label, 30), rotation=0, ha="right", va="center", fontsize=8.5, labelpad=8)
-    told = f"{quantity(row.estimate, row.unit)}\n{interval(row.low, row.high, row.unit)}"
+    text = f"{quantity(row.estimate, row.unit)}\n{interval(row.low, row.high, row.unit)}"
     panel.text(1.02, 0.62, row.verdict, transform=panel.transAxes, color=colour, fontweight="bold", fontsize=9)
-    panel.text(1.02, 0.5, told, transform=panel.transAxes, color=INK, fontsize=8, va="top", linespacing=1.3)
+    panel.text(1.02, 0.5, text, transform=panel.transAxes, color=INK, fontsize=8, va="top", linespacing=1.3)
 
 
 def _axis_range(row: Any) -> tuple[float, float]:
@@ -148,8 +148,8 @@ def caption(data: pd.DataFrame, judged: int, drawn: int) -> str:
 
 
 def alt(data: pd.DataFrame) -> str:
-    told = (f"{row.claim} {row.verdict}, {quantity(row.estimate, row.unit)}" for row in data.itertuples())
-    return f"Interval chart of estimates against claimed regions. {'; '.join(told)}."
+    text = (f"{row.claim} {row.verdict}, {quantity(row.estimate, row.unit)}" for row in data.itertuples())
+    return f"Interval chart of estimates against claimed regions. {'; '.join(text)}."
 
 
 class _Verdicts(ReportFigure):

@@ -21,9 +21,9 @@ from groupppo.draw.blocks import Section
 from groupppo.draw.figures import FigureRecord
 from groupppo.errors import BadInput
 from groupppo.records.plain_json import read_object
-from groupppo.verdicts.costs import COSTS
-from groupppo.verdicts.finding import VERDICTS
 from groupppo.verdicts.item_share import ItemShare
+from groupppo.verdicts.quantities import COSTS
+from groupppo.verdicts.rules import VERDICTS
 from groupppo.where import UNRECORDED, Where
 
 PROFILE = "profile"

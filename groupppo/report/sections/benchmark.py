@@ -88,7 +88,7 @@ def _value(arm: Arm, key: str) -> str:
     if key in arm.verl:
         return as_text(arm.verl[key])
     name = key.removeprefix(f"{HOME}.")
-    if arm.verl.get("algorithm.adv_estimator") != "group_ppo" or name == key:
+    if not arm.grouped or name == key:
         return UNSET
     rule = known_rules()[arm.verl.get(f"{HOME}.rule", GroupParams.rule)]
     return as_text(getattr(GroupParams, name)) if name in COMMON or name in rule.uses else UNSET

@@ -31,7 +31,6 @@ HEAD = [
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """None where no claim compares accuracies by an interval."""
     compared = [verdict for verdict in results.judged.verdicts if verdict.item_noise is not None]
     if not compared:
         return

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from groupppo import studies
 from groupppo.draw.blocks import Section
 from groupppo.report.sections import Results
+from groupppo.studies.shared import page
 
 
 def sections(results: Results) -> Iterator[Section]:
-    yield from studies.sections(results.folder, results.benchmark)
+    yield from page.sections(results.folder, results.benchmark)

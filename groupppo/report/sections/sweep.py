@@ -6,7 +6,6 @@ import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.draw.blocks import Block, FigureBlock, Section, Table, Text, TextCell
-from groupppo.draw.figures import FORMATS, FigureRecord
 from groupppo.draw.wording import MISSING, number
 from groupppo.rates import KEY
 from groupppo.report.figures.sweep import FOLDER, pilot_place, read_rows, sweep_picture
@@ -17,16 +16,13 @@ from groupppo.verdicts.sweep import METRIC, at_an_end, chosen_rates, paired_spre
 
 
 def sections(results: Results) -> Iterator[Section]:
-    """None for a benchmark without a pilot."""
     benchmark = results.benchmark
     if benchmark.pilot is None:
         return
     rows = read_rows(results.folder, benchmark.pilot)
     seeds = _seeds_needed(rows, benchmark, load_claims(benchmark.claims))
-    picture = sweep_picture(rows, benchmark)
-    files = {suffix: f"{picture.id}.{suffix}" for suffix in FORMATS}
-    record = FigureRecord(picture.id, picture.title, picture.caption, files, picture.alt)
-    blocks: list[Block] = [Text(f"{pilot_place(rows)} {seeds}"), _table(rows, benchmark), FigureBlock(record, FOLDER)]
+    figure = FigureBlock(sweep_picture(rows, benchmark).record, FOLDER)
+    blocks: list[Block] = [Text(f"{pilot_place(rows)} {seeds}"), _table(rows, benchmark), figure]
     yield Section("sweep", "Learning rates", "Learning rates", 80, blocks, markdown=True)
 
 
@@ -59,14 +55,14 @@ def _here(arm: str, best: float, benchmark: Benchmark) -> TextCell:
 def _seeds_needed(rows: pd.DataFrame, benchmark: Benchmark, claims: Claims) -> str:
     title = benchmark.arms[benchmark.reference].title
     spread, freedom = paired_spread(rows, benchmark.reference)
-    told = (
+    text = (
         f"The paired difference of held-out {METRIC} to {title}, each arm at its best rate, has a standard deviation "
         f"of {number(spread)} (pooled over arms, {freedom} degrees of freedom)."
     )
     for margin in sorted({claim.margin for claim in claims.claims if claim.rule == EQUIVALENCE and claim.margin}):
         needed = seeds_for_equivalence(spread, margin, claims.level, claims.power)
         asks = f"{needed} seeds" if needed else "more seeds than anyone trains"
-        told += f" Equivalence within {margin:g} with {claims.power:.0%} power asks for {asks}."
+        text += f" Equivalence within {margin:g} with {claims.power:.0%} power asks for {asks}."
     titles = dict(zip(rows["arm"], rows["title"], strict=True))
     ends = ", ".join(titles[arm] for arm in at_an_end(rows))
-    return told + (f" The best rate is an end of the sweep for: {ends}." if ends else "")
+    return text + (f" The best rate is an end of the sweep for: {ends}." if ends else "")

@@ -26,9 +26,9 @@ from groupppo.draw.captions import place
 from groupppo.draw.figures import read_figures
 from groupppo.draw.wording import MISSING, interval, percentage, plural, quantity
 from groupppo.report.sections import PROFILE, Results, Verdict
-from groupppo.verdicts.costs import COSTS
 from groupppo.verdicts.item_share import ItemShare
 from groupppo.verdicts.preregistration import Stamp, read_stamp
+from groupppo.verdicts.quantities import COSTS
 
 ANSWERS = {
     "supported": "supported",
@@ -131,13 +131,13 @@ def verdict_table(results: Results) -> Table:
 def _row(alike: list[Verdict], results: Results, drawn: set[str]) -> list[TextCell]:
     verdict, brief = alike[0], results.several_cells
     where = _places(alike, results.benchmark)
-    told: list[Words] = [where] if where else []
+    words: list[Words] = [where] if where else []
     arm = f"Arm: {_arm(verdict, results.benchmark)}"
     if brief:
         reading = TextCell(Link(verdict.id, f"#claim-{verdict.id}"))
     elif verdict.asked:
         reading = TextCell(verdict.reading, [arm, code(verdict.id)])
-        told.append(verdict.source)
+        words.append(verdict.source)
     else:
         reading = TextCell(code(verdict.id), arm, (("Reading", verdict.reading),))
     marks: list[Words] = [Span(NOT_HERE, "warning")] if verdict.elsewhere else []
@@ -148,7 +148,7 @@ def _row(alike: list[Verdict], results: Results, drawn: set[str]) -> list[TextCe
     basis = verdict.replicates or (plural(verdict.seeds, "seed") if verdict.seeds else MISSING)
     changes = (("What would change it", verdict.what_would_change),) if verdict.asked and not brief else ()
     return [
-        TextCell(bold(verdict.claim) if verdict.asked else verdict.claim, told),
+        TextCell(bold(verdict.claim) if verdict.asked else verdict.claim, words),
         reading,
         TextCell(badge(verdict.verdict), marks),
         TextCell(quantity(verdict.estimate, verdict.unit), under),
@@ -174,8 +174,8 @@ def _arm(verdict: Verdict, benchmark: Benchmark) -> str:
 
 
 def _elsewhere(verdict: Verdict) -> str:
-    told = verdict.elsewhere.told() if verdict.elsewhere else ""
-    return f"{told}; a count, the same on every machine" if COSTS[verdict.quantity].counted else told
+    words = verdict.elsewhere.told() if verdict.elsewhere else ""
+    return f"{words}; a count, the same on every machine" if COSTS[verdict.quantity].counted else words
 
 
 def _places(alike: list[Verdict], benchmark: Benchmark) -> str:
@@ -222,7 +222,7 @@ def _registered(stamp: Stamp | None, claims_sha256: str) -> Block:
         )
         return Warn([Text(missing)])
     if stamp.changes:
-        told = (
+        words = (
             f"{plural(len(stamp.changes), 'value')} changed after the first run started ({stamp.at}). A verdict that "
             "rests on a changed value was not registered beforehand."
         )
@@ -239,7 +239,7 @@ def _registered(stamp: Stamp | None, claims_sha256: str) -> Block:
             ["Key", "Registered", "Now"],
             rows,
         )
-        return Warn([Text(told), table])
+        return Warn([Text(words), table])
     commit = f", commit {stamp.commit}" if stamp.commit else ""
     commit += " with uncommitted changes" if stamp.commit and not stamp.clean else ""
     words = (

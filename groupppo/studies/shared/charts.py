@@ -8,22 +8,39 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
+from groupppo.draw.figures import Picture
 from groupppo.draw.style import QUIET, WIDTH, legend_below, look_at, points, wrap
 
 
-def values_of(rows: pd.DataFrame, panels: Collection[str], keys: Sequence[str]) -> pd.DataFrame:
-    """Columns of values below each other: panel, the keys, value, low, high; rows without a value are left out.
+def picture(
+    name: str,
+    title: str,
+    rows: pd.DataFrame,
+    panels: Mapping[str, str],
+    *,
+    keys: Sequence[str],
+    caption: str,
+    alt: str,
+    **look: Any,
+) -> Picture:
+    """The figure of some columns of a table: its data has panel, the keys, value, low and high.
 
     Args:
+        name: what its files are called.
+        title: its heading.
         rows: with a column for each panel, and NAME_low and NAME_high where it has an interval.
-        panels: names of columns.
+        panels: as for `interval_chart`; rows without a value are left out.
         keys: columns that are kept.
+        caption: how to read it.
+        alt: what it shows, in words.
+        look: further arguments of `interval_chart`.
     """
     columns, parts = ["panel", *keys, "value", "low", "high"], []
-    for name in panels:
-        ends = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
-        parts.append(rows.rename(columns=ends).assign(panel=name).reindex(columns=columns))
-    return pd.concat(parts, ignore_index=True).dropna(subset="value").reset_index(drop=True)
+    for panel in panels:
+        ends = {panel: "value", f"{panel}_low": "low", f"{panel}_high": "high"}
+        parts.append(rows.rename(columns=ends).assign(panel=panel).reindex(columns=columns))
+    data = pd.concat(parts, ignore_index=True).dropna(subset="value").reset_index(drop=True)
+    return Picture(name, title, data, lambda: interval_chart(data, panels, **look), caption, alt)
 
 
 def interval_chart(

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from groupppo.stats.jackknife import Estimate, jackknife
+from groupppo.stats.intervals import Estimate, jackknife
 from groupppo.studies.shared.arms import GroupArm, dense_update, group_updates
 from groupppo.studies.shared.names import DENSE, DENSE_OTHER
 from groupppo.studies.shared.rollouts import Rollouts, Sampled, response_log_probs

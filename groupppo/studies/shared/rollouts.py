@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from groupppo.algorithm import Tokens, last_valid
-from groupppo.algorithm.advantage import gae
+from groupppo.algorithm.estimators import gae
 from groupppo.errors import BadInput
 from groupppo.models.check import check_model_folder
 from groupppo.models.sampling import Request, decode, end_tokens

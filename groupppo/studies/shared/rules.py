@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from groupppo.algorithm import Cause, GroupParams, Tokens, group_tokens, kernels, known_rules, last_valid
+from groupppo.algorithm.grouping import SCORES, Score
 from groupppo.algorithm.metrics import group_metrics
-from groupppo.algorithm.scores import SCORES, Score
-from groupppo.stats.jackknife import jackknife
+from groupppo.stats.intervals import jackknife
 from groupppo.studies.shared.rollouts import Rollouts, Sampled, load_policy, pool, response_log_probs, select
 
 TAU = "group_variance_threshold"

@@ -18,17 +18,15 @@ import torch
 from torch import Tensor
 
 from groupppo.algorithm.loss import LossMask, policy_loss
-from groupppo.stats.jackknife import Estimate
+from groupppo.stats.intervals import Estimate
 from groupppo.studies.shared.arms import Update
 from groupppo.studies.shared.directions import columns, expected_cosine, inner_products, mean_of
 from groupppo.studies.shared.names import ALL, ENDPOINTS, GATHERED, RECOMPUTE, REUSE, SHARE, WINDOW
 from groupppo.studies.shared.rollouts import Rollouts
 from groupppo.update.flops import Shape, Work, update_flops
-from groupppo.update.layers import KeysValues
 from groupppo.update.layout import Layout
-from groupppo.update.network import collect, run_inside
-from groupppo.update.plan import Plan, policy_pass
-from groupppo.update.streamed import LiveRows
+from groupppo.update.network import KeysValues, collect, run_inside
+from groupppo.update.passes import LiveRows, Plan, policy_pass
 
 Row = dict[str, Any]
 Gradients = dict[str, Tensor]

@@ -40,6 +40,11 @@ Tables = Mapping[str, pd.DataFrame]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
+def estimated(name: str, text: str, interval: str = "90 % t interval over batches") -> dict[str, str]:
+    """Descriptions of a column and of the ends of its interval."""
+    return {name: text, f"{name}_low": f"Lower end of its {interval}.", f"{name}_high": "Upper end."}
+
+
 class Parameters(BaseSettings):
     """What every study is told; each field is an option of its command line, described by the text below it."""
 
