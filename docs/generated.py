@@ -93,8 +93,7 @@ def group_params() -> str:
     """Keys of `algorithm.group_params`: defaults, meaning, and the rules that read them."""
     from dataclasses import fields
 
-    from groupppo.algorithm.params import COMMON, GroupParams
-    from groupppo.algorithm.registry import known_rules
+    from groupppo.algorithm.params import COMMON, GroupParams, known_rules
     from groupppo.cli.templates import group_docs
 
     told = group_docs()
@@ -112,7 +111,7 @@ def group_params() -> str:
 
 def rules() -> str:
     """Every grouping rule, what it reads and which keys change it."""
-    from groupppo.algorithm.registry import known_rules
+    from groupppo.algorithm.params import known_rules
 
     rows = [
         (f"`{name}`", _summary(rule.close), _code(rule.needs), _code(sorted(rule.uses)))
@@ -181,9 +180,7 @@ def _claim(claim: Any) -> str:
 
 def quantities() -> str:
     """What a claim can be about."""
-    from groupppo.verdicts.costs import COSTS
-    from groupppo.verdicts.quantities import QUANTITIES, cost_to_target
-    from groupppo.verdicts.shares import SHARES
+    from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES, cost_to_target
 
     def told(name: str, each: Any) -> str:
         # The three costs to a target are one function's, made for their units.

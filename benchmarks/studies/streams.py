@@ -51,7 +51,7 @@ from groupppo.studies.stream_curves import (
 )
 from groupppo.studies.streams import Endpoints
 from groupppo.studies.tables import FIGURES, write_table
-from groupppo.update.streamed import LiveRows
+from groupppo.update.passes import LiveRows
 
 WINDOWS = (1, 2, 4, 8, 16)
 SHARES = (0.05, 0.1, 0.25, 0.5)

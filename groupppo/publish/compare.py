@@ -24,11 +24,10 @@ from groupppo.publish.contents import RECORD, read_sums, sums_differences
 from groupppo.publish.reading import safe_tables
 from groupppo.publish.settings import SettingDifference
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
-from groupppo.records.folders import cell_path
+from groupppo.records.folders import START, cell_path
 from groupppo.stats.intervals import paired_ratio, paired_t
 from groupppo.tables import Only, Tables
 from groupppo.tables.keys import Keys, planned_keys
-from groupppo.tables.schema import START
 from groupppo.verdicts.claims import EQUIVALENCE, Claims
 
 LEVEL = 0.90

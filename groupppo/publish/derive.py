@@ -41,9 +41,7 @@ from groupppo.tables import StoredTables, collect, load_table, load_tables
 from groupppo.tables.keys import Keys, found_keys
 from groupppo.tasks.lm_eval import write_yaml
 from groupppo.verdicts.claims import Claims
-from groupppo.verdicts.engine import decide, verdicts_text
-from groupppo.verdicts.needed import needed
-from groupppo.verdicts.studied import read_studied
+from groupppo.verdicts.engine import NEEDED, decide, read_studied, verdicts_text
 from groupppo.where import Found
 
 _STUDIES: dict[str, tuple[Iterable[str], tuple[StudyPlan, ...]]] = {
@@ -81,7 +79,7 @@ def derive(folder: Path, benchmark: Benchmark, claims: Claims) -> None:
     else:
         _collect_restored(folder, benchmark)
     costs = _profile(folder, benchmark)
-    tables = load_tables(folder / "tables", needed(claims, benchmark))
+    tables = load_tables(folder / "tables", NEEDED)
     studied = read_studied(folder, benchmark, claims)
     judged = decide(claims, tables, benchmark, costs.variants if costs else None, studied)
     (folder / VERDICTS).write_text(verdicts_text(judged), encoding="utf-8")

@@ -19,12 +19,11 @@ from groupppo.publish.reading import read_json, same_number
 from groupppo.publish.settings import as_written, config_values
 from groupppo.publish.source import flat
 from groupppo.rates import KEY as RATE
-from groupppo.records.folders import RunFolder
+from groupppo.records.folders import START, RunFolder
 from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import read_lines, value_at
 from groupppo.records.seal import KEY, OF_A_RUN, STAMP, published_sha256
 from groupppo.tables.keys import Keys, found_keys
-from groupppo.tables.schema import START
 from groupppo.tasks.answers import scorer
 from groupppo.verdicts.item_scores import ItemScores
 

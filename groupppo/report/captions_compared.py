@@ -8,7 +8,7 @@ from groupppo.draw.captions import band, each
 from groupppo.draw.style import arms_in
 from groupppo.draw.wording import number, percentage
 from groupppo.report.figures.updates import METRICS, ROUNDING
-from groupppo.verdicts.arrivals import TARGET_SHARE
+from groupppo.verdicts.quantities import TARGET_SHARE
 
 ITEMS = "Intervals cover training seeds; how much of a claim's interval items make is in the table of item noise."
 

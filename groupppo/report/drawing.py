@@ -57,8 +57,8 @@ from groupppo.report.figures.training import (
 from groupppo.report.figures.updates import METRICS, has_twins, updates_data, updates_figure
 from groupppo.report.figures.verdicts import VERDICT_COLOURS, drawn_verdicts, verdicts_data, verdicts_figure
 from groupppo.tables import HasCells, Only
-from groupppo.verdicts.arrivals import METRICS as TARGET_METRICS
 from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.quantities import TARGET_METRICS
 
 
 @dataclass(frozen=True)

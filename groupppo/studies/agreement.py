@@ -11,8 +11,8 @@ from scipy import stats
 from torch import Tensor
 
 from groupppo.algorithm import GroupParams, Tokens, group_tokens, kernels, last_valid
-from groupppo.algorithm.scores import SCORES, Score
-from groupppo.stats.jackknife import jackknife
+from groupppo.algorithm.grouping import SCORES, Score
+from groupppo.stats.intervals import jackknife
 from groupppo.studies.gram import exact_split, off_diagonal_cosines
 
 TRUE_NORM = "true_norm"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from groupppo.algorithm import GroupParams, Groups, Tokens, group_tokens
-from groupppo.algorithm.advantage import gae, whiten
+from groupppo.algorithm.estimators import gae, whiten
 from groupppo.algorithm.loss import LossMask, group_batch, policy_loss
 from groupppo.config import Arm
 from groupppo.errors import BadInput

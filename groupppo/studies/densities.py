@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 
 from groupppo.algorithm import GroupParams, Tokens, group_tokens, known_rules
+from groupppo.algorithm.grouping import SCORES
 from groupppo.algorithm.metrics import group_metrics, log_prob_gap
-from groupppo.algorithm.scores import SCORES
 
 TAU = "group_variance_threshold"
 TAUS = tuple(10 ** (k / 6) for k in range(-6, 7))

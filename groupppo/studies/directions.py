@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from groupppo.stats.jackknife import Estimate, jackknife
+from groupppo.stats.intervals import Estimate, jackknife
 from groupppo.studies.rollouts import Rollouts, response_log_probs
 from groupppo.studies.tables import DENSE_OTHER
 

@@ -68,7 +68,7 @@ POINTS: dict[str, Point] = {
         (_GATHERED, _STREAMED),
     ),
     "keys_values": Point(
-        "Kept keys and values above their budget", "groupppo.update.store:KeysValuesStore.put", (_STREAMED,)
+        "Kept keys and values above their budget", "groupppo.update.passes:KeysValuesStore.put", (_STREAMED,)
     ),
     "metrics": Point("Metrics after the step", "groupppo.verl.trainer:step_row"),
 }

@@ -1,7 +1,7 @@
 """The exact score vectors of a response, as their Gram matrix, and the variance-ratio rule on it.
 
-g_t is the gradient of ln pi(y_t | s_t) with respect to ALL parameters: what every proxy of `groupppo.algorithm.scores`
-stands for, at a price that only a study can pay (one backward pass for each token).
+g_t is the gradient of ln pi(y_t | s_t) with respect to ALL parameters: what every score of `algorithm.grouping` stands
+for, at a price that only a study can pay (one backward pass for each token).
 """
 
 from typing import Any

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from groupppo.algorithm import Tokens, last_valid
-from groupppo.algorithm.advantage import gae
+from groupppo.algorithm.estimators import gae
 from groupppo.models.sampling import Request, decode, end_tokens
 from groupppo.tasks.base import Example
 from groupppo.tasks.reward import score

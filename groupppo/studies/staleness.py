@@ -14,9 +14,8 @@ from torch import Tensor
 from groupppo.algorithm.loss import LossMask, policy_loss
 from groupppo.studies.names import RECOMPUTE, REUSE
 from groupppo.studies.streams import Endpoints, Gradients, Row, cosine_and_ratio, flat, keys_values_of
-from groupppo.update.layers import KeysValues
-from groupppo.update.network import run_inside
-from groupppo.update.plan import Plan, policy_pass
+from groupppo.update.network import KeysValues, run_inside
+from groupppo.update.passes import Plan, policy_pass
 
 EXACT, STREAMED = Plan("gathered"), Plan("streamed")
 # verl's defaults of the actor's optimizer, which no benchmark changes.

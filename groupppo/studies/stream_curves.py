@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from groupppo.stats.jackknife import Estimate, jackknife
+from groupppo.stats.intervals import Estimate, jackknife
 from groupppo.studies.directions import expected_cosine, inner_products
 from groupppo.studies.names import ALL, ENDPOINTS, GATHERED, SHARE, WINDOW
 from groupppo.studies.streams import Endpoints, Row, flat, streamed_gradients, update_speedup
 from groupppo.update.flops import Shape
-from groupppo.update.streamed import LiveRows
+from groupppo.update.passes import LiveRows
 
 UPDATE_SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)
 _CASE = ["checkpoint", "arm", "title"]

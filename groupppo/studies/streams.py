@@ -16,11 +16,9 @@ from groupppo.studies.arms import Update
 from groupppo.studies.names import ALL
 from groupppo.studies.rollouts import Rollouts
 from groupppo.update.flops import Shape, Work, update_flops
-from groupppo.update.layers import KeysValues
 from groupppo.update.layout import Layout
-from groupppo.update.network import collect, run_inside
-from groupppo.update.plan import Plan, policy_pass
-from groupppo.update.streamed import LiveRows
+from groupppo.update.network import KeysValues, collect, run_inside
+from groupppo.update.passes import LiveRows, Plan, policy_pass
 
 Row = dict[str, float | str]
 Gradients = dict[str, Tensor]

@@ -25,9 +25,7 @@ from groupppo.errors import BadInput
 from groupppo.measure.probes import AllocatorPeaks
 from groupppo.update.layout import Layout
 from groupppo.update.network import install
-from groupppo.update.plan import Plan, caching_pass, policy_pass, value_pass
-from groupppo.update.store import KeysValuesStore
-from groupppo.update.streamed import LiveRows
+from groupppo.update.passes import KeysValuesStore, LiveRows, Plan, caching_pass, policy_pass, value_pass
 from groupppo.verl.passes import KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, WINDOW
 from groupppo.verl.patches import patch
 from groupppo.verl.plugin import require_platform

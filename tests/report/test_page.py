@@ -23,8 +23,8 @@ from groupppo.report.sections import verdicts as page_verdicts
 from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
-from groupppo.verdicts.finding import VERDICTS
 from groupppo.verdicts.preregistration import register
+from groupppo.verdicts.rules import VERDICTS
 from groupppo.verl.network import OURS
 from tests.synthetic import rewrite_json, write_results
 

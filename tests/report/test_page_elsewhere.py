@@ -31,8 +31,8 @@ from groupppo.report.sections import data as page_data
 from groupppo.report.sections.verdicts import read_verdicts
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.costs import COSTS
 from groupppo.verdicts.engine import decide, verdicts_text
+from groupppo.verdicts.quantities import COSTS
 from groupppo.where import COLUMNS, UNRECORDED, Found, Where, find, where_of
 from tests.synthetic import write_results
 

@@ -16,8 +16,7 @@ from groupppo.report.page import write_report
 from groupppo.report.sections import items as page_items
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide
-from groupppo.verdicts.studied import read_studied
+from groupppo.verdicts.engine import decide, read_studied
 from tests.synthetic import ITEMS, rewrite_json, write_results
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from groupppo.algorithm import Tokens
-from groupppo.algorithm.advantage import gae, whiten
+from groupppo.algorithm.estimators import gae, whiten
 from groupppo.config import REPOSITORY, Arm, load_arm
 from groupppo.errors import BadInput
 from groupppo.studies.arms import averaged_update, dense_update, group_arms, group_updates

@@ -13,7 +13,7 @@ from groupppo.studies.names import ALL, RECOMPUTE, REUSE
 from groupppo.studies.rollouts import Rollouts
 from groupppo.studies.staleness import EXACT, _loss_gradient, endpoint_log_probs, stale_rows, warm_optimizer
 from groupppo.studies.streams import Endpoints, Gradients, _gradient, bias_rows, flat
-from groupppo.update.streamed import LiveRows
+from groupppo.update.passes import LiveRows
 from tests.studies.conftest import GAMMA, LAM, TEMPERATURE
 
 RATE = 1e-3

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groupppo.algorithm import Tokens
-from groupppo.stats.jackknife import jackknife
+from groupppo.stats.intervals import jackknife
 from groupppo.studies.arms import GroupArm, group_updates
 from groupppo.studies.break_even import break_even
 from groupppo.studies.names import ALL, ENDPOINTS, GATHERED, SHARE, WINDOW
@@ -29,7 +29,7 @@ from groupppo.studies.streams import PARAMETER_GROUPS, Endpoints, update_speedup
 from groupppo.studies.tables import write_table
 from groupppo.update.flops import Shape, Work, update_flops
 from groupppo.update.layout import Layout
-from groupppo.update.streamed import LiveRows
+from groupppo.update.passes import LiveRows
 from tests.studies.conftest import GAMMA, LAM, TEMPERATURE
 
 PLACE = {"checkpoint": "start", "arm": "stride", "title": "Stride"}

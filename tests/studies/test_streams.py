@@ -13,8 +13,7 @@ from groupppo.studies.directions import loss_gradients
 from groupppo.studies.names import ALL
 from groupppo.studies.rollouts import Rollouts
 from groupppo.studies.streams import PARAMETER_GROUPS, Endpoints, _gradient, bias_rows, group_of, keys_values_of
-from groupppo.update.plan import Plan
-from groupppo.update.streamed import LiveRows
+from groupppo.update.passes import LiveRows, Plan
 from tests.studies.conftest import GAMMA, LAM, TEMPERATURE
 
 

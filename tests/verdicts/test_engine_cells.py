@@ -13,9 +13,7 @@ from groupppo.errors import BadInput
 from groupppo.matrix import CellPlan
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide
-from groupppo.verdicts.rules import judge
-from groupppo.verdicts.studied import read_studied
+from groupppo.verdicts.engine import decide, read_studied
 from tests.studies.made_faults import made_faults
 from tests.synthetic import ARMS, Effect, write_results
 
@@ -104,15 +102,3 @@ def test_a_cell_that_is_not_run_has_no_row_and_no_study_to_be_read(made: Made, t
     assert set(read_studied(tmp_path, not_run, claims).tables) == {("faults", "sorting", "tiny")}
     with pytest.raises(BadInput, match=r"chain\.tiny"):
         read_studied(tmp_path, replace(not_run, cells=()), claims)
-
-
-def test_a_seed_that_has_no_value_leaves_its_cell_undecided_and_the_others_judged(made: Made) -> None:
-    claims = load_claims(made.benchmark.claims)
-    claim = next(claim for claim in claims.claims if claim.id == "rule-matters")
-    better = {seed: 0.15 + 0.01 * seed for seed in range(5)}
-    three = {seed: better[seed] for seed in range(3)}
-    five_and_three = [finding.verdict for finding in judge(claim, claims, [better, three], [5, 3])]
-    assert five_and_three == ["supported", "supported"]
-    one_missing = judge(claim, claims, [better, three], [5, 4])
-    assert [finding.verdict for finding in one_missing] == ["supported", "inconclusive"]
-    assert one_missing[1].reason.startswith("Only 3 of 4 seeds")

@@ -12,11 +12,10 @@ from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.studies.tables import write_table
 from groupppo.tables import Tables, collect, load_tables
-from groupppo.verdicts.claims import Claims, load_claims
-from groupppo.verdicts.engine import decide
-from groupppo.verdicts.finding import Region
-from groupppo.verdicts.shares import SHARES, judge_share
-from groupppo.verdicts.studied import read_studied
+from groupppo.verdicts.claims import Claims, Region, load_claims
+from groupppo.verdicts.engine import decide, read_studied
+from groupppo.verdicts.quantities import SHARES
+from groupppo.verdicts.rules import judge_share
 from tests.studies.made_faults import made_faults
 from tests.synthetic import ARMS, write_results
 

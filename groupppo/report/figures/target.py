@@ -25,8 +25,7 @@ from groupppo.draw.style import (
     refuse_empty,
     wrap,
 )
-from groupppo.stats.targets import median_cost
-from groupppo.verdicts.arrivals import arrivals
+from groupppo.verdicts.quantities import arrivals
 
 AXES = {"steps": "training steps", "seconds": "seconds of training", "tokens": "sampled tokens, thousands"}
 
@@ -53,7 +52,7 @@ def target_data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     ]
     data = pd.DataFrame(rows, columns=["arm", "seed", "unit", "cost", "spent"]).astype({"arm": str})
     medians = [
-        {"arm": arm, "seed": pd.NA, "unit": unit, "cost": median_cost(own["cost"])}
+        {"arm": arm, "seed": pd.NA, "unit": unit, "cost": own["cost"].median()}
         for (arm, unit), own in data.groupby(["arm", "unit"], sort=False)
     ]
     return pd.concat([data, pd.DataFrame(medians)], ignore_index=True).assign(task=task, model=model)

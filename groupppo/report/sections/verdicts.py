@@ -10,7 +10,7 @@ from groupppo.errors import BadInput
 from groupppo.report.sections import data as page_data
 from groupppo.report.sections.items import check_item_noise, share_told
 from groupppo.report.sections.runs import place
-from groupppo.verdicts.costs import COSTS
+from groupppo.verdicts.quantities import COSTS
 from groupppo.where import UNRECORDED, Where
 
 VERDICTS = tuple(page_data.ANSWERS)
