@@ -179,6 +179,19 @@ def test_whatever_is_done_to_the_bytes_what_comes_out_is_what_went_in_or_nothing
     assert {name: (folder / "out" / name).read_bytes() for name in names} == members
 
 
+def test_the_long_form_of_the_end_is_read_and_held_to_the_same_bounds(tmp_path, monkeypatch):
+    monkeypatch.setattr("zipfile.ZIP_FILECOUNT_LIMIT", 3)
+    contents = {f"{i}.txt": b"x" for i in range(6)}
+    write_archive(tmp_path / "long.zip", files(tmp_path, contents))
+    assert (tmp_path / "long.zip").read_bytes()[-42:-38] == b"PK\x06\x07"
+    (tmp_path / "whole").mkdir()
+    assert extract(tmp_path / "long.zip", tmp_path / "whole") == sorted(contents)
+    data = bytearray((tmp_path / "long.zip").read_bytes())
+    data[-66:-58] = struct.pack("<Q", 5)
+    (tmp_path / "long.zip").write_bytes(data)
+    assert "its end says that there are 5" in refused(tmp_path / "long.zip").hint
+
+
 @pytest.mark.parametrize("data", [b"", b"PK", b"not a zip archive at all, but long enough to be read as one"])
 def test_what_is_no_zip_is_refused(tmp_path, data):
     (tmp_path / "no.zip").write_bytes(data)
