@@ -30,8 +30,17 @@ from groupppo.draw.blocks import Block, Table, Text
 from groupppo.draw.figures import Picture
 from groupppo.draw.wording import number, percentage, plural
 from groupppo.studies.shared.charts import picture
-from groupppo.studies.shared.names import DENSE, DENSE_OTHER, NO_RULE
-from groupppo.studies.shared.study import Clock, RolloutParameters, Shown, Study, Tables, estimated
+from groupppo.studies.shared.study import (
+    DENSE,
+    DENSE_OTHER,
+    NO_RULE,
+    Clock,
+    RolloutParameters,
+    Shown,
+    Study,
+    Tables,
+    estimated,
+)
 
 # A quarter of the batches is enough for the densities of bfloat16 rollouts, their only use.
 COARSE_SHARE = 4

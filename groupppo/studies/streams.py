@@ -33,8 +33,21 @@ from groupppo.draw.figures import Picture
 from groupppo.draw.wording import number, percentage, plural, ratio
 from groupppo.errors import BadInput
 from groupppo.studies.shared.charts import picture
-from groupppo.studies.shared.names import ENDPOINTS, GATHERED, RECOMPUTE, REUSE, SHARE, WINDOW
-from groupppo.studies.shared.study import Clock, Positive, RolloutParameters, Shown, Study, Tables, estimated
+from groupppo.studies.shared.study import (
+    ENDPOINTS,
+    GATHERED,
+    RECOMPUTE,
+    REUSE,
+    SHARE,
+    WINDOW,
+    Clock,
+    Positive,
+    RolloutParameters,
+    Shown,
+    Study,
+    Tables,
+    estimated,
+)
 
 if TYPE_CHECKING:
     from groupppo.studies.shared.arms import GroupArm

@@ -5,13 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from groupppo.verl.asks import Asks
-from groupppo.verl.flops import FlopsOfStep
 
 from groupppo.algorithm import GroupParams
 from groupppo.measure.mfu import Modes, Sequences, stage_flops
 from groupppo.update.flops import Shape
-from groupppo.verl import flops
+from groupppo.verl import passes
+from groupppo.verl.passes import Asks, FlopsOfStep
 
 LLAMA = SimpleNamespace(
     hidden_size=64, num_hidden_layers=2, intermediate_size=192, num_attention_heads=2, num_key_value_heads=1,
@@ -36,7 +35,7 @@ def grouped(policy: torch.Tensor = ENDPOINTS) -> SimpleNamespace:
 
 @pytest.fixture
 def counter(monkeypatch):
-    monkeypatch.setattr(flops.AutoConfig, "from_pretrained", lambda path: LLAMA)
+    monkeypatch.setattr(passes.AutoConfig, "from_pretrained", lambda path: LLAMA)
 
     def make(**params):
         given = replace(GroupParams(), **params) if params else None
@@ -94,8 +93,8 @@ def test_padding_is_not_counted(counter):
 
 
 def test_a_family_of_models_without_a_known_shape_has_no_operations(monkeypatch, caplog):
-    monkeypatch.setattr(flops.AutoConfig, "from_pretrained", lambda path: SimpleNamespace(d_model=64))
-    with caplog.at_level("WARNING", logger=flops.__name__):  # whatever was imported before
+    monkeypatch.setattr(passes.AutoConfig, "from_pretrained", lambda path: SimpleNamespace(d_model=64))
+    with caplog.at_level("WARNING", logger=passes.__name__):  # whatever was imported before
         assert FlopsOfStep(CONFIG, Asks(None)).count(TAGS, RESPONSES, None, early=False) == {}
     assert "no operations are counted" in caplog.text
 

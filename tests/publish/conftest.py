@@ -22,7 +22,7 @@ def stand_ins() -> Iterator[None]:
     is checked out, whatever else somebody has changed meanwhile."""
     head = subprocess.run(["git", "-C", REPOSITORY, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("groupppo.draw.style.save", save_stand_in)
+        patch.setattr("groupppo.draw.figures.save", save_stand_in)
         commit = {"commit": head.stdout.strip(), "uncommitted_sha256": None}
         patch.setattr("groupppo.publish.bundle.source", lambda: commit)
         yield

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from groupppo.studies.faults import NO_FAULT, points_of
-from groupppo.studies.shared.names import DENSE, DENSE_OTHER, ENDPOINTS, GATHERED, SHARE, WINDOW
 from groupppo.studies.shared.streaming import pareto
+from groupppo.studies.shared.study import DENSE, DENSE_OTHER, ENDPOINTS, GATHERED, SHARE, WINDOW
 
 _SPREAD = ("cosine", "norm_ratio", "expected_cosine", "relative_variance")
 

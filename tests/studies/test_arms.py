@@ -10,7 +10,7 @@ from groupppo.algorithm.estimators import gae, whiten
 from groupppo.config import REPOSITORY, Arm, load_arm
 from groupppo.errors import BadInput
 from groupppo.studies.shared.arms import dense_update, group_arms, group_updates
-from groupppo.studies.shared.names import NO_RULE
+from groupppo.studies.shared.study import NO_RULE
 from tests.studies.conftest import GAMMA, LAM
 
 SHIPPED = [load_arm(file) for file in sorted((REPOSITORY / "benchmarks" / "arms").glob("*.yaml"))]

@@ -25,8 +25,8 @@ from groupppo.studies.shared.directions import (
     norm_ratios,
     relative_variance,
 )
-from groupppo.studies.shared.names import DENSE, DENSE_OTHER
 from groupppo.studies.shared.rollouts import Rollouts, response_log_probs
+from groupppo.studies.shared.study import DENSE, DENSE_OTHER
 from tests.studies.conftest import GAMMA, LAM, TEMPERATURE
 
 SHIPPED = [load_arm(file) for file in sorted((REPOSITORY / "benchmarks" / "arms").glob("*.yaml"))]

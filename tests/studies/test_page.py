@@ -14,9 +14,8 @@ from groupppo.draw.blocks import FigureBlock, Heading, Link, Table, Text
 from groupppo.draw.figures import Picture, read_figures
 from groupppo.errors import BadInput
 from groupppo.studies.faults import NO_FAULT
-from groupppo.studies.shared.names import ENDPOINTS, GATHERED
 from groupppo.studies.shared.page import MOST_SHOWN, sections
-from groupppo.studies.shared.study import FIGURES, find_study
+from groupppo.studies.shared.study import ENDPOINTS, FIGURES, GATHERED, find_study
 from tests.studies.made import made_faults, made_stream_tables, made_tables
 from tests.synthetic import synthetic_benchmark
 

@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from groupppo.draw.figures import read_figures
 from groupppo.errors import BadInput
 from groupppo.studies.__main__ import main
-from groupppo.studies.shared.names import DENSE, DENSE_OTHER, ENDPOINTS, GATHERED
-from groupppo.studies.shared.study import FIGURES, find_study
+from groupppo.studies.shared.study import DENSE, DENSE_OTHER, ENDPOINTS, FIGURES, GATHERED, find_study
 
 SMALL = {"batches": 4, "prompts": 3, "responses": 2, "temperature": 1.3, "gamma": 0.95, "lam": 0.9}
 GROUPING, STREAMS = find_study("grouping"), find_study("streams")

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from groupppo.algorithm import Tokens
 from groupppo.studies.shared.arms import GroupArm, group_updates
 from groupppo.studies.shared.directions import loss_gradients, mean_of
-from groupppo.studies.shared.names import ALL, ENDPOINTS, GATHERED, RECOMPUTE, REUSE, SHARE, WINDOW
 from groupppo.studies.shared.rollouts import Rollouts
 from groupppo.studies.shared.streaming import (
     EXACT,
@@ -35,6 +34,7 @@ from groupppo.studies.shared.streaming import (
     update_speedup,
     warm_optimizer,
 )
+from groupppo.studies.shared.study import ALL, ENDPOINTS, GATHERED, RECOMPUTE, REUSE, SHARE, WINDOW
 from groupppo.studies.streams import COLUMNS
 from groupppo.update.flops import Shape, Work, update_flops
 from groupppo.update.layout import Layout

@@ -12,7 +12,7 @@ from groupppo.algorithm.estimators import gae, whiten
 from groupppo.algorithm.loss import LossMask, group_batch, policy_loss
 from groupppo.config import Arm
 from groupppo.errors import BadInput
-from groupppo.studies.shared.names import NO_RULE
+from groupppo.studies.shared.study import NO_RULE
 
 ESTIMATOR = "algorithm.adv_estimator"
 PREFIX = "algorithm.group_params."

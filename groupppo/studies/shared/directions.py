@@ -17,8 +17,8 @@ from torch import Tensor
 
 from groupppo.stats.intervals import Estimate, jackknife
 from groupppo.studies.shared.arms import GroupArm, dense_update, group_updates
-from groupppo.studies.shared.names import DENSE, DENSE_OTHER
 from groupppo.studies.shared.rollouts import Rollouts, Sampled, response_log_probs
+from groupppo.studies.shared.study import DENSE, DENSE_OTHER
 
 _COLUMNS = 16_384
 _SAME = 1e-6

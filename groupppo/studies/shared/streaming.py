@@ -21,8 +21,8 @@ from groupppo.algorithm.loss import LossMask, policy_loss
 from groupppo.stats.intervals import Estimate
 from groupppo.studies.shared.arms import Update
 from groupppo.studies.shared.directions import columns, expected_cosine, inner_products, mean_of
-from groupppo.studies.shared.names import ALL, ENDPOINTS, GATHERED, RECOMPUTE, REUSE, SHARE, WINDOW
 from groupppo.studies.shared.rollouts import Rollouts
+from groupppo.studies.shared.study import ALL, ENDPOINTS, GATHERED, RECOMPUTE, REUSE, SHARE, WINDOW
 from groupppo.update.flops import Shape, Work, update_flops
 from groupppo.update.layout import Layout
 from groupppo.update.network import KeysValues, collect, run_inside

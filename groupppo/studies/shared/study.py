@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 RECORD, FIGURES = "study.json", "figures"
 LARGEST, _HEAD = 16 << 20, 2_000
 """Bytes of a table; of its head at most, and commas of a line."""
+NO_RULE = "has no grouping rule"
+"""Why an arm that is not about groups is left out."""
+DENSE, DENSE_OTHER = "dense", "dense_other"
+"""Dense PPO in the place of an arm, and on another batch than the one it is compared with: the noise floor."""
+ALL = "all"
+"""The group of all parameters."""
+ENDPOINTS, WINDOW, SHARE, GATHERED = "endpoints", "window", "share", "gathered"
+"""What flows through a streamed update next to the endpoints; `gathered` is the exact update."""
+REUSE, RECOMPUTE = "reuse", "recompute"
+"""Where a streamed update has its keys and values from."""
 _HOME = Path(__file__).resolve().parents[1]
 
 Tables = Mapping[str, pd.DataFrame]

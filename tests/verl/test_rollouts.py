@@ -1,15 +1,18 @@
-"""Scores where a response arrives are those of verl's reward worker; responses stored together lose nothing."""
+"""Rollouts: seeds, scores where a response arrives, responses stored together, and the order they come back in."""
 
 import asyncio
-import inspect
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from groupppo.verl.cpu.agent_loops import GatheredPuts, InPlaceWorker
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
+from verl.trainer.ppo.v1 import replay_buffer
+
+from groupppo.errors import BadInput, RunFailed
+from groupppo.verl.patches import GatheredPuts
+from groupppo.verl.rollouts import InPlaceWorker, OrderedReplayBuffer, as_request, sampling_seed
 
 StockWorker: Any = InPlaceWorker.__mro__[1]
 ROW = {
@@ -141,8 +144,46 @@ def test_everything_else_of_the_queue_is_its_own() -> None:
     assert GatheredPuts(SlowQueue(), list).other == "something else of the module"
 
 
-def test_verl_stores_a_response_by_the_two_names_that_are_replaced() -> None:
-    source = inspect.getsource(StockWorker._agent_loop_postprocess)
-    assert "await tq.async_kv_batch_put(" in source
-    assert "fields=list_of_dict_to_tensordict(fields)" in source
-    assert {"tq", "list_of_dict_to_tensordict"} <= set(vars(inspect.getmodule(StockWorker._agent_loop_postprocess)))
+@pytest.mark.parametrize(("key", "value"), [("top_p", 0.9), ("top_k", 5), ("repetition_penalty", 1.2)])
+def test_sampling_this_server_does_not_do_is_refused(key: str, value: float) -> None:
+    with pytest.raises(BadInput, match=key):
+        as_request([1], {"temperature": 1.0, key: value}, max_tokens=4)
+
+
+def test_sampling_seeds_differ_between_steps_prompts_responses_and_runs() -> None:
+    seeds = {
+        sampling_seed(run_seed=run, step=step, prompt=prompt, response=response)
+        for run in range(3) for step in range(5) for prompt in range(10) for response in range(4)
+    }  # fmt: skip
+    assert len(seeds) == 3 * 5 * 10 * 4
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+SNAPSHOT = {key: {"seq_len": 3} for key in ("step2-prompt1_1_0", "step2-prompt0_10_0", "step2-prompt0_2_0")}
+
+
+@pytest.fixture
+def buffer(monkeypatch: pytest.MonkeyPatch) -> OrderedReplayBuffer:
+    monkeypatch.setattr(replay_buffer.tq, "kv_clear", lambda **_: None)
+    made = OrderedReplayBuffer.__new__(OrderedReplayBuffer)
+    made.failure_keys = {"train": set()}
+    return made
+
+
+def keys(buffer: OrderedReplayBuffer, snapshot: dict[str, Any]) -> list[str]:
+    return buffer._materialize_batch("train", ["step2-prompt1", "step2-prompt0"], snapshot).keys
+
+
+def test_trajectories_come_by_prompt_and_number_whoever_finished_first(buffer: OrderedReplayBuffer) -> None:
+    backwards = dict(reversed(SNAPSHOT.items()))
+    ordered = ["step2-prompt0_2_0", "step2-prompt0_10_0", "step2-prompt1_1_0"]
+    assert keys(buffer, SNAPSHOT) == keys(buffer, backwards) == ordered
+    assert list(SNAPSHOT) != ordered
+
+
+def test_a_prompt_whose_rollout_failed_ends_the_run_instead_of_being_filled_up(buffer: OrderedReplayBuffer) -> None:
+    buffer.failure_keys["train"] = {"step2-prompt1"}
+    with pytest.raises(RunFailed, match="failed for 1 of 2 prompts"):
+        keys(buffer, SNAPSHOT)
+    buffer.failure_keys["train"] = {"step1-prompt1"}  # of another batch
+    assert keys(buffer, SNAPSHOT)
