@@ -26,10 +26,10 @@ from groupppo.config import KINDS, REPOSITORY, load_benchmark
 from groupppo.config.benchmark import MOST_CELLS, MOST_RUNS
 from groupppo.config.files import MOST_FAULTS, form_faults
 from groupppo.errors import BadInput
-from groupppo.publish import decode, reading
-from groupppo.publish.reading import refuse_bomb
 from groupppo.publish.settings import CellFiles, cell_differences
+from groupppo.records import decode, plain_parquet
 from groupppo.records.plain_json import DEEPEST, LARGEST, MOST_VALUES, read_json
+from groupppo.records.plain_parquet import refuse_bomb
 from groupppo.records.plain_yaml import LARGEST as LARGEST_YAML
 from groupppo.records.plain_yaml import MOST_NODES, read_yaml
 from groupppo.records.seal import scrub_record
@@ -298,8 +298,8 @@ def test_a_table_that_takes_more_memory_or_time_than_it_may_is_refused(tmp_path:
     file = tmp_path / "any.parquet"
     pq.write_table(pa.table({"a": np.random.default_rng(0).random(3_000_000)}), file)
     assert refuse_bomb(file).names == ["a"]
-    monkeypatch.setattr(reading, "MEMORY_PER_BYTE", 0)
-    monkeypatch.setattr(reading, "MEMORY", 1 << 20)
+    monkeypatch.setattr(plain_parquet, "MEMORY_PER_BYTE", 0)
+    monkeypatch.setattr(plain_parquet, "MEMORY", 1 << 20)
     with pytest.raises(BadInput, match="of memory"):
         refuse_bomb(file)
     monkeypatch.undo()
@@ -309,7 +309,7 @@ def test_a_table_that_takes_more_memory_or_time_than_it_may_is_refused(tmp_path:
 def test_the_other_process_imports_nothing_from_where_this_one_runs(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('ran')")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "any.parquet")
-    program = "import sys; sys.path.pop(0); from groupppo.publish.reading import refuse_bomb as r; "
+    program = "import sys; sys.path.pop(0); from groupppo.records.plain_parquet import refuse_bomb as r; "
     program += "from pathlib import Path; print(r(Path('any.parquet')).names)"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "['a']", done.stderr

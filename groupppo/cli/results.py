@@ -49,8 +49,8 @@ def report(
 def _benchmark_page(folder: Path) -> Path:
     from groupppo.profile.tables import read_tables
     from groupppo.publish.derive import draw_report
-    from groupppo.publish.reading import refuse_bomb
     from groupppo.records.plain_json import read_object
+    from groupppo.records.plain_parquet import refuse_bomb
     from groupppo.report.sections import PROFILE
 
     for pattern in ("tables", "profile/tables", "pilot", "evals"):
@@ -68,8 +68,8 @@ def _matrix(folder: Path, judged: dict[str, Any]) -> Iterator["Benchmark"]:
     """The matrix of the results: the repository's where that and its claims are still the same, else the one recorded
     with them."""
     from groupppo.config import load_benchmark
-    from groupppo.publish.matrix import RECORD, read_record
-    from groupppo.publish.source import loaded_config
+    from groupppo.publish.contents import RECORD
+    from groupppo.publish.source import loaded_config, read_record
     from groupppo.verdicts.claims import load_claims
 
     record = read_record(folder / RECORD)

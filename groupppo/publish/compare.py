@@ -8,7 +8,9 @@ steps left out; memory is the largest of the run; accuracy is the held-out metri
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +20,48 @@ from groupppo.config import Benchmark
 from groupppo.draw.wording import in_bytes, seconds_text
 from groupppo.errors import BadInput
 from groupppo.publish import settings
-from groupppo.publish.matrix import RECORD
-from groupppo.publish.measured import NEEDED, PEAK, STEP, Cell, Measured, is_cost, lost_values, measured
+from groupppo.publish.contents import RECORD, read_sums, sums_differences
 from groupppo.publish.reading import safe_tables
 from groupppo.publish.settings import SettingDifference
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
-from groupppo.publish.sums import read_sums, sums_differences
-from groupppo.records.folders import START
+from groupppo.records.folders import START, cell_path
 from groupppo.stats.intervals import paired_ratio, paired_t
-from groupppo.tables.keys import planned_keys
+from groupppo.tables import Only, Tables
+from groupppo.tables.keys import Keys, planned_keys
 from groupppo.verdicts.claims import EQUIVALENCE, Claims
 
 LEVEL = 0.90
 SLOWER, LARGER = 1.15, 1.01
 """A cell that takes more than 15 % longer, or more than 1 % more memory, has regressed."""
 SPEED, MEMORY, ACCURACY, RUN = "speed", "memory", "accuracy", "run"
+MOST_WARMUP, WARMUP_SHARE = 5, 4
+"""Steps left out at the start: 5, or a quarter of a run shorter than 20 steps."""
+STEP, PEAK, DENSITY = "seconds of step", "peak memory", "density"
+_SECONDS = "seconds of "
+_KEYS = ("task", "model", "arm", "seed")
+NEEDED = {
+    "runs": Only(),
+    "evals": Only(),
+    "stages": Only((*_KEYS, "step", "stage", "seconds", "peak_bytes")),
+    "groups": Only((*_KEYS, "endpoints", "tokens")),
+}
+"""The part of the tables that is read."""
+
+
+Measured = dict[str, dict[Keys, float]]
+"""Values by quantity and cell; a value that was not measured is not there."""
+Pair = tuple[float | None, float | None]
+"""What a and b have; None where a side has none."""
 
 
 @dataclass(frozen=True)
 class CellPair:
-    """One cell in `a` and `b`: seconds of a step, bytes at the peak, held-out accuracy; None where a side has none."""
+    """One cell in `a` and `b`: seconds of a step, bytes at the peak, held-out accuracy."""
 
-    cell: Cell
-    seconds: tuple[float | None, float | None]
-    peak_bytes: tuple[float | None, float | None]
-    accuracy: tuple[float | None, float | None]
+    cell: str
+    seconds: Pair
+    peak_bytes: Pair
+    accuracy: Pair
 
 
 @dataclass(frozen=True)
@@ -52,8 +71,12 @@ class ArmDifference:
     Args:
         quantity: "seconds of <stage>", "peak memory", "density" or a held-out metric.
         ratio: whether it is b / a; else b - a.
-        a, b: means over these seeds (geometric for ratios).
-        estimate, low, high: of the ratio or difference, 90 % paired interval; low and high are None for one seed.
+        seeds: how many.
+        a: mean over these seeds (geometric for ratios).
+        b: as `a`.
+        estimate: of the ratio or difference.
+        low: lower end of its 90 % paired interval; None for one seed.
+        high: upper end.
     """
 
     task: str
@@ -75,7 +98,27 @@ class Regression:
 
     kind: str
     place: str
-    told: str
+    message: str
+
+
+class Gap(StrEnum):
+    """Why something is not compared, in the order of the page."""
+
+    WITHHELD = "with seconds and memory withheld"
+    EXCLUDED = "no evidence on a side"
+    LOST = "kinds of values on one side only"
+    ONLY_A = "only in a"
+    ONLY_B = "only in b"
+    UNPLANNED = "not planned on both sides"
+
+
+@dataclass(frozen=True)
+class NotCompared:
+    """What is not compared: a cell, or a quantity of some. `UNPLANNED` is no loss: one side's matrix leaves it out."""
+
+    gap: Gap
+    what: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -83,15 +126,15 @@ class Comparison:
     """What `compare` found.
 
     Args:
-        a, b: what was compared, as named. benchmarks: names of the two benchmarks. margin: by which accuracy may fall,
-            None where no claim states one.
-        cells: cells of both sides. arms: differences over seeds.
-        only_a, only_b: cells that one side alone has. unplanned: those that the matrix of one side has and that of the
-            other leaves out, with the side that does: nothing is missing.
-        excluded: cells that are no evidence on a side, with its name and the reason.
+        a: what was compared, as named.
+        b: with what.
+        benchmarks: names of the two benchmarks.
+        metric: the held-out metric that claims are decided by.
+        margin: by which accuracy may fall, None where no claim states one.
+        cells: cells of both sides.
+        arms: differences over seeds.
         settings: what differs between runs of the same cell, and between the benchmarks.
-        withheld: cells whose seconds and memory are not compared, with the reason.
-        lost: values that one side alone has: stages, memory and metrics of cells that are on both.
+        not_compared: what one side alone has, what is no evidence, and what was withheld.
         regressions: what is worse.
     """
 
@@ -102,19 +145,17 @@ class Comparison:
     margin: float | None
     cells: tuple[CellPair, ...]
     arms: tuple[ArmDifference, ...]
-    only_a: tuple[str, ...]
-    only_b: tuple[str, ...]
-    unplanned: tuple[tuple[str, str], ...]
-    excluded: tuple[str, ...]
     settings: tuple[SettingDifference, ...]
-    withheld: tuple[str, ...]
-    lost: tuple[str, ...]
+    not_compared: tuple[NotCompared, ...]
     regressions: tuple[Regression, ...]
+
+    def gaps(self, gap: Gap) -> list[NotCompared]:
+        return [each for each in self.not_compared if each.gap is gap]
 
     @property
     def comparable(self) -> bool:
         """Every cell that both sides plan is there with all its values, is evidence, and nothing was withheld."""
-        return bool(self.cells) and not (self.only_a or self.only_b or self.excluded or self.withheld or self.lost)
+        return bool(self.cells) and len(self.not_compared) == len(self.gaps(Gap.UNPLANNED))
 
     @property
     def exit_code(self) -> int:
@@ -127,7 +168,7 @@ class _Side:
     """What is compared of one side; its tables, larger than all of this, are not kept."""
 
     source: Source
-    runs: dict[Cell, dict[str, Any]]
+    runs: dict[Keys, dict[str, Any]]
     values: Measured
     benchmark: Benchmark
     claims: Claims
@@ -145,137 +186,161 @@ def compare(a: Path, b: Path) -> Comparison:
             try:
                 sides.append(_read(source))
             except BadInput as error:
-                raise source.told(error) from error
+                raise source.placed(error) from error
         return _compared(*sides)
 
 
 def _read(source: Source) -> _Side:
     if source.kind != RESULTS:
         for name, expected, found in sums_differences(source.folder, read_sums(source.folder)):
-            raise BadInput(source.folder / name, "SHA-256", found, f"fetch it again: the bundle says {expected}.")
+            hint = f"fetch it again: the bundle says {expected}."
+            raise BadInput(source.folder / name, "SHA-256", found, hint)
     with loaded_config(source.folder) as (benchmark, claims):
         tables = safe_tables(source.folder / "tables", NEEDED)
-        return _Side(source, _runs(tables.runs), measured(tables), benchmark, claims)
-
-
-def _runs(table: pd.DataFrame) -> dict[Cell, dict[str, Any]]:
-    """Rows of the table of runs by cell; a folder whose name tells no seed gives a cell without one."""
-    found = {}
-    for row in table.to_dict("records"):
-        seed = None if pd.isna(row["seed"]) else int(row["seed"])
-        found[Cell(row["task"], row["model"], row["arm"], seed)] = {str(key): row[key] for key in row}
-    return found
+        runs = {_cell(row[key] for key in _KEYS): row for row in tables.runs.to_dict("records")}
+        return _Side(source, runs, measured(tables), benchmark, claims)
 
 
 def _compared(a: _Side, b: _Side) -> Comparison:
-    runs_a, runs_b = a.runs, b.runs
-    shared = sorted(set(runs_a) & set(runs_b), key=str)
-    plan_a, plan_b = ({Cell(*keys) for keys in planned_keys(side.benchmark)} for side in (a, b))
-    not_in_b = plan_a - plan_b - set(runs_b)
-    not_in_a = plan_b - plan_a - set(runs_a)
-    excluded, regressions = _inadmissible(shared, runs_a, runs_b)
-    sound = [cell for cell in shared if runs_a[cell]["admissible"] and runs_b[cell]["admissible"]]
-    unlike, withheld, timed = {}, [], []
+    missing, regressions = _missing(a, b)
+    shared = sorted(set(a.runs) & set(b.runs), key=lambda cell: cell_path(*cell))
+    sound = [cell for cell in shared if a.runs[cell]["admissible"] and b.runs[cell]["admissible"]]
+    unlike, timed = dict[str, settings.Differences](), []
     for cell in sound:
-        sides = ((a.source.folder, runs_a), (b.source.folder, runs_b))
-        made = [settings.CellFiles(folder, str(cell), str(runs[cell]["rollout"])) for folder, runs in sides]
-        unlike[str(cell)] = settings.cell_differences(*made)
-        machine = settings.unlike_machines(unlike[str(cell)])
+        name = cell_path(*cell)
+        sides = [settings.CellFiles(x.source.folder, name, str(x.runs[cell]["rollout"])) for x in (a, b)]
+        unlike[name] = settings.cell_differences(*sides)
+        machine = [key for key, _, _ in unlike[name] if key in (*settings.MACHINE, settings.THREADS)]
         if machine:
-            withheld.append(f"{cell}: seconds and memory, for {', '.join(machine)} differ")
+            why = f"seconds and memory, for {', '.join(machine)} differ"
+            missing.append(NotCompared(Gap.WITHHELD, name, why))
         else:
             timed.append(cell)
-    metric = a.claims.learning_metric
-    pairs = _pairs(a.values, b.values, sound, metric)
-    arms = _arms(a.values, b.values, sound, timed)
-    margin = _margin(a.claims, metric)
-    regressions += [*_slower_or_larger(pairs, set(timed)), *_less_accurate(arms, metric, margin)]
-    hashes = (a.claims.sha256, b.claims.sha256)
+    missing += _lost(a.values, b.values, sound, timed)
+    metric, margin = a.claims.learning_metric, _margin(a.claims)
+
+    def pair(quantity: str, cell: Keys) -> Pair:
+        return a.values.get(quantity, {}).get(cell), b.values.get(quantity, {}).get(cell)
+
+    pairs = tuple(CellPair(cell_path(*cell), pair(STEP, cell), pair(PEAK, cell), pair(metric, cell)) for cell in sound)
+    arms = sorted(_arms(a.values, b.values, sound, timed), key=lambda arm: (arm.task, arm.model, arm.arm))
+    regressions += [
+        *_slower_or_larger(pairs, {cell_path(*cell) for cell in timed}),
+        *_less_accurate(arms, metric, margin),
+    ]
+    hashes = a.claims.sha256, b.claims.sha256
     claimed = [SettingDifference("claims (SHA-256)", *hashes)] if hashes[0] != hashes[1] else []
-    records = [side.source.folder / RECORD for side in (a, b)]
+    matrices = settings.matrix_differences(*(side.source.folder / RECORD for side in (a, b)))
+    order = list(Gap)
     return Comparison(
         a=str(a.source.path),
         b=str(b.source.path),
         benchmarks=(a.benchmark.name, b.benchmark.name),
         metric=metric,
         margin=margin,
-        cells=tuple(pairs),
-        arms=tuple(sorted(arms, key=lambda arm: (arm.task, arm.model, arm.arm))),
-        only_a=tuple(map(str, sorted(set(runs_a) - set(runs_b) - not_in_b, key=str))),
-        only_b=tuple(map(str, sorted(set(runs_b) - set(runs_a) - not_in_a, key=str))),
-        unplanned=(*((str(cell), "b") for cell in sorted(not_in_b)), *((str(cell), "a") for cell in sorted(not_in_a))),
-        excluded=tuple(excluded),
-        settings=(*settings.matrix_differences(*records), *claimed, *settings.grouped(unlike)),
-        withheld=tuple(withheld),
-        lost=tuple(lost_values(a.values, b.values, sound, timed)),
+        cells=pairs,
+        arms=tuple(arms),
+        settings=(*matrices, *claimed, *settings.grouped(unlike)),
+        not_compared=tuple(sorted(missing, key=lambda each: order.index(each.gap))),
         regressions=tuple(regressions),
     )
 
 
-def _inadmissible(
-    shared: list[Cell], runs_a: dict[Cell, dict[str, Any]], runs_b: dict[Cell, dict[str, Any]]
-) -> tuple[list[str], list[Regression]]:
-    """Cells that are no evidence on a side; one that was evidence and no longer is has regressed."""
-    excluded, regressions = [], []
-    for cell in shared:
-        for name, runs in (("a", runs_a), ("b", runs_b)):
-            if not runs[cell]["admissible"]:
-                excluded.append(f"{cell} in {name}: {runs[cell]['reason']}")
-        if runs_a[cell]["admissible"] and not runs_b[cell]["admissible"]:
-            told = f"was evidence and no longer is: {runs_b[cell]['reason']}"
-            regressions.append(Regression(RUN, str(cell), told))
-    return excluded, regressions
+def _missing(a: _Side, b: _Side) -> tuple[list[NotCompared], list[Regression]]:
+    """Cells of one side, and those that are no evidence on one; who was evidence and no longer is has regressed."""
+    missing, regressions = list[NotCompared](), []
+    for side, other, name, only in ((a, b, "a", Gap.ONLY_A), (b, a, "b", Gap.ONLY_B)):
+        plan, others = (set(planned_keys(each.benchmark)) for each in (side, other))
+        unplanned = plan - others - set(other.runs)
+        alone = set(side.runs) - set(other.runs) - unplanned
+        missing += [NotCompared(only, cell, only) for cell in sorted(cell_path(*keys) for keys in alone)]
+        why = f"not in the matrix of {'b' if name == 'a' else 'a'}"
+        missing += [NotCompared(Gap.UNPLANNED, cell_path(*keys), why) for keys in sorted(unplanned)]
+        for keys in (keys for keys, run in side.runs.items() if keys in other.runs and not run["admissible"]):
+            cell, reason = cell_path(*keys), str(side.runs[keys]["reason"])
+            missing.append(NotCompared(Gap.EXCLUDED, f"{cell} in {name}", reason))
+            if name == "b" and other.runs[keys]["admissible"]:
+                regressions.append(Regression(RUN, cell, f"was evidence and no longer is: {reason}"))
+    return missing, regressions
 
 
-def _pairs(was: Measured, now: Measured, sound: list[Cell], metric: str) -> list[CellPair]:
-    def pair(quantity: str, cell: Cell) -> tuple[float | None, float | None]:
-        return was.get(quantity, {}).get(cell), now.get(quantity, {}).get(cell)
+def measured(tables: Tables) -> Measured:
+    """Median seconds of each stage, the first steps left out; the largest memory of the run in bytes; density over the
+    whole run; every held-out metric."""
+    keys, stages = list(_KEYS), tables.stages
+    last = stages.groupby(keys, observed=True)["step"].transform("max")
+    timed = stages[stages["step"] > (last // WARMUP_SHARE).clip(upper=MOST_WARMUP)]
+    totals = tables.groups.groupby(keys, observed=True)[["endpoints", "tokens"]].sum()
+    found = {
+        DENSITY: totals["endpoints"] / totals["tokens"],
+        PEAK: stages.groupby(keys, observed=True)["peak_bytes"].max(),
+    }
+    for stage, rows in timed.groupby("stage", observed=True):
+        found[f"{_SECONDS}{stage}"] = rows.groupby(keys, observed=True)["seconds"].median()
+    for metric, rows in tables.evals.groupby("metric"):
+        found[str(metric)] = rows.set_index(keys)["value"]
+    return {
+        quantity: {
+            _cell(key): float(value)
+            for key, value in values.items()
+            if math.isfinite(value) and (value > 0 or not is_cost(quantity))
+        }
+        for quantity, values in found.items()
+    }
 
-    return [CellPair(cell, pair(STEP, cell), pair(PEAK, cell), pair(metric, cell)) for cell in sound]
+
+def is_cost(quantity: str) -> bool:
+    """Whether it depends on the machine, and is compared as a ratio."""
+    return quantity == PEAK or quantity.startswith(_SECONDS)
 
 
-def _arms(was: Measured, now: Measured, sound: list[Cell], timed: list[Cell]) -> list[ArmDifference]:
+def _cell(key: Iterable[Any]) -> Keys:
+    """A folder whose name tells no seed gives a cell without one, as the start is."""
+    task, model, arm, seed = key
+    return Keys(str(task), str(model), str(arm), None if pd.isna(seed) else int(seed))
+
+
+def _lost(a: Measured, b: Measured, sound: list[Keys], timed: list[Keys]) -> Iterator[NotCompared]:
+    """What one side alone has of the cells of both: quantity, side, and the first of the cells."""
+    for quantity in sorted({*a, *b}):
+        for side, one, two in (("a", a, b), ("b", b, a)):
+            there, elsewhere = one.get(quantity, {}), two.get(quantity, {})
+            cells = timed if is_cost(quantity) else sound
+            alone = [cell for cell in cells if cell in there and cell not in elsewhere]
+            if alone:
+                more = f" and {len(alone) - 1} more cells" if len(alone) > 1 else ""
+                yield NotCompared(Gap.LOST, f"{quantity} of {cell_path(*alone[0])}{more}", f"only in {side}")
+
+
+def _arms(a: Measured, b: Measured, sound: list[Keys], timed: list[Keys]) -> Iterator[ArmDifference]:
     """Differences over seeds of what both sides have: seconds of the whole step, of stages, memory, and the rest."""
-    found = []
-    for quantity in sorted(set(was) & set(now), key=lambda name: (not is_cost(name), name != STEP, name == PEAK, name)):
-        a, b = was[quantity], now[quantity]
-        starts = [cell for cell in a if cell.arm == START and cell in b]
-        cells = timed if is_cost(quantity) else [*sound, *starts]
-        found += _over_seeds(quantity, a, b, cells, ratio=is_cost(quantity))
-    return found
+    for quantity in sorted(set(a) & set(b), key=lambda name: (not is_cost(name), name != STEP, name == PEAK, name)):
+        was, now, ratio = a[quantity], b[quantity], is_cost(quantity)
+        cells = timed if ratio else [*sound, *(cell for cell in was if cell.arm == START)]
+        arms: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+        for cell in cells:
+            if cell in was and cell in now:
+                arms.setdefault(cell[:3], []).append((was[cell], now[cell]))
+        for arm, values in arms.items():
+            means = [_mean(side, ratio) for side in zip(*values, strict=True)]
+            change = [y / x if ratio else y - x for x, y in values]
+            interval = (paired_ratio if ratio else paired_t)(change, LEVEL) if len(change) > 1 else None
+            ends = (interval.estimate, interval.low, interval.high) if interval else (change[0], None, None)
+            yield ArmDifference(*arm, quantity, ratio, len(values), means[0], means[1], *ends)
 
 
-def _over_seeds(
-    quantity: str, a: dict[Cell, float], b: dict[Cell, float], cells: list[Cell], *, ratio: bool
-) -> list[ArmDifference]:
-    """One difference for each arm that has the quantity on both sides, paired by seed."""
-    arms: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for cell in cells:
-        if cell in a and cell in b:
-            arms.setdefault(cell[:3], []).append((a[cell], b[cell]))
-    found = []
-    for arm, values in arms.items():
-        before, after = _mean([x for x, _ in values], ratio), _mean([y for _, y in values], ratio)
-        change = [y / x if ratio else y - x for x, y in values]
-        interval = (paired_ratio if ratio else paired_t)(change, LEVEL) if len(change) > 1 else None
-        ends = (interval.estimate, interval.low, interval.high) if interval else (change[0], None, None)
-        found.append(ArmDifference(*arm, quantity, ratio, len(values), before, after, *ends))
-    return found
-
-
-def _mean(values: list[float], geometric: bool) -> float:
+def _mean(values: tuple[float, ...], geometric: bool) -> float:
     return math.exp(sum(map(math.log, values)) / len(values)) if geometric else sum(values) / len(values)
 
 
-def _margin(claims: Claims, metric: str) -> float | None:
-    """The smallest margin within which a claim takes this metric of two arms for equal."""
-    same = [claim for claim in claims.claims if claim.rule == EQUIVALENCE and claim.metric == metric]
+def _margin(claims: Claims) -> float | None:
+    """The smallest margin within which a claim takes the learning metric of two arms for equal."""
+    same = [c for c in claims.claims if c.rule == EQUIVALENCE and c.metric == claims.learning_metric]
     margins = [claim.margin for claim in same if claim.quantity == "accuracy_difference" and claim.margin is not None]
     return min(margins, default=None)
 
 
-def _slower_or_larger(pairs: list[CellPair], timed: set[Cell]) -> list[Regression]:
-    found = []
+def _slower_or_larger(pairs: Iterable[CellPair], timed: set[str]) -> Iterator[Regression]:
     for pair in (pair for pair in pairs if pair.cell in timed):
         for kind, (before, after), limit, what, form in (
             (SPEED, pair.seconds, SLOWER, "a step", seconds_text),
@@ -283,21 +348,16 @@ def _slower_or_larger(pairs: list[CellPair], timed: set[Cell]) -> list[Regressio
         ):
             if before is not None and after is not None and after > limit * before:
                 more, most = 100 * (after / before - 1), 100 * (limit - 1)
-                told = f"{what}: {more:+.1f} %, from {form(before)} to {form(after)}; at most {most:+.0f} %"
-                found.append(Regression(kind, str(pair.cell), told))
-    return found
+                message = f"{what}: {more:+.1f} %, from {form(before)} to {form(after)}; at most {most:+.0f} %"
+                yield Regression(kind, pair.cell, message)
 
 
-def _less_accurate(arms: list[ArmDifference], metric: str, margin: float | None) -> list[Regression]:
+def _less_accurate(arms: Iterable[ArmDifference], metric: str, margin: float | None) -> Iterator[Regression]:
     """An interval wholly below zero, or a mean that fell by more than the margin."""
-    found = []
     for arm in (arm for arm in arms if arm.quantity == metric and arm.arm != START):
-        place = f"{arm.task}/{arm.model}/{arm.arm}"
-        change = f"{metric} {arm.estimate:+.4f}" + (
-            f" [{arm.low:+.4f}, {arm.high:+.4f}]" if arm.low is not None else ""
-        )
+        place, change = f"{arm.task}/{arm.model}/{arm.arm}", f"{metric} {arm.estimate:+.4f}"
+        change += f" [{arm.low:+.4f}, {arm.high:+.4f}]" if arm.low is not None else ""
         if arm.high is not None and arm.high < 0:
-            found.append(Regression(ACCURACY, place, f"{change}: the interval lies wholly below zero"))
+            yield Regression(ACCURACY, place, f"{change}: the interval lies wholly below zero")
         elif margin is not None and arm.estimate < -margin:
-            found.append(Regression(ACCURACY, place, f"{change}: fell by more than the margin of {margin:g}"))
-    return found
+            yield Regression(ACCURACY, place, f"{change}: fell by more than the margin of {margin:g}")

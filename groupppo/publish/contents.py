@@ -1,213 +1,306 @@
-"""What of a results folder goes into a bundle, and how the paths of a machine are taken out of it."""
+"""What each file of a bundle is, and the lists that say so: manifest.json, RO-Crate metadata and SHA256SUMS.
+
+Raw files are what runs, evaluations and measurements recorded; nothing can make them again. Derived files are made from
+them by the functions that the workflow uses. Sources were copied from the repository, or written from benchmark.yaml.
+Lists are made of the files that they list: manifest.json says of every other file what it is and its SHA-256;
+`sha256sum --check SHA256SUMS` needs no package. A file that no rule knows belongs into no bundle.
+"""
 
 import json
+import mimetypes
+import posixpath
 import re
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
+from rocrate.model import ContextEntity
+from rocrate.rocrate import ROCrate
 
-from groupppo.config import REPOSITORY, Benchmark
+from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.profile.tables import FOUND, read_tables
-from groupppo.publish.archive import CHUNK
-from groupppo.publish.derive import has_steps
-from groupppo.publish.files import ITEMS, LOCKS, RECORD, RIGHTS, STEP_TABLES, Kind, Rule, Scrub, is_picture, rule_of
-from groupppo.publish.matrix import CONFIG, config_files, read_record, written_files
-from groupppo.publish.reading import read_json
-from groupppo.publish.scrub import Places, scrub_samples
 from groupppo.records.hashing import sha256_file
-from groupppo.records.seal import scrub_record
-from groupppo.records.superseded import FOLDER
-from groupppo.report.sections import PROFILE
-from groupppo.tables import Only, load_tables
-from groupppo.tables.keys import plans_begun
-from groupppo.verdicts.item_scores import items_table
+from groupppo.records.plain_json import read_bytes, read_object, value_at
+from groupppo.records.plain_yaml import read_yaml
+from groupppo.records.seal import STAMP
 
-_WITH_WEIGHTS = re.compile(r"runs/[^/]+/[^/]+/[^/]+/[^/]+/(?:checkpoint|critic)/.+")
-_BOOKKEEPING = ".snakemake_timestamp"
-"""Snakemake leaves it in every folder that a rule makes as a whole."""
-_END = "run the benchmark to its end first: `snakemake`."
+Difference = tuple[str, object, object]
+"""Place, what is expected there, and what was found."""
+
+
+class Kind(StrEnum):
+    """Where a file's content comes from."""
+
+    RAW = "raw"
+    DERIVED = "derived"
+    SOURCE = "source"
+    LIST = "list"
+
+
+class Scrub(StrEnum):
+    """How the absolute paths of a raw file are taken out before it is published."""
+
+    RECORD = "record"
+    SAMPLES = "samples"
+    TABLE = "table"
+    NONE = "none"
 
 
 @dataclass(frozen=True)
-class InFile:
-    """Bytes of a file, piece by piece."""
+class Rule:
+    """Files whose whole name matches `pattern`; `weights` are packed where they are asked for only."""
 
-    file: Path
-
-    def chunks(self) -> Iterator[bytes]:
-        with self.file.open("rb") as stream:
-            while chunk := stream.read(CHUNK):
-                yield chunk
+    pattern: str
+    kind: Kind
+    scrub: Scrub = Scrub.NONE
+    weights: bool = False
 
 
-@dataclass
-class Staged:
-    """A bundle's raw files, sources and pictures.
+_NAME = r"[^/]+"
+RUN = rf"runs/{_NAME}/{_NAME}/{_NAME}/{_NAME}"
+_START = rf"assets/starts/{_NAME}/{_NAME}"
+_EVALUATION = rf"evals/{_NAME}/{_NAME}/(?:start|{_NAME}/{_NAME})"
+_WEIGHTS = r"(?:safetensors|json|jinja|txt|model)"
+RECORD, VERDICTS, ITEMS, CONFIG = "benchmark.yaml", "verdicts.json", "evals/items.parquet", "config"
+LOCKS = ("requirements/cpu.lock", "requirements/gpu.lock", "environment.yml", "environment.post-deploy.sh")
+RIGHTS = ("LICENSE", "CITATION.cff")
+MANIFEST, METADATA, SUMS = "manifest.json", "ro-crate-metadata.json", "SHA256SUMS"
+LISTS = {MANIFEST, METADATA, SUMS}
+STEP_TABLES = ("tables/steps.parquet", "tables/stages.parquet")
+"""Raw where no run has steps.jsonl: bundles of before they were packed."""
+
+RULES = (
+    Rule(rf"{RECORD}|{STAMP}", Kind.RAW, Scrub.RECORD),
+    Rule(rf"{RUN}/(?:failed/)?(?:status\.json|provenance\.json|config\.yaml)", Kind.RAW, Scrub.RECORD),
+    Rule(rf"{RUN}/(?:failed/)?(?:steps|stages)\.jsonl", Kind.RAW),
+    Rule(rf"{RUN}/(?:checkpoint|critic)/(?:.+/)?config\.json", Kind.RAW, Scrub.RECORD, weights=True),
+    Rule(rf"{RUN}/(?:checkpoint|critic)/.+\.{_WEIGHTS}", Kind.RAW, weights=True),
+    Rule(rf"{_EVALUATION}/(?:result|results_{_NAME})\.json", Kind.RAW, Scrub.RECORD),
+    Rule(rf"{_EVALUATION}/samples_{_NAME}\.jsonl", Kind.RAW, Scrub.SAMPLES),
+    Rule(re.escape(ITEMS), Kind.RAW),
+    Rule(rf"assets/tasks/{_NAME}/card\.json", Kind.RAW, Scrub.RECORD),
+    Rule(rf"{_START}/warmstart\.jsonl?", Kind.RAW, Scrub.RECORD),
+    Rule(rf"{_START}/config\.json", Kind.RAW, Scrub.RECORD, weights=True),
+    Rule(rf"{_START}/.+\.{_WEIGHTS}", Kind.RAW, weights=True),
+    Rule(rf"studies/{_NAME}/{_NAME}/(?:study\.json|{_NAME}\.csv)", Kind.RAW, Scrub.RECORD),
+    Rule(rf"profile/(?:measured/{_NAME}|found)\.json", Kind.RAW, Scrub.RECORD),
+    Rule(r"pilot/benchmark\.yaml", Kind.RAW, Scrub.RECORD),
+    Rule(r"pilot/sweep\.parquet", Kind.RAW, Scrub.TABLE),
+    Rule(rf"tables/{_NAME}\.parquet", Kind.DERIVED),
+    Rule(rf"{_EVALUATION}/lm_eval/{_NAME}\.yaml", Kind.DERIVED),
+    Rule(rf"{VERDICTS}|report\.html|report\.md", Kind.DERIVED),
+    Rule(rf"profile/tables/{_NAME}\.(?:csv|parquet)", Kind.DERIVED),
+    Rule(rf"(?:profile/|studies/{_NAME}/{_NAME}/)?figures/{_NAME}\.(?:csv|svg|png|json)", Kind.DERIVED),
+    Rule(r"pilot/sweep\.(?:csv|svg|png)", Kind.DERIVED),
+    Rule("|".join(map(re.escape, (*LOCKS, *RIGHTS))), Kind.SOURCE),
+    Rule(rf"{CONFIG}/.+\.(?:yaml|py)", Kind.SOURCE),
+    Rule("|".join(map(re.escape, sorted(LISTS))), Kind.LIST),
+)
+_PATTERNS = tuple((re.compile(rule.pattern), rule) for rule in RULES)
+
+
+def rule_of(name: str) -> Rule | None:
+    """The first rule that knows the file; None for a file that belongs into no bundle."""
+    return next((rule for pattern, rule in _PATTERNS if pattern.fullmatch(name)), None)
+
+
+def is_picture(name: str) -> bool:
+    """Whether it is drawn: its pixels depend on the drawing library, its numbers are in a CSV file beside it."""
+    return name.endswith((".svg", ".png"))
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """Every file below a folder, by its name from there."""
+    return {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+
+
+def kinds_in(names: Iterable[str]) -> dict[str, str]:
+    """What each file is in a bundle of these files; "unknown" for one that belongs into no bundle."""
+    kinds = {name: str(rule.kind) if (rule := rule_of(name)) else "unknown" for name in names}
+    steps = any(name.endswith("/steps.jsonl") for name in kinds)
+    return kinds if steps else kinds | {name: str(Kind.RAW) for name in STEP_TABLES if name in kinds}
+
+
+FORMAT, FORMAT_VERSION = "groupppo bundle", 2
+SAID = ("made_by", "source", "checkpoints", "samples", "notes")
+"""What manifest.json says beside its files."""
+OF_A_FILE = ("paths", "original_sha256")
+"""Of a file whose paths were taken out: how many there were, and its SHA-256 before."""
+_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9_.@+=,/-]*)")
+
+
+def write_lists(
+    out: Path,
+    benchmark: Benchmark,
+    files: Mapping[str, Path],
+    said: Mapping[str, Any],
+    of_files: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Write the three lists of a bundle.
 
     Args:
-        folder: where they are, without paths of a machine.
-        weights: files that stay where they are, by name.
-        scrubbed: by name, how many paths were taken out of a file, and its SHA-256 before.
+        out: the folder that they are written to.
+        benchmark: the bundle's.
+        files: every file of the bundle by name; lists among them are left out.
+        said: what the manifest says beside its files: SAID.
+        of_files: by name, what it says of a file beside kind and hash: OF_A_FILE.
     """
+    files = {name: files[name] for name in sorted(files) if name not in LISTS}
+    hashes = {name: sha256_file(file) for name, file in files.items()}
+    listed = {
+        name: {"kind": kind, "sha256": hashes[name]}
+        | {key: value for key, value in of_files.get(name, {}).items() if key in OF_A_FILE}
+        for name, kind in kinds_in(files).items()
+    }
+    manifest = {"format": FORMAT, "version": FORMAT_VERSION, "benchmark": benchmark.name, **said, "files": listed}
+    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    (out / MANIFEST).write_text(text, encoding="utf-8")
+    hashes[MANIFEST] = sha256_file(out / MANIFEST)
+    crate = _crate(benchmark, {**files, MANIFEST: out / MANIFEST}, hashes, str(said["made_by"]["groupppo"]))
+    (out / METADATA).write_text(crate, encoding="utf-8")
+    hashes[METADATA] = sha256_file(out / METADATA)
+    (out / SUMS).write_bytes(sums_text(hashes))
 
-    folder: Path
-    weights: dict[str, Path] = field(default_factory=dict)
-    scrubbed: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+def sums_text(hashes: Mapping[str, str]) -> bytes:
+    """The list of SHA-256 by name, sorted by name."""
+    return "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)).encode()
 
 
-def stage(results: Path, folder: Path, *, checkpoints: bool, samples: bool) -> Staged:
-    """Copy what a bundle of `results` holds and nothing can make again into the empty `folder`, paths taken out.
-
-    Left out: logs, Snakemake's timings, task splits (config/tasks makes them again, their cards have the hashes),
-    weights unless `checkpoints`, and lm-eval's samples, which are most of the bytes, unless `samples`: their scores
-    alone are then in evals/items.parquet. A bundle that was unpacked has its config, its locks and its scores by item
-    already; they stay as they are.
+def read_sums(folder: Path) -> dict[str, str]:
+    """SHA-256 by name.
 
     Raises:
-        BadInput: a file is a link, or no kind of file that is published.
+        BadInput: the list is missing or larger than any bundle's, a line is not "<SHA-256>  <name>", or a name leaves
+            the folder or is there twice.
     """
-    staged = Staged(folder)
-    names = {name: rule for name, rule in _found(results) if checkpoints or not rule.weights}
-    if not samples:
-        names = {name: rule for name, rule in names.items() if rule.scrub is not Scrub.SAMPLES}
-        if ITEMS not in names:
-            evals = load_tables(results / "tables", {"evals": Only()}).evals
-            _write(folder / ITEMS, items_table(results, evals))
-    elif any(rule.scrub is Scrub.SAMPLES for rule in names.values()):
-        names.pop(ITEMS, None)  # the samples say more
-    texts = (_text(results / name) for name, rule in names.items() if rule.scrub is Scrub.RECORD)
-    places = Places.of_records(texts)
-    for name, rule in names.items():
-        file = _existing(results, name)
-        if rule.weights and rule.scrub is Scrub.NONE:
-            staged.weights[name] = file
+    hashes = dict[str, str]()
+    text = read_bytes(folder / SUMS, "fetch the bundle again: it has no list of checksums.")
+    for number, line in enumerate(text.decode(errors="replace").splitlines(), start=1):
+        parts = _LINE.fullmatch(line)
+        if parts is None or ".." in parts[2].split("/") or parts[2] in hashes:
+            hint = "fetch the bundle again: not a line of checksums."
+            raise BadInput(folder / SUMS, f"line {number}", line[:120], hint)
+        hashes[parts[2]] = parts[1]
+    return hashes
+
+
+def sums_differences(folder: Path, hashes: Mapping[str, str]) -> Iterator[Difference]:
+    """Every file that is missing, changed or not listed.
+
+    Args:
+        folder: the bundle's.
+        hashes: SHA-256 by name, as `read_sums` gives them.
+    """
+    present = {name: sha256_file(file) for name, file in files_in(folder).items() if name != SUMS}
+    for name in sorted({*hashes, *present}):
+        if hashes.get(name) != present.get(name):
+            yield name, hashes.get(name, f"no file: {SUMS} does not list it"), present.get(name, "no file")
+
+
+def listed_differences(folder: Path, listed: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
+    """Every file that is not in the manifest, with its kind and hash, or that belongs into no bundle.
+
+    Args:
+        folder: the bundle's.
+        listed: what the manifest says of each file.
+    """
+    files = {name: file for name, file in files_in(folder).items() if name not in LISTS}
+    kinds = kinds_in(files)
+    for name in sorted({*files, *listed}):
+        told = {key: value for key, value in listed.get(name, {}).items() if key not in OF_A_FILE}
+        found = {"kind": kinds[name], "sha256": sha256_file(files[name])} if name in files else "no file"
+        if told != found or kinds[name] == "unknown":
+            yield name, told or f"no file: {MANIFEST} does not list it", found
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """manifest.json.
+
+    Raises:
+        BadInput: missing, not JSON, of another format, or of a version that this package does not know.
+    """
+    file = folder / MANIFEST
+    manifest = read_object(file, "fetch the bundle again, or make it again from its results.")
+    for key, known in (("format", FORMAT), ("version", FORMAT_VERSION)):
+        if manifest.get(key) != known:
+            hint = f"read it with the version that wrote it; this one knows {known!r}."
+            raise BadInput(file, key, manifest.get(key), hint)
+    files, made = manifest.get("files"), value_at(manifest, "made_by", "groupppo")
+    listed = isinstance(files, dict) and all(isinstance(entry, dict) for entry in files.values())
+    if not listed or not isinstance(made, str) or not isinstance(manifest.get("source"), dict):
+        raise BadInput(file, "files, made_by, source", None, "fetch it again: it says not what a manifest says.")
+    return manifest
+
+
+_FORMATS = {".parquet": "application/vnd.apache.parquet", ".jsonl": "application/jsonl", ".yaml": "application/yaml"}
+_NAMES = {
+    "report.html": "The report: verdicts first, then all that they rest on",
+    "verdicts.json": "Every claim with its verdict, interval and evidence",
+    "benchmark.yaml": "The matrix of models, tasks, arms and seeds, resolved",
+    "manifest.json": "What every file is, what was left out or scrubbed, and notes on the runs",
+    "SHA256SUMS": "SHA-256 of every file",
+}
+
+
+def _crate(benchmark: Benchmark, files: Mapping[str, Path], hashes: Mapping[str, str], version: str) -> str:
+    """The text of ro-crate-metadata.json: https://www.researchobject.org/ro-crate/specification/1.1/.
+
+    Runs and evaluations are described by folder, all other files one by one; SHA256SUMS, which holds this file's hash,
+    without size and hash. Nothing in it depends on the clock, on chance or on where the results lie.
+
+    Raises:
+        BadInput: no run says when it ended.
+    """
+    crate, date = ROCrate(version="1.1"), _last_date(files)
+
+    def entity(identifier: str, kind: str, **properties: str) -> Any:
+        return crate.add(ContextEntity(crate, identifier, properties={"@type": kind, **properties}))
+
+    root = crate.root_dataset
+    root["name"] = f"{benchmark.title}: results of the GROUP-PPO bench"
+    fewer = "; not every task and model is run with all arms and seeds" if benchmark.cells else ""
+    root["description"] = (
+        f"Runs, evaluations, tables, figures and verdicts of the benchmark {benchmark.name}: "
+        f"{len(benchmark.arms)} arms, {len(benchmark.tasks)} tasks, {len(benchmark.models)} models, "
+        f"{len(benchmark.seeds)} seeds{fewer}. Start with report.html."
+    )
+    root["datePublished"] = date
+    citation = read_yaml(files["CITATION.cff"]) if "CITATION.cff" in files else None
+    words = citation.get("keywords") if isinstance(citation, dict) else None
+    root["keywords"] = ", ".join(map(str, words)) if isinstance(words, list) else ""
+    root["license"] = entity("https://spdx.org/licenses/Apache-2.0", "CreativeWork", name="Apache License 2.0")
+    root["author"] = entity("#authors", "Organization", name="The GROUP-PPO bench authors")
+    software = entity("#groupppo", "SoftwareApplication", name="groupppo", softwareVersion=version)
+    by_folder = {name for name in files if name.split("/")[0] in ("runs", "evals")}
+    for name in sorted({*files, SUMS} - by_folder):
+        suffix = posixpath.splitext(name)[1]
+        form = _FORMATS.get(suffix) or mimetypes.types_map.get(suffix, "text/plain")
+        properties = {"name": _NAMES.get(name, posixpath.basename(name)), "encodingFormat": form}
+        if name in files:
+            properties |= {"contentSize": str(files[name].stat().st_size), "sha256": hashes[name]}
+        crate.add_file(dest_path=name, properties=properties)
+    for folder in sorted({posixpath.dirname(name) for name in by_folder}):
+        crate.add_dataset(dest_path=folder, properties={"name": folder})
+    action = entity("#benchmark", "CreateAction", name=f"The benchmark {benchmark.name}", endTime=date)
+    action["instrument"], action["object"] = software, crate.get("benchmark.yaml")
+    action["result"] = crate.get("verdicts.json")
+    root["mentions"] = action
+    return json.dumps(crate.metadata.generate(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _last_date(files: Mapping[str, Path]) -> str:
+    """When the last run ended, as YYYY-MM-DD: a date of the results themselves, not of their packing."""
+    dates = []
+    for file in (file for name, file in files.items() if re.fullmatch(rf"{RUN}/status\.json", name)):
+        try:
+            end = read_object(file, "run it again.").get("finished_at")
+        except BadInput:  # a broken run left it: the tables name that run and its fault
             continue
-        new, count = _scrubbed(file, rule.scrub, places)
-        if new is None:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, folder / name)
-        else:
-            _write(folder / name, new)
-            staged.scrubbed[name] = {"paths": count, "original_sha256": sha256_file(file)}
-    _describe(results, folder)
-    say_where_found(results, folder)
-    return staged
-
-
-def _found(results: Path) -> Iterator[tuple[str, Rule]]:
-    """Raw files, sources and pictures of a results folder, each with its rule."""
-    raw_tables = () if has_steps(results) else STEP_TABLES
-    for top in sorted(results.iterdir()):
-        files = (top, *top.rglob("*")) if top.is_dir() and not top.is_symlink() else (top,)
-        for file in sorted(files):
-            place = file.relative_to(results)
-            name, rule = place.as_posix(), rule_of(place.as_posix())
-            if (file.is_dir() and not file.is_symlink()) or FOLDER in place.parts or file.name == _BOOKKEEPING:
-                continue
-            if rule is None and _WITH_WEIGHTS.fullmatch(name):
-                rule = Rule(name, Kind.RAW, weights=True)
-            if rule and (rule.kind in (Kind.RAW, Kind.SOURCE) or is_picture(name) or name in raw_tables):
-                yield name, rule
-
-
-def raw_files(results: Path) -> list[str]:
-    """What `derive` begins with: raw files but weights, sources, and pictures, which it need not draw again."""
-    return [name for name, rule in _found(results) if not rule.weights]
-
-
-def _describe(results: Path, folder: Path) -> None:
-    """Locks, rights and config; an unpacked bundle has its own."""
-    if (results / CONFIG).is_dir():
-        return
-    for name in (*LOCKS, *RIGHTS):
-        _write(folder / name, (REPOSITORY / name).read_bytes())
-    claims_sha256 = str(read_json(results / "verdicts.json").get("claims_sha256"))
-    # The record that is published has lost its paths, and so do the files that are made of it.
-    files = config_files(results, claims_sha256) | written_files(read_record(folder / RECORD))
-    for name, content in files.items():
-        _write(folder / CONFIG / name, content)
-
-
-def say_where_found(results: Path, folder: Path) -> None:
-    """Write where the profile's measurements were found, which results of before say in their tables alone; into
-    `folder`, if it is not there."""
-    tables = results / PROFILE / "tables"
-    if (folder / PROFILE / FOUND).is_file() or not tables.is_dir():
-        return
-    rows = read_tables(tables).variants
-    told = {"measured_in": "", "published": False}
-    if "measured_in" in rows and len(rows):
-        told = {"measured_in": str(rows["measured_in"].iloc[0]), "published": bool(rows["published"].iloc[0])}
-    _write(folder / PROFILE / FOUND, (scrub_record(json.dumps(told))[0] + "\n").encode())
-
-
-def _scrubbed(file: Path, how: Scrub, places: Places) -> tuple[bytes | None, int]:
-    """The content without paths, and how many there were; None where it stays as it is."""
-    if how is Scrub.NONE:
-        return None, 0
-    if how is Scrub.TABLE:
-        return _scrubbed_table(file)
-    new, count = scrub_record(_text(file)) if how is Scrub.RECORD else scrub_samples(_text(file), places)
-    return (new.encode("utf-8", "surrogateescape"), count) if count else (None, 0)
-
-
-def _scrubbed_table(file: Path) -> tuple[bytes | None, int]:
-    try:
-        rows = pd.read_parquet(file)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadInput(file, "file", str(error).splitlines()[0], "write the table again.") from error
-    texts = rows.select_dtypes(["object", "string"])
-    found = texts.map(lambda text: scrub_record(text) if isinstance(text, str) else (text, 0))
-    count = int(found.map(lambda pair: pair[1]).to_numpy().sum()) if len(texts.columns) else 0
-    clean = rows.assign(**{column: found[column].map(lambda pair: pair[0]) for column in texts})
-    return (clean.to_parquet(index=False), count) if count else (None, 0)
-
-
-def _text(file: Path) -> str:
-    """The whole content. A broken run may have left bytes that are no text; they come out again as they were."""
-    return file.read_bytes().decode("utf-8", "surrogateescape")
-
-
-def _write(file: Path, content: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
-
-
-def _existing(results: Path, name: str) -> Path:
-    file = results / name
-    if rule_of(name) is None:
-        hint = "move it out of the checkpoint: only weights, JSON and text are published, no code and no pickles."
-        raise BadInput(file, "file", file.suffix, hint)
-    above = [results.joinpath(*Path(name).parts[: i + 1]) for i in range(len(Path(name).parts))]
-    if any(place.is_symlink() for place in above):
-        raise BadInput(
-            file, "file", "a link", "put the file itself there: what a link points to is not part of results."
-        )
-    return file
-
-
-def require_complete(results: Path, benchmark: Benchmark) -> None:
-    """The results are whole, and whatever the benchmark asks for beside its runs is there, of the tasks and models
-    begun: without it nobody can decide the verdicts again.
-
-    Raises:
-        BadInput: a product, its profile's measurements or one of its studies are missing.
-    """
-    for name in ("report.html", "verdicts.json", RECORD, *STEP_TABLES):
-        if not (results / name).is_file():
-            raise BadInput(results / name, "file", None, _END)
-    for folder, least in (("figures", "figures.json"), ("evals", "**/result.json"), ("runs", "**/provenance.json")):
-        if not any((results / folder).glob(least)):
-            raise BadInput(results / folder, "folder", None, _END)
-    cells = [f"{plan.task}.{plan.model}" for plan in plans_begun(results, benchmark)]
-    asked = [f"studies/{study}/{cell}/*.csv" for study in benchmark.studies for cell in cells]
-    for pattern in [*asked, *([f"{PROFILE}/tables/*.parquet"] if benchmark.profile else [])]:
-        if not any(results.glob(pattern)):
-            hint = f"run the benchmark to its end first, `snakemake`: {RECORD} asks for it."
-            raise BadInput(results / pattern, "files", None, hint)
+        if isinstance(end, str) and re.match(r"\d{4}-\d{2}-\d{2}", end):
+            dates.append(end[:10])
+    if not dates:
+        raise BadInput("runs", "finished_at", None, "run the benchmark first: no status.json says when it ended.")
+    return max(dates)

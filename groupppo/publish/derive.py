@@ -2,23 +2,30 @@
 
     derive(folder, benchmark, claims)
 
-A bundle is packed from what this makes, and verified by making it again.
+A bundle is packed from what this makes, and verified by making it again. This is the only place where bundles meet
+tables, verdicts, studies and pages; `made_by` says which version of them this is.
 """
 
+import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+import groupppo
 from groupppo.config import Benchmark
+from groupppo.draw.figures import FORMATS, INDEX, read_figures
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import FOUND, ProfileTables, write_tables
-from groupppo.publish.files import STEP_TABLES, VERDICTS
-from groupppo.publish.reading import read_json
+from groupppo.publish.contents import STEP_TABLES, VERDICTS, files_in
+from groupppo.records.code import code_sha256
+from groupppo.records.plain_json import read_object
 from groupppo.records.where import Found
 from groupppo.report.figures import draw_figures
 from groupppo.report.figures import needed as drawn
@@ -34,6 +41,11 @@ from groupppo.tasks.lm_eval import write_yaml
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.engine import NEEDED, decide, read_studied, verdicts_text
 
+_PACKAGES = ("jinja2", "matplotlib", "numpy", "pandas", "pillow", "rocrate", "scipy")
+"""Libraries that decide the bytes of pages, pictures and tables."""
+_RENDERERS = ("groupppo.draw", "groupppo.report", "groupppo.studies")
+"""Rooms whose modules may be looked up by name."""
+
 
 def derive(folder: Path, benchmark: Benchmark, claims: Claims) -> None:
     """Write tables, verdicts, figures and pages into `folder` from the raw records in it.
@@ -43,6 +55,8 @@ def derive(folder: Path, benchmark: Benchmark, claims: Claims) -> None:
     Args:
         folder: raw records at their places in a results folder. Where no run has its steps.jsonl, tables/ must hold
             the tables of STEP_TABLES, and the other tables are made of these.
+        benchmark: the matrix of the results.
+        claims: what is decided.
 
     Raises:
         BadInput: a raw record is missing or not in its form.
@@ -58,11 +72,13 @@ def derive(folder: Path, benchmark: Benchmark, claims: Claims) -> None:
         _collect_restored(folder, benchmark)
     costs = _profile(folder, benchmark)
     tables = load_tables(folder / "tables", NEEDED)
-    judged = decide(
-        claims, tables, benchmark, costs.variants if costs else None, read_studied(folder, benchmark, claims)
-    )
+    studied = read_studied(folder, benchmark, claims)
+    judged = decide(claims, tables, benchmark, costs.variants if costs else None, studied)
     (folder / VERDICTS).write_text(verdicts_text(judged), encoding="utf-8")
-    _study_figures(folder)
+    for name in known_names():
+        for place in sorted(folder.glob(f"studies/{name}/*")):
+            study = find_study(name)
+            study.draw(study.read_tables(place), place, keep=True)
     draw_report(folder, benchmark, judged, costs, keep=True)
 
 
@@ -72,7 +88,10 @@ def draw_report(
     """Write figures and pages of a results folder from its tables, studies and verdicts; returns the page.
 
     Args:
-        judged: the content of verdicts.json. costs: the tables of the profile that the benchmark asks for.
+        folder: the results folder.
+        benchmark: its matrix.
+        judged: the content of verdicts.json.
+        costs: the tables of the profile that the benchmark asks for.
         keep: whether pictures that are there stay as they are.
     """
     tables = StoredTables(folder / "tables", drawn(benchmark))
@@ -84,6 +103,32 @@ def draw_report(
     return write_report(folder, benchmark)
 
 
+def derived_files(folder: Path) -> set[str]:
+    """Names of what `derive` made in a folder whose raw records are links, and of the pictures that it names."""
+    made = {name for name, file in files_in(folder).items() if not file.is_symlink()}
+    pictures = {f"{SWEEP}/sweep.{suffix}" for suffix in FORMATS if f"{SWEEP}/sweep.csv" in made}
+    for index in sorted(folder.rglob(INDEX)):
+        home = index.parent.relative_to(folder).as_posix()
+        pictures |= {f"{home}/{file}" for record in read_figures(index.parent) for file in record.files.values()}
+    return made | pictures
+
+
+@cache
+def made_by() -> dict[str, Any]:
+    """This version: its number, a hash of the code and templates that derive results, and of the libraries' numbers.
+
+    Pages and pictures are the same, to the byte, for that version alone.
+    """
+    total = hashlib.sha256(code_sha256(Path(__file__), entries=_RENDERERS).encode())
+    home = Path(groupppo.__file__).parent
+    for room in _RENDERERS:
+        for name, file in sorted(files_in(home.joinpath(*room.split(".")[1:])).items()):
+            if file.suffix in (".j2", ".css", ".js"):
+                total.update(f"{name}\0".encode() + file.read_bytes())
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"groupppo": groupppo.__version__, "code_sha256": total.hexdigest(), "packages": packages}
+
+
 def has_steps(folder: Path) -> bool:
     """Whether any run has its steps.jsonl; where none has, the tables of STEP_TABLES are raw."""
     return any(folder.glob("runs/*/*/*/*/steps.jsonl"))
@@ -93,65 +138,43 @@ def _profile(folder: Path, benchmark: Benchmark) -> ProfileTables | None:
     if benchmark.profile is None:
         return None
     home = folder / PROFILE
-    where = read_json(home / FOUND)
-    found = Found(Path(str(where.get("measured_in"))), where.get("published") is True)
-    # No place of its own is the folder itself.
-    own = None if where.get("measured_in") == "" else found
-    return write_tables(load_profile(benchmark.profile), home / "measured", home / "tables", own)
-
-
-def _study_figures(folder: Path) -> None:
-    for name in known_names():
-        for place in sorted(folder.glob(f"studies/{name}/*")):
-            study = find_study(name)
-            study.draw(study.read_tables(place), place, keep=True)
+    where = read_object(home / FOUND, "run `snakemake`, which writes where the measurements were found.")
+    # Measured for these results, they have no other place.
+    elsewhere = where.get("measured_in") != ""
+    found = Found(Path(str(where.get("measured_in"))), where.get("published") is True) if elsewhere else None
+    return write_tables(load_profile(benchmark.profile), home / "measured", home / "tables", found)
 
 
 def _collect_restored(folder: Path, benchmark: Benchmark) -> None:
     """The other tables from the runs' records and what those of STEP_TABLES say of single steps."""
     with tempfile.TemporaryDirectory(prefix="groupppo-") as place:
         home = Path(place)
-        if (folder / "evals").is_dir():
-            os.symlink((folder / "evals").resolve(), home / "evals")
-        for run in (path for path in folder.glob("runs/*/*/*/*") if path.is_dir()):
-            new = home / run.relative_to(folder)
-            new.mkdir(parents=True)
-            for file in run.iterdir():
-                os.symlink(file.resolve(), new / file.name)
+        for name in ("runs", "evals"):
+            if (folder / name).is_dir():
+                shutil.copytree((folder / name).resolve(), home / name, copy_function=os.symlink)
         for table in STEP_TABLES:
             _restore(folder / table, home / "runs")
         collect(home, benchmark)
-        for file in (home / "tables").iterdir():
-            if f"tables/{file.name}" not in STEP_TABLES:
-                os.replace(_moved(file, folder / "tables"), folder / "tables" / file.name)
-
-
-def _moved(file: Path, folder: Path) -> Path:
-    """A copy beside its future place: the temporary folder may be on another disk."""
-    new = folder / f"{file.name}.part"
-    new.write_bytes(file.read_bytes())
-    return new
+        for name, file in files_in(home / "tables").items():
+            if f"tables/{name}" not in STEP_TABLES:
+                shutil.copyfile(file, folder / "tables" / name)
 
 
 def _restore(file: Path, runs: Path) -> None:
     """steps.jsonl or stages.jsonl of every run of which the table has rows."""
-    rows = load_table(file.parent, file.stem)
-    by_run = rows.groupby(["task", "model", "arm", "seed"], observed=True, sort=False).indices
-    for keys in sorted(found_keys(runs)[0] if runs.is_dir() else ()):
-        own = by_run.get(tuple(keys))
-        if own is not None:
-            lines = _step_lines(rows.iloc[own]) if file.stem == "steps" else _stage_lines(rows.iloc[own])
+    table = load_table(file.parent, file.stem)
+    by_run = table.groupby(list(Keys._fields), observed=True, sort=False).indices
+    # By the folders that are there: a name in the table leads nowhere.
+    for keys in found_keys(runs)[0] if runs.is_dir() else ():
+        if tuple(keys) in by_run:
+            rows = table.iloc[by_run[tuple(keys)]].drop(columns=list(Keys._fields))
+            lines = _step_lines(rows) if file.stem == "steps" else rows.to_dict("records")
             text = "".join(json.dumps(line) + "\n" for line in lines)
-            (Keys(*keys).below(runs) / f"{file.stem}.jsonl").write_text(text, encoding="utf-8")
+            (keys.below(runs) / f"{file.stem}.jsonl").write_text(text, encoding="utf-8")
 
 
-def _step_lines(rows: pd.DataFrame) -> Iterable[dict[str, Any]]:
+def _step_lines(rows: pd.DataFrame) -> list[dict[str, Any]]:
     lines: dict[int, dict[str, Any]] = {}
     for step, metric, value in zip(rows["step"], rows["metric"], rows["value"], strict=True):
         lines.setdefault(step, {"step": int(step)})[metric] = None if pd.isna(value) else value
     return [lines[step] for step in sorted(lines)]
-
-
-def _stage_lines(rows: pd.DataFrame) -> Iterable[dict[str, Any]]:
-    columns = [column for column in rows.columns if column not in ("task", "model", "arm", "seed")]
-    return [dict(zip(columns, row, strict=True)) for row in rows[columns].astype(object).itertuples(index=False)]

@@ -1,30 +1,34 @@
-"""Files of a bundle read without trust: sizes are looked at before anything is unpacked into memory."""
+"""Files of bundles, read within bounds and compared with what they should be.
 
-import atexit
-import json
-import signal
-import subprocess
-import sys
-from collections.abc import Mapping
+Two files say the same if their bytes are the same, or all but the last digits of their numbers; of tables columns and
+values are compared.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
-from groupppo.records.plain_json import LARGEST, read_object
+from groupppo.records.plain_json import read_object
+from groupppo.records.plain_parquet import refuse_bomb
 from groupppo.tables import SCHEMA, Only, Tables, load_tables
 from groupppo.tables.schema import arrow_schema
 
-LARGEST_JSON = LARGEST
-"""Bytes of a list of checksums."""
-ROWS_PER_BYTE, FREE_ROWS = 20, 10_000
-EXPANSION, FREE_BYTES = 200, 64 << 20
-MEMORY, MEMORY_PER_BYTE = 1 << 30, 20
-SECONDS, BYTES_PER_SECOND = 10, 10_000_000
-"""What reading a table may take: rows, bytes, memory and seconds of CPU; more where the file itself is large."""
-_MEND = "fetch it again, or make it again from its results."
+RELATIVE = 1e-9
+"""Numbers this close are the same: another processor may round the last digits differently."""
+_NOTHING = 1e-15
+"""What is left of a difference of equal numbers."""
+_NUMBER = re.compile(rb"(?<![\w.])-?\d+\.\d+(?:[eE][+-]?\d+)?(?![\w.])")
+# Names that matplotlib gives to clip paths by where objects lie in memory.
+_CLIP = re.compile(rb'(?<=["#])p[0-9a-f]{10}(?=[")])')
+_SHOWN = 120
+_HINT = "fetch it again, or make it again from its results."
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -33,7 +37,7 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         BadInput: as `groupppo.records.plain_json.read_object`.
     """
-    return read_object(file, _MEND)
+    return read_object(file, _HINT)
 
 
 def safe_tables(folder: Path, only: Mapping[str, Only]) -> Tables:
@@ -44,11 +48,10 @@ def safe_tables(folder: Path, only: Mapping[str, Only]) -> Tables:
             can hold honestly; a task, model or arm that is no name of a folder, for files are looked up by them.
     """
     for name in SCHEMA:
-        file = folder / f"{name}.parquet"
-        found = refuse_bomb(file)
+        found = refuse_bomb(folder / f"{name}.parquet")
         if not found.equals(arrow_schema(name)):
             hint = "not the columns and types of this version; read it with the version that wrote it."
-            raise BadInput(file, "columns", found.names, hint)
+            raise BadInput(folder / f"{name}.parquet", "columns", found.names, hint)
     tables = load_tables(folder, only)
     for name, table in (("runs", tables.runs), ("evals", tables.evals)):
         for column in ("task", "model", "arm"):
@@ -58,77 +61,67 @@ def safe_tables(folder: Path, only: Mapping[str, Only]) -> Tables:
     return tables
 
 
-def refuse_bomb(file: Path) -> pa.Schema:
-    """The columns of a Parquet file, after another process has read it to its end within `MEMORY` and `SECONDS`.
-
-    Raises:
-        BadInput: it is missing or not Parquet, holds more rows or bytes than a file of its size can hold honestly, or
-            takes more memory or time.
-    """
-    if not file.is_file():
-        raise BadInput(file, "file", None, _MEND)
-    size = file.stat().st_size
-    word, rows, unpacked, names = _READER.ask(file, MEMORY + MEMORY_PER_BYTE * size, SECONDS + size // BYTES_PER_SECOND)
-    if word == "memory":
-        raise BadInput(file, "size", size, f"refused: reading it takes more than {MEMORY:,} bytes of memory.")
-    if word == "time":
-        raise BadInput(file, "size", size, f"refused: reading it takes more than {SECONDS} s.")
-    if word != "ok":
-        raise BadInput(file, "file", word, f"not Parquet; {_MEND}")
-    if rows > FREE_ROWS + ROWS_PER_BYTE * size:
-        raise BadInput(file, "rows", rows, "refused: more rows than a file of its size holds.")
-    if unpacked > FREE_BYTES + EXPANSION * size:
-        raise BadInput(file, "size", unpacked, f"refused: {', '.join(names)[:200]} unpack to far more than its size.")
-    try:
-        return pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(file, "file", str(error).splitlines()[0], f"not Parquet; {_MEND}") from error
+def same_number(ours: Any, theirs: Any, relative: float = RELATIVE) -> bool:
+    """Whether two numbers are the same up to `relative`, or are both missing; what is no number is never the same."""
+    gone = [value is None or (isinstance(value, float) and math.isnan(value)) for value in (ours, theirs)]
+    if any(gone):
+        return all(gone)
+    if any(isinstance(value, bool | str) or not isinstance(value, int | float) for value in (ours, theirs)):
+        return False
+    return math.isclose(ours, theirs, rel_tol=relative, abs_tol=_NOTHING)
 
 
-class _Reader:
-    """The process of decode.py: started for the first file, and again after one that ended it."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-
-    def ask(self, file: Path, memory: int, seconds: int) -> tuple[str, int, int, list[str]]:
-        """A word, "ok" if all is well, rows, bytes and columns."""
-        process = self._started()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            print(json.dumps([str(file.absolute()), memory, seconds]), file=process.stdin, flush=True)
-            answer = process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if answer:
-            word, rows, size, names = json.loads(answer)
-            return word, rows, size, names
-        ended = process.wait()
-        self.close()
-        word = "time" if ended == -signal.SIGXCPU else f"Arrow ends with {signal.strsignal(-ended) or ended}"
-        return word, 0, 0, []
-
-    def close(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-    def _started(self) -> "subprocess.Popen[str]":
-        if self._process is None or self._process.poll() is not None:
-            # -P: nothing is imported from the folder that this runs in, which may be the stranger's.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", str(Path(__file__).with_name("decode.py"))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                cwd="/",
-            )
-        return self._process
+def difference(made: Path, found: Path) -> tuple[str, str] | None:
+    """The first difference of two files of one name, as (made, found); None where they say the same."""
+    ours, theirs = made.read_bytes(), found.read_bytes()
+    if ours == theirs:
+        return None
+    if made.suffix == ".parquet":
+        return _table_difference(made, found)
+    if made.suffix == ".svg":
+        ours, theirs = _CLIP.sub(b"p", ours), _CLIP.sub(b"p", theirs)
+    if made.suffix == ".png":
+        return "the picture as drawn", "another picture"
+    lines = ours.split(b"\n"), theirs.split(b"\n")
+    for number, (a, b) in enumerate(zip(*lines, strict=False), start=1):
+        if a != b and not _same_line(a, b):
+            start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            shown = slice(max(0, start - _SHOWN // 3), start + _SHOWN)
+            told = [f"line {number}: {line[shown].decode('utf-8', 'replace')}" for line in (a, b)]
+            return told[0], told[1]
+    return None if len(lines[0]) == len(lines[1]) else (f"{len(lines[0])} lines", f"{len(lines[1])} lines")
 
 
-_READER = _Reader()
-atexit.register(_READER.close)
+def _same_line(a: bytes, b: bytes) -> bool:
+    """Alike but for the last digits of numbers."""
+    if _NUMBER.sub(b"", a) != _NUMBER.sub(b"", b):
+        return False
+    numbers = zip(_NUMBER.findall(a), _NUMBER.findall(b), strict=True)
+    return all(x == y or same_number(float(x), float(y)) for x, y in numbers)
+
+
+def _table_difference(made: Path, found: Path) -> tuple[str, str] | None:
+    """Bytes depend on the library that wrote them: columns, types and values are compared."""
+    refuse_bomb(found)
+    ours, theirs = pq.read_table(made), pq.read_table(found)
+    if not ours.schema.equals(theirs.schema):
+        columns = (", ".join(f"{field.name} {field.type}" for field in table.schema) for table in (ours, theirs))
+        return f"columns {next(columns)}", next(columns)
+    if len(ours) != len(theirs):
+        return f"{len(ours)} rows", f"{len(theirs)} rows"
+    return next(_column_differences(ours, theirs), None)
+
+
+def _column_differences(ours: pa.Table, theirs: pa.Table) -> Iterator[tuple[str, str]]:
+    for name in ours.column_names:
+        kind = ours[name].type
+        plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+        a, b = (table[name].cast(plain) for table in (ours, theirs))
+        if a.equals(b):
+            continue
+        x, y = a.to_numpy(), b.to_numpy()
+        if pa.types.is_floating(kind) and np.isclose(x, y, rtol=RELATIVE, atol=_NOTHING, equal_nan=True).all():
+            continue
+        for row, (x, y) in enumerate(zip(a.to_pylist(), b.to_pylist(), strict=True)):
+            if x != y and not same_number(x, y):
+                yield f"row {row} {name} = {x}", str(y)

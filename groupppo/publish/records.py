@@ -1,166 +1,119 @@
-"""What raw records say of one another: hashes, cells and settings; nothing can make these files again.
+"""What raw records say of one another: hashes, cells, settings and scores; nothing can make these files again.
 
-`record_differences` yields what contradicts, `notes` what is missing and why nobody can check it.
+`record_differences` and `evaluation_differences` yield what contradicts, `notes` what is missing and why nobody can
+check it. A held-out accuracy is followed from what it rests on: responses are judged again by the task's own reward,
+their scores give the means and standard errors of result.json, and these are lm-eval's own. Where a bundle holds no
+samples, its scores by item are where this begins.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from groupppo.config import Benchmark
+from groupppo.config import Benchmark, Task
 from groupppo.config.benchmark import RATE_KEY as RATE
+from groupppo.errors import BadInput
+from groupppo.publish.contents import CONFIG, LOCKS, Difference
 from groupppo.publish.derive import has_steps
-from groupppo.publish.evaluations import Difference, evaluations, has_scores, keys_of, reports
-from groupppo.publish.files import LOCKS
-from groupppo.publish.matrix import CONFIG, flat
-from groupppo.publish.reading import read_json
+from groupppo.publish.reading import read_json, same_number
 from groupppo.publish.settings import as_written, config_values
-from groupppo.records.folders import START, ResultsFolder, RunFolder
+from groupppo.publish.source import flat
+from groupppo.records.folders import START, RunFolder
 from groupppo.records.hashing import sha256_file
-from groupppo.records.plain_json import parse_json
+from groupppo.records.plain_json import read_lines, value_at
 from groupppo.records.seal import KEY, OF_A_RUN, STAMP, published_sha256
 from groupppo.tables.keys import Keys, found_keys
+from groupppo.tasks.answers import scorer
 from groupppo.verdicts.item_scores import ItemScores
 
-_MEND = "fetch the bundle again."
-_BESIDE = ("results_*.json", "samples_*.jsonl")
+_SAMPLES, _REPORTS = "samples_*.jsonl", "results_*.json"
+_SEALED = {RunFolder.STATUS: OF_A_RUN, "result.json": (_REPORTS, _SAMPLES), "study.json": ("*.csv",)}
+"""Files that a record seals, if they lie beside it."""
+_QUESTION = ("doc", "target", "arguments")
+"""What all evaluations of a task and model ask alike, by item."""
+_Asked = dict[tuple[str, str, str], tuple[str, dict[int, Any]]]
+"""By task, model and kind of sampling: where an item was asked first, and what."""
+_HINT = "fetch the bundle again."
 
 
 def record_differences(
-    folder: Path, benchmark: Benchmark, scrubbed: Mapping[str, Mapping[str, Any]]
+    folder: Path, benchmark: Benchmark, listed: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Difference]:
-    """(place, expected, found) of every raw record that contradicts another one, or the matrix.
+    """Every raw record that contradicts another one, or the matrix.
 
     Args:
-        scrubbed: what the manifest says of each file; `original_sha256` is its hash before its paths were taken out.
+        folder: the bundle's, or a results folder.
+        benchmark: its matrix.
+        listed: what the manifest says of each file; `original_sha256` is its hash before its paths were taken out.
     """
-    for file in [*_statuses(folder), *evaluations(folder), *sorted(folder.glob("studies/*/*/study.json"))]:
-        yield from _seal_differences(folder, file, scrubbed)
+    for record in [*_statuses(folder), *_results(folder), *sorted(folder.glob("studies/*/*/study.json"))]:
+        yield from _seal_differences(folder, record, listed)
     for status in _statuses(folder):
-        yield from _run_differences(folder, benchmark, status, scrubbed)
-    for file in evaluations(folder):
-        keys = keys_of(file.relative_to(folder))
-        card = _card(folder, keys.task)
-        if card is not None:
-            found = read_json(file).get("data_sha256")
-            yield from _same(f"{_name(folder, file)}: data_sha256", _split(card, "test"), found)
+        yield from _run_differences(folder, benchmark, status, listed)
+    for result in _results(folder):
+        card = folder / "assets" / "tasks" / _keys(folder, result).task / "card.json"
+        if card.is_file():
+            expected = value_at(read_json(card), "splits", "test", "sha256")
+            yield from _unlike(f"{_name(folder, result)}: data_sha256", expected, read_json(result).get("data_sha256"))
     for start in sorted(folder.glob("assets/starts/*/*/warmstart.json")):
-        lines = start.with_suffix(".jsonl").read_bytes().splitlines() if start.with_suffix(".jsonl").is_file() else []
+        log = start.with_suffix(".jsonl")
+        lines = list(read_lines(log, _HINT)) if log.is_file() else []
         last = {key: value for key, value in read_json(start).items() if key != "task"}
-        if lines and parse_json(lines[-1], start.with_suffix(".jsonl"), "last line", _MEND) != last:
+        if lines and lines[-1][1] != last:
             yield _name(folder, start), "the last line of warmstart.jsonl", last
 
 
-def notes(folder: Path) -> list[str]:
-    """What a reader must know that is missing or does not fit."""
-    told = [*_run_notes(folder), *_evaluation_notes(folder)]
-    if not (folder / STAMP).is_file():
-        told.append(f"{STAMP}: missing; nothing says what was fixed before the first run.")
-    if not has_steps(folder):
-        told.append(
-            "tables/steps.parquet and tables/stages.parquet are raw: no run has its steps.jsonl and stages.jsonl, so "
-            "single steps cannot be compared with them."
-        )
-    for record in sorted(folder.glob("studies/*/*/study.json")):
-        script = folder / CONFIG / "studies" / f"{record.parts[-3]}.py"
-        inputs = read_json(record).get("inputs")
-        used = inputs.get("script_sha256") if isinstance(inputs, dict) else None
-        if used is not None and script.is_file() and sha256_file(script) != used:
-            told.append(f"{_name(folder, record)}: the study was run by another script (SHA-256 {used}).")
-    return told
-
-
-def _run_notes(folder: Path) -> list[str]:
-    runs = ResultsFolder(folder).runs
-    lock, told = sha256_file(folder / LOCKS[0]) if (folder / LOCKS[0]).is_file() else "", dict[str, list[str]]()
-    for keys in sorted(found_keys(runs)[0] if runs.is_dir() else ()):
-        run = RunFolder(keys.below(runs))
-        files = [run.provenance, run.failed.provenance]
-        file = next((file for file in files if file.is_file()), None)
-        if file is None:
-            why = "missing; the run did not get as far as to write it."
-            told.setdefault(why, []).append(_name(folder, files[0]))
-            continue
-        used = _part(read_json(file), "software").get("lock_sha256")
-        if used not in (None, lock):
-            why = f"the run used another lock (SHA-256 {used}) than {LOCKS[0]} of this bundle."
-            told.setdefault(why, []).append(_name(folder, file))
-    for status in _statuses(folder):
-        if not isinstance(read_json(status).get(KEY), dict):
-            why = "the run, of an earlier version, recorded no hashes of its files."
-            told.setdefault(why, []).append(_name(folder, status))
-    return _listed(told)
-
-
-def _evaluation_notes(folder: Path) -> list[str]:
-    scores, told = ItemScores(folder), dict[str, list[str]]()
-    for file in evaluations(folder):
-        name = _name(folder, file)
-        keys = keys_of(file.relative_to(folder))
-        if not has_scores(folder, scores, keys):
-            told.setdefault("neither samples nor scores by item; its metrics cannot be made again.", []).append(name)
-        elif not any(file.parent.glob(_BESIDE[1])):
-            told.setdefault("no samples; its responses cannot be judged again.", []).append(name)
-        if not reports(file):
-            told.setdefault("lm-eval's own results are missing.", []).append(name)
-    return _listed(told)
-
-
-def _listed(told: Mapping[str, list[str]]) -> list[str]:
-    """One line for what is true of many files."""
-    return [
-        f"{names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''}: {why}" for why, names in told.items()
-    ]
-
-
-def _seal_differences(folder: Path, file: Path, scrubbed: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
-    sealed = read_json(file).get(KEY)
+def _seal_differences(folder: Path, record: Path, listed: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
+    """The files that a record names by their hashes: they are there, they are these, and no other lies beside it."""
+    sealed = read_json(record).get(KEY)
     if not isinstance(sealed, dict):
         return
-    name, home = _name(folder, file), file.parent
-    patterns = {RunFolder.STATUS: OF_A_RUN, "result.json": _BESIDE, "study.json": ("*.csv",)}[file.name]
-    present = {beside.name for pattern in patterns for beside in home.glob(pattern)}
-    for beside in sorted(present - set(sealed)):
-        yield f"{name}: {KEY}", f"the SHA-256 of {beside}", "nothing"
-    for beside, expected in sealed.items():
-        place = folder / STAMP if beside == STAMP else home / beside
-        if "/" in beside or "\\" in beside:
-            yield f"{name}: {KEY}", "names of files beside it", beside
-        elif not place.is_file():
-            # Samples may be left out; the notes say so.
-            if not place.match(_BESIDE[1]):
-                yield _name(folder, place), f"SHA-256 {expected}, as {file.name} says", "no file"
-        elif (found := published_sha256(place)) != expected:
-            before = scrubbed.get(_name(folder, place), {}).get("original_sha256")
-            if not place.match(_BESIDE[1]) or before != expected:
-                yield _name(folder, place), f"SHA-256 {expected}, as {file.name} says", found
+    present = {file.name for pattern in _SEALED[record.name] for file in record.parent.glob(pattern)}
+    for name in sorted(present - set(sealed)):
+        yield f"{_name(folder, record)}: {KEY}", f"the SHA-256 of {name}", "nothing"
+    for name, expected in sealed.items():
+        file = folder / STAMP if name == STAMP else record.parent / name
+        told, samples = f"SHA-256 {expected}, as {record.name} says", file.match(_SAMPLES)
+        if "/" in name or "\\" in name:
+            yield f"{_name(folder, record)}: {KEY}", "names of files beside it", name
+        elif not file.is_file():
+            if not samples:  # they may be left out; the notes say so
+                yield _name(folder, file), told, "no file"
+        elif (found := published_sha256(file)) != expected:
+            before = listed.get(_name(folder, file), {}).get("original_sha256") if samples else None
+            if before != expected:
+                yield _name(folder, file), told, found
 
 
 def _run_differences(
-    folder: Path, benchmark: Benchmark, status: Path, scrubbed: Mapping[str, Mapping[str, Any]]
+    folder: Path, benchmark: Benchmark, status: Path, listed: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Difference]:
-    config, provenance = RunFolder(status.parent).config, RunFolder(status.parent).provenance
+    """A run's config has the keys of its arm; its data and start are those that other records name."""
     task, model, arm, seed = status.relative_to(folder).parts[1:5]
+    config, provenance = RunFolder(status.parent).config, RunFolder(status.parent).provenance
+    name = _name(folder, config)
     if config.is_file():
         values = config_values(config)
         for key, expected in as_written(_asked(benchmark, model, arm, seed)).items():
-            yield from _same(f"{_name(folder, config)}: {key}", expected, values.get(key))
-    if not provenance.is_file():
+            yield from _unlike(f"{name}: {key}", expected, values.get(key))
+    inputs = value_at(read_json(provenance), "inputs") if provenance.is_file() else None
+    if not isinstance(inputs, dict):
         return
-    inputs = _part(read_json(provenance), "inputs")
-    name = _name(folder, config)
-    if config.is_file() and inputs.get("config_sha256") is not None and not _sealed(status):
-        found = scrubbed.get(name, {}).get("original_sha256") or sha256_file(config)
-        if found != inputs["config_sha256"]:
-            yield name, f"SHA-256 {inputs['config_sha256']} before scrubbing", found
-    card = _card(folder, task)
-    if card is not None and "train_data_sha256" in inputs:
-        place = f"{_name(folder, provenance)}: train_data_sha256"
-        yield from _same(place, _split(card, "train"), inputs["train_data_sha256"])
+    expected = inputs.get("config_sha256")
+    if config.is_file() and expected is not None and not isinstance(read_json(status).get(KEY), dict):
+        found = listed.get(name, {}).get("original_sha256") or sha256_file(config)
+        if found != expected:
+            yield name, f"SHA-256 {expected} before scrubbing", found
+    card = folder / "assets" / "tasks" / task / "card.json"
     start = Keys(task, model, START, None).below(folder / "evals") / "result.json"
-    if start.is_file() and "start_model_sha256" in inputs:
-        place = f"{_name(folder, provenance)}: start_model_sha256"
-        yield from _same(place, read_json(start).get("checkpoint_sha256"), inputs["start_model_sha256"])
+    for key, record, place in (
+        ("train_data_sha256", card, ("splits", "train", "sha256")),
+        ("start_model_sha256", start, ("checkpoint_sha256",)),
+    ):
+        if key in inputs and record.is_file():
+            expected = value_at(read_json(record), *place)
+            yield from _unlike(f"{_name(folder, provenance)}: {key}", expected, inputs[key])
 
 
 def _asked(benchmark: Benchmark, model: str, arm: str, seed: str) -> dict[str, Any]:
@@ -170,43 +123,144 @@ def _asked(benchmark: Benchmark, model: str, arm: str, seed: str) -> dict[str, A
     said = {RATE: benchmark.train.actor_lr} if RATE in benchmark.arms[arm].verl else {}
     for verl in (benchmark.models[model].verl, benchmark.train.verl, benchmark.arms[arm].verl):
         said |= flat(verl)
-    return said | {"data.seed": int(seed.removeprefix("seed"))} if seed.removeprefix("seed").isdecimal() else said
+    number = seed.removeprefix("seed")
+    return said | {"data.seed": int(number)} if number.isdecimal() else said
 
 
-def _same(place: str, expected: Any, found: Any) -> Iterator[Difference]:
-    if expected != found and str(expected) != str(found) and not _same_text(expected, found):
+def _unlike(place: str, expected: Any, found: Any) -> Iterator[Difference]:
+    """YAML takes 1e-06 for a text, and verl a whole number for a real one."""
+    try:
+        same = str(expected) == str(found) or float(expected) == float(found)
+    except (TypeError, ValueError):
+        same = False
+    if not same:
         yield place, expected, found
 
 
-def _same_text(a: Any, b: Any) -> bool:
-    """YAML takes 1e-06 for a text, and verl a whole number for a real one."""
+def evaluation_differences(folder: Path, benchmark: Benchmark) -> Iterator[Difference]:
+    """Every number of an evaluation that does not follow from its samples or scores by item."""
+    scores, asked = ItemScores(folder), _Asked()
+    for result in _results(folder):
+        keys, name, metrics = _keys(folder, result), _name(folder, result), read_json(result).get("metrics")
+        if not isinstance(metrics, dict):
+            yield f"{name}: metrics", "an object", metrics
+            continue
+        samples, task = sorted(result.parent.glob(_SAMPLES)), benchmark.tasks.get(keys.task)
+        if task is not None:
+            for file in samples:
+                yield from _judged_again(folder, file, keys, task, asked)
+        if samples or scores.has(keys):
+            yield from _means(name, keys, metrics, scores)
+        for report in sorted(result.parent.glob(_REPORTS)):
+            told = read_json(report)
+            for metric in metrics:
+                kind = f"{keys.task}_greedy" if metric == "accuracy" else f"{keys.task}_sampled"
+                for key, column in (("value", f"{metric},responses"), ("stderr", f"{metric}_stderr,responses")):
+                    ours, theirs = value_at(metrics, metric, key), value_at(told, "results", kind, column)
+                    if not same_number(ours, theirs):
+                        yield f"{name}: {metric} {key}", f"{theirs} as in {report.name}", ours
+
+
+def _judged_again(folder: Path, file: Path, keys: Keys, task: Task, asked: _Asked) -> Iterator[Difference]:
+    """The score of every line by the task's reward, and its question and answer by those of other evaluations."""
+    judge, name = scorer(task.reward), _name(folder, file)
+    kind = file.name.removeprefix("samples_").rpartition("_")[0]
+    first, known = asked.setdefault((keys.task, keys.model, kind), (name, {}))
+    place = name
     try:
-        return float(a) == float(b)
-    except (TypeError, ValueError):
-        return False
+        for line, row in read_lines(file, _HINT):
+            place = f"{name}: {line}"
+            question, responses = {key: row[key] for key in _QUESTION}, row["resps"][0]
+            metric = f"mean@{len(responses)}" if kind.endswith("_sampled") else "accuracy"
+            expected = sum(judge(str(text), row["doc"]["answer"]) for text in responses) / len(responses)
+            earlier = known.setdefault(row["doc_id"], question)
+            if not same_number(expected, row.get(metric)):
+                yield f"{place} {metric}", f"{expected}, as the reward of task {task.name} judges", row.get(metric)
+            if earlier != question:
+                yield f"{place} {', '.join(_QUESTION)}", f"what {first} has", "something else"
+            if row.get("filtered_resps") != row["resps"]:
+                yield f"{place} filtered_resps", "the responses", "others"
+    except (BadInput, ValueError, KeyError, TypeError, IndexError, ZeroDivisionError) as error:
+        yield place, "a sample of lm-eval", repr(error)[:200]
+
+
+def _means(name: str, keys: Keys, metrics: dict[str, Any], scores: ItemScores) -> Iterator[Difference]:
+    for metric in metrics:
+        try:
+            found = scores.scores(keys, metric)
+        except BadInput as error:
+            yield f"{name}: {metric}", "scores by item", error.value or error.hint
+            continue
+        # As lm-eval has it: of the mean over items.
+        stderr = float(found.std(ddof=1) / math.sqrt(len(found))) if len(found) > 1 else 0.0
+        for key, value in {"value": float(found.mean()), "stderr": stderr, "n": len(found)}.items():
+            stated = value_at(metrics, metric, key)
+            # Scores without samples are kept in single precision.
+            if not same_number(value, stated, 1e-6):
+                yield f"{name}: {metric} {key}", f"{value} by its items", stated
+
+
+def notes(folder: Path) -> list[str]:
+    """What a reader must know that is missing or does not fit; one line for what is true of many files."""
+    told: dict[str, list[str]] = {}
+    for name, why in _gaps(folder):
+        told.setdefault(why, []).append(name)
+    return [
+        f"{names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''}: {why}" for why, names in told.items()
+    ]
+
+
+def _gaps(folder: Path) -> Iterator[tuple[str, str]]:
+    """Each file that is missing, or says less than it could, and why that matters."""
+    lock = sha256_file(folder / LOCKS[0]) if (folder / LOCKS[0]).is_file() else ""
+    for keys in sorted(found_keys(folder / "runs")[0] if (folder / "runs").is_dir() else ()):
+        run = RunFolder(keys.below(folder / "runs"))
+        file = next((file for file in (run.provenance, run.failed.provenance) if file.is_file()), None)
+        used = value_at(read_json(file), "software", "lock_sha256") if file else None
+        if file is None:
+            yield _name(folder, run.provenance), "missing; the run did not get as far as to write it."
+        elif used not in (None, lock):
+            why = f"the run used another lock (SHA-256 {used}) than {LOCKS[0]} of this bundle."
+            yield _name(folder, file), why
+    for status in _statuses(folder):
+        if not isinstance(read_json(status).get(KEY), dict):
+            yield _name(folder, status), "the run, of an earlier version, recorded no hashes of its files."
+    scores = ItemScores(folder)
+    for result in _results(folder):
+        if not any(result.parent.glob(_SAMPLES)):
+            nothing = "neither samples nor scores by item; its metrics cannot be made again."
+            known = scores.has(_keys(folder, result))
+            yield _name(folder, result), "no samples; its responses cannot be judged again." if known else nothing
+        if not any(result.parent.glob(_REPORTS)):
+            yield _name(folder, result), "lm-eval's own results are missing."
+    if not (folder / STAMP).is_file():
+        yield STAMP, "missing; nothing says what was fixed before the first run."
+    if not has_steps(folder):
+        why = "no run has its steps.jsonl and stages.jsonl, so single steps cannot be compared with them."
+        yield "tables/steps.parquet and tables/stages.parquet are raw", why
+    for record in sorted(folder.glob("studies/*/*/study.json")):
+        script = folder / CONFIG / "studies" / f"{record.parts[-3]}.py"
+        used = value_at(read_json(record), "inputs", "script_sha256")
+        if used is not None and script.is_file() and sha256_file(script) != used:
+            yield _name(folder, record), f"the study was run by another script (SHA-256 {used})."
 
 
 def _statuses(folder: Path) -> list[Path]:
-    places = (f"runs/*/*/*/*/{aside}{RunFolder.STATUS}" for aside in ("", f"{RunFolder.FAILED}/"))
-    return sorted(file for place in places for file in folder.glob(place))
+    return sorted(
+        file for aside in ("", f"{RunFolder.FAILED}/") for file in folder.glob(f"runs/*/*/*/*/{aside}status.json")
+    )
 
 
-def _sealed(status: Path) -> bool:
-    return isinstance(read_json(status).get(KEY), dict)
+def _results(folder: Path) -> list[Path]:
+    """Every result.json, that of the starts and that of the runs."""
+    return sorted([*folder.glob(f"evals/*/*/{START}/result.json"), *folder.glob("evals/*/*/*/seed*/result.json")])
 
 
-def _card(folder: Path, task: str) -> dict[str, Any] | None:
-    file = folder / "assets" / "tasks" / task / "card.json"
-    return read_json(file) if file.is_file() else None
-
-
-def _split(card: Mapping[str, Any], name: str) -> Any:
-    return _part(_part(card, "splits"), name).get("sha256")
-
-
-def _part(record: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = record.get(key)
-    return value if isinstance(value, dict) else {}
+def _keys(folder: Path, result: Path) -> Keys:
+    """The run whose checkpoint a result.json is about."""
+    task, model, arm, *rest = result.relative_to(folder).parts[1:-1]
+    seed = rest[0].removeprefix("seed") if rest else ""
+    return Keys(task, model, arm, int(seed) if seed.isdecimal() else None)
 
 
 def _name(folder: Path, file: Path) -> str:

@@ -1,6 +1,5 @@
 """What two cells were run with, and in what they differ: nobody should compare apples with pears unknowingly."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +8,19 @@ from typing import Any, NamedTuple
 import yaml
 
 from groupppo.config.benchmark import CELLS
-from groupppo.errors import BadInput
-from groupppo.publish.matrix import flat
 from groupppo.publish.reading import read_json
-from groupppo.records.folders import ResultsFolder, RunFolder
-from groupppo.records.plain_yaml import DEEPEST, LARGEST, read_yaml
+from groupppo.publish.source import flat
+from groupppo.records.folders import RunFolder
+from groupppo.records.plain_json import read_bytes
+from groupppo.records.plain_yaml import LARGEST, parse_texts, read_yaml
 from groupppo.records.seal import scrub_record
 
-MACHINE = ("device", "rollout", "machine.cpu", "machine.cpu_cores", "machine.gpu", "machine.gpu_count")
-"""What seconds and bytes depend on; where it differs they are not compared."""
+Differences = list[tuple[str, str, str]]
+"""Key, value in a and value in b of every setting that differs, sorted by key; "not set" where a side has none."""
+MACHINE = ("device", "rollout", "machine.cpu", "machine.cpu_cores", "machine.gpu", "machine.gpu_count", "cpu")
 THREADS = "software.omp_num_threads"
-_RECORDED = ("machine", "software", "source", "inputs", "host", "cpu", "torch", "verl", "transformers")
+"""With MACHINE what seconds and bytes depend on; where it differs they are not compared."""
+_RECORDED = ("device", "machine", "software", "source", "inputs", "host", "cpu", "torch", "verl", "transformers")
 # They differ between any two runs or copies, or follow from what is compared by itself.
 _IGNORED = ("machine.cpu_mhz", "machine.memory_bytes", "inputs.config_sha256", "source.uncommitted_sha256")
 # Older runs hashed the start with its logs, seconds included, so that equal weights had unequal hashes. The evaluation
@@ -27,8 +28,7 @@ _IGNORED = ("machine.cpu_mhz", "machine.memory_bytes", "inputs.config_sha256", "
 _START, _START_WITH_LOGS = "inputs.start_model_sha256", "inputs.start_checkpoint_sha256"
 _EVALUATION = ("n", "data_sha256", "yaml_sha256", "lm_eval_version", "batch_size", "repeats", "eval_seed")
 _PLACE_KEYS = ("trainer.experiment_name", "trainer.project_name")
-SHOWN = 12
-"""Differing keys that are named; further ones are counted."""
+_NO_SETTINGS = {"source", "claims", "profile", "pilot", "name", "title", "description", "seeds", "studies", CELLS}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class SettingDifference:
 
     Args:
         key: such as "config train.steps" or "machine.cpu".
-        a, b: its values, "not set" where a side has none.
+        a: its value in a.
+        b: its value in b.
         cells: cells it differs in, as texts; empty for a setting of the whole benchmark.
     """
 
@@ -56,65 +57,53 @@ class CellFiles(NamedTuple):
 
     @property
     def config(self) -> Path:
-        return RunFolder(ResultsFolder(self.folder).runs / self.cell).config
+        return RunFolder(self.folder / "runs" / self.cell).config
 
 
-def cell_differences(a: CellFiles, b: CellFiles) -> list[tuple[str, str, str]]:
-    """(key, value in a, value in b) of every setting of two runs that differs, sorted by key.
-
-    Compared are machine, software, source, inputs, evaluation, and "config" for each key of verl's config.
+def cell_differences(a: CellFiles, b: CellFiles) -> Differences:
+    """Machine, software, source, inputs, evaluation and "config" for each key of verl's config that two runs differ in.
 
     Raises:
         BadInput: a file of settings is damaged or hostile.
     """
-    ours, theirs = _recorded(a), _recorded(b)
-    was, now = _config_text(a.config), _config_text(b.config)
-    if was is None or now is None:
-        ours |= {} if was is None else {"config": "a file"}
-        theirs |= {} if now is None else {"config": "a file"}
-    # A config has a thousand lines, and those of one cell are mostly the same to the letter.
-    elif was != now:
-        ours |= _config(a.config, was)
-        theirs |= _config(b.config, now)
-    return differences(*({key: str(value) for key, value in side.items()} for side in (ours, theirs)))
+    recorded, texts = [_recorded(side) for side in (a, b)], [_config_text(side.config) for side in (a, b)]
+    for side, own, text in zip((a, b), recorded, texts, strict=True):
+        # A config has a thousand lines, and those of one cell are mostly the same to the letter.
+        if text is not None and None not in texts and texts[0] != texts[1]:
+            values = flat(parse_texts(text, side.config))
+            own |= {f"config {key}": value for key, value in values.items() if key not in _PLACE_KEYS}
+        elif text is not None and None in texts:
+            own["config"] = "a file"
+    return _differences(*recorded)
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Differences:
+    was, now = ({key: str(value) for key, value in side.items()} for side in (a, b))
+    keys = sorted(set(was) | set(now))
+    return [(key, was.get(key, "not set"), now.get(key, "not set")) for key in keys if was.get(key) != now.get(key)]
 
 
 def _recorded(side: CellFiles) -> dict[str, Any]:
     found: dict[str, Any] = {"rollout": side.rollout}
-    provenance, result = (
-        RunFolder(side.config.parent).provenance,
-        ResultsFolder(side.folder).evals / side.cell / "result.json",
-    )
+    result = side.folder / "evals" / side.cell / "result.json"
+    provenance, start = RunFolder(side.config.parent).provenance, result.parents[2] / "start" / "result.json"
     if provenance.is_file():
-        kept = {key: value for key, value in read_json(provenance).items() if key in ("device", *_RECORDED)}
+        kept = {key: value for key, value in read_json(provenance).items() if key in _RECORDED}
         found |= {key: value for key, value in flat(kept).items() if key not in _IGNORED}
-    if _START_WITH_LOGS in found and (start := _start_evaluation(side)).is_file():
+    if found.pop(_START_WITH_LOGS, None) is not None and start.is_file():
         found[_START] = read_json(start).get("checkpoint_sha256")
-    found.pop(_START_WITH_LOGS, None)
     if result.is_file():
         found |= {f"evaluation {key}": value for key, value in read_json(result).items() if key in _EVALUATION}
     return found
-
-
-def _start_evaluation(side: CellFiles) -> Path:
-    return (side.folder / "evals" / side.cell).parents[1] / "start" / "result.json"
-
-
-def _config_text(file: Path) -> str | None:
-    """The scrubbed text of a config; None where a run left none."""
-    if not file.is_file():
-        return None
-    _refuse_costly_yaml(file)
-    return scrub_record(file.read_text(encoding="utf-8", errors="replace"))[0]
 
 
 def config_values(file: Path) -> dict[str, Any]:
     """verl's config of a run by dotted keys; values are the texts that they are written as.
 
     Raises:
-        BadInput: it is no YAML, or YAML that is costly to read.
+        BadInput: as `groupppo.records.plain_yaml.parse_texts`.
     """
-    return _values(file, _config_text(file) or "")
+    return flat(parse_texts(_config_text(file) or "", file))
 
 
 def as_written(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,66 +111,21 @@ def as_written(values: Mapping[str, Any]) -> dict[str, Any]:
     return flat(yaml.load(yaml.safe_dump(dict(values)), Loader=yaml.BaseLoader))
 
 
-def _config(file: Path, text: str) -> dict[str, Any]:
-    return {f"config {key}": value for key, value in _values(file, text).items() if key not in _PLACE_KEYS}
-
-
-def _values(file: Path, text: str) -> dict[str, Any]:
-    # The C reader takes a tenth of the time. Values are compared as the texts that they are written as.
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-    try:
-        if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
-            raise BadInput(file, "file", "an alias", "write the values out.")
-        values = yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise BadInput(file, "file", type(error).__name__, "write valid UTF-8 YAML.") from error
-    return flat(values)
-
-
-def _refuse_costly_yaml(file: Path) -> None:
-    """Refuse what would keep a YAML reader busy for minutes: its time grows with the square of the nesting.
-
-    Raises:
-        BadInput: longer than `LARGEST` bytes, or more than `DEEPEST` levels of brackets or indentation.
-    """
-    if file.stat().st_size > LARGEST:
-        raise BadInput(file, "size", file.stat().st_size, f"refused: more than {LARGEST:,} bytes of YAML.")
-    depth = deepest = 0
-    text = file.read_bytes()
-    for bracket in re.finditer(rb"[\[\]{}]", text):
-        depth = depth + 1 if bracket[0] in b"[{" else max(0, depth - 1)
-        deepest = max(deepest, depth)
-    # An indicator of a list or key may stand in place of a space.
-    indented = max((len(found[0]) for found in re.finditer(rb"^[ \t?-]+", text, re.MULTILINE)), default=0)
-    if deepest > DEEPEST or indented > 4 * DEEPEST:
-        raise BadInput(file, "nesting", max(deepest, indented // 4), f"refused: more than {DEEPEST} levels.")
-
-
-def differences(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:
-    """(key, value in a, value in b) of every setting that differs, sorted by key."""
-    unset = "not set"
-    keys = sorted(set(a) | set(b))
-    return [(key, a.get(key, unset), b.get(key, unset)) for key in keys if a.get(key) != b.get(key)]
+def _config_text(file: Path) -> str | None:
+    """The scrubbed text of a config; None where a run left none."""
+    if not file.is_file():
+        return None
+    return scrub_record(read_bytes(file, "fetch it again.", LARGEST).decode(errors="replace"))[0]
 
 
 def matrix_differences(a: Path, b: Path) -> list[SettingDifference]:
     """Keys of the two matrices (benchmark.yaml) that differ, cells and places of files apart."""
-    sides = [{key: str(value) for key, value in _matrix(path).items()} for path in (a, b)]
-    return [SettingDifference(f"benchmark {key}", was, now) for key, was, now in differences(*sides)]
+    flattened = (flat(read_yaml(path)) for path in (a, b))
+    sides = [{k: v for k, v in side.items() if not set(k.split(".")) & _NO_SETTINGS} for side in flattened]
+    return [SettingDifference(f"benchmark {key}", was, now) for key, was, now in _differences(*sides)]
 
 
-def _matrix(record: Path) -> dict[str, Any]:
-    apart = ("source", "claims", "profile", "pilot", "name", "title", "description", "seeds", "studies", CELLS)
-    values = flat(read_yaml(record))
-    return {key: value for key, value in values.items() if not set(key.split(".")) & set(apart)}
-
-
-def unlike_machines(found: list[tuple[str, str, str]]) -> list[str]:
-    """The keys among differences that make seconds and bytes incomparable."""
-    return [key for key, _, _ in found if key in (*MACHINE, THREADS, "cpu")]
-
-
-def grouped(found: dict[str, list[tuple[str, str, str]]]) -> list[SettingDifference]:
+def grouped(found: Mapping[str, Differences]) -> list[SettingDifference]:
     """Differences of many cells, one entry for each key and pair of values."""
     cells: dict[tuple[str, str, str], list[str]] = {}
     for cell, items in found.items():

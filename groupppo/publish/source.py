@@ -1,20 +1,40 @@
-"""Results wherever they are: a bundle, a bundle unpacked, or the folder a benchmark wrote; read and never changed."""
+"""Results wherever they are: a bundle, a bundle unpacked, or the folder a benchmark wrote; read and never changed.
+
+A results folder records its matrix in benchmark.yaml with all names resolved. `config_files` turns the record back into
+benchmark, model, task and arm files, so that they are those of the results even where the repository has moved on;
+claims, a profile and arms that only claims name are copied, from the repository or the results alone: whoever made the
+record may have put any path into it. Studies are the repository's own. A bundle has these files in config/.
+"""
 
 import contextlib
+import re
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from groupppo.config import Benchmark
+import yaml
+
+from groupppo.config import KINDS, REPOSITORY, Benchmark, BenchmarkFile, ClaimsFile, load_benchmark
+from groupppo.config.allowed import require_inside
+from groupppo.config.files import read_form
 from groupppo.errors import BadInput
 from groupppo.publish.archive import LIMITS, Limits, extract
-from groupppo.publish.matrix import CONFIG, RECORD, config_files, load_config
-from groupppo.publish.reading import read_json
-from groupppo.publish.sums import SUMS
-from groupppo.verdicts.claims import Claims
+from groupppo.publish.contents import CONFIG, LOCKS, RECORD, RIGHTS, SUMS, VERDICTS, Difference, files_in
+from groupppo.records.hashing import sha256_file
+from groupppo.records.plain_json import read_object
+from groupppo.records.plain_yaml import read_yaml
+from groupppo.verdicts.claims import Claims, load_claims
 
 BUNDLE, UNPACKED, RESULTS = "bundle", "unpacked bundle", "results folder"
+_KINDS = ("models", "tasks", "arms")
+# Keys of a matrix that name a file beside it, and its kind; a record has their places instead, as it has each source.
+_BESIDE = {"claims": "claims", "profile": "profile", "pilot": "benchmark"}
+_PLACES = ("source", *_BESIDE)
+_NAME = re.compile("[a-z0-9_]+")
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -22,14 +42,16 @@ class Source:
     """Results that can be read.
 
     Args:
-        path: what the user named. folder: where the files are, unpacked if need be. kind: BUNDLE, UNPACKED or RESULTS.
+        path: what the user named.
+        folder: where the files are, unpacked if need be.
+        kind: BUNDLE, UNPACKED or RESULTS.
     """
 
     path: Path
     folder: Path
     kind: str
 
-    def told(self, error: BadInput) -> BadInput:
+    def placed(self, error: BadInput) -> BadInput:
         """The error with the place of the file inside the bundle, not that of a folder that is gone by then."""
         file = error.file.replace(f"{self.folder}/", f"{self.path}: ") if self.kind == BUNDLE else error.file
         return BadInput(file, error.key, error.value, error.hint)
@@ -44,8 +66,9 @@ def opened(path: Path, limits: Limits = LIMITS) -> Iterator[Source]:
     """
     if path.is_dir():
         unpacked = (path / SUMS).is_file()
-        if unpacked:
-            _refuse_links(path)
+        for file in sorted(path.rglob("*")) if unpacked else ():
+            if file.is_symlink() or not (file.is_file() or file.is_dir()):
+                raise BadInput(file, "file", "a link or a device", "a bundle has none; unpack it again.")
         yield Source(path, path, UNPACKED if unpacked else RESULTS)
         return
     if not path.is_file():
@@ -58,15 +81,9 @@ def opened(path: Path, limits: Limits = LIMITS) -> Iterator[Source]:
 
 def bundles_in(folder: Path) -> list[Path]:
     """Bundles, zipped or unpacked, that lie side by side in a folder which is neither one nor results; sorted."""
-    if not folder.is_dir() or any((folder / name).exists() for name in (SUMS, "verdicts.json", RECORD)):
+    if not folder.is_dir() or any((folder / name).exists() for name in (SUMS, VERDICTS, RECORD)):
         return []
     return sorted([*folder.glob("*.zip"), *(sums.parent for sums in folder.glob(f"*/{SUMS}"))])
-
-
-def _refuse_links(folder: Path) -> None:
-    for file in sorted(folder.rglob("*")):
-        if file.is_symlink() or not (file.is_file() or file.is_dir()):
-            raise BadInput(file, "file", "a link or a device", "a bundle has none; unpack it again.")
 
 
 @contextlib.contextmanager
@@ -81,10 +98,202 @@ def loaded_config(folder: Path) -> Iterator[tuple[Benchmark, Claims]]:
     if (folder / CONFIG).is_dir():
         yield load_config(folder / CONFIG, folder / RECORD)
         return
-    verdicts = read_json(folder / "verdicts.json")
+    verdicts = read_object(folder / VERDICTS, "decide the verdicts first: run `snakemake`.")
     with tempfile.TemporaryDirectory(prefix="groupppo-") as place:
-        for name, text in config_files(folder, str(verdicts.get("claims_sha256"))).items():
+        for name, content in config_files(folder, str(verdicts.get("claims_sha256"))).items():
             file = Path(place) / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(text)
+            file.write_bytes(content)
         yield load_config(Path(place), folder / RECORD)
+
+
+def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
+    """Benchmark and claims from the files of `config_files`, checked as any benchmark is, and against the record.
+
+    Raises:
+        BadInput: a file is missing or not in its schema, or the config is not the matrix that `record_file` records.
+    """
+    record = read_record(record_file)
+    matrix = config / f"{record['name']}.yaml"
+    given = read_form(matrix, BenchmarkFile)
+    for key in _BESIDE:
+        name = getattr(given, key)
+        if name is not None and Path(name).name != name:
+            raise BadInput(matrix, key, name, "name a file beside this one.")
+    benchmark = load_benchmark(matrix)
+    recorded, loaded = (_without_places(each) for each in (record, benchmark.resolved()))
+    for was, now in ((flat(recorded), flat(loaded)), (recorded, loaded)):  # the second time, lists with nothing in them
+        for key in dict.fromkeys([*was, *now]):
+            if key not in was or key not in now or was[key] != now[key]:
+                hint = f"{record_file.name} says {was.get(key)!r}: not the same matrix."
+                raise BadInput(matrix, key, now.get(key), hint)
+    return benchmark, load_claims(benchmark.claims)
+
+
+def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
+    """Config files of a results folder with its benchmark.yaml, by name below config/.
+
+    Args:
+        results: the folder.
+        claims_sha256: SHA-256 of the claims file that the verdicts were decided with.
+
+    Raises:
+        BadInput: benchmark.yaml is missing, not a resolved matrix or names a file outside of the repository and
+            `results`, or the claims file has changed since.
+    """
+    record = read_record(results / RECORD)
+    home = results.absolute().parents[1]
+    # The folder of the workflow that these results are of, where it is not this repository.
+    own = results.absolute().parent.name == "results" and (home / "Snakefile").is_file()
+    homes = (REPOSITORY, results, *([home] if own else []))
+    for key in _BESIDE:
+        if record.get(key) is not None:
+            require_inside(REPOSITORY / record[key], results / RECORD, key, *homes)
+    claims = REPOSITORY / record["claims"]
+    found = sha256_file(claims) if claims.is_file() else None
+    if found != claims_sha256:
+        hint = f"decide the verdicts again: they were decided with claims whose SHA-256 is {claims_sha256}."
+        raise BadInput(claims, "file", found, hint)
+    copied = {name: REPOSITORY / place for name, place in _copied_files(record, claims).items()}
+    kinds = {Path(record[key]).name: kind for key, kind in _BESIDE.items() if record.get(key) is not None}
+    for name, file in copied.items():
+        kind = "arm" if name.startswith("arms/") else kinds.get(name)
+        if kind == "arm":
+            require_inside(file, claims, "arm", *homes, claims.parent)
+        if not file.is_file():
+            raise BadInput(file, "file", None, "put it back: the claims or the benchmark of these results name it.")
+        if kind is not None:
+            read_form(file, KINDS[kind])  # a file of another kind is nothing to publish
+    return written_files(record) | {name: file.read_bytes() for name, file in copied.items()}
+
+
+def written_files(record: Mapping[str, Any]) -> dict[str, bytes]:
+    """Files of a benchmark's config that are made of its record, by name below config/."""
+    written = {f"{kind}/{name}.yaml": _without_places(entry) for kind in _KINDS for name, entry in record[kind].items()}
+    matrix = {key: value for key, value in record.items() if key not in _PLACES and value is not None}
+    matrix |= {kind: list(record[kind]) for kind in _KINDS}
+    matrix |= {key: Path(record[key]).name for key in _BESIDE if record.get(key) is not None}
+    written[f"{record['name']}.yaml"] = matrix
+    return {
+        name: yaml.safe_dump(entry, sort_keys=False, allow_unicode=True).encode() for name, entry in written.items()
+    }
+
+
+def _copied_files(record: Mapping[str, Any], claims: Path) -> dict[str, Path]:
+    """Files of a benchmark's config that a record does not hold, by name below config/; where the repository has them.
+
+    Args:
+        record: of the matrix.
+        claims: the claims file, which names arms.
+
+    Raises:
+        BadInput: it is not in its schema.
+    """
+    judged = read_form(claims, ClaimsFile).claims
+    named = {name for claim in judged for name in (claim.arm, claim.against) if name} - {"reference"}
+    arms = Path(record["claims"]).parent / "arms"
+    copied = {f"arms/{arm}.yaml": arms / f"{arm}.yaml" for arm in sorted(named - set(record["arms"]))}
+    copied |= {f"studies/{name}.py": Path("groupppo", "studies", f"{name}.py") for name in record["studies"] or []}
+    return copied | {Path(record[key]).name: Path(record[key]) for key in _BESIDE if record.get(key) is not None}
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """benchmark.yaml, far enough checked to be taken apart.
+
+    Raises:
+        BadInput: missing, not YAML, with aliases (a few lines of which can stand for gigabytes), not a matrix, or with
+            a name by which a file made from it could leave its folder.
+    """
+    record = read_yaml(file)
+    again = "run the benchmark again with this version."
+    if not isinstance(record, dict):
+        raise BadInput(file, "file", record, again)
+    record.setdefault("studies", None)
+    texts, maybe = ("name", "source", "claims"), {"studies": list, "profile": str, "pilot": str}
+    for key, kind in (*((key, str) for key in texts), *((key, dict) for key in _KINDS), *maybe.items()):
+        value = record.get(key)
+        entries = value.values() if key in _KINDS and isinstance(value, dict) else ()
+        good = isinstance(value, kind) and all(isinstance(entry, dict) for entry in entries)
+        if not (good or (value is None and key in maybe)):
+            raise BadInput(file, key, value, again)
+    for name in (record["name"], *(record["studies"] or []), *(name for key in _KINDS for name in record[key])):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise BadInput(file, "name", name, "write lower case letters, digits and _.")
+    return record
+
+
+def flat(value: Any) -> dict[str, Any]:
+    """Nested mappings and lists as one mapping with dotted keys."""
+
+    def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, Mapping | list):
+            for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+                yield from leaves(item, f"{place}.{key}" if place else str(key))
+        else:
+            yield place, value
+
+    return dict(leaves(value, ""))
+
+
+def _without_places(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry without the paths of its files, and without optional keys that are not set."""
+    return {
+        key: _without_places(value) if isinstance(value, Mapping) else value
+        for key, value in entry.items()
+        if key not in _PLACES and value is not None
+    }
+
+
+def source_differences(folder: Path, commit: str) -> Iterator[Difference]:
+    """Every source in a bundle that is not what the record of its matrix makes of it or, where it was copied, what lies
+    in a commit of this repository.
+
+    Args:
+        folder: the bundle's.
+        commit: the commit that it was copied from; empty where nobody can compare that here.
+    """
+    record = read_record(folder / RECORD)
+    claims = folder / CONFIG / Path(record["claims"]).name
+    copied = {f"{CONFIG}/{name}": place.as_posix() for name, place in _copied_files(record, claims).items()}
+    copied |= {name: name for name in (*LOCKS, *RIGHTS)}
+    expected: dict[str, tuple[bytes | None, str]] = {
+        f"{CONFIG}/{name}": (content, f"what {RECORD} makes of it") for name, content in written_files(record).items()
+    }
+    if commit:
+        for name, place in copied.items():
+            content = _git("cat-file", "blob", f"{commit}:{place}")
+            if content is None and name.startswith(f"{CONFIG}/studies/"):
+                # Where studies lay before they were modules of the package.
+                content = _git("cat-file", "blob", f"{commit}:benchmarks/{name.removeprefix(f'{CONFIG}/')}")
+            expected[name] = content, f"{place} of commit {commit}"
+    for name in sorted({f"{CONFIG}/{name}" for name in files_in(folder / CONFIG)} - {*expected, *copied}):
+        yield name, "no such file: neither the matrix nor the claims name it", "a file"
+    for name, (content, whose) in sorted(expected.items()):
+        found = (folder / name).read_bytes() if (folder / name).is_file() else None
+        if found != content:
+            told = whose if content is not None else f"no such file: {whose} is none"
+            yield name, told, "no file" if found is None else "another content"
+
+
+def why_unchecked(source: Mapping[str, Any]) -> str:
+    """Why the copied sources that a manifest tells of cannot be compared with this repository; empty if they can."""
+    commit = str(source.get("commit"))
+    if not _COMMIT.fullmatch(commit):
+        return "the bundle names no commit."
+    if source.get("uncommitted_sha256") is not None:
+        return f"they were copied from commit {commit} with uncommitted changes."
+    if _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
+        return f"this repository does not have commit {commit}."
+    return ""
+
+
+def _git(*arguments: str) -> bytes | None:
+    """What git prints about this package's repository; None where it fails, or where there is none."""
+    if not (REPOSITORY / ".git").exists():
+        return None
+    command = ["git", "-c", "safe.directory=*", "-C", str(REPOSITORY), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except OSError as error:
+        raise BadInput("git", "file", str(error), "install git, by which sources are compared.") from error
+    return done.stdout if done.returncode == 0 else None

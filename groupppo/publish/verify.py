@@ -10,51 +10,32 @@ with the one that the publisher gives.
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groupppo.draw.figures import FORMATS, INDEX, read_figures
+from groupppo.config import Benchmark
 from groupppo.draw.wording import plural
 from groupppo.errors import BadInput
-from groupppo.publish.alike import difference, same_number
+from groupppo.publish import contents
 from groupppo.publish.archive import LIMITS, Limits
-from groupppo.publish.contents import raw_files, say_where_found
-from groupppo.publish.derive import derive
-from groupppo.publish.evaluations import evaluation_differences
-from groupppo.publish.files import ITEMS, STEP_TABLES, SUMS, VERDICTS, Kind, is_picture
-from groupppo.publish.reading import read_json, refuse_bomb
-from groupppo.publish.records import notes, record_differences
-from groupppo.publish.source import RESULTS, Source, loaded_config, opened
-from groupppo.publish.sources import Sources
-from groupppo.publish.sums import (
-    LISTS,
-    SAID,
-    kinds_in,
-    listed_differences,
-    read_manifest,
-    read_sums,
-    sums_differences,
-    write_lists,
-)
-from groupppo.publish.version import made_by
+from groupppo.publish.bundle import underived
+from groupppo.publish.contents import LISTS, SUMS, VERDICTS, Kind, files_in, is_picture
+from groupppo.publish.derive import derive, derived_files, made_by
+from groupppo.publish.reading import difference, read_json, same_number
+from groupppo.publish.records import evaluation_differences, notes, record_differences
+from groupppo.publish.source import RESULTS, Source, loaded_config, opened, source_differences, why_unchecked
 from groupppo.records.hashing import sha256_file
-from groupppo.report.figures.sweep import FOLDER as SWEEP
+from groupppo.records.plain_parquet import refuse_bomb
+from groupppo.verdicts.claims import Claims
 
-_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    OSError,
-    RecursionError,
-    NotImplementedError,
-)
+_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError)
 """What functions that read a machine's own records may raise on a stranger's."""
-_WORDS = ("reason", "items_reason")
+_WORDS = {"reason", "items_reason"}
 """Of a verdict: how a version tells it."""
+_DECIDES = {"verdicts", "id", "verdict"}
+"""What no version leaves out."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +45,8 @@ class Difference:
     Args:
         check: "checksums", "files", "records", "evaluations", "sources", "schemas" or "derived".
         place: file, and what in it.
+        expected: what should be there.
+        found: what is.
     """
 
     check: str
@@ -75,12 +58,13 @@ class Difference:
         return f"{self.check}: {self.place}: expected {self.expected}, found {self.found}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Verification:
     """What `verify` found.
 
     Args:
-        path: what was verified. kind: "bundle", "unpacked bundle" or "results folder".
+        path: what was verified.
+        kind: "bundle", "unpacked bundle" or "results folder".
         benchmark: its name, empty where it cannot be read.
         checks: what each check covered, by name of the check.
         differences: everything that is wrong; empty when nothing is.
@@ -91,12 +75,12 @@ class Verification:
 
     path: Path
     kind: str
-    benchmark: str
-    checks: dict[str, str]
-    differences: tuple[Difference, ...]
-    notes: tuple[str, ...]
-    not_compared: tuple[str, ...]
-    sums_sha256: str
+    benchmark: str = ""
+    checks: dict[str, str] = field(default_factory=dict)
+    differences: list[Difference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    not_compared: list[str] = field(default_factory=list)
+    sums_sha256: str = ""
 
     @property
     def ok(self) -> bool:
@@ -108,35 +92,6 @@ class Verification:
         return 0 if self.ok else 1
 
 
-class _Findings:
-    """Differences, covered checks and notes as they come up."""
-
-    def __init__(self, source: Source):
-        self.source = source
-        self.differences: list[Difference] = []
-        self.checks: dict[str, str] = {}
-        self.notes: list[str] = []
-        self.not_compared: list[str] = []
-        self.manifest: dict[str, Any] = {}
-
-    def compared(self, check: str, covered: str, differences: Iterable[tuple[str, object, object]]) -> None:
-        """A check made, with every (place, expected, found) that it yields."""
-        before = len(self.differences)
-        try:
-            for place, expected, found in differences:
-                self.differences.append(Difference(check, place, str(expected), str(found)))
-        except BadInput as error:
-            self.bad(check, error)
-        except _ERRORS as error:
-            self.differences.append(Difference(check, "records", "records of a run", repr(error)[:300]))
-        self.checks[check] = f"{covered}, {plural(len(self.differences) - before, 'difference')}"
-
-    def bad(self, check: str, error: BadInput) -> None:
-        told = self.source.told(error)
-        found = "nothing" if told.value is None else repr(told.value)[:300]
-        self.differences.append(Difference(check, f"{told.file}: {told.key}", told.hint.rstrip("."), found))
-
-
 def verify(path: Path, limits: Limits = LIMITS, *, pictures: bool = False) -> Verification:
     """Check a bundle, an unpacked bundle or a results folder.
 
@@ -144,128 +99,145 @@ def verify(path: Path, limits: Limits = LIMITS, *, pictures: bool = False) -> Ve
     still are the ones of its verdicts.
 
     Args:
+        path: what is to be verified.
+        limits: of an archive.
         pictures: also draw every picture again and compare its pixels, which takes most of the time.
 
     Raises:
         BadInput: nothing is there, the archive is hostile or damaged, or a folder holds links.
     """
     with opened(path, limits) as source:
-        findings, name, digest = _Findings(source), "", ""
-        if source.kind == RESULTS:
-            findings.notes.append("A results folder has no checksums; they were not checked.")
+        return _Check(source).all(pictures)
+
+
+class _Check:
+    """One verification, step by step; what each step finds goes into `outcome`."""
+
+    def __init__(self, source: Source):
+        self.source, self.folder = source, source.folder
+        self.outcome = Verification(source.path, source.kind)
+        self.manifest: dict[str, Any] = {}
+
+    def all(self, pictures: bool) -> Verification:
+        """Lists against files, sources against the repository, raw records against one another, and all that is derived
+        against what is made of them now."""
+        if self.source.kind == RESULTS:
+            self.outcome.notes.append("A results folder has no checksums; they were not checked.")
         else:
-            digest = _check_sums(findings)
-        if findings.manifest:
-            sources = Sources(source.folder, findings.manifest["source"])
-            findings.compared("sources", "config, locks and study scripts", sources.check())
-            findings.checks["sources"] += f", {sources.checked} as they were copied"
-            findings.notes += [sources.unchecked] if sources.unchecked else []
+            self.lists()
+        if self.manifest:
+            self.sources()
         try:
-            for table in (*STEP_TABLES, ITEMS, "pilot/sweep.parquet"):
-                if (source.folder / table).is_file():
-                    refuse_bomb(source.folder / table)
-            with loaded_config(source.folder) as (benchmark, _):
-                name = benchmark.name
-                files = findings.manifest.get("files", {})
-                findings.compared("records", "raw records", record_differences(source.folder, benchmark, files))
-                findings.compared("evaluations", "scores", evaluation_differences(source.folder, benchmark))
-            findings.compared("derived", "all that is made of raw records", _derived(findings, pictures))
+            for table in (*contents.STEP_TABLES, contents.ITEMS, "pilot/sweep.parquet"):
+                if (self.folder / table).is_file():
+                    refuse_bomb(self.folder / table)
+            with loaded_config(self.folder) as (benchmark, claims):
+                self.outcome.benchmark = benchmark.name
+                listed = self.manifest.get("files", {})
+                self.compare("records", "raw records", record_differences(self.folder, benchmark, listed))
+                self.compare("evaluations", "scores", evaluation_differences(self.folder, benchmark))
+                again = self.derived(benchmark, claims, pictures)
+                self.compare("derived", "all that is made of raw records", again)
         except BadInput as error:
-            findings.bad("schemas", error)
-            findings.notes.append("Derived files could not be derived again.")
-        found = tuple(findings.differences), tuple(findings.notes), tuple(findings.not_compared)
-        return Verification(path, source.kind, name, findings.checks, *found, digest)
+            self.unusable("schemas", error)
+            self.outcome.notes.append("Derived files could not be derived again.")
+        return self.outcome
 
+    def lists(self) -> None:
+        """Every file is the one that SHA256SUMS and manifest.json list."""
+        if (self.folder / SUMS).is_file():
+            self.outcome.sums_sha256 = sha256_file(self.folder / SUMS)
+        try:
+            hashes = contents.read_sums(self.folder)
+            found = contents.sums_differences(self.folder, hashes)
+            self.compare("checksums", f"SHA-256 of {len(hashes):,} files", found)
+        except BadInput as error:
+            self.unusable("checksums", error)
+        try:
+            self.manifest = contents.read_manifest(self.folder)
+            listed = self.manifest["files"]
+            self.compare("files", f"{len(listed):,} files by kind", contents.listed_differences(self.folder, listed))
+        except BadInput as error:
+            self.unusable("schemas", error)
 
-def _check_sums(findings: _Findings) -> str:
-    folder = findings.source.folder
-    try:
-        hashes = read_sums(folder)
-        findings.compared("checksums", f"SHA-256 of {len(hashes):,} files", sums_differences(folder, hashes))
-    except BadInput as error:
-        findings.bad("checksums", error)
-    try:
-        findings.manifest = read_manifest(folder)
-        listed = findings.manifest["files"]
-        findings.compared("files", f"{len(listed):,} files by kind", listed_differences(folder, listed))
-    except BadInput as error:
-        findings.bad("schemas", error)
-    return sha256_file(folder / SUMS) if (folder / SUMS).is_file() else ""
+    def sources(self) -> None:
+        """Config, locks and study scripts are what the matrix says, and what lies in the commit that is named."""
+        unchecked = why_unchecked(self.manifest["source"])
+        commit = "" if unchecked else str(self.manifest["source"]["commit"])
+        covered = "config, locks and study scripts" + (f", by commit {commit[:12]}" if commit else "")
+        self.compare("sources", covered, source_differences(self.folder, commit))
+        if unchecked:
+            self.outcome.notes.append(f"Sources that were copied are unchecked: {unchecked}")
 
+    def derived(self, benchmark: Benchmark, claims: Claims, pictures: bool) -> Iterator[contents.Difference]:
+        """Every derived file, made again in a folder beside the bundle.
 
-def _derived(findings: _Findings, pictures: bool) -> Iterator[tuple[str, object, object]]:
-    """Make every derived file again in a folder beside the bundle, and compare."""
-    folder, other = findings.source.folder, _other_version(findings.manifest)
-    with tempfile.TemporaryDirectory(prefix="groupppo-") as place:
-        again = Path(place)
-        for name in raw_files(folder):
-            if not (pictures and is_picture(name)):
-                (again / name).parent.mkdir(parents=True, exist_ok=True)
-                os.symlink((folder / name).resolve(), again / name)
-        say_where_found(folder, again)
-        with loaded_config(folder) as (benchmark, claims):
+        Another version decides verdicts and data alike. Its pages and pictures are not this one's: those that differ
+        are named as not compared.
+        """
+        other = bool(self.manifest) and self.manifest["made_by"] != made_by()
+        with tempfile.TemporaryDirectory(prefix="groupppo-") as place:
+            again = Path(place)
+            for name in underived(self.folder):
+                if not (pictures and is_picture(name)):
+                    (again / name).parent.mkdir(parents=True, exist_ok=True)
+                    os.symlink((self.folder / name).resolve(), again / name)
             derive(again, benchmark, claims)
-            made = _made(again)
-            if findings.manifest:
+            made = derived_files(again)
+            if self.manifest:
                 told = notes(again)
-                findings.notes += told
-                said = {key: findings.manifest.get(key) for key in SAID} | {"notes": told}
-                write_lists(again, benchmark, _present(folder), said, findings.manifest["files"])
+                self.outcome.notes += told
+                said = {key: self.manifest.get(key) for key in contents.SAID} | {"notes": told}
+                contents.write_lists(again, benchmark, files_in(self.folder), said, self.manifest["files"])
                 made |= LISTS
-        for name in sorted(made | _derived_in(findings.source)):
-            differs = _difference(again / name if name in made else None, folder / name)
-            if differs and other and not _is_data(name, again, folder):
-                findings.not_compared.append(name)
-            elif differs:
-                yield name, *differs
-    if findings.not_compared:
-        findings.notes.append(f"{other}: not compared were {', '.join(findings.not_compared)}.")
+            kinds = contents.kinds_in(files_in(self.folder))
+            lists = (Kind.LIST,) if self.source.kind != RESULTS else ()
+            for name in sorted(made | {name for name, kind in kinds.items() if kind in (Kind.DERIVED, *lists)}):
+                if name in made and (self.folder / name).is_file():
+                    differs = difference(again / name, self.folder / name)
+                else:
+                    differs = ("a file", "no file") if name in made else ("no such file", "a file")
+                if differs and other and not _is_data(name, again, self.folder):
+                    self.outcome.not_compared.append(name)
+                elif differs:
+                    yield name, *differs
+        if self.outcome.not_compared:
+            version = f"made by groupppo {self.manifest['made_by']['groupppo']}, whose code or libraries are not this"
+            names = ", ".join(self.outcome.not_compared)
+            self.outcome.notes.append(f"{version} version's: not compared were {names}.")
 
+    def compare(self, check: str, covered: str, differences: Iterable[contents.Difference]) -> None:
+        """Note a check, and every difference that it yields."""
+        before = len(self.outcome.differences)
+        try:
+            for place, expected, found in differences:
+                self.outcome.differences.append(Difference(check, place, str(expected), str(found)))
+        except BadInput as error:
+            self.unusable(check, error)
+        except _ERRORS as error:
+            found = repr(error)[:300]
+            self.outcome.differences.append(Difference(check, "records", "records of a run", found))
+        self.outcome.checks[check] = f"{covered}, {plural(len(self.outcome.differences) - before, 'difference')}"
 
-def _difference(made: Path | None, found: Path) -> tuple[str, str] | None:
-    if made is None:
-        return "no such file", "a file"
-    return difference(made, found) if found.is_file() else ("a file", "no file")
-
-
-def _present(folder: Path) -> dict[str, Path]:
-    return {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
-
-
-def _made(again: Path) -> set[str]:
-    """What was made, and the pictures that it names."""
-    made = {name for name, file in _present(again).items() if not file.is_symlink()}
-    named = {f"{SWEEP}/sweep.{suffix}" for suffix in FORMATS if f"{SWEEP}/sweep.csv" in made}
-    for index in sorted(again.rglob(INDEX)):
-        home = index.parent.relative_to(again).as_posix()
-        named |= {f"{home}/{file}" for record in read_figures(index.parent) for file in record.files.values()}
-    return made | named
-
-
-def _derived_in(source: Source) -> set[str]:
-    kinds = kinds_in(_present(source.folder))
-    wanted = (Kind.DERIVED,) if source.kind == RESULTS else (Kind.DERIVED, Kind.LIST)
-    return {name for name, kind in kinds.items() if kind in wanted}
-
-
-def _other_version(manifest: Mapping[str, Any]) -> str:
-    """What tells that another version made a bundle; empty for this one, and for a results folder."""
-    if not manifest or manifest["made_by"] == made_by():
-        return ""
-    return f"made by groupppo {manifest['made_by']['groupppo']}, whose code or libraries are not this version's"
+    def unusable(self, check: str, error: BadInput) -> None:
+        """Note a file that nobody can use."""
+        error = self.source.placed(error)
+        found = "nothing" if error.value is None else repr(error.value)[:300]
+        self.outcome.differences.append(Difference(check, f"{error.file}: {error.key}", error.hint.rstrip("."), found))
 
 
 def _is_data(name: str, made: Path, found: Path) -> bool:
-    """Whether every version derives it alike; the words of pages and verdicts are a version's own."""
-    if name == VERDICTS:
-        return not _same_values(read_json(made / name), read_json(found / name))
-    return name.startswith("tables/") or "/lm_eval/" in name
+    """Whether every version derives a file alike; of verdicts, whether they decide otherwise."""
+    if name == VERDICTS and (found / name).is_file():
+        return not same_verdicts(read_json(made / name), read_json(found / name))
+    return name == VERDICTS or name.startswith(("tables/", "profile/tables/")) or "/lm_eval/" in name
 
 
-def _same_values(ours: Any, theirs: Any) -> bool:
+def same_verdicts(ours: Any, theirs: Any) -> bool:
     """Whether two records say the same, words and keys that one side does not know apart."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        return all(_same_values(ours[key], theirs[key]) for key in set(ours) & set(theirs) - set(_WORDS))
+        same = (same_verdicts(ours[key], theirs[key]) for key in set(ours) & set(theirs) - _WORDS)
+        return not _DECIDES & (set(ours) ^ set(theirs)) and all(same)
     if isinstance(ours, list) and isinstance(theirs, list):
-        return len(ours) == len(theirs) and all(map(_same_values, ours, theirs))
+        return len(ours) == len(theirs) and all(map(same_verdicts, ours, theirs))
     return bool(ours == theirs) or same_number(ours, theirs)

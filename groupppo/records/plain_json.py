@@ -8,6 +8,8 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from groupppo.errors import BadInput
 
 LARGEST, MOST_VALUES, DEEPEST = 64 << 20, 2_000_000, 60
 """Bytes of a file, of values at most, and levels of nesting. A bundle of the most files has a list of half of that."""
+LONGEST_LINE = 8 << 20
+"""Bytes of a line."""
 _SHOWN = 80
 _HALF = re.compile("[\ud800-\udfff]")
 
@@ -38,6 +42,31 @@ def read_object(file: Path, hint: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadInput(file, "file", type(value).__name__, f"not a JSON object; {hint}")
     return value
+
+
+def value_at(record: Any, *keys: str) -> Any:
+    """What a record that may have any form says below some keys; None where it says nothing."""
+    for key in keys:
+        record = record.get(key) if isinstance(record, dict) else None
+    return record
+
+
+def read_lines(file: Path, hint: str) -> Iterator[tuple[str, Any]]:
+    """The values of a file of JSON lines, one after another, each with its place: "line 17".
+
+    Raises:
+        BadInput: no plain file is there, a line is longer than `LONGEST_LINE` bytes, or whatever `parse_json` refuses.
+    """
+    if not file.is_file():
+        raise BadInput(file, "file", None, hint)
+    with file.open("rb") as stream:
+        for number in count(1):
+            line, place = stream.readline(LONGEST_LINE + 1), f"line {number}"
+            if not line:
+                return
+            if len(line) > LONGEST_LINE:
+                raise BadInput(file, place, "length", f"refused: more than {LONGEST_LINE:,} bytes.")
+            yield place, parse_json(line, file, place, hint)
 
 
 def read_bytes(file: Path, hint: str, most: int = LARGEST) -> bytes:

@@ -181,10 +181,10 @@ def dense_run(parameters: FaultParameters, out: Path) -> "Cell":
     from groupppo.verl.compose import Cell
 
     benchmark = load_benchmark(parameters.benchmark)
-    known = {"models": benchmark.models, "tasks": benchmark.tasks}
-    for key, name in (("models", parameters.model), ("tasks", parameters.task.name)):
-        if name not in known[key]:
-            raise BadInput(benchmark.source, key, name, f"write one of: {', '.join(known[key])}.")
+    models, tasks = list(benchmark.models), list(benchmark.tasks)
+    for key, name, known in (("models", parameters.model, models), ("tasks", parameters.task.name, tasks)):
+        if name not in known:
+            raise BadInput(benchmark.source, key, name, f"write one of: {', '.join(known)}.")
     model, arm = benchmark.models[parameters.model], benchmark.arms[benchmark.reference]
     if model.resources.get("gpu", 1) > 1:
         raise BadInput(model.source, "resources.gpu", model.resources["gpu"], "study a model of one rank.")

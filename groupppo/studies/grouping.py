@@ -244,9 +244,18 @@ def directions(tables: Tables) -> Picture:
         for row in arms.itertuples()
     )
     alt = f"Four point charts. Dense PPO on another batch: cosine {floor}. Cosines with dense PPO: {'; '.join(parts)}."
-    says, look = {"caption": caption, "alt": alt}, {"logarithmic": list(PANELS)[2:], "around_one": list(PANELS)[:3]}
-    title = "Update direction against dense PPO"
-    return picture("directions", title, summary, PANELS, **says, keys=["arm", "title"], row="title", **look)
+    return picture(
+        "directions",
+        "Update direction against dense PPO",
+        summary,
+        PANELS,
+        keys=["arm", "title"],
+        caption=caption,
+        alt=alt,
+        row="title",
+        logarithmic=list(PANELS)[2:],
+        around_one=list(PANELS)[:3],
+    )
 
 
 # ---- its section of the page

@@ -235,8 +235,9 @@ def parameters_figure(tables: Tables) -> Picture:
     )
     panels = {"cosine": "cosine with the exact gradient", "norm_ratio": "norm / the exact gradient's"}
     title, alt = "The streamed gradient's bias by parameter group", f"Two point charts by parameter group. {says}"
-    look = {"keys": [*_KEYS, "case", "group"], "row": "group", "series": "case", "around_one": panels}
-    return picture("parameters", title, rows, panels, caption=caption, alt=alt, **look)
+    keys = [*_KEYS, "case", "group"]
+    look = {"row": "group", "series": "case", "around_one": panels}
+    return picture("parameters", title, rows, panels, keys=keys, caption=caption, alt=alt, **look)
 
 
 def costs_figure(tables: Tables) -> Picture:

@@ -13,7 +13,7 @@ from groupppo.config import REPOSITORY, load_arm, load_benchmark, load_model, lo
 from groupppo.config.allowed import VARIABLE, require_choice, require_inside
 from groupppo.errors import BadInput
 from groupppo.models import model_faults
-from groupppo.publish.matrix import config_files
+from groupppo.publish.source import config_files
 from groupppo.records.hashing import sha256_file
 from groupppo.tasks.hub_data import params_faults
 from groupppo.verl.compose import _verls_own, leaves

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,15 +11,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from groupppo.config import REPOSITORY
 from groupppo.publish.bundle import make_bundle
 from tests.publish.made import save_stand_in, write_whole_results
 
 
 @contextlib.contextmanager
 def stand_ins() -> Iterator[None]:
-    """Pictures are stand-ins: drawing ten figures takes longer than all else here."""
+    """Pictures are stand-ins: drawing ten figures takes longer than all else here. Sources are those of the commit that
+    is checked out, whatever else somebody has changed meanwhile."""
+    head = subprocess.run(["git", "-C", REPOSITORY, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("groupppo.draw.figures.save", save_stand_in)
+        commit = {"commit": head.stdout.strip(), "uncommitted_sha256": None}
+        patch.setattr("groupppo.publish.bundle.source", lambda: commit)
         yield
 
 
@@ -45,19 +51,28 @@ def bundle(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return make_bundle(finished, tmp_path_factory.mktemp("bundle") / "bundle.zip", checkpoints=False)
 
 
+@pytest.fixture(scope="session")
+def light(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle unpacked; copy before changing."""
+    return unzipped(bundle, tmp_path_factory.mktemp("light") / "bundle")
+
+
 @pytest.fixture
-def unpacked(bundle: Path, tmp_path: Path) -> Path:
+def unpacked(light: Path, tmp_path: Path) -> Path:
     """The bundle unpacked, to be damaged."""
-    with zipfile.ZipFile(bundle) as archive:
-        archive.extractall(tmp_path / "unpacked")
-    return tmp_path / "unpacked"
+    return Path(shutil.copytree(light, tmp_path / "unpacked"))
 
 
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
     """The results folder at another place, to be changed."""
-    shutil.copytree(finished, tmp_path / "elsewhere" / "quick")
-    return tmp_path / "elsewhere" / "quick"
+    return Path(shutil.copytree(finished, tmp_path / "elsewhere" / "quick"))
+
+
+def unzipped(bundle: Path, place: Path) -> Path:
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(place)
+    return place
 
 
 def change_column(folder: Path, table: str, column: str, change: Callable[[dict], object]) -> None:

@@ -3,7 +3,6 @@
 import stat
 import struct
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,12 @@ name_parts = st.text("abcXYZ019_.-", min_size=1, max_size=8).filter(
 )
 
 
-@dataclass(frozen=True)
-class Text:
-    data: bytes
-
-    def chunks(self):
-        yield self.data
+def files(folder: Path, contents: dict[str, bytes]) -> dict[str, Path]:
+    """Files with these contents, by the names that they are to have in an archive."""
+    written = {name: folder / f"file{number}" for number, name in enumerate(contents)}
+    for name, file in written.items():
+        file.write_bytes(contents[name])
+    return written
 
 
 def archive(file: Path, members: list[tuple[zipfile.ZipInfo | str, bytes]]) -> Path:
@@ -58,8 +57,9 @@ def special(name: str, kind: int) -> zipfile.ZipInfo:
 def test_what_is_written_comes_out_again_and_the_bytes_do_not_depend_on_order(tmp_path_factory, contents):
     folder = tmp_path_factory.mktemp("archive")
     unique = {name.casefold(): (name, data) for name, data in contents.items()}
-    members = {f"a/{name}": Text(data) for name, data in unique.values()}
-    if any(data.startswith(ARCHIVE_MAGIC) for _, data in unique.values()) or not all(map(allowed, members)):
+    data = {f"a/{name}": data for name, data in unique.values()}
+    members = files(folder, data)
+    if any(each.startswith(ARCHIVE_MAGIC) for each in data.values()) or not all(map(allowed, members)):
         with pytest.raises(BadInput):
             write_archive(folder / "one.zip", members)
         return
@@ -68,7 +68,7 @@ def test_what_is_written_comes_out_again_and_the_bytes_do_not_depend_on_order(tm
     assert (folder / "one.zip").read_bytes() == (folder / "two.zip").read_bytes()
     (folder / "out").mkdir()
     assert extract(folder / "one.zip", folder / "out") == sorted(members)
-    assert all((folder / "out" / name).read_bytes() == text.data for name, text in members.items())
+    assert all((folder / "out" / name).read_bytes() == data[name] for name in members)
 
 
 def test_a_plain_archive_passes_the_limits_that_the_hostile_ones_do_not(tmp_path):
@@ -164,8 +164,8 @@ def test_an_archive_with_more_members_than_its_end_declares_is_refused(tmp_path)
 @settings(max_examples=300)
 def test_whatever_is_done_to_the_bytes_what_comes_out_is_what_went_in_or_nothing(tmp_path_factory, changes):
     folder = tmp_path_factory.mktemp("damaged")
-    members = {"a/b.txt": Text(b"hello " * 9), "c.csv": Text(bytes(range(256))), "d.png": Text(b"xyz" * 30)}
-    write_archive(folder / "one.zip", members)
+    members = {"a/b.txt": b"hello " * 9, "c.csv": bytes(range(256)), "d.png": b"xyz" * 30}
+    write_archive(folder / "one.zip", files(folder, members))
     data = bytearray((folder / "one.zip").read_bytes())
     for at, new, gone in changes:
         at %= len(data)
@@ -176,7 +176,20 @@ def test_whatever_is_done_to_the_bytes_what_comes_out_is_what_went_in_or_nothing
         names = extract(folder / "one.zip", folder / "out")
     except BadInput:
         return
-    assert {name: (folder / "out" / name).read_bytes() for name in names} == {n: m.data for n, m in members.items()}
+    assert {name: (folder / "out" / name).read_bytes() for name in names} == members
+
+
+def test_the_long_form_of_the_end_is_read_and_held_to_the_same_bounds(tmp_path, monkeypatch):
+    monkeypatch.setattr("zipfile.ZIP_FILECOUNT_LIMIT", 3)
+    contents = {f"{i}.txt": b"x" for i in range(6)}
+    write_archive(tmp_path / "long.zip", files(tmp_path, contents))
+    assert (tmp_path / "long.zip").read_bytes()[-42:-38] == b"PK\x06\x07"
+    (tmp_path / "whole").mkdir()
+    assert extract(tmp_path / "long.zip", tmp_path / "whole") == sorted(contents)
+    data = bytearray((tmp_path / "long.zip").read_bytes())
+    data[-66:-58] = struct.pack("<Q", 5)
+    (tmp_path / "long.zip").write_bytes(data)
+    assert "its end says that there are 5" in refused(tmp_path / "long.zip").hint
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"not a zip archive at all, but long enough to be read as one"])
@@ -206,6 +219,6 @@ def test_a_flipped_byte_of_a_member_is_found(tmp_path):
 
 
 def test_a_repetitive_file_of_ours_is_stored_so_that_it_is_not_taken_for_a_bomb(tmp_path):
-    write_archive(tmp_path / "ours.zip", {"zeros.csv": Text(bytes(60_000))}, SMALL)
+    write_archive(tmp_path / "ours.zip", files(tmp_path, {"zeros.csv": bytes(60_000)}), SMALL)
     (tmp_path / "out").mkdir()
     assert extract(tmp_path / "ours.zip", tmp_path / "out", SMALL) == ["zeros.csv"]

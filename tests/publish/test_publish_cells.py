@@ -10,10 +10,10 @@ import yaml
 from groupppo.config import Benchmark, CellPlan
 from groupppo.errors import BadInput
 from groupppo.publish.bundle import make_bundle
-from groupppo.publish.compare import compare
+from groupppo.publish.compare import Gap, compare
 from groupppo.publish.compare_page import answer, comparison_tables
 from groupppo.publish.derive import derive
-from groupppo.publish.matrix import config_files, load_config
+from groupppo.publish.source import config_files, load_config
 from groupppo.publish.verify import verify
 from groupppo.records.hashing import sha256_file
 from groupppo.tables import collect
@@ -68,7 +68,7 @@ def test_the_config_of_a_bundle_has_the_cells_and_is_read_as_the_same_benchmark(
 
 def test_a_bundle_of_narrowed_cells_verifies_and_says_that_they_are(narrowed, tmp_path) -> None:
     bundle = make_bundle(narrowed, tmp_path / "bundle.zip", checkpoints=False)
-    assert [verify(path).differences for path in (bundle, narrowed)] == [(), ()]
+    assert [verify(path).differences for path in (bundle, narrowed)] == [[], []]
     shutil.unpack_archive(bundle, tmp_path / "unpacked")
     crate = json.loads((tmp_path / "unpacked" / "ro-crate-metadata.json").read_text())
     told = next(entity for entity in crate["@graph"] if entity["@id"] == "./")["description"]
@@ -82,14 +82,19 @@ def test_a_bundle_of_narrowed_cells_verifies_and_says_that_they_are(narrowed, tm
 
 def test_cells_that_one_side_does_not_plan_are_told_and_not_missing(whole, narrowed) -> None:
     found = compare(whole, narrowed)
-    assert (found.exit_code, found.only_a, found.only_b) == (0, (), ())
-    left = [("chain/tiny/group_ppo/seed1", "b"), *((f"chain/tiny/grpo/seed{seed}", "b") for seed in (1, 2, 3))]
-    assert sorted(found.unplanned) == [*left, ("chain/tiny/ppo/seed1", "b")]
+    assert found.exit_code == 0
+    left = [
+        "chain/tiny/group_ppo/seed1",
+        *(f"chain/tiny/grpo/seed{seed}" for seed in (1, 2, 3)),
+        "chain/tiny/ppo/seed1",
+    ]
+    told = [(Gap.UNPLANNED, cell, "not in the matrix of b") for cell in left]
+    assert [(each.gap, each.what, each.why) for each in found.not_compared] == told
     assert answer(found).endswith("13 cells compared. 5 cells not planned on both sides.")
     rows = next(table for table in comparison_tables(found) if table.title == "Not compared").rows
     assert ("chain/tiny/grpo/seed2", "not in the matrix of b") in rows
-    assert {side for _, side in compare(narrowed, whole).unplanned} == {"a"}
-    assert compare(whole, whole).unplanned == ()
+    assert {each.why for each in compare(narrowed, whole).not_compared} == {"not in the matrix of a"}
+    assert compare(whole, whole).not_compared == ()
 
 
 def test_a_planned_run_that_is_not_there_is_still_missing(whole, narrowed, tmp_path) -> None:

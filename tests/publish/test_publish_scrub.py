@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from groupppo.publish.scrub import Places, scrub_samples
+from groupppo.publish.bundle import places, scrub_samples
 from groupppo.records.seal import published_sha256, scrub_record
 
 
@@ -29,11 +29,11 @@ def test_what_is_no_absolute_path_stays(text):
 
 
 def test_samples_lose_only_paths_below_places_that_records_name():
-    places = Places.of_records(["dir: /place/x/results/quick/runs"])
-    assert places.beginnings == ("/place/x/",)
+    machine = places(["dir: /place/x/results/quick/runs"])
+    assert machine == ("/place/x/",)
     text = "see /place/x/log.txt and /usr/bin/env, ls /scratch/me/x"
-    assert scrub_samples(text, places) == ("see path-removed/log.txt and /usr/bin/env, ls /scratch/me/x", 1)
-    assert scrub_samples(text, Places()) == (text, 0)
+    assert scrub_samples(text, machine) == ("see path-removed/log.txt and /usr/bin/env, ls /scratch/me/x", 1)
+    assert scrub_samples(text, ()) == (text, 0)
 
 
 def test_a_record_has_one_hash_before_and_after_its_paths_are_taken_out_and_another_when_it_is_changed(tmp_path: Path):

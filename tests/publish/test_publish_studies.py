@@ -15,40 +15,45 @@ from groupppo.verdicts.claims import load_claims
 from tests.studies.made import made_faults
 from tests.synthetic import synthetic_benchmark
 
+STUDY = "studies/faults/sorting.tiny"
 
-@pytest.fixture
-def studied(copy: Path) -> Path:
+
+@pytest.fixture(scope="module")
+def judged(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results whose benchmark asks for the study of faults, of which one run was lost."""
-    file = copy / "benchmark.yaml"
+    results = Path(shutil.copytree(finished, tmp_path_factory.mktemp("studied") / "quick"))
+    file = results / "benchmark.yaml"
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"studies": ["faults"]}, sort_keys=False))
     benchmark = replace(synthetic_benchmark(seeds=(1, 2, 3)), studies=("faults",))
-    folder = copy / "studies" / "faults" / "sorting.tiny"
+    folder = results / STUDY
     folder.mkdir(parents=True)
     find_study("faults").write_table(folder, "faults", made_faults(lost=1))
-    claims = load_claims(benchmark.claims)
     (folder / "study.json").write_text(json.dumps({"settings": {"steps": 3, "run_seed": 1}}), encoding="utf-8")
-    derive(copy, benchmark, claims)
-    judged = json.loads((copy / "verdicts.json").read_text())
-    assert [entry["verdict"] for entry in judged["verdicts"] if entry["id"] == "fallback"] == ["refuted"]
-    return copy
+    derive(results, benchmark, load_claims(benchmark.claims))
+    return results
 
 
-def test_the_verdict_is_decided_again_from_the_studys_table(studied: Path) -> None:
-    assert verify(studied).differences == ()
+@pytest.fixture
+def studied(judged: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(judged, tmp_path / "quick"))
 
 
-def test_a_table_that_was_mended_afterwards_is_found(studied: Path) -> None:
-    find_study("faults").write_table(studied / "studies" / "faults" / "sorting.tiny", "faults", made_faults())
-    places = {difference.place for difference in verify(studied).differences if difference.check == "derived"}
-    assert places == {"verdicts.json", "figures/verdicts.csv", "report.html", "report.md"} & places
-    assert "verdicts.json" in places
+def test_the_verdict_is_decided_again_from_the_studys_table(judged: Path) -> None:
+    verdicts = json.loads((judged / "verdicts.json").read_text())["verdicts"]
+    assert [entry["verdict"] for entry in verdicts if entry["id"] == "fallback"] == ["refuted"]
+    assert verify(judged).differences == []
 
 
-def test_a_page_written_before_the_study_is_found(studied: Path, finished: Path) -> None:
+def test_a_table_changed_afterwards_and_a_page_written_before_the_study_are_found(
+    studied: Path, finished: Path
+) -> None:
     shutil.copy(finished / "report.html", studied / "report.html")
     assert [difference.place for difference in verify(studied).differences] == ["report.html"]
+    find_study("faults").write_table(studied / STUDY, "faults", made_faults())
+    places = {difference.place for difference in verify(studied).differences if difference.check == "derived"}
+    assert {"verdicts.json"} <= places <= {"verdicts.json", "figures/verdicts.csv", "report.html", "report.md"}
 
 
 def test_a_study_that_is_missing_is_named(studied: Path) -> None:
-    (studied / "studies" / "faults" / "sorting.tiny" / "faults.csv").unlink()
+    (studied / STUDY / "faults.csv").unlink()
     assert [difference.place.endswith("faults.csv: file") for difference in verify(studied).differences] == [True]

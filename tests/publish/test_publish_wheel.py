@@ -26,22 +26,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def groupppo(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"PYTHONPATH": str(installed)}
-    command = [sys.executable, "-m", "groupppo.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize(
     ("command", "last_line"), [("verify {bundle}", "ok"), ("compare {bundle} {bundle} --out page", "page/compare.md")]
 )
 def test_a_wheel_reads_bundles_outside_of_the_repository(
-    installed: Path, tmp_path: Path, command: str, last_line: str
+    installed: Path, bundle: Path, tmp_path: Path, command: str, last_line: str
 ) -> None:
-    bundle = REPOSITORY / "results" / "reference" / "pilot.zip"
-    found = groupppo(installed, tmp_path, *command.format(bundle=bundle).split())
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.splitlines()[-1] == last_line
+    arguments = [sys.executable, "-m", "groupppo.cli", *command.format(bundle=bundle).split()]
+    env = os.environ | {"PYTHONPATH": str(installed)}
+    done = subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == last_line
 
 
 def test_a_wheel_has_every_file_of_the_package_that_is_read_at_run_time(installed: Path) -> None:

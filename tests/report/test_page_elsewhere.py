@@ -16,7 +16,7 @@ from groupppo.draw.style import figure_style
 from groupppo.errors import BadInput
 from groupppo.profile.config import Profile, load_profile, measured_folder
 from groupppo.profile.tables import ProfileTables, tables_of, write_tables
-from groupppo.publish.alike import difference
+from groupppo.publish.reading import difference
 from groupppo.records.where import COLUMNS, UNRECORDED, Found, Where, find, where_of
 from groupppo.report.figures import draw_figures, verdicts
 from groupppo.report.figures.profile import (

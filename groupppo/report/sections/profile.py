@@ -146,14 +146,14 @@ def _setting(rows: pd.DataFrame) -> Table:
         if row.status != MEASURED:
             lines.append([TextCell(row.title), TextCell(row.status, row.reason), *[TextCell(MISSING)] * 5])
             continue
-        ends = (None, None) if row.variant == "dense" else (row.seconds_speedup_low, row.seconds_speedup_high)
+        low, high = (None, None) if row.variant == "dense" else (row.seconds_speedup_low, row.seconds_speedup_high)
         lines.append(
             [
                 TextCell(row.title, "" if row.exact else "approximate gradient"),
                 TextCell(f"{row.flops / 1e12:.3g} T", f"formula {100 * row.flops_error:+.2f} %"),
                 TextCell(seconds_text(row.seconds), plural(int(row.rounds), "round")),
                 TextCell(ratio(row.flops_speedup)),
-                with_interval(row.seconds_speedup, *ends, form=ratio),
+                with_interval(row.seconds_speedup, low, high, form=ratio),
                 TextCell(ratio(row.bound)),
                 TextCell(in_bytes(row.rise_bytes), f"{ratio(row.memory_ratio)} of dense"),
             ]

@@ -242,9 +242,9 @@ def _registered(stamp: Stamp | None, claims_sha256: str) -> Block:
         return Warn([Text(words), table])
     commit = f", commit {stamp.commit}" if stamp.commit else ""
     commit += " with uncommitted changes" if stamp.commit and not stamp.clean else ""
-    words = (
+    registered = (
         f"Claims, margins and matrix are those that were registered when the first run started, {stamp.at}{commit} (",
         Link("preregistration.json", "preregistration.json"),
         f"; SHA-256 of the claims' content {stamp.claims_sha256}, of the matrix {stamp.matrix_sha256}).",
     )
-    return Text(words, "small")
+    return Text(registered, "small")

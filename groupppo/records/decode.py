@@ -2,16 +2,15 @@
 
 A footer may say anything: a page of a kilobyte unpacks to gigabytes, one long text stands for a million rows, and some
 damage ends the process in Arrow's own code. Here a file is read as anybody will read it, with as much memory and
-time as one of its size may take. Started by `groupppo.publish.reading`: it gets a JSON list of path, bytes of memory
-and seconds on each line, and answers each with one of a word, rows, bytes and columns. It needs nothing of this
-package, and is not started in the folder that it is asked about.
+time as one of its size may take. It gets a JSON list of path, bytes of memory and seconds on each line, and answers
+each with one of a word, rows, bytes and columns. It needs nothing of this package, and is not started in the folder
+that it is asked about.
 """
 
 import json
 import os
 import resource
 import sys
-from typing import Any
 
 os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # others reserve more than they use
 
@@ -41,10 +40,8 @@ def _allow(memory: int, seconds: int) -> None:
     with open("/proc/self/statm", encoding="ascii") as file:
         held = int(file.read().split()[0]) * resource.getpagesize()
     used = resource.getrusage(resource.RUSAGE_SELF)
-    for kind, soft in (
-        (resource.RLIMIT_AS, held + memory),
-        (resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + seconds),
-    ):
+    more = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    for kind, soft in ((resource.RLIMIT_AS, held + memory), (resource.RLIMIT_CPU, more)):
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
@@ -57,13 +54,11 @@ def _read(path: str) -> tuple[int, int, list[str]]:
             if chunk.statistics is not None and chunk.statistics.has_min_max:
                 _ = chunk.statistics.min, chunk.statistics.max
         table = file.read(use_threads=False)
-    return table.num_rows, sum(_size(column) for column in table.columns), table.column_names
-
-
-def _size(column: Any) -> int:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return int(column.nbytes)
+    plain = (
+        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        for column in table.columns
+    )
+    return table.num_rows, sum(int(column.nbytes) for column in plain), table.column_names
 
 
 if __name__ == "__main__":
