@@ -34,7 +34,7 @@ except ModuleNotFoundError:  # Snakemake imports every executor that it finds, a
 else:
     common_settings = stock.common_settings
     ExecutorSettings = stock.ExecutorSettings
-    # Slurm takes comments of up to 1024 characters; an array has the marks, of 27 each, of all its tasks in one.
+    # Slurm takes comments of up to 1024 characters, and that of an array has the marks of all its tasks, of 27 each.
     MOST_TASKS, COMMENT_LENGTH = 30, 1000
 
     def mark_of(job: Any) -> queue.Mark:
@@ -93,7 +93,7 @@ else:
             return f"sh {stock.shlex.quote(str(script))}"
 
         def get_partition_arg(self, job: Any) -> str:
-            """The partition, the comment with its marks, and what makes an array: sbatch takes the last of two options."""
+            """The partition, a comment with marks, and what makes an array: sbatch takes the last of two options."""
             option = super().get_partition_arg(job)
             if job.is_group():
                 return option

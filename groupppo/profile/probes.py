@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from groupppo.measure import process_tree
+from groupppo.measure import memory as process_tree
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from groupppo.config import Benchmark
-from groupppo.measure.process_tree import DEFINITION
+from groupppo.measure.memory import DEFINITION
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import FOUND, ProfileTables, write_tables
 from groupppo.publish.files import STEP_TABLES, VERDICTS

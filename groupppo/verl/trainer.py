@@ -30,7 +30,7 @@ from verl.workers.utils.padding import response_from_nested
 from groupppo.algorithm import GroupParams
 from groupppo.algorithm.loss import LossMask
 from groupppo.algorithm.metrics import critic_metrics, dense_metrics, log_prob_gap
-from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
+from groupppo.measure.memory import AllocatorProbe, ProcessTreeProbe
 from groupppo.measure.stages import StageMeter
 from groupppo.records.storage import write_whole
 from groupppo.verl.agent_loop import SingleServerClient

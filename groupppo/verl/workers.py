@@ -6,7 +6,7 @@ from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils.device import get_device_name, get_torch_device
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
-from groupppo.measure.probes import AllocatorPeaks
+from groupppo.measure.memory import AllocatorPeaks
 from groupppo.verl.engine import register_engines
 from groupppo.verl.platform import require_platform
 from groupppo.verl.rollouts import register_adapters

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from groupppo.measure.probes import AllocatorPeaks, AllocatorProbe
+from groupppo.measure.memory import AllocatorPeaks, AllocatorProbe
 from groupppo.verl import workers
 from groupppo.verl.trainer import GroupPPOTrainer
 from groupppo.verl.workers import ActorWorker

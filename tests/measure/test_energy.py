@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groupppo.measure.energy import Rapl, advance, integrated, joules_between
-from groupppo.measure.sampler import SensorMissing
+from groupppo.measure.sensors import Rapl, SensorMissing, advance, integrated, joules_between
 
 
 @given(
@@ -61,7 +60,7 @@ def test_counters_that_may_not_be_read_say_so(tmp_path, monkeypatch):
     def refused(file):
         raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr("groupppo.measure.energy._microjoules", refused)
+    monkeypatch.setattr("groupppo.measure.sensors._microjoules", refused)
     with pytest.raises(SensorMissing, match="Permission denied"):
         Rapl(tmp_path)
 

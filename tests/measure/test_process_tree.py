@@ -5,7 +5,7 @@ import subprocess
 import sys
 import textwrap
 
-from groupppo.measure import process_tree
+from groupppo.measure import memory as process_tree
 
 MB = 2**20
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groupppo.measure.readings import energy_curve, read_series
+from groupppo.measure.sensors import energy_curve, read_series
 from groupppo.measure.usage import RAPL_FILE, UsageMeter
 
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from groupppo.measure import sampler
-from groupppo.measure.sampler import Sampler
+from groupppo.measure import sensors as sampler
+from groupppo.measure.sensors import Sampler
 
 
 class Counter:

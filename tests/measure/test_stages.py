@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from groupppo.measure.probes import AllocatorPeaks, AllocatorProbe
+from groupppo.measure.memory import AllocatorPeaks, AllocatorProbe
 from groupppo.measure.stages import StageMeter, Usage
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from job import job
 
-from groupppo.measure.process_tree import DEFINITION
+from groupppo.measure.memory import DEFINITION
 from groupppo.report.page import write_report
 
 if TYPE_CHECKING:

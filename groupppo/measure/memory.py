@@ -1,17 +1,19 @@
-"""CPU seconds and resident memory of a process tree, read from Linux's /proc.
+"""Memory and CPU time at stage borders: of the process tree, read from Linux's /proc, and of the CUDA allocators.
 
-What is summed: the process given and all its descendants (for a training run: the trainer's process, Ray's daemons, the
-training worker and the rollout server on this machine). Memory is resident memory (RSS), which counts a page shared by
-several processes once in each. The kernel keeps every process's high-water mark; writing "5" to `clear_refs` resets it
+What is summed: the process given and all its descendants. Memory is resident memory (RSS), which counts a page that
+several processes share once in each. The kernel keeps every process's high-water mark; writing "5" to `clear_refs` resets it
 (proc(5)), so a peak between two points in time is exact for each process, and the sum of the peaks is an upper bound of
 the tree's peak, for the processes need not peak at the same moment.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from groupppo.measure.stages import Usage
 
 # For readers of a report.
 DEFINITION = (
@@ -34,22 +36,6 @@ class TreeSnapshot:
     resident_bytes: dict[int, int]
 
 
-@dataclass(frozen=True)
-class TreeUsage:
-    """What a tree used between two points in time.
-
-    Attributes:
-        cpu_seconds: user and system time of all processes alive at the end.
-        peak_bytes: sum over processes of the largest resident memory in between.
-        rise_bytes: sum over processes of that peak minus resident memory at the start (never below zero); a process
-            that started in between counts in full.
-    """
-
-    cpu_seconds: float
-    peak_bytes: int
-    rise_bytes: int
-
-
 def begin(root: int) -> TreeSnapshot:
     """Reset the high-water marks of the tree under `root` and read its state.
 
@@ -67,8 +53,11 @@ def begin(root: int) -> TreeSnapshot:
     return TreeSnapshot(cpu, resident)
 
 
-def end(root: int, start: TreeSnapshot) -> TreeUsage:
-    """What the tree used since `start`."""
+def end(root: int, start: TreeSnapshot) -> Usage:
+    """What the tree used since `start`: CPU time of all processes alive now, and sums over them.
+
+    A process that started in between counts in full; a rise is never below zero.
+    """
     cpu_seconds, peak_bytes, rise_bytes = 0.0, 0, 0
     for pid in _descendants(root):
         try:
@@ -78,11 +67,10 @@ def end(root: int, start: TreeSnapshot) -> TreeUsage:
             continue
         peak_bytes += peak
         rise_bytes += max(0, peak - start.resident_bytes.get(pid, 0))
-    return TreeUsage(cpu_seconds, peak_bytes, rise_bytes)
+    return Usage(cpu_seconds, peak_bytes, rise_bytes)
 
 
 def _descendants(root: int) -> list[int]:
-    """`root` and every process below it."""
     return [root, *(child.pid for child in psutil.Process(root).children(recursive=True))]
 
 
@@ -100,3 +88,60 @@ def _status_bytes(pid: int) -> dict[str, int]:
         if key in values:
             values[key] = int(rest.split()[0]) * 1024
     return values
+
+
+class ProcessTreeProbe:
+    """Resident memory and CPU time of this process and all below it.
+
+    Args:
+        settle: called before a stage is read, to have the training workers hand freed memory back to the system: a
+            stage then starts from what is alive, not from what earlier stages once needed.
+    """
+
+    def __init__(self, settle: Callable[[], object] = lambda: None):
+        self.root, self.settle = os.getpid(), settle
+        self._start = TreeSnapshot({}, {})
+
+    def begin(self) -> None:
+        self.settle()
+        self._start = begin(self.root)
+
+    def end(self) -> Usage:
+        return end(self.root, self._start)
+
+
+@dataclass(frozen=True)
+class AllocatorPeaks:
+    """One rank's CUDA allocator: bytes allocated now, and the largest since the last reset."""
+
+    allocated: int
+    peak_allocated: int
+    peak_reserved: int
+
+
+class AllocatorProbe:
+    """Largest bytes reserved by the CUDA allocators, over ranks; CPU time of this node's process tree.
+
+    `peak_bytes` is the largest `max_memory_reserved` of a rank, `rise_bytes` the largest rise of allocated bytes above
+    what the rank held at the start of the stage. One rank's number is reported, not the sum: a run fits or does not fit
+    by its fullest device.
+
+    Args:
+        reset: resets the peaks of every rank and returns their state.
+        read: reads every rank.
+    """
+
+    def __init__(self, reset: Callable[[], list[AllocatorPeaks]], read: Callable[[], list[AllocatorPeaks]]):
+        self.reset, self.read = reset, read
+        self._tree = ProcessTreeProbe()
+        self._start: list[AllocatorPeaks] = []
+
+    def begin(self) -> None:
+        self._tree.begin()
+        self._start = self.reset()
+
+    def end(self) -> Usage:
+        ranks = self.read()
+        rises = (rank.peak_allocated - start.allocated for rank, start in zip(ranks, self._start, strict=True))
+        peak = max(rank.peak_reserved for rank in ranks)
+        return Usage(self._tree.end().cpu_seconds, peak, max(0, *rises))
