@@ -1,9 +1,9 @@
 """Memory and CPU time at stage borders: of the process tree, read from Linux's /proc, and of the CUDA allocators.
 
 What is summed: the process given and all its descendants. Memory is resident memory (RSS), which counts a page that
-several processes share once in each. The kernel keeps every process's high-water mark; writing "5" to `clear_refs` resets it
-(proc(5)), so a peak between two points in time is exact for each process, and the sum of the peaks is an upper bound of
-the tree's peak, for the processes need not peak at the same moment.
+several processes share once in each. The kernel keeps every process's high-water mark; writing "5" to `clear_refs`
+resets it (proc(5)), so a peak between two points in time is exact for each process. The processes need not peak at the
+same moment: the sum of their peaks is an upper bound of the tree's.
 """
 
 import os

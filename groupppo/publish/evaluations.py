@@ -18,7 +18,7 @@ from groupppo.publish.reading import read_json
 from groupppo.records.plain_json import parse_json
 from groupppo.tables.keys import Keys
 from groupppo.tables.schema import START
-from groupppo.tasks.answers import scorer
+from groupppo.tasks.reward import scorer
 from groupppo.verdicts.item_scores import ItemScores
 
 Difference = tuple[str, object, object]

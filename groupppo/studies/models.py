@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
 from groupppo.errors import BadInput
-from groupppo.models.check import check_model_folder
+from groupppo.models.hub import check_model_folder
 
 TRAIN_CRITIC = "train the reference arm with train.save_critic: true."
 

@@ -16,7 +16,7 @@ from groupppo.algorithm.params import GroupParams
 from groupppo.allowed import require_choice
 from groupppo.config import Arm, Model, Task, Train
 from groupppo.errors import BadInput, suggest
-from groupppo.tasks.answers import MODULES as REWARDS
+from groupppo.tasks.reward import MODULES as REWARDS
 from groupppo.verl.accepts import GROUPED, PlaceOf, require_accepted, require_type
 from groupppo.verl.agreement import agreed, require_agreed, touches
 from groupppo.verl.fits import require_fit

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from groupppo.errors import BadInput
-from groupppo.models.check import check_model_folder
+from groupppo.models.hub import check_model_folder
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from transformers import AutoConfig, AutoTokenizer
 from groupppo.config import REPOSITORY, Model, load_model
 from groupppo.errors import BadInput
 from groupppo.models import build_model
-from groupppo.models.check import check_model_folder
+from groupppo.models.hub import check_model_folder
 from groupppo.models.warmstart import start_as_published
 from groupppo.profile.config import load_profile
-from groupppo.tasks.lengths import check_prompt_lengths
+from groupppo.tasks.rows import check_prompt_lengths
 from groupppo.tasks.tokenizer import chat_ids
 from groupppo.update.flops import Shape
 

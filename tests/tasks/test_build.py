@@ -12,8 +12,7 @@ from groupppo.errors import BadInput
 from groupppo.records.hashing import sha256_file, sha256_folder
 from groupppo.tasks.build import build_task
 from groupppo.tasks.reward import score
-from groupppo.tasks.rows import check_splits, read_examples, read_rows, write_split
-from groupppo.tasks.splits import prompt_sha256
+from groupppo.tasks.rows import check_splits, prompt_sha256, read_examples, read_rows, write_split
 from groupppo.tasks.tokenizer import byte_tokenizer, chat_ids
 
 

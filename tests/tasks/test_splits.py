@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groupppo.errors import BadInput
-from groupppo.tasks.splits import SHARES, draw_splits, find_repeat, split_of
+from groupppo.tasks.rows import SHARES, draw_splits, find_repeat, split_of
 
 
 def prompts(task):

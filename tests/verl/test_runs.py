@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from groupppo.config import REPOSITORY, Arm, Benchmark, load_arm
 from groupppo.errors import BadInput, RunFailed
 from groupppo.measure.stages import WHOLE_STEP
-from groupppo.models.check import check_model_folder
+from groupppo.models.hub import check_model_folder
 from groupppo.run.launch import FAILED, train
 from groupppo.run.watch import cause_of
 from groupppo.tables import MATCHED_EVALUATION, collect, load_tables
