@@ -4,6 +4,7 @@ One YAML file is one thing. `load_benchmark("benchmarks/quick.yaml")` reads the 
 checks each against `groupppo/schemas/` and raises `BadInput` with file, key, value and hint at the first fault.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from groupppo.schemas import read_checked
 REPOSITORY = Path(__file__).resolve().parents[1]
 _NEED_CRITIC = ("grouping", "streams")
 HUB = "hub"
+GROUPED = "group_ppo"
+"""verl's `algorithm.adv_estimator` of an arm that forms groups."""
 MOST_CELLS, MOST_RUNS = 200, 100_000
 """Of a matrix: a page of names and seeds can ask for more than can be listed, and each claim is judged in each cell."""
 # Keys that came later. Left out at these values, so that what earlier files say reads, hashes and compares as before.
@@ -128,6 +131,11 @@ class Arm:
     density_from: str | None = None
     swept_from: str | None = None
 
+    @property
+    def grouped(self) -> bool:
+        """Whether it forms groups."""
+        return is_grouped(self.verl)
+
 
 @dataclass(frozen=True)
 class Train:
@@ -192,6 +200,10 @@ class Benchmark:
     cells: tuple[CellPlan, ...] = ()
     compares: tuple[str, ...] = ()
 
+    def trains_critic(self, arm: Arm) -> bool:
+        """Whether runs of an arm train a critic."""
+        return trains_critic(self.train.verl | arm.verl)
+
     def plan(self, task: str, model: str) -> CellPlan:
         """What is run of a task with a model: all arms and seeds unless `cells` says less."""
         whole = CellPlan(task, model, tuple(self.arms), self.seeds)
@@ -205,6 +217,16 @@ class Benchmark:
     def resolved(self) -> dict[str, Any]:
         """The whole matrix as plain data, sources relative to the repository: what `benchmark.yaml` records."""
         return _plain(recorded(self))
+
+
+def is_grouped(verl: Mapping[str, Any]) -> bool:
+    """Whether a run with these keys of verl's config, dotted, forms groups."""
+    return verl.get("algorithm.adv_estimator") == GROUPED
+
+
+def trains_critic(verl: Mapping[str, Any]) -> bool:
+    """Whether a run with these keys of verl's config, dotted, trains a critic."""
+    return bool(verl.get("critic.enable", False))
 
 
 def recorded(thing: Any) -> dict[str, Any]:
@@ -307,7 +329,7 @@ def _check_studies(data: dict[str, Any], arms: dict[str, Arm], home: Path, path:
         hint = f"write true: the study {needing} needs the reference's critic."
         raise BadInput(path, "train.save_critic", False, hint)
     reference = arms[data["reference"]]
-    if not (data["train"]["verl"] | reference.verl).get("critic.enable", False):
+    if not trains_critic(data["train"]["verl"] | reference.verl):
         hint = f"name an arm with critic.enable: true, or leave the study {needing} out, which needs its critic."
         raise BadInput(path, "reference", reference.name, hint)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from groupppo.config import is_grouped
 from groupppo.schemas import schema
 
 WIDTH = 118
@@ -37,7 +38,7 @@ def arm_template(name: str, example: Mapping[str, Any]) -> str:
         "title": _title(name),
         "description": f"As {example['name']}; say here what differs and why.",
     }
-    if example["verl"].get("algorithm.adv_estimator") != "group_ppo":
+    if not is_grouped(example["verl"]):
         return _document("arm", dict(example) | texts, {})
     docs = {f"{PARAMS}{key}": told for key, told in group_docs().items()}
     text = _document("arm", dict(example) | texts, {}, docs)

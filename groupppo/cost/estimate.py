@@ -200,7 +200,7 @@ def _cell(benchmark: Benchmark, task: Task, model: Model, arm: Arm, past: _Past,
     train = around(run.start + steps * run.step for run in runs).widened(wide)
     timed = [run.evaluation for run in runs if run.evaluation is not None]
     evaluate = around(timed).widened(wide) if timed else counted.evaluate_seconds(benchmark, task, model, device)
-    kept = 2 if benchmark.train.save_critic and counted.needs_critic(benchmark, arm) else 1
+    kept = 2 if benchmark.train.save_critic and benchmark.trains_critic(arm) else 1
     size = around(kept * run.checkpoint + steps * run.log + run.samples for run in runs).widened(wide)
     # A finished run's checkpoint may be bfloat16.
     weights = around(twice * run.checkpoint for run in runs for twice in (1, 2))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from groupppo.config import Arm, Benchmark, Model, Task
+from groupppo.config import Arm, Benchmark, Model, Task, is_grouped
 from groupppo.errors import BadInput
 from groupppo.records.storage import resumable_copies
 from groupppo.update.flops import Shape, Work, forward_flops, update_flops
@@ -78,7 +78,6 @@ def total(spans: Iterable[Span]) -> Span:
 
 BYTE_VOCABULARY = 261
 """Tokens of groupppo.tasks.tokenizer, which the models without a vocabulary of their own have."""
-_ESTIMATOR, _CRITIC = "algorithm.adv_estimator", "critic.enable"
 _UPDATE, _KV = "algorithm.group_params.update", "algorithm.group_params.kv"
 _REFERENCE_POLICY = ("algorithm.use_kl_in_reward", "actor_rollout_ref.actor.use_kl_loss")
 _DENSITIES = (1 / 16, 1 / 5)
@@ -140,10 +139,6 @@ def shape_of(model: Model) -> Shape:
         raise BadInput(model.source, "params", sizes, f"{hint}write them, or run one of its cells first.") from error
 
 
-def needs_critic(benchmark: Benchmark, arm: Arm) -> bool:
-    return bool((benchmark.train.verl | arm.verl).get(_CRITIC, False))
-
-
 def step_flops(benchmark: Benchmark, task: Task, model: Model, arm: Arm) -> tuple[Span, Span]:
     """(sampling, all other passes): operations of one training step; responses between half and all of their limit."""
     train, shape, keys = benchmark.train, shape_of(model), benchmark.train.verl | arm.verl
@@ -156,7 +151,7 @@ def step_flops(benchmark: Benchmark, task: Task, model: Model, arm: Arm) -> tupl
         once = sum(forward.values())
         other = once + train.epochs * sum(update_flops(shape, work, _mode(keys, share)).values())
         other += once * any(keys.get(key, False) for key in _REFERENCE_POLICY)
-        if needs_critic(benchmark, arm):  # whose head is one column
+        if benchmark.trains_critic(arm):  # whose head is one column
             other += once - forward["head"] + train.epochs * (sum(critic.values()) - critic["head"])
         sampling.append(responses * once)
         others.append(responses * other)
@@ -165,7 +160,7 @@ def step_flops(benchmark: Benchmark, task: Task, model: Model, arm: Arm) -> tupl
 
 def _mode(keys: dict[str, Any], share: float) -> str:
     """The update's mode in `update.flops`; `auto` is the cheaper one at the lower end."""
-    mode = keys.get(_UPDATE, "auto") if keys.get(_ESTIMATOR) == "group_ppo" else "dense"
+    mode = keys.get(_UPDATE, "auto") if is_grouped(keys) else "dense"
     if mode == "auto":
         return "dense" if share == 1.0 else "gathered"
     if mode == "streamed":
@@ -222,7 +217,7 @@ def warmstart_seconds(task: Task, model: Model, device: str) -> Span:
 
 def train_bytes(benchmark: Benchmark, model: Model, arm: Arm) -> Span:
     """Checkpoint in two or four bytes a weight, with its tokenizer; the critic's where kept; logs."""
-    copies = 2 if benchmark.train.save_critic and needs_critic(benchmark, arm) else 1
+    copies = 2 if benchmark.train.save_critic and benchmark.trains_critic(arm) else 1
     weights = Span(2.0, 4.0) * shape_of(model).parameters + _FOLDER
     return weights * copies + Span(2e5, 2e6) + Span(4e3, 3e4) * benchmark.train.steps
 
@@ -233,7 +228,7 @@ def resumable_bytes(benchmark: Benchmark, arm: Arm, weights: Span) -> Span:
     Args:
         weights: bytes of one network in float32.
     """
-    critic = needs_critic(benchmark, arm)
+    critic = benchmark.trains_critic(arm)
     copies = resumable_copies(benchmark.train, critic)
     if not copies:
         return NOTHING

@@ -9,9 +9,10 @@ from typing import Any
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
+from groupppo.records.folders import ResultsFolder, RunFolder
 from groupppo.records.plain_yaml import read_yaml
 
-RECORD = "benchmark.yaml"
+RECORD = ResultsFolder.BENCHMARK
 _SHOWN = 3
 
 
@@ -52,14 +53,14 @@ def past_runs(benchmark: Benchmark, results: Path, device: str) -> tuple[list[Pa
             continue
         cells = [(plan.task, plan.model) for plan in benchmark.plans()]
         for task, model in cells:
-            if not (record.parent / "runs" / task / model).is_dir():
+            if not (ResultsFolder(record.parent).runs / task / model).is_dir():
                 continue
             why = _differs(benchmark, matrix, task, model)
             if why:
                 notes.append(f"{record.parent}, {task}/{model}: not used: {why} differs")
                 continue
             left_out: dict[str, list[str]] = {}
-            for file in sorted((record.parent / "runs" / task / model).glob("*/seed*/status.json")):
+            for file in sorted((ResultsFolder(record.parent).runs / task / model).glob(f"*/seed*/{RunFolder.STATUS}")):
                 outcome = _run(benchmark, matrix["train"], record.parent, file, device)
                 if isinstance(outcome, PastRun):
                     found.append(outcome)
@@ -79,9 +80,9 @@ def past_job(folders: Iterable[Path], rule: str, stem: str) -> list[float]:
 
 def finished(benchmark: Benchmark, results: Path) -> int:
     """Training runs of the benchmark's matrix that ended well in its own results folder."""
-    runs = results / benchmark.name / "runs"
-    planned = [f"{plan.task}/{plan.model}/{arm}/seed{seed}" for plan in benchmark.plans() for arm, seed in plan.runs]
-    return sum(_ended_well(runs / run / "status.json") for run in planned)
+    own = ResultsFolder(results / benchmark.name)
+    planned = [own.run(plan.task, plan.model, *run) for plan in benchmark.plans() for run in plan.runs]
+    return sum(_ended_well(run.status) for run in planned)
 
 
 def _ended_well(file: Path) -> bool:
@@ -115,11 +116,11 @@ def _at(value: Any, key: str) -> Any:
 
 def _run(benchmark: Benchmark, train: Mapping[str, Any], results: Path, file: Path, device: str) -> PastRun | str:
     """The run of a status.json, or why it cannot be used."""
-    folder = file.parent
-    task, model, arm, seed = folder.relative_to(results / "runs").parts
+    folder = RunFolder(file.parent)
+    task, model, arm, seed = folder.path.relative_to(ResultsFolder(results).runs).parts
     try:
         status = json.loads(file.read_text(encoding="utf-8"))
-        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        provenance = json.loads(folder.provenance.read_text(encoding="utf-8"))
         if status["status"] != "finished":
             return "failed"
         if provenance["device"] != device:
@@ -133,10 +134,10 @@ def _run(benchmark: Benchmark, train: Mapping[str, Any], results: Path, file: Pa
     machine = _at(provenance, "machine.gpu") or _at(provenance, "machine.cpu") or "an unnamed machine"
     if start < 0 or step <= 0:
         return "its seconds make no sense"
-    checkpoint = _size(folder / "checkpoint")
-    log = (_size(folder) - checkpoint - _size(folder / "critic")) / steps
+    checkpoint = _size(folder.checkpoint)
+    log = (_size(folder.path) - checkpoint - _size(folder.critic)) / steps
     evaluation = _tsv(results / "benchmarks" / "evaluate" / f"{task}.{model}.{arm}.{seed}.tsv")
-    samples = _size(results / "evals" / task / model / arm / seed)
+    samples = _size(ResultsFolder(results).evals / task / model / arm / seed)
     times = (steps, start, step, evaluation)
     return PastRun(task, model, arm, seed, results, str(machine), *times, checkpoint, log, samples)
 

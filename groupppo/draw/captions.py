@@ -17,6 +17,14 @@ def excluded(runs: pd.DataFrame) -> str:
     )
 
 
+def place(benchmark: Benchmark, task: str, model: str) -> str:
+    """Task and model in words; empty where the benchmark has one of each."""
+    if len(benchmark.tasks) * len(benchmark.models) == 1:
+        return ""
+    homes = ((benchmark.tasks, task), (benchmark.models, model))
+    return ", ".join(home[name].title if name in home else name for home, name in homes)
+
+
 def left_out(facets: int, what: str) -> str:
     """A sentence on facets that are not drawn, or nothing when all are."""
     if facets <= MOST_FACETS:

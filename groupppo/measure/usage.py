@@ -25,8 +25,9 @@ from groupppo.measure.sensors import (
     read_series,
     write_stages,
 )
+from groupppo.records.folders import RunFolder
 
-GPU_FILE, RAPL_FILE, STAGES_FILE = "gpu.jsonl", "rapl.jsonl", "usage_stages.jsonl"
+GPU_FILE, RAPL_FILE, STAGES_FILE = RunFolder.GPU, RunFolder.RAPL, RunFolder.USAGE_STAGES
 
 
 @dataclass
@@ -120,7 +121,7 @@ class UsageMeter:
             return Usage(missing=dict.fromkeys(figures, why))
 
     def _summary(self, wall_seconds: float, steps: Sequence[dict[str, Any]], gpu_name: str | None) -> Usage:
-        found, stages = Usage(), read_lines(self.folder / "stages.jsonl")
+        found, stages = Usage(), read_lines(self.folder / RunFolder.STAGES)
         self._gpu(found, stages)
         self._cpu(found)
         if self.device == "cuda":

@@ -15,11 +15,11 @@ from groupppo.publish.matrix import CONFIG, flat
 from groupppo.publish.reading import read_json
 from groupppo.publish.settings import as_written, config_values
 from groupppo.rates import KEY as RATE
+from groupppo.records.folders import ResultsFolder, RunFolder
 from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import parse_json
 from groupppo.records.seal import KEY, OF_A_RUN, STAMP, published_sha256
 from groupppo.tables.keys import Keys, found_keys
-from groupppo.tables.runs import SET_ASIDE
 from groupppo.tables.schema import START
 from groupppo.verdicts.item_scores import ItemScores
 
@@ -72,10 +72,11 @@ def notes(folder: Path) -> list[str]:
 
 
 def _run_notes(folder: Path) -> list[str]:
+    runs = ResultsFolder(folder).runs
     lock, told = sha256_file(folder / LOCKS[0]) if (folder / LOCKS[0]).is_file() else "", dict[str, list[str]]()
-    for keys in sorted(found_keys(folder / "runs")[0] if (folder / "runs").is_dir() else ()):
-        run = keys.below(folder / "runs")
-        files = [place / "provenance.json" for place in (run, run / SET_ASIDE)]
+    for keys in sorted(found_keys(runs)[0] if runs.is_dir() else ()):
+        run = RunFolder(keys.below(runs))
+        files = [run.provenance, run.failed.provenance]
         file = next((file for file in files if file.is_file()), None)
         if file is None:
             why = "missing; the run did not get as far as to write it."
@@ -118,7 +119,7 @@ def _seal_differences(folder: Path, file: Path, scrubbed: Mapping[str, Mapping[s
     if not isinstance(sealed, dict):
         return
     name, home = _name(folder, file), file.parent
-    patterns = {"status.json": OF_A_RUN, "result.json": _BESIDE, "study.json": ("*.csv",)}[file.name]
+    patterns = {RunFolder.STATUS: OF_A_RUN, "result.json": _BESIDE, "study.json": ("*.csv",)}[file.name]
     present = {beside.name for pattern in patterns for beside in home.glob(pattern)}
     for beside in sorted(present - set(sealed)):
         yield f"{name}: {KEY}", f"the SHA-256 of {beside}", "nothing"
@@ -139,7 +140,7 @@ def _seal_differences(folder: Path, file: Path, scrubbed: Mapping[str, Mapping[s
 def _run_differences(
     folder: Path, benchmark: Benchmark, status: Path, scrubbed: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Difference]:
-    config, provenance = status.with_name("config.yaml"), status.with_name("provenance.json")
+    config, provenance = RunFolder(status.parent).config, RunFolder(status.parent).provenance
     task, model, arm, seed = status.relative_to(folder).parts[1:5]
     if config.is_file():
         values = config_values(config)
@@ -187,7 +188,8 @@ def _same_text(a: Any, b: Any) -> bool:
 
 
 def _statuses(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("runs/*/*/*/*/status.json"), *folder.glob(f"runs/*/*/*/*/{SET_ASIDE}/status.json")])
+    places = (f"runs/*/*/*/*/{aside}{RunFolder.STATUS}" for aside in ("", f"{RunFolder.FAILED}/"))
+    return sorted(file for place in places for file in folder.glob(place))
 
 
 def _sealed(status: Path) -> bool:

@@ -12,6 +12,7 @@ from groupppo.errors import BadInput
 from groupppo.matrix import KEY as CELLS
 from groupppo.publish.matrix import flat
 from groupppo.publish.reading import read_json
+from groupppo.records.folders import ResultsFolder, RunFolder
 from groupppo.records.plain_yaml import DEEPEST, LARGEST, read_yaml
 from groupppo.records.seal import scrub_record
 
@@ -55,7 +56,7 @@ class CellFiles(NamedTuple):
 
     @property
     def config(self) -> Path:
-        return self.folder / "runs" / self.cell / "config.yaml"
+        return RunFolder(ResultsFolder(self.folder).runs / self.cell).config
 
 
 def cell_differences(a: CellFiles, b: CellFiles) -> list[tuple[str, str, str]]:
@@ -80,7 +81,10 @@ def cell_differences(a: CellFiles, b: CellFiles) -> list[tuple[str, str, str]]:
 
 def _recorded(side: CellFiles) -> dict[str, Any]:
     found: dict[str, Any] = {"rollout": side.rollout}
-    provenance, result = side.config.with_name("provenance.json"), side.folder / "evals" / side.cell / "result.json"
+    provenance, result = (
+        RunFolder(side.config.parent).provenance,
+        ResultsFolder(side.folder).evals / side.cell / "result.json",
+    )
     if provenance.is_file():
         kept = {key: value for key, value in read_json(provenance).items() if key in ("device", *_RECORDED)}
         found |= {key: value for key, value in flat(kept).items() if key not in _IGNORED}

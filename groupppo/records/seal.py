@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from groupppo.records.folders import ResultsFolder, RunFolder
 from groupppo.records.hashing import sha256_file
 
 KEY = "files"
 """In a record: SHA-256 by name of the files that it seals."""
-OF_A_RUN = ("config.yaml", "provenance.json", "steps.jsonl", "stages.jsonl")
-STAMP = "preregistration.json"
-"""In the results folder; the first run of a benchmark leaves it."""
+OF_A_RUN = (RunFolder.CONFIG, RunFolder.PROVENANCE, RunFolder.STEPS, RunFolder.STAGES)
+STAMP = ResultsFolder.STAMP
 RECORDS = (".json", ".yaml", ".csv")
 """Files that lose their absolute paths before they are published; all others are hashed as they are."""
 REMOVED = "path-removed"

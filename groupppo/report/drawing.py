@@ -19,8 +19,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from groupppo.config import Arm, Benchmark
+from groupppo.config import Benchmark
 from groupppo.draw.captions import excluded, left_out
+from groupppo.draw.figures import INDEX as INDEX
+from groupppo.draw.figures import FigureRecord as FigureRecord
+from groupppo.draw.figures import read_figures as read_figures
 from groupppo.draw.style import (
     ARM_KEYS,
     FORMATS,
@@ -32,8 +35,6 @@ from groupppo.draw.style import (
     refuse_empty,
     write_figure,
 )
-from groupppo.errors import BadInput
-from groupppo.records.plain_json import read_json
 from groupppo.report import captions
 from groupppo.report.figures.accuracy import accuracy_data, accuracy_figure
 from groupppo.report.figures.costs import (
@@ -58,27 +59,6 @@ from groupppo.report.figures.verdicts import VERDICT_COLOURS, drawn_verdicts, ve
 from groupppo.tables import HasCells, Only
 from groupppo.verdicts.arrivals import METRICS as TARGET_METRICS
 from groupppo.verdicts.claims import load_claims
-
-INDEX = "figures.json"
-
-
-@dataclass(frozen=True)
-class FigureRecord:
-    """One figure of the report.
-
-    Args:
-        id: what verdicts and links call it.
-        title: its heading.
-        caption: how to read it, number of seeds included; for a figure without files, why it is not drawn.
-        files: file names by format ("svg", "png", "csv"), beside `figures.json`; empty when it is not drawn.
-        alt: what the picture shows, in words and numbers, for readers who do not see it.
-    """
-
-    id: str
-    title: str
-    caption: str
-    files: dict[str, str]
-    alt: str
 
 
 @dataclass(frozen=True)
@@ -105,7 +85,7 @@ def has_others(benchmark: Benchmark) -> bool:
 
 
 def has_groups(benchmark: Benchmark) -> bool:
-    return any(is_grouped(arm) for arm in benchmark.arms.values())
+    return any(arm.grouped for arm in benchmark.arms.values())
 
 
 def _no_pair(benchmark: Benchmark) -> str:
@@ -237,23 +217,6 @@ def _record(plan: _Plan, tables: HasCells, benchmark: Benchmark, out: Path, keep
     return _not_drawn(plan.id, plan.title, reason, out) if reason else _drawn(plan, tables, benchmark, out, keep)
 
 
-def read_figures(folder: Path) -> list[FigureRecord]:
-    """The records that `write_figures` left in `folder`.
-
-    Raises:
-        BadInput: `figures.json` is missing or is not what `write_figures` writes.
-    """
-    index = folder / INDEX
-    try:
-        return [FigureRecord(**record) for record in read_json(index, "draw the figures first.")]
-    except TypeError as error:
-        raise BadInput(index, "file", str(error), "draw the figures again.") from error
-
-
-def is_grouped(arm: Arm) -> bool:
-    return arm.verl.get("algorithm.adv_estimator") == "group_ppo"
-
-
 def admissible_rows(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of admissible runs, and of the start checkpoint, which is no run."""
     kept = (table["arm"] == START).to_numpy(bool, copy=True)
@@ -323,7 +286,7 @@ def _why_not(plan: _Plan, runs: pd.DataFrame, benchmark: Benchmark) -> str:
     """Why a figure has nothing to show, or an empty text."""
     usable = runs[runs["admissible"].astype(bool)]
     if plan.table == "groups":
-        grouped = [name for name, arm in benchmark.arms.items() if is_grouped(arm)]
+        grouped = [name for name, arm in benchmark.arms.items() if arm.grouped]
         if not grouped:
             return "Not drawn: no arm of this benchmark forms groups."
         usable = usable[usable["arm"].isin(grouped)]

@@ -19,11 +19,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from groupppo.records.code import code_sha256
+from groupppo.records.folders import RunFolder
 from groupppo.records.hashing import sha256_file, sha256_model
 from groupppo.records.storage import write_whole
 from groupppo.verl.compose import Cell
 
-STEPS, STAGES = "steps.jsonl", "stages.jsonl"
+STEPS, STAGES = RunFolder.STEPS, RunFolder.STAGES
 TRACKER = "latest_checkpointed_iteration.txt"
 """verl's file that names the checkpoint to resume from."""
 MOST_FAILURES = 2

@@ -24,30 +24,29 @@ from omegaconf import DictConfig, OmegaConf
 from groupppo.errors import BadInput, GroupPPOError, RunFailed
 from groupppo.measure.provenance import PACKAGES, lock_of
 from groupppo.measure.start_check import Needs, check_node
-from groupppo.measure.usage import GPU_FILE, RAPL_FILE, STAGES_FILE, Usage, UsageMeter
+from groupppo.measure.usage import Usage, UsageMeter
 from groupppo.models.hub import check_model_folder
 from groupppo.records import seal
+from groupppo.records.folders import RunFolder
 from groupppo.records.hashing import sha256_model
 from groupppo.records.storage import no_room, resumable_copies, room_for, write_whole
+from groupppo.run import stacks
 from groupppo.run.checkpoints import Checkpoints, identity
 from groupppo.run.environment import DEVICES, for_run
 from groupppo.run.family import MARK, SharedMemory, alone, end_all, family, marked, scratch
 from groupppo.run.ray_cluster import across_allocation, ask_for_stacks, with_secret
 from groupppo.run.watch import cause_of, wait
 from groupppo.tasks.rows import check_prompt_lengths, check_splits
-from groupppo.verl import network, ray_start, stacks
+from groupppo.verl import endings as ray_start
+from groupppo.verl import network
 from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
+from groupppo.verl.endings import STACKS
 from groupppo.verl.fits import require_gpus
 
-# What a failed run wrote goes here: a workflow may delete the outputs of a job that failed.
-FAILED = "failed"
-# The trained critic, a Hugging Face token classifier with one label, where `train.save_critic` asks for it.
-CRITIC = "critic"
 _OUTPUTS = (
-    *("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "log.txt", "started.json"),
-    *(GPU_FILE, RAPL_FILE, STAGES_FILE),
+    *(RunFolder.STEPS, RunFolder.STAGES, RunFolder.PROVENANCE, RunFolder.STATUS, RunFolder.LOG, RunFolder.STARTED),
+    *(RunFolder.GPU, RunFolder.RAPL, RunFolder.USAGE_STAGES),
 )
-_STACKS = "stacks.txt"
 # Variables that name a place on the node of the launcher.
 _OF_THIS_NODE = ("RAY_TMPDIR", "TMPDIR", "HF_DATASETS_CACHE")
 # Logs, metrics and readings of a long run, next to its checkpoints.
@@ -97,7 +96,7 @@ def _train(cell: Cell, config: DictConfig, net: str) -> None:
     if checkpoints.resumed is None:
         for name in (TENSORBOARD, WANDB):
             shutil.rmtree(cell.out / name, ignore_errors=True)
-    write_whole(cell.out / "config.yaml", OmegaConf.to_yaml(config))
+    write_whole(RunFolder(cell.out).config, OmegaConf.to_yaml(config))
     with scratch() as folder:
         ending = _run(cell, folder, checkpoints, net)
     if ending.status == "finished":
@@ -106,7 +105,7 @@ def _train(cell: Cell, config: DictConfig, net: str) -> None:
         _write_status(cell, ending, checkpoints)
         checkpoints.remove()  # last: without a status the run is made again, from there
         return
-    failed = RunFailed(f"run {cell.name} failed: {ending.cause}\n  what it left: {cell.out / FAILED}")
+    failed = RunFailed(f"run {cell.name} failed: {ending.cause}\n  what it left: {RunFolder(cell.out).failed.path}")
     try:
         _write_status(cell, ending, checkpoints)
         _set_aside(cell.out)
@@ -172,16 +171,16 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.
         folder: a scratch folder of this attempt, by which its processes are known. net: as of `network_of`.
     """
     command = [sys.executable, "-m", "groupppo.verl.main", str(cell.out)]
-    asked = cell.out / _STACKS
+    asked = RunFolder(cell.out).stacks
     # Whatever else makes sockets or files of names that others can guess does so in TMPDIR: in /tmp anybody could make
     # them first.
     places = dict(zip(_OF_THIS_NODE, map(str, (folder, folder, folder / "datasets")), strict=True))
     variables = environment(cell) | places | with_secret(folder) | marked(folder)
-    variables |= {stacks.VARIABLE: str(asked), network.VARIABLE: net}
+    variables |= {STACKS: str(asked), network.VARIABLE: net}
     began = time.monotonic()
     meter = UsageMeter(cell.out, cell.device, cell.ranks * cell.nodes)
     # The log of the attempt that this one goes on from is kept.
-    with (cell.out / "log.txt").open("a" if checkpoints.resumed else "w", encoding="utf-8") as log, meter:
+    with RunFolder(cell.out).log.open("a" if checkpoints.resumed else "w", encoding="utf-8") as log, meter:
         if checkpoints.resumed:
             print(f"==== resumed after step {checkpoints.resumed.step}", file=log, flush=True)
         for note in checkpoints.notes:
@@ -210,12 +209,12 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.
                 shared.look()
 
             try:
-                cause = wait(process, cell.train, cell.out / "steps.jsonl", look, where)
+                cause = wait(process, cell.train, RunFolder(cell.out).steps, look, where)
             finally:
                 end_all(folder, process)
                 code = process.wait()
                 shared.remove()
-            return cause_of(_tail(cell.out / "log.txt", start), code) if cause == "" else cause, code
+            return cause_of(_tail(RunFolder(cell.out).log, start), code) if cause == "" else cause, code
 
         try:
             with _ray(cell, variables) as cluster:
@@ -260,36 +259,37 @@ def _clear(folder: Path) -> None:
     """Remove what an earlier attempt left, but for what one that goes on from it needs; its rows are in checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in _OUTPUTS:
-        if name != "log.txt":
+        if name != RunFolder.LOG:
             (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoint", CRITIC):
+    for name in (RunFolder.CHECKPOINT, RunFolder.CRITIC):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _set_aside(folder: Path) -> None:
-    shutil.rmtree(folder / FAILED, ignore_errors=True)
-    (folder / FAILED).mkdir()
-    for name in (*_OUTPUTS, "config.yaml"):
+    aside = RunFolder(folder).failed.path
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for name in (*_OUTPUTS, RunFolder.CONFIG):
         if (folder / name).is_file():
-            shutil.copy2(folder / name, folder / FAILED / name)
+            shutil.copy2(folder / name, aside / name)
 
 
 def _keep_checkpoint(cell: Cell) -> None:
     """Keep the Hugging Face folders of the last step, the policy's as `checkpoint/`; drop verl's layout around them."""
-    saved = cell.out / f"global_step_{cell.train.steps}"
-    (saved / "actor" / "huggingface").rename(cell.out / "checkpoint")
-    check_model_folder(cell.out / "checkpoint", padded=cell.model.published)
+    saved, kept = cell.out / f"global_step_{cell.train.steps}", RunFolder(cell.out)
+    (saved / "actor" / "huggingface").rename(kept.checkpoint)
+    check_model_folder(kept.checkpoint, padded=cell.model.published)
     if cell.train.save_critic and (saved / "critic").is_dir():
-        (saved / "critic" / "huggingface").rename(cell.out / CRITIC)
+        (saved / "critic" / "huggingface").rename(kept.critic)
 
 
 def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None:
-    steps_file, started = cell.out / "steps.jsonl", cell.out / "started.json"
-    lines = steps_file.read_text(encoding="utf-8").splitlines(keepends=True) if steps_file.is_file() else []
+    folder = RunFolder(cell.out)
+    lines = folder.steps.read_text(encoding="utf-8").splitlines(keepends=True) if folder.steps.is_file() else []
     rows = [line for line in lines if line.endswith("\n")]  # a run that was killed may leave half a row
     logged = [json.loads(row) for row in rows]
-    startup = json.loads(started.read_text())["startup_seconds"] if started.is_file() else None
-    started.unlink(missing_ok=True)
+    startup = json.loads(folder.started.read_text())["startup_seconds"] if folder.started.is_file() else None
+    folder.started.unlink(missing_ok=True)
     status: dict[str, Any] = {
         "status": ending.status,
         "cause": ending.cause,
@@ -302,7 +302,7 @@ def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None
         "rollout": cell.train.rollout,
         "fallbacks": sum(row.get("group/fallbacks", 0) for row in logged),
         "resumed_after": list(checkpoints.resumed_after),
-        "checkpoint_sha256": _checkpoint_sha256(cell.out / "checkpoint"),
+        "checkpoint_sha256": _checkpoint_sha256(folder.checkpoint),
         "startup_seconds": startup,
         # As if nothing had been interrupted: what was lost and made again counts once.
         "wall_seconds": ending.wall_seconds + checkpoints.kept_seconds,
@@ -310,7 +310,7 @@ def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None
         "usage": asdict(_usage(cell, ending, logged, checkpoints)),
         seal.KEY: seal.seal_run(cell.out),
     }
-    write_whole(cell.out / "status.json", json.dumps(status, indent=2) + "\n")
+    write_whole(folder.status, json.dumps(status, indent=2) + "\n")
 
 
 def _checkpoint_sha256(folder: Path) -> str | None:
@@ -320,7 +320,7 @@ def _checkpoint_sha256(folder: Path) -> str | None:
 
 def _usage(cell: Cell, ending: _Ending, logged: list[dict[str, Any]], checkpoints: Checkpoints) -> Usage:
     try:
-        machine = json.loads((cell.out / "provenance.json").read_text(encoding="utf-8"))["machine"]
+        machine = json.loads(RunFolder(cell.out).provenance.read_text(encoding="utf-8"))["machine"]
     except (FileNotFoundError, json.JSONDecodeError):  # a run that was killed may leave half of it, or nothing
         machine = {}
     wall = ending.wall_seconds + checkpoints.kept_seconds

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groupppo.errors import RunFailed
+from groupppo.run import stacks
 from groupppo.run.family import end, end_all, marked, private, short_folder, started_with
-from groupppo.verl import stacks
-from groupppo.verl.network import TOKEN
-from groupppo.verl.ray_start import ATTEMPTS
+from groupppo.verl.endings import ATTEMPTS, STACKS
+from groupppo.verl.patches import TOKEN
 
 START_SECONDS = 180
 """Time that a node has to join; imports from a cold network file system take most of it."""
@@ -194,7 +194,7 @@ def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> No
         while not (folder / _STOP).exists() and (family := started_with(place)):
             if not asked and (folder / _ASK).exists():
                 asked = True
-                stacks.ask(Path(os.environ[stacks.VARIABLE]), family)
+                stacks.ask(Path(os.environ[STACKS]), family)
             time.sleep(0.5)
     finally:
         end_all(place)

@@ -65,7 +65,7 @@ def group_arms(arms: Iterable[Arm]) -> tuple[list[GroupArm], dict[str, str]]:
     for arm in arms:
         foreign = [key for key in arm.verl if key not in _FOLLOWED and not key.startswith(PREFIX)]
         settings = {key.removeprefix(PREFIX): value for key, value in arm.verl.items() if key.startswith(PREFIX)}
-        if arm.verl.get(ESTIMATOR) != "group_ppo":
+        if not arm.grouped:
             left_out[arm.name] = NO_RULE
         elif foreign:
             left_out[arm.name] = f"sets {foreign[0]}, which the study does not follow"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from groupppo.config import Arm
 from groupppo.errors import RunFailed
+from groupppo.records.folders import RunFolder
 from groupppo.run.launch import train
 from groupppo.studies.fault_points import BATCHES, POINTS, RAISED, STEP, setting, state_file
 from groupppo.studies.fault_table import FAULT_COLUMNS
@@ -65,12 +66,12 @@ def trace(cell: Cell, point: str) -> Trace:
         try:
             train(cell)
         except RunFailed:
-            cause = str(json.loads((cell.out / "status.json").read_text(encoding="utf-8"))["cause"])
+            cause = str(json.loads(RunFolder(cell.out).status.read_text(encoding="utf-8"))["cause"])
     updates = cell.train.mini_batches * cell.train.epochs
     return Trace(
         cause=cause,
         raised=(folder / RAISED).exists(),
-        rows=_lines(cell.out / "steps.jsonl"),
+        rows=_lines(RunFolder(cell.out).steps),
         batches=_lines(folder / BATCHES),
         policies=list(_states(folder, "policy", updates)),
         critics=list(_states(folder, "critic", updates)),

@@ -8,6 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from groupppo.config import Benchmark
+from groupppo.records.folders import ResultsFolder
 from groupppo.tables.batches import Batch, Job, arrow_tables, read_batch, rows_table, start_rows
 from groupppo.tables.keys import Keys, found_keys, planned_keys
 from groupppo.tables.runs import Plan, Start, start_of, stray_row
@@ -32,11 +33,11 @@ def collect(results: Path, benchmark: Benchmark, processes: int = 1) -> None:
     """
     plan = Plan.of(results, benchmark)
     planned = planned_keys(benchmark)
-    found, stray = found_keys(results / "runs")
+    found, stray = found_keys(ResultsFolder(results).runs)
     runs = [(keys, True) for keys in planned] + [(keys, False) for keys in sorted(found - set(planned))]
     cells = list(dict.fromkeys((keys.task, keys.model) for keys, _ in runs))
     starts = {cell: start_of(results, *cell) for cell in cells}
-    with TableWriter(results / "tables") as writer:
+    with TableWriter(ResultsFolder(results).tables) as writer:
         evals = [row for (task, model), start in starts.items() for row in start_rows(task, model, start)]
         writer.write("evals", rows_table("evals", evals))
         for batch in _read_all(list(_jobs(plan, starts, runs)), processes):

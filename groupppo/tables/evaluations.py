@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.errors import BadInput
+from groupppo.records.folders import ResultsFolder
 from groupppo.tables.keys import Keys
 from groupppo.tables.records import Record
 from groupppo.tables.schema import START
@@ -69,4 +70,4 @@ def _numbers(part: Record) -> tuple[float, float, int]:
 
 
 def _file(results: Path, keys: Keys) -> Path:
-    return keys.below(results / "evals") / "result.json"
+    return ResultsFolder(results).evaluation(*keys) / "result.json"

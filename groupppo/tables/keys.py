@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from groupppo.config import Benchmark
 from groupppo.matrix import CellPlan
+from groupppo.records.folders import ResultsFolder, cell_path
 
 
 class Keys(NamedTuple):
@@ -17,8 +18,7 @@ class Keys(NamedTuple):
     seed: int | None
 
     def below(self, home: Path) -> Path:
-        place = home / self.task / self.model / self.arm
-        return place if self.seed is None else place / f"seed{self.seed}"
+        return home / cell_path(*self)
 
 
 def planned_keys(benchmark: Benchmark) -> list[Keys]:
@@ -28,7 +28,9 @@ def planned_keys(benchmark: Benchmark) -> list[Keys]:
 
 def plans_begun(results: Path, benchmark: Benchmark) -> list[CellPlan]:
     """The tasks and models of which a run has a folder in `results`; nothing can be said of those not begun."""
-    return [plan for plan in benchmark.plans() if any((results / "runs" / plan.task / plan.model).glob("*/*"))]
+    return [
+        plan for plan in benchmark.plans() if any((ResultsFolder(results).runs / plan.task / plan.model).glob("*/*"))
+    ]
 
 
 def found_keys(runs: Path) -> tuple[set[Keys], list[Path]]:

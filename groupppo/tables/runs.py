@@ -9,6 +9,7 @@ from pathlib import Path
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.mfu import known_to_verl
+from groupppo.records.folders import ResultsFolder, RunFolder
 from groupppo.tables.evaluations import Evaluation, read_evaluation, read_start
 from groupppo.tables.gates import Facts, findings
 from groupppo.tables.keys import Keys
@@ -17,7 +18,6 @@ from groupppo.tables.records import Record
 from groupppo.tables.schema import DEVICES, FAILED, FINISHED, MISSING, ROLLOUTS, UNREADABLE
 from groupppo.tables.usage import stated_mfu, usage_columns
 
-SET_ASIDE = "failed"
 """Folder in a run's where a failed job keeps what a workflow would delete."""
 _SHOWN = 120
 
@@ -90,8 +90,8 @@ class Plan:
     @classmethod
     def of(cls, results: Path, benchmark: Benchmark) -> "Plan":
         train, arms = benchmark.train, benchmark.arms.values()
-        grouped = (arm.name for arm in arms if arm.verl.get("algorithm.adv_estimator") == "group_ppo")
-        critic = (arm.name for arm in arms if (train.verl | arm.verl).get("critic.enable", False))
+        grouped = (arm.name for arm in arms if arm.grouped)
+        critic = (arm.name for arm in arms if benchmark.trains_critic(arm))
         responses = train.prompts_per_step * train.responses_per_prompt
         return cls(results, train.steps, responses, frozenset(grouped), frozenset(critic))
 
@@ -106,7 +106,7 @@ def start_of(results: Path, task: str, model: str) -> Start:
 
 def stray_row(plan: Plan, folder: Path) -> RunRow:
     """The row of a folder among the runs that is no run's."""
-    task, model, arm = folder.relative_to(plan.results / "runs").parts[:3]
+    task, model, arm = folder.relative_to(ResultsFolder(plan.results).runs).parts[:3]
     reason = f"{folder.relative_to(plan.results)}: name it seed<k>, or move it out of runs/"
     return RunRow(task, model, arm, None, UNREADABLE, planned_steps=plan.steps, reason=reason)
 
@@ -115,11 +115,11 @@ def read_run(plan: Plan, keys: Keys, planned: bool, start: Start) -> Run:
     """Read a run. One that failed or is not planned gives its row only, and so does one with a file that is not there
     or cannot be read, its evaluation included: the row then names the file and the line."""
     row = RunRow(*keys, status=MISSING, planned_steps=plan.steps)
-    folder = keys.below(plan.results / "runs")
+    folder = RunFolder(keys.below(ResultsFolder(plan.results).runs))
     try:
         status = _status(folder)
     except BadInput as error:
-        there = any((place / "status.json").exists() for place in (folder, folder / SET_ASIDE))
+        there = folder.status.exists() or folder.failed.status.exists()
         return _without(row, UNREADABLE if there else MISSING, plan, error)
     try:
         row = _ended(row, keys, status)
@@ -139,8 +139,8 @@ def told(error: BadInput, results: Path) -> str:
     return f"{place.as_posix()}: {error.key} = {shown[:_SHOWN]} ({error.hint.removesuffix('.')})"
 
 
-def _status(folder: Path) -> Record:
-    file, aside = folder / "status.json", folder / SET_ASIDE / "status.json"
+def _status(folder: RunFolder) -> Record:
+    file, aside = folder.status, folder.failed.status
     hint = "the run has not ended; run it again, or remove its folder."
     return Record.of_file(aside if aside.is_file() and not file.exists() else file, hint)
 
@@ -149,7 +149,7 @@ def _ended(row: RunRow, keys: Keys, status: Record) -> RunRow:
     """The row with all that status.json and provenance.json say."""
     status.check_keys(keys._asdict())
     failed = status.text("status", (FINISHED, FAILED)) == FAILED
-    provenance = status.file.with_name("provenance.json")
+    provenance = RunFolder(status.file.parent).provenance
     known = provenance.is_file() or not failed
     device = Record.of_file(provenance, "run this cell again.").text("device", DEVICES) if known else None
     return replace(
@@ -168,8 +168,8 @@ def _ended(row: RunRow, keys: Keys, status: Record) -> RunRow:
 
 
 def _finished(plan: Plan, keys: Keys, row: RunRow, facts: Facts, start: Start, status: Record) -> Run:
-    folder = status.file.parent
-    steps, stages = read_steps(folder / "steps.jsonl"), read_stages(folder / "stages.jsonl")
+    folder = RunFolder(status.file.parent)
+    steps, stages = read_steps(folder.steps), read_stages(folder.stages)
     evaluation = read_evaluation(plan.results, keys, start.evaluation)
     logged = steps.column("group/fallbacks")
     # A count that only single steps tell of counts too; null says nothing.
@@ -193,7 +193,7 @@ def _finished(plan: Plan, keys: Keys, row: RunRow, facts: Facts, start: Start, s
 
 def _gpu(status: Record) -> str | None:
     """The GPU's name by the run's provenance; None for a run on a CPU, or one that does not say."""
-    machine = Record.of_file(status.file.with_name("provenance.json"), "run this cell again.").values.get("machine")
+    machine = Record.of_file(RunFolder(status.file.parent).provenance, "run this cell again.").values.get("machine")
     gpu = machine.get("gpu") if isinstance(machine, dict) else None
     return gpu if isinstance(gpu, str) else None
 

@@ -17,10 +17,10 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from groupppo.config import GROUPED
 from groupppo.errors import BadInput, suggest
 from groupppo.schemas import number_hint
 
-GROUPED = "group_ppo"
 PlaceOf = Callable[[str], tuple[Path, str]]
 _ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 # verl takes null for these, which its dataclass does not say: clip_ratio counts then (core_algos.py:1321).

@@ -14,10 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from groupppo.algorithm.params import GroupParams
 from groupppo.allowed import require_choice
-from groupppo.config import Arm, Model, Task, Train
+from groupppo.config import GROUPED, Arm, Model, Task, Train
 from groupppo.errors import BadInput, suggest
 from groupppo.tasks.reward import MODULES as REWARDS
-from groupppo.verl.accepts import GROUPED, PlaceOf, require_accepted, require_type
+from groupppo.verl.accepts import PlaceOf, require_accepted, require_type
 from groupppo.verl.agreement import agreed, require_agreed, touches
 from groupppo.verl.fits import require_fit
 
@@ -391,7 +391,7 @@ def _cpu(cell: Cell) -> dict[str, Any]:
         f"{rollout}.enable_sleep_mode": False,
         f"{rollout}.max_num_seqs": 256,
         f"{rollout}.max_num_batched_tokens": max(8192, length),
-        f"{rollout}.agent.agent_loop_manager_class": "groupppo.verl.cpu.agent_loops.InPlaceManager",
+        f"{rollout}.agent.agent_loop_manager_class": "groupppo.verl.rollouts.InPlaceManager",
         f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": 64,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
         "ray_kwargs.ray_init.num_gpus": cell.ranks,

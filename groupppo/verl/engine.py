@@ -1,25 +1,39 @@
-"""verl's FSDP engines with passes that compute endpoints only; without a plan in the batch they are verl's own.
+"""verl's FSDP engines and workers with passes that compute endpoints only; without a plan the passes are verl's own.
 
-The plan arrives with the worker call (`extra_info`, see asks.py). Outputs have verl's shape, nested over prompt and
+The plan arrives with the worker call (`extra_info`, see passes.py). Outputs have verl's shape, nested over prompt and
 response, and are zero where nothing was computed.
 """
 
+import ctypes
+import os
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
+from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
+from verl.utils.device import get_device_name, get_torch_device
+from verl.utils.distributed import initialize_global_process_group_ray
+from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from groupppo.errors import BadInput
+from groupppo.measure.memory import AllocatorPeaks
 from groupppo.update.layout import Layout
 from groupppo.update.network import install
 from groupppo.update.plan import Plan, caching_pass, policy_pass, value_pass
 from groupppo.update.store import KeysValuesStore
 from groupppo.update.streamed import LiveRows
-from groupppo.verl.asks import KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, WINDOW
+from groupppo.verl.passes import KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, WINDOW
+from groupppo.verl.patches import patch
+from groupppo.verl.plugin import require_platform
+
+VENDOR = "groupppo"
+_ENGINE = {"backend": ["fsdp", "fsdp2"], "device": ["cpu", "cuda"], "vendor": VENDOR}
 
 
 class _Endpoints:
@@ -52,6 +66,21 @@ class _Endpoints:
         return torch.nested.nested_tensor_from_jagged(full, self.offsets)
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """What one micro-batch's pass computes.
+
+    Attributes:
+        where: the micro-batch's endpoints.
+        rows: rows of its stream that are computed.
+        counts: whether they count; a rank without endpoints computes a row for nothing, as other ranks wait for it.
+    """
+
+    where: _Endpoints
+    rows: Tensor
+    counts: bool
+
+
 class _EndpointPasses:
     """A forward pass of the module that is ours where the batch brings a plan; mixed into verl's engines."""
 
@@ -65,16 +94,14 @@ class _EndpointPasses:
         install(self.module)  # type: ignore[attr-defined]
         where = _Endpoints(self, micro_batch)
         rows = where.response_rows if plan is None else where.rows
-        counts = len(rows) > 0
-        if not counts:  # other ranks wait for this one's collectives, so it computes a row that counts for nothing
-            rows = where.response_rows[:1]
-        args = {"where": where, "rows": rows, "counts": counts}
-        return {"instead": self._pass(where, rows, plan, micro_batch)}, args
+        ours = _Pass(where, rows, True) if len(rows) else _Pass(where, where.response_rows[:1], False)
+        return {"instead": self._pass(where, ours.rows, plan, micro_batch)}, {"pass": ours}
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
     ) -> dict[str, Tensor]:
-        if "where" not in output_args:
+        ours = output_args.get("pass")
+        if not isinstance(ours, _Pass):
             stock: dict[str, Tensor] = super().prepare_model_outputs(  # type: ignore[misc]
                 output=output,
                 output_args=output_args,
@@ -82,9 +109,22 @@ class _EndpointPasses:
                 logits_processor_func=logits_processor_func,
             )
             return stock
-        where, rows = output_args["where"], output_args["rows"]
         named = self._named(output, micro_batch)
-        return {name: where.nested(rows, values * output_args["counts"]) for name, values in named.items()}
+        return {name: ours.where.nested(ours.rows, values * ours.counts) for name, values in named.items()}
+
+    def _build_fsdp_module(self, module: Any) -> Any:
+        """On a CPU without FSDP2's offload policy: it pins memory, which needs an accelerator."""
+        config = self.engine_config  # type: ignore[has-type]
+        offloads = config.forward_only or config.offload_policy
+        if get_device_name() != "cpu" or not offloads:
+            return super()._build_fsdp_module(module)  # type: ignore[misc]
+        self._is_offload_param = self._is_offload_optimizer = False
+        self._uses_fsdp2_cpu_offload_policy = True
+        try:
+            self.engine_config = replace(config, forward_only=False, offload_policy=False)
+            return super()._build_fsdp_module(module)  # type: ignore[misc]
+        finally:
+            self.engine_config = config
 
     def _pass(self, where: _Endpoints, rows: Tensor, plan: Plan | None, micro_batch: TensorDict) -> Callable[..., Any]:
         raise NotImplementedError
@@ -93,6 +133,7 @@ class _EndpointPasses:
         raise NotImplementedError
 
 
+@EngineRegistry.register(model_type="language_model", **_ENGINE)
 class EndpointPolicyEngine(_EndpointPasses, FSDPEngineWithLMHead):
     """Policy and reference: log-probabilities and entropies at endpoints."""
 
@@ -127,6 +168,7 @@ class EndpointPolicyEngine(_EndpointPasses, FSDPEngineWithLMHead):
         return named
 
 
+@EngineRegistry.register(model_type="value_model", **_ENGINE)
 class EndpointValueEngine(_EndpointPasses, FSDPEngineWithValueHead):
     """Critic: values at endpoints, always exact."""
 
@@ -136,6 +178,20 @@ class EndpointValueEngine(_EndpointPasses, FSDPEngineWithValueHead):
 
     def _named(self, output: Any, micro_batch: TensorDict) -> dict[str, Tensor]:
         return {"values": output}
+
+    def _build_module(self) -> Any:
+        """On a CPU the class that the config's architecture names: verl's loader of critics wants flash attention."""
+        if get_device_name() != "cpu":
+            return super()._build_module()
+        config = self.model_config.hf_config
+        config.num_labels, config.classifier_dropout, config.summary_dropout_prob = 1, 0.0, 0.0
+        config.hidden_dropout = "0"
+        config.architectures = [config.architectures[0].replace("ForCausalLM", "ForTokenClassification")]
+        try:
+            self.model_config.model_type = "language_model"
+            return super()._build_module()
+        finally:
+            self.model_config.model_type = "value_model"
 
 
 def _plan(micro_batch: TensorDict) -> Plan | None:
@@ -150,10 +206,63 @@ def _read(data: TensorDict, key: str, default: Any) -> Any:
     return tu.get_non_tensor_data(data, key=key, default=default)
 
 
-def register_engines(device: str) -> None:
-    """Put these engines in the place of verl's for `device`; once per process."""
-    from verl.workers.engine.base import EngineRegistry
+class ActorWorker(ActorRolloutRefWorker):
+    """Policy, reference policy and rollout adapter of one rank; the critic of the rank shares its process."""
 
-    for kind, engine in (("language_model", EndpointPolicyEngine), ("value_model", EndpointValueEngine)):
-        for backend in ("fsdp", "fsdp2"):
-            EngineRegistry._engines[kind][backend][device] = engine
+    def __init__(self, *args: Any, **kwargs: Any):
+        _join_group()
+        super().__init__(*args, **kwargs)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def reset_peak_memory(self) -> AllocatorPeaks:
+        """Start a new peak: on a GPU the allocator's; on a CPU the C library hands freed memory back."""
+        device = get_torch_device()
+        if get_device_name() == "cpu":
+            ctypes.CDLL(None).malloc_trim(0)
+        else:
+            device.synchronize()
+            device.reset_peak_memory_stats()
+        return self.read_peak_memory()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def read_peak_memory(self) -> AllocatorPeaks:
+        """The accelerator's allocator of this rank; zeros on a CPU, where the process tree is read instead."""
+        device = get_torch_device()
+        device.synchronize()
+        return AllocatorPeaks(device.memory_allocated(), device.max_memory_allocated(), device.max_memory_reserved())
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def synchronise(self) -> None:
+        """Wait until the accelerator of this rank has done what it was given, by policy and critic alike."""
+        get_torch_device().synchronize()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def drop_keys_values(self) -> None:
+        """Free what the log-probability pass kept for the update."""
+        self.actor.engine.store = None
+
+
+class CriticWorker(TrainingWorker):
+    """Critic of one rank."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        _join_group()
+        super().__init__(*args, **kwargs)
+
+
+def _join_group() -> None:
+    """Initialise torch.distributed before verl does: for a CPU it builds "cpu:gloo,cpu:gloo", which torch refuses."""
+    if get_device_name() == "cpu":
+        initialize_global_process_group_ray(backend="cpu:gloo")
+
+
+def _prepare() -> None:
+    """Make this process one of a training worker, or of a test that builds engines."""
+    require_platform()
+    os.environ["VERL_ENGINE_VENDOR"] = VENDOR
+    patch("rollouts")
+    if get_device_name() == "cpu":
+        patch("log-probabilities")
+
+
+_prepare()

@@ -17,44 +17,42 @@ from groupppo.verl import network
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-class _Remote:
-    """The few words of Ray's actor interface that `run_ppo` speaks, answered in this process."""
-
-    def __init__(self, function: Any):
-        self.function = function
-
-    def remote(self, *args: Any) -> Any:
-        import ray
-
-        from groupppo.verl.lost_workers import ended_with_a_lost_worker
-
-        with ended_with_a_lost_worker():
-            result = self.function(*args)
-        return ray.put(result)
-
-
 class InProcessRunner:
-    """`run_ppo(config, task_runner_class=InProcessRunner)` runs verl's own V1 task runner right here."""
+    """`run_ppo(config, task_runner_class=InProcessRunner)` runs verl's own V1 task runner right here.
 
-    @staticmethod
-    def remote() -> Any:
+    The few words of Ray's actor interface that `run_ppo` speaks: `runner = InProcessRunner.remote()`, and then
+    `ray.get(runner.run.remote(config))`.
+    """
+
+    @classmethod
+    def remote(cls, *args: Any) -> Any:
+        import ray
         from verl.trainer.main_ppo import TaskRunnerV1
 
         import groupppo.verl.trainer  # noqa: F401  registers the trainer "group_ppo"
+        from groupppo.verl.endings import ends_with_a_lost_worker
 
-        runner = TaskRunnerV1.__ray_metadata__.modified_class()
-        runner.run = _Remote(runner.run)
-        return runner
+        if not args:
+            return cls()
+        with ends_with_a_lost_worker():
+            return ray.put(TaskRunnerV1.__ray_metadata__.modified_class().run(*args))
+
+    @property
+    def run(self) -> "type[InProcessRunner]":
+        return type(self)
 
 
 def main(run_folder: Path) -> None:
     from omegaconf import OmegaConf
 
-    config = OmegaConf.load(run_folder / "config.yaml")
+    from groupppo.records.folders import RunFolder
+
+    run = RunFolder(run_folder)
+    config = OmegaConf.load(run.config)
     # Workers on another machine cannot be forked from this process.
     forks = config.trainer.device == "cpu" and config.trainer.nnodes == 1
     if forks:
-        from groupppo.verl.cpu import forkserver
+        from groupppo.verl import forkserver
 
         forkserver.load_ray()
     import ray
@@ -64,24 +62,25 @@ def main(run_folder: Path) -> None:
 
     from groupppo.measure.provenance import provenance
     from groupppo.records.storage import write_whole
-    from groupppo.verl.platform import require_platform
-    from groupppo.verl.ray_start import told_by_exit_code
+    from groupppo.verl.endings import exits_unless_started
+    from groupppo.verl.plugin import require_platform
 
     require_platform()
     network.protect()
     # Not in the file, which says how a run trains.
-    config.ray_kwargs.ray_init.runtime_env.worker_process_setup_hook = "groupppo.verl.network.protect"
+    runtime = config.ray_kwargs.ray_init.runtime_env
+    runtime.worker_process_setup_hook = "groupppo.verl.network.protect"
     origin = provenance(
         device=config.trainer.device,
-        config=run_folder / "config.yaml",
+        config=run.config,
         task_folder=Path(config.data.train_files).parent,
         start=Path(config.actor_rollout_ref.model.path),
     ) | {"network": os.environ[network.VARIABLE]}
-    write_whole(run_folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
+    write_whole(run.provenance, json.dumps(origin, indent=2) + "\n")
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     if forks:
-        forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")
-    with told_by_exit_code(ray.is_initialized):
+        runtime.py_executable = forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")
+    with exits_unless_started(ray.is_initialized):
         run_ppo(config, task_runner_class=InProcessRunner)
 
 

@@ -13,14 +13,12 @@ processes where it gives none, only where the user says in benchmarks/site.yaml 
 import contextlib
 import ctypes
 import fcntl
-import hashlib
 import os
 import socket
 import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from groupppo.errors import BadInput
 
@@ -29,8 +27,6 @@ VARIABLE = "GROUPPPO_NETWORK"
 LOOPBACK = "the node's loopback address"
 ALONE = "a namespace of its own"
 OURS = "not authenticated; benchmarks/site.yaml says that it is ours (network_is_ours)"
-TOKEN = "RAY_AUTH_TOKEN_PATH"
-"""Variable that holds the path of the file with the run's secret."""
 ON_ONE_NODE = {
     # What keeps Ray on the loopback address on systems where it has no clusters does so on Linux, too. There the
     # address itself, as `_node_ip_address`, is taken for another name of the node.
@@ -103,58 +99,18 @@ def _unshare(what: int) -> None:
 
 
 def protect() -> None:
-    """Mend this process before it opens a socket; called in every process of a run."""
-    _torch_meets_in_a_file()
-    _transfer_queue_asks_for_a_key()
+    """Change this process before it opens a socket; called in every process of a run.
 
-
-def _torch_meets_in_a_file() -> None:
-    """torch's TCPStore listens on all addresses and believes everybody; on one node a file of the run does the same.
-
+    torch's TCPStore listens on all addresses and believes everybody; on one node a file of the run does the same.
     verl/utils/distributed.py:98 takes the place from DIST_INIT_METHOD. The port, which verl has found free for the
     processes of one group, names the file.
     """
     folder, port = os.environ.get("RAY_TMPDIR"), os.environ.get("MASTER_PORT")
     if folder and port:
         os.environ["DIST_INIT_METHOD"] = f"file://{folder}/store-{port}"
+    from groupppo.verl.patches import patch
 
-
-def _transfer_queue_asks_for_a_key() -> None:
-    """Replace the one place in which TransferQueue makes a socket (transfer_queue/utils/zmq_utils.py:326).
-
-    CurveZMQ: who does not know the server's public key does not get past the greeting. The run's processes alone know
-    it, and it is never sent.
-    """
-    import transfer_queue.utils.zmq_utils as sockets
-    import zmq
-
-    name = "create_zmq_socket"
-    stock = getattr(sockets, name)
-    if stock.__module__ == __name__:
-        return
-    public, secret = keys(Path(os.environ[TOKEN]).read_bytes())
-
-    def create(ctx: Any, socket_type: Any, ip: str, identity: Any = None) -> Any:
-        made = stock(ctx, socket_type, ip, identity)
-        made.curve_publickey, made.curve_secretkey = public, secret
-        if socket_type == zmq.ROUTER:
-            made.curve_server = True
-        else:
-            made.curve_serverkey = public
-        return made
-
-    for place, module in list(sys.modules.items()):
-        if place.startswith("transfer_queue.") and getattr(module, name, None) is stock:
-            setattr(module, name, create)
-
-
-def keys(token: bytes) -> tuple[bytes, bytes]:
-    """CurveZMQ's public and secret key, in Z85, of the run whose token this is."""
-    import zmq
-    from zmq.utils import z85
-
-    secret = z85.encode(hashlib.sha256(b"TransferQueue " + token).digest())
-    return zmq.curve_public(secret), secret
+    patch("transfer queue")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,19 @@ losses count the tokens of `response_mask` and divide by the number of tokens in
 import copy
 import json
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import ray
+from omegaconf import OmegaConf
 from tensordict import TensorDict
+from torch import Tensor
 from transfer_queue import KVBatchMeta
 from verl.protocol import DataProto
 from verl.trainer.ppo.ray_trainer import apply_kl_penalty
@@ -30,22 +34,19 @@ from verl.workers.utils.padding import response_from_nested
 from groupppo.algorithm import GroupParams
 from groupppo.algorithm.loss import LossMask
 from groupppo.algorithm.metrics import critic_metrics, dense_metrics, log_prob_gap
+from groupppo.config import GROUPED
 from groupppo.measure.memory import AllocatorProbe, ProcessTreeProbe
 from groupppo.measure.stages import StageMeter
+from groupppo.records.folders import RunFolder
 from groupppo.records.storage import write_whole
-from groupppo.verl.agent_loop import SingleServerClient
-from groupppo.verl.asks import Asks
-from groupppo.verl.batches import asking, call_with, get_fields, mask_fields, put_fields
-from groupppo.verl.flops import FlopsOfStep
+from groupppo.verl.endings import watch_engines
+from groupppo.verl.engine import ActorWorker, CriticWorker
 from groupppo.verl.group_stage import Grouped, GroupStage
-from groupppo.verl.lost_workers import watch_engines
-from groupppo.verl.records import append_row, step_row
-from groupppo.verl.rollouts import register_replicas
-from groupppo.verl.workers import ActorWorker, CriticWorker
+from groupppo.verl.passes import Asks, FlopsOfStep, asking, call_with, get_fields, mask_fields, put_fields
+from groupppo.verl.rollouts import SingleServerClient, register_replicas
 
 logger = logging.getLogger(__name__)
 
-ESTIMATOR = "group_ppo"
 FULL_MASK = "full_response_mask"
 
 # What a worker call needs of the batch. Without this verl fetches and copies every field for it, chat messages and
@@ -53,6 +54,29 @@ FULL_MASK = "full_response_mask"
 _TOKENS = ("input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask")
 _POLICY_UPDATE = (*_TOKENS, "old_log_probs", "advantages")
 _VALUE_UPDATE = (*_TOKENS, "values", "returns")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is decided of one training step, before its updates.
+
+    Attributes:
+        early: whether the passes before the update compute endpoints only.
+        grouped: its groups; None where it trains on every token.
+        nested_mask: the valid tokens, nested as verl's fields are; None where it trains on every token.
+        policy_masks: the policy's masks, where they differ from the critic's, which is updated first.
+        controller: of the KL penalty in the reward, moved by this step; None without one.
+        lengths: tokens of each response.
+        metrics: of tokens, groups and critic.
+    """
+
+    early: bool = False
+    grouped: Grouped | None = None
+    nested_mask: Tensor | None = None
+    policy_masks: dict[str, Tensor] | None = None
+    controller: Any = None
+    lengths: list[int] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @register_trainer("group_ppo")
@@ -65,12 +89,14 @@ class GroupPPOTrainer(PPOTrainerSync):
         register_replicas()
         super().__init__(config)
         self.group_stage: GroupStage | None = None
-        if config.algorithm.adv_estimator == ESTIMATOR:
+        if config.algorithm.adv_estimator == GROUPED:
             params = GroupParams.from_config(dict(config.algorithm.group_params))
             gamma, lam = float(config.algorithm.gamma), float(config.algorithm.lam)
             self.group_stage = GroupStage(params, gamma, lam, seed=config.data.seed)
         self.asks = Asks(None if self.group_stage is None else self.group_stage.params)
-        if self.asks.keeps and (updates := _updates(config)) > 1:
+        actor = config.actor_rollout_ref.actor
+        updates = config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
+        if self.asks.keeps and updates > 1:
             logger.warning(
                 "kv=reuse with %d optimizer steps per batch: from the second on, keys and values are stale; "
                 "write kv: recompute, or one mini-batch and one epoch (the study `streams` measures what it costs)",
@@ -86,16 +112,10 @@ class GroupPPOTrainer(PPOTrainerSync):
             self._policy_fields.append("ref_log_prob")
         if config.algorithm.rollout_correction.rollout_is is not None:
             self._policy_fields.append("rollout_is_weights")
-        self._grouped: Grouped | None = None  # of this step; None where it trains on every token
-        self._stock_masks: Callable[[], object] = _nothing  # writes the masks of dense PPO back
-        self._accept: Callable[[], object] = _nothing  # moves what a grouped step moves, once nothing can fail
-        self._write_policy_masks: Callable[[], object] = _nothing
-        self._early = False  # whether this step's passes before the update compute endpoints only
-        self._step_metrics: dict[str, float] = {}
-        self._lengths: list[int] = []  # of this step's responses
+        self.this_step = Step()
 
     def _meter(self, device: str) -> StageMeter:
-        file = self.run_folder / "stages.jsonl"
+        file = RunFolder(self.run_folder).stages
         if device == "cpu":
             return StageMeter(file, ProcessTreeProbe(settle=lambda: self.actor_rollout_wg.reset_peak_memory()))
         probe = AllocatorProbe(
@@ -153,49 +173,60 @@ class GroupPPOTrainer(PPOTrainerSync):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         with self.meter.stage("old_log_prob"):
-            self._early = self._group_early(batch)
-            with asking(batch, self.asks.log_probs(self._early)):
+            self.this_step = Step(early=self._group_early(batch))
+            with asking(batch, self.asks.log_probs(self.this_step.early)):
                 return call_with(batch, _TOKENS, super()._compute_old_log_prob, metrics)
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("ref"), asking(batch, self.asks.values(self._early)):
+        with self.meter.stage("ref"), asking(batch, self.asks.values(self.this_step.early)):
             return call_with(batch, _TOKENS, super()._compute_ref_log_prob, metrics)
 
     def _compute_values(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("values"), asking(batch, self.asks.values(self._early)):
+        with self.meter.stage("values"), asking(batch, self.asks.values(self.this_step.early)):
             return call_with(batch, _TOKENS, super()._compute_values, metrics)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        self._reset()
+        step = Step(early=self.this_step.early)
         with self.meter.stage("adv"):
             if self.group_stage is None:
                 batch = super()._compute_advantage(batch, metrics)
             else:
+                full = get_fields(batch, [self._mask_name(step)])[self._mask_name(step)]
                 try:
-                    batch = self._group(self.group_stage, batch, metrics)
+                    batch, step = self._group(self.group_stage, batch, step, full, metrics)
                 except Exception as error:
-                    batch = self._fall_back(error, batch, metrics)
+                    batch = self._fall_back(error, batch, full, metrics)
         try:
-            self._step_metrics = self._measure_tokens(batch)
+            step = self._measured(batch, step)
         except Exception as error:
-            if self._grouped is None:
+            if step.grouped is None:
                 raise
             with self.meter.stage("fallback"):
-                batch = self._fall_back(error, batch, metrics)
-            self._step_metrics = self._measure_tokens(batch)
-        self._accept()
-        tokens, endpoints = (int(self._step_metrics[f"group/total_{name}"]) for name in ("tokens", "endpoints"))
+                batch = self._fall_back(error, batch, full, metrics)
+            step = self._measured(batch, Step(early=step.early))
+        # Nothing can fail any more: from here on the step is trained on.
+        if self.group_stage is not None and step.grouped is not None:
+            self.group_stage.accept(step.grouped)
+        if step.controller is not None:
+            self.kl_ctrl_in_reward = step.controller
+        tokens, endpoints = (int(step.metrics[f"group/total_{name}"]) for name in ("tokens", "endpoints"))
         self.meter.count(tokens=tokens, endpoints=endpoints)
-        self.meter.count_flops(self.flops.count(batch.tags, self._lengths, self._grouped, self._early))
+        self.meter.count_flops(self.flops.count(batch.tags, step.lengths, step.grouped, step.early))
+        self.this_step = step
         return batch
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("update_critic"), asking(batch, self.asks.critic_update(self._grouped)):
+        with self.meter.stage("update_critic"), asking(batch, self.asks.critic_update(self.this_step.grouped)):
             return call_with(batch, _VALUE_UPDATE, super()._update_critic, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("update_actor"), asking(batch, self.asks.policy_update(self._grouped, self.global_steps)):
-            self._write_policy_masks()
+        step = self.this_step
+        with (
+            self.meter.stage("update_actor"),
+            asking(batch, self.asks.policy_update(step.grouped, self.global_steps)),
+        ):
+            if step.policy_masks is not None and step.nested_mask is not None:
+                put_fields(batch, step.policy_masks, step.nested_mask)
             batch = call_with(batch, self._policy_fields, super()._update_actor, metrics)
             if self.asks.keeps:
                 self.actor_rollout_wg.drop_keys_values()
@@ -223,64 +254,55 @@ class GroupPPOTrainer(PPOTrainerSync):
 
     # ---- the algorithm
 
-    def _reset(self) -> None:
-        self._grouped, self._accept = None, _nothing
-        self._write_policy_masks = self._stock_masks = _nothing
+    @staticmethod
+    def _mask_name(step: Step) -> str:
+        """verl's field with all valid tokens."""
+        return FULL_MASK if step.early or step.grouped is not None else "response_mask"
 
-    def _fall_back(self, error: Exception, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """Make this step one of dense PPO, whatever of its groups is written; raises the error with on_error=raise."""
+    def _fall_back(self, error: Exception, batch: KVBatchMeta, full: Tensor, metrics: dict[str, Any]) -> KVBatchMeta:
+        """Make this step one of dense PPO, whatever of its groups is written; raises the error with on_error=raise.
+
+        Args:
+            error: why the step cannot be grouped.
+            full: the valid tokens, nested.
+        """
         if self.config.algorithm.group_params.on_error == "raise":
             raise error
         logger.error(
             "step %d: grouping failed, the step runs as dense PPO (on_error=dense)", self.global_steps, exc_info=error
         )
-        self._stock_masks()
-        self._reset()
-        stock = self.config.algorithm.adv_estimator
-        self.config.algorithm.adv_estimator = "gae"
-        try:
-            return super()._compute_advantage(batch, metrics)
-        finally:
-            self.config.algorithm.adv_estimator = stock
+        mask = full.to_padded_tensor(0)
+        put_fields(batch, mask_fields(LossMask(mask, mask), mask), full)
+        dense = copy.copy(self)  # the same trainer, with another config
+        dense.config = OmegaConf.merge(self.config, {"algorithm": {"adv_estimator": "gae"}})
+        return super(GroupPPOTrainer, dense)._compute_advantage(batch, metrics)
 
-    def _group(self, stage: GroupStage, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """Group the batch's tokens and write advantages and returns back."""
-        mask_name = FULL_MASK if self._early else "response_mask"
-        fields = {mask_name, "rm_scores", "old_log_probs", "ref_log_prob", "values", *stage.fields()}
-        fields -= {"token_level_rewards"}
+    def _group(
+        self, stage: GroupStage, batch: KVBatchMeta, step: Step, full: Tensor, metrics: dict[str, Any]
+    ) -> tuple[KVBatchMeta, Step]:
+        """Group the batch's tokens and write advantages, returns and the critic's masks back."""
+        penalised = self.config.algorithm.use_kl_in_reward
+        fields = {"rm_scores", "old_log_probs", "ref_log_prob", "values", *stage.fields()} - {"token_level_rewards"}
         nested = get_fields(batch, sorted(fields))
-        nested_mask = nested[mask_name]
         if "sum_pi_squared" in fields:  # verl writes this one over prompt and response
-            nested["sum_pi_squared"] = response_from_nested(nested.pop("sum_pi_squared"), nested_mask)
+            nested["sum_pi_squared"] = response_from_nested(nested.pop("sum_pi_squared"), full)
         data = DataProto(batch=nested.to_padded_tensor())
-        full = data.batch["response_mask"] = data.batch[mask_name]
-        every_token = LossMask(full, full)
-        self._stock_masks = lambda: put_fields(batch, mask_fields(every_token, full), nested_mask)
-        data.batch["token_level_scores"] = data.batch["rm_scores"]
-        data.batch["token_level_rewards"] = data.batch["rm_scores"]
-        if self.config.algorithm.use_kl_in_reward:
+        mask = data.batch["response_mask"] = full.to_padded_tensor(0)
+        data.batch["token_level_scores"] = data.batch["token_level_rewards"] = data.batch["rm_scores"]
+        controller = None
+        if penalised:
             controller = copy.copy(self.kl_ctrl_in_reward)
             data, kl_metrics = apply_kl_penalty(data, kl_ctrl=controller, kl_penalty=self.config.algorithm.kl_penalty)
             metrics.update(kl_metrics)
         grouped = stage.run(dict(data.batch.items()), batch.keys, self.global_steps)
-
-        def accept() -> None:
-            stage.accept(grouped)
-            if self.config.algorithm.use_kl_in_reward:
-                self.kl_ctrl_in_reward = controller
-
-        self._accept = accept
         losses = grouped.losses
-        written = {"advantages": losses.advantages, "returns": losses.returns, FULL_MASK: full}
-        written |= mask_fields(losses.value, full)
-        if self.config.algorithm.use_kl_in_reward:
+        written = {"advantages": losses.advantages, "returns": losses.returns, FULL_MASK: mask}
+        written |= mask_fields(losses.value, mask)
+        if penalised:
             written["token_level_rewards"] = data.batch["token_level_rewards"]
-        batch = put_fields(batch, written, nested_mask)
-        # The critic is updated first; the policy's masks are written between the updates where they differ.
-        self._grouped = grouped
-        if not losses.policy.equals(losses.value):
-            self._write_policy_masks = lambda: put_fields(batch, mask_fields(losses.policy, full), nested_mask)
-        return batch
+        batch = put_fields(batch, written, full)
+        policy_masks = None if losses.policy.equals(losses.value) else mask_fields(losses.policy, mask)
+        return batch, replace(step, grouped=grouped, nested_mask=full, policy_masks=policy_masks, controller=controller)
 
     # ---- what passes and updates compute
 
@@ -305,52 +327,68 @@ class GroupPPOTrainer(PPOTrainerSync):
         self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-        if self._write_policy_masks is not _nothing:
+        if self.this_step.policy_masks is not None:
             # verl took these over the policy's mask, on most of which there is no return.
             for name in [name for name in metrics if name.startswith(("critic/returns/", "critic/vf_explained_var"))]:
                 del metrics[name]
-        metrics.update(self._step_metrics)
+        metrics.update(self.this_step.metrics)
         elapsed = time.perf_counter() - self._fit_began
         row = step_row(global_steps, metrics, step_seconds=timing_raw["step"], elapsed=elapsed)
-        append_row(self.run_folder / "steps.jsonl", row)
+        with RunFolder(self.run_folder).steps.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
-    def _measure_tokens(self, batch: KVBatchMeta) -> dict[str, float]:
-        """Counts of this step's tokens, statistics of groups and critic, and the gap between rollout and trainer."""
-        mask_name = "response_mask" if self._grouped is None else FULL_MASK
+    def _measured(self, batch: KVBatchMeta, step: Step) -> Step:
+        """The step with lengths, counts of tokens, statistics, and the gap between rollout and trainer."""
+        mask_name, grouped = self._mask_name(step), step.grouped
         names = [mask_name, "old_log_probs"]
-        if self._grouped is None and self.use_critic:
+        if grouped is None and self.use_critic:
             names += ["values", "returns"]
         if self.config.actor_rollout_ref.rollout.calculate_log_probs:
             names.append("rollout_log_probs")
         data = get_fields(batch, names).to_padded_tensor()
         mask = data[mask_name].bool()
-        self._lengths = mask.sum(-1).tolist()
-        if self.group_stage is None or self._grouped is None:
+        lengths = mask.sum(-1).tolist()
+        if self.group_stage is None or grouped is None:
             measured = dense_metrics(int(mask.sum()))
             if self.group_stage is not None:
                 measured["group/fallbacks"] = 1
             if self.use_critic:
                 measured |= critic_metrics(data["values"], data["returns"], mask)
         else:
-            measured = self.group_stage.metrics(self._grouped)
-            policy = self._grouped.losses.policy.counts
+            measured = self.group_stage.metrics(grouped)
+            policy = grouped.losses.policy.counts
             computed = int(policy.sum()) / int(mask.sum())
-            measured["group/update_density"] = computed if self.asks.gathers(self._grouped) else 1.0
-            measured["group/log_prob_density"] = computed if self._early else 1.0
-            if self._early:
+            measured["group/update_density"] = computed if self.asks.gathers(grouped) else 1.0
+            measured["group/log_prob_density"] = computed if step.early else 1.0
+            if step.early:
                 mask = policy  # nothing is known of the others
             else:
-                returns = self.group_stage.dense_returns(self._grouped)
-                measured |= critic_metrics(self._grouped.tokens.get("values"), returns, mask)
+                measured |= critic_metrics(grouped.tokens.get("values"), self.group_stage.dense_returns(grouped), mask)
         if "rollout_log_probs" in names:
             measured |= log_prob_gap(data["rollout_log_probs"], data["old_log_probs"], mask)
-        return measured
+        return replace(step, lengths=lengths, metrics=measured)
 
 
-def _updates(config: Any) -> int:
-    """Optimizer steps of the policy per batch."""
-    actor = config.actor_rollout_ref.actor
-    return int(config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs)
+def step_row(step: int, metrics: Mapping[str, Any], *, step_seconds: float, elapsed: float) -> dict[str, Any]:
+    """One row of `steps.jsonl`: what verl logs, under verl's names, and what the tables read, under ours.
 
+    Args:
+        step: training step from 1.
+        metrics: all metrics of the step.
+        step_seconds: seconds of the whole step.
+        elapsed: seconds since training began, start-up excluded.
 
-def _nothing() -> None: ...
+    Returns:
+        Numbers only, null where a number is not finite.
+    """
+    row: dict[str, Any] = {"step": step}
+    for name, value in metrics.items():
+        number = value.item() if hasattr(value, "item") else value
+        if isinstance(number, bool | int | float):
+            row[name] = number if math.isfinite(number) else None
+    row["reward/mean"] = row["critic/score/mean"]
+    row["tokens/response"] = row["group/total_tokens"]
+    row["tokens/total"] = row["perf/total_num_tokens"]
+    row["throughput/tokens_per_second"] = row["tokens/total"] / step_seconds
+    row["elapsed_seconds"] = elapsed
+    return row

@@ -7,15 +7,16 @@ other, and a server could load another run's weights without a word. This can go
 verl's workers ask the server through Ray, which asks them for the run's token; vLLM's HTTP server asks nobody.
 """
 
-import asyncio
 import tempfile
 from typing import Any
 
 import ray
-import verl.workers.rollout.vllm_rollout.vllm_async_server as vllm_server
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
+
+from groupppo.verl.patches import patch
+from groupppo.verl.plugin import asked_for_cpu
 
 
 def in_runs_folder(address: str) -> str:
@@ -38,16 +39,17 @@ class WorkerExtension(vLLMColocateWorkerExtension):
         return in_runs_folder(super()._get_zmq_handle())
 
 
-async def _no_http(*_: object) -> tuple[int, "asyncio.Task[None]"]:
-    """In the place of verl's `run_uvicorn`, which gives the port and the task that serves."""
-    return 0, asyncio.create_task(asyncio.sleep(0))
+class CPUWorkerExtension(WorkerExtension):
+    """The same on a CPU; changed before the model is built."""
+
+    def __new__(cls, **kwargs: object) -> "CPUWorkerExtension":
+        patch("vllm linear layers")
+        return super().__new__(cls, **kwargs)
 
 
 class Server(vLLMHttpServer):
-    worker_extension: type[WorkerExtension] = WorkerExtension
-
     async def run_server(self, args: Any) -> None:
-        vllm_server.run_uvicorn = _no_http
+        patch("vllm http")
         await super().run_server(args)
 
     def get_server_address(self) -> tuple[str, int]:
@@ -59,12 +61,11 @@ class Server(vLLMHttpServer):
         return bool(self.engine.errored)
 
     def _get_worker_extension_cls(self) -> str:
-        return f"{self.worker_extension.__module__}.{self.worker_extension.__qualname__}"
+        extension = CPUWorkerExtension if asked_for_cpu() else WorkerExtension
+        return f"{extension.__module__}.{extension.__qualname__}"
 
 
 class Replica(vLLMReplica):
-    server: type[Server] = Server
-
     def __init__(self, *args: object, **kwargs: object):
         super().__init__(*args, **kwargs)
-        self.server_class = ray.remote(self.server)
+        self.server_class = ray.remote(Server)

@@ -14,10 +14,10 @@ import psutil
 import pytest
 import yaml
 
-from groupppo.verl.records import repeatable
 from tests.cluster.conftest import PATIENCE, copy_project, eventually, said, snakemakes
 from tests.cluster.local_slurm import Cluster, title_of
 from tests.conftest import shared_cache
+from tests.verl.conftest import repeatable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.verl, pytest.mark.timeout(1800)]
 

@@ -10,7 +10,6 @@ import psutil
 import pytest
 import yaml
 
-from groupppo.run.launch import FAILED
 from tests.cluster.conftest import PATIENCE, copy_project, eventually, make_assets, said, snakemakes
 from tests.cluster.local_slurm import Cluster, title_of
 
@@ -56,7 +55,7 @@ def killed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Killed
     project = tmp_path_factory.mktemp("served")
     served(project)
     run = project / RUN
-    aside = run / FAILED / "status.json"
+    aside = run / "failed" / "status.json"
     with snakemakes(cluster) as start:
         snakemake = start(project, "--config", "benchmark=benchmarks/served.yaml", "--", str(RUN / "status.json"))
 

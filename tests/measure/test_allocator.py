@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from groupppo.measure.memory import AllocatorPeaks, AllocatorProbe
-from groupppo.verl import workers
+from groupppo.verl import engine as workers
+from groupppo.verl.engine import ActorWorker
 from groupppo.verl.trainer import GroupPPOTrainer
-from groupppo.verl.workers import ActorWorker
 
 
 class FakeCuda:

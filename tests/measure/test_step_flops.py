@@ -9,9 +9,8 @@ import torch
 from groupppo.algorithm import GroupParams
 from groupppo.measure.mfu import Modes, Sequences, stage_flops
 from groupppo.update.flops import Shape
-from groupppo.verl import flops
-from groupppo.verl.asks import Asks
-from groupppo.verl.flops import FlopsOfStep
+from groupppo.verl import passes as flops
+from groupppo.verl.passes import Asks, FlopsOfStep
 
 LLAMA = SimpleNamespace(
     hidden_size=64, num_hidden_layers=2, intermediate_size=192, num_attention_heads=2, num_key_value_heads=1,

@@ -1,9 +1,10 @@
 """Cells of the default benchmark on the small task and model of tests/conftest.py."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,13 @@ from groupppo.verl.compose import Cell
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 MakeCell = Callable[..., Cell]
+# Columns that measure the machine (time, memory, throughput): they differ between two runs with the same seed.
+MEASURED = ("timing_", "perf/", "throughput/", "elapsed_seconds")
+
+
+def repeatable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a step that must repeat to the bit when a run is repeated."""
+    return {key: value for key, value in row.items() if not any(part in key for part in MEASURED)}
 
 
 @pytest.fixture(scope="session")

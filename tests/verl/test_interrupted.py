@@ -18,11 +18,10 @@ from safetensors.torch import load_file
 
 from groupppo.errors import RunFailed
 from groupppo.run import watch
-from groupppo.run.launch import FAILED, train
+from groupppo.run.launch import train
 from groupppo.verl.compose import Cell
-from groupppo.verl.records import repeatable
 from tests.verl import hang
-from tests.verl.conftest import MakeCell
+from tests.verl.conftest import MakeCell, repeatable
 
 OUTPUTS = ("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "config.yaml")
 # Of each attempt that is killed two steps at most are sealed, as it hangs at the fourth if it is killed too late.
@@ -160,7 +159,7 @@ def test_a_run_that_is_killed_five_times_and_then_hangs_ends_as_one_that_was_lef
                 assert not list(temporary.iterdir())
                 assert users(temporary) == []
             if victim == "server":
-                status = json.loads((cell.out / FAILED / "status.json").read_text())
+                status = json.loads((cell.out / "failed" / "status.json").read_text())
                 assert "ActorDiedError" in status["cause"]
                 assert status["resumed_after"][-1:] == ([attempts.before] if attempts.before else [])
 
@@ -169,10 +168,10 @@ def test_a_run_that_is_killed_five_times_and_then_hangs_ends_as_one_that_was_lef
         attempts.begin()
         assert attempts.ends() == 3
         assert users(temporary) == []
-        status = json.loads((cell.out / FAILED / "status.json").read_text())
+        status = json.loads((cell.out / "failed" / "status.json").read_text())
         assert "no step was finished for" in status["cause"]
         assert "in on_step_end" in status["cause"]
-        log = (cell.out / FAILED / "log.txt").read_text()
+        log = (cell.out / "failed" / "log.txt").read_text()
         assert "hang.py" in log.split("stacks of the run's processes")[1]
         assert not (cell.out / "stacks.txt").exists()
         # The step at which it hung was saved, and its row is not written: it is made again.

@@ -19,7 +19,7 @@ from groupppo.measure.usage import GPU_FILE, STAGES_FILE, UsageMeter
 from groupppo.records.hashing import sha256_folder
 from groupppo.run import launch
 from groupppo.run.checkpoints import MOST_FAILURES, Checkpoints, Seal
-from groupppo.run.launch import FAILED, needs, train
+from groupppo.run.launch import needs, train
 from groupppo.verl import ray_start
 from groupppo.verl.compose import Cell
 from tests.disks import small_disk
@@ -89,7 +89,7 @@ def test_a_trainer_that_was_killed_goes_on_from_its_checkpoint_where_it_had_one(
     trainer(cell, third="os.kill(os.getpid(), signal.SIGKILL)", resumable=bool(every))
     with pytest.raises(RunFailed, match="ended by SIGKILL"):
         train(cell)
-    failed = json.loads((cell.out / FAILED / "status.json").read_text())
+    failed = json.loads((cell.out / "failed" / "status.json").read_text())
     assert (failed["steps"], failed["resumed_after"], failed["checkpoint_sha256"]) == (2, [], None)
     of_a_failed_job(cell)
     if not resumed:
@@ -196,8 +196,8 @@ def test_a_run_whose_ray_did_not_start_in_time_is_started_again_and_no_other(
     with pytest.raises(RunFailed):
         train(cell)
     assert (cell.out / "attempts").read_text() == str(attempts)
-    assert json.loads((cell.out / FAILED / "status.json").read_text())["cause"] == cause
-    log = (cell.out / FAILED / "log.txt").read_text()
+    assert json.loads((cell.out / "failed" / "status.json").read_text())["cause"] == cause
+    log = (cell.out / "failed" / "log.txt").read_text()
     assert log.count("Ray did not start: attempt") == attempts - (starts_at <= attempts)
 
 

@@ -21,13 +21,12 @@ from groupppo.config import REPOSITORY, Arm, Benchmark, load_arm
 from groupppo.errors import BadInput, RunFailed
 from groupppo.measure.stages import WHOLE_STEP
 from groupppo.models.hub import check_model_folder
-from groupppo.run.launch import FAILED, train
+from groupppo.run.launch import train
 from groupppo.run.watch import cause_of
 from groupppo.tables import MATCHED_EVALUATION, collect, load_tables
 from groupppo.verl.compose import Cell
 from groupppo.verl.network import LOOPBACK
-from groupppo.verl.records import repeatable
-from tests.verl.conftest import MakeCell
+from tests.verl.conftest import MakeCell, repeatable
 
 pytestmark = pytest.mark.verl
 
@@ -218,8 +217,8 @@ def test_a_run_past_its_time_limit_fails_with_its_cause_and_leaves_no_process(ma
     cell = make_cell("ppo", steps=1000, time_limit_s=12)
     with pytest.raises(RunFailed, match="time_limit_s = 12"):
         train(cell)
-    status = json.loads((cell.out / FAILED / "status.json").read_text())
-    written = cell.out / FAILED / "steps.jsonl"  # none where no step was done
+    status = json.loads((cell.out / "failed" / "status.json").read_text())
+    written = cell.out / "failed" / "steps.jsonl"  # none where no step was done
     done = len(written.read_text().splitlines()) if written.is_file() else 0
     assert (status["status"], status["steps"]) == ("failed", done)
     assert done < 1000
@@ -231,7 +230,7 @@ def test_a_run_that_breaks_inside_verl_fails_with_the_error_of_its_log(make_cell
     cell = make_cell("ppo", verl={"actor_rollout_ref.model.override_config.attn_implementation": "no_such_one"})
     with pytest.raises(RunFailed, match="no_such_one"):
         train(cell)
-    assert (cell.out / FAILED / "log.txt").is_file()
+    assert (cell.out / "failed" / "log.txt").is_file()
     assert not descendants(cell.out)
 
 
@@ -357,7 +356,7 @@ def test_without_a_fallback_a_grouping_that_fails_ends_the_run_and_is_named(
     with pytest.raises(RunFailed) as error:
         train(cell)
     assert f"{cell.density_source}: step 1 group/density" in str(error.value)
-    status = json.loads((cell.out / FAILED / "status.json").read_text())
+    status = json.loads((cell.out / "failed" / "status.json").read_text())
     assert (status["status"], status["steps"], status["fallbacks"]) == ("failed", 0, 0)
     assert "step 1 group/density" in status["cause"]
     assert not (cell.out / "checkpoint").exists()

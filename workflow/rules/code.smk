@@ -2,6 +2,7 @@
 
 from functools import cache
 
+from groupppo.config import is_grouped
 from groupppo.records.code import code_sha256
 
 # Modules that are started by name, by verl or a study's script.
@@ -21,7 +22,7 @@ def started(name, wildcards):
     if not name.startswith("train"):
         return STARTED.get(name, [])
     keys = BENCHMARK.train.verl | BENCHMARK.arms[wildcards.arm].verl
-    if keys.get("algorithm.adv_estimator") != "group_ppo":
+    if not is_grouped(keys):
         return ["groupppo.verl"]
     return ["groupppo.verl", f"{RULES}.{keys[RULE_KEY]}" if RULE_KEY in keys else RULES]
 

@@ -134,7 +134,7 @@ def _group_params(arm: Arm) -> dict[str, Any]:
 
 def _apart_from_update(arm: Arm) -> dict[str, Any]:
     """All that an arm trains with, its update left out; empty for an arm that forms no groups."""
-    if arm.verl.get("algorithm.adv_estimator") != "group_ppo":
+    if not arm.grouped:
         return {}
     params = {key: value for key, value in _group_params(arm).items() if key not in UPDATE_KEYS}
     other = {key: value for key, value in arm.verl.items() if not key.startswith(f"{HOME}.")}

@@ -11,6 +11,7 @@ from groupppo.algorithm.params import COMMON, HOME
 from groupppo.config import Arm, Benchmark
 from groupppo.draw.wording import percentage, plural, seconds_text
 from groupppo.matrix import CellPlan
+from groupppo.records.folders import ResultsFolder
 from groupppo.records.plain_json import read_object as read_object
 
 UNSET = "not set"
@@ -55,7 +56,7 @@ def _value(arm: Arm, key: str) -> str:
     if key in arm.verl:
         return as_text(arm.verl[key])
     name = key.removeprefix(f"{HOME}.")
-    if arm.verl.get("algorithm.adv_estimator") != "group_ppo" or name == key:
+    if not arm.grouped or name == key:
         return UNSET
     rule = known_rules()[arm.verl.get(f"{HOME}.rule", GroupParams.rule)]
     return as_text(getattr(GroupParams, name)) if name in COMMON or name in rule.uses else UNSET
@@ -125,7 +126,7 @@ def warm_starts(results: Path, benchmark: Benchmark) -> list[WarmStartRow]:
     rows = []
     for plan in benchmark.plans():
         task, model = benchmark.tasks[plan.task], benchmark.models[plan.model]
-        file = results / "assets" / "starts" / task.name / model.name / "warmstart.json"
+        file = ResultsFolder(results).start(task.name, model.name) / "warmstart.json"
         if task.warmstart is None or not file.is_file():
             continue
         last = read_object(file, "make the warm start again.")

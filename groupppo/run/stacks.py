@@ -1,33 +1,13 @@
-"""Where a process of a run is: every process that imports verl writes its stacks to one file when it is asked.
-
-What asks is a signal, answered by Python's faulthandler in C: a process answers that waits in a library for ever.
-"""
-
-import faulthandler
-import os
 import re
-import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
 import psutil
 
-VARIABLE = "GROUPPPO_STACKS"
-SIGNAL = signal.SIGUSR2
-# Writing some hundred frames takes milliseconds; files of a shared file system are written more slowly.
+from groupppo.verl.endings import SIGNAL
+
 _WRITING_SECONDS = 0.2
-_open: list[IO[bytes]] = []
-
-
-def answer() -> None:
-    """Answer in this process, and in those forked from it, if the launcher named a file in GROUPPPO_STACKS."""
-    name = os.environ.get(VARIABLE)
-    if name and not _open:
-        # Appending: all processes write to this file, and those forked share its position.
-        _open.append(open(name, "ab", buffering=0))  # noqa: SIM115  open as long as the process
-        faulthandler.register(SIGNAL, file=_open[0], all_threads=True)
 
 
 def ask(file: Path, processes: Iterable[psutil.Process]) -> None:

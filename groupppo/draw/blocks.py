@@ -1,0 +1,224 @@
+"""What a page is made of: values that say what stands on it, and nothing about HTML, Markdown or looks.
+
+    Section("across", "Across tasks", nav="Across tasks", order=30, blocks=[Table(...), Text("...")], markdown=True)
+
+A section is made by one file and returns these values; `groupppo.report.render` writes them as HTML and as Markdown.
+What both renderers hold to:
+
+- Every text is data. It is escaped, so that nothing in it is HTML, Markdown, a link or a formula; a link, code or a
+  badge is a value of its own (`Link`, `code`, `badge`).
+- A `Link` leads to a file of the results folder (its path from there) or to a place on the page ("#" and its id).
+  Markdown has no such places: there the words of the link stand alone.
+- A `FigureBlock` names a record and its folder. The renderer inlines the picture in HTML, and makes pictures smaller
+  where all of a page's would be too large; Markdown links to the PNG.
+- `Details` are closed in HTML and open in Markdown. What `TextCell.details` folds away is left out of Markdown.
+- Sections stand in the order of their `order`; Markdown has those with `markdown` and names the others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from groupppo.draw.figures import FigureRecord
+from groupppo.draw.wording import number
+
+
+@dataclass(frozen=True)
+class Span:
+    """Words in a style; a badge has a colour where its text is a verdict."""
+
+    text: str
+    style: Literal["strong", "code", "badge", "quiet", "warning"]
+
+
+@dataclass(frozen=True)
+class Link:
+    """Words that lead to a file, by its path in the results folder, or to "#" and an id of the page."""
+
+    text: str
+    to: str
+
+
+Piece = str | Span | Link
+Words = Piece | tuple[Piece, ...]
+"""A text of one piece or of several, which are joined without a space."""
+
+
+def strong(text: str) -> Span:
+    return Span(text, "strong")
+
+
+def code(text: str) -> Span:
+    return Span(text, "code")
+
+
+def badge(text: str) -> Span:
+    return Span(text, "badge")
+
+
+@dataclass(frozen=True)
+class TextCell:
+    """A cell of a table.
+
+    Args:
+        text: the value.
+        under: smaller lines below it, such as its interval; a list for several.
+        details: what is folded away below, each with the words to click on; not in Markdown.
+        value: what a sortable table sorts by, where the text does not sort.
+        id: the cell's id on the page, for links to it.
+        mark: "nowrap" keeps the text on one line, "break" breaks it anywhere, "quiet" is for what is the same.
+    """
+
+    text: Words
+    under: Words | list[Words] = ""
+    details: tuple[tuple[str, Words], ...] = ()
+    value: float | None = None
+    id: str = ""
+    mark: Literal["", "nowrap", "break", "quiet"] = ""
+
+    @property
+    def lines(self) -> list[Words]:
+        """The lines below the value."""
+        return self.under if isinstance(self.under, list) else [self.under] if self.under else []
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of a row names it.
+
+    Args:
+        label: what the table is, for a reader who does not see it.
+        caption: how to read it; may be empty.
+        head: the columns' headings.
+        rows: of cells; a cell without more to it may be given as its words.
+        kind: "prose" for sentences rather than numbers, "sortable" for a table that a click on a heading sorts.
+        id: the table's id on the page.
+    """
+
+    label: str
+    caption: str
+    head: Sequence[Words]
+    rows: Sequence[Sequence[TextCell | Words]]
+    kind: Literal["", "prose", "sortable"] = ""
+    id: str = ""
+
+    @property
+    def cells(self) -> list[list[TextCell]]:
+        """The rows with every cell a `TextCell`."""
+        return [[cell if isinstance(cell, TextCell) else TextCell(cell) for cell in row] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; "answer" is large, "small" small and quiet."""
+
+    words: Words
+    style: Literal["", "answer", "quiet", "small"] = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class FigureBlock:
+    """A figure, or why it is not drawn.
+
+    Args:
+        record: of `read_figures`.
+        folder: the folder of its files, from the results folder on.
+        prefix: keeps ids apart where figures of one name stand on a page; the id is "figure-", this, and the record's.
+    """
+
+    record: FigureRecord
+    folder: str
+    prefix: str = ""
+
+    @property
+    def anchor(self) -> str:
+        return f"figure-{self.prefix}{self.record.id}"
+
+
+@dataclass(frozen=True)
+class List:
+    """Items with a bullet each."""
+
+    items: Sequence[Words]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms, each with what it means."""
+
+    items: Sequence[tuple[Words, Words]]
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that are folded away behind a label."""
+
+    label: str
+    blocks: Sequence["Block"]
+
+
+@dataclass(frozen=True)
+class Warn:
+    """Blocks in a frame that a reader must not miss."""
+
+    blocks: Sequence["Block"]
+
+
+Block = Text | Heading | Table | FigureBlock | List | Terms | Details | Warn
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a page.
+
+    Args:
+        id: its id on the page; part of links, so it stays.
+        title: its heading; empty for the part under the page's own title.
+        nav: its name in the contents.
+        order: sections stand from the lowest to the highest. The report has 10 verdicts, 20 claims and items, 30 across
+            tasks, 40 excluded runs, 50 figures, 60 to 69 studies, 70 the profile, 80 learning rates and what runs took,
+            90 and more runs, arms, settings, warm start, method, provenance and data.
+        blocks: what it says.
+        markdown: whether the page in Markdown has it, too.
+    """
+
+    id: str
+    title: str
+    nav: str
+    order: int
+    blocks: Sequence[Block]
+    markdown: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page.
+
+    Args:
+        title: its heading, and the window's title with "GROUP-PPO bench" after it.
+        eyebrow: a small line above the heading.
+        skip: the words of the link over the contents.
+        head: what stands below the heading, the answer first.
+        sections: in any order.
+    """
+
+    title: str
+    eyebrow: str
+    skip: str
+    head: Sequence[Block]
+    sections: Sequence[Section]
+
+
+def with_interval(
+    value: float | None, low: float | None, high: float | None, form: Callable[[float | None], str] = number
+) -> TextCell:
+    """Such as 0.503 over [0.430, 0.576]; the value alone where there is no interval (None or NaN)."""
+    ends = [end for end in (low, high) if end is not None and end == end]
+    return TextCell(form(value), f"[{form(ends[0])}, {form(ends[1])}]" if len(ends) == 2 else "")

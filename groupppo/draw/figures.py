@@ -1,0 +1,138 @@
+"""A figure on the disk: its pictures, its numbers, and the record of its words in `figures.json`.
+
+    write_figures([Picture("costs", "What it costs", data, draw, caption, alt)], folder)
+    records = read_figures(folder)
+
+The records let a page be written without drawing again.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from groupppo.draw.style import figure_style
+from groupppo.errors import BadInput
+from groupppo.records.plain_json import read_json
+
+INDEX = "figures.json"
+FORMATS = ("svg", "png", "csv")
+"""Of a figure: two pictures, and the numbers that they show."""
+DOTS, MOST_DOTS = 160, 6000
+"""Dots per inch of a PNG, and the most that it is high."""
+
+
+@dataclass(frozen=True)
+class FigureRecord:
+    """What is known of a figure without looking at its pictures.
+
+    Args:
+        id: what verdicts and links call it.
+        title: its heading.
+        caption: how to read it, number of seeds included; for a figure without files, why it is not drawn.
+        files: file names by format ("svg", "png", "csv"), beside `figures.json`; empty when it is not drawn.
+        alt: what the picture shows, in words and numbers, for readers who do not see it.
+    """
+
+    id: str
+    title: str
+    caption: str
+    files: dict[str, str]
+    alt: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure ready to be drawn.
+
+    Args:
+        data: what is drawn; becomes the CSV.
+        draw: makes the figure; called only where its pictures are to be written.
+    """
+
+    id: str
+    title: str
+    data: pd.DataFrame
+    draw: Callable[[], Figure]
+    caption: str
+    alt: str
+
+
+def write_figures(pictures: Iterable[Picture], out: Path, *, keep: bool = False) -> list[FigureRecord]:
+    """Write every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and `figures.json`.
+
+    Args:
+        pictures: in their order.
+        out: the folder for the figures; made when missing.
+        keep: leave pictures that are there as they are.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    records = [write_figure(picture, out, keep=keep) for picture in pictures]
+    write_index(out, records)
+    return records
+
+
+def write_figure(picture: Picture, out: Path, *, keep: bool = False) -> FigureRecord:
+    """Write one figure's numbers and pictures; with `keep`, pictures that are there stay as they are, because drawing
+    is most of the work and the numbers say what they show."""
+    files = {suffix: f"{picture.id}.{suffix}" for suffix in FORMATS}
+    if not keep or not all((out / file).is_file() for file in files.values() if not file.endswith(".csv")):
+        with figure_style():
+            save(picture.draw(), out, picture.id)
+    picture.data.to_csv(out / files["csv"], index=False)
+    return FigureRecord(picture.id, picture.title, picture.caption, files, picture.alt)
+
+
+def not_drawn(name: str, title: str, reason: str, out: Path) -> FigureRecord:
+    """The record of a figure that has nothing to show; its files of before are removed."""
+    for suffix in FORMATS:
+        (out / f"{name}.{suffix}").unlink(missing_ok=True)
+    return FigureRecord(name, title, reason, {}, "")
+
+
+def write_index(out: Path, records: Sequence[FigureRecord]) -> None:
+    text = json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
+    (out / INDEX).write_text(text + "\n", encoding="utf-8")
+
+
+def read_figures(folder: Path) -> list[FigureRecord]:
+    """The records of the figures in `folder`.
+
+    Raises:
+        BadInput: `figures.json` is missing or is not what `write_index` writes.
+    """
+    index = folder / INDEX
+    try:
+        return [FigureRecord(**record) for record in read_json(index, "draw the figures first.")]
+    except TypeError as error:
+        raise BadInput(index, "file", str(error), "draw the figures again.") from error
+
+
+def save(figure: Figure, out: Path, name: str) -> None:
+    """Write `<name>.svg` and `<name>.png` (160 dots per inch; fewer, and 256 colours, for a figure of many panels);
+    the same figure gives the same bytes."""
+    figure.savefig(out / f"{name}.svg", metadata={"Date": None})
+    # The layout found for the first format serves the second; finding it is most of the work, and `savefig` would lay
+    # out all texts once more before it draws.
+    figure.set_layout_engine("none")
+    dots = min(DOTS, MOST_DOTS / figure.get_figheight())
+    figure.set_dpi(dots)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    if dots == DOTS:
+        picture.save(out / f"{name}.png", dpi=(dots, dots))
+    else:
+        few_colours(picture).save(out / f"{name}.png", dpi=(dots, dots), optimize=True)
+
+
+def few_colours(picture: Image.Image) -> Image.Image:
+    """The picture with a palette of 256. By octree: the median cut shares colours out by area, and thin lines of an arm
+    would get another's."""
+    return picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)

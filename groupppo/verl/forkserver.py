@@ -1,0 +1,181 @@
+"""Ray workers as forks of one process that has imported everything already; halves the start-up of a run on a CPU.
+
+A verl run starts about eight Python processes, and each spends some nine CPU seconds on the same imports: more than the
+training of a tiny model takes. Here the launcher's process imports them once and forks a server before Ray starts,
+while it has no other threads. `runtime_env.py_executable` names this file in the place of Python, so that Ray starts
+its workers by
+
+    python -I -S forkserver.py SOCKET default_worker.py ARGUMENTS...
+
+which asks the server for a fork that runs the script, and ends as the fork ends. That side imports next to nothing: its
+start-up time is what the server is there to save.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Whatever a process of a run imports.
+MODULES = (
+    "groupppo.verl.trainer",
+    "groupppo.verl.rollouts",
+    "verl.experimental.reward_loop",
+    "verl.trainer.ppo.v1",
+)
+_LOOK_SECONDS, _IDLE_SECONDS = 0.1, 1.0
+
+
+def load_ray() -> None:
+    """Load Ray's library; must come before anything else imports it.
+
+    The library reads RAY_JOB_ID and RAY_RAYLET_PID when it is loaded and never again, and a worker does not start
+    without them. The first job of a cluster of our own always has the same number, and "the process whose end ends me"
+    may as well be this one as the raylet.
+
+    Raises:
+        RuntimeError: Ray was imported before.
+    """
+    if "ray" in sys.modules:
+        raise RuntimeError("Ray is loaded already: its workers could not be forked from this process")
+    flags = {"RAY_JOB_ID": "01000000", "RAY_RAYLET_PID": str(os.getpid())}
+    os.environ.update(flags)
+    from groupppo.verl.patches import patch
+
+    patch("actor class ids")
+    for name in flags:
+        del os.environ[name]
+
+
+def start(address: "Path") -> str:
+    """Import what workers need and fork the server from this process.
+
+    Args:
+        address: path of the Unix socket to make.
+
+    Returns:
+        The value of Ray's `py_executable`.
+    """
+    import gc
+    import importlib
+    import shlex
+
+    for module in MODULES:
+        importlib.import_module(module)
+    listener = socket.socket(socket.AF_UNIX)
+    address.unlink(missing_ok=True)  # of an attempt whose Ray did not start
+    listener.bind(str(address))
+    listener.listen(64)
+    parent = os.getpid()
+    gc.collect()
+    gc.freeze()  # objects alive now are never collected, so collections in the forks do not copy their pages
+    if os.fork() == 0:
+        _serve(listener, parent)
+        os._exit(0)
+    listener.close()
+    return shlex.join([sys.executable, "-I", "-S", __file__, str(address)])
+
+
+def _serve(listener: socket.socket, parent: int) -> None:
+    """Fork a worker for each connection until the parent is gone; report to each client how its worker ended.
+
+    Workers end with the parent: they would wait a minute for the rest of Ray, which is gone, too.
+    """
+    clients: dict[int, socket.socket] = {}
+    while os.getppid() == parent:
+        listener.settimeout(_LOOK_SECONDS if clients else _IDLE_SECONDS)
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            pass
+        else:
+            pid = _fork_worker(connection, (listener, *clients.values()))
+            clients[pid] = connection
+            connection.sendall(f"{pid}\n".encode())
+        _reap(clients)
+    for worker in clients:
+        os.kill(worker, signal.SIGKILL)
+
+
+def _fork_worker(connection: socket.socket, others: tuple[socket.socket, ...]) -> int:
+    message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+    pid = os.fork()
+    if pid:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return pid
+    for other in (connection, *others):
+        other.close()
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    _become(json.loads(message))
+
+
+def _become(request: dict[str, Any]) -> NoReturn:
+    """Run the requested script as a fresh interpreter would; never returns."""
+    import runpy
+    import traceback
+
+    code = 0
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        os.chdir(request["folder"])
+        # Ray read its RAY_* variables when it was loaded, before the raylet wrote this worker's.
+        from ray import _raylet
+
+        _raylet.Config.initialize("")
+        _raylet.AuthenticationTokenLoader.instance().reset_cache()
+        sys.argv = request["arguments"]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _reap(clients: dict[int, socket.socket]) -> None:
+    while clients:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with clients.pop(pid) as client:
+            try:
+                client.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            except BrokenPipeError:
+                continue  # the client was ended before its worker
+
+
+def _ask(address: str, arguments: list[str]) -> int:
+    """Have the server run a script; returns the exit code of the fork, which gets this process's signals."""
+    endings = (signal.SIGTERM, signal.SIGINT)
+    # Held back until they can be handed on: an end in between would leave a worker that nobody ends.
+    signal.pthread_sigmask(signal.SIG_BLOCK, endings)
+    request = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
+        answers = connection.makefile()
+        worker = int(answers.readline())
+        for number in endings:
+            signal.signal(number, lambda received, _: os.kill(worker, received))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, endings)
+        ending = answers.readline()
+    code = int(ending) if ending else 1
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(_ask(sys.argv[1], sys.argv[2:]))

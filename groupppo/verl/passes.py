@@ -1,0 +1,179 @@
+"""What the passes of a step compute: what of the batch they get, what they are asked for, how many operations it takes.
+
+verl's batch lies in its transfer queue. A worker call brings the engines keys of `extra_info`, which are taken away
+when it is done; an arm without groups sends none, so that its passes are verl's own.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from transformers import AutoConfig
+from verl.workers.utils.padding import response_to_nested
+
+from groupppo.algorithm import GroupParams
+from groupppo.algorithm.loss import LossMask
+from groupppo.measure.mfu import Modes, Sequences, stage_flops
+from groupppo.update.flops import Shape
+from groupppo.verl.group_stage import Grouped
+
+logger = logging.getLogger(__name__)
+
+# "gathered" or "streamed"; without it a pass is verl's own.
+MODE = "endpoint_update"
+# Of `streamed`: further tokens that flow, by window and random share, and the seed of the share.
+WINDOW, SHARE, SEED = "live_window", "live_share", "live_seed"
+# Keep the pass's keys and values, up to so many bytes; use what was kept.
+KEEP_BYTES, USE_KEPT = "keep_kv_bytes", "use_kept_kv"
+
+GATHERED = {MODE: "gathered"}
+
+
+def get_fields(batch: KVBatchMeta, fields: Sequence[str]) -> TensorDict:
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
+
+
+def put_fields(batch: KVBatchMeta, fields: dict[str, torch.Tensor], nested_mask: torch.Tensor) -> KVBatchMeta:
+    """Write padded (B, T) tensors back as verl's nested ones, cut to the lengths of `nested_mask`."""
+    nested = {name: response_to_nested(tensor, nested_mask) for name, tensor in fields.items()}
+    written = TensorDict(nested, batch_size=len(batch))
+    return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=written)
+
+
+def mask_fields(mask: LossMask, like: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"response_mask": mask.counts.to(like.dtype), "loss_mask": mask.divides.to(like.dtype)}
+
+
+@contextmanager
+def asking(batch: KVBatchMeta, keys: dict[str, Any]) -> Iterator[None]:
+    """Send keys along with the worker calls made inside."""
+    batch.extra_info.update(keys)
+    try:
+        yield
+    finally:
+        for key in keys:
+            batch.extra_info.pop(key, None)
+
+
+def call_with(
+    batch: KVBatchMeta, fields: Sequence[str], call: Callable[..., KVBatchMeta], metrics: dict[str, Any]
+) -> KVBatchMeta:
+    """Run a worker call with the batch narrowed to `fields`, and return the whole batch."""
+    narrowed = KVBatchMeta(
+        partition_id=batch.partition_id,
+        keys=batch.keys,
+        tags=batch.tags,
+        fields=list(fields),
+        extra_info=batch.extra_info,
+    )
+    call(narrowed, metrics)
+    return batch
+
+
+class Asks:
+    """What a run asks the engines for.
+
+    Args:
+        params: of the run; None for an arm without groups.
+    """
+
+    def __init__(self, params: GroupParams | None):
+        self.params = params
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the old-log-prob pass keeps keys and values for the update."""
+        return self.params is not None and self.params.update == "streamed" and self.params.kv == "reuse"
+
+    def gathers_at(self, density: float) -> bool:
+        """Whether the updates of a step of this density leave out what no endpoint depends on."""
+        mode = None if self.params is None else self.params.update
+        return mode in ("gathered", "streamed") or (mode == "auto" and density < 0.5)
+
+    def gathers(self, grouped: Grouped | None) -> bool:
+        """The same for a step's groups; a step without groups trains on every token."""
+        if grouped is None:
+            return False
+        return self.gathers_at(int(grouped.groups.endpoints.sum()) / int(grouped.tokens.mask.sum()))
+
+    def log_probs(self, early: bool) -> dict[str, Any]:
+        """Of the old-log-prob pass; `early` when the endpoints are known before it and nothing else is needed."""
+        keys: dict[str, Any] = dict(GATHERED) if early else {}
+        if self.params is not None and "sum_pi_squared" in self.params.needs:
+            keys["calculate_sum_pi_squared"] = True
+        if self.keeps and self.params is not None:
+            keys[KEEP_BYTES] = self.params.kv_bytes
+        return keys
+
+    def values(self, early: bool) -> dict[str, Any]:
+        """Of the reference's and the critic's passes before the update."""
+        return dict(GATHERED) if early else {}
+
+    def critic_update(self, grouped: Grouped | None) -> dict[str, Any]:
+        return dict(GATHERED) if self.gathers(grouped) else {}
+
+    def policy_update(self, grouped: Grouped | None, step: int) -> dict[str, Any]:
+        if not self.gathers(grouped) or self.params is None:
+            return {}
+        if self.params.update != "streamed":
+            return dict(GATHERED)
+        live = {WINDOW: self.params.live_window, SHARE: self.params.live_share, SEED: step}
+        return {MODE: "streamed", **live, USE_KEPT: self.params.kv == "reuse"}
+
+    def modes(self, grouped: Grouped | None, early: bool) -> Modes:
+        """The passes' names, by which operations are counted."""
+        before = "gathered" if early else "dense"
+        gathers, params = self.gathers(grouped), self.params
+        update: str | None = "gathered" if gathers else "dense"
+        if gathers and params is not None and params.update == "streamed":
+            update = "streamed_reuse" if params.kv == "reuse" else "streamed"
+            if params.live_window or params.live_share:
+                update = None  # how many tokens flow next to the endpoints is known to the engine only
+        return Modes(before, before, "gathered" if gathers else "dense", update)
+
+
+class FlopsOfStep:
+    """Counts the operations of a step's passes over all its sequences.
+
+    Args:
+        config: verl's config of the run.
+        asks: what the engines are asked to compute.
+    """
+
+    def __init__(self, config: Any, asks: Asks):
+        self.asks, self.epochs = asks, (int(config.actor_rollout_ref.actor.ppo_epochs), int(config.critic.ppo_epochs))
+        self.shape: Shape | None = None
+        try:
+            self.shape = Shape.of(AutoConfig.from_pretrained(config.actor_rollout_ref.model.path))
+        except AttributeError as error:
+            logger.warning("no operations are counted for this family of models: %s", error)
+
+    def count(
+        self, tags: Sequence[Mapping[str, Any]], responses: list[int], grouped: Grouped | None, early: bool
+    ) -> dict[str, float | None]:
+        """Operations by stage; empty where the model's shape or the sequences' lengths are not known.
+
+        Args:
+            tags: verl's, one per sequence.
+            responses: tokens of each response.
+            grouped: the step's groups, None where it trains on every token.
+            early: whether the passes before the update compute endpoints only.
+        """
+        if self.shape is None or any("seq_len" not in tag for tag in tags):
+            return {}
+        policy = value = responses
+        if grouped is not None:
+            policy, value = (mask.counts.sum(-1).tolist() for mask in (grouped.losses.policy, grouped.losses.value))
+        real = [row for row, tag in enumerate(tags) if not tag.get("is_padding", False)]
+        sequences = Sequences(
+            [int(tags[row]["seq_len"]) for row in real],
+            [int(responses[row]) for row in real],
+            [int(policy[row]) for row in real],
+            [int(value[row]) for row in real],
+        )
+        return stage_flops(self.shape, sequences, self.asks.modes(grouped, early), self.epochs)
