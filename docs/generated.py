@@ -93,8 +93,7 @@ def group_params() -> str:
     """Keys of `algorithm.group_params`: defaults, meaning, and the rules that read them."""
     from dataclasses import fields
 
-    from groupppo.algorithm.params import COMMON, GroupParams
-    from groupppo.algorithm.registry import known_rules
+    from groupppo.algorithm.params import COMMON, GroupParams, known_rules
     from groupppo.cli.templates import group_docs
 
     told = group_docs()
@@ -112,7 +111,7 @@ def group_params() -> str:
 
 def rules() -> str:
     """Every grouping rule, what it reads and which keys change it."""
-    from groupppo.algorithm.registry import known_rules
+    from groupppo.algorithm.params import known_rules
 
     rows = [
         (f"`{name}`", _summary(rule.close), _code(rule.needs), _code(sorted(rule.uses)))
@@ -139,15 +138,12 @@ def gates() -> str:
 
 def study_tables() -> str:
     """Every CSV table of the studies."""
-    from groupppo.studies.fault_table import FAULT_COLUMNS
-    from groupppo.studies.stream_tables import STREAM_COLUMNS
-    from groupppo.studies.tables import COLUMNS
+    from groupppo.studies.shared.study import find_study, known_names
 
-    studies = {"grouping": COLUMNS, "streams": STREAM_COLUMNS, "faults": FAULT_COLUMNS}
     return "\n\n".join(
         f"### {study}: {name}.csv\n\n{table(('column', 'description'), described.items())}"
-        for study, tables in studies.items()
-        for name, described in tables.items()
+        for study in known_names()
+        for name, described in find_study(study).columns.items()
     )
 
 
@@ -181,9 +177,7 @@ def _claim(claim: Any) -> str:
 
 def quantities() -> str:
     """What a claim can be about."""
-    from groupppo.verdicts.costs import COSTS
-    from groupppo.verdicts.quantities import QUANTITIES, cost_to_target
-    from groupppo.verdicts.shares import SHARES
+    from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES, cost_to_target
 
     def told(name: str, each: Any) -> str:
         # The three costs to a target are one function's, made for their units.

@@ -125,7 +125,7 @@ def _found(path: Path, known: dict[Path, list[BadInput]]) -> list[BadInput]:
         named = list(_named(path, data))
         faults += [fault for key, file in named for fault in _other_kind(path, key, file)]
         below = [fault for key, file in named if key != "pilot" for fault in check(file, known)]
-        return [*faults, *below] or _first(lambda: load_benchmark(path)) or list(_cell_faults(load_benchmark(path)))
+        return [*faults, *below] or _first(lambda: load_benchmark(path)) or list(_matrix_faults(load_benchmark(path)))
     return faults or (list(islice(_CHECKS[kind](path), MOST_FAULTS)) if kind in _CHECKS else [])
 
 
@@ -155,6 +155,13 @@ def _other_kind(path: Path, key: str, file: Path) -> Iterator[BadInput]:
 
 def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
+
+
+def _matrix_faults(benchmark: Benchmark) -> Iterator[BadInput]:
+    from groupppo.studies.shared.study import study_faults
+
+    yield from study_faults(benchmark)
+    yield from _cell_faults(benchmark)
 
 
 def _cell_faults(benchmark: Benchmark) -> Iterator[BadInput]:

@@ -16,7 +16,6 @@ from groupppo.rates import at_rates
 from groupppo.schemas import read_checked
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-_NEED_CRITIC = ("grouping", "streams")
 HUB = "hub"
 GROUPED = "group_ppo"
 """verl's `algorithm.adv_estimator` of an arm that forms groups."""
@@ -264,7 +263,6 @@ def load_benchmark(path: str | Path) -> Benchmark:
         hint = f"keep models x tasks x arms x seeds at most {MOST_RUNS:,}: write several benchmarks."
         raise BadInput(path, "seeds", f"{runs:,} runs", hint)
     _check_density_sources(arms, path)
-    _check_studies(data, arms, home, path)
     models = {name: load_model(_named(home, "models", name, path)) for name in data["models"]}
     tasks = {name: load_task(_named(home, "tasks", name, path)) for name in data["tasks"]}
     claims = home / data["claims"]
@@ -318,22 +316,6 @@ def _check_density_sources(arms: dict[str, Arm], path: Path) -> None:
             raise BadInput(arm.source, "density_from", arm.density_from, hint)
 
 
-def _check_studies(data: dict[str, Any], arms: dict[str, Arm], home: Path, path: Path) -> None:
-    """A study is a script in studies/; those on rollouts need the reference's trained critic."""
-    for name in data["studies"]:
-        _named(home, "studies", name, path, suffix="py")
-    needing = next((name for name in data["studies"] if name in _NEED_CRITIC), None)
-    if needing is None:
-        return
-    if not data["train"]["save_critic"]:
-        hint = f"write true: the study {needing} needs the reference's critic."
-        raise BadInput(path, "train.save_critic", False, hint)
-    reference = arms[data["reference"]]
-    if not trains_critic(data["train"]["verl"] | reference.verl):
-        hint = f"name an arm with critic.enable: true, or leave the study {needing} out, which needs its critic."
-        raise BadInput(path, "reference", reference.name, hint)
-
-
 def _check_device(benchmark: Benchmark) -> None:
     """The rollout, the models and the starts must be ones that the device has."""
     path, device, rollout = benchmark.source, benchmark.device, benchmark.train.rollout
@@ -381,10 +363,10 @@ def load_arm(path: str | Path) -> Arm:
     return Arm(**_named_file(Path(path), "arm"), source=Path(path))
 
 
-def _named(home: Path, kind: str, name: str, asked_by: Path, suffix: str = "yaml") -> Path:
-    path = home / kind / f"{name}.{suffix}"
+def _named(home: Path, kind: str, name: str, asked_by: Path) -> Path:
+    path = home / kind / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(file.stem for file in (home / kind).glob(f"*.{suffix}"))
+        known = sorted(file.stem for file in (home / kind).glob("*.yaml"))
         hint = f"no such file {path}; {suggest(name, known)}Known: {', '.join(known) or 'none'}."
         raise BadInput(asked_by, kind, name, hint)
     return path

@@ -22,6 +22,11 @@ def rate_name(arm: str, rate: float) -> str:
     return f"{arm}_lr{rate * 1e6:g}u".replace(".", "p")
 
 
+def rate_title(title: str, rate: float) -> str:
+    """The title of an arm at one rate of a sweep."""
+    return f"{title}, rate {rate:g}"
+
+
 def at_rates(arms: dict[str, "Arm"], rates: Mapping[str, float | list[float]], source: Path) -> dict[str, "Arm"]:
     """The arms of a matrix, each at its rate, and one that is swept once at each.
 
@@ -48,7 +53,7 @@ def at_rates(arms: dict[str, "Arm"], rates: Mapping[str, float | list[float]], s
             swept = replace(
                 arm,
                 name=rate_name(arm.name, each),
-                title=f"{arm.title}, rate {each:g}",
+                title=rate_title(arm.title, each),
                 verl=arm.verl | {KEY: each},
                 density_from=_density_from(arm, arm.density_from, rates, source, each),
                 swept_from=arm.name,

@@ -1,4 +1,4 @@
-"""A task, a model, an arm and a grouping rule are each added by one new file and no other edit.
+"""A task, a model, an arm, a rule, a study, a figure and a section are each added by one new file and no other edit.
 
 The files are those that docs/howto shows. They are added to a copy of the repository, whose own commands then load,
 check, list, compose and plan them: the copy's package is the one that is imported there.
@@ -16,8 +16,12 @@ import pytest
 import yaml
 
 from groupppo.config import REPOSITORY
+from groupppo.tables import collect, load_tables
+from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import decide
 from tests.conftest import shared_cache
 from tests.docs.pages import files, write
+from tests.synthetic import write_results
 
 PACKAGE = ("Snakefile", "workflow", "benchmarks", "groupppo", "environment.yml")
 
@@ -33,7 +37,8 @@ class Added:
 
     @property
     def path(self) -> str:
-        return f"{self.folder}/{self.name}.{'py' if self.kind == 'rule' else 'yaml'}"
+        code = ("rule", "study", "figure", "section")
+        return f"{self.folder}/{self.name}.{'py' if self.kind in code else 'yaml'}"
 
     @property
     def text(self) -> str:
@@ -44,7 +49,10 @@ TASK = Added("task", "sorting_long", "howto/task.md", "benchmarks/tasks")
 MODEL = Added("model", "medium", "howto/model.md", "benchmarks/models")
 ARM = Added("arm", "group_ppo_small", "howto/arm.md", "benchmarks/arms")
 RULE = Added("rule", "low_prob_stride", "howto/rule.md", "groupppo/algorithm/rules")
+STUDY = Added("study", "lengths", "howto/study.md", "groupppo/studies")
 USES_RULE = Added("arm", "low_prob_stride", "howto/rule.md", "benchmarks/arms")
+FIGURE = Added("figure", "response_tokens", "howto/figure.md", "groupppo/report/figures")
+SECTION = Added("section", "seeds", "howto/figure.md", "groupppo/report/sections")
 NEW = [TASK, MODEL, ARM, RULE]
 
 COMPOSED = """
@@ -75,6 +83,20 @@ mask = torch.tensor([[1, 1, 1, 1, 1, 1, 0], [1, 1, 0, 1, 1, 1, 1]], dtype=torch.
 params = GroupParams.from_config({"rule": "low_prob_stride", "group_max_size": 4})
 groups = group_tokens(Tokens(mask, log_probs=likely), params)
 print([[Cause(int(c)).name for c in row if c] for row in groups.cause], groups.endpoints.int().tolist())
+"""
+
+REPORTED = """
+import json, sys
+from pathlib import Path
+from groupppo.config import load_benchmark
+from groupppo.report.figures import draw_figures, needed
+from groupppo.report.page import write_report
+from groupppo.tables import StoredTables
+results, benchmark = Path(sys.argv[1]), load_benchmark("benchmarks/extended.yaml")
+judged = json.loads((results / "verdicts.json").read_text())
+records = draw_figures(StoredTables(results / "tables", needed(benchmark)), benchmark, results / "figures", judged)
+write_report(results, benchmark)
+print(json.dumps([record.id for record in records]))
 """
 
 
@@ -172,6 +194,19 @@ def test_a_name_without_its_file_stops_the_plan_and_names_the_folder(new: Added,
     assert "Traceback" not in said
 
 
+def test_a_new_study_is_planned_and_has_a_command_line_and_without_its_file_it_is_refused(clone: Path) -> None:
+    file = clone / "benchmarks" / "quick.yaml"
+    data = yaml.safe_load(file.read_text()) | {"name": "extended", "studies": [STUDY.name]}
+    (clone / "benchmarks" / "extended.yaml").write_text(yaml.safe_dump(data))
+    planned = plan(clone)
+    assert "studies = 'lengths'" in planned.stdout + planned.stderr
+    add(clone, STUDY)
+    planned = plan(clone)
+    assert "study lengths on sorting with tiny" in planned.stdout + planned.stderr
+    done = python(clone, "-m", "groupppo.studies", STUDY.name, "--help")
+    assert "Responses of each mean length." in done.stdout
+
+
 def test_a_new_rule_groups_a_batch_and_is_offered_to_who_writes_an_arm(clone: Path) -> None:
     add(clone, RULE)
     done = python(clone, "-c", GROUPED)
@@ -193,3 +228,30 @@ def test_an_arm_of_a_rule_without_a_file_is_refused_and_the_folder_named(clone: 
     assert "did you mean low_prob?" in done.stderr
     add(clone, RULE)
     assert groupppo(clone, "validate", USES_RULE.path).returncode == 0
+
+
+def test_a_new_figure_and_a_new_section_are_in_the_report(clone: Path, tmp_path: Path) -> None:
+    name_in_matrix(clone)
+    results = tmp_path / "made"
+    benchmark = write_results(results, steps=2)
+    collect(results, benchmark)
+    judged = decide(load_claims(benchmark.claims), load_tables(results / "tables"), benchmark)
+    (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
+
+    def reported() -> tuple[list[str], str, str]:
+        """Ids of the figures, the page and its Markdown."""
+        done = python(clone, "-c", REPORTED, str(results))
+        assert done.returncode == 0, done.stderr
+        texts = ((results / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+        return (json.loads(done.stdout.splitlines()[-1]), *texts)
+
+    before, page, markdown = reported()
+    assert FIGURE.name not in before
+    assert "Admissible runs of each seed." not in page + markdown
+    add(clone, FIGURE, SECTION)
+    after, page, markdown = reported()
+    assert after == [*before[:2], FIGURE.name, *before[2:]]
+    assert 'id="figure-response_tokens"' in page
+    assert '<a href="#seeds">Seeds</a>' in page
+    assert page.count("Admissible runs of each seed.") == markdown.count("Admissible runs of each seed.") == 1
+    assert "figures/response_tokens.png" in markdown

@@ -32,8 +32,7 @@ from groupppo.records.plain_yaml import LARGEST as LARGEST_YAML
 from groupppo.records.plain_yaml import MOST_NODES, read_yaml
 from groupppo.records.seal import scrub_record
 from groupppo.schemas import MOST_FAULTS, kinds, schema_faults
-from groupppo.studies.fault_table import FAULT_COLUMNS
-from groupppo.studies.tables import read_table
+from groupppo.studies.shared.study import find_study
 from groupppo.tables.keys import Keys
 from groupppo.tasks import gym_reward
 from groupppo.tasks.math_reward import extract_answer
@@ -330,7 +329,9 @@ def test_the_other_process_imports_nothing_from_where_this_one_runs(tmp_path: Pa
     assert "groupppo" not in Path(decode.__file__).read_text().split('"""')[2]
 
 
-HEAD = ",".join(FAULT_COLUMNS["faults"])
+FAULTS = find_study("faults")
+FAULT_COLUMNS = FAULTS.columns["faults"]
+HEAD = ",".join(FAULT_COLUMNS)
 CSV: dict[str, bytes] = {
     "nothing": b"",
     "a million commas": b"," * 1_000_000,
@@ -338,8 +339,8 @@ CSV: dict[str, bytes] = {
     "a row of a million commas": f"{HEAD}\n{',' * 1_000_000}\n".encode(),
     "an open quote": f'{HEAD}\n"'.encode() + b"x" * 1_000_000,
     "NULs": HEAD.encode() + b"\n" + b"\0" * 1_000_000,
-    "no UTF-8": HEAD.encode() + b"\n" + b"\xff," * (len(FAULT_COLUMNS["faults"]) - 1) + b"\n",
-    "a column more in each row": f"{HEAD}\n{'1,' * len(FAULT_COLUMNS['faults'])}1\n".encode() * 1,
+    "no UTF-8": HEAD.encode() + b"\n" + b"\xff," * (len(FAULT_COLUMNS) - 1) + b"\n",
+    "a column more in each row": f"{HEAD}\n{'1,' * len(FAULT_COLUMNS)}1\n".encode() * 1,
     "a column twice": f"{HEAD},{HEAD}\n".encode(),
     "UTF-16": HEAD.encode("utf-16"),
     "too large": HEAD.encode() + b"\n" * (20 << 20),
@@ -349,10 +350,10 @@ CSV: dict[str, bytes] = {
 @pytest.mark.parametrize("content", CSV.values(), ids=CSV)
 def test_csv_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "faults.csv").write_bytes(content)
-    found = bounded(lambda: read_table(tmp_path, "faults"))
-    assert isinstance(found, BadInput) or len(found.columns) == len(FAULT_COLUMNS["faults"])
-    (tmp_path / "faults.csv").write_text(f"{HEAD}\n{','.join(['1'] * len(FAULT_COLUMNS['faults']))}\n")
-    assert len(read_table(tmp_path, "faults")) == 1
+    found = bounded(lambda: FAULTS.read_table(tmp_path, "faults"))
+    assert isinstance(found, BadInput) or len(found.columns) == len(FAULT_COLUMNS)
+    (tmp_path / "faults.csv").write_text(f"{HEAD}\n{','.join(['1'] * len(FAULT_COLUMNS))}\n")
+    assert len(FAULTS.read_table(tmp_path, "faults")) == 1
 
 
 SAMPLES: dict[str, bytes] = {

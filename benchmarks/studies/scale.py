@@ -59,11 +59,9 @@ collect(results, benchmark, processes=2)
     "verdicts": """
 from groupppo.tables import load_tables
 from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide
-from groupppo.verdicts.needed import needed
-from groupppo.verdicts.studied import read_studied
+from groupppo.verdicts.engine import NEEDED, decide, read_studied
 claims = load_claims(benchmark.claims)
-tables, studied = load_tables(results / "tables", needed(claims, benchmark)), read_studied(results, benchmark, claims)
+tables, studied = load_tables(results / "tables", NEEDED), read_studied(results, benchmark, claims)
 judged = decide(claims, tables, benchmark, None, studied)
 (results / "verdicts.json").write_text(json.dumps(judged, allow_nan=False))
 """,

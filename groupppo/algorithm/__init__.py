@@ -1,27 +1,34 @@
-"""Grouping of response tokens: pure tensors, without verl.
+"""GROUP-PPO, top to bottom: tensors in, tensors out, with torch and numba alone.
 
-groups = group_tokens(Tokens(mask, advantages=advantages), GroupParams(rule="variance_split"))
+| file | what is in it |
+|---|---|
+| `params` | every key with its default; the registry of rules; tau and density from step to step |
+| `grouping` | what a rule reads (`Tokens`, scores) and returns (`Cause`, `Groups`) |
+| `rules/` | where a group ends: one file, one rule |
+| `kernels/` | the recursions over tokens: `reference` as they read, compiled by Numba |
+| `estimators` | dense GAE, advantages over endpoints, sharing within groups, whitening |
+| `loss` | where the losses count and what divides them (`group_batch`); the policy loss |
+| `metrics` | statistics of a grouping |
+
+    params = GroupParams(rule="variance_split")
+    groups = group_tokens(Tokens(mask, advantages=advantages), params)
 """
 
 import torch
 
-from groupppo.algorithm.density import DensitySchedule
-from groupppo.algorithm.groups import Cause, Groups, last_valid
-from groupppo.algorithm.params import GroupParams
-from groupppo.algorithm.registry import StepValues, known_rules
-from groupppo.algorithm.threshold import Threshold
-from groupppo.algorithm.tokens import Tokens
+from groupppo.algorithm.grouping import Cause, Groups, Tokens, last_valid
+from groupppo.algorithm.params import DensitySchedule, GroupParams, StepValues, known_rules, next_threshold
 
 __all__ = [
     "Cause",
     "DensitySchedule",
     "GroupParams",
     "Groups",
-    "Threshold",
     "Tokens",
     "group_tokens",
     "known_rules",
     "last_valid",
+    "next_threshold",
 ]
 
 
@@ -44,4 +51,4 @@ def group_tokens(
         threshold=params.group_variance_threshold if threshold is None else threshold,
         density=params.density if density is None else density,
     )
-    return Groups.from_cause(known_rules()[params.rule].close(tokens, params, step), tokens.mask)
+    return Groups.from_cause(params.definition.close(tokens, params, step), tokens.mask)

@@ -1,4 +1,4 @@
-"""Where GROUP-PPO's losses count, what divides them, and the losses themselves: pure tensors, without verl.
+"""Where GROUP-PPO's losses count, what divides them, and the losses themselves.
 
 Training runs verl's own losses with these masks; the functions here are the same formulas for use without verl.
 """
@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from groupppo.algorithm.advantage import Estimates, gae, published, segment_gae, share_in_group, token_gae, whiten
-from groupppo.algorithm.groups import Groups
+from groupppo.algorithm.estimators import Estimates, gae, published, segment_gae, share_in_group, token_gae, whiten
+from groupppo.algorithm.grouping import Groups, Tokens
 from groupppo.algorithm.params import GroupParams
-from groupppo.algorithm.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ class GroupBatch:
     Attributes:
         advantages: (B, T), whitened over the tokens that carry one (not so `published`, which does not whiten).
         returns: (B, T), targets of the value loss at endpoints.
-        policy, value: masks of the two losses.
+        policy: mask of the policy loss.
+        value: mask of the value loss.
     """
 
     advantages: Tensor
@@ -52,19 +52,21 @@ def group_batch(tokens: Tokens, groups: Groups, params: GroupParams, gamma: floa
 
     Args:
         tokens: needs rewards and values; dense `advantages` are used where given.
-        groups: of the same tokens. gamma, lam: discount and lambda, in [0, 1].
+        groups: of the same tokens.
+        params: the three keys above.
+        gamma: discount, in [0, 1].
+        lam: lambda, in [0, 1].
 
     Raises:
         ValueError: fewer than two tokens would carry an advantage, so that it cannot be whitened.
     """
     policy, value = loss_masks(tokens.mask, groups, params)
-    estimates = _estimates(tokens, groups, params, gamma, lam)
-    advantages = estimates.advantages
+    advantages, returns = _estimates(tokens, groups, params, gamma, lam)
     if params.spread == "group":
         advantages = share_in_group(advantages, groups)
     if params.advantage != "published":
         advantages = whiten(advantages, policy.counts.long())
-    return GroupBatch(advantages, estimates.returns, policy, value)
+    return GroupBatch(advantages, returns, policy, value)
 
 
 def loss_masks(mask: Tensor, groups: Groups, params: GroupParams) -> tuple[LossMask, LossMask]:
@@ -81,9 +83,7 @@ def _estimates(tokens: Tokens, groups: Groups, params: GroupParams, gamma: float
         return segment_gae(rewards, values, tokens.mask, groups.endpoints, gamma, lam)
     if params.advantage == "published":
         return published(rewards, values, groups)
-    dense = tokens.advantages
-    if dense is None:
-        dense = gae(rewards, values, tokens.mask, gamma, lam)
+    dense = gae(rewards, values, tokens.mask, gamma, lam) if tokens.advantages is None else tokens.advantages
     return token_gae(dense, values, groups.endpoints)
 
 
@@ -101,22 +101,18 @@ def policy_loss(
     The formula of verl's `compute_policy_loss_vanilla` with token-mean aggregation.
 
     Args:
-        log_probs, old_log_probs, advantages: (B, T) float.
+        log_probs: (B, T) float.
+        old_log_probs: (B, T) float.
+        advantages: (B, T) float.
+        mask: where the loss counts.
+        clip_low: the ratio is clipped at 1 - clip_low,
+        clip_high: and at 1 + clip_high.
+        dual_clip: the loss of a negative advantage is at most this many times its size.
     """
     ratio = (log_probs - old_log_probs).clamp(-20.0, 20.0).exp()
     clipped = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_low, 1 + clip_high))
     floored = torch.minimum(-advantages * dual_clip, clipped)
     return masked_mean(torch.where(advantages < 0, floored, clipped), mask)
-
-
-def value_loss(predicted: Tensor, values: Tensor, returns: Tensor, mask: LossMask, clip: float = 0.5) -> Tensor:
-    """Clipped value loss, a scalar: half the larger of two squared errors (verl's `compute_value_loss`).
-
-    Args:
-        predicted, values, returns: (B, T) float; `values` are the ones from before the update.
-    """
-    clipped = torch.maximum(torch.minimum(predicted, values + clip), values - clip)
-    return 0.5 * masked_mean(torch.maximum((predicted - returns) ** 2, (clipped - returns) ** 2), mask)
 
 
 def masked_mean(terms: Tensor, mask: LossMask) -> Tensor:

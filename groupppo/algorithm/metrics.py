@@ -7,10 +7,8 @@ endpoints: none of them says that anything was saved.
 import torch
 from torch import Tensor
 
-from groupppo.algorithm.groups import Cause, Groups
+from groupppo.algorithm.grouping import Cause, Groups, Score, Tokens
 from groupppo.algorithm.params import GroupParams
-from groupppo.algorithm.ratio import variance_ratios
-from groupppo.algorithm.tokens import Tokens
 
 
 def group_metrics(groups: Groups, tokens: Tokens, params: GroupParams, threshold: float) -> dict[str, float]:
@@ -19,8 +17,10 @@ def group_metrics(groups: Groups, tokens: Tokens, params: GroupParams, threshold
     A metric that does not exist for a rule (a threshold, a variance ratio) is left out.
 
     Args:
-        groups: the batch's groups. tokens: with at least one valid token, and what the rule needs.
-        params: rule and score. threshold: tau used.
+        groups: the batch's groups.
+        tokens: with at least one valid token, and what the rule needs.
+        params: rule and score.
+        threshold: tau used.
     """
     count, endpoints = int(tokens.mask.sum()), int(groups.endpoints.sum())
     compression = 1.0 - endpoints / count
@@ -72,8 +72,9 @@ def critic_metrics(values: Tensor, returns: Tensor, mask: Tensor) -> dict[str, f
     advantages did not choose blindly. Formulas of verl's `compute_data_metrics`, operation by operation.
 
     Args:
-        values, returns: (B, T) float; returns are dense GAE's, A_t + V_t before whitening. mask: (B, T) bool, at least
-            two valid tokens, below which a variance is not finite.
+        values: (B, T) float.
+        returns: (B, T) float, dense GAE's: A_t + V_t before whitening.
+        mask: (B, T) bool, at least two valid tokens, below which a variance is not finite.
     """
     values, returns = values[mask], returns[mask]
     unexplained = torch.var(returns - values) / (torch.var(returns) + 1e-5)
@@ -88,10 +89,35 @@ def log_prob_gap(rollout_log_probs: Tensor, log_probs: Tensor, mask: Tensor) -> 
     """How far the rollout server's log-probabilities are from the trainer's, in nats: what drives rule `published`.
 
     Args:
-        rollout_log_probs, log_probs: (B, T) float. mask: (B, T) bool, at least one valid token.
+        rollout_log_probs: (B, T) float.
+        log_probs: (B, T) float.
+        mask: (B, T) bool, at least one valid token.
     """
     gap = (rollout_log_probs.double() - log_probs.double())[mask].abs()
     return {"rollout/logp_gap/mean": float(gap.mean()), "rollout/logp_gap/p99": _quantile(gap, 0.99)}
+
+
+def variance_ratios(groups: Groups, advantages: Tensor, score: Score) -> Tensor:
+    """r_grpo / r_ppo of every group at its endpoint, whatever rule closed it; 1 where both are zero.
+
+    Args:
+        groups: the batch's groups.
+        advantages: (B, T) float.
+        score: of the same tokens.
+
+    Returns:
+        (number of groups,) float64.
+    """
+    advantages, at_endpoint = advantages.double(), groups.endpoints
+    # The operations of `kernels.variance_split` in its order: a group of one token has a ratio of exactly 1.
+    if score.orthogonal:
+        squared = advantages * advantages
+        r_ppo = groups.sums(squared * score.values)[at_endpoint]
+        r_grpo = squared[at_endpoint] * groups.sums(score.values)[at_endpoint]
+    else:
+        r_ppo = groups.sums(advantages * score.values)[at_endpoint] ** 2
+        r_grpo = (advantages[at_endpoint] * groups.sums(score.values)[at_endpoint]) ** 2
+    return torch.where(r_grpo == r_ppo, 1.0, r_grpo / r_ppo)
 
 
 def group_sizes(groups: Groups) -> Tensor:

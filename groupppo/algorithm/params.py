@@ -1,115 +1,239 @@
-"""The parameters of GROUP-PPO: names and defaults of the origin where it has them, checked."""
+"""The keys of GROUP-PPO, checked; the rules that read them; and what moves from step to step.
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+Names and defaults are the origin's where it has them. One file in `groupppo/algorithm/rules/` is one rule, found by
+being there.
+"""
+
+import importlib
+import json
+import math
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from groupppo.algorithm.registry import Rule, known_rules
-from groupppo.algorithm.scores import NEEDS, SCORES
+from torch import Tensor
+
+from groupppo.algorithm.grouping import SCORE_NEEDS, SCORES, Score, Tokens
 from groupppo.errors import BadInput, suggest
 
 HOME = "algorithm.group_params"
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "score": tuple(SCORES),
-    "advantage": ("segment_gae", "token_gae", "published"),
-    "spread": ("endpoint", "group"),
-    "loss_normalizer": ("endpoints", "tokens"),
-    "update": ("auto", "masked", "gathered", "streamed"),
-    "kv": ("recompute", "reuse"),
-    "on_error": ("raise", "dense"),
-}
 
-# key: (lowest, highest, whether the lowest itself is allowed)
-RANGES: dict[str, tuple[float, float, bool]] = {
-    "group_variance_threshold": (0.0, float("inf"), False),
-    "group_max_size": (1, float("inf"), True),
-    "group_epsilon": (0.0, float("inf"), True),
-    "threshold_lr": (0.0, float("inf"), True),
-    "min_threshold": (0.0, float("inf"), False),
-    "max_threshold": (0.0, float("inf"), False),
-    "target_density": (0.0, 1.0, False),
-    "density": (0.0, 1.0, False),
-    "probability_cutoff": (0.0, 1.0, False),
-    "kv_bytes": (1, float("inf"), True),
-    "live_window": (0, float("inf"), True),
-    "live_share": (0.0, 1.0, True),
-}
-_WHOLE = ("group_max_size", "kv_bytes", "live_window")
+@dataclass(frozen=True)
+class StepValues:
+    """What changes from step to step: tau, and the density that a control has to match."""
 
-# Keys that act whatever the rule; the others act only where the rule uses them.
-_STREAMED = ("kv", "kv_bytes", "live_window", "live_share")
-COMMON = ("rule", "advantage", "spread", "loss_normalizer", "update", "on_error", *_STREAMED)
+    threshold: float
+    density: float | None = None
+
+
+Close = Callable[[Tokens, "GroupParams", StepValues], Tensor]
+Evidence = Callable[[Tokens, "GroupParams"], tuple[Tensor, Score]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A grouping rule.
+
+    Attributes:
+        name: its name in `group_params.rule`, which is its function's.
+        close: from tokens, parameters and step values to the cause of closing at every token, (B, T) int8 `Cause`.
+        uses: the keys of `GroupParams` that change its groups.
+        needs: the fields of `Tokens` it reads, next to those of the score where it uses one.
+        evidence: advantages and scores that its variance ratio is made of; None for a rule without a ratio.
+    """
+
+    name: str
+    close: Close
+    uses: frozenset[str]
+    needs: tuple[str, ...]
+    evidence: Evidence | None
+
+    @property
+    def known_before_update(self) -> bool:
+        """Whether the endpoints depend on the mask alone, so that they are known before any forward pass."""
+        return set(self.needs) <= {"seeds"} and "score" not in self.uses
+
+
+_RULES: dict[str, Rule] = {}
+
+
+def rule(
+    *, uses: tuple[str, ...] = (), needs: tuple[str, ...] = (), evidence: Evidence | None = None
+) -> Callable[[Close], Close]:
+    """Register a function as the rule of its name.
+
+    Raises:
+        ValueError: another module has registered a rule of that name.
+    """
+
+    def register(close: Close) -> Close:
+        taken = _RULES.get(close.__name__)
+        if taken is not None and taken.close.__module__ != close.__module__:
+            raise ValueError(f"rule {close.__name__} of {close.__module__} is already in {taken.close.__module__}")
+        _RULES[close.__name__] = Rule(close.__name__, close, frozenset(uses), needs, evidence)
+        return close
+
+    return register
+
+
+@cache
+def known_rules() -> dict[str, Rule]:
+    """All rules by name; imports every module of `groupppo.algorithm.rules` on first use.
+
+    Raises:
+        ValueError: a module registers no rule of its own name, by which a workflow finds what a run depends on.
+    """
+    package = importlib.import_module("groupppo.algorithm.rules")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+        if module.name not in _RULES:
+            raise ValueError(f"{package.__name__}.{module.name} registers no rule named {module.name}")
+    return dict(sorted(_RULES.items()))
+
+
+# Lowest and highest value of a number, and whether the lowest itself is allowed.
+Limits = tuple[float, float, bool]
+_POSITIVE: Limits = (0.0, math.inf, False)
+_NOT_NEGATIVE: Limits = (0.0, math.inf, True)
+_SHARE: Limits = (0.0, 1.0, False)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a key of `GroupParams` may be.
+
+    Attributes:
+        description: what it does.
+        choices: its values, for a key that is a choice.
+        whole: whether it is an integer.
+        limits: of a number; None for a key that is no number.
+        only_with: values of other keys without which it has no effect.
+    """
+
+    description: str
+    choices: tuple[str, ...] = ()
+    whole: bool = False
+    limits: Limits | None = None
+    only_with: tuple[tuple[str, str | bool], ...] = ()
+
+    def check(self, name: str, value: object) -> None:
+        """Raises BadInput: the value is of the wrong type, no choice, or out of range."""
+        if self.choices and value not in self.choices:
+            _refuse_choice(name, value, self.choices)
+        if self.limits is None:
+            return
+        low, high, closed = self.limits
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+            raise BadInput(HOME, name, value, f"write a {'whole ' if self.whole else ''}number.")
+        assert isinstance(value, int | float)
+        # Written so that NaN, for which every comparison is false, is refused too.
+        if not ((value >= low if closed else value > low) and value <= high and value < math.inf):
+            raise BadInput(HOME, name, value, f"keep it {'at least' if closed else 'above'} {low} and at most {high}.")
+
+
+def _key(default: Any, description: str, *choices: str, **limits: Any) -> Any:
+    return field(default=default, metadata={"key": Key(description, choices, isinstance(default, int), **limits)})
+
+
+_STREAMED, _ADAPTIVE = (("update", "streamed"),), (("adaptive_threshold", True),)
 
 
 @dataclass(frozen=True)
 class GroupParams:
-    """How responses are grouped and trained on; the config keys are `algorithm.group_params.<field>`.
+    """How responses are grouped and trained on; the config keys are `algorithm.group_params.<field>`, each a `Key`."""
 
-    Attributes:
-        rule: where a group ends; a module of `groupppo.algorithm.rules`, where each is defined.
-        score: proxy of a token's score vector. `unit`: norm 1. `logit_norm`: 1 - 2p + sum p^2, the norm of the gradient
-            in the logits. `log_ratio`: rollout minus trainer log-probability, a signed scalar.
-        advantage: `segment_gae`: GAE over endpoints as macro-steps (reading A). `token_gae`: dense GAE, read at the
-            endpoints (reading B). `published`: reward inside the group minus value at the endpoint, not whitened.
-        spread: `endpoint`: policy and value loss at endpoints only. `group`: all tokens of a group share its
-            endpoint's advantage in the policy loss, value loss at endpoints (reading C).
-        loss_normalizer: what divides a loss. `endpoints`: the tokens it counts, which are the endpoints, or all tokens
-            for the policy loss with spread `group`. `tokens`: all valid tokens.
-        update: what the updates compute. `masked`: everything, masked afterwards (what the origin does). `gathered`:
-            what the endpoints depend on, with the same gradients. `auto`: `gathered` in a step whose density is below
-            one half, else `masked`. `streamed`: only endpoints flow through the policy; an approximation, research. The
-            critic's update is `gathered` then.
-        kv: where `streamed` has the keys and values of other tokens from: `recompute` in the update, or `reuse` what
-            this step's old-log-prob pass kept, which is right for the first optimizer step only. kv_bytes: largest size
-            of what is kept per rank.
-        live_window, live_share: what flows next to endpoints in `streamed`: so many tokens before each, a random share.
-            Nothing by default: cosine with the exact gradient x speed-up of the update is largest there
-            (benchmarks/studies/streams.py).
-        on_error: `raise`, or `dense`: a step whose grouping fails runs as dense PPO, is logged and counted, and the run
-            is no evidence for a claim about GROUP-PPO.
-        group_variance_threshold: tau, the ratio above which a group is split; the start value when adaptive.
-        group_max_size: cap on the tokens of one group, and the stride of rule `stride`.
-        group_epsilon: added to r_ppo before it is multiplied by tau.
-        adaptive_threshold: move tau towards `target_density` once a step.
-        threshold_lr: rate of that move on the log scale.
-        min_threshold, max_threshold: bounds of tau.
-        target_density: endpoints over valid tokens that the adaptive threshold aims at.
-        density: endpoints over valid tokens for the rules `random` and `entropy`, the same in every step.
-        density_source: instead of a number, the `steps.jsonl` of a finished run, followed step by step.
-        probability_cutoff: rule `low_prob` closes at tokens less probable than this.
-    """
-
-    rule: str = "variance_split"
-    score: str = "unit"
-    advantage: str = "segment_gae"
-    spread: str = "endpoint"
-    loss_normalizer: str = "endpoints"
-    update: str = "auto"
-    kv: str = "reuse"
-    kv_bytes: int = 4 * 2**30
-    live_window: int = 0
-    live_share: float = 0.0
-    on_error: str = "raise"
-    group_variance_threshold: float = 1.0
-    group_max_size: int = 16
-    group_epsilon: float = 1e-6
-    adaptive_threshold: bool = True
-    threshold_lr: float = 0.01
-    min_threshold: float = 0.1
-    max_threshold: float = 10.0
-    target_density: float = 0.125
-    density: float | None = None
-    density_source: str | None = None
-    probability_cutoff: float = 0.9
+    rule: str = _key("variance_split", "Where a group ends; a file of this name in groupppo/algorithm/rules/.")
+    score: str = _key(
+        "unit",
+        "Proxy of a token's score vector. `unit`: norm 1. `logit_norm`: 1 - 2p + sum p^2, the norm of the gradient in "
+        "the logits. `log_ratio`: rollout minus trainer log-probability, a signed scalar.",
+        *SCORES,
+    )
+    advantage: str = _key(
+        "segment_gae",
+        "`segment_gae`: GAE over endpoints as macro-steps (reading A). `token_gae`: dense GAE, read at the endpoints "
+        "(reading B). `published`: reward inside the group minus value at the endpoint, not whitened.",
+        *("segment_gae", "token_gae", "published"),
+    )
+    spread: str = _key(
+        "endpoint",
+        "`endpoint`: policy and value loss at endpoints only. `group`: all tokens of a group share its endpoint's "
+        "advantage in the policy loss, value loss at endpoints (reading C).",
+        *("endpoint", "group"),
+    )
+    loss_normalizer: str = _key(
+        "endpoints",
+        "What divides a loss. `endpoints`: the tokens it counts, which are the endpoints, or all tokens for the policy "
+        "loss with spread `group`. `tokens`: all valid tokens.",
+        *("endpoints", "tokens"),
+    )
+    update: str = _key(
+        "auto",
+        "What the updates compute. `masked`: everything, masked afterwards, as the origin does. `gathered`: what the "
+        "endpoints depend on, with the same gradients. `auto`: `gathered` in a step whose density is below one half, "
+        "else `masked`. `streamed`: only endpoints flow through the policy; an approximation, research. The critic's "
+        "update is `gathered` then.",
+        *("auto", "masked", "gathered", "streamed"),
+    )
+    kv: str = _key(
+        "reuse",
+        "Where `streamed` has the keys and values of other tokens from: `recompute` in the update, or `reuse` what the "
+        "step's old-log-prob pass kept, which is right for the first optimizer step only.",
+        *("recompute", "reuse"),
+        only_with=_STREAMED,
+    )
+    kv_bytes: int = _key(
+        4 * 2**30,
+        "Largest size of the keys and values that `streamed` keeps per rank.",
+        limits=(1, math.inf, True),
+        only_with=(*_STREAMED, ("kv", "reuse")),
+    )
+    live_window: int = _key(
+        0,
+        "So many tokens before each endpoint flow too in `streamed`. Nothing by default: cosine with the exact "
+        "gradient x speed-up of the update is largest there (groupppo/studies/streams.py).",
+        limits=(0, math.inf, True),
+        only_with=_STREAMED,
+    )
+    live_share: float = _key(
+        0.0, "Random share of tokens that flow too in `streamed`.", limits=(0.0, 1.0, True), only_with=_STREAMED
+    )
+    on_error: str = _key(
+        "raise",
+        "`raise`, or `dense`: a step whose grouping fails runs as dense PPO, is logged and counted, and the run is no "
+        "evidence for a claim about GROUP-PPO.",
+        *("raise", "dense"),
+    )
+    group_variance_threshold: float = _key(
+        1.0, "Tau, the ratio above which a group is split; the start value when adaptive.", limits=_POSITIVE
+    )
+    group_max_size: int = _key(
+        16, "Cap on the tokens of one group, and the stride of rule `stride`.", limits=(1, math.inf, True)
+    )
+    group_epsilon: float = _key(1e-6, "Added to r_ppo before it is multiplied by tau.", limits=_NOT_NEGATIVE)
+    adaptive_threshold: bool = _key(True, "Move tau towards `target_density` once a step.")
+    threshold_lr: float = _key(0.01, "Rate of tau on the log scale.", limits=_NOT_NEGATIVE, only_with=_ADAPTIVE)
+    min_threshold: float = _key(0.1, "Lower bound of tau.", limits=_POSITIVE)
+    max_threshold: float = _key(10.0, "Upper bound of tau.", limits=_POSITIVE)
+    target_density: float = _key(
+        0.125, "Endpoints over valid tokens that tau is moved towards.", limits=_SHARE, only_with=_ADAPTIVE
+    )
+    density: float | None = _key(
+        None, "Endpoints over valid tokens for `random` and `entropy`, the same in every step.", limits=_SHARE
+    )
+    density_source: str | None = _key(None, "Instead of a number, the `steps.jsonl` of a run to follow step by step.")
+    probability_cutoff: float = _key(0.9, "Rule `low_prob` closes at tokens less probable than this.", limits=_SHARE)
 
     def __post_init__(self) -> None:
-        _check_choice("rule", self.rule, known_rules(), " A rule is a file of its name in groupppo/algorithm/rules/.")
-        for key, known in CHOICES.items():
-            _check_choice(key, getattr(self, key), known)
-        for key, (low, high, closed) in RANGES.items():
-            if key != "density" or self.density is not None:
-                _check_range(key, getattr(self, key), low, high, closed, whole=key in _WHOLE)
+        if self.rule not in tuple(known_rules()):
+            _refuse_choice("rule", self.rule, known_rules(), " A rule is a file in groupppo/algorithm/rules/.")
+        for name, key in KEYS.items():
+            if name != "density" or self.density is not None:
+                key.check(name, getattr(self, name))
         if not isinstance(self.adaptive_threshold, bool):
             raise BadInput(HOME, "adaptive_threshold", self.adaptive_threshold, "write true or false.")
         if self.min_threshold > self.max_threshold:
@@ -122,17 +246,16 @@ class GroupParams:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "GroupParams":
-        """Build from the mapping under `algorithm.group_params`.
+        """Read the keys under `algorithm.group_params`.
 
         Raises:
             BadInput: a key is unknown, has no effect with this rule, or its value is of the wrong type or out of range.
         """
-        known = [field.name for field in fields(cls)]
-        for key in config:
-            if key not in known:
-                hint = f"unknown key; {suggest(key, known)}Known keys: {', '.join(known)}."
-                raise BadInput(HOME, str(key), config[key], hint)
-        return cls(**{str(key): value for key, value in config.items()})
+        for name in config:
+            if name not in KEYS:
+                hint = f"unknown key; {suggest(name, KEYS)}Known keys: {', '.join(KEYS)}."
+                raise BadInput(HOME, str(name), config[name], hint)
+        return cls(**{str(name): value for name, value in config.items()})
 
     @property
     def definition(self) -> Rule:
@@ -141,51 +264,117 @@ class GroupParams:
     @property
     def needs(self) -> frozenset[str]:
         """The fields of `Tokens` that rule and score read."""
-        score = NEEDS[self.score] if "score" in self.definition.uses else ()
+        score = SCORE_NEEDS[self.score] if "score" in self.definition.uses else ()
         return frozenset((*self.definition.needs, *score))
 
     def _check_live(self) -> None:
         """Refuse a key that was changed but cannot change anything: what a user writes is never ignored."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name not in COMMON and value != field.default and field.name not in self.definition.uses:
+        for name, key in KEYS.items():
+            value = getattr(self, name)
+            if value == getattr(GroupParams, name):
+                continue
+            if name not in COMMON and name not in self.definition.uses:
                 used = ", ".join(sorted(self.definition.uses)) or "none"
                 hint = f"rule {self.rule} does not use it; leave it out. Of such keys it uses: {used}."
-                raise BadInput(HOME, field.name, value, hint)
-        for key in _STREAMED:
-            if self.update != "streamed" and getattr(self, key) != getattr(type(self), key):
-                raise BadInput(HOME, key, getattr(self, key), "without effect; leave it out or set update: streamed.")
-        if self.kv == "recompute" and self.kv_bytes != type(self).kv_bytes:
-            raise BadInput(HOME, "kv_bytes", self.kv_bytes, "without effect; leave it out or set kv: reuse.")
-        for key in ("threshold_lr", "target_density"):
-            if not self.adaptive_threshold and getattr(self, key) != getattr(type(self), key):
-                raise BadInput(
-                    HOME, key, getattr(self, key), "without effect; leave it out or set adaptive_threshold: true."
-                )
+                raise BadInput(HOME, name, value, hint)
+            for other, wanted in key.only_with:
+                if getattr(self, other) != wanted:
+                    text = str(wanted).lower()
+                    raise BadInput(HOME, name, value, f"without effect; leave it out or set {other}: {text}.")
 
     def _check_density(self) -> None:
         if "density" not in self.definition.uses:
             return
         if (self.density is None) == (self.density_source is None):
-            hint = (
-                f"rule {self.rule} needs either density, a number, or density_source, the steps.jsonl of another run."
-            )
+            hint = f"rule {self.rule} needs either density, a number, or density_source, the steps.jsonl of a run."
             raise BadInput(HOME, "density", self.density, hint)
         if self.density_source is not None and not isinstance(self.density_source, str):
             raise BadInput(HOME, "density_source", self.density_source, "write the path of a steps.jsonl.")
 
 
-def _check_choice(key: str, value: object, known: Iterable[str], more: str = "") -> None:
-    known = list(known)
-    if value not in known:
-        raise BadInput(HOME, key, value, f"{suggest(value, known)}write one of: {', '.join(known)}.{more}")
+KEYS: dict[str, Key] = {each.name: each.metadata["key"] for each in fields(GroupParams)}
+
+# Keys that act whatever the rule; the others act only where the rule uses them.
+COMMON: tuple[str, ...] = ("rule", "advantage", "spread", "loss_normalizer", "update", "on_error")
+COMMON += tuple(name for name, key in KEYS.items() if key.only_with[:1] == _STREAMED)
 
 
-def _check_range(key: str, value: object, low: float, high: float, closed: bool, whole: bool) -> None:
-    kinds: tuple[type, ...] = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        raise BadInput(HOME, key, value, f"write a {'whole ' if whole else ''}number.")
-    assert isinstance(value, int | float)
-    # Written so that NaN, for which every comparison is false, is refused too.
-    if not ((value >= low if closed else value > low) and value <= high and value < float("inf")):
-        raise BadInput(HOME, key, value, f"keep it {'at least' if closed else 'above'} {low} and at most {high}.")
+def key_docs() -> dict[str, str]:
+    """What each key does and, for a choice, what it may be."""
+    choices = {name: key.choices for name, key in KEYS.items() if key.choices} | {"rule": tuple(known_rules())}
+    listed = {name: f" One of: {', '.join(values)}." for name, values in choices.items()}
+    return {name: key.description + listed.get(name, "") for name, key in KEYS.items()}
+
+
+def _refuse_choice(name: str, value: object, known: Iterable[str], more: str = "") -> None:
+    raise BadInput(HOME, name, value, f"{suggest(value, known)}write one of: {', '.join(known)}.{more}")
+
+
+def next_threshold(tau: float, density: float, params: GroupParams) -> float:
+    """tau after a batch of the given density: a step on the log scale towards `target_density`.
+
+    ln tau <- clip(ln tau + threshold_lr * (d - target_density) / target_density, ln min, ln max): too many endpoints
+    raise it, so that fewer groups are split. The origin names these parameters but gives no law; this one is ours.
+
+    Args:
+        tau: of the batch.
+        density: endpoints over valid tokens, in (0, 1].
+        params: of the run; without `adaptive_threshold` tau stays.
+    """
+    if not params.adaptive_threshold:
+        return tau
+    step = params.threshold_lr * (density - params.target_density) / params.target_density
+    # Compared before the exponential, which overflows, and multiplied, so that a step of zero keeps every bit.
+    if step >= math.log(params.max_threshold / tau):
+        return params.max_threshold
+    if step <= math.log(params.min_threshold / tau):
+        return params.min_threshold
+    return min(max(tau * math.exp(step), params.min_threshold), params.max_threshold)
+
+
+@dataclass(frozen=True)
+class DensitySchedule:
+    """Endpoints over valid tokens of each step of a finished run, in (0, 1]: what a control arm has to match.
+
+    Attributes:
+        source: the run's `steps.jsonl`.
+        steps: density by step number.
+    """
+
+    source: Path
+    steps: dict[int, float]
+
+    @classmethod
+    def load(cls, source: str | Path) -> "DensitySchedule":
+        """Read `group/density` of every step.
+
+        Raises:
+            BadInput: the file does not exist, or a row is not JSON, has no such numbers or a density not in (0, 1].
+        """
+        source = Path(source)
+        if not source.is_file():
+            raise BadInput(source, "density_source", None, "run the arm that this density is taken from first.")
+        steps: dict[int, float] = {}
+        # Bytes that are no text become characters that are no JSON: an error that names their line.
+        for number, line in enumerate(source.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                step, density = int(row["step"]), float(row["group/density"])
+                if not 0.0 < density <= 1.0:
+                    raise ValueError(f"density {density} is not above 0 and at most 1")
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
+                hint = f"write a JSON object with numbers `step` and `group/density` ({type(error).__name__}: {error})."
+                raise BadInput(source, f"line {number}", line[:80], hint) from error
+            steps[step] = density
+        return cls(source, steps)
+
+    def at(self, step: int) -> float:
+        """Density of a step.
+
+        Raises:
+            BadInput: the run has no such step.
+        """
+        if step not in self.steps:
+            hint = "take the density from a finished run with at least as many steps, or write a number."
+            raise BadInput(self.source, f"step {step} group/density", None, hint)
+        return self.steps[step]

@@ -49,7 +49,7 @@ def _benchmark_page(folder: Path) -> Path:
     from groupppo.publish.derive import draw_report
     from groupppo.publish.reading import refuse_bomb
     from groupppo.records.plain_json import read_object
-    from groupppo.report.page import PROFILE
+    from groupppo.report.sections import PROFILE
 
     for pattern in ("tables", "profile/tables", "pilot", "evals"):
         for file in sorted(folder.glob(f"{pattern}/*.parquet")):
@@ -83,10 +83,10 @@ def _matrix(folder: Path, judged: dict[str, Any]) -> Iterator["Benchmark"]:
 def _profile_page(folder: Path) -> Path:
     from groupppo.profile.config import load_profile
     from groupppo.profile.tables import write_tables
-    from groupppo.report.figures.profile import write_profile_figures
+    from groupppo.report.figures.profile import draw_profile
     from groupppo.report.sections.profile import write_profile_page
 
     profile = load_profile(root() / "benchmarks" / f"{Path(os.path.abspath(folder)).name}.yaml")
     tables = write_tables(profile, folder / "measured", folder / "tables")
-    write_profile_figures(tables, profile, folder / "figures")
+    draw_profile(tables, profile, folder / "figures")
     return write_profile_page(folder, profile, tables, folder / "measured")

@@ -1,7 +1,6 @@
 """Commented files of one kind: keys and comments from its schema, values from an example, so that neither is copied."""
 
 import inspect
-import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -46,22 +45,10 @@ def arm_template(name: str, example: Mapping[str, Any]) -> str:
 
 
 def group_docs() -> dict[str, str]:
-    """What each key of `GroupParams` does, from the docstring of the class, and what it may be."""
-    from groupppo.algorithm.params import CHOICES, GroupParams
-    from groupppo.algorithm.registry import known_rules
+    """What each key of `GroupParams` does, and what it may be."""
+    from groupppo.algorithm.params import key_docs
 
-    names = [field.name for field in fields(GroupParams)]
-    text = " ".join((inspect.getdoc(GroupParams) or "").partition("Attributes:")[2].split())
-    # "a, b: what they do." opens an entry, at the start or after a sentence.
-    key = "|".join(sorted(names, key=len, reverse=True))
-    parts = re.split(rf"(?:^|(?<=\.) )((?:{key})(?:, (?:{key}))*): ", text)[1:]
-    docs: dict[str, str] = {}
-    for listed, told in zip(parts[::2], parts[1::2], strict=True):
-        for each in listed.split(", "):
-            docs[each] = f"{told[:1].upper()}{told[1:].strip()}"
-    choices = CHOICES | {"rule": tuple(known_rules())}
-    listed = {each: f" One of: {', '.join(choices[each])}." for each in choices}
-    return {each: docs[each] + listed.get(each, "") for each in names}
+    return key_docs()
 
 
 def _other_keys(written: set[str], docs: Mapping[str, str]) -> Iterator[str]:

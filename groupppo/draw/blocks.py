@@ -44,6 +44,11 @@ Words = Piece | tuple[Piece, ...]
 """A text of one piece or of several, which are joined without a space."""
 
 
+def listed(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """The pieces with commas between them."""
+    return tuple(part for piece in pieces for part in (piece, ", "))[:-1]
+
+
 def strong(text: str) -> Span:
     return Span(text, "strong")
 
@@ -82,6 +87,10 @@ class TextCell:
         return self.under if isinstance(self.under, list) else [self.under] if self.under else []
 
 
+Row = Sequence[TextCell | Words]
+"""Cells; one without more to it may be given as its words."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table; the first cell of a row names it.
@@ -90,7 +99,7 @@ class Table:
         label: what the table is, for a reader who does not see it.
         caption: how to read it; may be empty.
         head: the columns' headings.
-        rows: of cells; a cell without more to it may be given as its words.
+        rows: of as many cells.
         kind: "prose" for sentences rather than numbers, "sortable" for a table that a click on a heading sorts.
         id: the table's id on the page.
     """
@@ -98,7 +107,7 @@ class Table:
     label: str
     caption: str
     head: Sequence[Words]
-    rows: Sequence[Sequence[TextCell | Words]]
+    rows: Sequence[Row]
     kind: Literal["", "prose", "sortable"] = ""
     id: str = ""
 

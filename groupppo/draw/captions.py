@@ -8,6 +8,9 @@ from groupppo.config import Benchmark
 from groupppo.draw.style import MOST_BANDED, MOST_FACETS, MOST_SINGLE, START, Cell, arms_in, cell_title, cells
 from groupppo.draw.wording import plural
 
+POOLED = "their width at a step uses the variance over seeds averaged over the nearest quarter of the run"
+ITEMS = "Intervals cover training seeds; how much of a claim's interval items make is in the table of item noise."
+
 
 def excluded(runs: pd.DataFrame) -> str:
     """A sentence on the runs that are not drawn, or nothing when all are."""
@@ -61,11 +64,11 @@ def band(rows: pd.DataFrame, benchmark: Benchmark, meaning: str) -> str:
         return "One seed in each arm, so there is no interval over seeds."
     single = sorted({arm for (_, arm), n in counts.items() if n < 2})
     without = f"; none for {_titles(single, benchmark)}, with one seed" if single else ""
-    sentence = seeds_told(rows, benchmark)
+    sentence = seeds_in_words(rows, benchmark)
     return f"{sentence[0].upper()}{sentence[1:]}; {meaning}{without}."
 
 
-def seeds_told(rows: pd.DataFrame, benchmark: Benchmark) -> str:
+def seeds_in_words(rows: pd.DataFrame, benchmark: Benchmark) -> str:
     counts = _counts(rows)
     if len(set(counts.values())) == 1:
         return f"{plural(next(iter(counts.values())), 'seed')} in each arm"

@@ -63,6 +63,11 @@ class Picture:
     caption: str
     alt: str
 
+    @property
+    def record(self) -> FigureRecord:
+        files = {suffix: f"{self.id}.{suffix}" for suffix in FORMATS}
+        return FigureRecord(self.id, self.title, self.caption, files, self.alt)
+
 
 def write_figures(pictures: Iterable[Picture], out: Path, *, keep: bool = False) -> list[FigureRecord]:
     """Write every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and `figures.json`.
@@ -81,12 +86,12 @@ def write_figures(pictures: Iterable[Picture], out: Path, *, keep: bool = False)
 def write_figure(picture: Picture, out: Path, *, keep: bool = False) -> FigureRecord:
     """Write one figure's numbers and pictures; with `keep`, pictures that are there stay as they are, because drawing
     is most of the work and the numbers say what they show."""
-    files = {suffix: f"{picture.id}.{suffix}" for suffix in FORMATS}
-    if not keep or not all((out / file).is_file() for file in files.values() if not file.endswith(".csv")):
+    record = picture.record
+    if not keep or not all((out / file).is_file() for file in record.files.values() if not file.endswith(".csv")):
         with figure_style():
             save(picture.draw(), out, picture.id)
-    picture.data.to_csv(out / files["csv"], index=False)
-    return FigureRecord(picture.id, picture.title, picture.caption, files, picture.alt)
+    picture.data.to_csv(out / record.files["csv"], index=False)
+    return record
 
 
 def not_drawn(name: str, title: str, reason: str, out: Path) -> FigureRecord:

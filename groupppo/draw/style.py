@@ -1,4 +1,4 @@
-"""One look for every figure: colours, sizes, labels, and how a figure is laid out in facets and saved.
+"""One look for every figure: colours, sizes, labels, and how a figure is laid out in facets.
 
 Any two of the arms' colours are apart to a reader with or without a common colour blindness (CIEDE2000 of at least 20,
 and of 10 as seen with protanopia, deuteranopia or tritanopia); dashes, markers and hatches repeat the distinction for a
@@ -7,10 +7,9 @@ global state.
 """
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -19,12 +18,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 from scipy import stats
 
 from groupppo.config import Benchmark
@@ -44,8 +41,6 @@ MOST_FACETS = 6
 """Tasks and models that a figure shows; its CSV has all."""
 MOST_POINTS = 100
 """Points of a drawn curve; a run of more steps is thinned evenly, in the picture only."""
-DOTS, MOST_DOTS = 160, 6000
-"""Dots per inch of a PNG, and the most that it is high."""
 HANDLE = 3.0
 """Length of a line in a legend, in letters: the longest dash pattern shows twice."""
 SPREAD = (5.0, 95.0)
@@ -269,6 +264,13 @@ def steps_axis(panel: Axes, ticks: int) -> None:
     panel.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
 
 
+def as_bars(panel: Axes) -> None:
+    """The first bar above, no grid between bars."""
+    panel.invert_yaxis()
+    panel.grid(visible=False, axis="y")
+    panel.tick_params(axis="y", length=0)
+
+
 def patch(colour: str, label: str) -> Artist:
     return Patch(facecolor=colour, edgecolor="white", label=label)
 
@@ -295,46 +297,39 @@ def points(look: Look, size: float = 5) -> dict[str, Any]:
     return {"color": look.colour, "marker": look.marker, "markersize": size, "linestyle": "none"}
 
 
-def few_colours(picture: Image.Image) -> Image.Image:
-    """The picture with a palette of 256. By octree: the median cut shares colours out by area, and thin lines of an arm
-    would get another's."""
-    return picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-
-
-FORMATS = ("svg", "png", "csv")
-"""Of a figure: two pictures, and the numbers that they show."""
-
-
-def write_figure(
-    out: Path, name: str, data: pd.DataFrame, draw: Callable[[], Figure], *, keep: bool = False
-) -> dict[str, str]:
-    """Write a figure's numbers and pictures; returns its file names by format.
+def draw_curves(panel: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
+    """Thin lines for seeds, a thick one and a band for their mean; of more than MOST_BANDED arms the means alone.
 
     Args:
-        data: what is drawn; becomes `<name>.csv`.
-        draw: makes the figure.
-        keep: leave pictures that are there as they are: drawing is most of the work, and numbers tell what they show.
+        rows: arm, seed, x, y, low, high.
     """
-    files = {suffix: f"{name}.{suffix}" for suffix in FORMATS}
-    if not keep or not all((out / file).is_file() for file in files.values() if not file.endswith(".csv")):
-        save(draw(), out, name)
-    data.to_csv(out / files["csv"], index=False)
-    return files
+    colours = {arm: look.colour for arm, look in looks.items()}
+    single = rows[rows["seed"].notna()]
+    crowded = rows["arm"].nunique() > MOST_BANDED
+    if len(single) and not crowded:
+        sns.lineplot(
+            single,
+            x="x",
+            y="y",
+            hue="arm",
+            palette=colours,
+            units="seed",
+            estimator=None,
+            linewidth=0.8,
+            alpha=0.45,
+            legend=False,
+            ax=panel,
+        )
+    for arm, look in looks.items():
+        mean = rows[(rows["arm"] == arm) & rows["seed"].isna()]
+        if mean.empty:
+            continue
+        mean = mean.iloc[thinned(len(mean))]
+        panel.plot(mean["x"], mean["y"], zorder=3, **curve(look, len(mean)))
+        if mean["low"].notna().all() and not crowded:
+            panel.fill_between(mean["x"], mean["low"], mean["high"], color=look.colour, alpha=0.14, linewidth=0)
 
 
-def save(figure: Figure, out: Path, name: str) -> None:
-    """Write `<name>.svg` and `<name>.png` (160 dots per inch; fewer, and 256 colours, for a figure of many panels);
-    the same figure gives the same bytes."""
-    figure.savefig(out / f"{name}.svg", metadata={"Date": None})
-    # The layout found for the first format serves the second; finding it is most of the work, and `savefig` would lay
-    # out all texts once more before it draws.
-    figure.set_layout_engine("none")
-    dots = min(DOTS, MOST_DOTS / figure.get_figheight())
-    figure.set_dpi(dots)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    if dots == DOTS:
-        picture.save(out / f"{name}.png", dpi=(dots, dots))
-    else:
-        few_colours(picture).save(out / f"{name}.png", dpi=(dots, dots), optimize=True)
+def thinned(points: int) -> np.ndarray:
+    """Places of at most MOST_POINTS points, the first and the last among them."""
+    return np.unique(np.linspace(0, points - 1, min(points, MOST_POINTS)).round().astype(int))

@@ -1,6 +1,7 @@
 """Numbers as a reader wants them: 0.843, 1.02x, 93.8 %, 12.3 s, 256 MB; intervals as [low, high]."""
 
 import math
+from collections import Counter
 
 MISSING = "–"  # noqa: RUF001 - an en dash is what tables of numbers use
 
@@ -67,6 +68,17 @@ def quantity(value: float | None, unit: str) -> str:
 def interval(low: float | None, high: float | None, unit: str) -> str:
     """[low, high], or nothing where there is no interval."""
     return "" if low is None or high is None else f"[{quantity(low, unit)}, {quantity(high, unit)}]"
+
+
+MOST_REASONS = 20
+"""Of many reasons those that a page names."""
+
+
+def most_frequent(reasons: Counter[str], noun: str, whole: str) -> list[str]:
+    """Reasons with the number of things that they hold for, the most frequent first; `whole` has those left out."""
+    listed = [f"{reason} ({plural(count, noun)})" for reason, count in reasons.most_common(MOST_REASONS)]
+    more = len(reasons) - MOST_REASONS
+    return [*listed, f"and {plural(more, 'more reason')}; {whole} has all"] if more > 0 else listed
 
 
 def plural(count: int, noun: str) -> str:

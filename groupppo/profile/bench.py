@@ -1,18 +1,243 @@
-"""A model with its micro-batch, and the passes of variants over it, each failure kept as a result."""
+"""A model with its micro-batch at a real shape, and the passes of variants over it, each failure kept as a result.
+
+Weights and tokens are random. Fused heads of other projects are called through their own public functions: none of
+their code is here, and only `verl_fused` has been run by us.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from importlib import import_module
+from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from groupppo.profile.batch import Batch, build_model, random_batch
+from groupppo.algorithm.loss import LossMask, policy_loss
 from groupppo.profile.config import Setting
-from groupppo.profile.passes import Prepared, fused_log_probs, live_tokens, loss, prepare
-from groupppo.update.flops import Work
+from groupppo.update.flops import Shape, Work
+from groupppo.update.head import head_log_probs
+from groupppo.update.layout import Layout
 from groupppo.update.memory import update_bytes
+from groupppo.update.network import base_of, collect, hidden_at_rows, run_inside
+from groupppo.update.passes import KeysValuesStore, LiveRows, Plan, policy_pass
 from groupppo.update.variants import FAILED, MEASURED, NO_MEMORY, NOT_RUN, REFERENCE, Variant, find
+
+CLIP_SAFE = 0.1
+"""Nats: old and new log-probabilities differ by at most this much, so that no ratio meets the clip at 0.2."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One sequence of prompt and response with its endpoints.
+
+    Attributes:
+        layout: the sequence, S tokens.
+        rows: (R,) the places that predict the response's tokens.
+        endpoints: (K,) numbers of the response's tokens, increasing, the last token among them.
+        old_log_probs: (R,) float32, from a pass of the model before losses are taken.
+        advantages: (R,) float32.
+    """
+
+    layout: Layout
+    rows: Tensor
+    endpoints: Tensor
+    old_log_probs: Tensor
+    advantages: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """(R,) the response's tokens."""
+        return self.layout.input_ids[self.rows + 1]
+
+    @property
+    def endpoint_rows(self) -> Tensor:
+        """(K,) the places that predict the endpoints."""
+        return self.rows[self.endpoints]
+
+    def with_old(self, log_probs: Tensor, seed: int) -> "Batch":
+        """The same batch, its old log-probabilities (R,) up to CLIP_SAFE away from the given ones."""
+        generator = torch.Generator().manual_seed(seed)
+        noise = (2 * torch.rand(len(log_probs), generator=generator) - 1) * CLIP_SAFE
+        old = log_probs.detach().float() + noise.to(log_probs.device)
+        return replace(self, old_log_probs=old)
+
+
+def random_batch(vocabulary: int, prompt: int, response: int, density: Fraction, seed: int, device: str) -> Batch:
+    """Random tokens and advantages; every (1/density)-th token of the response and its last one are endpoints."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(vocabulary, (prompt + response,), generator=generator)
+    stride = density.denominator
+    ends = torch.arange(stride - 1, response, stride)
+    endpoints = torch.cat([ends, torch.tensor([response - 1])]).unique()
+    advantages = torch.randn(response, generator=generator)
+    layout = Layout(ids.to(device), torch.tensor([len(ids)], device=device), packed=False)
+    rows = torch.arange(prompt - 1, prompt + response - 1, device=device)
+    return Batch(layout, rows, endpoints.to(device), torch.zeros(response, device=device), advantages.to(device))
+
+
+def build_model(family: str, shape: Shape, *, dtype: torch.dtype, checkpointing: bool, seed: int, device: str) -> Any:
+    """A Hugging Face causal language model with random weights and gradients of zero, in training mode.
+
+    Gradients are there before the first pass, as in every pass but the first of a training step: they are not part of
+    what a pass needs.
+
+    Args:
+        family: "qwen2" (biases of queries, keys and values), "qwen3" (norms of queries and keys) or "llama".
+        device: "cpu", "cuda", or "meta", where weights have shapes only.
+    """
+    config = AutoConfig.for_model(
+        family,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        intermediate_size=shape.intermediate,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        vocab_size=shape.vocabulary,
+        tie_word_embeddings=shape.tied,
+        max_position_embeddings=32768,
+        use_cache=False,
+        pad_token_id=None,
+    )
+    torch.manual_seed(seed)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa").train()
+    if checkpointing:
+        # No layer of these models draws random numbers, so their state need not be kept.
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    return model
+
+
+# (N, H) hidden rows, (V, H) weights, (N,) labels -> (N,) log-probabilities.
+Head = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _of_verl(function: str) -> Head:
+    def head(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        # Imported when it runs, for verl's import takes seconds.
+        log_probs: Tensor = getattr(import_module("groupppo.verl.fused_heads"), function)(hidden, weight, labels)
+        return log_probs
+
+    return head
+
+
+def _cut_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    loss: Tensor = import_module("cut_cross_entropy").linear_cross_entropy(hidden, weight, labels, reduction="none")
+    return -loss
+
+
+HEADS: dict[str, Head] = {
+    "verl_fused": _of_verl("torch_head"),
+    "verl_triton": _of_verl("triton_head"),
+    "liger": _of_verl("liger_head"),
+    "cce": _cut_cross_entropy,
+}
+
+
+# What a variant computes before it is measured, and whose memory it holds while it is.
+Prepared = KeysValuesStore | None
+
+
+def prepare(variant: Variant, model: Any, batch: Batch) -> Prepared:
+    """Keys and values of an earlier pass where the variant reuses them."""
+    if not variant.reuse:
+        return None
+    store = KeysValuesStore(budget_bytes=2**40, device=str(batch.layout.input_ids.device))
+    _, layers = run_inside(model, lambda inside, **_: collect(inside, batch.layout))
+    store.put(batch.layout, layers)
+    return store
+
+
+def loss(variant: Variant, model: Any, batch: Batch, prepared: Prepared) -> Tensor:
+    """The policy loss of one micro-batch, a scalar: its mean over the response's tokens, or over its endpoints."""
+    log_probs = log_probs_of(variant, model, batch, prepared)[None]
+    old, advantages = batch.old_log_probs[None], batch.advantages[None]
+    if variant.on == "endpoints":
+        old, advantages = old[:, batch.endpoints], advantages[:, batch.endpoints]
+    counts = torch.ones_like(old, dtype=torch.bool)
+    if variant.on == "masked":
+        counts = torch.zeros_like(counts).index_fill_(1, batch.endpoints, True)
+    return policy_loss(log_probs, old, advantages, LossMask(counts, counts))
+
+
+def log_probs_of(variant: Variant, model: Any, batch: Batch, prepared: Prepared) -> Tensor:
+    """Log-probabilities with a gradient: (R,) of the response's tokens, or (K,) of its endpoints."""
+    if variant.name in HEADS:
+        head = HEADS[variant.name]
+        return head(_body(model, batch)[batch.rows], model.lm_head.weight, batch.labels)
+    if variant.name in _OWN:
+        return _OWN[variant.name](model, batch)
+    cached = None if prepared is None else prepared.get(batch.layout)
+    labels = batch.labels[batch.endpoints]
+    log_probs: Tensor = run_inside(
+        model, policy_pass(batch.layout, batch.endpoint_rows, labels, 1.0, _plan(variant), cached)
+    )[0]
+    return log_probs
+
+
+def live_tokens(variant: Variant, batch: Batch) -> int:
+    """Tokens that flow through the network in a streamed variant; 0 in others, where all do."""
+    return len(_live(variant).places(batch.layout, batch.endpoint_rows)) if variant.streamed else 0
+
+
+def fused_log_probs(model: Any, batch: Batch) -> Tensor:
+    """(R,) log-probabilities of all tokens of the response, the head in chunks that keep no logits."""
+
+    def run(inside: Any, **_: Any) -> Tensor:
+        hidden = hidden_at_rows(inside, batch.layout, batch.rows, cut=False, last_layer=False)
+        log_probs: Tensor = inside.lm_head(hidden, instead=at_head)
+        return log_probs
+
+    def at_head(head: Any, hidden: Tensor) -> Tensor:
+        return head_log_probs(hidden, head.weight, batch.labels, keep_bytes=0)[0]
+
+    log_probs: Tensor = run_inside(model, run)
+    return log_probs
+
+
+def _dense(model: Any, batch: Batch) -> Tensor:
+    ids, positions = batch.layout.network_input()
+    logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+    # A slice, not an index: the rows lie side by side, and an index would copy them.
+    log_pi = torch.log_softmax(logits[0, batch.rows[0] : batch.rows[-1] + 1].float(), dim=-1)
+    return log_pi.gather(1, batch.labels[:, None]).squeeze(1)
+
+
+def _head_at_endpoints(model: Any, batch: Batch) -> Tensor:
+    logits = model.lm_head(_body(model, batch)[batch.endpoint_rows])
+    log_pi = torch.log_softmax(logits.float(), dim=-1)
+    return log_pi.gather(1, batch.labels[batch.endpoints, None]).squeeze(1)
+
+
+def _body(model: Any, batch: Batch) -> Tensor:
+    ids, positions = batch.layout.network_input()
+    hidden: Tensor = base_of(model)(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[0]
+    return hidden
+
+
+def _plan(variant: Variant) -> Plan:
+    if variant.streamed:
+        return Plan("streamed", live=_live(variant))
+    return Plan("gathered", cut=variant.cut, last_layer=variant.mode == "gathered")
+
+
+def _live(variant: Variant) -> LiveRows:
+    return LiveRows(window=variant.window, share=variant.percent / 100)
+
+
+_OWN: dict[str, Callable[[Any, Batch], Tensor]] = {
+    "dense": _dense,
+    "masked": _dense,
+    "dense_fused": fused_log_probs,
+    "gathered_head": _head_at_endpoints,
+}
 
 
 @dataclass
@@ -38,9 +263,10 @@ class Bench:
             seed=setting.seed,
             device=setting.device,
         )
-        self.batch = make_batch(setting, setting.device)
+        sizes = setting.prompt, setting.response, setting.density
+        batch = random_batch(self.shape.vocabulary, *sizes, setting.seed, setting.device)
         with torch.no_grad():
-            self.batch = self.batch.with_old(fused_log_probs(self.model, self.batch), setting.seed)
+            self.batch = batch.with_old(fused_log_probs(self.model, batch), setting.seed)
         self._prepared: dict[str, Prepared] = {}
 
     @property
@@ -52,13 +278,24 @@ class Bench:
     def gradient_norm(self) -> float:
         return float(torch.stack([parameter.grad.float().norm() for parameter in self.model.parameters()]).norm())
 
+    def work(self, variant: Variant) -> Work:
+        """The sizes that the formulas of `update.flops` take for one variant."""
+        batch = self.batch
+        return Work(
+            tokens=len(batch.layout.input_ids),
+            response=len(batch.rows),
+            endpoints=len(batch.endpoints),
+            checkpointing=self.setting.checkpointing,
+            live=live_tokens(variant, batch),
+            kept=int(batch.rows[-1]) + 1 if variant.cut else 0,
+        )
+
     def prepare(self, variant: Variant, outcome: Outcome) -> None:
         """Make what the variant needs before its passes, or note why it cannot run."""
         if missing := variant.missing(self.setting.device):
             outcome.status, outcome.reason = NOT_RUN, missing
             return
-        work = work_of(self.setting, self.batch, variant)
-        needed = sum(update_bytes(self.shape, work, variant.mode, eager=variant.eager).values())
+        needed = sum(update_bytes(self.shape, self.work(variant), variant.mode, eager=variant.eager).values())
         if self.setting.device == "cpu" and needed > psutil.virtual_memory().available:
             # Linux would end the whole process, and with it the other variants' results.
             outcome.status = NO_MEMORY
@@ -82,24 +319,6 @@ class Bench:
             loss(variant, self.model, self.batch, self._prepared[variant.name]).backward()
 
         return run
-
-
-def make_batch(setting: Setting, device: str) -> Batch:
-    """The setting's micro-batch, its old log-probabilities still zero."""
-    shape = setting.shape.shape
-    return random_batch(shape.vocabulary, setting.prompt, setting.response, setting.density, setting.seed, device)
-
-
-def work_of(setting: Setting, batch: Batch, variant: Variant) -> Work:
-    """The sizes that the formulas of `update.flops` take for one variant."""
-    return Work(
-        tokens=len(batch.layout.input_ids),
-        response=len(batch.rows),
-        endpoints=len(batch.endpoints),
-        checkpointing=setting.checkpointing,
-        live=live_tokens(variant, batch),
-        kept=int(batch.rows[-1]) + 1 if variant.cut else 0,
-    )
 
 
 @contextmanager

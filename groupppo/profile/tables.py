@@ -3,7 +3,10 @@
 write_tables(profile, Path("results/profile/measured"), Path("results/profile/tables"))
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,23 @@ import pandas as pd
 
 from groupppo.errors import BadInput
 from groupppo.profile.config import BYTES, Profile, Setting, Target
-from groupppo.profile.counted import counted_table, steps_table
 from groupppo.records.plain_json import read_object
 from groupppo.stats.intervals import Interval, paired_ratio
-from groupppo.update.flops import Work, head_bound, update_bound, update_flops
+from groupppo.update.flops import (
+    MODES,
+    Shape,
+    Work,
+    forward_flops,
+    head_bound,
+    head_share,
+    needed_generation,
+    needed_head_share,
+    needed_speedup,
+    speedup,
+    step_bound,
+    update_bound,
+    update_flops,
+)
 from groupppo.update.memory import CAUSES, update_bytes
 from groupppo.update.variants import FUSED, MASKED, MEASURED, REFERENCE, Variant, find
 from groupppo.where import Found
@@ -40,7 +56,7 @@ def tables_of(profile: Profile, measured: Path, found: Found | None = None) -> P
     """Tables from the result files `<setting>.seconds.json` and `<setting>.memory.json` in a folder.
 
     variants: one row per setting and variant, also those that could not run. rounds: one row per timed pass. counted
-    and steps: see `counted`. targets: one row per target with the value found.
+    and steps: see `counted_table` and `steps_table`. targets: one row per target with its value.
 
     Args:
         found: where the result files were found, if they are not of the results that the tables are for.
@@ -58,7 +74,7 @@ def tables_of(profile: Profile, measured: Path, found: Found | None = None) -> P
             {"setting": setting.name, "variant": result["variant"]}
             | {key: one[key] for key in ("round", "place", "load")}
             | one["reading"]
-            for result in seconds["results"]
+            for result in seconds["results"].values()
             for one in result["rounds"]
         ]
     variants = pd.DataFrame(rows)
@@ -92,11 +108,13 @@ def read_tables(folder: Path) -> ProfileTables:
 
 
 def _read(file: Path, setting: Setting) -> dict[str, Any]:
+    """A result file, its results by variant."""
     content = read_object(file, "measure this setting first.")
-    found = [result["variant"] for result in content["results"]]
-    if found != list(setting.variants):
-        raise BadInput(file, "results", found, f"measure again; the profile asks for {', '.join(setting.variants)}.")
-    return content
+    results = {result["variant"]: result for result in content["results"]}
+    if list(results) != list(setting.variants):
+        hint = f"measure again; the profile asks for {', '.join(setting.variants)}."
+        raise BadInput(file, "results", list(results), hint)
+    return content | {"results": results}
 
 
 def _machine(*contents: dict[str, Any]) -> str:
@@ -112,7 +130,7 @@ def _days(*contents: dict[str, Any]) -> str:
 
 def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str, Any]) -> dict[str, Any]:
     variant = find(name)
-    timed, weighed = (next(r for r in source["results"] if r["variant"] == name) for source in (seconds, memory))
+    timed, weighed = seconds["results"][name], memory["results"][name]
     failed = next((result for result in (timed, weighed) if result["status"] != MEASURED), None)
     work = Work(**weighed["work"])
     row: dict[str, Any] = {
@@ -136,7 +154,8 @@ def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str,
         "bound": _bound(setting, variant, work),
     }
     if failed is None:
-        row |= _measured(setting, seconds, memory, timed, weighed) | _modelled(setting, variant, work, weighed)
+        row |= _measured(setting, name, seconds["results"], memory["results"])
+        row |= _modelled(setting, variant, work, weighed)
     if failed is None and row["bound"]:
         row |= {f"{kind}_of_bound": row[f"{kind}_speedup"] / row["bound"] for kind in ("flops", "seconds")}
     return row
@@ -169,16 +188,16 @@ def _bound(setting: Setting, variant: Variant, work: Work) -> float | None:
 
 
 def _measured(
-    setting: Setting, seconds: dict[str, Any], memory: dict[str, Any], timed: dict[str, Any], weighed: dict[str, Any]
+    setting: Setting, name: str, seconds: dict[str, dict[str, Any]], memory: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
+    timed, weighed = seconds[name], memory[name]
     clock = "cpu_seconds" if setting.device == "cpu" else "seconds"
-    rise = {result["variant"]: result["rise_bytes"] for result in memory["results"] if result["status"] == MEASURED}
-    flops = {result["variant"]: result["flops"] for result in memory["results"]}
+    rise = {variant: result["rise_bytes"] for variant, result in memory.items() if result["status"] == MEASURED}
     row: dict[str, Any] = {
         "rounds": len(timed["rounds"]),
         "seconds": float(np.median([one["reading"][clock] for one in timed["rounds"]])),
         "flops": weighed["flops"],
-        "flops_speedup": flops[REFERENCE] / weighed["flops"],
+        "flops_speedup": memory[REFERENCE]["flops"] / weighed["flops"],
         "rise_bytes": weighed["rise_bytes"],
         "memory_ratio": weighed["rise_bytes"] / rise[REFERENCE],
         "largest_load": max(one["load"] for one in timed["rounds"]),
@@ -187,12 +206,10 @@ def _measured(
     if FUSED in rise:
         row["memory_ratio_to_fused"] = weighed["rise_bytes"] / rise[FUSED]
     for over, key in ((REFERENCE, "seconds_speedup"), (MASKED, "seconds_speedup_to_masked"), (FUSED, "to_fused")):
-        base = next((result for result in seconds["results"] if result["variant"] == over), None)
-        if base is not None and base["status"] == MEASURED:
-            interval = _paired(base, timed, clock)
+        if over in seconds and seconds[over]["status"] == MEASURED:
+            interval = _paired(seconds[over], timed, clock)
             row |= {key: interval.estimate, f"{key}_low": interval.low, f"{key}_high": interval.high}
-    wall = _paired(next(r for r in seconds["results"] if r["variant"] == REFERENCE), timed, "seconds")
-    return row | {"wall_speedup": wall.estimate}
+    return row | {"wall_speedup": _paired(seconds[REFERENCE], timed, "seconds").estimate}
 
 
 def _paired(base: dict[str, Any], timed: dict[str, Any], clock: str) -> Interval:
@@ -229,3 +246,97 @@ def _end(row: pd.Series, quantity: str, end: str) -> float | None:
         quantity, scale = "seconds_speedup", row["bound"]
     value = row.get(f"{quantity}_{end}")
     return None if value is None or pd.isna(value) else float(value) / scale
+
+
+STAGES = ("old_log_prob", "ref", "update")
+PARTS = ("layers", "attention", "head", "keys_values")
+
+
+def endpoints_of(response: int, density: Fraction) -> int:
+    """Every (1/density)-th token of a response, and the last one."""
+    return -(-response // density.denominator)
+
+
+def counted_table(profile: Profile) -> pd.DataFrame:
+    """One row for each shape, response length, density, checkpointing and mode.
+
+    Columns: shape, title, parameters, response, density, checkpointing, mode, tokens, endpoints; operations by part and
+    `flops`; `speedup` over dense; `eta`, `head_bound`, `update_bound`; bytes by cause, `bytes`, and `memory_ratio` to
+    dense; `needed_head_share`: eta at which `head_bound` would be the profile's `need`, missing where 1 is too little.
+    """
+    rows = []
+    for keys, shape, work in _cells(profile):
+        dense = sum(update_bytes(shape, work, "dense").values())
+        for mode in MODES:
+            parts, causes = update_flops(shape, work, mode), update_bytes(shape, work, mode)
+            rows.append(
+                keys
+                | {"parameters": shape.parameters, "mode": mode, "tokens": work.tokens, "endpoints": work.endpoints}
+                | {f"flops_{part}": parts[part] for part in PARTS}
+                | {"flops": sum(parts.values()), "speedup": speedup(shape, work, mode)}
+                | {"eta": head_share(shape, work), "head_bound": head_bound(shape, work)}
+                | {"update_bound": update_bound(shape, work)}
+                | {f"bytes_{cause}": causes[cause] for cause in CAUSES}
+                | {"bytes": sum(causes.values()), "memory_ratio": sum(causes.values()) / dense}
+                | {"needed_head_share": needed_head_share(profile.counted.need, work.endpoints / work.tokens)}
+            )
+    return pd.DataFrame(rows)
+
+
+def steps_table(profile: Profile) -> pd.DataFrame:
+    """One row as in `counted_table` and each generation share, twice: endpoints known before the first pass, or not.
+
+    Columns: the keys, mode, `known`, `generation`; `update_share`: the update's share of a dense step without
+    generation; `rest_speedup`: of all but generation; `step_speedup`; `needed_generation`: the largest share of
+    generation at which the step gets the profile's `need`; `needed_speedup`: of all but generation for that. Missing
+    where nothing suffices.
+    """
+    rows, need = [], profile.counted.need
+    for keys, shape, work in _cells(profile):
+        shares = stage_shares(shape, work)
+        for mode, known in product(MODES, (False, True)):
+            speedups = stage_speedups(shape, work, mode, known=known)
+            rest = step_bound(0.0, shares, speedups)
+            for generation in profile.counted.generation:
+                rows.append(
+                    keys
+                    | {"mode": mode, "known": known, "generation": generation, "update_share": shares["update"]}
+                    | {"rest_speedup": rest, "step_speedup": step_bound(generation, shares, speedups)}
+                    | {"needed_generation": needed_generation(need, rest)}
+                    | {"needed_speedup": needed_speedup(need, generation)}
+                )
+    return pd.DataFrame(rows)
+
+
+def stage_shares(shape: Shape, work: Work) -> dict[str, float]:
+    """Shares of a dense step without generation by operations: two forward passes and one update per sequence."""
+    forward = sum(forward_flops(shape, work, "dense").values())
+    flops = {"old_log_prob": forward, "ref": forward, "update": sum(update_flops(shape, work, "dense").values())}
+    return {stage: flops[stage] / sum(flops.values()) for stage in STAGES}
+
+
+def stage_speedups(shape: Shape, work: Work, mode: str, *, known: bool) -> dict[str, float]:
+    """Speed-up of each stage over dense, by operations.
+
+    Args:
+        known: whether endpoints are known before the log-probability passes, as those of `stride` are. Only then can
+            these passes be gathered; but the one whose keys and values a streamed update reuses stays a full one.
+    """
+    forward = 1.0
+    if mode == "fused" or (known and mode not in ("dense", "masked")):
+        sparse = "gathered" if mode.startswith("streamed") else mode
+        dense, other = (sum(forward_flops(shape, work, name).values()) for name in ("dense", sparse))
+        forward = dense / other
+    old = 1.0 if mode == "streamed_reuse" else forward
+    return {"old_log_prob": old, "ref": forward, "update": speedup(shape, work, mode)}
+
+
+def _cells(profile: Profile) -> Iterator[tuple[dict[str, Any], Shape, Work]]:
+    """Every shape with every response length, density and checkpointing: the cell's keys, and what formulas take."""
+    grid = profile.counted
+    for model, response, density, again in product(
+        profile.shapes.values(), grid.responses, grid.densities, (False, True)
+    ):
+        keys = {"shape": model.name, "title": model.title, "response": response, "density": str(density)}
+        work = Work(profile.prompt + response, response, endpoints_of(response, density), again)
+        yield keys | {"checkpointing": again}, model.shape, work

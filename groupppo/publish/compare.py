@@ -24,9 +24,9 @@ from groupppo.publish.reading import safe_tables
 from groupppo.publish.settings import SettingDifference
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
 from groupppo.publish.sums import read_sums, sums_differences
+from groupppo.records.folders import START
 from groupppo.stats.intervals import paired_ratio, paired_t
 from groupppo.tables.keys import planned_keys
-from groupppo.tables.schema import START
 from groupppo.verdicts.claims import EQUIVALENCE, Claims
 
 LEVEL = 0.90

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from groupppo.draw.wording import MISSING, in_bytes, number, plural, ratio, seconds_text
 from groupppo.publish.compare import LARGER, LEVEL, SLOWER, ArmDifference, Comparison
 from groupppo.publish.settings import SHOWN, SettingDifference
-from groupppo.report.sections.parts import content_policy, source_text, write_page
+from groupppo.report.render import content_policy, write_page
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>()#+!|&~])")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
@@ -158,7 +159,7 @@ def _as_html(comparison: Comparison, tables: list[TextTable]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = source_text(environment, "report.css")
+    style = Markup(environment.get_template("report.css").render())
     return environment.get_template("compare.html.j2").render(
         comparison=comparison,
         answer=answer(comparison),

@@ -23,7 +23,7 @@ from groupppo.publish.scrub import Places, scrub_samples
 from groupppo.records.hashing import sha256_file
 from groupppo.records.seal import scrub_record
 from groupppo.records.superseded import FOLDER
-from groupppo.report.page import PROFILE
+from groupppo.report.sections import PROFILE
 from groupppo.tables import Only, load_tables
 from groupppo.tables.keys import plans_begun
 from groupppo.verdicts.item_scores import items_table

@@ -15,34 +15,24 @@ from typing import Any
 import pandas as pd
 
 from groupppo.config import Benchmark
-from groupppo.measure.memory import DEFINITION
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import FOUND, ProfileTables, write_tables
 from groupppo.publish.files import STEP_TABLES, VERDICTS
 from groupppo.publish.reading import read_json
-from groupppo.report.drawing import needed as drawn
-from groupppo.report.drawing import write_figures
-from groupppo.report.figures.profile import write_profile_figures
-from groupppo.report.page import PROFILE, write_report
-from groupppo.report.sections.sweep import FOLDER as SWEEP
-from groupppo.report.sections.sweep import draw_sweep, read_rows
-from groupppo.studies.figures import PLANS, STREAM_PLANS, StudyPlan, write_study_figures
-from groupppo.studies.stream_tables import STREAM_COLUMNS
-from groupppo.studies.tables import COLUMNS, FIGURES, read_table
+from groupppo.report.figures import draw_figures
+from groupppo.report.figures import needed as drawn
+from groupppo.report.figures.profile import draw_profile
+from groupppo.report.figures.sweep import FOLDER as SWEEP
+from groupppo.report.figures.sweep import draw_sweep, read_rows
+from groupppo.report.page import write_report
+from groupppo.report.sections import PROFILE
+from groupppo.studies.shared.study import find_study, known_names
 from groupppo.tables import StoredTables, collect, load_table, load_tables
 from groupppo.tables.keys import Keys, found_keys
 from groupppo.tasks.lm_eval import write_yaml
 from groupppo.verdicts.claims import Claims
-from groupppo.verdicts.engine import decide, verdicts_text
-from groupppo.verdicts.needed import needed
-from groupppo.verdicts.studied import read_studied
+from groupppo.verdicts.engine import NEEDED, decide, read_studied, verdicts_text
 from groupppo.where import Found
-
-_STUDIES: dict[str, tuple[Iterable[str], tuple[StudyPlan, ...]]] = {
-    "grouping": (COLUMNS, PLANS),
-    "streams": (STREAM_COLUMNS, STREAM_PLANS),
-}
-"""Tables and figures of the studies that have figures."""
 
 
 def derive(folder: Path, benchmark: Benchmark, claims: Claims) -> None:
@@ -67,7 +57,7 @@ def derive(folder: Path, benchmark: Benchmark, claims: Claims) -> None:
     else:
         _collect_restored(folder, benchmark)
     costs = _profile(folder, benchmark)
-    tables = load_tables(folder / "tables", needed(claims, benchmark))
+    tables = load_tables(folder / "tables", NEEDED)
     judged = decide(
         claims, tables, benchmark, costs.variants if costs else None, read_studied(folder, benchmark, claims)
     )
@@ -86,12 +76,12 @@ def draw_report(
         keep: whether pictures that are there stay as they are.
     """
     tables = StoredTables(folder / "tables", drawn(benchmark))
-    write_figures(tables, benchmark, folder / "figures", judged, keep=keep)
+    draw_figures(tables, benchmark, folder / "figures", judged, keep=keep)
     if benchmark.profile is not None and costs is not None:
-        write_profile_figures(costs, load_profile(benchmark.profile), folder / PROFILE / "figures", keep=keep)
+        draw_profile(costs, load_profile(benchmark.profile), folder / PROFILE / "figures", keep=keep)
     if benchmark.pilot is not None:
         draw_sweep(read_rows(folder, benchmark.pilot), benchmark, folder / SWEEP, keep=keep)
-    return write_report(folder, benchmark, memory_definition=DEFINITION)
+    return write_report(folder, benchmark)
 
 
 def has_steps(folder: Path) -> bool:
@@ -111,11 +101,10 @@ def _profile(folder: Path, benchmark: Benchmark) -> ProfileTables | None:
 
 
 def _study_figures(folder: Path) -> None:
-    for kind, (names, plans) in _STUDIES.items():
-        for study in sorted(folder.glob(f"studies/{kind}/*")):
-            tables = {name: read_table(study, name) for name in names if (study / f"{name}.csv").is_file()}
-            if tables:
-                write_study_figures(tables, study / FIGURES, plans, keep=True)
+    for name in known_names():
+        for place in sorted(folder.glob(f"studies/{name}/*")):
+            study = find_study(name)
+            study.draw(study.read_tables(place), place, keep=True)
 
 
 def _collect_restored(folder: Path, benchmark: Benchmark) -> None:

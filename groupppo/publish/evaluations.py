@@ -15,9 +15,9 @@ from groupppo.config import Benchmark, Task
 from groupppo.errors import BadInput
 from groupppo.publish.alike import same_number
 from groupppo.publish.reading import read_json
+from groupppo.records.folders import START
 from groupppo.records.plain_json import parse_json
 from groupppo.tables.keys import Keys
-from groupppo.tables.schema import START
 from groupppo.tasks.reward import scorer
 from groupppo.verdicts.item_scores import ItemScores
 

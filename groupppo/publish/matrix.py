@@ -28,7 +28,7 @@ CONFIG, RECORD = "config", "benchmark.yaml"
 _BESIDE = {"claims": "claims", "profile": "profile", "pilot": "benchmark"}
 _PLACES = ("source", *_BESIDE)
 _NAME = re.compile("[a-z0-9_]+")
-_STUDIES = Path("benchmarks", "studies")
+_STUDIES = Path("groupppo", "studies")
 _AGAIN = "run the benchmark again with this version."
 
 

@@ -15,12 +15,11 @@ from groupppo.publish.matrix import CONFIG, flat
 from groupppo.publish.reading import read_json
 from groupppo.publish.settings import as_written, config_values
 from groupppo.rates import KEY as RATE
-from groupppo.records.folders import ResultsFolder, RunFolder
+from groupppo.records.folders import START, ResultsFolder, RunFolder
 from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import parse_json
 from groupppo.records.seal import KEY, OF_A_RUN, STAMP, published_sha256
 from groupppo.tables.keys import Keys, found_keys
-from groupppo.tables.schema import START
 from groupppo.verdicts.item_scores import ItemScores
 
 _MEND = "fetch the bundle again."

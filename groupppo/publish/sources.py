@@ -47,7 +47,11 @@ class Sources:
             self.unchecked = f"{len(copied)} copied sources are unchecked: {reason}"
             return
         for name, place in sorted(copied.items()):
-            yield from self._compared(name, _blob(commit, place), f"{place} of commit {commit}")
+            content = _blob(commit, place)
+            if content is None and name.startswith(f"{CONFIG}/studies/"):
+                # Where studies lay before they were modules of the package.
+                content = _blob(commit, f"benchmarks/studies/{Path(place).name}")
+            yield from self._compared(name, content, f"{place} of commit {commit}")
 
     def _compared(self, name: str, content: bytes | None, whose: str) -> Iterator[Difference]:
         file = self.folder / name

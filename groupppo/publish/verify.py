@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupppo.draw.style import FORMATS
+from groupppo.draw.figures import FORMATS, INDEX, read_figures
 from groupppo.draw.wording import plural
 from groupppo.errors import BadInput
 from groupppo.publish.alike import difference, same_number
@@ -40,8 +40,7 @@ from groupppo.publish.sums import (
 )
 from groupppo.publish.version import made_by
 from groupppo.records.hashing import sha256_file
-from groupppo.report.drawing import INDEX, read_figures
-from groupppo.report.sections.sweep import FOLDER as SWEEP
+from groupppo.report.figures.sweep import FOLDER as SWEEP
 
 _ERRORS = (
     ArithmeticError,

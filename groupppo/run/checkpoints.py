@@ -116,7 +116,7 @@ class Checkpoints:
         rows = [row for row in rows if row["step"] <= step]
         (place / _SEAL).mkdir(exist_ok=True)
         _write(place / _SEAL / STEPS, rows)
-        _write(place / _SEAL / STAGES, (row for row in _read(self.folder / STAGES) if row["step"] <= step))
+        _write(place / _SEAL / STAGES, (row for row in read_rows(self.folder / STAGES) if row["step"] <= step))
         files = {}
         for file in sorted(file for file in place.rglob("*") if file.is_file()):
             with file.open("rb") as written:
@@ -131,7 +131,7 @@ class Checkpoints:
         """Count an attempt that ended by an error; one that made no step speaks against its checkpoint."""
         self.look()
         if self.resumed is not None and self.sealed == self.resumed:
-            rows = list(_read(self.folder / STEPS))
+            rows = list(read_rows(self.folder / STEPS))
             if not rows or rows[-1]["step"] <= self.resumed.step:
                 self._seal(replace(self.resumed, failures=self.resumed.failures + 1))
 
@@ -180,7 +180,7 @@ class Checkpoints:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         after = 0 if self.resumed is None else self.resumed.step
-        for row in _read(self.folder / STEPS):
+        for row in read_rows(self.folder / STEPS):
             if row["step"] > after:
                 row["elapsed_seconds"] += self.kept_seconds
             yield row
@@ -228,7 +228,8 @@ def _rows_of(place: Path) -> str:
     return "".join(sha256_file(place / _SEAL / name) for name in (STEPS, STAGES))
 
 
-def _read(file: Path) -> Iterator[dict[str, Any]]:
+def read_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Whole rows of a file of JSON lines; none if it is missing."""
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
     # A process that was killed may leave half a row.
     return (json.loads(line) for line in lines if line.endswith("\n"))

@@ -10,8 +10,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 import time
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -30,14 +28,12 @@ from groupppo.records import seal
 from groupppo.records.folders import RunFolder
 from groupppo.records.hashing import sha256_model
 from groupppo.records.storage import no_room, resumable_copies, room_for, write_whole
-from groupppo.run import stacks
-from groupppo.run.checkpoints import Checkpoints, identity
+from groupppo.run.checkpoints import Checkpoints, identity, read_rows
 from groupppo.run.environment import DEVICES, for_run
-from groupppo.run.family import MARK, SharedMemory, alone, end_all, family, marked, scratch
+from groupppo.run.family import MARK, alone, marked, scratch
 from groupppo.run.ray_cluster import across_allocation, ask_for_stacks, with_secret
-from groupppo.run.watch import cause_of, wait
+from groupppo.run.watch import Verl
 from groupppo.tasks.rows import check_prompt_lengths, check_splits
-from groupppo.verl import endings as ray_start
 from groupppo.verl import network
 from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
 from groupppo.verl.endings import STACKS
@@ -170,66 +166,29 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.
     Args:
         folder: a scratch folder of this attempt, by which its processes are known. net: as of `network_of`.
     """
-    command = [sys.executable, "-m", "groupppo.verl.main", str(cell.out)]
-    asked = RunFolder(cell.out).stacks
     # Whatever else makes sockets or files of names that others can guess does so in TMPDIR: in /tmp anybody could make
     # them first.
     places = dict(zip(_OF_THIS_NODE, map(str, (folder, folder, folder / "datasets")), strict=True))
     variables = environment(cell) | places | with_secret(folder) | marked(folder)
-    variables |= {STACKS: str(asked), network.VARIABLE: net}
+    variables |= {STACKS: str(RunFolder(cell.out).stacks), network.VARIABLE: net}
     began = time.monotonic()
     meter = UsageMeter(cell.out, cell.device, cell.ranks * cell.nodes)
     # The log of the attempt that this one goes on from is kept.
     with RunFolder(cell.out).log.open("a" if checkpoints.resumed else "w", encoding="utf-8") as log, meter:
-        if checkpoints.resumed:
-            print(f"==== resumed after step {checkpoints.resumed.step}", file=log, flush=True)
-        for note in checkpoints.notes:
+        resumed = [f"resumed after step {checkpoints.resumed.step}"] if checkpoints.resumed else []
+        for note in (*resumed, *checkpoints.notes):
             print(f"==== {note}", file=log, flush=True)
-        process = None
-
-        def where() -> str:
-            """Add the stacks of the run's processes to its log; name the trainer's place."""
-            ask_for_stacks(variables)
-            stacks.ask(asked, family(process, folder))
-            text = asked.read_text(encoding="utf-8", errors="replace") if asked.is_file() else ""
-            log.write(f"\n==== stacks of the run's processes\n{text}\n")
-            place = stacks.place_in(text, "groupppo/verl/trainer.py")
-            return f", in {place}; log.txt has the stacks of its processes" if place else ""
-
-        def attempt() -> tuple[str | None, int]:
-            """One process of verl from start to end: why it failed, if it did, and its exit code."""
-            nonlocal process
-            log.flush()
-            start = os.fstat(log.fileno()).st_size
-            process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
-            shared = SharedMemory(process, folder)
-
-            def look() -> None:
-                checkpoints.look()
-                shared.look()
-
-            try:
-                cause = wait(process, cell.train, RunFolder(cell.out).steps, look, where)
-            finally:
-                end_all(folder, process)
-                code = process.wait()
-                shared.remove()
-            return cause_of(_tail(RunFolder(cell.out).log, start), code) if cause == "" else cause, code
-
         try:
             with _ray(cell, variables) as cluster:
-                variables |= cluster
-                for number in range(1, ray_start.ATTEMPTS + 1):
-                    cause, code = attempt()
-                    if code != ray_start.DID_NOT_START:
-                        break
-                    print(f"\n==== Ray did not start: attempt {number} of {ray_start.ATTEMPTS}", file=log)
+                cause = Verl(
+                    cell.out, folder, variables | cluster, cell.train, log, checkpoints.look, ask_for_stacks
+                ).run()
                 if cause is not None and no_room(cell.out, cause) is None:  # which is no fault of the checkpoint
                     checkpoints.failed()
         except (OSError, GroupPPOError) as error:  # a full disk; a node that did not join
             cause = f"{type(error).__name__}: {error}"
         finally:
-            asked.unlink(missing_ok=True)
+            RunFolder(cell.out).stacks.unlink(missing_ok=True)
     lack = None if cause is None else no_room(cell.out, cause)
     if lack is not None:
         checkpoints.drop_unsealed()  # room for the records
@@ -247,12 +206,6 @@ def _ray(cell: Cell, variables: dict[str, str]) -> AbstractContextManager[dict[s
         # What starts Ray on a node ends it there, and is not to be ended with what is on this one.
         environment={name: value for name, value in variables.items() if name not in (*_OF_THIS_NODE, MARK)},
     )
-
-
-def _tail(log: Path, start: int) -> str:
-    with log.open("rb") as file:
-        file.seek(start)
-        return file.read().decode(errors="replace")
 
 
 def _clear(folder: Path) -> None:
@@ -285,9 +238,7 @@ def _keep_checkpoint(cell: Cell) -> None:
 
 def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None:
     folder = RunFolder(cell.out)
-    lines = folder.steps.read_text(encoding="utf-8").splitlines(keepends=True) if folder.steps.is_file() else []
-    rows = [line for line in lines if line.endswith("\n")]  # a run that was killed may leave half a row
-    logged = [json.loads(row) for row in rows]
+    logged = list(read_rows(folder.steps))
     startup = json.loads(folder.started.read_text())["startup_seconds"] if folder.started.is_file() else None
     folder.started.unlink(missing_ok=True)
     status: dict[str, Any] = {
@@ -297,12 +248,12 @@ def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None
         "model": cell.model.name,
         "arm": cell.arm.name,
         "seed": cell.seed,
-        "steps": len(rows),
+        "steps": len(logged),
         "planned_steps": cell.train.steps,
         "rollout": cell.train.rollout,
         "fallbacks": sum(row.get("group/fallbacks", 0) for row in logged),
         "resumed_after": list(checkpoints.resumed_after),
-        "checkpoint_sha256": _checkpoint_sha256(folder.checkpoint),
+        "checkpoint_sha256": sha256_model(folder.checkpoint) if folder.checkpoint.is_dir() else None,
         "startup_seconds": startup,
         # As if nothing had been interrupted: what was lost and made again counts once.
         "wall_seconds": ending.wall_seconds + checkpoints.kept_seconds,
@@ -311,11 +262,6 @@ def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None
         seal.KEY: seal.seal_run(cell.out),
     }
     write_whole(folder.status, json.dumps(status, indent=2) + "\n")
-
-
-def _checkpoint_sha256(folder: Path) -> str | None:
-    """As the evaluation hashes what it evaluates; None for a run that left no checkpoint."""
-    return sha256_model(folder) if folder.is_dir() else None
 
 
 def _usage(cell: Cell, ending: _Ending, logged: list[dict[str, Any]], checkpoints: Checkpoints) -> Usage:

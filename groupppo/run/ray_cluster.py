@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groupppo.errors import RunFailed
-from groupppo.run import stacks
 from groupppo.run.family import end, end_all, marked, private, short_folder, started_with
+from groupppo.run.watch import ask
 from groupppo.verl.endings import ATTEMPTS, STACKS
 from groupppo.verl.patches import TOKEN
 
@@ -194,7 +194,7 @@ def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> No
         while not (folder / _STOP).exists() and (family := started_with(place)):
             if not asked and (folder / _ASK).exists():
                 asked = True
-                stacks.ask(Path(os.environ[STACKS]), family)
+                ask(Path(os.environ[STACKS]), family)
             time.sleep(0.5)
     finally:
         end_all(place)

@@ -1,19 +1,29 @@
-"""Waiting for verl's process: until it ends, or has to be ended because it takes too long or makes no more steps."""
+"""One process of verl after another, until a run ends or has to be ended: it takes too long, or makes no more steps."""
 
+import os
 import re
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TextIO
+
+import psutil
 
 from groupppo.config import Train
+from groupppo.records.folders import RunFolder
+from groupppo.run.family import SharedMemory, end_all, family
+from groupppo.verl.endings import ATTEMPTS, DID_NOT_START, SIGNAL, STACKS
 
 START_SECONDS = 1800.0
 """Longest time to the first step, where the benchmark says none: imports, downloads of kernels, the server's start."""
 LEAST_SECONDS, TIMES_THE_LONGEST = 600.0, 20.0
 """Later a run may be silent for this long, or for so many times the longest step that it made."""
 _POLL_SECONDS = 1.0
+# Writing some hundred frames takes milliseconds; files of a shared file system are written more slowly.
+_WRITING_SECONDS = 0.2
 
 # What Ray puts before a worker's line, and how Python prints an exception.
 _RAY_PREFIX = re.compile(r"^(\x1b\[\d+m)?\([^)]*pid=\d+[^)]*\)(\x1b\[0m)? ")
@@ -74,6 +84,104 @@ def wait(
             return f"no step was finished for {limit:g} s (train.stall_limit_s){stacks()}"
         if time.monotonic() > until:
             return f"not finished within train.time_limit_s = {train.time_limit_s} s{stacks()}"
+
+
+class Verl:
+    """verl's processes of one run.
+
+    Args:
+        out: the run's folder, which has its log.txt open as `log`.
+        folder: a scratch folder, by which the processes are known.
+        variables: their environment; names the file of their stacks.
+        train: how long they may take.
+        look: called about once a second.
+        ask_elsewhere: has processes on other nodes write their stacks.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        folder: Path,
+        variables: dict[str, str],
+        train: Train,
+        log: TextIO,
+        look: Callable[[], None],
+        ask_elsewhere: Callable[[Mapping[str, str]], None],
+    ):
+        self.out, self.folder, self.variables, self.train, self.log = out, folder, variables, train, log
+        self.look, self.ask_elsewhere = look, ask_elsewhere
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> str | None:
+        """Train to the end, from the start again where Ray did not start in time; returns why it failed, if it did."""
+        for number in range(1, ATTEMPTS + 1):
+            cause, code = self._attempt()
+            if code != DID_NOT_START:
+                break
+            print(f"\n==== Ray did not start: attempt {number} of {ATTEMPTS}", file=self.log)
+        return cause
+
+    def _attempt(self) -> tuple[str | None, int]:
+        self.log.flush()
+        start = os.fstat(self.log.fileno()).st_size
+        command = [sys.executable, "-m", "groupppo.verl.main", str(self.out)]
+        process = subprocess.Popen(command, env=self.variables, stdout=self.log, stderr=subprocess.STDOUT)
+        self.process, shared = process, SharedMemory(process, self.folder)
+
+        def look() -> None:
+            self.look()
+            shared.look()
+
+        try:
+            cause = wait(process, self.train, RunFolder(self.out).steps, look, self._where)
+        finally:
+            end_all(self.folder, process)
+            code = process.wait()
+            shared.remove()
+        if cause != "":
+            return cause, code
+        with RunFolder(self.out).log.open("rb") as file:
+            file.seek(start)
+            return cause_of(file.read().decode(errors="replace"), code), code
+
+    def _where(self) -> str:
+        """Add the stacks of the run's processes to its log; names the trainer's place."""
+        stacks = Path(self.variables[STACKS])
+        self.ask_elsewhere(self.variables)
+        ask(stacks, family(self.process, self.folder))
+        text = stacks.read_text(encoding="utf-8", errors="replace") if stacks.is_file() else ""
+        self.log.write(f"\n==== stacks of the run's processes\n{text}\n")
+        place = place_in(text, "groupppo/verl/trainer.py")
+        return f", in {place}; log.txt has the stacks of its processes" if place else ""
+
+
+def ask(file: Path, processes: Iterable[psutil.Process]) -> None:
+    """Have processes write their stacks to `file`, one after another, each under a line that names it."""
+    for process in processes:
+        try:
+            if not _answers(process.pid):
+                continue
+            name = " ".join(process.cmdline())[:200] or process.name()
+            with file.open("ab") as out:
+                out.write(f"\n==== process {process.pid}: {name}\n".encode())
+            process.send_signal(SIGNAL)
+        except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+            continue  # it ended in between
+        time.sleep(_WRITING_SECONDS)
+
+
+def _answers(pid: int) -> bool:
+    """Whether a process has a handler: without one the signal would end it."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (SIGNAL - 1) & 1)
+    return False
+
+
+def place_in(text: str, file: str) -> str | None:
+    """The function of the innermost frame in a source file that stacks show; None where there is none."""
+    match = re.search(rf'File "[^"]*{re.escape(file)}", line \d+ in (\S+)', text)
+    return match[1] if match else None
 
 
 def cause_of(text: str, code: int) -> str:

@@ -26,23 +26,13 @@ class BootstrapInterval:
 
     Args:
         estimate: the statistic of the scores themselves.
-        low, high: ends; of the shape of `estimate`.
-        level: confidence, such as 0.90.
-        seeds: the fewest seeds among the arrays.
-        draws: resamples.
+        low: lower end, of the shape of `estimate`.
+        high: upper end, of the shape of `estimate`.
     """
 
     estimate: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    level: float
-    seeds: int
-    draws: int
-
-    @property
-    def few_seeds(self) -> bool:
-        """Whether there are fewer than 10 seeds, so that the interval is far too narrow for its level."""
-        return self.seeds < FEWEST_SEEDS
 
 
 def interquartile_mean(scores: ArrayLike) -> np.ndarray:
@@ -150,8 +140,7 @@ def stratified_bootstrap(
         resampled = [np.take_along_axis(array[None], pick, axis=1) for array, pick in zip(arrays, picks, strict=True)]
         results.append(statistic(*resampled))
     low, high = np.quantile(np.concatenate(results), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    seeds = min(len(array) for array in arrays)
-    return BootstrapInterval(np.asarray(statistic(*arrays)), low, high, level, seeds, draws)
+    return BootstrapInterval(np.asarray(statistic(*arrays)), low, high)
 
 
 def _scores(scores: ArrayLike) -> np.ndarray:

@@ -1,17 +1,17 @@
-"""Intervals and tests over training seeds: paired t, ratios on the log scale, TOST, exact sign-flip, Holm.
+"""Intervals and tests over training seeds: paired t, ratios on the log scale, TOST, exact sign-flip, Holm; jackknife.
 
 One value per seed goes in; a value is already a paired difference (or ratio) of two arms that share the seed.
 Levels are two-sided: at level 0.90 each end of an interval is a one-sided test at 5 %, so "the 90 % interval lies
 inside the margin" and "TOST rejects at 5 %" are one statement (Schuirmann 1987).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
-from statsmodels.stats.weightstats import ttost_paired
 
 EXACT_LIMIT = 20
 
@@ -22,7 +22,8 @@ class Interval:
 
     Args:
         estimate: mean, or geometric mean for ratios.
-        low, high: ends of the interval.
+        low: lower end of the interval.
+        high: upper end of the interval.
         spread: sample standard deviation of the values (ddof 1); of their logarithms for ratios.
         seeds: number of values, at least 2.
         level: confidence, such as 0.90.
@@ -75,13 +76,10 @@ def tost(differences: ArrayLike, low: float, high: float) -> float:
     Raises:
         ValueError: fewer than two differences, one that is not finite, or `low` not below `high`.
     """
-    values = _values(differences, at_least=2)
     if not low < high:
         raise ValueError(f"low = {low} must be below high = {high}")
-    if _spread(values) == 0:
-        return 0.0 if low < values[0] < high else 1.0
-    p_value, _, _ = ttost_paired(values, np.zeros_like(values), low, high)
-    return float(p_value)
+    values = _values(differences, at_least=2)
+    return max(one_sided(values, low), one_sided(-values, -high))
 
 
 def one_sided(differences: ArrayLike, bound: float) -> float:
@@ -134,6 +132,39 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
     return [float(value) for value in adjusted]
+
+
+class Estimate(NamedTuple):
+    """A statistic with its interval; NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+    def within(self, least: float, most: float) -> "Estimate":
+        """The same cut to the values that the quantity can have; an unbiased estimate of it may lie outside them."""
+        value, low, high = (min(max(part, least), most) for part in self)
+        return Estimate(value, low, high)
+
+
+def jackknife(statistic: Callable[[np.ndarray], float], units: int, level: float = 0.90) -> Estimate:
+    """Value on all units with its delete-one t interval (Tukey, 1958; Efron and Stein, 1981).
+
+    For a mean this is Student's t interval. Units must be independent: responses to different prompts, or batches.
+
+    Args:
+        statistic: from the numbers of the units kept, (k,) int, to a value.
+        units: how many there are.
+        level: confidence of the two-sided interval.
+    """
+    everything = np.arange(units)
+    value = statistic(everything)
+    if units < 2:
+        return Estimate(value, float("nan"), float("nan"))
+    left_out = np.array([statistic(np.delete(everything, unit)) for unit in everything])
+    error = np.sqrt((units - 1) / units * np.square(left_out - left_out.mean()).sum())
+    half = float(stats.t.ppf((1 + level) / 2, units - 1) * error)
+    return Estimate(value, value - half, value + half)
 
 
 def _values(values: ArrayLike, at_least: int) -> np.ndarray:

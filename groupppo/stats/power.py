@@ -14,10 +14,11 @@ Every number here takes the spread as known. One seen in three seeds may be 4.4 
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 MOST_SEEDS = 1000
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(400)
@@ -27,8 +28,10 @@ def power_inside(mean: float, spread: float, low: float, high: float, seeds: int
     """Probability that the t interval of `seeds` paired differences lies wholly inside (low, high).
 
     Args:
-        mean, spread: true mean and standard deviation of the differences; spread above zero.
-        low, high: the region; either may be infinite.
+        mean: true mean of the differences.
+        spread: true standard deviation of the differences, above zero.
+        low: lower end of the region; may be infinite.
+        high: upper end of the region; may be infinite.
         seeds: number of differences, at least 2.
         level: confidence of the two-sided interval.
 
@@ -76,52 +79,6 @@ def seeds_for_interval(mean: float, spread: float, low: float, high: float, leve
     return _fewest(lambda seeds: power_inside(mean, spread, low, high, seeds, level), power)
 
 
-def power_of_difference(difference: float, spread: float, seeds: int, level: float) -> float:
-    """Power of the two-sided paired t test of no difference at 1 - level: the interval leaves zero out, on either side.
-
-    The same as the non-central t's, 1 - F(t) + F(-t) with non-centrality difference sqrt(seeds) / spread.
-
-    Raises:
-        ValueError: as `power_inside`.
-    """
-    above = power_inside(difference, spread, 0.0, math.inf, seeds, level)
-    return above + power_inside(difference, spread, -math.inf, 0.0, seeds, level)
-
-
-def seeds_for_difference(difference: float, spread: float, level: float, power: float) -> int | None:
-    """Smallest number of seeds with which a true `difference` is told from zero; None: more than 1,000.
-
-    Raises:
-        ValueError: spread not above zero, level or power outside (0, 1).
-    """
-    _check(spread=spread)
-    return _fewest(lambda seeds: power_of_difference(difference, spread, seeds, level), power)
-
-
-def provable_margin(spread: float, seeds: int, level: float, power: float) -> float:
-    """Smallest margin at which TOST with `seeds` succeeds with probability `power` when nothing differs.
-
-    In the unit of `spread`, to which it is proportional.
-
-    Raises:
-        ValueError: as `power_inside`, or a power outside (0, 1).
-    """
-    return spread * _root(lambda margin: power_inside(0.0, 1.0, -margin, margin, seeds, level), spread, power)
-
-
-def detectable_difference(spread: float, seeds: int, level: float, power: float) -> float:
-    """Smallest true difference that the two-sided paired t test with `seeds` finds with probability `power`.
-
-    In the unit of `spread`, to which it is proportional.
-
-    Raises:
-        ValueError: as `power_inside`, or a power that is not above 1 - level (which no difference at all reaches).
-    """
-    if power <= 1 - level:
-        raise ValueError(f"power = {power} must be above 1 - level = {1 - level:.3g}")
-    return spread * _root(lambda difference: power_of_difference(difference, 1.0, seeds, level), spread, power)
-
-
 def spread_interval(spread: float, seeds: int, level: float) -> tuple[float, float]:
     """Chi-square interval of the true standard deviation, from the sample standard deviation of `seeds` values.
 
@@ -148,36 +105,14 @@ def seeds_for_sign_flip(alpha: float) -> int:
         ValueError: alpha outside (0, 1).
     """
     _check_shares(alpha=alpha)
-    seeds = 1
-    while 2.0 ** (1 - seeds) > alpha:
-        seeds += 1
-    return seeds
+    return math.ceil(1 - math.log2(alpha))
 
 
 def _fewest(power_with: Callable[[int], float], power: float) -> int | None:
     _check_shares(power=power)
-    few, enough = 1, 2
-    while power_with(enough) < power:
-        if enough == MOST_SEEDS:
-            return None
-        few, enough = enough, min(2 * enough, MOST_SEEDS)
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        if power_with(middle) < power:
-            few = middle
-        else:
-            enough = middle
-    return enough
-
-
-def _root(power_at: Callable[[float], float], spread: float, power: float) -> float:
-    """Where `power_at`, which rises from below `power` to 1, reaches `power`."""
-    _check(spread=spread)
-    _check_shares(power=power)
-    high = 1.0
-    while power_at(high) < power:
-        high *= 2
-    return float(optimize.brentq(lambda value: power_at(value) - power, 0.0, high, xtol=1e-10))
+    counts = range(2, MOST_SEEDS + 1)
+    place = bisect_left(counts, True, key=lambda seeds: power_with(seeds) >= power)
+    return counts[place] if place < len(counts) else None
 
 
 def _check(**values: float) -> None:

@@ -18,8 +18,11 @@ class Arrival:
     """When a run first reached a target, infinite for a miss, and what the whole run spent.
 
     Args:
-        steps, seconds, tokens: up to and with the step of the arrival.
-        spent_seconds, spent_tokens: of the whole run; a miss says nothing about what would have come after.
+        steps: up to and with the step of the arrival.
+        seconds: up to and with the step of the arrival.
+        tokens: up to and with the step of the arrival.
+        spent_seconds: of the whole run; a miss says nothing about what would have come after.
+        spent_tokens: as `spent_seconds`.
     """
 
     steps: float
@@ -28,36 +31,16 @@ class Arrival:
     spent_seconds: float
     spent_tokens: float
 
-    @property
-    def missed(self) -> bool:
-        return math.isinf(self.steps)
-
-
-@dataclass(frozen=True)
-class Ordering:
-    """Who reached the target at less cost, over pairs that share a seed.
-
-    Args:
-        first, second: pairs that the first (the second) arm won.
-        ties: pairs with the same cost.
-        undetermined: pairs without an order: both missed, or one stopped before the other arrived.
-        p_value: exact two-sided sign test of `first` against `second`; 1 when no pair was won.
-    """
-
-    first: int
-    second: int
-    ties: int
-    undetermined: int
-    p_value: float
-
 
 @dataclass(frozen=True)
 class RatioBounds:
     """Median over pairs of first cost / second cost, with pairs that both missed as far down and up as they may lie.
 
     Args:
-        median_low, median_high: the median with undetermined ratios at 0, and at infinity; equal where there are none.
-        low, high: interval from order statistics; 0 and infinity where the pairs are too few for the level.
+        median_low: the median with undetermined ratios at 0.
+        median_high: the median with undetermined ratios at infinity.
+        low: end of the interval from order statistics; 0 where the pairs are too few for the level.
+        high: its other end; infinity where the pairs are too few for the level.
         coverage: what that interval covers at least, whatever the distribution; 1 for 0 to infinity.
         undetermined: pairs that both missed.
     """
@@ -78,7 +61,8 @@ def time_to_target(metric: ArrayLike, seconds: ArrayLike, tokens: ArrayLike, tar
 
     Args:
         metric: (steps,), higher is better; turn the sign of a loss.
-        seconds, tokens: (steps,), what each step spent, not cumulated.
+        seconds: (steps,), what each step spent, not cumulated.
+        tokens: (steps,), what each step spent, not cumulated.
         target: in the unit of the metric.
         window: steps that are averaged.
 
@@ -102,71 +86,6 @@ def time_to_target(metric: ArrayLike, seconds: ArrayLike, tokens: ArrayLike, tar
     return Arrival(float(step), float(cost[:step].sum()), float(count[:step].sum()), *spent)
 
 
-def median_cost(costs: ArrayLike) -> float:
-    """Median of costs with infinity for misses: infinite as soon as half of the runs missed.
-
-    Raises:
-        ValueError: no cost, or one that is below zero or not a number.
-    """
-    return _median(_costs(costs))
-
-
-def order_costs(
-    first: ArrayLike, second: ArrayLike, first_spent: ArrayLike | None = None, second_spent: ArrayLike | None = None
-) -> Ordering:
-    """Compare two arms pair by pair by the order of their costs, and test it by the sign test.
-
-    Without `spent` every miss counts as later than every arrival: right for steps, of which all runs have the same. In
-    seconds or tokens a run may stop before the other arrives; with what the runs spent, such pairs are undetermined.
-
-    Leaving ties and undetermined pairs out of the test keeps its size, as exchanging the two arms of a pair leaves
-    either as it is. It says less with every pair that is left out.
-
-    Args:
-        first, second: (pairs,), costs, infinity for misses.
-        first_spent, second_spent: (pairs,), what each whole run spent; both or neither.
-
-    Raises:
-        ValueError: different numbers of pairs, none, a cost below zero or not a number, only one `spent`, or a run that
-            arrived after all it spent.
-    """
-    x, y = _pairs(first, second)
-    if (first_spent is None) != (second_spent is None):
-        raise ValueError("what the runs spent is needed of both arms or of neither")
-    undetermined = np.isinf(x) & np.isinf(y)
-    if first_spent is not None and second_spent is not None:
-        x_spent, y_spent = _pairs(first_spent, second_spent)
-        if len(x_spent) != len(x):
-            raise ValueError(f"{len(x_spent)} runs spent and {len(x)} have a cost: one of each per pair")
-        if np.any(np.isfinite(x) & (x > x_spent)) or np.any(np.isfinite(y) & (y > y_spent)):
-            raise ValueError("a run cannot arrive after all that it spent")
-        undetermined |= (np.isinf(x) & (x_spent < y)) | (np.isinf(y) & (y_spent < x))
-    wins, losses = int(np.sum((x < y) & ~undetermined)), int(np.sum((x > y) & ~undetermined))
-    ties = int(np.sum((x == y) & ~undetermined))
-    p_value = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    return Ordering(wins, losses, ties, int(undetermined.sum()), p_value)
-
-
-def ratio_of_costs(first: ArrayLike, second: ArrayLike, level: float) -> RatioBounds:
-    """Median of first / second over pairs and its interval: `median_ratio` of the pairs' ratios.
-
-    A ratio is 0 where only the second missed, infinite where only the first did, undetermined where both did.
-
-    Args:
-        first, second: (pairs,), costs above zero, infinity for misses.
-        level: confidence of the two-sided interval.
-
-    Raises:
-        ValueError: different numbers of pairs, none, a cost that is not above zero, or a level outside (0, 1).
-    """
-    x, y = _pairs(first, second)
-    if np.any(x == 0) or np.any(y == 0):
-        raise ValueError("costs must be above zero to have a ratio")
-    ratios = np.full(len(x), np.nan)
-    np.divide(x, y, out=ratios, where=~(np.isinf(x) & np.isinf(y)))
-    return median_ratio(ratios, level)
-
-
 def median_ratio(ratios: ArrayLike, level: float) -> RatioBounds:
     """Median of ratios and its interval from order statistics (the sign test, inverted).
 
@@ -187,13 +106,13 @@ def median_ratio(ratios: ArrayLike, level: float) -> RatioBounds:
         raise ValueError(f"level = {level} must lie between 0 and 1")
     undetermined = np.isnan(array)
     lowest, highest = (np.sort(np.where(undetermined, end, array)) for end in (0.0, np.inf))
-    ranks = np.arange(1, len(array) // 2 + 1)
-    covered = 1 - 2 * stats.binom.cdf(ranks - 1, len(array), 0.5)
+    covered = 1 - 2 * stats.binom.cdf(np.arange(len(array) // 2), len(array), 0.5)
     rank = int(np.sum(covered >= level))
     low, high, coverage = 0.0, math.inf, 1.0
     if rank:
         low, high, coverage = float(lowest[rank - 1]), float(highest[-rank]), float(covered[rank - 1])
-    return RatioBounds(_median(lowest), _median(highest), low, high, coverage, int(undetermined.sum()))
+    medians = float(np.median(lowest)), float(np.median(highest))
+    return RatioBounds(*medians, low, high, coverage, int(undetermined.sum()))
 
 
 def median_above(ratios: ArrayLike, bound: float) -> float:
@@ -220,26 +139,8 @@ def median_below(ratios: ArrayLike, bound: float) -> float:
     return float(stats.binom.cdf(len(array) - int(np.sum(array < bound)), len(array), 0.5))
 
 
-def _median(costs: np.ndarray) -> float:
-    return float(np.median(costs))
-
-
 def _row(values: ArrayLike) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not array.size or not np.all(np.isfinite(array)):
         raise ValueError("metrics, seconds and tokens must be finite, in one dimension, at least one step")
     return array
-
-
-def _costs(costs: ArrayLike) -> np.ndarray:
-    array = np.asarray(costs, dtype=float)
-    if array.ndim != 1 or not array.size or np.any(np.isnan(array)) or np.any(array < 0):
-        raise ValueError("costs must be numbers from zero to infinity, in one dimension, at least one")
-    return array
-
-
-def _pairs(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    x, y = _costs(first), _costs(second)
-    if len(x) != len(y):
-        raise ValueError(f"{len(x)} and {len(y)} costs: pairs share a seed")
-    return x, y

@@ -1,205 +1,339 @@
-"""How far the streamed update's gradient is from the exact one, on real rollouts, and what each way of streaming costs.
+"""How wrong the streamed update of GROUP-PPO is, on real rollouts, and what each way of streaming costs.
 
-The streamed pass has the exact values but drops what flows through other tokens' keys and values. That is a bias, not
-noise: it does not average out over batches. More live tokens lower it and cost more.
+    python -m groupppo.studies streams \\
+        --checkpoints start=results/quick/assets/starts/sorting/tiny \\
+        --checkpoints trained=results/quick/runs/sorting/tiny/ppo/seed1/checkpoint \\
+        --critic results/quick/runs/sorting/tiny/ppo/seed1/critic \\
+        --task results/quick/assets/tasks/sorting \\
+        --out results/quick/studies/streams/sorting.tiny
+
+The streamed update lets only endpoints flow through the policy, past constant keys and values of all other tokens. Its
+values are exact and its gradient is not. Policies are those of the reference arm, dense PPO, in the order of its
+training; values come from its trained critic at every checkpoint, so that between checkpoints only the policy
+changes. Four questions, in this order:
+
+1. Which parameters' gradients are wrong, and by how much?
+2. Does that change over the training?
+3. What do a window before each endpoint or a random share of the tokens buy back, and at what cost? All tokens of an
+   endpoint's own group are a window as long as the longest group: groups follow each other without gaps.
+4. Kept keys and values grow old with every optimizer step of the same batch. How fast does that hurt?
+
+One process, one thread, float32.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import nan
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-from torch import Tensor
+import pandas as pd
+from pydantic import Field, ValidationInfo, field_validator
 
-from groupppo.studies.arms import Update
-from groupppo.studies.names import ALL
-from groupppo.studies.rollouts import Rollouts
-from groupppo.update.flops import Shape, Work, update_flops
-from groupppo.update.layers import KeysValues
-from groupppo.update.layout import Layout
-from groupppo.update.network import collect, run_inside
-from groupppo.update.plan import Plan, policy_pass
-from groupppo.update.streamed import LiveRows
+from groupppo.config import load_arm
+from groupppo.draw.blocks import Block, Text
+from groupppo.draw.figures import Picture
+from groupppo.draw.wording import number, percentage, plural, ratio
+from groupppo.errors import BadInput
+from groupppo.studies.shared.charts import picture
+from groupppo.studies.shared.study import (
+    ENDPOINTS,
+    GATHERED,
+    RECOMPUTE,
+    REUSE,
+    SHARE,
+    WINDOW,
+    Clock,
+    Positive,
+    RolloutParameters,
+    Shown,
+    Study,
+    Tables,
+    estimated,
+)
 
-Row = dict[str, float | str]
-Gradients = dict[str, Tensor]
+if TYPE_CHECKING:
+    from groupppo.studies.shared.arms import GroupArm
 
-# A parameter belongs to the first group whose word its name has.
-PARAMETER_GROUPS: Mapping[str, tuple[str, ...]] = {
-    "keys and values": ("k_proj", "v_proj", "k_norm"),
-    "queries and outputs": ("q_proj", "o_proj", "q_norm"),
-    "mlp": ("mlp",),
-    "norms": ("norm",),
-    "embedding and head": ("embed_tokens", "lm_head"),
+WINDOWS, SHARES, STEPS = (1, 2, 4, 8, 16), (0.05, 0.1, 0.25, 0.5), (0, 1, 2, 4, 8)
+
+
+class Parameters(RolloutParameters):
+    """How wrong the streamed update of GROUP-PPO is, on real rollouts, and what each way of streaming costs."""
+
+    batches: Annotated[int, Field(ge=4)] = 8
+    """Batches, each like a training step."""
+    checkpoints: Annotated[dict[str, Path], Field(min_length=1)]
+    """Folders of the policy by name, NAME=FOLDER, in the order of the training."""
+    follow: tuple[str, ...] = ("group_ppo", "stride")
+    """Arms whose endpoints are streamed."""
+    stale: Annotated[int, Field(ge=2)] = 5
+    """Batches on which keys and values are let grow old."""
+    actor_lr: Positive = 1e-4
+    """Learning rate of the steps that age them."""
+
+    @field_validator("stale")
+    @classmethod
+    def _some_of_the_batches(cls, stale: int, info: ValidationInfo) -> int:
+        if stale > info.data.get("batches", stale):
+            raise ValueError(f"write at most {info.data['batches']}, the number of batches")
+        return stale
+
+    @property
+    def models(self) -> dict[str, Path]:
+        return {**self.checkpoints, **super().models}
+
+
+# ---- what is measured
+
+
+def measure(parameters: Parameters, clock: Clock) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """The tables, and counts for the record.
+
+    Raises:
+        BadInput: a folder is missing or is not what it should be, or an arm has no endpoints that could be streamed.
+    """
+    import torch
+
+    from groupppo.studies.shared import streaming
+    from groupppo.studies.shared.arms import group_updates
+    from groupppo.studies.shared.rollouts import draw_batches, load_policy
+    from groupppo.update.passes import LiveRows
+
+    torch.set_num_threads(1)
+    ways = [LiveRows(), *(LiveRows(window=size) for size in WINDOWS), *(LiveRows(share=size) for size in SHARES)]
+    arms = followed(parameters)
+    last, temperature = list(parameters.checkpoints)[-1], parameters.temperature
+    rows, stale, counts = [], [], {}
+    expected: dict[tuple[str, str, str, float], Any] = {}
+    for name, folder in parameters.checkpoints.items():
+        policy = load_policy(folder, torch.float32)
+        with clock.stage(f"rollouts of {name}"):
+            sampled = draw_batches(parameters, folder)
+            counts[name] = sampled.counts()
+        for arm in arms:
+            place = {"checkpoint": name, "arm": arm.name, "title": arm.title}
+            updates = [
+                group_updates([arm], tokens, parameters.gamma, parameters.lam)[arm.name] for tokens in sampled.tokens
+            ]
+            endpoints = list(map(streaming.Endpoints.of, sampled.rollouts, updates))
+            with clock.stage(f"bias of {arm.name} at {name}"):
+                curve = streaming.measure_curve(policy, endpoints, ways, temperature)
+            density = curve.rows["batch"].map(dict(enumerate(update.density for update in updates)))
+            rows.append(curve.rows.assign(**place, density=density))
+            expected |= {(name, arm.name, *way): cosine for way, cosine in curve.expected.items()}
+            if name == last:
+                with clock.stage(f"staleness of {arm.name} at {name}"):
+                    chosen, rate = endpoints[: parameters.stale], parameters.actor_lr
+                    aged = streaming.stale_rows(policy, chosen, curve.gradients, STEPS, rate, temperature)
+                    stale.append(pd.DataFrame(aged).assign(**place))
+    measured = pd.concat(rows, ignore_index=True)
+    tables = {
+        "stream_groups": streaming.group_table(measured),
+        "stream_costs": streaming.cost_table(measured, expected),
+        "stream_staleness": streaming.staleness_table(pd.concat(stale, ignore_index=True)),
+    }
+    return tables, {"counts": counts}
+
+
+def followed(parameters: Parameters) -> list["GroupArm"]:
+    """The arms that were asked for.
+
+    Raises:
+        BadInput: there is no such arm, it is not about groups, or its loss counts all tokens, so that all would flow.
+    """
+    from groupppo.studies.shared.arms import group_arms
+
+    arms, left_out = group_arms(map(load_arm, parameters.arm_files))
+    known = {arm.name: arm for arm in arms if arm.density_from is None}
+    for name in parameters.follow:
+        reason = None if name in known else left_out.get(name, f"write one of: {', '.join(known)}.")
+        if reason is None and known[name].settings.get("spread") == "group":
+            reason = "its loss counts all tokens; write an arm of endpoints."
+        if reason is not None:
+            raise BadInput("study streams", "--follow", name, reason)
+    return [known[name] for name in dict.fromkeys(parameters.follow)]
+
+
+# ---- its tables
+
+
+_CASE = {
+    "checkpoint": "The policy, by the name that the command gave it.",
+    "arm": "Name of the arm whose endpoints are streamed.",
+    "title": "Label of the arm.",
+}
+_BOTH = {
+    **estimated("cosine", "Between the streamed and the exact gradient of the same batch, mean over batches."),
+    **estimated("norm_ratio", "Norm of the streamed gradient / of the exact one, mean over batches."),
+}
+_BATCHES = {"batches": "Batches."}
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "stream_groups": {
+        **_CASE,
+        "group": "Parameter group, or `all`; the streamed update is of endpoints alone.",
+        **_BOTH,
+        **_BATCHES,
+    },
+    "stream_costs": {
+        **_CASE,
+        "kind": "What flows: `endpoints` alone, a `window` of tokens before each as well, a random `share` of all "
+        "tokens as well, or `gathered`, the exact update.",
+        "size": "Tokens of the window, or the share; 0 for the others.",
+        "density": "Endpoints / response tokens.",
+        "live": "Tokens that flow / all tokens, prompts included.",
+        "speedup": "Operations of a dense update / of this one, keys and values at hand.",
+        "speedup_recompute": "The same where the update makes keys and values itself.",
+        **_BOTH,
+        **estimated("expected_cosine", "The same for expected gradients: products between different batches only."),
+        "pareto": "Whether no other way has a larger speed-up or cosine without a smaller one of the other.",
+        **_BATCHES,
+    },
+    "stream_staleness": {
+        **_CASE,
+        "steps": "Optimizer steps since keys and values were made.",
+        "kv": "`reuse`: made before the steps; `recompute`: at the present weights.",
+        **_BOTH,
+        **estimated("log_prob_error", "Mean |streamed - exact log-probability| over endpoints, in nats."),
+        "log_prob_error_max": "The largest in any batch.",
+        **estimated("moved", "Mean |exact log-probability - the one before the steps| over endpoints, in nats."),
+        **_BATCHES,
+    },
 }
 
 
-@dataclass(frozen=True)
-class Endpoints:
-    """The endpoints of a batch of rollouts and the derivative of the policy loss in each one's log-probability.
+# ---- its figures
 
-    Attributes:
-        layout: the rollouts without padding. rows: (K,) the states before the endpoints, increasing.
-        weights: (K,) derivatives.
-    """
-
-    layout: Layout
-    rows: Tensor
-    weights: Tensor
-
-    @classmethod
-    def of(cls, rollouts: Rollouts, update: Update) -> "Endpoints":
-        """The tokens whose weight is not zero, with their places in the stream of all sequences."""
-        lengths = rollouts.prompt_lengths + rollouts.mask.sum(1)
-        inside = torch.arange(rollouts.ids.shape[1]) < lengths[:, None]
-        layout = Layout(rollouts.ids[inside], lengths, packed=False)
-        chosen = rollouts.mask & (update.weights != 0)
-        places = layout.starts[:, None] + rollouts.states
-        return cls(layout, places[chosen], update.weights[chosen])
-
-    @property
-    def labels(self) -> Tensor:
-        return self.layout.input_ids[self.rows + 1]
+KIND_LABELS = {
+    ENDPOINTS: "endpoints alone",
+    WINDOW: "window before each",
+    SHARE: "random share",
+    GATHERED: "gathered (exact)",
+}
+_KEYS = ["checkpoint", "arm", "title"]
 
 
-@dataclass(frozen=True)
-class Streamed:
-    """One streamed gradient beside the exact one of the same batch.
-
-    Attributes:
-        batch: number of the batch. way: what flowed next to the endpoints. live: flowing tokens over all tokens.
-        speedup: operations of a dense update over the streamed one's, keys and values at hand.
-        speedup_recompute: the same when the update makes them itself.
-        exact, found: gradients by parameter name.
-    """
-
-    batch: int
-    way: LiveRows
-    live: float
-    speedup: float
-    speedup_recompute: float
-    exact: Gradients
-    found: Gradients
-
-    def rows(self) -> Iterator[Row]:
-        """One for each parameter group, `all` first: what the batch and the way are, cosine and norm ratio."""
-        shared: Row = {
-            "batch": self.batch,
-            "window": self.way.window,
-            "share": self.way.share,
-            "live": self.live,
-            "speedup": self.speedup,
-            "speedup_recompute": self.speedup_recompute,
-        }
-        for group in (ALL, *PARAMETER_GROUPS):
-            one, other = flat(self.found, group), flat(self.exact, group)
-            cosine, ratio = cosine_and_ratio(one, other)
-            yield shared | {"group": group, "cosine": cosine, "norm_ratio": ratio}
+def way_label(kind: str, size: float) -> str:
+    """Such as "window of 4" or "share of 25 %"."""
+    return {WINDOW: f"window of {size:g}", SHARE: f"share of {percentage(size)}"}.get(kind, KIND_LABELS.get(kind, kind))
 
 
-def streamed_gradients(
-    model: Any,
-    endpoints: Sequence[Endpoints],
-    ways: Sequence[LiveRows],
-    temperature: float,
-    kept: Sequence[list[KeysValues]] | None = None,
-) -> Iterator[Streamed]:
-    """The streamed gradient of every batch in every way, batch by batch.
-
-    Args:
-        model: the policy, in evaluation mode. endpoints: one item per batch. ways: what flows next to the endpoints.
-        kept: keys and values of each batch from an earlier pass, perhaps of other weights; fresh ones unless given.
-    """
-    shape = Shape.of(model.config)
-    for number, batch in enumerate(endpoints):
-        exact = _gradient(model, batch, Plan("gathered"), temperature, None)
-        cached = keys_values_of(model, batch) if kept is None else kept[number]
-        for way in ways:
-            live = way.places(batch.layout, batch.rows, seed=number)
-            yield Streamed(
-                batch=number,
-                way=way,
-                live=len(live) / len(batch.layout.input_ids),
-                speedup=update_speedup(shape, batch, live, "streamed_reuse"),
-                speedup_recompute=update_speedup(shape, batch, live, "streamed"),
-                exact=exact,
-                found=_gradient(model, batch, Plan("streamed", live=way, seed=number), temperature, cached),
-            )
+def parameters_figure(tables: Tables) -> Picture:
+    """Cosine and norm ratio of every parameter group, for each arm at each checkpoint."""
+    rows, parts = tables["stream_groups"], []
+    rows = rows.assign(case=_cases(rows))
+    for case, own in rows.groupby("case", sort=False):
+        cosines = own.set_index("group")["cosine"]
+        each = cosines.drop("all")
+        parts.append(
+            f"{case}: {number(cosines['all'])} over all parameters, from {number(each.min())} ({each.idxmin()}) to "
+            f"{number(each.max())} ({each.idxmax()})"
+        )
+    says = f"Cosines: {'; '.join(parts)}."
+    caption = (
+        "The streamed gradient of a batch against the exact one when endpoints alone flow, means over "
+        f"{_batches(rows)} with 90 % t intervals. What flows through other tokens' keys and values is missing, so that "
+        f"the projections of keys and values are hit first. {says}"
+    )
+    panels = {"cosine": "cosine with the exact gradient", "norm_ratio": "norm / the exact gradient's"}
+    title, alt = "The streamed gradient's bias by parameter group", f"Two point charts by parameter group. {says}"
+    look = {"keys": [*_KEYS, "case", "group"], "row": "group", "series": "case", "around_one": panels}
+    return picture("parameters", title, rows, panels, caption=caption, alt=alt, **look)
 
 
-def bias_rows(
-    model: Any,
-    endpoints: Sequence[Endpoints],
-    ways: Sequence[LiveRows],
-    temperature: float,
-    kept: Sequence[list[KeysValues]] | None = None,
-) -> Iterator[Row]:
-    """Cosine and norm ratio of the streamed gradient against the exact one, batch by batch; see `Streamed.rows`."""
-    for streamed in streamed_gradients(model, endpoints, ways, temperature, kept):
-        yield from streamed.rows()
+def costs_figure(tables: Tables) -> Picture:
+    """Speed-up and cosine of each way, for each arm at each checkpoint."""
+    rows, parts = tables["stream_costs"], []
+    for (_, title, checkpoint), own in rows.groupby(["arm", "title", "checkpoint"], sort=False):
+        bare, close = own[own["kind"] == ENDPOINTS].iloc[0], own[own["kind"].isin((WINDOW, SHARE))]
+        near = close.loc[close["cosine"].idxmax()]
+        parts.append(
+            f"{title}, {checkpoint} (density {percentage(bare['density'])}): endpoints alone "
+            f"{ratio(bare['speedup'])} at cosine {number(bare['cosine'])}, {way_label(near['kind'], near['size'])} "
+            f"{ratio(near['speedup'])} at {number(near['cosine'])}"
+        )
+    says = f"{'; '.join(parts)}."
+    caption = (
+        "Operations of a dense update over the streamed one's with keys and values at hand, counted for this model's "
+        "shape, and cosine of the streamed gradient with the exact one, for what flows next to the endpoints. Means "
+        f"over {_batches(rows)}, 90 % t intervals. A way with no more speed-up than the exact gathered update buys "
+        f"nothing. {says}"
+    )
+    panels = {"speedup": "operations of a dense update / of this one", "cosine": "cosine with the exact gradient"}
+    rows = rows.assign(case=_cases(rows), way=[way_label(*way) for way in zip(rows["kind"], rows["size"], strict=True)])
+    title, alt = "What streaming costs and what it gets wrong", f"Two point charts of speed-up and cosine. {says}"
+    look = {"keys": [*_KEYS, "case", "way", "pareto"], "row": "way", "series": "case", "logarithmic": ["speedup"]}
+    return picture("costs", title, rows, panels, caption=caption, alt=alt, **look)
 
 
-def keys_values_of(model: Any, batch: Endpoints) -> list[KeysValues]:
-    """Keys and values of a batch at the model's present weights, to be used later."""
-    kept: list[KeysValues] = run_inside(model, _collected(batch.layout))
-    return kept
+def staleness_figure(tables: Tables) -> Picture:
+    """Cosine, and error of log-probabilities beside the policy's own move, by steps since they were made."""
+    rows, parts = tables["stream_staleness"], []
+    for title, own in rows.groupby("title", sort=False):
+        kept, fresh = (own[own["kv"] == kv].set_index("steps") for kv in (REUSE, RECOMPUTE))
+        last, first = kept.index.max(), kept.index[kept.index > 0].min()
+        once, often = (plural(int(count), "step") for count in (first, last))
+        parts.append(
+            f"{title}: cosine {number(kept.loc[0, 'cosine'])} at first, {number(kept.loc[first, 'cosine'])} after "
+            f"{once} and {number(kept.loc[last, 'cosine'])} after {often} (fresh keys and values: "
+            f"{number(fresh.loc[last, 'cosine'])}); after {once} the error is "
+            f"{percentage(kept.loc[first, 'log_prob_error'] / kept.loc[first, 'moved'])} of the policy's own move"
+        )
+    says = f"{'; '.join(parts)}."
+    caption = (
+        "Cosine of the streamed gradient at endpoints alone with the exact one, after optimizer steps on the same "
+        "batch, with keys and values kept from before the steps (reuse) and made again (recompute); mean error of the "
+        "streamed log-probabilities with kept ones, beside how far the exact ones have moved. Means over "
+        f"{_batches(rows)} with 90 % t intervals. {says}"
+    )
+    panels = {
+        "cosine": "cosine with the exact gradient",
+        "log_prob_error": "mean log-prob error, nats",
+        "moved": "policy's own move, nats",
+    }
+    rows = rows.assign(case=_cases(rows) + ", " + rows["kv"], steps=rows["steps"].map("{:g} steps".format))
+    # How far the policy has moved does not depend on keys and values; the error of fresh ones is rounding.
+    rows.loc[rows["kv"] == RECOMPUTE, ["log_prob_error", "moved"]] = float("nan")
+    title, alt = "Keys and values that grow old", f"Three point charts by optimizer steps. {says}"
+    look = {"keys": [*_KEYS, "kv", "case", "steps"], "row": "steps", "series": "case"}
+    return picture("staleness", title, rows, panels, caption=caption, alt=alt, **look)
 
 
-def _collected(layout: Layout) -> Any:
-    return lambda model, **_: collect(model, layout)[1]
+def _cases(rows: pd.DataFrame) -> pd.Series:
+    return rows["title"] + ", " + rows["checkpoint"]
 
 
-def _gradient(
-    model: Any, batch: Endpoints, plan: Plan, temperature: float, cached: list[KeysValues] | None
-) -> Gradients:
-    model.zero_grad()
-    log_probs, _ = run_inside(model, policy_pass(batch.layout, batch.rows, batch.labels, temperature, plan, cached))
-    (batch.weights.to(log_probs.dtype) * log_probs).sum().backward()
-    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-    model.zero_grad()
-    return found
+def _batches(rows: pd.DataFrame) -> str:
+    return f"{int(rows['batches'].iloc[0])} batches"
 
 
-def cosine_and_ratio(one: Tensor, other: Tensor) -> tuple[float, float]:
-    """Cosine of two flat gradients and the first one's norm over the second's; NaN where one of them is zero."""
-    norms = one.norm() * other.norm()
-    return (float(one @ other / norms), float(one.norm() / other.norm())) if norms > 0 else (nan, nan)
+# ---- its section of the page
 
 
-def flat(gradients: Gradients, group: str = ALL) -> Tensor:
-    """One float64 vector of the gradients in a parameter group."""
-    return torch.cat([part.flatten().double() for name, part in gradients.items() if group in (ALL, group_of(name))])
+def show(shown: Shown) -> list[Block]:
+    """What it ran on, and its figures."""
+    checkpoints = [
+        f"{name}: {counts['responses']:,} responses ({counts['tokens']:,} tokens), mean reward "
+        f"{number(counts['mean_reward'])}"
+        for name, counts in dict(shown.record["counts"]).items()
+    ]
+    if not checkpoints:
+        raise KeyError("counts")
+    words = (
+        f"Rollouts of {shown.reference}, seed {shown.seed}, in {shown.record['settings']['batches']} batches for each "
+        f"checkpoint. {'; '.join(checkpoints)}. Values are those of the trained critic throughout. The numbers are "
+        "those of one training run; intervals cover batches, not training seeds."
+    )
+    return [Text(words), *shown.figures]
 
 
-def group_of(parameter: str) -> str:
-    """The parameter group that a parameter's name belongs to.
-
-    Raises:
-        KeyError: it belongs to none.
-    """
-    for group, words in PARAMETER_GROUPS.items():
-        if any(word in parameter for word in words):
-            return group
-    raise KeyError(f"parameter {parameter} belongs to no group of {', '.join(PARAMETER_GROUPS)}")
-
-
-def update_speedup(shape: Shape, batch: Endpoints, live: Tensor, mode: str) -> float:
-    """Operations of a dense update of the batch over those of a mode, summed over its sequences.
-
-    Args:
-        shape: of the model. live: (L,) increasing places of the tokens that flow, in the streamed modes.
-    """
-    layout, count = batch.layout, len(batch.layout.lengths)
-    sequences, positions = layout.sequence, layout.position
-    endpoints = torch.bincount(sequences[batch.rows], minlength=count).tolist()
-    flowing = torch.bincount(sequences[live], minlength=count).tolist()
-    kept = torch.zeros(count, dtype=torch.long)
-    kept.scatter_reduce_(0, sequences[batch.rows], positions[batch.rows] + 1, reduce="amax")
-    dense = other = 0.0
-    for tokens, rows, moving, needed in zip(layout.lengths.tolist(), endpoints, flowing, kept.tolist(), strict=True):
-        work = Work(tokens=tokens, response=tokens, endpoints=rows, live=moving, kept=needed)
-        dense += sum(update_flops(shape, work, "dense").values())
-        # A sequence without endpoints is dropped by the exact update.
-        other += sum(update_flops(shape, work, mode).values()) if needed or mode != "gathered" else 0.0
-    return dense / other
+STUDY = Study(
+    name="streams",
+    title="Study: what the streamed update gets wrong",
+    nav="Streaming study",
+    order=61,
+    parameters=Parameters,
+    measure=measure,
+    columns=COLUMNS,
+    words=frozenset({"checkpoint", "arm", "title", "group", "kind", "kv"}),
+    figures=lambda tables: [make(tables) for make in (parameters_figure, costs_figure, staleness_figure)],
+    show=show,
+)

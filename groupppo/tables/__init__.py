@@ -7,10 +7,9 @@ and line.
 """
 
 from groupppo.tables.collecting import collect
-from groupppo.tables.evaluations import MATCHED_EVALUATION
 from groupppo.tables.gates import GATES
 from groupppo.tables.loading import HasCells, Only, StoredTables, Tables, load_table, load_tables
-from groupppo.tables.schema import GROUP_METRICS, SCHEMA, Column
+from groupppo.tables.schema import GROUP_METRICS, MATCHED_EVALUATION, SCHEMA, Column
 
 __all__ = [
     "GATES",

@@ -1,21 +1,27 @@
-"""From run folders and evaluations to tables, a batch of runs at a time."""
+"""From run folders and evaluations to tables, one task and model after another."""
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from groupppo.config import Benchmark
 from groupppo.records.folders import ResultsFolder
-from groupppo.tables.batches import Batch, Job, arrow_tables, read_batch, rows_table, start_rows
-from groupppo.tables.keys import Keys, found_keys, planned_keys
-from groupppo.tables.runs import Plan, Start, start_of, stray_row
-from groupppo.tables.writing import TableWriter
+from groupppo.tables.keys import found_keys, planned_keys
+from groupppo.tables.runs import Plan, Row, Run, read_run, read_start, stray_row
+from groupppo.tables.schema import SCHEMA, arrow_schema
 
-BATCH = 200
-"""Runs read and written together: 60 MB at 200 steps."""
+ROW_GROUP = 100_000
+"""Rows written together: a reader skips those that have nothing of what it wants."""
+_SIDE_BY_SIDE = {"steps": "metric", "stages": "stage", "groups": None}
 
 
 def collect(results: Path, benchmark: Benchmark, processes: int = 1) -> None:
@@ -29,45 +35,55 @@ def collect(results: Path, benchmark: Benchmark, processes: int = 1) -> None:
     Args:
         results: the results folder; nothing of runs/ and evals/ is changed.
         benchmark: its matrix.
-        processes: that read runs, beside this one, which writes; with 1, or few runs, this one does all.
+        processes: that read runs.
     """
-    plan = Plan.of(results, benchmark)
-    planned = planned_keys(benchmark)
-    found, stray = found_keys(ResultsFolder(results).runs)
-    runs = [(keys, True) for keys in planned] + [(keys, False) for keys in sorted(found - set(planned))]
-    cells = list(dict.fromkeys((keys.task, keys.model) for keys, _ in runs))
-    starts = {cell: start_of(results, *cell) for cell in cells}
-    with TableWriter(ResultsFolder(results).tables) as writer:
-        evals = [row for (task, model), start in starts.items() for row in start_rows(task, model, start)]
-        writer.write("evals", rows_table("evals", evals))
-        for batch in _read_all(list(_jobs(plan, starts, runs)), processes):
-            for name, table in arrow_tables(batch):
-                writer.write(name, table)
-        if stray:
-            # Names of a few odd folders; their rows have no seed.
-            rows = [tuple(vars(stray_row(plan, folder)).values()) for folder in stray]
-            writer.write("runs", rows_table("runs", rows))
+    plan, planned = Plan.of(results, benchmark), planned_keys(benchmark)
+    existing, stray = found_keys(ResultsFolder(results).runs)
+    runs = [(keys, True) for keys in planned] + [(keys, False) for keys in sorted(existing - set(planned))]
+    cells = dict.fromkeys((keys.task, keys.model) for keys, _ in runs)
+    starts = {cell: read_start(results, *cell) for cell in cells}
+    rows, evals = list[Row](), [row for start in starts.values() if start.evaluation for row in start.evaluation.rows]
+    with ExitStack() as stack:
+        writers = stack.enter_context(_writers(ResultsFolder(results).tables))
+        read: Callable[..., Iterable[Run]] = map
+        if processes > 1:
+            # Forked: a spawned process would run the workflow's script again, which has no guard.
+            read = stack.enter_context(ProcessPoolExecutor(processes, mp_context=get_context("fork"))).map
+        for cell, members in groupby(runs, key=lambda run: (run[0].task, run[0].model)):
+            of_cell = list(read(partial(read_run, plan, starts[cell]), members))
+            rows += [run.row for run in of_cell]
+            evals += [row for run in of_cell for row in run.evals]
+            for name, column in _SIDE_BY_SIDE.items():
+                parts = [run.tables[name] for run in of_cell if name in run.tables]
+                if parts:
+                    writers[name].write_table(_joined(parts, column), row_group_size=ROW_GROUP)
+        rows += [stray_row(plan, folder) for folder in stray]
+        for name, content in (("runs", rows), ("evals", evals)):
+            writers[name].write_table(pa.Table.from_pylist(content, arrow_schema(name)))
 
 
-def _jobs(plan: Plan, starts: dict[tuple[str, str], Start], runs: list[tuple[Keys, bool]]) -> Iterator[Job]:
-    """Batches that stay within a task and model, so that a reader of one finds its rows side by side."""
-    for cell, members in groupby(runs, key=lambda run: (run[0].task, run[0].model)):
-        those = tuple(members)
-        for first in range(0, len(those), BATCH):
-            yield Job(plan, starts[cell], those[first : first + BATCH])
+def _joined(parts: Iterable[pa.Table], column: str | None) -> pa.Table:
+    """One table of those of several runs; rows of the same text in `column` stand side by side."""
+    table = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+    if column is None:
+        return table
+    codes = table[column].combine_chunks().indices.to_numpy()
+    return table.take(np.argsort(codes, kind="stable"))
 
 
-def _read_all(jobs: list[Job], processes: int) -> Iterator[Batch]:
-    """The batches in the jobs' order; with several processes at most two more are read than there are processes."""
-    if processes < 2 or len(jobs) < 2:
-        yield from map(read_batch, jobs)
-        return
-    # Forked: a spawned process would run the workflow's script again, which has no guard.
-    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
-        waiting: deque[Future[Batch]] = deque()
-        for job in jobs:
-            waiting.append(pool.submit(read_batch, job))
-            if len(waiting) > processes + 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+@contextmanager
+def _writers(folder: Path) -> Iterator[dict[str, pq.ParquetWriter]]:
+    """A writer for each table; files get their names together, when the block ends well."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = {name: folder / f"{name}.parquet.part" for name in SCHEMA}
+    try:
+        with ExitStack() as stack:
+            yield {
+                name: stack.enter_context(pq.ParquetWriter(file, arrow_schema(name), write_page_checksum=True))
+                for name, file in unfinished.items()
+            }
+        for name, file in unfinished.items():
+            os.replace(file, folder / f"{name}.parquet")
+    finally:
+        for file in unfinished.values():
+            file.unlink(missing_ok=True)

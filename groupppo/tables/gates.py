@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
-from groupppo.tables.evaluations import Evaluation
-from groupppo.tables.logs import StageLog, StepLog
+from groupppo.tables.logs import StepLog
 
 WHOLE = "step"
 STAGE_SUM_SLACK, STAGE_SUM_SLACK_SECONDS = 0.02, 0.005
@@ -28,15 +28,18 @@ class Facts:
     Args:
         planned: whether the run is in the benchmark's matrix.
         cause: why the run failed; None when it finished.
-        done, wanted: training steps done, and those the run set out to do.
-        benchmark_steps: those the benchmark plans.
+        done: training steps done.
+        wanted: training steps that the run set out to do.
+        benchmark_steps: training steps that the benchmark plans.
         responses: responses per step that the benchmark plans.
         fallbacks: steps that fell back to dense PPO.
         critic: whether the arm trains a critic.
-        steps, stages: the run's logs; None for a run that failed or is not planned.
-        evaluation, start: of the trained checkpoint and of the start; None where there is none.
-        start_fault: why the start's evaluation cannot be read; None where it can.
+        steps: the run's steps.jsonl; None for a run that failed or is not planned.
+        stages: the run's stages.jsonl; None as `steps`.
         checkpoint: SHA-256 of the trained checkpoint; None where the run did not record it.
+        evaluated: SHA-256 of the checkpoint that was evaluated; None where it is not recorded.
+        start: SHA-256 of the start checkpoint; None where it is not recorded.
+        start_fault: why the start's evaluation cannot be read; None where it can.
         mfu: what status.json says of MFU, by key; empty where it does not know the device's peak.
         verl_knows: whether verl has a peak for the device; where not, it logs an MFU of 0 in every step.
     """
@@ -50,11 +53,11 @@ class Facts:
     fallbacks: int = 0
     critic: bool = False
     steps: StepLog | None = None
-    stages: StageLog | None = None
-    evaluation: Evaluation | None = None
-    start: Evaluation | None = None
-    start_fault: str | None = None
+    stages: pd.DataFrame | None = None
     checkpoint: str | None = None
+    evaluated: str | None = None
+    start: str | None = None
+    start_fault: str | None = None
     mfu: Mapping[str, float] = field(default_factory=dict)
     verl_knows: bool = True
 
@@ -71,7 +74,7 @@ class Gate:
 
 def findings(facts: Facts) -> list[str]:
     """What every gate finds, in the gates' order; empty for a run that may serve as evidence."""
-    return [found for gate in GATES if (found := gate.find(facts))]
+    return [problem for gate in GATES if (problem := gate.find(facts))]
 
 
 def _fallbacks(facts: Facts) -> str | None:
@@ -97,46 +100,39 @@ def _finished(facts: Facts) -> str | None:
 def _logged_steps(facts: Facts) -> str | None:
     if facts.steps is None or facts.stages is None:
         return None
-    whole = facts.stages.steps[facts.stages.is_stage(WHOLE)]
-    for file, found in (("steps.jsonl", facts.steps.steps), ("stages.jsonl", whole)):
-        odd = _odd_step(found, facts.wanted)
-        if odd:
-            return f"{file} {odd} of {facts.wanted}"
+    for file, steps in (("steps.jsonl", facts.steps.steps), ("stages.jsonl", _whole_steps(facts.stages)["step"])):
+        logged = set(steps.tolist())
+        lacking = next((step for step in range(1, facts.wanted + 1) if step not in logged), None)
+        if lacking is not None:
+            return f"{file} lacks step {lacking} of {facts.wanted}"
+        beyond = min(logged - set(range(1, facts.wanted + 1)), default=None)
+        if beyond is not None:
+            return f"{file} has an unplanned step {beyond} of {facts.wanted}"
     return None
 
 
-def _odd_step(found: np.ndarray, wanted: int) -> str | None:
-    there = np.sort(found)
-    if len(there) == wanted and (there == np.arange(1, wanted + 1)).all():
-        return None
-    beyond = there[there > wanted]
-    lacking = next((i + 1 for i, step in enumerate(there[there <= wanted]) if step != i + 1), None)
-    lacking = lacking or int((there <= wanted).sum()) + 1
-    return f"lacks step {lacking}" if lacking <= wanted else f"has an unplanned step {beyond[0]}"
+def _whole_steps(stages: pd.DataFrame) -> pd.DataFrame:
+    return stages[stages["stage"] == WHOLE]
 
 
 def _stage_sum(facts: Facts) -> str | None:
-    if facts.stages is None or not len(facts.stages.steps):
+    if facts.stages is None:
         return None
-    log = facts.stages
-    steps, place = np.unique(log.steps, return_inverse=True)
-    is_whole = log.is_stage(WHOLE)
-    whole = np.bincount(place[is_whole], log.seconds[is_whole], minlength=len(steps))
-    parts = np.bincount(place[~is_whole], log.seconds[~is_whole], minlength=len(steps))
-    counted = np.bincount(place[is_whole], minlength=len(steps)) > 0
-    wrong = counted & (parts > whole * (1 + STAGE_SUM_SLACK) + STAGE_SUM_SLACK_SECONDS)
+    whole = _whole_steps(facts.stages).set_index("step")["seconds"].sort_index()
+    parts = facts.stages[facts.stages["stage"] != WHOLE].groupby("step")["seconds"].sum().reindex(whole.index)
+    wrong = parts > whole * (1 + STAGE_SUM_SLACK) + STAGE_SUM_SLACK_SECONDS
     if not wrong.any():
         return None
-    i = int(wrong.argmax())
-    return f"stages of step {steps[i]} sum to {parts[i]:.3f} s, the step took {whole[i]:.3f} s"
+    step = wrong.idxmax()
+    return f"stages of step {step} sum to {parts[step]:.3f} s, the step took {whole[step]:.3f} s"
 
 
 def _tokens_agree(facts: Facts) -> str | None:
     if facts.steps is None or facts.stages is None:
         return None
-    whole = facts.stages.is_stage(WHOLE)
-    shared, ours, theirs = np.intersect1d(facts.steps.steps, facts.stages.steps[whole], return_indices=True)
-    timed = facts.stages.tokens[whole][theirs].astype(float)
+    whole = _whole_steps(facts.stages)
+    shared, ours, theirs = np.intersect1d(facts.steps.steps, whole["step"], return_indices=True)
+    timed = whole["tokens"].to_numpy(float)[theirs]
     for metric, scale in (("group/total_tokens", 1), ("tokens/response", 1), ("response_length/mean", facts.responses)):
         values = facts.steps.column(metric)
         if values is None:
@@ -154,27 +150,22 @@ def _tokens_agree(facts: Facts) -> str | None:
 def _mfu(facts: Facts) -> str | None:
     for key, value in facts.mfu.items():
         if not 0 < value < 1:
-            return f"status.json: {key} is {_told(value)}, not between 0 and 1"
-    for name in facts.steps.names if facts.steps else ():
+            return f"status.json: {key} is {value:.6g}, not between 0 and 1"
+    for at, name in enumerate(facts.steps.names) if facts.steps else ():
         # verl divides by an infinite peak where it does not know the device: 0 throughout is then no measurement.
-        if name.startswith(MFU) and (facts.verl_knows or not _all_zero(facts, name)):
-            found = _first(facts, name, lambda values: ~((values > 0) & (values < 1)))
-            if found is not None:
-                return f"steps.jsonl line {found[0]}: {name} is {_told(found[1])}, not between 0 and 1"
+        if name.startswith(MFU) and facts.steps and (facts.verl_knows or np.any(facts.steps.values[:, at] != 0)):
+            wrong = _first(facts, name, lambda values: ~((values > 0) & (values < 1)))
+            if wrong is not None:
+                shown = "null" if np.isnan(wrong[1]) else f"{wrong[1]:.6g}"
+                return f"steps.jsonl line {wrong[0]}: {name} is {shown}, not between 0 and 1"
     return None
-
-
-def _all_zero(facts: Facts, name: str) -> bool:
-    """Whether every step logs this metric as 0."""
-    values = facts.steps.column(name) if facts.steps else None
-    return values is not None and len(values) > 0 and bool((values == 0).all())
 
 
 def _finite(facts: Facts) -> str | None:
     for name in LOSSES + (CRITIC_LOSSES if facts.critic else ()):
-        found = _first(facts, name, np.isnan)
-        if found is not None:
-            return f"steps.jsonl line {found[0]}: {name} was not finite"
+        wrong = _first(facts, name, np.isnan)
+        if wrong is not None:
+            return f"steps.jsonl line {wrong[0]}: {name} was not finite"
     return None
 
 
@@ -185,10 +176,6 @@ def _first(facts: Facts, name: str, wrong: Callable[[np.ndarray], np.ndarray]) -
     at = facts.steps.names.index(name)
     marked = wrong(facts.steps.values[:, at]) & facts.steps.logged[:, at]
     return (int(marked.argmax()) + 1, float(facts.steps.values[marked.argmax(), at])) if marked.any() else None
-
-
-def _told(value: float) -> str:
-    return "null" if np.isnan(value) else f"{value:.6g}"
 
 
 def _steady(facts: Facts) -> str | None:
@@ -211,14 +198,11 @@ def _start(facts: Facts) -> str | None:
 
 
 def _checkpoint(facts: Facts) -> str | None:
-    evaluated = facts.evaluation.checkpoint if facts.evaluation else None
-    if evaluated is None:
+    if facts.evaluated is None:
         return None
-    if facts.checkpoint is not None and evaluated != facts.checkpoint:
-        return f"the evaluated checkpoint {evaluated:.12} is not the run's {facts.checkpoint:.12}"
-    if facts.start is not None and evaluated == facts.start.checkpoint:
-        return f"the evaluated checkpoint {evaluated:.12} is the start's"
-    return None
+    if facts.checkpoint is not None and facts.evaluated != facts.checkpoint:
+        return f"the evaluated checkpoint {facts.evaluated:.12} is not the run's {facts.checkpoint:.12}"
+    return f"the evaluated checkpoint {facts.evaluated:.12} is the start's" if facts.evaluated == facts.start else None
 
 
 GATES = (

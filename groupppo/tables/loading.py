@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,12 +14,17 @@ import pyarrow.parquet as pq
 from groupppo.errors import BadInput
 from groupppo.tables.schema import SCHEMA, arrow_schema
 
-_MEND = "delete the tables folder and collect the results again."
+_HINT = "delete the tables folder and collect the results again."
 
 
 @dataclass(frozen=True)
 class Only:
-    """Part of a table: the columns, in the table's order (none named: all), and the texts that a column may have."""
+    """Part of a table.
+
+    Args:
+        columns: in the table's order; none named: all.
+        where: the texts that a column may have, by column.
+    """
 
     columns: tuple[str, ...] = ()
     where: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -34,18 +39,11 @@ class Tables:
     stages: pd.DataFrame
     groups: pd.DataFrame
     evals: pd.DataFrame
-    _cells: dict[str, dict[tuple[str, str], pd.DataFrame]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     def cell(self, name: str, task: str, model: str) -> pd.DataFrame:
-        """The rows of a table that are of this task and model; found once for all tasks and models."""
-        if name not in self._cells:
-            table: pd.DataFrame = getattr(self, name)
-            by_cell = table.groupby(["task", "model"], sort=False, observed=True)
-            self._cells[name] = {cell: table.iloc[_places(rows)] for cell, rows in by_cell.indices.items()}
-        found = self._cells[name].get((task, model))
-        return getattr(self, name).iloc[:0] if found is None else found
+        """The rows of a table that are of this task and model."""
+        table: pd.DataFrame = getattr(self, name)
+        return table[(table["task"] == task) & (table["model"] == model)]
 
 
 class HasCells(Protocol):
@@ -80,7 +78,7 @@ class StoredTables:
 
 
 class _NotLoaded:
-    """Stands for a table that was not asked for; whoever uses it is told so."""
+    """Stands for a table that was not asked for; using it raises AttributeError."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -94,74 +92,60 @@ def load_tables(folder: Path, only: Mapping[str, Only] | None = None) -> Tables:
 
     Args:
         folder: the tables folder.
-        only: the tables to read, by name, and what of each; None for all of all. Parquet is read by column and row
-            group, so a metric of `steps` or a stage of `stages` costs its own size.
+        only: the tables to read, by name, and what of each; None for all of all.
 
     Raises:
         BadInput: a table is missing, truncated, damaged, or has other columns than `SCHEMA`.
     """
     wanted = dict.fromkeys(SCHEMA, Only()) if only is None else only
-    return Tables(**{name: _table(folder, name, wanted) for name in SCHEMA})
-
-
-def _table(folder: Path, name: str, wanted: Mapping[str, Only]) -> Any:
-    return load_table(folder, name, wanted[name]) if name in wanted else _NotLoaded(name)
+    tables: dict[str, Any] = {
+        name: load_table(folder, name, wanted[name]) if name in wanted else _NotLoaded(name) for name in SCHEMA
+    }
+    return Tables(**tables)
 
 
 def load_table(folder: Path, name: str, only: Only | None = None) -> pd.DataFrame:
     """Read one table, or part of it, as `load_tables` does."""
     file, part = folder / f"{name}.parquet", only or Only()
     if not file.is_file():
-        raise BadInput(file, "file", None, _MEND)
+        raise BadInput(file, "file", None, _HINT)
     columns = [column for column in SCHEMA[name] if not part.columns or column.name in part.columns]
     try:
-        _check_schema(file, name, pq.read_schema(file))
-        table = _rows(file, [column.name for column in columns], part.where)
+        with pq.ParquetFile(file, page_checksum_verification=True) as source:
+            if not source.schema_arrow.equals(arrow_schema(name)):
+                hint = f"not the columns and types of this version; {_HINT}"
+                raise BadInput(file, "columns", source.schema_arrow.names, hint)
+            table = _rows(source, [column.name for column in columns], part.where)
     except (pa.ArrowException, OSError) as error:
-        hint = f"the file is truncated, damaged or not Parquet; {_MEND}"
+        hint = f"the file is truncated, damaged or not Parquet; {_HINT}"
         raise BadInput(file, "file", str(error).splitlines()[0], hint) from error
     return pd.DataFrame({column.name: _series(table[column.name], column.dtype) for column in columns}, copy=False)
 
 
-def _rows(file: Path, columns: list[str], where: Mapping[str, Collection[str]]) -> pa.Table:
-    """The rows that `where` picks. Row groups are told apart here: Arrow's own filters do not look at the statistics
-    of dictionary columns, and would read all of a table for one metric."""
-    with pq.ParquetFile(file, page_checksum_verification=True) as source:
-        groups = [i for i, ranges in enumerate(_ranges(file, file.stat().st_mtime_ns)) if _may_hold(ranges, where)]
-        table = source.read_row_groups(groups, columns=list(dict.fromkeys([*columns, *where])))
-    for column, values in where.items():
-        table = table.filter(pc.is_in(table[column].cast(pa.string()), pa.array(sorted(values), pa.string())))
-    return table.select(columns)
+def _rows(source: pq.ParquetFile, columns: list[str], where: Mapping[str, Collection[str]]) -> pa.Table:
+    """The rows that `where` picks, read a row group at a time. Arrow's own filters read every row group, for they do
+    not look at the statistics of dictionary columns."""
+    wanted = {column: pa.array(sorted(values), pa.string()) for column, values in where.items()}
+    read = list(dict.fromkeys([*columns, *where]))
+    parts = [source.schema_arrow.empty_table().select(read)]
+    for number in range(source.num_row_groups):
+        if _may_hold(source.metadata.row_group(number), where):
+            part = source.read_row_group(number, columns=read)
+            for column, values in wanted.items():
+                part = part.filter(pc.is_in(part[column].cast(pa.string()), values))
+            parts.append(part)
+    return pa.concat_tables(parts).select(columns)
 
 
-@cache
-def _ranges(file: Path, _written: int) -> list[dict[str, tuple[str, str]]]:
-    """Least and greatest text of the columns of every row group; a column without statistics is left out."""
-    metadata = pq.read_metadata(file)
-    texts = [i for i, field in enumerate(pq.read_schema(file)) if pa.types.is_dictionary(field.type)]
-    found = []
-    for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
-        chunks = [group.column(i) for i in texts]
-        found.append(
-            {
-                chunk.path_in_schema: (chunk.statistics.min, chunk.statistics.max)
-                for chunk in chunks
-                if chunk.statistics is not None and chunk.statistics.has_min_max
-            }
-        )
-    return found
-
-
-def _may_hold(ranges: Mapping[str, tuple[str, str]], where: Mapping[str, Collection[str]]) -> bool:
-    return all(
-        column not in ranges or any(ranges[column][0] <= value <= ranges[column][1] for value in values)
-        for column, values in where.items()
-    )
-
-
-def _check_schema(file: Path, name: str, found: pa.Schema) -> None:
-    if not found.equals(arrow_schema(name)):
-        raise BadInput(file, "columns", found.names, f"not the columns and types of this version; {_MEND}")
+def _may_hold(group: pq.RowGroupMetaData, where: Mapping[str, Collection[str]]) -> bool:
+    """Whether the least and the greatest text of every column of `where` leave room for one of its values."""
+    for chunk in (group.column(i) for i in range(group.num_columns)):
+        texts, values = chunk.statistics, where.get(chunk.path_in_schema)
+        if values is None or texts is None or not texts.has_min_max:
+            continue
+        if not any(texts.min <= value <= texts.max for value in values):
+            return False
+    return True
 
 
 def _series(values: pa.ChunkedArray, dtype: str) -> pd.Series:
@@ -170,8 +154,3 @@ def _series(values: pa.ChunkedArray, dtype: str) -> pd.Series:
     if dtype == "category":
         return values.unify_dictionaries().to_pandas()
     return values.to_pandas().astype(dtype)
-
-
-def _places(rows: Any) -> Any:
-    """A slice where the places follow one another, which copies nothing."""
-    return slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows

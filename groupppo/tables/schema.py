@@ -6,7 +6,6 @@ import pyarrow as pa
 
 DEVICES, ROLLOUTS = ("cpu", "cuda"), ("transformers", "vllm")
 FINISHED, FAILED, MISSING, UNREADABLE = "finished", "failed", "missing", "unreadable"
-START = "start"
 GROUP_METRICS = {
     "tokens": "group/total_tokens",
     "endpoints": "group/total_endpoints",
@@ -21,6 +20,8 @@ GROUP_METRICS = {
 }
 RULE_METRICS = ("threshold", "r_ratio_p50")
 """Columns of `groups` that a rule without a threshold, or without a variance ratio, has no metric for."""
+MATCHED_EVALUATION = ("n", "data_sha256", "yaml_sha256", "batch_size", "repeats", "eval_seed")
+"""What the evaluations of a task and model must share."""
 
 _ARROW = {
     "str": pa.string(),

@@ -1,4 +1,4 @@
-"""Running a decoder so that only chosen rows leave it: the exact passes, full and gathered.
+"""Running a decoder so that only chosen rows leave it: the exact passes, full and gathered, and a layer at rows.
 
 The functions here run as the model's own forward (`run_inside`), layer by layer through `layer(...)`: the hooks of
 FSDP, which fetch the weights, and gradient checkpointing, which runs a layer again, see ordinary calls.
@@ -6,16 +6,47 @@ FSDP, which fetch the weights, and gradient checkpointing, which runs a layer ag
 
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers.masking_utils import create_causal_mask
 
+from groupppo.errors import BadInput
 from groupppo.update.head import eager_embedding
-from groupppo.update.layers import KeysValues, check_architecture, keys_values, layer_at_rows
 from groupppo.update.layout import Layout, Rows
+
+# Per layer, keys after rotation and values of every token of a stream: (N, kv heads, head dim) each.
+KeysValues = tuple[Tensor, Tensor]
+# cos and sin at the tokens of a layer's input, (N, head dim) each.
+Rotation = tuple[Tensor, Tensor]
+
+
+def check_architecture(model: Any) -> None:
+    """Refuse a model whose layers are not laid out like those of Qwen2, Qwen3 and Llama.
+
+    Raises:
+        BadInput: a part is missing, or a layer attends to a sliding window.
+    """
+    name = type(model).__name__
+    base = getattr(model, model.base_model_prefix, None)
+    for part in ("embed_tokens", "layers", "norm", "rotary_emb"):
+        if not hasattr(base, part):
+            raise BadInput("model", f"{name}.{part}", None, "use update: masked; gathered and streamed need this part.")
+    assert base is not None
+    for number, layer in enumerate(base.layers):
+        for path in ("input_layernorm", "post_attention_layernorm", "mlp", "self_attn.q_proj", "self_attn.o_proj"):
+            try:
+                attrgetter(path)(layer)
+            except AttributeError as error:
+                hint = "use update: masked; the layer is not laid out like those of Qwen2, Qwen3 and Llama."
+                raise BadInput("model", f"{name}.layers.{number}.{path}", None, hint) from error
+        if getattr(layer.self_attn, "sliding_window", None) is not None:
+            hint = "use update: masked; sliding windows are not written for rows."
+            raise BadInput("model", f"{name}.layers.{number}.sliding_window", layer.self_attn.sliding_window, hint)
 
 
 def install(model: Any) -> None:
@@ -72,7 +103,8 @@ def hidden_at_rows(model: Any, layout: Layout, rows: Tensor, *, cut: bool = True
 
     Args:
         model: a causal language model or token classifier; call through `run_inside`.
-        layout: the batch. rows: (K,) increasing places in its stream.
+        layout: the batch.
+        rows: (K,) increasing places in its stream.
         cut: drop what lies behind each sequence's last row.
         last_layer: run the last layer's queries, output projection and MLP at the rows only.
     """
@@ -88,13 +120,8 @@ def hidden_at_rows(model: Any, layout: Layout, rows: Tensor, *, cut: bool = True
     if not last_layer:
         return base.norm(flat[rows])
     turn = (_flat(rotation[0], layout), _flat(rotation[1], layout))
-    index = Rows.of(layout, rows)
-    at_rows = base.layers[-1](flat, instead=partial(_last_layer, rotation=turn, places=rows, rows=index))
-    return base.norm(at_rows)
-
-
-def _last_layer(layer: Any, hidden: Tensor, *, rotation: tuple[Tensor, Tensor], places: Tensor, rows: Rows) -> Tensor:
-    return layer_at_rows(layer, hidden, rotation, places, rows)
+    last = partial(layer_at_rows, rotation=turn, index=Rows.of(layout, rows), wanted=rows)
+    return base.norm(base.layers[-1](flat, instead=last))
 
 
 def collect(model: Any, layout: Layout, *, output: bool = False) -> tuple[Tensor | None, list[KeysValues]]:
@@ -121,7 +148,7 @@ def _collecting(layer: Any, hidden: Tensor, *, collector: Collector, **kwargs: A
 
 
 def _keys_values_only(
-    layer: Any, hidden: Tensor, *, collector: Collector, position_embeddings: tuple[Tensor, Tensor], **_: Any
+    layer: Any, hidden: Tensor, *, collector: Collector, position_embeddings: Rotation, **_: Any
 ) -> Tensor:
     layout = collector.layout
     rotation = (_flat(position_embeddings[0], layout), _flat(position_embeddings[1], layout))
@@ -136,7 +163,7 @@ def embed(model: Any, ids: Tensor) -> Tensor:
     return eager_embedding(table.weight, ids, table.padding_idx) if tied else table(ids)
 
 
-def _embed(model: Any, layout: Layout) -> tuple[Tensor, Any, Tensor, tuple[Tensor, Tensor]]:
+def _embed(model: Any, layout: Layout) -> tuple[Tensor, Any, Tensor, Rotation]:
     """Embedded input, attention mask, position ids and rotation, as the layers take them."""
     base = base_of(model)
     ids, positions = layout.network_input()
@@ -153,3 +180,70 @@ def _flat(values: Tensor, layout: Layout) -> Tensor:
     rows = 1 if layout.packed else len(layout.lengths)
     flat = values.expand(rows, *values.shape[1:]).flatten(0, 1)
     return flat if layout.packed else flat[layout.network_index()]
+
+
+def layer_at_rows(
+    layer: Any,
+    hidden: Tensor,
+    *,
+    rotation: Rotation,
+    index: Rows,
+    wanted: Tensor | None = None,
+    places: Tensor | None = None,
+    cached: KeysValues | None = None,
+) -> Tensor:
+    """One decoder layer's output at K of the N tokens of its input, (N, H) -> (K, H).
+
+    Exact where the input is the whole stream. Where only some places of the stream flow, the keys and values of all
+    other tokens are constants, and the gradient flows through those of the input's tokens alone.
+
+    Args:
+        hidden: (N, H) the layer's input.
+        rotation: at the same tokens.
+        index: of the K rows.
+        wanted: (K,) numbers of the input's tokens whose output is wanted; all unless given.
+        places: (N,) the input's places in the stream, with `cached`.
+        cached: keys and values of the whole stream, if the input is only a part of it.
+    """
+    normed = layer.input_layernorm(hidden)
+    keys, values = keys_values(layer.self_attn, normed, rotation)
+    if cached is not None and places is not None:
+        keys = cached[0].to(keys.dtype).index_copy(0, places, keys)
+        values = cached[1].to(values.dtype).index_copy(0, places, values)
+    if wanted is not None:
+        hidden, normed, rotation = hidden[wanted], normed[wanted], (rotation[0][wanted], rotation[1][wanted])
+    query = layer.self_attn.q_proj(normed).unflatten(-1, (-1, layer.self_attn.head_dim))
+    if hasattr(layer.self_attn, "q_norm"):
+        query = layer.self_attn.q_norm(query)
+    attended = _attend(layer.self_attn, _rotate(query, rotation), keys, values, index)
+    hidden = hidden + layer.self_attn.o_proj(attended)
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+
+def keys_values(attention: Any, normed: Tensor, rotation: Rotation) -> KeysValues:
+    """Rotated keys and values, (N, H) -> (N, kv heads, head dim) each."""
+    keys = attention.k_proj(normed).unflatten(-1, (-1, attention.head_dim))
+    if hasattr(attention, "k_norm"):
+        keys = attention.k_norm(keys)
+    values = attention.v_proj(normed).unflatten(-1, (-1, attention.head_dim))
+    return _rotate(keys, rotation), values
+
+
+def _rotate(heads: Tensor, rotation: Rotation) -> Tensor:
+    """Rotary position embedding (Su et al., 2021) of (N, heads, head dim), halves rotated against each other."""
+    cos, sin = (part[:, None].to(heads.dtype) for part in rotation)
+    first, second = heads.chunk(2, dim=-1)
+    return heads * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def _attend(attention: Any, query: Tensor, keys: Tensor, values: Tensor, rows: Rows) -> Tensor:
+    """Causal attention of K rows, (K, heads, head dim) -> (K, heads * head dim); keys are those of the whole stream."""
+    output = functional.scaled_dot_product_attention(
+        query[rows.table].transpose(1, 2),
+        keys[rows.keys].transpose(1, 2),
+        values[rows.keys].transpose(1, 2),
+        attn_mask=rows.mask,
+        scale=attention.scaling,
+        enable_gqa=query.shape[1] != keys.shape[1],
+    )
+    return output.transpose(1, 2)[rows.real].flatten(1)

@@ -27,7 +27,7 @@ class Variant:
         eager: whether the head adds its gradient to its weights at once, and autograd holds no second copy.
         cut: whether tokens after the last endpoint's row are left out.
         reuse: whether keys and values are kept from an earlier pass.
-        window, percent: what flows next to the endpoints in streamed variants, as in `update.streamed.LiveRows`.
+        window, percent: what flows next to the endpoints in streamed variants, as in `update.passes.LiveRows`.
         package, gpu: what it needs beyond torch. Without `package` the variant is our own, and the memory model holds.
     """
 

@@ -1,25 +1,24 @@
 """Whether runs may decide a claim at all: admissible, matched, on a device the claim accepts, and able to learn."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from groupppo.config import Benchmark
+from groupppo.matrix import CellPlan
+from groupppo.records.folders import START
 from groupppo.tables import Tables
 from groupppo.tables.schema import MISSING
 from groupppo.verdicts.claims import Claim
-
-START = "start"
-EVIDENCE_OF_DEVICE = {"cpu": "cpu", "cuda": "gpu"}
+from groupppo.verdicts.rules import EVIDENCE_OF_DEVICE
 
 
-def planned_runs(runs: pd.DataFrame, task: str, model: str, arms: Collection[str]) -> pd.DataFrame:
+def planned_runs(runs: pd.DataFrame, cell: CellPlan, arms: Collection[str]) -> pd.DataFrame:
     """Rows of `runs` of one cell and these arms, indexed by (arm, seed)."""
-    rows = runs[(runs["task"] == task) & (runs["model"] == model) & runs["arm"].isin(list(arms))]
-    return rows.set_index(["arm", "seed"])
+    rows = runs[(runs["task"] == cell.task) & (runs["model"] == cell.model) & runs["arm"].isin(list(arms))]
+    return rows.dropna(subset="seed").set_index(["arm", "seed"])
 
 
 def unaccepted_devices(claim: Claim, runs: pd.DataFrame) -> list[str]:
@@ -33,21 +32,18 @@ def why_inadmissible(runs: pd.DataFrame, arms: Collection[str], seeds: Collectio
 
     One inadmissible run spoils the comparison: the seeds that are left are not a sample of those that were planned.
     """
-    known = {keys: (ok, why) for keys, ok, why in zip(runs.index, runs["admissible"], runs["reason"], strict=True)}
-    reasons = []
-    for arm in arms:
-        for seed in seeds:
-            if (arm, seed) not in known:
-                reasons.append(f"{arm} seed {seed}: no run")
-            elif not known[(arm, seed)][0]:
-                reasons.append(f"{arm} seed {seed}: {known[(arm, seed)][1]}")
+    wanted = [(arm, seed) for arm in arms for seed in seeds]
+    used = runs.reindex(wanted)
+    reasons = [
+        f"{arm} seed {seed}: {'no run' if pd.isna(row.status) else row.reason}"
+        for (arm, seed), row in zip(wanted, used.itertuples(), strict=True)
+        if pd.isna(row.status) or not row.admissible
+    ]
     if reasons and set(runs["status"]) == {MISSING}:
         return f"None of the {len(reasons)} runs that it is about is there."
     if reasons:
         more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
         return f"Runs that are no evidence: {', '.join(reasons[:3])}{more}."
-    wanted = {(arm, seed) for arm in arms for seed in seeds}
-    used = runs[[keys in wanted for keys in runs.index]]
     for column, name in (("device", "devices"), ("rollout", "rollout servers")):
         kinds = sorted(set(used[column]))
         if len(kinds) > 1:
@@ -70,7 +66,8 @@ def learning_gain(
 
     Args:
         gains: one per seed, at least 1.
-        start_stderr, run_stderrs: standard errors over prompts of the start and of each seed's accuracy.
+        start_stderr: standard error over prompts of the start's accuracy.
+        run_stderrs: the same of each seed's accuracy.
         level: confidence of the two-sided interval.
 
     Raises:
@@ -86,61 +83,52 @@ def learning_gain(
     return float(values.mean()), float(values.mean() - math.hypot(over_seeds, over_items))
 
 
-def why_insensitive(
-    tables: Tables, benchmark: Benchmark, task: str, model: str, metric: str, level: float
-) -> str | None:
-    """Why the cell cannot tell arms apart: its reference did not beat its own start. None when it did.
+def why_insensitive(tables: Tables, cell: CellPlan, arm: str, metric: str, level: float) -> str | None:
+    """Why the cell cannot tell arms apart: its reference, `arm`, did not beat its own start. None when it did.
 
     "Beat" means that the lower end of `learning_gain` lies above zero.
     """
-    arm = benchmark.reference
-    found = _gain(tables, benchmark, task, model, arm, metric, level)
-    if found is None:
+    gain = _gain(tables, cell, arm, metric, level)
+    if gain is None:
         return f"Nothing shows that {arm} learned: a held-out {metric} of it or of its start is missing."
-    before, gain, low = found
+    before, mean, low = gain
     if low > 0:
         return None
     return (
-        f"{arm} did not beat its own start ({metric} {before:.3f}): its gain is {gain:+.3f}, "
+        f"{arm} did not beat its own start ({metric} {before:.3f}): its gain is {mean:+.3f}, "
         f"lower end {low:+.3f}. Runs that did not learn cannot tell arms apart."
     )
 
 
 def why_alike_for_nothing(
-    tables: Tables, benchmark: Benchmark, task: str, model: str, arms: Collection[str], metric: str, level: float
+    tables: Tables, cell: CellPlan, arms: Collection[str], metric: str, level: float
 ) -> str | None:
     """Why two arms that are alike show nothing: neither is told apart from the start. None when one of them is.
 
     An arm whose learning rate leaves it where it began is like any other such arm, whatever sets the two apart. Better
     or worse than the start by more than the half-width of `learning_gain` counts.
     """
-    told = []
+    gains = []
     for arm in arms:
-        found = _gain(tables, benchmark, task, model, arm, metric, level)
-        if found is None:
+        gain = _gain(tables, cell, arm, metric, level)
+        if gain is None:
             return f"Nothing shows that {arm} changed: a held-out {metric} of it or of its start is missing."
-        before, gain, low = found
-        if abs(gain) > gain - low:
+        before, mean, low = gain
+        if abs(mean) > mean - low:
             return None
-        told.append(f"{arm} {gain:+.3f} ± {gain - low:.3f}")
+        gains.append(f"{arm} {mean:+.3f} ± {mean - low:.3f}")
     return (
-        f"Neither arm left its start ({metric} {before:.3f}): {', '.join(told)}. Arms that stay put are alike anyway."
+        f"Neither arm left its start ({metric} {before:.3f}): {', '.join(gains)}. Arms that stay put are alike anyway."
     )
 
 
-def _gain(
-    tables: Tables, benchmark: Benchmark, task: str, model: str, arm: str, metric: str, level: float
-) -> tuple[float, float, float] | None:
+def _gain(tables: Tables, cell: CellPlan, arm: str, metric: str, level: float) -> tuple[float, float, float] | None:
     """Metric of the start, `learning_gain` of an arm over it and the lower end; None where a score is missing."""
-    rows = tables.evals[(tables.evals["task"] == task) & (tables.evals["model"] == model)]
+    rows = tables.cell("evals", cell.task, cell.model)
     rows = rows[rows["metric"] == metric]
-    start = rows[rows["arm"] == START]
-    runs: Mapping[int, pd.Series] = {
-        row["seed"]: row for _, row in rows[rows["arm"] == arm].iterrows() if not pd.isna(row["seed"])
-    }
-    seeds = benchmark.plan(task, model).seeds
-    if len(start) != 1 or any(seed not in runs for seed in seeds):
+    start, runs = rows[rows["arm"] == START], rows[rows["arm"] == arm].dropna(subset="seed").set_index("seed")
+    if len(start) != 1 or not set(cell.seeds) <= set(runs.index):
         return None
-    before, trained = start.iloc[0], [runs[seed] for seed in seeds]
-    gains = [row["value"] - before["value"] for row in trained]
-    return before["value"], *learning_gain(gains, before["stderr"], [row["stderr"] for row in trained], level)
+    before, trained = start.iloc[0], runs.loc[list(cell.seeds)]
+    gains = trained["value"] - before["value"]
+    return before["value"], *learning_gain(gains, before["stderr"], trained["stderr"], level)

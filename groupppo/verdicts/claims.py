@@ -11,13 +11,23 @@ from groupppo.errors import BadInput
 from groupppo.records.hashing import sha256_file
 from groupppo.schemas import read_checked
 from groupppo.update.variants import find
-from groupppo.verdicts.costs import COSTS, Cost, CostSample
-from groupppo.verdicts.finding import Region
-from groupppo.verdicts.quantities import QUANTITIES, Quantity, Sample
-from groupppo.verdicts.shares import SHARES, Share
+from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES, Cost, Quantity, Sample, Share
 
 REFERENCE = "reference"
 EQUIVALENCE = "equivalence"
+
+
+@dataclass(frozen=True)
+class Region:
+    """Open region of a quantity, in its unit; an end may be infinite."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"at least {self.low:.4g}"
+        return f"at most {self.high:.4g}" if math.isinf(self.low) else f"{self.low:.4g} to {self.high:.4g}"
 
 
 @dataclass(frozen=True)
@@ -83,8 +93,9 @@ class Claim:
         return reference if self.against == REFERENCE else self.against
 
     @property
-    def cost_sample(self) -> CostSample:
-        return CostSample(self.setting or "", self.variant or "")
+    def variant_rows(self) -> str:
+        """Its row of the table `variants` as a `DataFrame.query` expression: the evidence that a verdict names."""
+        return f"setting == {self.setting!r} and variant == {self.variant!r}"
 
     def sample(self, task: str, model: str, reference: str) -> Sample:
         stage, metrics = self.measured.stage or self.stage, self.measured.metrics

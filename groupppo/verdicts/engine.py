@@ -9,15 +9,17 @@ claim whose arms no cell is run with has one for every cell that is run at all:
 4. `not testable`: a planned run of the claim's arms is inadmissible, or the runs are not matched.
 5. `not testable`: the claim needs learning, and the reference did not beat its own start; or the claim says that two
    arms beside the reference are alike, and neither was told apart from the start.
-6. `supported`, `refuted` or `inconclusive`, as `rules.judge` finds.
+6. `supported`, `refuted` or `inconclusive`, as `rules.judge` decides.
 
-A claim about the cost of one update has no cells: `costs.judge_cost` holds the profile's number against its region.
-One that a study answers has a verdict for each cell, from that cell's table (`shares.judge_share`). Where accuracies
+A claim about the cost of one update has no cells: `rules.judge_cost` holds the profile's number against its region.
+One that a study answers has a verdict for each cell, from that cell's table (`rules.judge_share`). Where accuracies
 are compared and there is an interval, `item_share` says how much of it is noise of the held-out items.
 """
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,7 +27,8 @@ import pandas as pd
 from groupppo.config import Benchmark
 from groupppo.matrix import CellPlan
 from groupppo.stats.intervals import paired_t
-from groupppo.tables import Tables
+from groupppo.studies.shared.study import find_study
+from groupppo.tables import Only, Tables
 from groupppo.verdicts.assay import (
     planned_runs,
     unaccepted_devices,
@@ -34,13 +37,145 @@ from groupppo.verdicts.assay import (
     why_insensitive,
 )
 from groupppo.verdicts.claims import EQUIVALENCE, REFERENCE, Claim, Claims
-from groupppo.verdicts.costs import judge_cost, measured_where
-from groupppo.verdicts.finding import IDENTITY, NOT_MEASURABLE, NOT_TESTABLE, Finding
+from groupppo.verdicts.item_scores import ItemScores
 from groupppo.verdicts.item_share import ItemShare, item_share
-from groupppo.verdicts.rules import judge, shown, summarise
-from groupppo.verdicts.shares import Share, judge_share
-from groupppo.verdicts.studied import Studied
-from groupppo.where import Where
+from groupppo.verdicts.quantities import QUANTITIES, Cost, Sample, Share
+from groupppo.verdicts.rules import (
+    IDENTITY,
+    NOT_MEASURABLE,
+    NOT_TESTABLE,
+    Finding,
+    judge,
+    judge_cost,
+    judge_share,
+    shown,
+    summarise,
+)
+from groupppo.where import Where, where_of
+
+NEEDED = {name: Only() for name in ("runs", "evals", "stages", "groups")} | {
+    "steps": Only(where={"metric": sorted({name for quantity in QUANTITIES.values() for name in quantity.metrics})})
+}
+"""What `load_tables` has to read for `decide`."""
+_OF_NO_CELL = CellPlan("", "", (), ())
+_OF_CLAIM = ("claim", "source", "reading", "arm", "quantity", "comparison", "margin", "unit")
+_OF_FINDING = ("verdict", "asked", "estimate", "low", "high", "seeds", "seeds_needed", "replicates", "reason")
+
+
+@dataclass(frozen=True)
+class Studied:
+    """What verdicts rest on beside the tidy tables.
+
+    Args:
+        tables: of studies, by table, task and model.
+        scores: of checkpoints by item; None where no results folder is at hand.
+    """
+
+    tables: Mapping[tuple[str, str, str], pd.DataFrame] = field(default_factory=dict)
+    scores: ItemScores | None = None
+
+
+def read_studied(results: Path, benchmark: Benchmark, claims: Claims) -> Studied:
+    """Of the studies that the benchmark asks for, the tables that a claim is about; scores are read when asked for.
+
+    Raises:
+        BadInput: such a table is missing, is not CSV or has other columns.
+    """
+    shares = [claim.share for claim in claims.claims if claim.share and claim.share.study in benchmark.studies]
+    tables = {
+        (share.table, plan.task, plan.model): find_study(share.study).read_table(
+            (results / share.file(plan.task, plan.model)).parent, share.table
+        )
+        for share in shares
+        for plan in benchmark.plans()
+    }
+    return Studied(tables, ItemScores(results))
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A claim about training runs, with all that it is decided from."""
+
+    claim: Claim
+    claims: Claims
+    tables: Tables
+    benchmark: Benchmark
+
+    @property
+    def arms(self) -> list[str]:
+        """The arm that the claim is about, and the one it is compared with."""
+        compared = self.claim.compared(self.benchmark.reference)
+        return [self.claim.arm] if compared is None else [self.claim.arm, compared]
+
+    def sample(self, cell: CellPlan) -> Sample:
+        return self.claim.sample(cell.task, cell.model, self.benchmark.reference)
+
+    def values(self, cell: CellPlan) -> dict[int, float]:
+        """The measured value of every seed of a cell that has one."""
+        return self.claim.measured.values(self.tables, self.sample(cell), cell.seeds)
+
+    def findings(self) -> dict[CellPlan, Finding]:
+        """The finding of every cell that is run with the claim's arms; of every cell where none is."""
+        plans = self.benchmark.plans()
+        cells = [cell for cell in plans if set(self.arms) <= set(cell.arms)] or plans
+        barred = {cell: self._barrier(cell) for cell in cells}
+        open_cells = [cell for cell in cells if barred[cell] is None]
+        measured = [self.values(cell) for cell in open_cells]
+        judged = judge(self.claim, self.claims, measured, [len(cell.seeds) for cell in open_cells])
+        known = {cell: finding for cell, finding in barred.items() if finding}
+        known |= dict(zip(open_cells, judged, strict=True))
+        return {cell: known[cell] for cell in cells}
+
+    def _barrier(self, cell: CellPlan) -> Finding | None:
+        """The finding that keeps this claim from being judged by its interval, or None."""
+        claim, arms = self.claim, self.arms
+        runs = planned_runs(self.tables.runs, cell, arms)
+        evidence = self.values(cell) if why_inadmissible(runs, arms, cell.seeds) is None else {}
+        if claim.measured.identity:
+            finding = Finding(IDENTITY, f"True by arithmetic: {claim.measured.identity}.")
+            # For a reader; numbers take no part in the verdict.
+            seen = summarise(claim, self.claims.level, evidence)
+            numbers = {key: getattr(seen, key) for key in ("estimate", "low", "high", "seeds")} if seen else {}
+            return replace(finding, **numbers)
+        if not set(arms) <= set(cell.arms):
+            return Finding(NOT_TESTABLE, self._why_absent(), asked=False)
+        devices = unaccepted_devices(claim, runs)
+        if devices:
+            kinds, accepted = " and ".join(devices).upper(), " or ".join(claim.evidence).upper()
+            seen = summarise(claim, self.claims.level, evidence)
+            aside = (
+                f" The runs here gave {shown(seen)} {claim.measured.unit}, which does not decide it." if seen else ""
+            )
+            reason = f"The claim takes evidence from a {accepted}; all runs used a {kinds}.{aside}"
+            return Finding(NOT_MEASURABLE, reason)
+        untestable = self._why_untestable(cell)
+        return Finding(NOT_TESTABLE, untestable) if untestable else None
+
+    def _why_absent(self) -> str:
+        """Why no cell is run with the claim's arms."""
+        absent = [arm for arm in self.arms if arm not in self.benchmark.arms]
+        if absent:
+            return f"The arm {absent[0]} is not in this benchmark."
+        return f"No task and model of this benchmark is run with {' and '.join(self.arms)}."
+
+    def _why_untestable(self, cell: CellPlan) -> str | None:
+        """Why a cell's runs cannot decide the claim; None where they can."""
+        claim, metric, level = self.claim, self.claims.learning_metric, self.claims.level
+        arms = list(dict.fromkeys([*self.arms, *([self.benchmark.reference] if claim.needs_learning else [])]))
+        reason = why_inadmissible(planned_runs(self.tables.runs, cell, arms), arms, cell.seeds)
+        if reason is None and claim.needs_learning:
+            reason = why_insensitive(self.tables, cell, self.benchmark.reference, metric, level)
+            if reason is None and claim.rule == EQUIVALENCE and claim.against != REFERENCE:
+                reason = why_alike_for_nothing(self.tables, cell, self.arms, metric, level)
+        return reason
+
+    def item_noise(self, cell: CellPlan, finding: Finding, scores: ItemScores | None) -> ItemShare | None:
+        """Item noise in the interval of an accuracy comparison; None for others, and where there is no interval."""
+        if self.claim.measured.table != "evals" or finding.low is None:
+            return None
+        interval = paired_t(list(self.values(cell).values()), self.claims.level)
+        rows = self.sample(cell).select(self.tables.cell("evals", cell.task, cell.model))
+        return item_share(rows[rows["seed"].isin(cell.seeds)], self.sample(cell), interval, scores)
 
 
 def decide(
@@ -57,24 +192,21 @@ def decide(
     outside of these results, else null. `excluded` lists every inadmissible run with its reason.
 
     Args:
+        claims: to decide.
+        tables: the tidy tables, at least what is `needed`.
+        benchmark: whose runs they are.
         variants: the table of that name of the benchmark's profile; None where it names none.
         studied: tables of the studies that the benchmark asks for, as far as claims are about them, and scores by item.
     """
-    studied = studied or Studied()
-    plans = benchmark.plans()
-    verdicts = []
+    studied, verdicts = studied or Studied(), list[dict[str, Any]]()
     for claim in claims.claims:
         if claim.cost is not None:
-            finding = judge_cost(claim.cost, claim.cost_sample, claim.region, claim.evidence, variants)
-            verdicts.append(_cost_entry(claim, finding, variants))
-            continue
-        if claim.share is not None:
-            verdicts += [_share_entry(claim, claim.share, cell, studied) for cell in plans]
-            continue
-        arms = _arms(claim, benchmark)
-        cells = [cell for cell in plans if set(arms) <= set(cell.arms)] or plans
-        found = _examine(claim, claims, tables, benchmark, cells)
-        verdicts += [_entry(claim, claims.level, cell, found[cell], tables, benchmark, studied) for cell in cells]
+            verdicts.append(_cost_entry(claim, claim.cost, variants))
+        elif claim.share is not None:
+            verdicts += [_share_entry(claim, claim.share, cell, studied) for cell in benchmark.plans()]
+        else:
+            case = _Case(claim, claims, tables, benchmark)
+            verdicts += [_run_entry(case, cell, finding, studied) for cell, finding in case.findings().items()]
     excluded = tables.runs[~tables.runs["admissible"]]
     return {
         "benchmark": benchmark.name,
@@ -82,7 +214,9 @@ def decide(
         "level": claims.level,
         "verdicts": verdicts,
         "excluded": [
-            {"task": run.task, "model": run.model, "arm": run.arm, "seed": _seed(run.seed), "reason": run.reason}
+            # A folder among the runs whose name tells no seed has none.
+            {"task": run.task, "model": run.model, "arm": run.arm, "seed": None if pd.isna(run.seed) else int(run.seed)}
+            | {"reason": run.reason}
             for run in excluded.itertuples()
         ],
     }
@@ -93,119 +227,29 @@ def verdicts_text(judged: dict[str, Any]) -> str:
     return json.dumps(judged, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _seed(value: Any) -> int | None:
-    """None for a folder among the runs whose name tells no seed."""
-    return None if pd.isna(value) else int(value)
+def _run_entry(case: _Case, cell: CellPlan, finding: Finding, studied: Studied) -> dict[str, Any]:
+    table = case.claim.measured.table
+    evidence = {"table": table, "file": f"tables/{table}.parquet", "rows": case.sample(cell).query()}
+    return _entry(case.claim, cell, finding, evidence, case.item_noise(cell, finding, studied.scores))
 
 
-def _examine(
-    claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark, cells: list[CellPlan]
-) -> dict[CellPlan, Finding]:
-    barred = {cell: _barrier(claim, claims, tables, benchmark, cell) for cell in cells}
-    open_cells = [cell for cell in cells if barred[cell] is None]
-    measured = [_values(claim, tables, benchmark, cell) for cell in open_cells]
-    judged = judge(claim, claims, measured, [len(cell.seeds) for cell in open_cells]) if open_cells else []
-    return {cell: finding for cell, finding in barred.items() if finding} | dict(zip(open_cells, judged, strict=True))
-
-
-def _arms(claim: Claim, benchmark: Benchmark) -> list[str]:
-    """The arm that the claim is about, and the one it is compared with."""
-    compared = claim.compared(benchmark.reference)
-    return [claim.arm] if compared is None else [claim.arm, compared]
-
-
-def _why_absent(arms: list[str], benchmark: Benchmark, cell: CellPlan) -> str | None:
-    """Why no cell is run with these arms; None where this one is."""
-    if set(arms) <= set(cell.arms):
-        return None
-    absent = [arm for arm in arms if arm not in benchmark.arms]
-    if absent:
-        return f"The arm {absent[0]} is not in this benchmark."
-    return f"No task and model of this benchmark is run with {' and '.join(arms)}."
-
-
-def _barrier(claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark, cell: CellPlan) -> Finding | None:
-    """The finding that keeps this claim from being judged by its interval, or None."""
-    arms = _arms(claim, benchmark)
-    absent = _why_absent(arms, benchmark, cell)
-    runs = planned_runs(tables.runs, cell.task, cell.model, arms)
-    evidence = why_inadmissible(runs, arms, cell.seeds) is None
-    if claim.measured.identity:
-        finding = Finding(IDENTITY, f"True by arithmetic: {claim.measured.identity}.")
-        return _with_numbers(finding, claim, claims, tables, benchmark, cell, evidence)
-    if absent:
-        return Finding(NOT_TESTABLE, absent, asked=False)
-    devices = unaccepted_devices(claim, runs)
-    if devices:
-        kinds, accepted = " and ".join(devices).upper(), " or ".join(claim.evidence).upper()
-        seen = summarise(claim, claims.level, _values(claim, tables, benchmark, cell)) if evidence else None
-        aside = f" The runs here gave {shown(seen)} {claim.measured.unit}, which does not decide it." if seen else ""
-        return Finding(NOT_MEASURABLE, f"The claim takes evidence from a {accepted}; all runs used a {kinds}.{aside}")
-    if claim.needs_learning:
-        arms = list(dict.fromkeys([*arms, benchmark.reference]))
-        runs = planned_runs(tables.runs, cell.task, cell.model, arms)
-    reason = why_inadmissible(runs, arms, cell.seeds)
-    if reason is None and claim.needs_learning:
-        metric = claims.learning_metric
-        reason = why_insensitive(tables, benchmark, cell.task, cell.model, metric, claims.level)
-        if reason is None and claim.rule == EQUIVALENCE and claim.against != REFERENCE:
-            compared = _arms(claim, benchmark)
-            reason = why_alike_for_nothing(tables, benchmark, cell.task, cell.model, compared, metric, claims.level)
-    return Finding(NOT_TESTABLE, reason) if reason else None
-
-
-def _values(claim: Claim, tables: Tables, benchmark: Benchmark, cell: CellPlan) -> dict[int, float]:
-    sample = claim.sample(cell.task, cell.model, benchmark.reference)
-    return claim.measured.values(tables, sample, cell.seeds)
-
-
-def _with_numbers(
-    finding: Finding, claim: Claim, claims: Claims, tables: Tables, benchmark: Benchmark, cell: CellPlan, evidence: bool
-) -> Finding:
-    """The finding with estimate and interval, for a reader; they take no part in the verdict."""
-    values = _values(claim, tables, benchmark, cell) if evidence else {}
-    interval = summarise(claim, claims.level, values)
-    if interval is None:
-        return finding
-    return replace(finding, estimate=interval.estimate, low=interval.low, high=interval.high, seeds=interval.seeds)
-
-
-def _entry(
-    claim: Claim, level: float, cell: CellPlan, finding: Finding, tables: Tables, benchmark: Benchmark, studied: Studied
-) -> dict[str, Any]:
-    rows = claim.sample(cell.task, cell.model, benchmark.reference).query()
-    evidence = {"table": claim.measured.table, "file": f"tables/{claim.measured.table}.parquet", "rows": rows}
-    noise = _items(claim, level, cell, finding, tables, benchmark, studied) if claim.measured.table == "evals" else None
-    return _told(claim, cell, finding, evidence, noise)
-
-
-def _items(
-    claim: Claim, level: float, cell: CellPlan, finding: Finding, tables: Tables, benchmark: Benchmark, studied: Studied
-) -> ItemShare | None:
-    """Item noise in the interval of an accuracy comparison; None where the finding has no interval."""
-    if finding.low is None:
-        return None
-    sample = claim.sample(cell.task, cell.model, benchmark.reference)
-    rows = sample.select(tables.cell("evals", cell.task, cell.model))
-    interval = paired_t(list(_values(claim, tables, benchmark, cell).values()), level)
-    return item_share(rows[rows["seed"].isin(cell.seeds)], sample, interval, studied.scores)
-
-
-def _cost_entry(claim: Claim, finding: Finding, variants: pd.DataFrame | None) -> dict[str, Any]:
-    file = "" if variants is None else "profile/tables/variants.parquet"
-    evidence = {"table": "variants", "file": file, "rows": claim.cost_sample.query()}
-    where = None if variants is None else measured_where(claim.cost_sample, variants)
-    return _told(claim, CellPlan("", "", (), ()), finding, evidence, where=where)
+def _cost_entry(claim: Claim, cost: Cost, variants: pd.DataFrame | None) -> dict[str, Any]:
+    finding = judge_cost(claim, cost, variants)
+    if variants is None:
+        return _entry(claim, _OF_NO_CELL, finding, {"table": "variants", "file": "", "rows": claim.variant_rows})
+    rows = variants.query(claim.variant_rows, engine="python")
+    evidence = {"table": "variants", "file": "profile/tables/variants.parquet", "rows": claim.variant_rows}
+    return _entry(claim, _OF_NO_CELL, finding, evidence, where=where_of(variants if rows.empty else rows))
 
 
 def _share_entry(claim: Claim, share: Share, cell: CellPlan, studied: Studied) -> dict[str, Any]:
     table = studied.tables.get((share.table, cell.task, cell.model))
     file = "" if table is None else share.file(cell.task, cell.model)
     evidence = {"table": share.table, "file": file, "rows": share.rows}
-    return _told(claim, cell, judge_share(share, claim.region, table), evidence)
+    return _entry(claim, cell, judge_share(share, claim.region, table), evidence)
 
 
-def _told(
+def _entry(
     claim: Claim,
     cell: CellPlan,
     finding: Finding,
@@ -217,23 +261,8 @@ def _told(
         "id": claim.id,
         "task": cell.task,
         "model": cell.model,
-        "claim": claim.claim,
-        "source": claim.source,
-        "reading": claim.reading,
-        "arm": claim.arm,
-        "quantity": claim.quantity,
-        "comparison": claim.comparison,
-        "margin": claim.margin,
-        "unit": claim.unit,
-        "verdict": finding.verdict,
-        "asked": finding.asked,
-        "estimate": finding.estimate,
-        "low": finding.low,
-        "high": finding.high,
-        "seeds": finding.seeds,
-        "seeds_needed": finding.seeds_needed,
-        "replicates": finding.replicates,
-        "reason": finding.reason,
+        **{key: getattr(claim, key) for key in _OF_CLAIM},
+        **{key: getattr(finding, key) for key in _OF_FINDING},
         "what_would_change": claim.what_would_change,
         "item_noise": asdict(noise) if noise else None,
         "evidence": evidence,

@@ -1,20 +1,14 @@
 """What each checkpoint scored on each held-out item, from the samples that lm-eval left beside its results.
 
 Where results are published without samples, `evals/items.parquet` has the scores alone, a hundredth of the bytes.
-
-Of a line only the item's number and its score are wanted. lm-eval writes them first and last, where they can be picked
-without reading the prompt and the response between them; a line of another order is read as JSON.
 """
 
 import io
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -30,14 +24,12 @@ _COLUMNS = pa.schema(
     [(name, pa.string()) for name in ("task", "model", "arm")]
     + [("seed", pa.int64()), ("metric", pa.string()), ("scores", pa.list_(pa.float32()))]
 )
-_MEND = "evaluate this checkpoint again."
+_HINT = "evaluate this checkpoint again."
 LONGEST_LINE, MOST_LINES = 8 << 20, 1_000_000
 _WRONG = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What reading values raises that no evaluation writes, such as a number of 400 digits."""
-_ROUNDING = 1e-6
-"""Of a mean over items, added up in another order."""
-_START = re.compile(rb'\{"doc_id": (\d{1,18}),')
-_END, _TAIL = re.compile(rb'"([^"\\]+)": (\d\.\d+)\}\s*\Z'), 80
+_ABSENT, _ROUNDING = "absent", 1e-6
+"""Stands for a score that a line lacks; rounding of a mean over items, added up in another order."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +76,14 @@ class ItemScores:
         for file in sorted((self.results / folder).glob("samples_*.jsonl")):
             name = folder / file.name
             try:
-                with file.open("rb") as stream:
-                    lines = _lines(stream)
-                    first = next(lines, b"{}")
-                    if metric in msgspec.json.decode(first):
-                        return _scores(name, metric, [_row(line, metric) for line in (first, *lines)])
+                rows = [(row.get("doc_id"), row.get(metric, _ABSENT)) for row in _rows(file)]
+                if rows and rows[0][1] != _ABSENT:
+                    return _by_item(name, metric, rows)
             except (*_WRONG, OSError, RecursionError, msgspec.MsgspecError) as error:
-                raise BadInput(name, "file", str(error)[:300], f"not JSON lines; {_MEND}") from error
+                raise BadInput(name, "file", str(error)[:300], f"not JSON lines; {_HINT}") from error
         if (run, metric) in self._alone:
             return self._alone[run, metric]
-        raise BadInput(folder, "samples_*.jsonl", None, f"no scores by item; {_MEND}")
+        raise BadInput(folder, "samples_*.jsonl", None, f"no scores by item; {_HINT}")
 
     @cached_property
     def _alone(self) -> dict[tuple[Keys, str], np.ndarray]:
@@ -101,12 +91,12 @@ class ItemScores:
         if not (self.results / ITEMS).is_file():
             return {}
         try:
-            table = pq.read_table(self.results / ITEMS).cast(_COLUMNS)
+            rows = pq.read_table(self.results / ITEMS).cast(_COLUMNS).to_pylist()
+            scores = [np.array(row["scores"] or [], dtype=float) for row in rows]
         except (pa.ArrowException, OSError, ValueError) as error:
             raise BadInput(Path(ITEMS), "file", str(error).splitlines()[0], "not a table of scores.") from error
-        columns = (table.column(name).to_pylist() for name in _COLUMNS.names[:-1])
-        keys = [(Keys(task, model, arm, seed), metric) for task, model, arm, seed, metric in zip(*columns, strict=True)]
-        return {key: np.array(scores.values) for key, scores in zip(keys, table.column("scores"), strict=True)}
+        keys = [(Keys(*(row[key] for key in Keys._fields)), row["metric"]) for row in rows]
+        return dict(zip(keys, scores, strict=True))
 
 
 def items_table(results: Path, evals: pd.DataFrame) -> bytes:
@@ -118,46 +108,34 @@ def items_table(results: Path, evals: pd.DataFrame) -> bytes:
     scores, rows = ItemScores(results), []
     for row in evals.itertuples():
         keys = Keys(row.task, row.model, row.arm, None if pd.isna(row.seed) else int(row.seed))
-        rows.append((*keys, row.metric, scores.of(keys, row.metric, row.value)))
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(_COLUMNS)
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, _COLUMNS.types, strict=True)]
+        items = scores.of(keys, row.metric, row.value)
+        rows.append({**keys._asdict(), "metric": row.metric, "scores": items.astype(np.float32)})
     written = io.BytesIO()
-    pq.write_table(pa.table(arrays, schema=_COLUMNS), written, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, _COLUMNS), written, compression="zstd")
     return written.getvalue()
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of samples.
+def _rows(file: Path) -> Iterator[dict[str, object]]:
+    """The samples, one a line.
 
     Raises:
         ValueError: there are more of them, or one is longer, than any evaluation writes.
     """
-    for number in count():
-        line = stream.readline(LONGEST_LINE + 1)
-        if len(line) > LONGEST_LINE or number > MOST_LINES:
-            raise ValueError(f"more than {LONGEST_LINE:,} bytes in a line, or {MOST_LINES:,} lines")
-        if not line:
-            return
-        yield line
+    with file.open("rb") as stream:
+        for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE + 1), b"")):
+            if len(line) > LONGEST_LINE or number > MOST_LINES:
+                raise ValueError(f"more than {LONGEST_LINE:,} bytes in a line, or {MOST_LINES:,} lines")
+            yield msgspec.json.decode(line, type=dict)
 
 
-def _row(line: bytes, metric: str) -> tuple[object, object]:
-    """Number and score of the item. A pair before the brace that ends a line is the object's own, no text's."""
-    start, end = _START.match(line), _END.search(line, max(0, len(line) - _TAIL))
-    if start and end and end.group(1) == metric.encode():
-        return int(start.group(1)), float(end.group(2))
-    row = msgspec.json.decode(line)
-    return row.get("doc_id"), row.get(metric)
-
-
-def _scores(file: Path, metric: str, rows: list[tuple[object, object]]) -> np.ndarray:
+def _by_item(file: Path, metric: str, rows: list[tuple[object, object]]) -> np.ndarray:
     by_item: dict[int, float] = {}
     for place, score in rows:
         if not isinstance(place, int) or not isinstance(score, int | float):
-            raise BadInput(file, metric, score, f"each line needs a doc_id and a number; {_MEND}")
+            raise BadInput(file, metric, score, f"each line needs a doc_id and a number; {_HINT}")
         if place in by_item:
-            raise BadInput(file, "doc_id", place, f"an item is there twice; {_MEND}")
+            raise BadInput(file, "doc_id", place, f"an item is there twice; {_HINT}")
         by_item[place] = float(score)
     if sorted(by_item) != list(range(len(by_item))):
-        raise BadInput(file, "doc_id", None, f"items are missing; {_MEND}")
+        raise BadInput(file, "doc_id", None, f"items are missing; {_HINT}")
     return np.array([by_item[place] for place in range(len(by_item))])

@@ -23,42 +23,44 @@ from groupppo.tables.keys import Keys
 from groupppo.verdicts.item_scores import ItemScores
 from groupppo.verdicts.quantities import Sample
 
-ITEMS, SEEDS = "items", "seeds"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ItemShare:
     """Item noise in one comparison; half-widths are in the unit of the accuracy, at the level of the interval.
+
+    Without scores by item there is a bound alone, that of two independent standard errors; what it does not say is
+    None.
 
     Args:
         items: held-out items, the same for every seed and arm.
         share: of the variance over seeds, the part that items make; where `bound` holds, at most that.
-        share_low, share_high: interval of the share; None for a bound.
-        bound: whether `share` is the bound that two independent standard errors give, because there are no scores by
-            item.
+        share_low: lower end of the share's interval.
+        share_high: upper end of the share's interval.
+        bound: whether there is a bound alone.
         half_width: of the interval over seeds.
         of_seeds: what would be left of it with endless items; where `bound` holds, at least that.
-        of_choice: what the choice of the items adds, which the interval does not cover; None for a bound.
-        together, twice_items, twice_seeds: half-width of both together, now, with 2n items, with 2K seeds; None for a
-            bound.
-        more: what would narrow both together more, "items" or "seeds"; None for a bound.
+        of_choice: what the choice of the items adds, which the interval does not cover.
+        together: half-width of both together.
+        twice_items: the same with 2n items.
+        twice_seeds: the same with 2K seeds.
+        more: what would narrow both together more, "items" or "seeds".
         why: there is only a bound; None where there is more.
         reason: one to three sentences.
     """
 
     items: int
     share: float
-    share_low: float | None
-    share_high: float | None
+    share_low: float | None = None
+    share_high: float | None = None
     bound: bool
     half_width: float
     of_seeds: float
-    of_choice: float | None
-    together: float | None
-    twice_items: float | None
-    twice_seeds: float | None
-    more: str | None
-    why: str | None
+    of_choice: float | None = None
+    together: float | None = None
+    twice_items: float | None = None
+    twice_seeds: float | None = None
+    more: str | None = None
+    why: str | None = None
     reason: str
 
 
@@ -67,6 +69,7 @@ def item_share(rows: pd.DataFrame, sample: Sample, interval: Interval, scores: I
 
     Args:
         rows: of the table `evals`, those of `sample`: one for each of its two arms and each of the interval's seeds.
+        sample: what is compared.
         interval: the paired t interval of the differences; its spread is above zero.
         scores: by item; None where the results folder is not at hand.
     """
@@ -82,80 +85,71 @@ def item_share(rows: pd.DataFrame, sample: Sample, interval: Interval, scores: I
 
 
 def _differences(runs: pd.DataFrame, sample: Sample, scores: ItemScores) -> np.ndarray:
-    arms = []
-    for arm in (sample.arm, str(sample.against)):
-        of_seeds = runs.loc[arm, "value"]
-        keys = {seed: Keys(sample.task, sample.model, arm, int(seed)) for seed in of_seeds.index}
-        arms.append(np.stack([scores.of(keys[seed], str(sample.metric), of_seeds[seed]) for seed in of_seeds.index]))
-    return np.asarray(arms[0] - arms[1])
+    arm, other = (
+        np.stack(
+            [
+                scores.of(Keys(sample.task, sample.model, arm, int(seed)), str(sample.metric), value)
+                for seed, value in runs.loc[arm, "value"].items()
+            ]
+        )
+        for arm in (sample.arm, str(sample.against))
+    )
+    return np.asarray(arm - other)
 
 
 def _split(noise: ItemNoise, interval: Interval) -> ItemShare:
-    seeds = noise.seeds
-    over_seeds = _t(interval.level, seeds) / math.sqrt(seeds)
-    z = float(stats.norm.ppf((1 + interval.level) / 2))
-    of_choice = z * noise.common
-    together, twice_items, twice_seeds = (
-        math.hypot(_t(interval.level, k) * noise.spread_with(n) / math.sqrt(k), of_choice * math.sqrt(noise.items / n))
-        for k, n in ((seeds, noise.items), (seeds, 2 * noise.items), (2 * seeds, noise.items))
-    )
-    more = ITEMS if twice_items < twice_seeds else SEEDS
-    ends = f"[{_percent(noise.share_low)}, {_percent(noise.share_high)}]"
-    reason = (
-        f"Items make {_percent(noise.share)} {ends} of the variance over seeds: endless items would narrow the "
-        f"interval from ±{over_seeds * noise.spread:.2g} to ±{over_seeds * noise.seed_noise:.2g}. The choice of these "
-        f"{noise.items:,} items adds ±{of_choice:.2g}, which no seed averages out. More {more} would help more: both "
-        f"together are ±{together:.2g}, ±{twice_seeds:.2g} with twice the seeds and "
-        f"±{twice_items:.2g} with twice the items."
-    )
+    def over_seeds(seeds: int) -> float:
+        """Half-width of an interval over this many seeds, by its spread."""
+        return float(stats.t.ppf((1 + interval.level) / 2, seeds - 1)) / math.sqrt(seeds)
+
+    def both(seeds: int, items: int) -> float:
+        return math.hypot(over_seeds(seeds) * noise.spread_with(items), of_choice * math.sqrt(noise.items / items))
+
+    seeds, items = noise.seeds, noise.items
+    of_choice = float(stats.norm.ppf((1 + interval.level) / 2)) * noise.common
+    half_width, of_seeds = over_seeds(seeds) * noise.spread, over_seeds(seeds) * noise.seed_noise
+    together, twice_items, twice_seeds = both(seeds, items), both(seeds, 2 * items), both(2 * seeds, items)
+    more = "items" if twice_items < twice_seeds else "seeds"
     return ItemShare(
-        items=noise.items,
+        items=items,
         share=noise.share,
         share_low=noise.share_low,
         share_high=noise.share_high,
         bound=False,
-        half_width=over_seeds * noise.spread,
-        of_seeds=over_seeds * noise.seed_noise,
+        half_width=half_width,
+        of_seeds=of_seeds,
         of_choice=of_choice,
         together=together,
         twice_items=twice_items,
         twice_seeds=twice_seeds,
         more=more,
-        why=None,
-        reason=reason,
+        reason=(
+            f"Items make {_percent(noise.share)} [{_percent(noise.share_low)}, {_percent(noise.share_high)}] of the "
+            f"variance over seeds: endless items would narrow the interval from ±{half_width:.2g} to ±{of_seeds:.2g}. "
+            f"The choice of these {items:,} items adds ±{of_choice:.2g}, which no seed averages out. More {more} would "
+            f"help more: both together are ±{together:.2g}, ±{twice_seeds:.2g} with twice the seeds and "
+            f"±{twice_items:.2g} with twice the items."
+        ),
     )
 
 
 def _bound(runs: pd.DataFrame, interval: Interval, why: str) -> ItemShare:
     """Arms that tend to be right on the same items have less item noise than two independent standard errors say."""
     variance = 2 * float(np.square(runs["stderr"]).mean())
-    share = min(1.0, variance / interval.spread**2)
-    half_width = (interval.high - interval.low) / 2
-    reason = (
-        f"Items make at most {_percent(share)} of the variance over seeds, by the standard errors of the two arms. "
-        f"Whether more items would help more than more seeds cannot be told: {why}."
-    )
+    share, half_width = min(1.0, variance / interval.spread**2), (interval.high - interval.low) / 2
     return ItemShare(
         items=int(runs["n"].min()),
         share=share,
-        share_low=None,
-        share_high=None,
         bound=True,
         half_width=half_width,
         of_seeds=half_width * math.sqrt(1 - share),
-        of_choice=None,
-        together=None,
-        twice_items=None,
-        twice_seeds=None,
-        more=None,
         why=why,
-        reason=reason,
+        reason=(
+            f"Items make at most {_percent(share)} of the variance over seeds, by the standard errors of the two arms. "
+            f"Whether more items would help more than more seeds cannot be told: {why}."
+        ),
     )
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _t(level: float, seeds: int) -> float:
-    return float(stats.t.ppf((1 + level) / 2, seeds - 1))

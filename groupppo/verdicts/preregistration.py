@@ -9,7 +9,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,9 +41,12 @@ class Change:
 class Stamp:
     """What was registered when the first run of a benchmark started.
 
-    Attributes:
-        at: UTC. commit: of the repository, empty outside one. clean: whether nothing differed from the commit.
-        claims_sha256, matrix_sha256: of the content, whatever its comments and layout.
+    Args:
+        at: UTC.
+        commit: of the repository, empty outside one.
+        clean: whether nothing differed from the commit.
+        claims_sha256: of the content, whatever its comments and layout.
+        matrix_sha256: as `claims_sha256`.
         changes: since then.
     """
 
@@ -109,7 +112,9 @@ def read_stamp(results: Path, benchmark: Benchmark) -> Stamp | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(file, "file", str(error), hint) from error
     now = {"claims": _by_id(read_yaml(benchmark.claims)), "matrix": _placeless(benchmark.resolved())}
-    return Stamp(at, commit, dirty is None, **stamp, changes=list(_changes(_flat(registered), _flat(now))))
+    before, after = _flat(registered), _flat(now)
+    changes = [Change(key, before.get(key, ABSENT), after.get(key, ABSENT)) for key in dict.fromkeys([*before, *after])]
+    return Stamp(at, commit, dirty is None, **stamp, changes=[one for one in changes if one.registered != one.now])
 
 
 def content_sha256(content: Any) -> str:
@@ -139,10 +144,3 @@ def _flat(value: Any, key: str = "") -> dict[str, str]:
         parts = (_flat(item, f"{key}.{name}".removeprefix(".")) for name, item in value.items())
         return {name: text for part in parts for name, text in part.items()}
     return {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
-
-
-def _changes(registered: dict[str, str], now: dict[str, str]) -> Iterator[Change]:
-    for key in dict.fromkeys([*registered, *now]):
-        before, after = registered.get(key, ABSENT), now.get(key, ABSENT)
-        if before != after:
-            yield Change(key, before, after)

@@ -1,18 +1,24 @@
-"""Measured quantities: one small function each, from rows of a tidy table to one value per seed.
+"""Measured quantities: of training runs (one value per seed), of a profile (`COSTS`), of a study's table (`SHARES`).
 
-Every function takes rows that `Sample.select` has picked and returns a Series indexed by training seed. A seed whose
-value cannot be formed (an arm without rows, a ratio with zero) is missing, never zero.
+A quantity of training runs is one small function from rows of a tidy table, which `Sample.select` has picked, to a
+Series indexed by training seed. A seed whose value cannot be formed (an arm without rows, a ratio with zero) is
+missing, never zero.
 """
 
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from groupppo.stats.targets import Arrival, time_to_target
 from groupppo.tables import Tables
-from groupppo.verdicts.arrivals import METRICS, arrivals
+
+TARGET_METRICS = ("reward/mean", "elapsed_seconds", "tokens/response")
+TARGET_SHARE, QUARTER = 0.95, 4
+"""Of the reference's gain: its mean reward over the last quarter of its run - over the first one."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +26,12 @@ class Sample:
     """What is measured where.
 
     Args:
-        task, model: the cell of the matrix.
+        task: with `model`, the cell of the matrix.
+        model: with `task`, the cell of the matrix.
         arm: the arm under test.
         against: the arm it is paired with by seed; None where nothing is compared.
-        stage, metric: of the table's rows, where the quantity has them.
+        stage: of the table's rows, where the quantity has one.
+        metric: of the table's rows, where the quantity has one.
         warmup_steps: steps at the start of each run that are left out.
         metrics: those that a quantity of several reads.
     """
@@ -56,7 +64,7 @@ Measure = Callable[[pd.DataFrame, Sample], pd.Series]
 
 @dataclass(frozen=True)
 class Quantity:
-    """How a quantity is measured and read.
+    """How a quantity of training runs is measured and read.
 
     Args:
         measure: from rows and their sample to one value per seed.
@@ -114,21 +122,33 @@ def tokens_per_endpoint(rows: pd.DataFrame, sample: Sample) -> pd.Series:
 
 def stage_seconds_ratio(rows: pd.DataFrame, sample: Sample) -> pd.Series:
     """Speed-up: median seconds of the stage over steps, of the compared arm / of the arm under test."""
-    medians = _medians(rows, sample, "seconds")
+    medians = _by_arm(rows, sample, "seconds", "median")
     return medians[sample.against] / medians[sample.arm]
 
 
 def rise_bytes_ratio(rows: pd.DataFrame, sample: Sample) -> pd.Series:
     """Median rise of memory over the stage's entry, of the arm under test / of the compared arm."""
-    medians = _medians(rows, sample, "rise_bytes")
+    medians = _by_arm(rows, sample, "rise_bytes", "median")
     return medians[sample.arm] / medians[sample.against]
 
 
 def peak_bytes_ratio(rows: pd.DataFrame, sample: Sample) -> pd.Series:
     """Largest memory in any step, of the arm under test / of the compared arm."""
-    peaks = rows.groupby(["seed", "arm"])["peak_bytes"].max().unstack("arm")
-    peaks = peaks.reindex(columns=[sample.arm, sample.against]).astype(float)
+    peaks = _by_arm(rows, sample, "peak_bytes", "max")
     return peaks[sample.arm] / peaks[sample.against]
+
+
+def accuracy_difference(rows: pd.DataFrame, sample: Sample) -> pd.Series:
+    """Held-out accuracy of the arm under test - of the compared arm."""
+    values = rows.pivot(index="seed", columns="arm", values="value")
+    values = values.reindex(columns=[sample.arm, sample.against])
+    return values[sample.arm] - values[sample.against]
+
+
+def _by_arm(rows: pd.DataFrame, sample: Sample, column: str, over_steps: str) -> pd.DataFrame:
+    """Values over steps, (seeds, the two arms). Medians of costs, because single steps wait on other processes."""
+    values = rows.groupby(["seed", "arm"])[column].agg(over_steps).unstack("arm")
+    return values.reindex(columns=[sample.arm, sample.against]).astype(float)
 
 
 def cost_to_target(unit: str) -> Measure:
@@ -152,18 +172,49 @@ def cost_to_target(unit: str) -> Measure:
     return measure
 
 
-def accuracy_difference(rows: pd.DataFrame, sample: Sample) -> pd.Series:
-    """Held-out accuracy of the arm under test - of the compared arm."""
-    values = rows.pivot(index="seed", columns="arm", values="value")
-    values = values.reindex(columns=[sample.arm, sample.against])
-    return values[sample.arm] - values[sample.against]
+def arrivals(steps: pd.DataFrame, reference: str) -> dict[tuple[str, int], Arrival]:
+    """When each run reaches the reward that the reference's run of its seed ends with: steps, seconds and tokens.
+
+    A target is TARGET_SHARE of the way from the reference's mean reward over the first quarter of its run to that over
+    the last, and a run arrives with its mean over a quarter: a few lucky steps, which any run has, are no arrival.
+
+    Args:
+        steps: rows of the table `steps` of one task and model with TARGET_METRICS.
+        reference: the arm that sets the targets.
+
+    Returns:
+        by arm and seed; runs without the metrics, and seeds whose reference is missing or gained nothing, are left out.
+    """
+    rows = steps[steps["metric"].isin(TARGET_METRICS)].astype({"arm": str, "metric": str})
+    wide = rows.pivot(index=["arm", "seed", "step"], columns="metric", values="value")
+    if not set(TARGET_METRICS) <= set(wide.columns):
+        return {}
+    wide = wide.dropna().sort_index()
+    values = wide[list(TARGET_METRICS)].to_numpy(float)
+    runs = {key: values[places] for key, places in wide.groupby(["arm", "seed"]).indices.items()}
+    targets = {seed: _target(run[:, 0]) for (arm, seed), run in runs.items() if arm == reference}
+    return {
+        (arm, int(seed)): _arrival(run, targets[seed])
+        for (arm, seed), run in runs.items()
+        if math.isfinite(targets.get(seed, math.nan))
+    }
 
 
-def _medians(rows: pd.DataFrame, sample: Sample, column: str) -> pd.DataFrame:
-    """Medians over steps, shape (seeds, the two arms). Medians, because single steps wait on other processes."""
-    medians = rows.groupby(["seed", "arm"])[column].median().unstack("arm")
-    return medians.reindex(columns=[sample.arm, sample.against]).astype(float)
+def _target(rewards: np.ndarray) -> float:
+    """The reward to reach, NaN where the run gained nothing."""
+    window = max(1, len(rewards) // QUARTER)
+    first, last = float(rewards[:window].mean()), float(rewards[-window:].mean())
+    return first + TARGET_SHARE * (last - first) if last > first else math.nan
 
+
+def _arrival(run: np.ndarray, target: float) -> Arrival:
+    """Of a run's TARGET_METRICS, (steps, 3)."""
+    reward, elapsed, tokens = run.T
+    return time_to_target(reward, np.diff(elapsed, prepend=0.0), tokens, target, max(1, len(run) // QUARTER))
+
+
+_paired_ratio = partial(Quantity, unit="x", ratio=True, needs=frozenset({"against"}))
+_of_stage = partial(_paired_ratio, table="stages", needs=frozenset({"against", "stage"}))
 
 QUANTITIES: dict[str, Quantity] = {
     "compression": Quantity(compression, "groups", "share of positions", counted=True),
@@ -176,31 +227,78 @@ QUANTITIES: dict[str, Quantity] = {
         counted=True,
         identity="tokens / endpoints is 1 / density, the compression written another way, and measures no cost",
     ),
-    "stage_seconds_ratio": Quantity(
-        stage_seconds_ratio, "stages", "x", ratio=True, needs=frozenset({"against", "stage"})
-    ),
-    "step_seconds_ratio": Quantity(
-        stage_seconds_ratio, "stages", "x", ratio=True, needs=frozenset({"against"}), stage="step"
-    ),
-    "rise_bytes_ratio": Quantity(
-        rise_bytes_ratio, "stages", "x", ratio=True, counted=True, needs=frozenset({"against", "stage"})
-    ),
-    "peak_bytes_ratio": Quantity(
-        peak_bytes_ratio, "stages", "x", ratio=True, counted=True, needs=frozenset({"against"}), stage="step"
-    ),
+    "stage_seconds_ratio": _of_stage(stage_seconds_ratio),
+    "step_seconds_ratio": _paired_ratio(stage_seconds_ratio, table="stages", stage="step"),
+    "rise_bytes_ratio": _of_stage(rise_bytes_ratio, counted=True),
+    "peak_bytes_ratio": _paired_ratio(peak_bytes_ratio, table="stages", counted=True, stage="step"),
     **{
-        f"{unit}_to_target_ratio": Quantity(
-            cost_to_target(unit),
-            "steps",
-            "x",
-            ratio=True,
-            needs=frozenset({"against"}),
-            metrics=METRICS,
-            ordinal=True,
+        f"{unit}_to_target_ratio": _paired_ratio(
+            cost_to_target(unit), table="steps", metrics=TARGET_METRICS, ordinal=True
         )
         for unit in ("steps", "seconds", "tokens")
     },
     "accuracy_difference": Quantity(
         accuracy_difference, "evals", "difference in accuracy", needs=frozenset({"against", "metric"})
     ),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A number of one variant of an update in one setting of a profile.
+
+    Args:
+        column: of the table `variants`; with `timed`, its interval is in `<column>_low` and `<column>_high`.
+        timed: whether it is a ratio of seconds, compared within rounds of one process; else it is counted or read once.
+        counted: whether it is the same on every device.
+        unit: unit of its values.
+    """
+
+    column: str
+    timed: bool = False
+    counted: bool = False
+    unit: str = "x"
+
+
+COSTS: dict[str, Cost] = {
+    "update_flops_speedup": Cost("flops_speedup", counted=True),
+    "update_logits_ratio": Cost("logits_ratio", counted=True),
+    "update_memory_ratio": Cost("memory_ratio"),
+    "update_memory_ratio_to_fused": Cost("memory_ratio_to_fused"),
+    "update_seconds_speedup": Cost("seconds_speedup", timed=True),
+    "update_seconds_speedup_to_fused": Cost("to_fused", timed=True),
+}
+
+
+@dataclass(frozen=True)
+class Share:
+    """The share of the rows of a study's table in which a column holds.
+
+    Args:
+        study: name of the study.
+        table: name of its table.
+        rows: those that count, as a `DataFrame.query` expression.
+        column: of true and false.
+        label: columns that name a row.
+        cases: what a row is, in the plural.
+    """
+
+    study: str
+    table: str
+    rows: str
+    column: str
+    label: tuple[str, ...]
+    cases: str
+
+    @property
+    def unit(self) -> str:
+        return f"share of {self.cases}"
+
+    def file(self, task: str, model: str) -> str:
+        """The table's place in a results folder."""
+        return f"studies/{self.study}/{task}.{model}/{self.table}.csv"
+
+
+SHARES: dict[str, Share] = {
+    "faults_survived": Share("faults", "faults", "point != 'none'", "survived", ("arm", "point"), "injection points")
 }

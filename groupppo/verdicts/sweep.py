@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.rates import KEY
+from groupppo.rates import KEY, rate_title
 from groupppo.records.plain_yaml import read_yaml
 from groupppo.tables import Only, load_tables
 from groupppo.where import Found, find
@@ -41,6 +42,7 @@ def pilot_place(pilot: Path, results: Path) -> Found:
 
     Args:
         pilot: the pilot's benchmark file; its results are in a folder, or a bundle, of its name.
+        results: the folder of results folders.
 
     Returns:
         A folder of results or a bundle.zip.
@@ -122,28 +124,27 @@ def sweep_table(record: dict[str, Any], runs: pd.DataFrame, evals: pd.DataFrame)
     """One row for each swept run, columns COLUMNS, in the order of the pilot's arms.
 
     Args:
-        record: the pilot's resolved matrix. runs, evals: its tidy tables.
+        record: the pilot's resolved matrix.
+        runs: its tidy table of that name.
+        evals: its tidy table of that name.
 
     Raises:
         BadInput: a run is missing or inadmissible: a rate chosen among what is left would not be the pilot's.
     """
-    rows = []
     known = {(row.task, row.model, row.arm, row.seed): row for row in runs.itertuples()}
     scores = evals[evals["metric"] == METRIC].set_index(["task", "model", "arm", "seed"])["value"]
-    for name, arm in record["arms"].items():
-        if not arm.get("swept_from"):
-            continue
-        title = str(arm["title"]).rpartition(", rate ")[0]
-        for task in record["tasks"]:
-            for model in record["models"]:
-                for seed in record["seeds"]:
-                    run = known.get((task, model, name, seed))
-                    if run is None or not run.admissible:
-                        why = "not there" if run is None else run.reason
-                        hint = f"run the pilot to its end: {task}/{model}/{name}/seed{seed} is no evidence ({why})."
-                        raise BadInput("runs.parquet", "admissible", False, hint)
-                    value = float(scores.loc[(task, model, name, seed)])
-                    rows.append((task, model, arm["swept_from"], title, float(arm["verl"][KEY]), int(seed), value))
+    swept = [(name, arm) for name, arm in record["arms"].items() if arm.get("swept_from")]
+    rows = []
+    for (name, arm), task, model, seed in product(swept, record["tasks"], record["models"], record["seeds"]):
+        run = known.get((task, model, name, seed))
+        if run is None or not run.admissible:
+            why = "not there" if run is None else run.reason
+            hint = f"run the pilot to its end: {task}/{model}/{name}/seed{seed} is no evidence ({why})."
+            raise BadInput("runs.parquet", "admissible", False, hint)
+        rate = float(arm["verl"][KEY])
+        title = str(arm["title"]).removesuffix(rate_title("", rate))
+        value = float(scores.loc[(task, model, name, seed)])
+        rows.append((task, model, arm["swept_from"], title, rate, int(seed), value))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -155,15 +156,16 @@ def chosen_rates(table: pd.DataFrame) -> dict[str, float]:
 
 def at_an_end(table: pd.DataFrame) -> list[str]:
     """Arms whose best rate is the lowest or the highest that was tried, so that a better one may lie beyond."""
-    best = chosen_rates(table)
-    return [arm for arm in dict.fromkeys(table["arm"]) if best[arm] in _ends(table[table["arm"] == arm])]
+    best, ends = chosen_rates(table), table.groupby("arm")["rate"].agg(["min", "max"])
+    return [arm for arm in dict.fromkeys(table["arm"]) if best[arm] in set(ends.loc[arm])]
 
 
 def paired_spread(table: pd.DataFrame, reference: str) -> tuple[float, int]:
     """Standard deviation of the paired difference to the reference, pooled over arms, each at its best rate.
 
     Args:
-        table: of `sweep_table`. reference: the arm that the others are compared with, paired by task, model and seed.
+        table: of `sweep_table`.
+        reference: the arm that the others are compared with, paired by task, model and seed.
 
     Returns:
         sqrt(mean of the arms' variances), and its degrees of freedom, arms x (seeds - 1) within each cell. Arms share
@@ -181,7 +183,3 @@ def paired_spread(table: pd.DataFrame, reference: str) -> tuple[float, int]:
     if seeds < 2 or differences.shape[1] == 0:
         raise ValueError(f"{seeds} seeds and {differences.shape[1]} arms beside {reference}: no spread of differences")
     return float(np.sqrt(within.to_numpy().mean())), within.size * (seeds - 1)
-
-
-def _ends(own: pd.DataFrame) -> tuple[float, float]:
-    return float(own["rate"].min()), float(own["rate"].max())

@@ -1,21 +1,22 @@
 """What verl takes: the type of each key, the names in its registries, and what its own checks say of a whole config.
 
 verl reads most of its config without looking: text for a number or an unknown name shows minutes later, in a worker.
-Here verl's own dataclasses, registries and functions are asked before anything runs.
+Here verl's own dataclasses, registries and functions are asked before anything runs. Keys that would part training from
+evaluation are refused, too.
 """
 
+import json
 import re
-import types
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import is_dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
 
 from groupppo.config import GROUPED
 from groupppo.errors import BadInput, suggest
@@ -64,9 +65,9 @@ def require_type(own: DictConfig, key: str, value: Any, source: Path) -> None:
     wanted = _wanted(own, key)
     if value is None and key.endswith(_NULLABLE):
         return
-    if not _fits(value, wanted):
-        hint = number_hint(value) if _fits(1.0, wanted) else ""
-        raise BadInput(source, key, value, hint or f"write {_named(wanted)}.")
+    if refusal := _refusal(value, wanted):
+        hint = number_hint(value) if not _refusal(1.0, wanted) else ""
+        raise BadInput(source, key, value, hint or f"write another type of value: {refusal.lower()}.")
     for ending, (low, closed, high) in _RANGES.items():
         if not f".{key}".endswith(f".{ending}") or not isinstance(value, int | float):
             continue
@@ -98,45 +99,16 @@ def _hints(target: str) -> Mapping[str, Any]:
     return get_type_hints(get_class(target))
 
 
-def _fits(value: Any, wanted: Any) -> bool:
-    if wanted is Any:
-        return True
-    origin = get_origin(wanted)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, each) for each in get_args(wanted))
-    if origin is Literal:
-        return value in get_args(wanted)
-    plain = origin or wanted
-    if plain is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if plain is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if is_dataclass(plain):
-        return isinstance(value, dict)
-    if plain is tuple:  # YAML has lists alone
-        return isinstance(value, list | tuple)
-    return not isinstance(plain, type) or isinstance(value, plain)
+_adapter = cache(TypeAdapter)
 
 
-_NAMES = {
-    float: "a number",
-    int: "a whole number",
-    bool: "true or false",
-    str: "text",
-    list: "a list",
-    tuple: "a list",
-    dict: "a mapping",
-    type(None): "null",
-}
-
-
-def _named(wanted: Any) -> str:
-    origin = get_origin(wanted)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_named(each) for each in get_args(wanted))
-    if origin is Literal:
-        return f"one of: {', '.join(map(str, get_args(wanted)))}"
-    return "a mapping" if is_dataclass(wanted) else _NAMES.get(origin or wanted, f"a {wanted}")
+def _refusal(value: Any, wanted: Any) -> str:
+    """Why pydantic takes a value for another type; empty where it is of this one. YAML's lists serve as tuples."""
+    try:
+        _adapter(wanted).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        return error.errors()[0]["msg"]
+    return ""
 
 
 def require_accepted(config: DictConfig, place_of: PlaceOf, written: Collection[str]) -> None:
@@ -245,3 +217,63 @@ def _ask_verl(config: DictConfig, place_of: PlaceOf, written: Collection[str]) -
         raise BadInput(place, "verl", sorted(written), hint) from error
     finally:
         config.critic.model = model
+
+
+_MODEL = "actor_rollout_ref.model"
+_REWARD = "write the task file's reward (exact, math or reasoning_gym)"
+_LENGTH = "write max_prompt_tokens and max_response_tokens of the task's file"
+_PROMPT = "write the model file's params.chat_template_set"
+_PLAIN = "leave it out: responses are drawn from the policy's own distribution"
+# What training and evaluation have in common: one reward, one prompt, one decoding. Evaluation reads it from the task's
+# file and the matrix, so verl's own keys for it may get no other value, by whatever name, mapping or interpolation.
+# Each place of verl's config with what to write instead; a place that others are interpolated from comes first.
+_PLACES = {
+    **dict.fromkeys(("custom_reward_function", "reward_model", "sandbox_fusion"), _REWARD),
+    **{
+        f"reward.{part}": _REWARD
+        for part in ("custom_reward_function", "reward_manager", "reward_model", "sandbox_fusion")
+    },
+    **dict.fromkeys(("data.reward_fn_key", "data.custom_cls", "data.train_files"), "write a task's file"),
+    **dict.fromkeys(("data.max_prompt_length", "data.max_response_length"), _LENGTH),
+    **{f"{_ROLLOUT}.{part}": _LENGTH for part in ("prompt_length", "response_length")},
+    "data.prompt_key": _PROMPT,
+    **{f"{_MODEL}.{part}": _PROMPT for part in ("path", "hf_config_path", "tokenizer_path", "custom_chat_template")},
+    f"{_ROLLOUT}.temperature": "write train.temperature in the matrix",
+    **{f"{_ROLLOUT}.{part}": _PLAIN for part in ("top_p", "top_k", "do_sample", "ignore_eos")},
+    **{f"{_ROLLOUT}.{part}": _PLAIN for part in ("multi_turn", "agent.default_agent_loop")},
+    f"{_ROLLOUT}.agent.agent_loop_config_path": _PLAIN,
+    f"{_ROLLOUT}.val_kwargs": "write the matrix's evaluation; verl itself evaluates nothing",
+}
+
+
+def agreed(config: DictConfig) -> dict[str, Any]:
+    """The values at the places that training and evaluation share, interpolations resolved."""
+    values = {place: OmegaConf.select(config, place) for place in _PLACES}
+    return {
+        place: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for place, value in values.items()
+    }
+
+
+def touches(keys: Iterable[str]) -> bool:
+    """Whether one of the keys is, holds or is part of such a place."""
+    return any(place.startswith(key) or key.startswith(place) for key in keys for place in _PLACES)
+
+
+def require_agreed(config: DictConfig, values: Mapping[str, Any], written: Mapping[str, tuple[Path, Any]]) -> None:
+    """Check that what files say of verl's keys left the values of `agreed` as they were.
+
+    Args:
+        values: before the files' keys. written: each key that a file says, with the file and the value.
+
+    Raises:
+        BadInput: they did not; training would then earn another reward or decode otherwise than evaluation.
+    """
+    for place, value in agreed(config).items():
+        if value != values[place]:
+            # The last one said won. A key that is written otherwise, or that others are drawn from, is no part of it.
+            last_first = list(written)[::-1]
+            key = next((key for key in last_first if place.startswith(key) or key.startswith(place)), None)
+            source, said = written[key or last_first[0]]
+            hint = f"{_PLACES[place]}; this would change training and not evaluation."
+            raise BadInput(source, key or place, said if key else value, hint)

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
@@ -17,12 +18,12 @@ from groupppo.allowed import require_choice
 from groupppo.config import GROUPED, Arm, Model, Task, Train
 from groupppo.errors import BadInput, suggest
 from groupppo.tasks.reward import MODULES as REWARDS
-from groupppo.verl.accepts import PlaceOf, require_accepted, require_type
-from groupppo.verl.agreement import agreed, require_agreed, touches
+from groupppo.verl.accepts import PlaceOf, agreed, require_accepted, require_agreed, require_type, touches
 from groupppo.verl.fits import require_fit
 
 _HERE = Path(__file__)
 CONFIG = _HERE.parent / "config"
+_ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 TOKENS_ON_GPU = 8192
 # What a benchmark calls the keys of verl that it sets and that verl may refuse.
 _IN_MATRIX = {"actor_rollout_ref.rollout.n": "train.responses_per_prompt"}
@@ -32,7 +33,6 @@ _MATCHED = (
     *("rollout.seed", "fsdp_config.seed", "fsdp.seed", "trainer.total_training_steps", "trainer.total_epochs"),
     *("trainer.save_freq", "trainer.nnodes", "trainer.n_gpus_per_node", "trainer.device"),
 )
-_FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 # Mappings that verl hands on to somebody else; their keys are not verl's to know.
 _OPEN = (
     *("override_config.", "override_optimizer_config.", "engine_kwargs."),
@@ -75,52 +75,29 @@ def saves_between(train: Train) -> bool:
 
 
 class Canvas:
-    """verl's config, to become that of one cell after another.
-
-    Only what differs from the cell before is written: a copy for each cell takes 50 ms, and a plan composes hundreds.
-    """
+    """What cells that are composed only to be checked share: combinations of keys that verl's own checks accepted."""
 
     def __init__(self) -> None:
-        self._blank = self.config = _verls_own()
-        self._written: dict[str, Any] = {}
         self.accepted: set[str] = set()
-        self._clear()
 
-    def _clear(self) -> None:
-        self.config, self._written = copy.deepcopy(self._blank), {}
 
-    def write(self, keys: dict[str, tuple[Path, Any]]) -> DictConfig:
-        """The config with these keys and values, each said by a file, and verl's defaults for all others.
+def _write(keys: dict[str, tuple[Path, Any]]) -> DictConfig:
+    """verl's config with these keys and values, each said by a file.
 
-        Raises:
-            BadInput: verl's config does not have a key.
-        """
-        gone = [key for key in self._written if key not in keys]
-        changed = {key: told for key, told in keys.items() if key not in self._written or self._written[key] != told[1]}
-        # A mapping is merged into what is there, and a key that verl lacks is added: neither can be written over.
-        merged = any(isinstance(value, dict) for _, value in changed.values())
-        if merged or any(_open(key) for key in (*gone, *changed)):
-            self._clear()
-            gone, changed = [], keys
-        try:
-            for key in gone:
-                home, _, name = key.rpartition(".")
-                node = OmegaConf.select(self._blank, home)
-                OmegaConf.update(self.config, key, node._get_node(name), merge=False)
-            for key, (source, value) in changed.items():
-                _set(self.config, key, value, source)
-        except BadInput:
-            self._clear()
-            raise
-        self._written = {key: value for key, (_, value) in keys.items()}
-        return self.config
+    Raises:
+        BadInput: verl's config does not have a key.
+    """
+    config = copy.deepcopy(_verls_own())
+    for key, (source, value) in keys.items():
+        _set(config, key, value, source)
+    return config
 
 
 def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
     """verl's full config for this cell; later sources win: shared, device, model, matrix, arm.
 
     Args:
-        canvas: where many cells are composed only to be checked; what is returned is then the next cell's, too.
+        canvas: shared by cells that are composed only to be checked.
 
     Raises:
         BadInput: a key is not in verl's config, would part training from evaluation or can load code, a value has
@@ -130,7 +107,7 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
     """
     _check_device(cell)
     _check_lengths(cell)
-    own = _shared(cell) | (_cpu(cell) if cell.device == "cpu" else _cuda(cell)) | _several_nodes(cell)
+    own = _fixed("shared") | _fixed(cell.device) | _of_cell(cell) | _of_device(cell)
     if cell.density_source is not None:
         own["algorithm.group_params.density_source"] = str(cell.density_source)
     said = [(source, key, value) for source, keys in _sources(cell) for key, value in leaves(keys)]
@@ -151,8 +128,8 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
     # What verl looks at: neither the task's lengths nor the model's size are among it.
     asked = repr((sorted((key, value) for _, key, value in said), cell.device, cell.ranks, cell.nodes, cell.train))
     new = asked not in canvas.accepted
-    values = agreed(canvas.write(own_keys)) if new or touches(written) else None
-    config = canvas.write(keys)
+    values = agreed(_write(own_keys)) if new or touches(written) else None
+    config = _write(keys)
     for source, key, value in said:
         require_type(_verls_own(), key, value, source)
     if values is not None:
@@ -305,150 +282,77 @@ def _dotted(config: DictConfig) -> list[str]:
     return found
 
 
-def _shared(cell: Cell) -> dict[str, Any]:
+@cache
+def _fixed(name: str) -> dict[str, Any]:
+    """The keys of verl that a file of this package sets."""
+    keys: dict[str, Any] = yaml.safe_load((CONFIG / f"{name}.yaml").read_text(encoding="utf-8"))
+    return keys
+
+
+def _of_cell(cell: Cell) -> dict[str, Any]:
+    """verl's keys that follow from the task, the model, the training and the seed."""
     train, task = cell.train, cell.task
     if train.prompts_per_step % train.mini_batches:
         hint = f"write a divisor of prompts_per_step ({train.prompts_per_step})."
         raise BadInput(cell.matrix, "train.mini_batches", train.mini_batches, hint)
-    mini_batch = train.prompts_per_step // train.mini_batches
-    length = task.max_prompt_tokens + task.max_response_tokens
-    actor, rollout, model = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
     between = saves_between(train)
     state = ["model", "optimizer", "extra"] if between else []
-    return {
+    keys: dict[str, Any] = {
         "data.train_files": str(cell.task_folder / "train.parquet"),
         "data.val_files": str(cell.task_folder / "dev.parquet"),
         "data.train_batch_size": train.prompts_per_step,
         "data.max_prompt_length": task.max_prompt_tokens,
         "data.max_response_length": task.max_response_tokens,
-        "data.seed": cell.seed,
-        "data.dataloader_num_workers": 0,
         "reward.custom_reward_function.path": f"pkg://{REWARDS[task.reward]}",
-        "reward.custom_reward_function.name": "compute_score",
-        "reward.num_workers": 1,
-        f"{model}.path": str(cell.start),
-        "critic.model.path": str(cell.start),
         "critic.model.tokenizer_path": str(cell.start),
-        f"{actor}.strategy": "fsdp2",
-        f"{actor}.optim.lr": train.actor_lr,
-        f"{actor}.ppo_mini_batch_size": mini_batch,
-        f"{actor}.ppo_epochs": train.epochs,
-        f"{actor}.use_dynamic_bsz": True,
-        f"{actor}.data_loader_seed": cell.seed,
-        f"{actor}.fsdp_config.seed": cell.seed,
-        f"{actor}.fsdp_config.full_determinism": True,
-        f"{actor}.checkpoint.save_contents": [*state, "hf_model"],
-        "critic.strategy": "fsdp2",
-        "critic.optim.lr": train.critic_lr,
-        "critic.ppo_mini_batch_size": mini_batch,
-        "critic.ppo_epochs": train.epochs,
-        "critic.data_loader_seed": cell.seed,
-        "critic.fsdp.seed": cell.seed,
-        "critic.fsdp.full_determinism": True,
+        f"{_ACTOR}.checkpoint.save_contents": [*state, "hf_model"],
         "critic.checkpoint.save_contents": [*state, *(["hf_model"] if train.save_critic else [])],
-        f"{rollout}.name": train.rollout,
-        f"{rollout}.n": train.responses_per_prompt,
-        f"{rollout}.temperature": train.temperature,
-        f"{rollout}.seed": cell.seed,
-        f"{rollout}.calculate_log_probs": True,
-        f"{rollout}.tensor_model_parallel_size": 1,
-        f"{rollout}.max_model_len": length,
-        f"{rollout}.agent.agent_loop_config_path": str(CONFIG / "agent_loop.yaml"),
-        f"{rollout}.agent.default_agent_loop": "seeded_single_turn",
-        f"{rollout}.agent.num_workers": 1,
+        f"{_ROLLOUT}.name": train.rollout,
+        f"{_ROLLOUT}.n": train.responses_per_prompt,
+        f"{_ROLLOUT}.temperature": train.temperature,
+        f"{_ROLLOUT}.max_model_len": task.max_prompt_tokens + task.max_response_tokens,
+        f"{_ROLLOUT}.agent.agent_loop_config_path": str(CONFIG / "agent_loop.yaml"),
         "algorithm.gamma": train.gamma,
         "algorithm.lam": train.lam,
         "trainer.total_training_steps": train.steps,
-        "trainer.total_epochs": 10**6,
         "trainer.save_freq": train.checkpoint_every if between else train.steps,
-        "trainer.test_freq": -1,
-        "trainer.val_before_train": False,
         # From the checkpoint that the launcher chose and named in verl's own file; without one, from the start.
         "trainer.resume_mode": "auto" if between else "disable",
-        "trainer.logger": ["console"],
-        "trainer.project_name": "groupppo",
         "trainer.experiment_name": cell.name,
         "trainer.default_local_dir": str(cell.out),
         "trainer.nnodes": cell.nodes,
         "trainer.n_gpus_per_node": cell.ranks,
         "trainer.device": cell.device,
     }
+    for part, rate in ((_ACTOR, train.actor_lr), ("critic", train.critic_lr)):
+        keys[f"{part}.optim.lr"] = rate
+        keys[f"{part}.ppo_mini_batch_size"] = train.prompts_per_step // train.mini_batches
+        keys[f"{part}.ppo_epochs"] = train.epochs
+    seeds = ("data", f"{_ACTOR}.data_loader_", f"{_ACTOR}.fsdp_config", "critic.data_loader_", "critic.fsdp", _ROLLOUT)
+    keys |= {f"{part}seed" if part.endswith("_") else f"{part}.seed": cell.seed for part in seeds}
+    return keys | dict.fromkeys(("actor_rollout_ref.model.path", "critic.model.path"), str(cell.start))
+
+
+def _of_device(cell: Cell) -> dict[str, Any]:
+    """verl's keys that follow from the machine."""
+    length = cell.task.max_prompt_tokens + cell.task.max_response_tokens
+    keys: dict[str, Any] = {
+        f"{_ROLLOUT}.max_num_batched_tokens": max(8192, length),
+        "ray_kwargs.ray_init.num_gpus": cell.ranks,
+    }
+    if cell.device == "cpu":
+        keys["ray_kwargs.ray_init.num_cpus"] = ray_cpus(cell)
+    else:
+        # One number for all passes over the batch: tokens in a micro-batch, at least one whole response.
+        parts = (f"{_ACTOR}.ppo_max", "critic.ppo_max", "critic.ppo_infer_max")
+        keys |= {f"{part}_token_len_per_gpu": max(TOKENS_ON_GPU, length) for part in parts}
+        if "cpus" in cell.model.resources:
+            keys["ray_kwargs.ray_init.num_cpus"] = cell.model.resources["cpus"]
+    if cell.nodes > 1:  # the launcher starts Ray then, with what each node has; a client may not name it again
+        keys |= {f"ray_kwargs.ray_init.{key}": None for key in ("num_cpus", "num_gpus", "object_store_memory")}
+    return keys
 
 
 def ray_cpus(cell: Cell) -> int:
     """What Ray counts as CPUs of a machine without an accelerator: places for verl's processes."""
     return 4 + 4 * cell.ranks
-
-
-def _cpu(cell: Cell) -> dict[str, Any]:
-    """What a machine without an accelerator needs; a "GPU" is then a scheduling slot of Ray."""
-    actor, rollout, model = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
-    length = cell.task.max_prompt_tokens + cell.task.max_response_tokens
-    keys: dict[str, Any] = {
-        f"{rollout}.dtype": "float32",
-        f"{rollout}.enforce_eager": True,
-        f"{rollout}.free_cache_engine": False,
-        f"{rollout}.enable_sleep_mode": False,
-        f"{rollout}.max_num_seqs": 256,
-        f"{rollout}.max_num_batched_tokens": max(8192, length),
-        f"{rollout}.agent.agent_loop_manager_class": "groupppo.verl.rollouts.InPlaceManager",
-        f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": 64,
-        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
-        "ray_kwargs.ray_init.num_gpus": cell.ranks,
-        "ray_kwargs.ray_init.num_cpus": ray_cpus(cell),
-        "ray_kwargs.ray_init.include_dashboard": False,
-        "ray_kwargs.ray_init.object_store_memory": 256 * 2**20,
-    }
-    for part in (model, "critic.model"):
-        keys[f"{part}.override_config.attn_implementation"] = "sdpa"
-        # A packed row builds a quadratic mask on this path: slower than padding.
-        keys[f"{part}.use_remove_padding"] = False
-        keys[f"{part}.enable_gradient_checkpointing"] = False
-    for engine in (f"{actor}.fsdp_config", "critic.fsdp"):
-        keys[f"{engine}.strategy"] = "fsdp2"
-        keys[f"{engine}.mixed_precision"] = _FP32
-        keys[f"{engine}.use_torch_compile"] = False
-    keys[f"{actor}.use_torch_compile"] = False
-    return keys
-
-
-def _cuda(cell: Cell) -> dict[str, Any]:
-    """verl's own path on NVIDIA GPUs: flash attention on packed rows, bfloat16 over float32 weights, vLLM that sleeps.
-
-    Kernels are not forced to repeat: vLLM's do not, and such a mode would slow what is timed.
-    """
-    actor, rollout, model = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
-    length = cell.task.max_prompt_tokens + cell.task.max_response_tokens
-    # One number for all passes over the batch: tokens in a micro-batch, at least one whole response.
-    tokens = max(TOKENS_ON_GPU, length)
-    keys: dict[str, Any] = {
-        f"{actor}.ppo_max_token_len_per_gpu": tokens,
-        "critic.ppo_max_token_len_per_gpu": tokens,
-        "critic.ppo_infer_max_token_len_per_gpu": tokens,
-        f"{rollout}.dtype": "bfloat16",
-        f"{rollout}.enforce_eager": False,
-        f"{rollout}.free_cache_engine": True,
-        f"{rollout}.gpu_memory_utilization": 0.4,
-        f"{rollout}.max_num_batched_tokens": max(8192, length),
-        "reward.num_workers": 4,
-        "ray_kwargs.ray_init.num_gpus": cell.ranks,
-        "ray_kwargs.ray_init.include_dashboard": False,
-    }
-    if "cpus" in cell.model.resources:
-        keys["ray_kwargs.ray_init.num_cpus"] = cell.model.resources["cpus"]
-    for part in (model, "critic.model"):
-        keys[f"{part}.override_config.attn_implementation"] = "flash_attention_2"
-        keys[f"{part}.use_remove_padding"] = True
-        keys[f"{part}.enable_gradient_checkpointing"] = True
-    for engine in (f"{actor}.fsdp_config", "critic.fsdp", "actor_rollout_ref.ref.fsdp_config"):
-        keys[f"{engine}.strategy"] = "fsdp2"
-        keys[f"{engine}.dtype"] = "bfloat16"
-        keys[f"{engine}.full_determinism"] = False
-    return keys
-
-
-def _several_nodes(cell: Cell) -> dict[str, Any]:
-    """The launcher starts Ray then (ray_cluster.py), with what each node has; a client may not name it again."""
-    if cell.nodes == 1:
-        return {}
-    return {f"ray_kwargs.ray_init.{key}": None for key in ("num_cpus", "num_gpus", "object_store_memory")}

@@ -25,12 +25,10 @@ from groupppo.errors import BadInput
 from groupppo.measure.memory import AllocatorPeaks
 from groupppo.update.layout import Layout
 from groupppo.update.network import install
-from groupppo.update.plan import Plan, caching_pass, policy_pass, value_pass
-from groupppo.update.store import KeysValuesStore
-from groupppo.update.streamed import LiveRows
+from groupppo.update.passes import KeysValuesStore, LiveRows, Plan, caching_pass, policy_pass, value_pass
+from groupppo.verl import require_platform
 from groupppo.verl.passes import KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, WINDOW
 from groupppo.verl.patches import patch
-from groupppo.verl.plugin import require_platform
 
 VENDOR = "groupppo"
 _ENGINE = {"backend": ["fsdp", "fsdp2"], "device": ["cpu", "cuda"], "vendor": VENDOR}
@@ -210,7 +208,7 @@ class ActorWorker(ActorRolloutRefWorker):
     """Policy, reference policy and rollout adapter of one rank; the critic of the rank shares its process."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        _join_group()
+        _begin()
         super().__init__(*args, **kwargs)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
@@ -246,12 +244,16 @@ class CriticWorker(TrainingWorker):
     """Critic of one rank."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        _join_group()
+        _begin()
         super().__init__(*args, **kwargs)
 
 
-def _join_group() -> None:
-    """Initialise torch.distributed before verl does: for a CPU it builds "cpu:gloo,cpu:gloo", which torch refuses."""
+def _begin() -> None:
+    """Choose our engines, and initialise torch.distributed on a CPU, where verl builds "cpu:gloo,cpu:gloo".
+
+    A worker that is a fork has imported this module, but has the variables of another process.
+    """
+    os.environ["VERL_ENGINE_VENDOR"] = VENDOR
     if get_device_name() == "cpu":
         initialize_global_process_group_ray(backend="cpu:gloo")
 

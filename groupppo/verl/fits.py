@@ -6,8 +6,8 @@ from omegaconf import DictConfig
 
 from groupppo.config import Model
 from groupppo.errors import BadInput
-from groupppo.update.budget import RunShape, host_bytes, server_bytes, step_bytes
 from groupppo.update.flops import Shape
+from groupppo.update.memory import RunShape, host_bytes, server_bytes, step_bytes
 
 # What Ray, verl's processes, the rollout server and rewards take of a machine's memory next to offloaded states.
 HOST_BASE = 16e9

@@ -2,17 +2,15 @@
 
 A verl run starts about eight Python processes, and each spends some nine CPU seconds on the same imports: more than the
 training of a tiny model takes. Here the launcher's process imports them once and forks a server before Ray starts,
-while it has no other threads. `runtime_env.py_executable` names this file in the place of Python, so that Ray starts
-its workers by
-
-    python -I -S forkserver.py SOCKET default_worker.py ARGUMENTS...
-
-which asks the server for a fork that runs the script, and ends as the fork ends. That side imports next to nothing: its
-start-up time is what the server is there to save.
+while it has no other threads. Ray runs this file in the place of its setup_worker.py, which spends half a second on
+imports (`runtime_env.py_executable` comes after it, and costs a run 4 s): it asks the server for a fork that runs the
+worker's script, and ends as the fork ends. That side imports next to nothing.
 """
 
+import argparse
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -28,6 +26,8 @@ MODULES = (
     "verl.experimental.reward_loop",
     "verl.trainer.ppo.v1",
 )
+ADDRESS = "GROUPPPO_FORK_SERVER"
+"""Variable that holds the path of the server's socket."""
 _LOOK_SECONDS, _IDLE_SECONDS = 0.1, 1.0
 
 
@@ -52,18 +52,16 @@ def load_ray() -> None:
         del os.environ[name]
 
 
-def start(address: "Path") -> str:
-    """Import what workers need and fork the server from this process.
+def start(address: "Path") -> None:
+    """Import what workers need, fork the server from this process, and have Ray start its workers by it.
 
     Args:
         address: path of the Unix socket to make.
-
-    Returns:
-        The value of Ray's `py_executable`.
     """
     import gc
     import importlib
-    import shlex
+
+    from groupppo.verl.patches import patch
 
     for module in MODULES:
         importlib.import_module(module)
@@ -78,7 +76,8 @@ def start(address: "Path") -> str:
         _serve(listener, parent)
         os._exit(0)
     listener.close()
-    return shlex.join([sys.executable, "-I", "-S", __file__, str(address)])
+    os.environ[ADDRESS] = str(address)
+    patch("worker set-up")
 
 
 def _serve(listener: socket.socket, parent: int) -> None:
@@ -129,10 +128,9 @@ def _become(request: dict[str, Any]) -> NoReturn:
         os.environ.update(request["environment"])
         os.chdir(request["folder"])
         # Ray read its RAY_* variables when it was loaded, before the raylet wrote this worker's.
-        from ray import _raylet
-
-        _raylet.Config.initialize("")
-        _raylet.AuthenticationTokenLoader.instance().reset_cache()
+        raylet: Any = sys.modules["ray._raylet"]
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
         sys.argv = request["arguments"]
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
@@ -158,14 +156,14 @@ def _reap(clients: dict[int, socket.socket]) -> None:
                 continue  # the client was ended before its worker
 
 
-def _ask(address: str, arguments: list[str]) -> int:
-    """Have the server run a script; returns the exit code of the fork, which gets this process's signals."""
+def _ask() -> int:
+    """Have the server run a worker's script; returns the exit code of the fork, which gets this process's signals."""
     endings = (signal.SIGTERM, signal.SIGINT)
     # Held back until they can be handed on: an end in between would leave a worker that nobody ends.
     signal.pthread_sigmask(signal.SIG_BLOCK, endings)
-    request = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
+    request = {"arguments": _arguments(), "environment": dict(os.environ), "folder": os.getcwd()}
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(address)
+        connection.connect(os.environ[ADDRESS])
         socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
         answers = connection.makefile()
         worker = int(answers.readline())
@@ -177,5 +175,22 @@ def _ask(address: str, arguments: list[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
+def _arguments() -> list[str]:
+    """The worker's script and its arguments; sets the runtime environment's variables as Ray's script does.
+
+    See ray/_private/workers/setup_worker.py, ray/_private/utils.py:1665.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--serialized-runtime-env-context", default="{}")
+    parser.add_argument("--language")
+    given, arguments = parser.parse_known_args()
+    context = json.loads(given.serialized_runtime_env_context)
+    if context.get("command_prefix"):
+        sys.exit(f"forkserver.py: a forked worker cannot run behind {context['command_prefix']}")
+    for name, value in context.get("env_vars", {}).items():
+        os.environ[name] = re.sub(r"\$\{[A-Z0-9_]+\}", "", os.path.expandvars(value))
+    return arguments
+
+
 if __name__ == "__main__":
-    sys.exit(_ask(sys.argv[1], sys.argv[2:]))
+    sys.exit(_ask())

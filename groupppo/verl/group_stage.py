@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groupppo.algorithm import DensitySchedule, GroupParams, Groups, Threshold, Tokens, group_tokens
-from groupppo.algorithm.advantage import gae
+from groupppo.algorithm import DensitySchedule, GroupParams, Groups, Tokens, group_tokens, next_threshold
+from groupppo.algorithm.estimators import gae
 from groupppo.algorithm.loss import GroupBatch, group_batch
 from groupppo.algorithm.metrics import group_metrics
 from groupppo.errors import BadInput
@@ -52,7 +52,7 @@ class GroupStage:
     def __init__(self, params: GroupParams, gamma: float, lam: float, seed: int):
         self.params = params
         self.gamma, self.lam, self.seed = gamma, lam, seed
-        self.threshold = Threshold.start(params)
+        self.threshold = params.group_variance_threshold
         self.schedule = DensitySchedule.load(params.density_source) if params.density_source else None
 
     def fields(self) -> list[str]:
@@ -97,15 +97,15 @@ class GroupStage:
                 raise BadInput(f"batch of step {step}", field, None, hint)
         density = self.schedule.at(step) if self.schedule else None
         tokens = self._tokens(batch, mask, keys)
-        threshold = self.threshold.value
-        groups = group_tokens(tokens, self.params, threshold, density)
+        groups = group_tokens(tokens, self.params, self.threshold, density)
         losses = group_batch(tokens, groups, self.params, self.gamma, self.lam)
-        return Grouped(tokens, groups, threshold, losses)
+        return Grouped(tokens, groups, self.threshold, losses)
 
     def accept(self, grouped: Grouped) -> None:
         """Move the threshold by a batch that is trained on; not in `run`, for a step may yet fall back to dense PPO."""
         if "adaptive_threshold" in self.params.definition.uses:
-            self.threshold.update(int(grouped.groups.endpoints.sum()) / int(grouped.tokens.mask.sum()))
+            density = int(grouped.groups.endpoints.sum()) / int(grouped.tokens.mask.sum())
+            self.threshold = next_threshold(self.threshold, density, self.params)
 
     def metrics(self, grouped: Grouped) -> dict[str, float]:
         """Statistics of the step's groups; kept out of `run`, because they are not part of the algorithm."""
@@ -117,14 +117,14 @@ class GroupStage:
         return gae(tokens.get("rewards"), values, tokens.mask, self.gamma, self.lam) + values
 
     def save(self, folder: Path) -> None:
-        write_whole(folder / STATE_FILE, json.dumps(self.threshold.state_dict()) + "\n")
+        write_whole(folder / STATE_FILE, json.dumps({"threshold": self.threshold}) + "\n")
 
     def load(self, folder: Path) -> None:
         """Raises BadInput: the checkpoint is not one of group_ppo."""
         file = folder / STATE_FILE
         if not file.is_file():
             raise BadInput(file, "file", None, "resume from a checkpoint of a run with adv_estimator: group_ppo.")
-        self.threshold.load_state_dict(json.loads(file.read_text(encoding="utf-8")))
+        self.threshold = json.loads(file.read_text(encoding="utf-8"))["threshold"]
 
     def _tokens(self, batch: dict[str, Tensor], mask: Tensor, keys: Sequence[str]) -> Tokens:
         found = {name: batch.get(field) for name, field in _VERL_FIELDS.items()}

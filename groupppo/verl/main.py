@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from groupppo.verl import network
+from groupppo.verl import network, require_platform
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -63,13 +63,11 @@ def main(run_folder: Path) -> None:
     from groupppo.measure.provenance import provenance
     from groupppo.records.storage import write_whole
     from groupppo.verl.endings import exits_unless_started
-    from groupppo.verl.plugin import require_platform
 
     require_platform()
     network.protect()
     # Not in the file, which says how a run trains.
-    runtime = config.ray_kwargs.ray_init.runtime_env
-    runtime.worker_process_setup_hook = "groupppo.verl.network.protect"
+    config.ray_kwargs.ray_init.runtime_env.worker_process_setup_hook = "groupppo.verl.network.protect"
     origin = provenance(
         device=config.trainer.device,
         config=run.config,
@@ -79,7 +77,7 @@ def main(run_folder: Path) -> None:
     write_whole(run.provenance, json.dumps(origin, indent=2) + "\n")
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     if forks:
-        runtime.py_executable = forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")
+        forkserver.start(Path(os.environ["RAY_TMPDIR"]) / "fork.socket")
     with exits_unless_started(ray.is_initialized):
         run_ppo(config, task_runner_class=InProcessRunner)
 

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,6 @@ from torch import Tensor
 
 TOKEN = "RAY_AUTH_TOKEN_PATH"
 """Variable that holds the path of the file with the run's secret."""
-HIDDEN = "GROUPPPO_HIDDEN_PACKAGES"
-"""Variable with packages, separated by commas, that a run's processes shall not find."""
 ROLLOUTS = {
     "transformers": "groupppo.verl.rollouts.TransformersAdapter",
     "vllm": "groupppo.verl.vllm_rollout.Adapter",
@@ -121,12 +120,6 @@ def _no_http() -> None:
     server.run_uvicorn = no_http
 
 
-def _hide() -> None:
-    # With None in the place of its module, importing a package fails and `importlib.util.find_spec` finds none.
-    for package in filter(None, os.environ.get(HIDDEN, "").split(",")):
-        sys.modules.setdefault(package, None)  # type: ignore[arg-type]
-
-
 def _class_ids() -> None:
     import ray.actor as actors
 
@@ -138,6 +131,64 @@ def _class_ids() -> None:
             return stock(os.urandom(stock.size()))
 
     actors.ActorClassID = FromTheSystem
+
+
+def _worker_setup() -> None:
+    import ray._private.ray_constants as constants
+
+    # ray/_private/node.py:163 joins it to the folder of its own script; an absolute path stays as it is.
+    constants.SETUP_WORKER_FILENAME = str(Path(__file__).with_name("forkserver.py"))
+
+
+class GatheredPuts:
+    """In the place of TransferQueue's module: what is put while a put is under way goes into the next one.
+
+    Args:
+        queue: the module, whose other functions stay what they are.
+        join: makes what the queue stores of a list of rows.
+    """
+
+    def __init__(self, queue: Any, join: Callable[[list[dict[str, Any]]], Any]):
+        self.queue, self.join = queue, join
+        self.waiting: dict[str, list[tuple[list[str], list[Any], list[Any], asyncio.Future[None]]]] = {}
+        self.task: asyncio.Task[None] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.queue, name)
+
+    async def async_kv_batch_put(
+        self, *, keys: list[str], fields: list[Any], tags: list[Any], partition_id: str
+    ) -> None:
+        """As the queue's, of rows that were not joined; an error of a put is raised to all whose rows are in it."""
+        stored = asyncio.get_running_loop().create_future()
+        self.waiting.setdefault(partition_id, []).append((keys, fields, tags, stored))
+        if self.task is None or self.task.done():
+            self.task = asyncio.create_task(self._store())
+        await stored
+
+    async def _store(self) -> None:
+        while self.waiting:
+            partition = next(iter(self.waiting))
+            *parts, stored = zip(*self.waiting.pop(partition), strict=True)
+            keys, rows, tags = (list(chain.from_iterable(part)) for part in parts)
+            try:
+                await self.queue.async_kv_batch_put(
+                    keys=keys, fields=self.join(rows), tags=tags, partition_id=partition
+                )
+            except Exception as error:  # handed to every caller, who raises it
+                for one in stored:
+                    one.set_exception(error)
+            else:
+                for one in stored:
+                    one.set_result(None)
+
+
+def _gather_puts() -> None:
+    import verl.trainer.ppo.v1.agent_loop_tq as loops
+    from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+    loops.tq = GatheredPuts(loops.tq, list_of_dict_to_tensordict)
+    loops.list_of_dict_to_tensordict = list
 
 
 PATCHES = {
@@ -177,14 +228,6 @@ PATCHES = {
         until="verl can start its vLLM server without HTTP",
         apply=_no_http,
     ),
-    "hidden packages": Patch(
-        what="sys.modules of packages named in GROUPPPO_HIDDEN_PACKAGES",
-        why="verl imports vLLM wherever it is installed (checkpoint_engine/hccl_checkpoint_engine.py:20), which costs "
-        "every process of a run that has no use for it more than a second",
-        upstream="none known",
-        until="verl imports vLLM only for runs that use it",
-        apply=_hide,
-    ),
     "actor class ids": Patch(
         what="ray.actor.ActorClassID",
         why="Ray's generator is seeded when it first draws, which `@ray.remote` on a class does while modules are "
@@ -194,6 +237,21 @@ PATCHES = {
         "https://github.com/ray-project/ray/pull/13830)",
         until="Ray draws ids from the system, or runs no longer fork their workers",
         apply=_class_ids,
+    ),
+    "worker set-up": Patch(
+        what="ray._private.ray_constants.SETUP_WORKER_FILENAME",
+        why="Ray starts each worker by a script of its own, which spends half a second on imports before it looks at "
+        "runtime_env.py_executable: 4 s of a run's start-up, when workers are forks (forkserver.py)",
+        upstream="none known",
+        until="runs no longer fork their workers",
+        apply=_worker_setup,
+    ),
+    "gathered puts": Patch(
+        what="verl.trainer.ppo.v1.agent_loop_tq.{tq, list_of_dict_to_tensordict}",
+        why="each response is stored by itself (agent_loop_tq.py:219), 3 ms each: 0.4 s of a tiny model's 2 s step",
+        upstream="none known",
+        until="verl stores the responses of a step together",
+        apply=_gather_puts,
     ),
 }
 _applied: set[str] = set()

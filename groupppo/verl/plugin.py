@@ -5,41 +5,21 @@ variables: for the CPU platform, for packages to be hidden, or for stacks when i
 """
 
 import os
+import sys
 
+from groupppo.verl import asked_for_cpu
 from groupppo.verl.endings import answer
 
-PLATFORM = "GROUPPPO_PLATFORM"
-"""Variable with the platform that a run is to use; empty or missing for verl's own choice."""
-
-
-def asked_for_cpu() -> bool:
-    return os.environ.get(PLATFORM) == "cpu"
-
-
-def require_platform() -> None:
-    """Check that verl uses the platform that the launcher asked for.
-
-    verl logs a plug-in that fails to load at debug level and goes on; this is how launcher and workers notice.
-
-    Raises:
-        RuntimeError: the plug-in was not loaded in this process.
-    """
-    from verl.plugin.platform import get_platform
-
-    wanted = os.environ.get(PLATFORM, "")
-    if wanted and get_platform().device_name != wanted:
-        raise RuntimeError(
-            f"{PLATFORM}={wanted}, but verl runs on platform {get_platform().device_name!r}: the entry point "
-            "groupppo.verl.plugin was not loaded. Install this project into the environment (pip install -e .)."
-        )
+HIDDEN = "GROUPPPO_HIDDEN_PACKAGES"
+"""Variable with packages, separated by commas, that look as if they were not installed."""
 
 
 def _register() -> None:
     answer()
-    if os.environ.get("GROUPPPO_HIDDEN_PACKAGES"):
-        from groupppo.verl.patches import patch
-
-        patch("hidden packages")
+    # verl imports vLLM wherever it is installed (checkpoint_engine/hccl_checkpoint_engine.py:20), which costs every
+    # process more than a second. With None in the place of its module, Python finds no such package.
+    for package in filter(None, os.environ.get(HIDDEN, "").split(",")):
+        sys.modules.setdefault(package, None)  # type: ignore[arg-type]
     if asked_for_cpu():
         from verl.plugin.platform import set_platform
 

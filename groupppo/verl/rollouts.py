@@ -4,7 +4,8 @@
 `vllm`: verl's own vLLM server, see vllm_rollout.py.
 
 For a tiny model verl's bookkeeping around a response costs more than the response. So the loop object is built once for
-all responses and the load balancer is asked once; on a CPU a response is also scored where it arrives.
+all responses and the load balancer is asked once; on a CPU a response is also scored where it arrives, and those that
+arrive while others are being stored are stored together.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry,
 
 from groupppo.errors import BadInput, RunFailed
 from groupppo.models.sampling import Request, Response, decode, end_tokens
+from groupppo.verl.patches import patch
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,7 @@ class InPlaceWorker(_StockWorker):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        patch("gathered puts")
         self.reward_function = get_custom_reward_fn(self.config)
         self.loop = SeededSingleTurn(
             trainer_config=DictConfigWrap(config=self.config),

@@ -15,8 +15,8 @@ from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
+from groupppo.verl import asked_for_cpu
 from groupppo.verl.patches import patch
-from groupppo.verl.plugin import asked_for_cpu
 
 
 def in_runs_folder(address: str) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from groupppo.algorithm import Cause, GroupParams, Groups, Tokens, known_rules
-from groupppo.algorithm.scores import SCORES
+from groupppo.algorithm.grouping import SCORES
 
 CAP = 3  # small enough for short responses to meet it
 DENSITY = 0.4

@@ -6,18 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, make_dataclass
 from itertools import combinations
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from groupppo.algorithm import Cause, GroupParams, Groups, Threshold, Tokens, group_tokens, known_rules
+from groupppo.algorithm import Cause, GroupParams, Groups, Tokens, group_tokens, known_rules, next_threshold
 from groupppo.algorithm.loss import GroupBatch, group_batch
-from groupppo.algorithm.params import CHOICES
-from groupppo.verl.asks import Asks
+from groupppo.algorithm.params import KEYS
+from groupppo.verl import trainer as trainer_module
 from groupppo.verl.group_stage import Grouped, GroupStage
+from groupppo.verl.passes import Asks
 from groupppo.verl.trainer import GroupPPOTrainer
 from tests.algorithm.strategies import fixed_batch
 
@@ -50,10 +52,10 @@ def losses(read: Callable[[GroupBatch], Any]) -> Output:
 
 def threshold_after(*densities: float) -> Output:
     def run(params: GroupParams) -> float:
-        threshold = Threshold.start(params)
+        tau = params.group_variance_threshold
         for density in densities:
-            threshold.update(density)
-        return threshold.value
+            tau = next_threshold(tau, density, params)
+        return tau
 
     return run
 
@@ -81,17 +83,18 @@ def what_a_failing_grouping_ends_in(params: GroupParams) -> str:
     """The trainer's step with a grouping that raises, and verl's own stage replaced by a note that it ran."""
     trainer = GroupPPOTrainer.__new__(GroupPPOTrainer)
     trainer.global_steps = 1
-    algorithm = SimpleNamespace(adv_estimator="group_ppo", group_params=params)
-    trainer.config = SimpleNamespace(algorithm=algorithm)
-    trainer._reset()
-    stock = PPOTrainerSync._compute_advantage
-    PPOTrainerSync._compute_advantage = lambda self, *_: f"dense with {self.config.algorithm.adv_estimator}"
-    try:
-        return trainer._fall_back(ZeroDivisionError("nothing to divide by"), None, {})
-    except ZeroDivisionError as error:
-        return f"raised {error}"
-    finally:
-        PPOTrainerSync._compute_advantage = stock
+    algorithm = {"adv_estimator": "group_ppo", "group_params": {"on_error": params.on_error}}
+    trainer.config = OmegaConf.create({"algorithm": algorithm})
+    mask = torch.nested.as_nested_tensor([torch.ones(2, dtype=torch.int64)], layout=torch.jagged)
+    dense = lambda self, *_: f"dense with {self.config.algorithm.adv_estimator}"  # noqa: E731
+    with (
+        mock.patch.object(PPOTrainerSync, "_compute_advantage", dense),
+        mock.patch.object(trainer_module, "put_fields"),
+    ):
+        try:
+            return trainer._fall_back(ZeroDivisionError("nothing to divide by"), None, mask, {})
+        except ZeroDivisionError as error:
+            return f"raised {error}"
 
 
 def run_of_density(folder: Path, density: float) -> str:
@@ -107,16 +110,16 @@ def witnesses(folder: Path) -> dict[str, Witness]:
     rules = tuple(name for name, rule in known_rules().items() if "density" not in rule.uses)
     return {
         "rule": Witness(rules, causes),
-        "score": Witness(CHOICES["score"], causes),
-        "advantage": Witness(CHOICES["advantage"], losses(lambda batch: batch.advantages)),
-        "spread": Witness(CHOICES["spread"], losses(lambda batch: batch.policy.counts)),
-        "loss_normalizer": Witness(CHOICES["loss_normalizer"], losses(lambda batch: batch.policy.divides)),
-        "update": Witness(CHOICES["update"], what_the_engines_are_asked_for),
-        "kv": Witness(CHOICES["kv"], what_the_engines_are_asked_for, streams),
+        "score": Witness(KEYS["score"].choices, causes),
+        "advantage": Witness(KEYS["advantage"].choices, losses(lambda batch: batch.advantages)),
+        "spread": Witness(KEYS["spread"].choices, losses(lambda batch: batch.policy.counts)),
+        "loss_normalizer": Witness(KEYS["loss_normalizer"].choices, losses(lambda batch: batch.policy.divides)),
+        "update": Witness(KEYS["update"].choices, what_the_engines_are_asked_for),
+        "kv": Witness(KEYS["kv"].choices, what_the_engines_are_asked_for, streams),
         "kv_bytes": Witness((2**20, 2**30), what_the_engines_are_asked_for, streams),
         "live_window": Witness((0, 2), what_the_engines_are_asked_for, streams),
         "live_share": Witness((0.0, 0.1), what_the_engines_are_asked_for, streams),
-        "on_error": Witness(CHOICES["on_error"], what_a_failing_grouping_ends_in),
+        "on_error": Witness(KEYS["on_error"].choices, what_a_failing_grouping_ends_in),
         "group_variance_threshold": Witness((1.0, 0.5, 2.0), causes),
         "group_max_size": Witness((16, 2, 3), causes),
         "group_epsilon": Witness((1e-6, 1.0), causes),

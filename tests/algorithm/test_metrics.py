@@ -1,14 +1,24 @@
-"""Statistics of a grouping: the origin's names as identities of one number, and ours on hand-worked cases."""
+"""Scores, variance ratios, and statistics of a grouping: hand-worked cases and identities."""
 
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from groupppo.algorithm import GroupParams, Tokens, group_tokens, known_rules
-from groupppo.algorithm.metrics import critic_metrics, dense_metrics, group_metrics, group_sizes, log_prob_gap
-from tests.algorithm.strategies import EVERY_READING, batches, fixed_batch
+from groupppo.algorithm.grouping import SCORE_NEEDS, SCORES, Score, log_ratio, logit_norm
+from groupppo.algorithm.metrics import (
+    critic_metrics,
+    dense_metrics,
+    group_metrics,
+    group_sizes,
+    log_prob_gap,
+    variance_ratios,
+)
+from groupppo.errors import BadInput
+from tests.algorithm.strategies import EVERY_READING, EVERY_SCORE, batches, fixed_batch
 
 
 @EVERY_READING
@@ -81,21 +91,6 @@ def test_metrics_of_a_hand_worked_batch() -> None:
     }
 
 
-def test_the_median_ratio_depends_on_the_score() -> None:
-    # One group [1, 2] with unit scores: 2 * 4 / 5. With gaps of 1 and 3: (1 + 3)^2 4 / (1 + 6)^2.
-    tokens = Tokens(
-        torch.ones(1, 2, dtype=torch.bool),
-        advantages=torch.tensor([[1.0, 2.0]]),
-        log_probs=torch.tensor([[-4.0, -4.0]]),
-        rollout_log_probs=torch.tensor([[-3.0, -1.0]]),
-    )
-    found = {}
-    for score in ("unit", "log_ratio"):
-        params = GroupParams(score=score, group_variance_threshold=10.0)
-        found[score] = group_metrics(group_tokens(tokens, params), tokens, params, 10.0)["group/r_ratio/p50"]
-    assert found == {"unit": 8 / 5, "log_ratio": 64 / 49}
-
-
 @pytest.mark.parametrize("name", list(known_rules()))
 def test_thresholds_and_ratios_are_left_out_where_there_are_none(name: str) -> None:
     tokens = fixed_batch()
@@ -158,3 +153,98 @@ def test_a_step_on_every_token_has_the_counts_of_singletons() -> None:
     dense = dense_metrics(int(tokens.mask.sum()))
     assert {key: metrics[key] for key in dense} == dense
     assert dense != dense_metrics(1)
+
+
+# Groups of two: [1, 2], [2, 1], [0, 0], and a hole in the last one.
+PAIRED_MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 1]]).bool()
+PAIRED = torch.tensor([[1.0, 2.0, 2.0, 1.0, 0.0, 9.0, 0.0]])
+PAIRS = group_tokens(Tokens(PAIRED_MASK), GroupParams(rule="stride", group_max_size=2))
+
+
+def test_hand_worked_ratios_of_orthogonal_scores() -> None:
+    weights = torch.tensor([[1.0, 3.0, 1.0, 3.0, 1.0, 9.0, 1.0]], dtype=torch.float64)
+    # [1, 2]: r_grpo = (1 + 3) 4 = 16, r_ppo = 1 + 3 * 4 = 13. [2, 1]: 4 * 1 = 4 and 4 + 3 = 7. [0, 0]: 0 / 0 is 1.
+    ratios = variance_ratios(PAIRS, PAIRED, Score(weights, orthogonal=True))
+    assert ratios.tolist() == [16 / 13, 4 / 7, 1.0]
+
+
+def test_hand_worked_ratios_of_signed_scores() -> None:
+    signed = torch.tensor([[1.0, 3.0, 1.0, -2.0, 1.0, 9.0, 1.0]], dtype=torch.float64)
+    # [1, 2]: r_grpo = (1 + 3)^2 4 = 64, r_ppo = (1 + 6)^2 = 49. [2, 1]: (1 - 2)^2 = 1 and (2 - 2)^2 = 0: infinite.
+    ratios = variance_ratios(PAIRS, PAIRED, Score(signed, orthogonal=False))
+    assert ratios.tolist() == [64 / 49, math.inf, 1.0]
+    other = variance_ratios(PAIRS, PAIRED, Score(signed.abs(), orthogonal=True))
+    assert ratios.tolist() != other.tolist()
+
+
+# float64, because products of float32 numbers are exact in it and then every order of operations gives the same.
+LONG = st.floats(-5, 5).filter(lambda a: abs(a) > 1e-50 or a == 0.0)
+
+
+@EVERY_SCORE
+@settings(max_examples=30)
+@given(tokens=batches(), data=st.data())
+def test_a_group_of_one_token_has_the_ratio_one_to_the_bit(score: str, tokens: Tokens, data: st.DataObject) -> None:
+    size = tokens.mask.numel()
+    drawn = torch.tensor(data.draw(st.lists(LONG, min_size=size, max_size=size)), dtype=torch.float64)
+    groups = group_tokens(tokens, GroupParams(rule="singleton"))
+    ratios = variance_ratios(groups, drawn.reshape(tokens.mask.shape), SCORES[score](tokens))
+    assert ratios.tolist() == [1.0] * int(tokens.mask.sum())
+
+
+def test_in_another_order_of_operations_it_would_not_be_one() -> None:
+    a, g = 0.1, 0.7
+    assert (a * g) * (a * g) != (g * g) * (a * a)
+    tokens = Tokens(torch.ones(1, 1, dtype=torch.bool))
+    groups = group_tokens(tokens, GroupParams(rule="singleton"))
+    advantages, gap = torch.tensor([[a]], dtype=torch.float64), torch.tensor([[g]], dtype=torch.float64)
+    assert variance_ratios(groups, advantages, Score(gap, orthogonal=False)).tolist() == [1.0]
+
+
+LOGITS = st.lists(st.floats(-8, 8), min_size=2, max_size=6)
+
+
+@settings(max_examples=30)
+@given(logits=LOGITS, data=st.data())
+def test_logit_norm_is_the_squared_norm_of_the_gradient_in_the_logits(logits: list[float], data: st.DataObject) -> None:
+    chosen = data.draw(st.integers(0, len(logits) - 1))
+    leaf = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
+    log_probs = leaf.log_softmax(0)
+    (gradient,) = torch.autograd.grad(log_probs[chosen], leaf)
+    log_probs = log_probs.detach()
+    tokens = Tokens(
+        torch.ones(1, 1, dtype=torch.bool),
+        log_probs=log_probs[chosen].reshape(1, 1),
+        sum_pi_squared=(2 * log_probs).exp().sum().reshape(1, 1),
+    )
+    assert float(logit_norm(tokens).values) == pytest.approx(float(gradient.square().sum()), abs=1e-12)
+
+
+def test_a_norm_that_rounds_below_zero_is_zero() -> None:
+    tokens = Tokens(
+        torch.ones(1, 1, dtype=torch.bool), log_probs=torch.zeros(1, 1), sum_pi_squared=torch.tensor([[1 - 1e-7]])
+    )
+    assert float(logit_norm(tokens).values) == 0.0
+
+
+def test_log_ratio_is_rollout_minus_trainer_and_signed() -> None:
+    tokens = Tokens(
+        torch.ones(1, 2, dtype=torch.bool),
+        log_probs=torch.tensor([[-1.0, -2.0]]),
+        rollout_log_probs=torch.tensor([[-1.5, -1.0]]),
+    )
+    score = log_ratio(tokens)
+    assert score.values.tolist() == [[-0.5, 1.0]]
+    assert not score.orthogonal
+
+
+@EVERY_SCORE
+def test_scores_are_float64_and_read_exactly_what_they_say(score: str) -> None:
+    tokens = fixed_batch()
+    enough = Tokens(tokens.mask, **{name: tokens.get(name) for name in SCORE_NEEDS[score]})
+    assert SCORES[score](enough).values.dtype == torch.float64
+    assert torch.equal(SCORES[score](enough).values, SCORES[score](tokens).values)
+    for missing in SCORE_NEEDS[score]:
+        with pytest.raises(BadInput) as error:
+            SCORES[score](Tokens(tokens.mask, **{n: tokens.get(n) for n in SCORE_NEEDS[score] if n != missing}))
+        assert error.value.key == missing

@@ -1,12 +1,20 @@
-"""`GroupParams`: the origin's defaults, and errors that name key, value and hint."""
+"""`GroupParams`: defaults and errors that name key, value and hint; tau and density from step to step."""
+
+import json
+from math import exp, log
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from groupppo.algorithm import GroupParams, known_rules
-from groupppo.algorithm.params import CHOICES, HOME, RANGES
+from groupppo.algorithm import DensitySchedule, GroupParams, known_rules, next_threshold
+from groupppo.algorithm.params import HOME, KEYS
 from groupppo.errors import BadInput
 
 # A value other than the default for every key that some rule does not use.
+CHOICES = [name for name, key in KEYS.items() if key.choices]
+LIMITS = {name: key.limits for name, key in KEYS.items() if key.limits}
 OTHERS = {
     "score": "log_ratio",
     "group_variance_threshold": 0.5,
@@ -50,8 +58,8 @@ BAD_VALUES = [
     ("group_variance_treshold", 1.0),
     ("", 1.0),
     *((key, "no such value") for key in CHOICES),
-    *((key, low - 1) for key, (low, _, _) in RANGES.items()),
-    *((key, low) for key, (low, _, closed) in RANGES.items() if not closed),
+    *((key, low - 1) for key, (low, _, _) in LIMITS.items()),
+    *((key, low) for key, (low, _, closed) in LIMITS.items() if not closed),
 ]
 
 
@@ -79,14 +87,14 @@ def test_a_bad_key_or_value_is_an_error_that_names_key_value_and_mend(key: str, 
         ({"adaptive_threshold": "yes"}, "write true or false"),
     ],
 )
-def test_the_mend_says_what_to_write_instead(config: dict[str, object], hint: str) -> None:
+def test_the_hint_says_what_to_write_instead(config: dict[str, object], hint: str) -> None:
     with pytest.raises(BadInput, match=hint):
         GroupParams.from_config(config)
 
 
-@pytest.mark.parametrize("key", RANGES)
+@pytest.mark.parametrize("key", LIMITS)
 def test_a_bound_that_belongs_to_the_range_is_accepted(key: str) -> None:
-    low, high, closed = RANGES[key]
+    low, high, closed = LIMITS[key]
     owner = next((rule for rule in known_rules().values() if key in rule.uses), known_rules()["variance_split"])
     context: dict[str, object] = {"rule": owner.name}
     context |= {"min_threshold": 1e-9, "max_threshold": 1e9} if "min_threshold" in owner.uses else {}
@@ -132,3 +140,94 @@ def test_a_density_is_either_a_number_or_another_run(rule: str) -> None:
         assert error.value.key == "density"
     with pytest.raises(BadInput, match=r"write the path of a steps\.jsonl"):
         GroupParams.from_config({"rule": rule, "density_source": 3})
+
+
+SHARES = st.floats(0.001, 1.0)
+RATES = st.one_of(st.just(0.0), st.floats(1e-4, 1.0), st.sampled_from([1e3, 1e300]))
+
+
+@settings(max_examples=100)
+@given(start=st.floats(0.1, 10.0), density=SHARES, target=SHARES, rate=RATES)
+def test_it_follows_the_stated_law(start: float, density: float, target: float, rate: float) -> None:
+    params = GroupParams(group_variance_threshold=start, target_density=target, threshold_lr=rate)
+    tau = next_threshold(start, density, params)
+    on_log_scale = log(start) + rate * (density - target) / target
+    assert tau == pytest.approx(exp(min(max(on_log_scale, log(0.1)), log(10.0))))
+    assert 0.1 <= tau <= 10.0
+    assert (
+        next_threshold(start, density, GroupParams(group_variance_threshold=start, adaptive_threshold=False)) == start
+    )
+
+
+@settings(max_examples=50)
+@given(start=st.floats(0.1, 10.0), target=SHARES)
+def test_the_target_density_leaves_tau_alone_to_the_bit(start: float, target: float) -> None:
+    params = GroupParams(group_variance_threshold=start, target_density=target)
+    assert next_threshold(start, target, params) == start
+    assert next_threshold(start, target / 2 if target > 0.5 else 2 * target, params) != start or start in (0.1, 10.0)
+
+
+def test_a_bound_is_reached_exactly() -> None:
+    params = GroupParams(threshold_lr=1000.0, min_threshold=0.3, max_threshold=7.0)
+    assert next_threshold(1.0, 1.0, params) == 7.0
+    assert next_threshold(1.0, 0.001, params) == 0.3
+
+
+GOOD = '{"step": 1, "group/density": 0.25, "reward": 3}'
+
+
+def write(folder: Path, *lines: str) -> Path:
+    path = folder / "steps.jsonl"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_a_schedule_gives_each_step_its_density(tmp_path: Path) -> None:
+    rows = [{"step": step, "group/density": density} for step, density in ((1, 0.25), (2, 1.0), (3, 0.01))]
+    schedule = DensitySchedule.load(str(write(tmp_path, *map(json.dumps, rows))))
+    assert [schedule.at(step) for step in (1, 2, 3)] == [0.25, 1.0, 0.01]
+
+
+def test_a_file_that_does_not_exist_is_an_error_that_names_it(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere.jsonl", tmp_path):
+        with pytest.raises(BadInput, match="run the arm that this density is taken from first") as error:
+            DensitySchedule.load(path)
+        assert (error.value.file, error.value.key) == (str(path), "density_source")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"step": 2, "group/density": 0.5',
+        "",
+        "null",
+        '{"step": 2}',
+        '{"step": 2, "group/density": "a half"}',
+        '{"step": Infinity, "group/density": 0.5}',
+        '{"step": 2, "group/density": 0.0}',
+        '{"step": 2, "group/density": 1.01}',
+        '{"step": 2, "group/density": NaN}',
+    ],
+)
+def test_a_bad_row_is_an_error_that_names_file_line_and_value(tmp_path: Path, row: str) -> None:
+    path = write(tmp_path, GOOD, row)
+    with pytest.raises(BadInput, match="hint: ") as error:
+        DensitySchedule.load(path)
+    assert (error.value.file, error.value.key, error.value.value) == (str(path), "line 2", row)
+    assert DensitySchedule.load(write(tmp_path, GOOD)).at(1) == 0.25
+
+
+def test_a_file_that_is_not_text_is_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    path.write_bytes(b"\x80\x81\n")
+    with pytest.raises(BadInput) as error:
+        DensitySchedule.load(path)
+    assert (error.value.file, error.value.key) == (str(path), "line 1")
+
+
+@pytest.mark.parametrize("rows", [(GOOD,), ()])
+def test_a_step_that_the_run_does_not_have_is_an_error_that_names_it(tmp_path: Path, rows: tuple[str, ...]) -> None:
+    path = write(tmp_path, *rows)
+    with pytest.raises(BadInput, match="at least as many steps") as error:
+        DensitySchedule.load(path).at(2)
+    assert (error.value.file, error.value.key) == (str(path), "step 2 group/density")

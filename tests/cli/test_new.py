@@ -121,9 +121,9 @@ def test_the_docs_of_every_key_come_from_the_class(project: Path) -> None:
     docs = group_docs()
     assert list(docs) == [field.name for field in fields(GroupParams)]
     assert docs["group_epsilon"] == "Added to r_ppo before it is multiplied by tau."
-    assert docs["kv_bytes"].startswith("Largest size of what is kept")
+    assert docs["kv_bytes"].startswith("Largest size of the keys and values")
     assert "kv_bytes" not in docs["kv"]
-    assert docs["min_threshold"] == docs["max_threshold"]
+    assert docs["min_threshold"] == "Lower bound of tau."
     assert "stride" in docs["rule"]
 
 

@@ -55,11 +55,7 @@ def test_every_shipped_file_is_valid() -> None:
         ("quick.yaml", "seeds", [1, 1], "seeds = [1, 1]"),
         ("quick.yaml", "claims", "none.yaml", "claims = 'none.yaml'"),
         ("quick.yaml", "train.rollout", "sglang", "train.rollout = 'sglang'"),
-        ("quick.yaml", "studies", ["groupings"], "studies = 'groupings'"),
         ("quick.yaml", "studies", ["grouping", "grouping"], "studies = ['grouping', 'grouping']"),
-        ("quick.yaml", "train.save_critic", False, "train.save_critic = False"),
-        ("quick.yaml", "train.save_critic", None, "train.save_critic = False"),
-        ("quick.yaml", "reference", "grpo", "reference = 'grpo'"),
         ("arms/ppo.yaml", "name", "dense", "name = 'dense'"),
         ("arms/ppo.yaml", "verl", {}, "verl = {}"),
         ("tasks/sorting.yaml", "splits.test", 0, "splits.test = 0"),
@@ -85,30 +81,6 @@ def test_a_near_miss_is_answered_with_the_name_that_was_meant(benchmarks: Path) 
     spoil(benchmarks / "quick.yaml", "tasks", ["sorting"])
     spoil(benchmarks / "quick.yaml", "train.stepz", 4)
     with pytest.raises(BadInput, match="did you mean steps"):
-        load_benchmark(benchmarks / "quick.yaml")
-
-
-def test_a_critic_is_needed_only_where_the_study_is_asked_for(benchmarks: Path) -> None:
-    assert load_benchmark(benchmarks / "quick.yaml").studies == ("grouping",)
-    spoil(benchmarks / "quick.yaml", "studies", None)
-    spoil(benchmarks / "quick.yaml", "train.save_critic", None)
-    spoil(benchmarks / "quick.yaml", "reference", "grpo")
-    assert load_benchmark(benchmarks / "quick.yaml").studies == ()
-
-
-def test_the_study_that_needs_the_critic_is_named(benchmarks: Path) -> None:
-    spoil(benchmarks / "quick.yaml", "studies", ["kernels"])
-    spoil(benchmarks / "quick.yaml", "train.save_critic", False)
-    assert load_benchmark(benchmarks / "quick.yaml").studies == ("kernels",)
-    for name in ("grouping", "streams"):
-        spoil(benchmarks / "quick.yaml", "studies", [name])
-        with pytest.raises(BadInput, match=rf"save_critic = False(.|\n)*the study {name} needs"):
-            load_benchmark(benchmarks / "quick.yaml")
-
-
-def test_a_study_that_was_nearly_named_is_suggested(benchmarks: Path) -> None:
-    spoil(benchmarks / "quick.yaml", "studies", ["groupings"])
-    with pytest.raises(BadInput, match="did you mean grouping"):
         load_benchmark(benchmarks / "quick.yaml")
 
 

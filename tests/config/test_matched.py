@@ -10,7 +10,7 @@ import yaml
 from groupppo.config import REPOSITORY, Benchmark, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.matched import check_matched
-from groupppo.report.sections.data import compared
+from groupppo.report.sections.benchmark import compared
 
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
 # One of each kind: data, steps, model, evaluation, seeds, machine, and keys that load code.

@@ -57,7 +57,7 @@ def test_every_command_of_such_a_page_is_marked(page: Path) -> None:
         ("groupppo validate benchmarks/none.yaml", False),
         ("snakemake --config benchmark=benchmarks/none.yaml", True),
         ("false", False),
-        ("python benchmarks/studies/kernels.py", True),
+        ("python benchmarks/studies/scale.py", True),
     ],
 )
 def test_a_command_that_fails_or_cannot_be_run_dry_is_noticed(

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-import pandas as pd
 import pytest
 
 from groupppo.check import check
 from groupppo.config import load_model, load_task
 from groupppo.errors import BadInput
 from groupppo.models import build_model
+from groupppo.studies.shared.study import Clock, Shown
 from groupppo.tasks import base
 from groupppo.tasks.build import build_task
 from groupppo.tasks.reward import score
@@ -107,9 +107,12 @@ def test_the_claim_is_one_that_can_be_judged(shown: Path) -> None:
 
 
 def test_the_study_shows_that_short_responses_close_groups_by_their_end(shown: Path, tmp_path: Path) -> None:
-    load(shown / "benchmarks" / "studies" / "lengths.py").study(tmp_path)
-    found = pd.read_csv(tmp_path / "lengths.csv")
-    assert list(found.columns) == ["length", "density", "closed_by_end"]
+    study = load(shown / "groupppo" / "studies" / "lengths.py").STUDY
+    found = study.measure(study.given({"task": "t", "out": tmp_path}), Clock())[0]["lengths"]
+    assert list(found.columns) == list(study.columns["lengths"])
+    study.write_table(tmp_path, "lengths", found)
+    tables = study.read_tables(tmp_path)
+    assert len(study.show(Shown({}, tables, [], "PPO", 1))[1].rows) == len(found)
     assert (found["density"] > 1 / 16).all()
     assert found["density"].is_monotonic_decreasing
     assert found["closed_by_end"].is_monotonic_decreasing

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-from groupppo.algorithm.registry import known_rules
+from groupppo.algorithm.params import known_rules
 from groupppo.config import REPOSITORY
 from groupppo.tables.gates import GATES
 from groupppo.tables.schema import SCHEMA

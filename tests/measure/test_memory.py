@@ -10,7 +10,7 @@ import pytest
 
 from groupppo.measure import memory
 from groupppo.measure.memory import AllocatorPeaks, AllocatorProbe
-from groupppo.verl import engine as workers
+from groupppo.verl import engine
 from groupppo.verl.engine import ActorWorker
 from groupppo.verl.trainer import GroupPPOTrainer
 
@@ -108,7 +108,7 @@ class FakeCuda:
 
 @pytest.fixture
 def ranks(monkeypatch: pytest.MonkeyPatch) -> list[FakeCuda]:
-    monkeypatch.setattr(workers, "get_device_name", lambda: "cuda")
+    monkeypatch.setattr(engine, "get_device_name", lambda: "cuda")
     return [FakeCuda(), FakeCuda()]
 
 
@@ -116,7 +116,7 @@ def on_each(ranks: list[FakeCuda], name: str, monkeypatch: pytest.MonkeyPatch) -
     """A worker's method on every rank, as its worker group calls it."""
     answers = []
     for cuda in ranks:
-        monkeypatch.setattr(workers, "get_torch_device", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(engine, "get_torch_device", lambda cuda=cuda: cuda)
         worker = SimpleNamespace(read_peak_memory=lambda: ActorWorker.read_peak_memory.__wrapped__(None))
         answers.append(getattr(ActorWorker, name).__wrapped__(worker))
     return answers
@@ -154,7 +154,7 @@ def test_work_still_queued_when_a_stage_begins_belongs_to_the_stage_before(ranks
     before = on_each(ranks, "reset_peak_memory", monkeypatch)
     assert [peaks.peak_allocated for peaks in before] == [0, 0]
     ranks[0].allocate(70)
-    monkeypatch.setattr(workers, "get_torch_device", lambda: ranks[0])
+    monkeypatch.setattr(engine, "get_torch_device", lambda: ranks[0])
     ActorWorker.synchronise.__wrapped__(None)
     assert ranks[0].now == 70
 

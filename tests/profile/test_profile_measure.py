@@ -1,15 +1,20 @@
-"""Measuring a setting: turns, rows for what fails, and files that say where they come from."""
+"""Measuring a setting: turns, rows for what fails, files that say where they come from; the counter and the probes."""
 
 import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.nn import functional
 
 from groupppo.config import REPOSITORY
 from groupppo.profile import bench as benches
 from groupppo.profile import measure
+from groupppo.profile.counter import count
+from groupppo.profile.measure import CudaProbe, HostProbe, probe_for
 from groupppo.update.variants import FAILED, MEASURED, NO_MEMORY, NOT_RUN
 
 
@@ -129,3 +134,117 @@ def test_the_command_line_writes_a_file_and_names_an_unknown_setting(tmp_path):
     done = subprocess.run([*command, "tinny", str(out)], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode != 0
     assert "name one of: tiny, tiny_ckpt" in done.stderr
+
+
+def test_a_storage_is_counted_once_and_parameters_not_at_all():
+    weight = torch.nn.Parameter(torch.randn(8, 8))
+    rows = torch.randn(4, 8, requires_grad=False)
+    with count() as found:
+        hidden = rows @ weight.t()
+        (hidden.sigmoid() * hidden.sigmoid().detach()).sum().backward()
+    # Saved: the rows (4 x 8), a sigmoid for its own backward pass, and the other factor.
+    assert found.saved_bytes == 3 * 4 * 8 * 4
+    assert found.flops == 2 * (2 * 4 * 8 * 8)
+
+
+def test_what_was_freed_during_the_pass_does_not_add_up():
+    weight = torch.nn.Parameter(torch.randn(16))
+
+    def one():
+        (weight * torch.randn(16)).sum().backward()
+
+    with count() as once:
+        one()
+    with count() as thrice:
+        for _ in range(3):
+            one()
+    assert thrice.saved_bytes == once.saved_bytes > 0
+
+
+def test_products_in_place_are_counted():
+    left, right, total = torch.randn(3, 5), torch.randn(5, 7), torch.zeros(3, 7)
+    with count() as found:
+        total.addmm_(left, right)
+    assert found.flops == 2 * 3 * 5 * 7
+
+
+def test_attention_is_two_products_forward_and_five_backward():
+    query, keys, values = (torch.randn(1, heads, 6, 4, requires_grad=True) for heads in (4, 2, 2))
+    with count() as found:
+        output = functional.scaled_dot_product_attention(query, keys, values, is_causal=True, enable_gqa=True)
+        output.sum().backward()
+    assert found.flops == (2 + 5) * 2 * (4 * 6 * 6 * 4)
+
+
+MB = 2**20
+EXACT = """
+import torch
+from groupppo.profile.measure import HostProbe
+
+torch.set_num_threads(1)
+probe = HostProbe(exact=True)
+kept = torch.ones(8 << 20)
+
+def run(megabytes):
+    def inner():
+        for _ in range(5):
+            torch.ones(megabytes << 18).sum()
+    return inner
+
+run(24)()
+print(probe.rise(run(24)) / 2**20, probe.rise(run(48)) / 2**20, probe.rise(run(0)) / 2**20)
+"""
+
+
+def test_memory_freed_within_a_pass_counts_once_and_memory_from_before_does_not():
+    done = subprocess.run([sys.executable, "-c", EXACT], check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    small, large, none = map(float, done.stdout.split())
+    assert small == pytest.approx(24, abs=3)
+    assert large == pytest.approx(48, abs=3)
+    assert none < 3
+
+
+def test_seconds_are_those_of_the_pass():
+    def busy():
+        total = 0
+        while total < 200_000:
+            total += 1
+
+    reading = HostProbe().seconds(busy)
+    assert reading.cpu_seconds > 0
+    assert reading.seconds >= 0.5 * reading.cpu_seconds
+    assert HostProbe().seconds(lambda: None).cpu_seconds < reading.cpu_seconds
+
+
+class FakeCuda:
+    """torch.cuda as far as a probe calls it; notes the order of calls."""
+
+    def __init__(self, held, peak):
+        self.held, self.peak, self.calls = held, peak, []
+
+    def __getattr__(self, name):
+        def call(*_, **__):
+            self.calls.append(name)
+            return {"memory_allocated": self.held, "max_memory_allocated": self.peak}.get(name)
+
+        return call
+
+    def Event(self, **_):  # noqa: N802 - torch's name
+        self.calls.append("Event")
+        return SimpleNamespace(record=lambda: self.calls.append("record"), elapsed_time=lambda _end: 1500.0)
+
+
+def test_a_gpu_pass_is_timed_between_events_and_read_after_it_has_finished(monkeypatch):
+    fake = FakeCuda(held=70, peak=100)
+    monkeypatch.setattr(torch, "cuda", fake)
+    probe = probe_for("cuda", exact=True)
+    assert isinstance(probe, CudaProbe)
+    reading = probe.seconds(lambda: fake.calls.append("pass"))
+    assert reading.seconds == 1.5
+    assert fake.calls.index("record") < fake.calls.index("pass")
+    assert fake.calls[-2:] == ["record", "synchronize"]
+    fake.calls.clear()
+    assert probe.rise(lambda: fake.calls.append("pass")) == 30
+    order = [fake.calls.index(name) for name in ("reset_peak_memory_stats", "memory_allocated", "pass")]
+    assert order == sorted(order)
+    assert fake.calls[-2:] == ["synchronize", "max_memory_allocated"]

@@ -9,21 +9,22 @@ import pandas as pd
 import pytest
 
 from groupppo.config import REPOSITORY
+from groupppo.draw.figures import read_figures
 from groupppo.draw.style import figure_style
 from groupppo.errors import BadInput
 from groupppo.profile.config import measured_folder
 from groupppo.profile.tables import tables_of, write_tables
-from groupppo.report.drawing import read_figures, write_figures
+from groupppo.report.figures import draw_figures
 from groupppo.report.figures.profile import (
-    PLANS,
+    FIGURES,
     bound_data,
+    draw_profile,
     memory_data,
     memory_figure,
     sixteen_data,
     sixteen_figure,
     speedup_data,
     speedup_figure,
-    write_profile_figures,
 )
 from groupppo.report.page import write_report
 from groupppo.report.sections.profile import write_profile_page
@@ -42,13 +43,13 @@ def tables(measured):
 @pytest.fixture(scope="module")
 def drawn(measured, tables, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
-    records = write_profile_figures(tables, measured.profile, out / "figures")
+    records = draw_profile(tables, measured.profile, out / "figures")
     return {record.id: record for record in records}, out
 
 
 def test_every_figure_has_pictures_data_a_caption_and_an_alternative_text(drawn):
     records, out = drawn
-    assert list(records) == [plan.id for plan in PLANS]
+    assert list(records) == [plan.id for plan in FIGURES]
     assert read_figures(out / "figures") == list(records.values())
     for record in records.values():
         assert record.caption.endswith(".")
@@ -67,7 +68,7 @@ def test_captions_are_computed_from_the_data(measured, tables, drawn):
     assert "cut cross-entropy: not run, needs" in records["profile_speedup"].caption
     assert "6.2 %" in records["profile_sixteen"].caption
     other = replace(measured.profile, counted=replace(measured.profile.counted, need=4.0))
-    plan = next(plan for plan in PLANS if plan.id == "profile_sixteen")
+    plan = next(plan for plan in FIGURES if plan.id == "profile_sixteen")
     assert "25.0 %" in plan.caption(plan.data(tables, other), tables)
 
 
@@ -97,7 +98,7 @@ def test_a_variant_that_the_model_is_not_about_has_a_mark_and_no_bar(tables):
     assert data[data["variant"] == "dense_fused"]["bytes"].isna().all()
     with figure_style():
         memory_figure(data)
-    plan = next(plan for plan in PLANS if plan.id == "profile_memory")
+    plan = next(plan for plan in FIGURES if plan.id == "profile_memory")
     assert "dense, fused head (ours): measured only." in plan.caption(data, tables)
 
 
@@ -158,23 +159,23 @@ def test_a_benchmark_that_names_a_profile_shows_it_with_ids_and_links_of_its_own
     decided = decide(load_claims(benchmark.claims), load_tables(tmp_path / "tables"), benchmark)
     (tmp_path / "verdicts.json").write_text(json.dumps(decided), encoding="utf-8")
     of_costs = sum(verdict["quantity"].startswith("update_") for verdict in decided["verdicts"])
-    write_figures(load_tables(tmp_path / "tables"), benchmark, tmp_path / "figures", decided)
-    plain = write_report(tmp_path, benchmark, memory_definition="Bytes.").read_text()
+    draw_figures(load_tables(tmp_path / "tables"), benchmark, tmp_path / "figures", decided)
+    plain = write_report(tmp_path, benchmark).read_text()
     assert 'id="profile"' not in plain
 
     home = tmp_path / "profile"
     shutil.copytree(measured.folder, home / "measured")
     write_tables(measured.profile, home / "measured", home / "tables")
-    write_profile_figures(tables, measured.profile, home / "figures")
+    draw_profile(tables, measured.profile, home / "figures")
     judged = decide(load_claims(benchmark.claims), load_tables(tmp_path / "tables"), benchmark, tables.variants)
     (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
     asked = replace(benchmark, profile=REPOSITORY / "benchmarks" / "profile_smoke.yaml")
-    text = write_report(tmp_path, asked, memory_definition="Bytes.").read_text()
+    text = write_report(tmp_path, asked).read_text()
     assert "1 of 2 targets set beforehand is met." in text
     ids = re.findall(r'id="([^"]*)"', text)
     assert len(ids) == len(set(ids))
     links = [link for link in re.findall(r'href="([^"]*)"', text) if link.startswith("profile/")]
-    assert len(links) == 3 * len(PLANS) + len(vars(tables)) + of_costs
+    assert len(links) == 3 * len(FIGURES) + len(vars(tables)) + of_costs
     assert all((tmp_path / link).is_file() for link in links)
 
 

@@ -10,8 +10,15 @@ import pytest
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
 from groupppo.profile.config import load_profile
-from groupppo.profile.counted import endpoints_of, stage_shares, stage_speedups
-from groupppo.profile.tables import ProfileTables, read_tables, tables_of, write_tables
+from groupppo.profile.tables import (
+    ProfileTables,
+    endpoints_of,
+    read_tables,
+    stage_shares,
+    stage_speedups,
+    tables_of,
+    write_tables,
+)
 from groupppo.update.flops import Work, step_bound
 from groupppo.update.variants import MEASURED
 
@@ -112,18 +119,6 @@ def test_written_tables_read_back_and_a_missing_one_is_named(measured, tmp_path)
         read_tables(tmp_path)
 
 
-def test_everything_is_counted_for_every_shape_length_density_and_checkpointing(tables, smoke):
-    grid = smoke.counted
-    cells = len(smoke.shapes) * len(grid.responses) * len(grid.densities) * 2
-    assert len(tables.counted) == cells * tables.counted["mode"].nunique()
-    assert len(tables.steps) == cells * tables.counted["mode"].nunique() * 2 * len(grid.generation)
-    dense = tables.counted[tables.counted["mode"] == "dense"]
-    assert (dense["speedup"] == 1).all()
-    assert (dense["memory_ratio"] == 1).all()
-    full = tables.counted[(tables.counted["density"] == "1") & (tables.counted["mode"] == "gathered")]
-    assert (full["update_bound"] < 1.5).all()
-
-
 def test_no_step_is_faster_than_its_generation_allows(tables):
     assert (tables.steps["step_speedup"] * tables.steps["generation"] < 1).all()
     masked = tables.steps[tables.steps["mode"] == "masked"]
@@ -151,7 +146,7 @@ def test_endpoints_known_beforehand_make_the_first_passes_cheaper_but_not_the_on
 def test_counted_endpoints_are_those_of_the_measured_batch(response, density, expected):
     from fractions import Fraction
 
-    from groupppo.profile.batch import random_batch
+    from groupppo.profile.bench import random_batch
 
     share = Fraction(1, density)
     assert endpoints_of(response, share) == expected

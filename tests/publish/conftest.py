@@ -18,7 +18,7 @@ from tests.publish.made import save_stand_in, write_whole_results
 def stand_ins() -> Iterator[None]:
     """Pictures are stand-ins: drawing ten figures takes longer than all else here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("groupppo.draw.style.save", save_stand_in)
+        patch.setattr("groupppo.draw.figures.save", save_stand_in)
         yield
 
 

@@ -16,7 +16,7 @@ from groupppo.config import REPOSITORY, Benchmark
 from groupppo.publish.derive import derive
 from groupppo.records.hashing import sha256_file, sha256_folder
 from groupppo.records.seal import KEY, seal, seal_run
-from groupppo.studies.tables import write_table
+from groupppo.studies.shared.study import find_study
 from groupppo.tasks.lm_eval import write_yaml
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.preregistration import register
@@ -135,10 +135,10 @@ def _write_study(results: Path) -> None:
     folder.mkdir(parents=True)
     tables = made_tables()
     for name, rows in tables.items():
-        write_table(folder, name, rows)
-    script = REPOSITORY / "benchmarks" / "studies" / "grouping.py"
+        find_study("grouping").write_table(folder, name, rows)
+    script = REPOSITORY / "groupppo" / "studies" / "grouping.py"
     record = {
-        "command": "python benchmarks/studies/grouping.py",
+        "command": "python -m groupppo.studies grouping",
         "settings": {"batches": 6, "prompts": 4, "responses": 4, "temperature": 1.0, "exact": 12},
         "counts": {"responses": 96, "tokens": 1234, "mean_reward": 0.5},
         "arms": ["dense"],

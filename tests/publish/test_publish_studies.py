@@ -10,9 +10,9 @@ import yaml
 
 from groupppo.publish.derive import derive
 from groupppo.publish.verify import verify
-from groupppo.studies.tables import write_table
+from groupppo.studies.shared.study import find_study
 from groupppo.verdicts.claims import load_claims
-from tests.studies.made_faults import made_faults
+from tests.studies.made import made_faults
 from tests.synthetic import synthetic_benchmark
 
 
@@ -24,9 +24,9 @@ def studied(copy: Path) -> Path:
     benchmark = replace(synthetic_benchmark(seeds=(1, 2, 3)), studies=("faults",))
     folder = copy / "studies" / "faults" / "sorting.tiny"
     folder.mkdir(parents=True)
-    write_table(folder, "faults", made_faults(lost=1))
+    find_study("faults").write_table(folder, "faults", made_faults(lost=1))
     claims = load_claims(benchmark.claims)
-    (folder / "study.json").write_text(json.dumps({"settings": {"steps": 3, "seed": 1}}), encoding="utf-8")
+    (folder / "study.json").write_text(json.dumps({"settings": {"steps": 3, "run_seed": 1}}), encoding="utf-8")
     derive(copy, benchmark, claims)
     judged = json.loads((copy / "verdicts.json").read_text())
     assert [entry["verdict"] for entry in judged["verdicts"] if entry["id"] == "fallback"] == ["refuted"]
@@ -38,7 +38,7 @@ def test_the_verdict_is_decided_again_from_the_studys_table(studied: Path) -> No
 
 
 def test_a_table_that_was_mended_afterwards_is_found(studied: Path) -> None:
-    write_table(studied / "studies" / "faults" / "sorting.tiny", "faults", made_faults())
+    find_study("faults").write_table(studied / "studies" / "faults" / "sorting.tiny", "faults", made_faults())
     places = {difference.place for difference in verify(studied).differences if difference.check == "derived"}
     assert places == {"verdicts.json", "figures/verdicts.csv", "report.html", "report.md"} & places
     assert "verdicts.json" in places

@@ -15,7 +15,6 @@ def names(script: str, **keywords: list[str]) -> set[str]:
 def test_imports_are_followed_into_functions_and_modules_that_are_looked_up_by_name() -> None:
     found = names("train.py", entries=["groupppo.verl", "groupppo.algorithm"])
     assert "groupppo/verl/forkserver.py" in found  # imported inside a function
-    assert "groupppo/algorithm/kernels/compiled.py" in found  # looked up by a name that is put together
     assert "groupppo/algorithm/rules/stride.py" in found  # imported by nobody: a registry finds it
     assert "groupppo/verl/config/group_ppo.yaml" in found
     assert not any(name.startswith(("groupppo/report/", "groupppo/cli/")) for name in found)

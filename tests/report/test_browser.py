@@ -8,12 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from groupppo.report.drawing import write_figures
 from groupppo.report.page import write_report
-from groupppo.tables import collect, load_tables
-from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide
-from tests.synthetic import write_results
+from tests.report.conftest import build
 
 pytestmark = pytest.mark.browser
 
@@ -44,26 +40,17 @@ def browser() -> Iterator[Browser]:
 def report(tmp_path_factory) -> Path:
     """A page of synthetic results whose verdicts and provenance hold hostile text."""
     results = tmp_path_factory.mktemp("results")
-    benchmark = write_results(results, seeds=(1, 2), steps=6)
-    collect(results, benchmark)
-    tables = load_tables(results / "tables")
-    judged = decide(load_claims(benchmark.claims), tables, benchmark)
-    write_figures(tables, benchmark, results / "figures", judged)
+    benchmark = build(results, seeds=(1, 2), steps=6)
+    judged = json.loads((results / "verdicts.json").read_text(encoding="utf-8"))
     judged["verdicts"][0]["reason"] = ATTACK
     (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    return write_report(results, benchmark, memory_definition=f"Resident memory. {ATTACK}")
+    return write_report(results, benchmark)
 
 
 @pytest.fixture(scope="module")
 def report_of_two_tasks(tmp_path_factory) -> Path:
     results = tmp_path_factory.mktemp("two")
-    benchmark = write_results(results, tasks=("sorting", "chain"), seeds=(1, 2), steps=6)
-    collect(results, benchmark)
-    tables = load_tables(results / "tables")
-    judged = decide(load_claims(benchmark.claims), tables, benchmark)
-    write_figures(tables, benchmark, results / "figures", judged)
-    (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    return write_report(results, benchmark, memory_definition="Resident memory.")
+    return write_report(results, build(results, tasks=("sorting", "chain"), seeds=(1, 2), steps=6))
 
 
 class Visit:

@@ -14,43 +14,39 @@ from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
-from groupppo.draw.style import MOST_SINGLE, arm_looks, figure_style, save, t_interval
+from groupppo.draw.figures import FigureRecord, read_figures, save
+from groupppo.draw.style import MOST_SINGLE, figure_style, t_interval
 from groupppo.errors import BadInput
-from groupppo.report.drawing import FigureRecord, admissible_rows, read_figures, write_figures
-from groupppo.report.figures.accuracy import accuracy_data, accuracy_figure
-from groupppo.report.figures.costs import (
-    stage_memory_data,
-    stage_memory_figure,
-    stage_seconds_data,
-    stage_seconds_figure,
+from groupppo.report.figures import (
+    accuracy,
+    admissible_rows,
+    density,
+    draw_figures,
+    reward,
+    stage_memory,
+    stage_seconds,
+    verdicts,
 )
-from groupppo.report.figures.training import density_data, density_figure, reward_data, reward_figure, smoothing_window
-from groupppo.report.figures.verdicts import verdicts_data
 from groupppo.stats.intervals import paired_t
-from groupppo.tables import SCHEMA, Tables, collect, load_tables
+from groupppo.tables import SCHEMA, Tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
-from tests.synthetic import ARMS, STAGE_SECONDS, synthetic_benchmark, write_results
+from tests.report.conftest import collected
+from tests.synthetic import ARMS, STAGE_SECONDS, synthetic_benchmark
 
 FIGURES = ["verdicts", "reward", "target", "accuracy", "parity", "controls", "density", "stage_seconds", "stage_memory"]
 DATA_AND_FIGURE = [
-    ("steps", reward_data, reward_figure),
-    ("evals", accuracy_data, accuracy_figure),
-    ("groups", density_data, density_figure),
-    ("stages", stage_seconds_data, stage_seconds_figure),
-    ("stages", stage_memory_data, stage_memory_figure),
+    ("steps", reward.data, reward.draw),
+    ("evals", accuracy.data, accuracy.draw),
+    ("groups", density.data, density.draw),
+    ("stages", stage_seconds.data, stage_seconds.draw),
+    ("stages", stage_memory.data, stage_memory.draw),
 ]
-
-
-def results(folder: Path, **options) -> tuple[Tables, Benchmark]:
-    benchmark = write_results(folder, **options)
-    collect(folder, benchmark)
-    return load_tables(folder / "tables"), benchmark
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory) -> tuple[Tables, Benchmark]:
-    return results(tmp_path_factory.mktemp("quick"), seeds=(1, 2), steps=12)
+    return collected(tmp_path_factory.mktemp("quick"), seeds=(1, 2), steps=12)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +54,7 @@ def drawn(quick, tmp_path_factory) -> tuple[list[FigureRecord], Path]:
     tables, benchmark = quick
     out = tmp_path_factory.mktemp("figures")
     judged = decide(load_claims(benchmark.claims), tables, benchmark)
-    return write_figures(tables, benchmark, out, judged), out
+    return draw_figures(tables, benchmark, out, judged), out
 
 
 def only_seed(table: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -110,21 +106,12 @@ def test_alternative_texts_carry_the_numbers_of_the_picture(drawn):
 def test_one_seed_gives_a_figure_without_band_and_a_caption_that_says_so(quick, tmp_path):
     tables, benchmark = quick
     alone = Tables(**{name: only_seed(getattr(tables, name), 1) for name in SCHEMA})
-    for data in (reward_data(alone.steps), density_data(alone.groups), accuracy_data(alone.evals)):
+    for data in (reward.data(alone.steps), density.data(alone.groups), accuracy.data(alone.evals)):
         assert data["low"].isna().all()
-    assert reward_data(tables.steps)["low"].notna().any()
-    captions = {record.id: record.caption for record in write_figures(alone, benchmark, tmp_path)}
+    assert reward.data(tables.steps)["low"].notna().any()
+    captions = {record.id: record.caption for record in draw_figures(alone, benchmark, tmp_path)}
     for name in ("reward", "accuracy", "density"):
         assert "One seed in each arm, so there is no interval over seeds." in captions[name]
-
-
-def test_an_arm_keeps_its_look_when_other_arms_have_no_data(quick):
-    _, benchmark = quick
-    looks = arm_looks(benchmark)
-    fewer = replace(benchmark, arms={"ppo": benchmark.arms["ppo"], "grpo": benchmark.arms["grpo"]})
-    assert arm_looks(fewer)["grpo"] == looks["grpo"]
-    assert len({look.colour for look in looks.values()}) == len(looks)
-    assert looks["ppo"].label == benchmark.arms["ppo"].title
 
 
 @pytest.mark.parametrize(("table", "compute", "draw"), DATA_AND_FIGURE)
@@ -145,26 +132,26 @@ def test_an_empty_table_is_refused_instead_of_drawn(quick, table, compute, draw)
 def test_a_table_without_the_reward_is_refused_by_the_metric_s_name(quick):
     steps = quick[0].steps
     with pytest.raises(BadInput, match="reward/mean"):
-        reward_data(steps[steps["metric"] != "reward/mean"])
+        reward.data(steps[steps["metric"] != "reward/mean"])
 
 
 def test_admissible_runs_without_rows_are_refused(quick, tmp_path):
     tables, benchmark = quick
     with pytest.raises(BadInput, match=r"stages\.parquet"):
-        write_figures(replace(tables, stages=tables.stages.iloc[:0]), benchmark, tmp_path)
+        draw_figures(replace(tables, stages=tables.stages.iloc[:0]), benchmark, tmp_path)
     with pytest.raises(BadInput, match=r"runs\.parquet"):
-        write_figures(replace(tables, runs=tables.runs.iloc[:0]), benchmark, tmp_path)
+        draw_figures(replace(tables, runs=tables.runs.iloc[:0]), benchmark, tmp_path)
 
 
 def test_excluded_runs_are_not_drawn_and_the_caption_counts_them(tmp_path):
-    tables, benchmark = results(
+    tables, benchmark = collected(
         tmp_path / "quick", seeds=(1, 2), steps=4, fallbacks={("group_ppo", 1): 2, ("group_ppo", 2): 1}
     )
     kept = admissible_rows(tables.stages, tables.runs)
     assert set(kept["arm"]) == {"ppo", "grpo"}
     assert "group_ppo" in set(tables.stages["arm"])
     assert "start" in set(admissible_rows(tables.evals, tables.runs)["arm"])
-    records = {record.id: record for record in write_figures(tables, benchmark, tmp_path / "figures")}
+    records = {record.id: record for record in draw_figures(tables, benchmark, tmp_path / "figures")}
     assert "2 runs excluded from the evidence are not drawn." in records["reward"].caption
     for name in ("reward", "accuracy", "stage_seconds", "stage_memory"):
         assert set(pd.read_csv(tmp_path / "figures" / f"{name}.csv")["arm"]) - {"start"} == {"ppo", "grpo"}
@@ -174,9 +161,9 @@ def test_excluded_runs_are_not_drawn_and_the_caption_counts_them(tmp_path):
 
 def test_a_figure_that_is_not_drawn_leaves_no_older_picture_behind(tmp_path):
     arms = {name: ARMS[name] for name in ("ppo", "grpo")}
-    tables, benchmark = results(tmp_path / "dense", arms=arms, steps=2)
+    tables, benchmark = collected(tmp_path / "dense", arms=arms, steps=2)
     (tmp_path / "density.svg").write_text("an older figure", encoding="utf-8")
-    records = {record.id: record for record in write_figures(tables, benchmark, tmp_path)}
+    records = {record.id: record for record in draw_figures(tables, benchmark, tmp_path)}
     assert records["density"].caption == "Not drawn: no arm of this benchmark forms groups."
     assert not (tmp_path / "density.svg").exists()
     assert (tmp_path / "reward.svg").exists()
@@ -209,13 +196,13 @@ def test_pooling_keeps_two_crossing_seeds_from_looking_certain():
 
 @given(st.integers(1, 5000))
 def test_the_smoothing_window_is_odd_and_a_tenth_of_the_run(steps):
-    window = smoothing_window(steps)
+    window = reward.smoothing_window(steps)
     assert window % 2 == 1
     assert window <= max(1, steps / 10 + 1.5)
 
 
 def test_the_mean_over_seconds_covers_only_what_every_seed_reached(quick):
-    data = reward_data(quick[0].steps)
+    data = reward.data(quick[0].steps)
     seconds = data[(data["x_axis"] == "seconds") & (data["arm"] == "grpo")]
     ends = seconds[seconds["seed"].notna()].groupby("seed")["x"].max()
     assert seconds[seconds["seed"].isna()]["x"].max() == pytest.approx(ends.min())
@@ -223,7 +210,7 @@ def test_the_mean_over_seconds_covers_only_what_every_seed_reached(quick):
 
 
 def test_stage_seconds_are_medians_over_steps_and_the_rest_fills_the_step(quick):
-    data = stage_seconds_data(quick[0].stages)
+    data = stage_seconds.data(quick[0].stages)
     dense = data[(data["arm"] == "ppo") & (data["seed"] == 1)].set_index("stage")["seconds"]
     # Of twelve steps two are slow, and the others take 0.97, 1 or 1.03 of the nominal time.
     for stage, seconds in STAGE_SECONDS.items():
@@ -234,7 +221,7 @@ def test_stage_seconds_are_medians_over_steps_and_the_rest_fills_the_step(quick)
 
 
 def test_arms_without_a_critic_have_no_critic_stages(quick):
-    data = stage_seconds_data(quick[0].stages)
+    data = stage_seconds.data(quick[0].stages)
     assert "update_critic" not in set(data.loc[data["arm"] == "grpo", "stage"])
     assert "update_critic" in set(data.loc[data["arm"] == "ppo", "stage"])
 
@@ -242,8 +229,8 @@ def test_arms_without_a_critic_have_no_critic_stages(quick):
 def test_bars_start_at_zero_and_axes_carry_units(quick):
     tables, benchmark = quick
     with figure_style():
-        seconds = stage_seconds_figure(stage_seconds_data(tables.stages), benchmark)
-        memory = stage_memory_figure(stage_memory_data(tables.stages), benchmark)
+        seconds = stage_seconds.draw(stage_seconds.data(tables.stages), benchmark)
+        memory = stage_memory.draw(stage_memory.data(tables.stages), benchmark)
     for panel in [*seconds.axes, *memory.axes]:
         assert panel.get_xlim()[0] == 0
     assert "seconds" in seconds.axes[0].get_xlabel()
@@ -252,10 +239,10 @@ def test_bars_start_at_zero_and_axes_carry_units(quick):
 
 def test_shares_of_groups_are_drawn_from_zero_to_one_and_sum_to_one(quick):
     tables, benchmark = quick
-    data = density_data(tables.groups)
+    data = density.data(tables.groups)
     assert data[["cap", "criterion", "end"]].sum(axis=1).to_numpy() == pytest.approx(1)
     with figure_style():
-        figure = density_figure(data, benchmark)
+        figure = density.draw(data, benchmark)
     assert figure.axes[1].get_ylim() == (0, 1)
     assert figure.axes[0].get_ylim()[0] == 0
 
@@ -265,8 +252,8 @@ def test_each_task_and_model_gets_panels_of_its_own(quick):
     two = synthetic_benchmark(tasks=("sorting", "chain"))
     steps = pd.concat([tables.steps, tables.steps.assign(task="chain")])
     with figure_style():
-        assert len(reward_figure(reward_data(steps), two).axes) == 6
-        assert len(reward_figure(reward_data(tables.steps), benchmark).axes) == 3
+        assert len(reward.draw(reward.data(steps), two).axes) == 6
+        assert len(reward.draw(reward.data(tables.steps), benchmark).axes) == 3
 
 
 def test_dollar_signs_in_a_title_are_letters_not_mathematics(quick, tmp_path):
@@ -274,7 +261,7 @@ def test_dollar_signs_in_a_title_are_letters_not_mathematics(quick, tmp_path):
     priced = replace(benchmark.arms["ppo"], title=r"PPO $\undefined$ <b>")
     titled = replace(benchmark, arms=benchmark.arms | {"ppo": priced})
     with figure_style():
-        save(stage_seconds_figure(stage_seconds_data(tables.stages), titled), tmp_path, "priced")
+        save(stage_seconds.draw(stage_seconds.data(tables.stages), titled), tmp_path, "priced")
     assert "<b>" not in (tmp_path / "priced.svg").read_text(encoding="utf-8")
 
 
@@ -297,20 +284,20 @@ def test_legends_and_labels_of_many_arms_stay_inside_the_picture(quick, monkeypa
         return pd.concat([table, *(table[table["arm"] == "grpo"].assign(arm=arm) for arm in arms)])
 
     with figure_style():
-        assert overhang(accuracy_figure(accuracy_data(with_arms(tables.evals)), many)) < 0.05
-        data = reward_data(with_arms(tables.steps))
-        assert overhang(reward_figure(data, many)) < 0.05
+        assert overhang(accuracy.draw(accuracy.data(with_arms(tables.evals)), many)) < 0.05
+        data = reward.data(with_arms(tables.steps))
+        assert overhang(reward.draw(data, many)) < 0.05
         monkeypatch.setattr(style, "_columns_that_fit", len)
-        assert overhang(reward_figure(data, many)) > 0.05
+        assert overhang(reward.draw(data, many)) > 0.05
 
 
 def test_the_same_tables_give_the_same_bytes(quick, tmp_path):
     tables, benchmark = quick
-    data = stage_seconds_data(tables.stages)
+    data = stage_seconds.data(tables.stages)
     with figure_style():
-        save(stage_seconds_figure(data, benchmark), tmp_path, "first")
-        save(stage_seconds_figure(data, benchmark), tmp_path, "second")
-        save(stage_seconds_figure(data.assign(seconds=2 * data["seconds"]), benchmark), tmp_path, "other")
+        save(stage_seconds.draw(data, benchmark), tmp_path, "first")
+        save(stage_seconds.draw(data, benchmark), tmp_path, "second")
+        save(stage_seconds.draw(data.assign(seconds=2 * data["seconds"]), benchmark), tmp_path, "other")
     for suffix in ("svg", "png"):
         first = (tmp_path / f"first.{suffix}").read_bytes()
         assert (tmp_path / f"second.{suffix}").read_bytes() == first
@@ -335,16 +322,16 @@ def test_the_overview_refuses_claims_other_than_those_that_were_judged(quick):
     tables, benchmark = quick
     claims = load_claims(benchmark.claims)
     judged = decide(claims, tables, benchmark)
-    assert len(verdicts_data(judged, claims)) > 0
+    assert len(verdicts.data(judged, claims)) > 0
     with pytest.raises(BadInput, match="claims_sha256"):
-        verdicts_data(judged | {"claims_sha256": "0" * 64}, claims)
+        verdicts.data(judged | {"claims_sha256": "0" * 64}, claims)
 
 
 def test_verdicts_without_any_interval_leave_a_record_that_says_so(quick, tmp_path):
     tables, benchmark = quick
     judged = decide(load_claims(benchmark.claims), tables, benchmark)
     none = judged | {"verdicts": [v | {"low": None, "high": None} for v in judged["verdicts"]]}
-    record = write_figures(tables, benchmark, tmp_path, none)[0]
+    record = draw_figures(tables, benchmark, tmp_path, none)[0]
     assert record.files == {}
     assert record.caption == "Not drawn: no claim was judged by an interval."
     assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))[0]["id"] == "verdicts"
@@ -353,13 +340,11 @@ def test_verdicts_without_any_interval_leave_a_record_that_says_so(quick, tmp_pa
 def test_an_arm_of_many_seeds_is_drawn_by_its_spread_and_one_of_few_by_its_seeds(tmp_path):
     for seeds, single in ((MOST_SINGLE, True), (MOST_SINGLE + 1, False)):
         folder = tmp_path / str(seeds)
-        benchmark = write_results(folder, steps=3, seeds=range(1, seeds + 1))
-        collect(folder, benchmark)
-        tables = load_tables(folder / "tables")
-        for data in (reward_data(tables.steps), density_data(tables.groups)):
+        tables, benchmark = collected(folder, steps=3, seeds=range(1, seeds + 1))
+        for data in (reward.data(tables.steps), density.data(tables.groups)):
             assert data["seed"].notna().any() == single
             assert set(data.loc[data["seed"].isna(), "seeds"]) == {seeds}
-        records = {record.id: record for record in write_figures(tables, benchmark, folder / "figures")}
+        records = {record.id: record for record in draw_figures(tables, benchmark, folder / "figures")}
         assert f"{seeds} seeds in each arm" in records["reward"].caption
         assert ("90 % of" in records["accuracy"].caption) != single
 
@@ -367,7 +352,7 @@ def test_an_arm_of_many_seeds_is_drawn_by_its_spread_and_one_of_few_by_its_seeds
 def test_figures_are_the_same_bytes_whichever_process_draws_them(quick, drawn, tmp_path):
     tables, benchmark = quick
     judged = decide(load_claims(benchmark.claims), tables, benchmark)
-    assert write_figures(tables, benchmark, tmp_path, judged, processes=2) == drawn[0]
+    assert draw_figures(tables, benchmark, tmp_path, judged, processes=2) == drawn[0]
     for record in drawn[0]:
         for file in record.files.values():
             assert (tmp_path / file).read_bytes() == (drawn[1] / file).read_bytes()
@@ -377,4 +362,4 @@ def test_a_figure_that_fails_in_another_process_fails_here(quick, tmp_path):
     tables, benchmark = quick
     steps = tables.steps[tables.steps["metric"] != "reward/mean"]
     with pytest.raises(BadInput, match="reward/mean"):
-        write_figures(replace(tables, steps=steps), benchmark, tmp_path, processes=2)
+        draw_figures(replace(tables, steps=steps), benchmark, tmp_path, processes=2)

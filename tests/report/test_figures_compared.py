@@ -1,22 +1,19 @@
 """Figures that compare arms run by run: what they draw is what the verdicts are about, and misses stay visible."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from groupppo.config import Benchmark
+from groupppo.config import REPOSITORY, Benchmark, load_benchmark
 from groupppo.draw.style import figure_style
-from groupppo.report.captions import WORDS
-from groupppo.report.drawing import write_figures
-from groupppo.report.figures.parity import controls_data, controls_figure, parity_data, parity_figure, parity_margin
-from groupppo.report.figures.target import target_data, target_figure
-from groupppo.tables import Tables, collect, load_tables
+from groupppo.report.figures import controls, draw_figures, parity, target
+from groupppo.tables import Tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
-from tests.synthetic import ARMS, Effect, write_results
+from tests.report.conftest import collected
+from tests.synthetic import ARMS, Effect
 
 CONTROLS = {"group_ppo": Effect(0.45, 0.08), "random": Effect(0.78, 0.08)}
 
@@ -24,10 +21,7 @@ CONTROLS = {"group_ppo": Effect(0.45, 0.08), "random": Effect(0.78, 0.08)}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Tables, Benchmark]:
     """Five seeds of dense arms, and of two that spend the same endpoints to another end."""
-    folder = tmp_path_factory.mktemp("made")
-    benchmark = write_results(folder, arms=ARMS | CONTROLS, seeds=(1, 2, 3, 4, 5), steps=8)
-    collect(folder, benchmark)
-    return load_tables(folder / "tables"), benchmark
+    return collected(tmp_path_factory.mktemp("made"), arms=ARMS | CONTROLS, seeds=(1, 2, 3, 4, 5), steps=8)
 
 
 def mean_of(data: pd.DataFrame, arm: str) -> pd.Series:
@@ -36,7 +30,7 @@ def mean_of(data: pd.DataFrame, arm: str) -> pd.Series:
 
 def test_a_difference_and_its_interval_are_those_of_the_verdict(made):
     tables, benchmark = made
-    data = parity_data(tables.evals, benchmark)
+    data = parity.differences(tables.evals, benchmark)
     entries = decide(load_claims(benchmark.claims), tables, benchmark)["verdicts"]
     verdict = next(entry for entry in entries if entry["id"] == "parity-ppo")
     mean = mean_of(data, "group_ppo")
@@ -51,19 +45,19 @@ def test_a_difference_and_its_interval_are_those_of_the_verdict(made):
 
 def test_the_margin_drawn_is_that_of_the_claims(made, tmp_path):
     tables, benchmark = made
-    assert parity_margin(benchmark) == 0.05
+    assert parity.parity_margin(benchmark) == 0.05
     other = tmp_path / "claims.yaml"
     text = benchmark.claims.read_text()
     (tmp_path / "arms").symlink_to(benchmark.claims.resolve().parent / "arms")
     other.write_text(
         text.replace("    margin: 0.05\n    rule: equivalence", "    margin: 0.125\n    rule: equivalence")
     )
-    assert set(parity_data(tables.evals, replace(benchmark, claims=other))["margin"]) == {0.125}
+    assert set(parity.differences(tables.evals, replace(benchmark, claims=other))["margin"]) == {0.125}
 
 
 def test_arms_of_one_density_stand_over_one_another_and_dense_arms_at_one(made):
     tables, benchmark = made
-    data = controls_data(tables.evals, benchmark, tables.groups)
+    data = controls.data(tables.evals, benchmark, tables.groups)
     assert mean_of(data, "group_ppo")["density"] == pytest.approx(mean_of(data, "random")["density"], rel=0.01)
     assert mean_of(data, "group_ppo")["density"] == pytest.approx(0.08, rel=0.01)
     assert mean_of(data, "grpo")["density"] == 1.0
@@ -71,13 +65,13 @@ def test_arms_of_one_density_stand_over_one_another_and_dense_arms_at_one(made):
 
 def test_a_run_that_never_gets_there_is_drawn_as_missed(made):
     tables, benchmark = made
-    data = target_data(tables.steps, benchmark)
+    data = target.data(tables.steps, benchmark)
     steps = data[data["unit"] == "steps"]
     assert np.isinf(steps.loc[steps["arm"] == "group_ppo", "cost"].astype(float)).all()
     assert np.isfinite(steps.loc[steps["arm"] == "ppo", "cost"].astype(float)).all()
-    assert "Missed: GROUP-PPO in 5 of 5" in WORDS["target"].caption(data, benchmark)
+    assert "Missed: GROUP-PPO in 5 of 5" in target.caption(data, benchmark)
     with figure_style():
-        panel = target_figure(data, benchmark).axes[0]
+        panel = target.draw(data, benchmark).axes[0]
     missed = steps[steps["seed"].notna() & np.isinf(steps["cost"].astype(float))].groupby("arm").size()
     assert {text.get_text() for text in panel.texts} == set(missed.astype(str))
     crosses = [line for line in panel.lines if line.get_marker() == "x"]
@@ -88,27 +82,51 @@ def test_a_run_that_never_gets_there_is_drawn_as_missed(made):
 
 def test_every_run_of_the_data_is_in_the_pictures(made):
     tables, benchmark = made
-    parity = parity_data(tables.evals, benchmark)
-    controls = controls_data(tables.evals, benchmark, tables.groups)
+    paired = parity.differences(tables.evals, benchmark)
+    spent = controls.data(tables.evals, benchmark, tables.groups)
     with figure_style():
-        for figure, expected in (
-            (parity_figure(parity, benchmark), set(parity["difference"])),
-            (controls_figure(controls, benchmark).axes[0].figure, set(controls["difference"])),
-        ):
-            axis = 0 if expected is not None and figure.axes[0].get_xlabel().startswith("held-out") else 1
-            values = [
-                float(value)
-                for line in figure.axes[0].lines
-                for value in np.atleast_1d(line.get_xydata()[:, axis] if len(line.get_xydata()) else [])
-            ]
-            assert all(any(math.isclose(value, drawn, abs_tol=1e-9) for drawn in values) for value in expected)
+        drawn = ((parity.draw(paired, benchmark), 0, paired), (controls.draw(spent, benchmark), 1, spent))
+    for figure, axis, frame in drawn:
+        points = [line.get_xydata()[:, axis] for line in figure.axes[0].lines if len(line.get_xydata())]
+        values = np.concatenate(points)
+        for expected in set(frame["difference"]):
+            assert np.isclose(values, expected, atol=1e-9).any()
 
 
 def test_without_the_reference_nothing_is_compared_and_the_report_says_so(made, tmp_path):
     tables, benchmark = made
     runs = tables.runs.assign(admissible=tables.runs["arm"] != "ppo", reason="spoilt")
-    records = {record.id: record for record in write_figures(replace(tables, runs=runs), benchmark, tmp_path)}
+    records = {record.id: record for record in draw_figures(replace(tables, runs=runs), benchmark, tmp_path)}
     for name in ("target", "parity", "controls"):
         assert records[name].files == {}
         assert "no seed has both PPO (dense) and another arm" in records[name].caption
     assert records["reward"].files
+
+
+OF_MODEL = {"tiny": ["grpo", "group_ppo", "random", "stride", "entropy", "ppo_lam95"], "small": ["grpo", "group_ppo"]}
+
+
+def differences(spread: dict[str, float]) -> pd.DataFrame:
+    """One seed and the mean of every arm, arms apart by a cell's own spread."""
+    rows = [
+        {"task": "sorting", "model": model, "arm": arm, "seed": seed, "difference": -spread[model] * place}
+        for model, arms in OF_MODEL.items()
+        for place, arm in enumerate(arms)
+        for seed in (1, pd.NA)
+    ]
+    return pd.DataFrame(rows).assign(low=float("nan"), high=float("nan"), margin=0.05).astype({"seed": "Int64"})
+
+
+def test_panels_are_as_high_as_their_arms_and_have_one_scale() -> None:
+    with figure_style():
+        figure = parity.draw(
+            differences({"tiny": 0.01, "small": 0.3}), load_benchmark(REPOSITORY / "benchmarks" / "study.yaml")
+        )
+        figure.draw_without_rendering()
+    tiny, small = figure.axes
+    heights = [panel.get_position().height for panel in (tiny, small)]
+    assert heights[0] / heights[1] == pytest.approx(len(OF_MODEL["tiny"]) / len(OF_MODEL["small"]), rel=0.02)
+    assert tiny.get_xlim() == small.get_xlim()
+    low, high = tiny.get_xlim()
+    assert low < -0.3  # of the other panel
+    assert high > 0.05  # the margin

@@ -9,8 +9,8 @@ import pytest
 from groupppo.config import REPOSITORY, Benchmark, CellPlan, load_benchmark
 from groupppo.draw.style import figure_style
 from groupppo.errors import BadInput
-from groupppo.report.captions import WORDS
-from groupppo.report.figures.updates import METRICS, twins, updates_data, updates_figure
+from groupppo.report.figures import updates
+from groupppo.report.figures.updates import METRICS, twins
 
 FAMILY = ["group_ppo", "group_ppo_gathered", "group_ppo_streamed"]
 STEPS = 4
@@ -45,7 +45,7 @@ def test_twins_differ_in_their_update_alone(benchmark):
 
 
 def test_the_difference_is_the_largest_of_the_metrics_and_is_relative(benchmark):
-    data = updates_data(steps_table(OFF), benchmark)
+    data = updates.data(steps_table(OFF), benchmark)
     assert list(dict.fromkeys(data["arm"])) == FAMILY
     assert data.loc[data["arm"] == "group_ppo", "difference"].isna().all()
     largest = 0.5 + 0.1 * STEPS
@@ -58,7 +58,7 @@ def test_the_difference_is_the_largest_of_the_metrics_and_is_relative(benchmark)
 def test_one_metric_that_is_off_is_seen(benchmark):
     table = steps_table(dict.fromkeys(FAMILY, 0.0))
     table.loc[(table["arm"] == FAMILY[1]) & (table["metric"] == METRICS[3]) & (table["step"] == 2), "value"] *= 2
-    data = updates_data(table, benchmark)
+    data = updates.data(table, benchmark)
     off = data[data["difference"] > 0]
     assert list(zip(off["arm"], off["step"], strict=True)) == [(FAMILY[1], 2)]
 
@@ -66,24 +66,24 @@ def test_one_metric_that_is_off_is_seen(benchmark):
 def test_a_cell_whose_plan_has_the_masked_arm_alone_is_left_out(benchmark):
     alone = replace(benchmark, cells=(CellPlan("sorting", "tiny", ("ppo", "group_ppo"), (1,)),))
     table = steps_table({"group_ppo": 0.0})
-    assert len(updates_data(table, benchmark)) == STEPS
-    found = updates_data(table, alone)
+    assert len(updates.data(table, benchmark)) == STEPS
+    found = updates.data(table, alone)
     assert found.empty
-    assert list(found) == list(updates_data(table, benchmark))
+    assert list(found) == list(updates.data(table, benchmark))
 
 
 def test_words_say_from_which_step_on_a_curve_is_another(benchmark):
-    data = updates_data(steps_table(OFF), benchmark)
-    caption, alt = WORDS["updates"].caption(data, benchmark), WORDS["updates"].alt(data, benchmark)
+    data = updates.data(steps_table(OFF), benchmark)
+    caption, alt = updates.caption(data, benchmark), updates.alt(data, benchmark)
     assert "gathered update: never above 0.001" in caption
     assert "streamed update: above 0.001 from step 1 on" in caption
     assert "streamed update: above 0.001 from step 1 on" in alt
 
 
 def test_the_figure_draws_every_run_in_both_panels_but_the_masked_one_against_itself(benchmark):
-    data = updates_data(steps_table(dict.fromkeys(FAMILY, 0.0)), benchmark)
+    data = updates.data(steps_table(dict.fromkeys(FAMILY, 0.0)), benchmark)
     with figure_style():
-        figure = updates_figure(data, benchmark)
+        figure = updates.draw(data, benchmark)
     rewards, differences = figure.axes
     assert len(rewards.lines) == len(FAMILY)
     drawn = [line for line in differences.lines if np.isfinite(np.asarray(line.get_ydata(), float)).any()]
@@ -92,4 +92,4 @@ def test_the_figure_draws_every_run_in_both_panels_but_the_masked_one_against_it
 
 def test_an_empty_table_is_refused(benchmark):
     with pytest.raises(BadInput, match="nothing to draw"):
-        updates_data(steps_table(dict.fromkeys(FAMILY, 0.0)).head(0), benchmark)
+        updates.data(steps_table(dict.fromkeys(FAMILY, 0.0)).head(0), benchmark)

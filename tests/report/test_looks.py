@@ -20,13 +20,12 @@ from groupppo.draw.style import (
     figure_style,
     looks_of,
 )
-from groupppo.report.figures.costs import stage_memory_data, stage_memory_figure
-from groupppo.report.figures.parity import controls_data, controls_figure
+from groupppo.report.figures import controls, density, reward, stage_memory
 from groupppo.report.figures.profile import CAUSE_COLOURS
-from groupppo.report.figures.training import density_data, density_figure, reward_data, reward_figure
-from groupppo.tables import SCHEMA, Tables, collect, load_tables
+from groupppo.tables import SCHEMA, Tables
 from tests.colours import VIEWS, apart, ciede2000
-from tests.synthetic import ARMS, write_results
+from tests.report.conftest import collected
+from tests.synthetic import ARMS
 
 ANY, DEFICIENT = 20.0, 10.0
 """CIEDE2000 that two colours of one picture are apart, to any eye and with a deficiency."""
@@ -127,15 +126,12 @@ def test_the_measure_gives_the_values_that_were_published_with_it(
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Benchmark]:
     """Results of sixteen arms: three of their own, and copies of one of them."""
-    home = tmp_path_factory.mktemp("crowd")
-    benchmark = write_results(home, arms=ARMS, seeds=(1, 2), steps=6)
-    collect(home, benchmark)
+    made, benchmark = collected(tmp_path_factory.mktemp("crowd"), arms=ARMS, seeds=(1, 2), steps=6)
     copied = benchmark.arms["group_ppo"]
     copies = {f"copy{i}": replace(copied, name=f"copy{i}", title=f"Copy {i}") for i in range(13)}
     tables = {}
-    collected = load_tables(home / "tables")
     for name in SCHEMA:
-        plain = getattr(collected, name).astype({"arm": str})
+        plain = getattr(made, name).astype({"arm": str})
         own = plain[plain["arm"] == "group_ppo"]
         tables[name] = pd.concat([plain, *(own.assign(arm=copy) for copy in copies)], ignore_index=True)
     return Tables(**tables), replace(benchmark, arms=benchmark.arms | copies)
@@ -154,12 +150,12 @@ def test_sixteen_arms_of_a_drawn_figure_have_sixteen_entries_in_its_legend(crowd
     with figure_style():
         figures = {
             16: (
-                reward_figure(reward_data(tables.steps), benchmark),
-                stage_memory_figure(stage_memory_data(tables.stages), benchmark),
+                reward.draw(reward.data(tables.steps), benchmark),
+                stage_memory.draw(stage_memory.data(tables.stages), benchmark),
             ),
-            15: (controls_figure(controls_data(tables.evals, benchmark, tables.groups), benchmark),),
+            15: (controls.draw(controls.data(tables.evals, benchmark, tables.groups), benchmark),),
             # Arms that form groups, and three causes.
-            17: (density_figure(density_data(grouped), benchmark),),
+            17: (density.draw(density.data(grouped), benchmark),),
         }
     for count, drawn in figures.items():
         for figure in drawn:
@@ -170,7 +166,7 @@ def test_sixteen_arms_of_a_drawn_figure_have_sixteen_entries_in_its_legend(crowd
 def test_a_curve_looks_as_its_entry_in_the_legend(crowd: tuple[Tables, Benchmark]) -> None:
     tables, benchmark = crowd
     with figure_style():
-        figure = reward_figure(reward_data(tables.steps), benchmark)
+        figure = reward.draw(reward.data(tables.steps), benchmark)
     panel = figure.axes[0]
     # Of so many arms the means alone are drawn.
     assert len(benchmark.arms) > MOST_BANDED
@@ -183,6 +179,6 @@ def test_a_curve_looks_as_its_entry_in_the_legend(crowd: tuple[Tables, Benchmark
 def test_bars_of_an_arm_have_its_hatch(crowd: tuple[Tables, Benchmark]) -> None:
     tables, benchmark = crowd
     with figure_style():
-        figure = stage_memory_figure(stage_memory_data(tables.stages), benchmark)
+        figure = stage_memory.draw(stage_memory.data(tables.stages), benchmark)
     bars = [(to_hex(own[0].get_facecolor()), str(own[0].get_hatch())) for own in figure.axes[0].containers]
     assert bars == entries(figure)

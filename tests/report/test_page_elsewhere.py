@@ -17,27 +17,26 @@ from groupppo.errors import BadInput
 from groupppo.profile.config import Profile, load_profile, measured_folder
 from groupppo.profile.tables import ProfileTables, tables_of, write_tables
 from groupppo.publish.alike import difference
-from groupppo.report.drawing import write_figures
+from groupppo.report.figures import draw_figures, verdicts
 from groupppo.report.figures.profile import (
+    draw_profile,
     memory_data,
     memory_figure,
     speedup_data,
     speedup_figure,
-    write_profile_figures,
 )
-from groupppo.report.figures.verdicts import verdicts_data, verdicts_figure
 from groupppo.report.page import write_report
-from groupppo.report.sections import data as page_data
-from groupppo.report.sections.verdicts import read_verdicts
-from groupppo.tables import Tables, collect, load_tables
+from groupppo.report.sections import read_verdicts
+from groupppo.tables import Tables
 from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.costs import COSTS
 from groupppo.verdicts.engine import decide, verdicts_text
+from groupppo.verdicts.quantities import COSTS
 from groupppo.where import COLUMNS, UNRECORDED, Found, Where, find, where_of
-from tests.synthetic import write_results
+from tests.report.conftest import collected
 
 PLACE = "results/reference/profile/measured"
 TOLD = f"from {PLACE} (published), measured 2026-11-22 to 2026-11-23 on AMD EPYC"
+Made = tuple[Path, Benchmark, Tables]
 FIRST = f"Not measured in this results folder: {TOLD}."
 
 
@@ -54,33 +53,29 @@ def published(profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 
 @pytest.fixture(scope="module")
-def collected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Benchmark, Tables]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Results of a benchmark whose profile nobody has put in yet."""
     home = tmp_path_factory.mktemp("collected")
-    benchmark = write_results(home, seeds=(1, 2, 3), steps=8)
-    collect(home, benchmark)
-    asked = replace(benchmark, profile=REPOSITORY / "benchmarks" / "profile.yaml")
-    return home, asked, load_tables(home / "tables")
+    tables, benchmark = collected(home, seeds=(1, 2, 3), steps=8)
+    return home, replace(benchmark, profile=REPOSITORY / "benchmarks" / "profile.yaml"), tables
 
 
-def judged_with(collected: tuple[Path, Benchmark, Tables], variants: pd.DataFrame) -> dict:
-    _, benchmark, tables = collected
+def judged_with(made: Made, variants: pd.DataFrame) -> dict:
+    _, benchmark, tables = made
     return decide(load_claims(benchmark.claims), tables, benchmark, variants)
 
 
-def page_of(
-    collected: tuple[Path, Benchmark, Tables], out: Path, profile: Profile, found: Found, *, own: bool
-) -> tuple[str, str]:
+def page_of(made: Made, out: Path, profile: Profile, found: Found, *, own: bool) -> tuple[str, str]:
     """report.html and report.md of results with the profile in `found`."""
-    home, benchmark, tables = collected
+    home, benchmark, tables = made
     shutil.copytree(home, out)
     shutil.copytree(found.path, out / "profile" / "measured")
     costs = write_tables(profile, found.path, out / "profile" / "tables", None if own else found)
-    write_profile_figures(costs, profile, out / "profile" / "figures")
-    judged = judged_with(collected, costs.variants)
+    draw_profile(costs, profile, out / "profile" / "figures")
+    judged = judged_with(made, costs.variants)
     (out / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    write_figures(tables, benchmark, out / "figures", judged)
-    page = write_report(out, benchmark, memory_definition="Bytes.").read_text(encoding="utf-8")
+    draw_figures(tables, benchmark, out / "figures", judged)
+    page = write_report(out, benchmark).read_text(encoding="utf-8")
     return page, (out / "report.md").read_text(encoding="utf-8")
 
 
@@ -113,9 +108,9 @@ def test_a_machine_s_own_results_come_first_and_are_not_published(tmp_path: Path
 
 
 def test_the_place_is_a_value_of_the_verdict_and_runs_have_none(
-    collected: tuple[Path, Benchmark, Tables], published: tuple[Found, ProfileTables]
+    made: Made, published: tuple[Found, ProfileTables]
 ) -> None:
-    judged = judged_with(collected, published[1].variants)["verdicts"]
+    judged = judged_with(made, published[1].variants)["verdicts"]
     of_profile = [verdict for verdict in judged if verdict["quantity"] in COSTS]
     assert len(of_profile) > 5
     for verdict in judged:
@@ -127,66 +122,46 @@ def test_the_place_is_a_value_of_the_verdict_and_runs_have_none(
 
 
 def test_measured_for_these_results_there_is_no_other_place(
-    collected: tuple[Path, Benchmark, Tables], profile: Profile, published: tuple[Found, ProfileTables]
+    made: Made, profile: Profile, published: tuple[Found, ProfileTables]
 ) -> None:
     own = tables_of(profile, published[0].path)
     assert where_of(own.variants).here
-    judged = judged_with(collected, own.variants)["verdicts"]
+    judged = judged_with(made, own.variants)["verdicts"]
     assert all(verdict["elsewhere"] is None for verdict in judged)
 
 
 def test_tables_and_verdicts_of_before_do_not_become_the_results_own(
-    collected: tuple[Path, Benchmark, Tables], published: tuple[Found, ProfileTables], tmp_path: Path
+    made: Made, published: tuple[Found, ProfileTables], tmp_path: Path
 ) -> None:
     before = published[1].variants.drop(columns=list(COLUMNS))
     assert where_of(before) == UNRECORDED
-    judged = judged_with(collected, before)
+    judged = judged_with(made, before)
     for verdict in judged["verdicts"]:
         assert (verdict["elsewhere"] is not None) == (verdict["quantity"] in COSTS)
         del verdict["elsewhere"]
     (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    read = read_verdicts(tmp_path / "verdicts.json")["verdicts"]
-    assert [Where(**verdict["elsewhere"]) for verdict in read if verdict["elsewhere"]] == [UNRECORDED] * sum(
-        verdict["quantity"] in COSTS for verdict in read
-    )
+    read = read_verdicts(tmp_path / "verdicts.json").verdicts
+    of_profile = sum(verdict.quantity in COSTS for verdict in read)
+    assert [verdict.elsewhere for verdict in read if verdict.elsewhere] == [UNRECORDED] * of_profile
     with figure_style():
         assert "do not record" in said(speedup_figure(speedup_data(replace(published[1], variants=before))))
 
 
-def test_a_place_that_is_none_is_named(collected: tuple[Path, Benchmark, Tables], tmp_path: Path) -> None:
-    judged = judged_with(collected, pd.DataFrame({"setting": [], "variant": []}))
+def test_a_place_that_is_none_is_named(made: Made, tmp_path: Path) -> None:
+    judged = judged_with(made, pd.DataFrame({"setting": [], "variant": []}))
     judged["verdicts"][0]["elsewhere"] = {"folder": "x"}
     (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
     with pytest.raises(BadInput, match=r"verdicts\[0\]\.elsewhere"):
         read_verdicts(tmp_path / "verdicts.json")
 
 
-def test_verdicts_from_elsewhere_are_counted_apart() -> None:
-    here = {"asked": True, "elsewhere": None}
-    there = {"asked": True, "elsewhere": {"published": True}}
-    verdicts = [
-        here | {"verdict": "refuted"},
-        there | {"verdict": "supported"},
-        there | {"verdict": "supported"},
-        here | {"verdict": "not testable", "asked": False},
-    ]
-    assert page_data.answer(verdicts) == (
-        "Of 1 verdict on what was run here, 1 is refuted. Of 2 verdicts on published measurements, not made here, 2 "
-        "are supported. 1 more is about what this benchmark leaves out."
-    )
-    own = [verdict | {"elsewhere": {"published": False}} for verdict in verdicts if verdict["elsewhere"]]
-    assert page_data.answer(own) == (
-        "No claim was tested on what was run here. Of 2 verdicts on measurements made elsewhere, 2 are supported."
-    )
-
-
 def test_the_page_says_it_in_the_row_the_head_the_section_and_the_caption(
-    collected: tuple[Path, Benchmark, Tables],
+    made: Made,
     profile: Profile,
     published: tuple[Found, ProfileTables],
     tmp_path: Path,
 ) -> None:
-    page, markdown = page_of(collected, tmp_path / "quick", profile, published[0], own=False)
+    page, markdown = page_of(made, tmp_path / "quick", profile, published[0], own=False)
     read_once = row_of(page, "75 % less memory", "0.10x")
     assert "not measured here" in read_once
     assert f"from {PLACE} (published), measured 2026-11-23 on AMD EPYC" in read_once
@@ -201,18 +176,17 @@ def test_the_page_says_it_in_the_row_the_head_the_section_and_the_caption(
     assert re.search(r"<p>(.*?)</p>", section, re.DOTALL).group(1).startswith(FIRST)
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", section, re.DOTALL)
     assert sum("Not measured in this results folder" in caption for caption in captions) == 2
-    assert markdown.count("**not measured here**: from results/reference/profile/measured") == page.count(
-        '<span class="under elsewhere">not measured here</span>'
-    )
+    marked = page.count('<span class="under"><span class="warning">not measured here</span></span>')
+    assert markdown.count("(not measured here)") == marked > 5
 
 
 def test_what_was_measured_for_the_results_is_shown_as_theirs(
-    collected: tuple[Path, Benchmark, Tables],
+    made: Made,
     profile: Profile,
     published: tuple[Found, ProfileTables],
     tmp_path: Path,
 ) -> None:
-    page, markdown = page_of(collected, tmp_path / "quick", profile, published[0], own=True)
+    page, markdown = page_of(made, tmp_path / "quick", profile, published[0], own=True)
     assert "not measured here" not in page
     assert "Not measured in this results folder" not in page
     assert "not measured here" not in markdown
@@ -234,25 +208,23 @@ def test_the_picture_says_it_itself(profile: Profile, published: tuple[Found, Pr
             assert own == "Measured 2026-11-22 to 2026-11-23 on AMD EPYC."
 
 
-def test_an_interval_from_elsewhere_says_it_in_the_overview(
-    collected: tuple[Path, Benchmark, Tables], published: tuple[Found, ProfileTables]
-) -> None:
+def test_an_interval_from_elsewhere_says_it_in_the_overview(made: Made, published: tuple[Found, ProfileTables]) -> None:
     on_gpu = published[1].variants.assign(device="cuda")
-    claims = load_claims(collected[1].claims)
-    data = verdicts_data(judged_with(collected, on_gpu), claims)
+    claims = load_claims(made[1].claims)
+    data = verdicts.data(judged_with(made, on_gpu), claims)
     told = data.set_index("id")["measured_in"]
     assert told["speedup-update-streamed-seconds"].startswith(f"from {PLACE} (published)")
     assert (told.drop("speedup-update-streamed-seconds") == "").all()
     with figure_style():
-        figure = verdicts_figure(data, collected[1])
+        figure = verdicts.draw(data, made[1])
     labels = [" ".join(panel.get_ylabel().split()) for panel in figure.axes]
     assert sum("Not measured here: from results/reference" in label for label in labels) == 1
 
 
 def test_verify_finds_measurements_that_were_made_one_s_own(
-    collected: tuple[Path, Benchmark, Tables], published: tuple[Found, ProfileTables], tmp_path: Path
+    made: Made, published: tuple[Found, ProfileTables], tmp_path: Path
 ) -> None:
-    judged = judged_with(collected, published[1].variants)
+    judged = judged_with(made, published[1].variants)
     decided, claimed = tmp_path / "decided.json", tmp_path / "claimed.json"
     for file in (decided, claimed):
         file.write_text(verdicts_text(judged))
@@ -266,17 +238,17 @@ def test_verify_finds_measurements_that_were_made_one_s_own(
 
 
 def test_both_costs_of_a_streamed_update_are_judged_and_told_what_is_paid_first(
-    collected: tuple[Path, Benchmark, Tables], published: tuple[Found, ProfileTables], tmp_path: Path, profile: Profile
+    made: Made, published: tuple[Found, ProfileTables], tmp_path: Path, profile: Profile
 ) -> None:
-    verdicts = {verdict["id"]: verdict for verdict in judged_with(collected, published[1].variants)["verdicts"]}
-    whole, bare = (verdicts[f"speedup-update-streamed{end}"] for end in ("-whole", ""))
+    judged = {verdict["id"]: verdict for verdict in judged_with(made, published[1].variants)["verdicts"]}
+    whole, bare = (judged[f"speedup-update-streamed{end}"] for end in ("-whole", ""))
     assert (whole["verdict"], round(whole["estimate"], 2)) == ("refuted", 3.43)
     assert (bare["verdict"], round(bare["estimate"], 2)) == ("supported", 18.00)
-    assert list(verdicts).index("speedup-update-streamed-whole") < list(verdicts).index("speedup-update-streamed")
-    memory = [verdicts[f"memory-update-exact{end}"] for end in ("", "-512", "-1024")]
+    assert list(judged).index("speedup-update-streamed-whole") < list(judged).index("speedup-update-streamed")
+    memory = [judged[f"memory-update-exact{end}"] for end in ("", "-512", "-1024")]
     assert [round(verdict["estimate"], 2) for verdict in memory] == [0.10, 0.50, 0.47]
     assert [verdict["verdict"] for verdict in memory] == ["supported", "refuted", "refuted"]
-    records = {record.id: record for record in write_profile_figures(published[1], profile, tmp_path)}
+    records = {record.id: record for record in draw_profile(published[1], profile, tmp_path)}
     caption = records["profile_speedup"].caption
     at = [caption.index(number) for number in ("3.43x in operations", "18.00x in operations")]
     assert at == sorted(at)

@@ -3,30 +3,29 @@
 import json
 import math
 import re
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from groupppo.config import Benchmark
-from groupppo.report import drawing as figures
-from groupppo.report.drawing import write_figures
+from groupppo.draw.wording import MOST_REASONS
 from groupppo.report.page import write_report
-from groupppo.report.sections import items as page_items
+from groupppo.report.sections import Judged, Results, items
+from groupppo.report.sections.verdicts import share_in_words
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide
-from groupppo.verdicts.studied import read_studied
+from groupppo.verdicts.engine import read_studied
+from groupppo.verdicts.item_share import ItemShare
+from tests.report.conftest import prepare, verdict
 from tests.synthetic import ITEMS, rewrite_json, write_results
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_figure_of_others() -> Iterator[None]:
-    """Drawing them all is most of the time, and none of them is looked at here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "PLANS", ())
-        yield
+def no_figures(only_figures) -> None:
+    only_figures()
 
 
 def with_samples(results: Path, benchmark: Benchmark) -> None:
@@ -44,11 +43,8 @@ def with_samples(results: Path, benchmark: Benchmark) -> None:
 
 def reported(results: Path, benchmark: Benchmark, tables: Tables) -> tuple[dict[str, dict], str, str]:
     """Item noise by claim, the page and the Markdown."""
-    claims = load_claims(benchmark.claims)
-    judged = decide(claims, tables, benchmark, studied=read_studied(results, benchmark, claims))
-    (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    write_figures(tables, benchmark, results / "figures", judged)
-    text = write_report(results, benchmark, memory_definition="Memory.").read_text(encoding="utf-8")
+    judged = prepare(results, tables, benchmark, read_studied(results, benchmark, load_claims(benchmark.claims)))
+    text = write_report(results, benchmark).read_text(encoding="utf-8")
     noise = {entry["id"]: entry["item_noise"] for entry in judged["verdicts"] if entry["item_noise"]}
     return noise, text, (results / "report.md").read_text(encoding="utf-8")
 
@@ -76,18 +72,18 @@ def test_each_comparison_has_a_row_with_its_shares_and_widths(with_and_without):
     assert set(noise) == {"parity-ppo", "parity-grpo"}
     for name, found in noise.items():
         row = re.search(rf"<tr><th[^>]*>{name}.*?</tr>", table(text), re.DOTALL).group(0)
-        assert page_items.percentage(found["share"]) in row
-        assert f"±{page_items.number(found['of_seeds'])}" in row
+        assert items.percentage(found["share"]) in row
+        assert f"±{items.number(found['of_seeds'])}" in row
         assert f"<td>{found['more']}</td>" in row
         assert f"| {name} (" in markdown
-        assert page_items.share_told(found) in text
+        assert share_in_words(ItemShare(**found)) in text
 
 
-def test_the_words_stand_beside_the_verdict_and_in_the_markdown(with_and_without):
+def test_the_words_stand_on_the_page_and_in_the_markdown(with_and_without):
     noise, text, markdown = with_and_without[True]
     for name, found in noise.items():
         assert f"More {found['more']} would help more" in found["reason"]
-        assert f"<summary>Item noise</summary>{found['reason']}</details>" in text
+        assert f"<li>{name}: {found['reason']}</li>" in text
         assert re.search(rf"^- {name}: Items make .* of the variance over seeds", markdown, re.MULTILINE)
 
 
@@ -112,25 +108,26 @@ def test_a_benchmark_without_an_accuracy_interval_has_no_such_section(tmp_path):
 
 
 def test_of_very_many_comparisons_the_first_are_listed_and_the_rest_counted(with_and_without, tmp_path):
-    noise, _, _ = with_and_without[True]
+    noise = ItemShare(**with_and_without[True][0]["parity-ppo"])
     benchmark = write_results(tmp_path, seeds=(1,), steps=1)
-    one = {"id": "parity-ppo", "claim": "Same.", "task": "sorting", "model": "tiny", "item_noise": noise["parity-ppo"]}
+    one = verdict(id="parity-ppo", claim="Same.", task="sorting", model="tiny", item_noise=noise)
     for count, shown in ((100, 100), (101, 100)):
-        found = page_items.item_noise([one] * count, benchmark)
-        assert len(found.rows) == shown
-        assert ("The first 100 of 101 comparisons" in found.caption) == (count > shown)
+        judged = Judged.model_construct(verdicts=[one] * count)
+        [section] = items.sections(Results(tmp_path, benchmark, pd.DataFrame(), pd.DataFrame(), judged, ()))
+        assert len(section.blocks[0].rows) == shown
+        assert ("The first 100 of 101 comparisons" in section.blocks[0].caption) == (count > shown)
 
 
-def test_of_very_many_reasons_for_a_bound_the_most_frequent_are_told():
-    known = {"item_noise": {"why": None}}
-    bounds = [{"item_noise": {"why": f"file {place}"}} for place in range(25)]
-    told = page_items.bounds_told([known, {"item_noise": None}, *bounds, bounds[7]])
-    assert told[0] == "file 7 (2 comparisons)"
-    assert told[-1] == "and 5 more reasons; verdicts.json has all"
-    assert len(told) == page_items.MOST_REASONS + 1
-    assert page_items.bounds_told([known]) == []
+def test_of_very_many_reasons_for_a_bound_the_most_frequent_are_listed(with_and_without):
+    one = ItemShare(**with_and_without[True][0]["parity-ppo"])
+    known, *bounds = (verdict(item_noise=replace(one, why=why)) for why in (None, *(f"file {i}" for i in range(25))))
+    listed = items.bounds([known, verdict(), *bounds, bounds[7]])
+    assert listed[0] == "file 7 (2 comparisons)"
+    assert listed[-1] == "and 5 more reasons; verdicts.json has all"
+    assert len(listed) == MOST_REASONS + 1
+    assert items.bounds([known]) == []
 
 
 def test_missing_numbers_are_dashes_never_zeros():
-    assert page_items._half(None) == page_items.MISSING
-    assert page_items._half(0.0) == "±0"
+    assert items._half(None) == items.MISSING
+    assert items._half(0.0) == "±0"

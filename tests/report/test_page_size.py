@@ -12,19 +12,19 @@ from PIL import Image
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
+from groupppo.draw.blocks import FigureBlock, Page, Section
 from groupppo.draw.captions import left_out
-from groupppo.report.drawing import FigureRecord, write_figures
-from groupppo.report.figures import verdicts as figures_verdicts
-from groupppo.report.figures.verdicts import drawn_verdicts
+from groupppo.draw.figures import FigureRecord, few_colours
+from groupppo.report import render
+from groupppo.report.figures import draw_figures
+from groupppo.report.figures import verdicts as overview
 from groupppo.report.page import write_report
-from groupppo.report.sections import parts as page_parts
-from groupppo.report.sections import runs as page_runs
-from groupppo.report.sections.parts import largest_picture, page_figure
-from groupppo.report.sections.verdicts import claim_rows, verdict_rows
-from groupppo.tables import collect, load_tables
-from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide
-from tests.synthetic import rewrite_json, write_results
+from groupppo.report.render import largest_picture
+from groupppo.report.sections import runs as runs_section
+from groupppo.report.sections.verdicts import verdict_table
+from groupppo.tables import load_tables
+from tests.report.conftest import build, collected, results_of, table_of
+from tests.synthetic import rewrite_json
 
 MOST = 5_000_000
 CELLS = 200
@@ -33,13 +33,7 @@ CELLS = 200
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> tuple[Path, Benchmark]:
     results = tmp_path_factory.mktemp("small")
-    benchmark = write_results(results, seeds=(1, 2), steps=4, failed={("grpo", 2): "out of memory"})
-    collect(results, benchmark)
-    tables = load_tables(results / "tables")
-    judged = decide(load_claims(benchmark.claims), tables, benchmark)
-    (results / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    write_figures(tables, benchmark, results / "figures", judged)
-    return results, benchmark
+    return results, build(results, seeds=(1, 2), steps=4, failed={("grpo", 2): "out of memory"})
 
 
 def widened(benchmark: Benchmark, models: int) -> Benchmark:
@@ -70,59 +64,58 @@ def test_the_text_of_thousands_of_verdicts_and_the_largest_pictures_fit_into_fiv
     excluded = judged["excluded"][0]
     judged["excluded"] = [excluded | {"seed": seed, "reason": "x" * 200} for seed in range(10_000)]
     (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    text = write_report(tmp_path, wide, memory_definition="Memory.").read_text(encoding="utf-8")
+    text = write_report(tmp_path, wide).read_text(encoding="utf-8")
     told = re.sub(r'src="data:[^"]*"', "", text)
     assert len(judged["verdicts"]) > 3000
-    assert len(told.encode()) + page_parts.PICTURES * 4 / 3 < MOST
+    assert len(told.encode()) + render.PICTURES * 4 / 3 < MOST
     # Negative control: with all that a page of one task and model says of each verdict it would be too large.
     one = page_of(small)
     rows = one[one.index('id="verdict-table"') : one.index("</table>")]
     each = len(rows) / rows.count("<tr>")
-    assert each * len(judged["verdicts"]) + page_parts.PICTURES * 4 / 3 > MOST
+    assert each * len(judged["verdicts"]) + render.PICTURES * 4 / 3 > MOST
 
 
 def page_of(small: tuple[Path, Benchmark]) -> str:
-    return write_report(*small, memory_definition="Memory.").read_text(encoding="utf-8")
+    return write_report(*small).read_text(encoding="utf-8")
 
 
-def test_no_verdict_is_dropped_and_those_without_a_number_and_one_reason_are_one_row(small):
+def test_no_verdict_is_dropped_and_those_without_a_number_and_one_reason_are_one_row(small, tmp_path):
     results, benchmark = small
     wide = widened(benchmark, 4)
-    verdicts = copied(json.loads((results / "verdicts.json").read_text()), wide)["verdicts"]
-    rows = verdict_rows(verdicts, wide, set())
-    assert sum(row.cells for row in rows) == len(verdicts)
-    assert {row.cells for row in rows} == {1, 4}
-    for row in rows:
-        own = [entry for entry in verdicts if entry["id"] == row.claim.id]
-        assert row.cells == 1 or {entry["estimate"] for entry in own} == {None}
-        assert row.place == ("all 4 tasks and models" if row.cells == 4 else row.place)
-    numbers = [entry for entry in verdicts if entry["estimate"] is not None]
-    assert sum(row.cells == 1 for row in rows) >= len(numbers)
+    judged = copied(json.loads((results / "verdicts.json").read_text()), wide)
+
+    def rows() -> dict[str, list[tuple[int, str, str]]]:
+        """Verdicts, place and reason of the rows of each claim."""
+        (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
+        made = results_of(tmp_path, load_tables(results / "tables"), replace(wide, profile=None))
+        found: dict[str, list[tuple[int, str, str]]] = {}
+        for row in verdict_table(made).cells:
+            marks = [line for line in row[2].lines if isinstance(line, str)]
+            cells = int(marks[0].split()[0]) if marks else 1
+            found.setdefault(row[1].text.text, []).append((cells, row[0].lines[0] if row[0].lines else "", row[5].text))
+        return found
+
+    shown = rows()
+    assert sum(cells for own in shown.values() for cells, _, _ in own) == len(judged["verdicts"])
+    assert {cells for own in shown.values() for cells, _, _ in own} == {1, 4}
+    for name, own in shown.items():
+        if own[0][0] == 4:
+            assert own[0][1] == "all 4 tasks and models"
+            assert {entry["estimate"] for entry in judged["verdicts"] if entry["id"] == name} == {None}
     # Negative control: another reason is another row.
-    one = next(i for i, entry in enumerate(verdicts) if entry["id"] == "rule-matters")
-    verdicts[one] = verdicts[one] | {"reason": "Another."}
-    apart = [row for row in verdict_rows(verdicts, wide, set()) if row.claim.id == "rule-matters"]
-    assert [(row.cells, row.reason == "Another.") for row in apart] == [(1, True), (3, False)]
-    assert "Tiny Qwen2, copy 1; " in apart[1].place
-
-
-def test_what_all_verdicts_on_a_claim_share_stands_once_with_the_rows_of_each_task_and_model(small):
-    results, benchmark = small
-    wide = widened(benchmark, 4)
-    verdicts = copied(json.loads((results / "verdicts.json").read_text()), wide)["verdicts"]
-    claims = {claim.id: claim for claim in claim_rows([v for v in verdicts if v["model"] in ("tiny_0", "")], wide)}
-    assert set(claims) == {entry["id"] for entry in verdicts}
-    assert claims["compression"].rows == "arm in ['group_ppo']"
-    assert claims["speedup-update-exact"].rows.startswith("setting == ")
+    one = next(entry for entry in judged["verdicts"] if entry["id"] == "rule-matters")
+    one["reason"] = "Another."
+    apart = rows()["rule-matters"]
+    assert [(cells, reason == "Another.") for cells, _, reason in apart] == [(1, True), (3, False)]
+    assert "Tiny Qwen2, copy 1; " in apart[1][1]
 
 
 def test_of_many_runs_those_that_are_no_evidence_are_listed_and_the_others_counted(small, monkeypatch):
     results, benchmark = small
-    listed = page_runs.matrix(results, benchmark, load_tables(results / "tables"))
-    assert len(listed) == 6
-    monkeypatch.setattr(page_runs, "MOST_ROWS", 5)
-    listed = page_runs.matrix(results, benchmark, load_tables(results / "tables"))
-    assert [(row.arm, row.seed, row.note) for row in listed] == [("GRPO", 2, "out of memory")]
+    assert len(table_of(results, benchmark, "matrix").rows) == 6
+    monkeypatch.setattr(runs_section, "MOST_ROWS", 5)
+    [listed] = table_of(results, benchmark, "matrix").cells
+    assert (listed[2].text, listed[3].text, listed[4].under) == ("GRPO", "2", "out of memory")
     text = page_of(small)
     assert "6 runs, of which 1 is no evidence" in text
     assert "Runs that are no evidence." in text
@@ -130,11 +123,10 @@ def test_of_many_runs_those_that_are_no_evidence_are_listed_and_the_others_count
 
 
 def test_a_figure_shows_the_first_tasks_and_models_and_its_data_has_all(tmp_path, monkeypatch):
-    monkeypatch.setattr("groupppo.report.drawing.MOST_FACETS", 1)
+    monkeypatch.setattr("groupppo.report.figures.MOST_FACETS", 1)
     monkeypatch.setattr("groupppo.draw.captions.MOST_FACETS", 1)
-    benchmark = write_results(tmp_path, tasks=("sorting", "chain"), seeds=(1, 2), steps=4)
-    collect(tmp_path, benchmark)
-    records = {record.id: record for record in write_figures(load_tables(tmp_path / "tables"), benchmark, tmp_path)}
+    tables, benchmark = collected(tmp_path, tasks=("sorting", "chain"), seeds=(1, 2), steps=4)
+    records = {record.id: record for record in draw_figures(tables, benchmark, tmp_path)}
     for name in ("reward", "accuracy", "parity", "density", "stage_seconds", "stage_memory"):
         assert "Drawn are the first 1 of 2 tasks and models" in records[name].caption
         assert "Running sum" not in records[name].alt
@@ -148,14 +140,14 @@ def test_few_tasks_and_models_are_all_drawn_and_nothing_is_said():
 
 def test_the_overview_draws_some_verdicts_of_every_claim():
     data = pd.DataFrame([{"id": f"claim{i}", "model": str(k)} for i in range(12) for k in range(10)])
-    shown = drawn_verdicts(data)
-    assert len(shown) <= figures_verdicts.MOST_ROWS
+    shown = overview.drawn_verdicts(data)
+    assert len(shown) <= overview.MOST_ROWS
     assert (shown.groupby("id").size() == 2).all()
     assert set(shown["model"]) == {"0", "1"}
-    few = data.head(figures_verdicts.MOST_ROWS)
-    assert len(drawn_verdicts(few)) == len(few)
+    few = data.head(overview.MOST_ROWS)
+    assert len(overview.drawn_verdicts(few)) == len(few)
     many = pd.DataFrame([{"id": str(i)} for i in range(50) for _ in range(2)])
-    assert len(drawn_verdicts(many)) == 50
+    assert len(overview.drawn_verdicts(many)) == 50
 
 
 def record(folder: Path, name: str, size: int, svg: int = 0) -> FigureRecord:
@@ -164,23 +156,29 @@ def record(folder: Path, name: str, size: int, svg: int = 0) -> FigureRecord:
     side = int((size / 3) ** 0.5) + 1
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / f"{name}.png")
-    (folder / f"{name}.svg").write_text("x" * (svg or page_parts.LARGEST_SVG + 1), encoding="utf-8")
+    (folder / f"{name}.svg").write_text("x" * (svg or render.LARGEST_SVG + 1), encoding="utf-8")
     return FigureRecord(name, name, name, {"svg": f"{name}.svg", "png": f"{name}.png"}, name)
 
 
 def test_pictures_that_are_too_large_together_are_reduced_the_largest_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(page_parts, "PICTURES", 300_000)
+    monkeypatch.setattr(render, "PICTURES", 300_000)
     records = [record(tmp_path / "figures", *sizes) for sizes in (("a", 400_000), ("b", 200_000), ("c", 1, 30_000))]
     largest = largest_picture([(tmp_path / "figures", one) for one in records])
     assert largest == (300_000 - 30_000) // 2
-    shown = [page_figure(tmp_path, "figures", one, largest=largest) for one in records]
-    assert sum(len(one.source) for one in shown) <= 300_000 * 4 / 3 + 100
-    assert [one.reduced for one in shown] == [True, True, False]
-    assert shown[2].source.startswith("data:image/svg+xml")
+    text = page_of_figures(tmp_path, records)
+    sources = re.findall(r'<img src="([^"]*)"', text)
+    assert sum(map(len, sources)) <= 300_000 * 4 / 3 + 100
+    assert text.count("The picture here is reduced") == 2
+    assert sources[2].startswith("data:image/svg+xml")
     # Negative control: with room for all they stay as they are.
-    monkeypatch.setattr(page_parts, "PICTURES", 10_000_000)
+    monkeypatch.setattr(render, "PICTURES", 10_000_000)
     assert largest_picture([(tmp_path / "figures", one) for one in records]) is None
-    assert not page_figure(tmp_path, "figures", records[0]).reduced
+    assert "is reduced" not in page_of_figures(tmp_path, records)
+
+
+def page_of_figures(folder: Path, records: list[FigureRecord]) -> str:
+    section = Section("figures", "Figures", "Figures", 0, [FigureBlock(one, "figures") for one in records])
+    return render.html(Page("Figures", "", "Skip", [], [section]), folder)
 
 
 def test_a_reduced_picture_keeps_the_colours_of_thin_lines():
@@ -197,15 +195,15 @@ def test_a_reduced_picture_keeps_the_colours_of_thin_lines():
         return int(max(lines))
 
     drawn = Image.fromarray(picture)
-    assert farthest(style.few_colours(drawn)) < 10
+    assert farthest(few_colours(drawn)) < 10
     # Negative control: a palette shared out by area gives lines another arm's colour.
     assert farthest(drawn.quantize(256, dither=Image.Dither.NONE)) > 100
 
 
 def test_the_page_says_which_pictures_are_reduced(small, tmp_path, monkeypatch):
     assert "is reduced to keep the page small" not in page_of(small)
-    monkeypatch.setattr(page_parts, "LARGEST_SVG", 10)
-    monkeypatch.setattr(page_parts, "PICTURES", 200_000)
+    monkeypatch.setattr(render, "LARGEST_SVG", 10)
+    monkeypatch.setattr(render, "PICTURES", 200_000)
     assert "is reduced to keep the page small" in page_of(small)
 
 
@@ -216,9 +214,9 @@ def test_excluded_runs_in_the_markdown_are_counted_beyond_the_first(small, tmp_p
         (tmp_path / name).symlink_to(results / name)
     (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
     excluded = judged["excluded"][0]
-    for count in (page_runs.MOST_ROWS, page_runs.MOST_ROWS + 1):
+    for count in (runs_section.MOST_ROWS, runs_section.MOST_ROWS + 1):
         rewrite_json(tmp_path / "verdicts.json", excluded=[excluded | {"seed": seed} for seed in range(count)])
-        write_report(tmp_path, benchmark, memory_definition="Memory.")
+        write_report(tmp_path, benchmark)
         markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
-        assert markdown.count("| failed: out of memory |") == page_runs.MOST_ROWS
-        assert ("The first 500 of 501" in markdown) == (count > page_runs.MOST_ROWS)
+        assert markdown.count("| failed: out of memory |") == runs_section.MOST_ROWS
+        assert ("The first 500 of 501" in markdown) == (count > runs_section.MOST_ROWS)

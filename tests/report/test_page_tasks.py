@@ -1,7 +1,6 @@
 """Several tasks together: a table and a figure of performance profiles; of one task, a sentence that there is none."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,53 +10,37 @@ import pytest
 from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
+from groupppo.draw.blocks import Table, TextCell
 from groupppo.draw.style import figure_style
-from groupppo.draw.wording import MISSING
-from groupppo.report import drawing as figures
-from groupppo.report.drawing import write_figures
-from groupppo.report.figures import tasks as figures_tasks
-from groupppo.report.figures.tasks import TaskScores, profiles_data, profiles_figure, task_scores
+from groupppo.draw.wording import MISSING, percentage
+from groupppo.report.figures import draw_figures, tasks
+from groupppo.report.figures.tasks import TaskScores, task_scores
 from groupppo.report.page import write_report
-from groupppo.report.sections import tasks as page_tasks
-from groupppo.report.sections.study import TextCell, TextTable
+from groupppo.report.sections import Judged, Results
 from groupppo.report.sections.tasks import ONE_TASK, across_tasks
 from groupppo.stats.across_tasks import interquartile_mean, probability_of_improvement
-from groupppo.tables import Tables, collect, load_tables
-from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide
-from tests.synthetic import ARMS, Effect, write_results
+from groupppo.tables import Tables
+from tests.report.conftest import collected, prepare, row
+from tests.synthetic import ARMS, Effect
 
 FAR_APART = ARMS | {"grpo": Effect(accuracy=0.60), "group_ppo": Effect(accuracy=0.90, density=0.08)}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_figure_of_others() -> Iterator[None]:
-    """Drawing them all is most of the time, and none of them is looked at here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "PLANS", ())
-        yield
-
-
-def results(folder: Path, **options) -> tuple[Tables, Benchmark]:
-    benchmark = write_results(folder, **options)
-    collect(folder, benchmark)
-    return load_tables(folder / "tables"), benchmark
+def no_figure_of_others(only_figures) -> None:
+    only_figures("profiles")
 
 
 @pytest.fixture(scope="module")
 def two_tasks(tmp_path_factory) -> tuple[Tables, Benchmark, Path]:
     folder = tmp_path_factory.mktemp("two")
-    return *results(folder, tasks=("sorting", "chain"), seeds=(1, 2, 3), arms=FAR_APART), folder
+    return *collected(folder, tasks=("sorting", "chain"), seeds=(1, 2, 3), arms=FAR_APART), folder
 
 
-def table(tables: Tables, benchmark: Benchmark) -> TextTable:
-    found = across_tasks(tables.evals, tables.runs, benchmark)
+def table(evals: pd.DataFrame, runs: pd.DataFrame, benchmark: Benchmark) -> Table:
+    found = across_tasks(Results(Path(), benchmark, runs, evals, Judged.model_construct(), ()))
     assert found is not None
     return found
-
-
-def row(found: TextTable, title: str) -> dict[str, TextCell]:
-    return dict(zip(found.head, next(cells for cells in found.rows if cells[0].text == title), strict=True))
 
 
 def scores_of(tables: Tables, benchmark: Benchmark, arm: str) -> TaskScores:
@@ -78,7 +61,7 @@ def test_scores_are_seeds_by_tasks_in_the_benchmark_s_order(two_tasks):
 
 def test_the_table_has_interquartile_means_and_probabilities_of_improvement(two_tasks):
     tables, benchmark, _ = two_tasks
-    found = table(tables, benchmark)
+    found = table(tables.evals, tables.runs, benchmark)
     ours = scores_of(tables, benchmark, "group_ppo").scores
     mean = row(found, "GROUP-PPO")["Interquartile mean"]
     assert mean.text == f"{float(interquartile_mean(ours)):.3f}"
@@ -92,28 +75,28 @@ def test_the_table_has_interquartile_means_and_probabilities_of_improvement(two_
 
 def test_a_seed_without_an_admissible_run_on_some_task_is_left_out_and_named(tmp_path):
     failed = {("grpo", 2): "killed"}
-    tables, benchmark = results(tmp_path, tasks=("sorting", "chain"), seeds=(1, 2, 3), failed=failed)
-    found = row(table(tables, benchmark), "GRPO")
+    tables, benchmark = collected(tmp_path, tasks=("sorting", "chain"), seeds=(1, 2, 3), failed=failed)
+    found = row(table(tables.evals, tables.runs, benchmark), "GRPO")
     assert found["Seeds"] == TextCell("2", "without 2: not admissible on every task")
-    assert row(table(tables, benchmark), "PPO (dense)")["Seeds"] == TextCell("3")
+    assert row(table(tables.evals, tables.runs, benchmark), "PPO (dense)")["Seeds"] == TextCell("3")
     # The pairs are those of the seeds that both have.
     ours, theirs = scores_of(tables, benchmark, "grpo"), scores_of(tables, benchmark, "ppo")
     assert ours.seeds == (1, 3)
     chance = float(probability_of_improvement(ours.scores, theirs.scores[[0, 2]]))
-    assert found["Better than PPO (dense)"].text == page_tasks.percentage(chance)
+    assert found["Better than PPO (dense)"].text == percentage(chance)
 
 
 def test_an_arm_without_any_complete_seed_has_dashes(two_tasks):
     tables, benchmark, _ = two_tasks
     gone = (tables.evals["arm"] == "grpo") & (tables.evals["task"] == "chain")
-    found = row(across_tasks(tables.evals[~gone], tables.runs, benchmark), "GRPO")
+    found = row(table(tables.evals[~gone], tables.runs, benchmark), "GRPO")
     assert found["Seeds"] == TextCell("0", "without 1, 2, 3: not admissible on every task")
     assert found["Interquartile mean"] == found["Better than PPO (dense)"] == TextCell(MISSING)
 
 
 def test_the_profile_falls_from_all_runs_to_none_and_is_higher_for_the_better_arm(two_tasks):
     tables, benchmark, _ = two_tasks
-    data = profiles_data(task_scores(tables.evals, benchmark))
+    data = tasks.data(task_scores(tables.evals, benchmark))
     wide = data.pivot(index="threshold", columns="arm", values="share")
     assert (wide.iloc[0] == 1).all()
     assert (wide.diff().dropna() <= 0).all(axis=None)
@@ -129,25 +112,23 @@ def test_the_profile_falls_from_all_runs_to_none_and_is_higher_for_the_better_ar
 
 def drawn(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     with figure_style():
-        return profiles_figure(data, benchmark)
+        return tasks.draw(data, benchmark)
 
 
 def test_the_figure_has_a_line_for_each_arm_and_bands_while_they_can_be_told_apart(two_tasks, monkeypatch):
     tables, benchmark, _ = two_tasks
-    data = profiles_data(task_scores(tables.evals, benchmark))
+    data = tasks.data(task_scores(tables.evals, benchmark))
     panel = drawn(data, benchmark).axes[0]
     assert len(panel.lines) == len(panel.collections) == 3
     lines = {tuple(np.round(line.get_ydata(), 9)) for line in panel.lines}
     assert lines == {tuple(np.round(rows["share"], 9)) for _, rows in data.groupby("arm")}
-    monkeypatch.setattr(figures_tasks, "MOST_BANDS", 2)
+    monkeypatch.setattr(tasks, "MOST_BANDS", 2)
     assert len(drawn(data, benchmark).axes[0].collections) == 0
 
 
 def reported(folder: Path, tables: Tables, benchmark: Benchmark) -> tuple[str, str]:
-    judged = decide(load_claims(benchmark.claims), tables, benchmark)
-    (folder / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    write_figures(tables, benchmark, folder / "figures", judged)
-    text = write_report(folder, benchmark, memory_definition="Memory.").read_text(encoding="utf-8")
+    prepare(folder, tables, benchmark)
+    text = write_report(folder, benchmark).read_text(encoding="utf-8")
     return text, (folder / "report.md").read_text(encoding="utf-8")
 
 
@@ -169,7 +150,7 @@ def test_table_and_figure_are_on_the_page_and_in_the_markdown(two_tasks):
 
 
 def test_with_one_task_a_sentence_says_why_there_is_none(tmp_path):
-    tables, benchmark = results(tmp_path, seeds=(1, 2))
+    tables, benchmark = collected(tmp_path, seeds=(1, 2))
     text, markdown = reported(tmp_path, tables, benchmark)
     assert ONE_TASK in text
     assert ONE_TASK in markdown
@@ -180,7 +161,7 @@ def test_with_one_task_a_sentence_says_why_there_is_none(tmp_path):
 def test_several_tasks_without_a_complete_seed_leave_a_record_that_says_so(two_tasks, tmp_path):
     tables, benchmark, _ = two_tasks
     runs = tables.runs.assign(admissible=tables.runs["task"] == "sorting")
-    records = write_figures(replace(tables, runs=runs), benchmark, tmp_path)
+    records = draw_figures(replace(tables, runs=runs), benchmark, tmp_path)
     record = next(record for record in records if record.id == "profiles")
     assert record.files == {}
     assert "no seed of any arm is admissible on every task" in record.caption

@@ -9,8 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForTokenClassification
 
 from groupppo.algorithm import Tokens
-from groupppo.studies.models import load_critic, load_policy
-from groupppo.studies.rollouts import Rollouts, Sampling, sample_rollouts, trainer_tokens
+from groupppo.studies.shared.rollouts import Rollouts, load_critic, load_policy, sample_rollouts, trainer_tokens
 from groupppo.tasks.rows import read_examples
 from groupppo.tasks.tokenizer import END
 
@@ -62,7 +61,8 @@ def rollouts(policy: Any, policy_folder: Path, small_task_folder: Path) -> Rollo
     """Twelve responses to four prompts; one is made right, so that there is something to learn."""
     examples = read_examples(small_task_folder / "train.parquet")[:4]
     tokenizer = AutoTokenizer.from_pretrained(policy_folder)
-    drawn = sample_rollouts(policy, tokenizer, examples, Sampling(3, 16, TEMPERATURE), seed=7)
+    asked = [example for example in examples for _ in range(3)]
+    drawn = sample_rollouts(policy, tokenizer, asked, 16, TEMPERATURE, seed=7)
     assert len(set(drawn.mask.sum(1).tolist())) > 3
     last = int(drawn.mask[1].sum()) - 1
     drawn.rewards[1, last] = 1.0

@@ -1,9 +1,11 @@
-"""Small tables of a study with known numbers, for everything that draws and tells them."""
+"""Small tables of the studies with known numbers, for everything that draws and shows them."""
 
 import numpy as np
 import pandas as pd
 
-from groupppo.studies.tables import DENSE, DENSE_OTHER
+from groupppo.studies.faults import NO_FAULT, points_of
+from groupppo.studies.shared.streaming import pareto
+from groupppo.studies.shared.study import DENSE, DENSE_OTHER, ENDPOINTS, GATHERED, SHARE, WINDOW
 
 _SPREAD = ("cosine", "norm_ratio", "expected_cosine", "relative_variance")
 
@@ -12,29 +14,15 @@ def made_tables() -> dict[str, pd.DataFrame]:
     """All tables by name: three scores, two precisions, three arms, six batches."""
     return {
         "density": _density(),
-        "published": _published(),
         "agreement": _agreement(),
-        "scores": pd.DataFrame(
-            [{"proxy": name, "spearman": rank, "low": rank - 0.1, "high": rank + 0.05} for name, rank in _RANKS.items()]
-        ).assign(responses=12, tokens=345),
         "cosines": pd.DataFrame(
-            [
-                {"statistic": name, "value": value, "low": value - 0.01, "high": value + 0.01}
-                for name, value in {
-                    "mean": 0.02,
-                    "mean_abs": 0.12,
-                    "mean_adjacent": 0.05,
-                    "top_tenth": 0.98,
-                    "coherence": 0.9,
-                }.items()
-            ]
+            [{"statistic": name, "value": value, "low": 0.01, "high": 0.3} for name, value in _COSINES.items()]
         ).assign(responses=12),
-        "directions": _directions(),
         "direction_summary": _summary(),
     }
 
 
-_RANKS = {"logit_norm": 0.9, "log_ratio_float32": 0.5, "log_ratio_bfloat16": 0.6, "entropy": 0.8, "low_prob": 0.7}
+_COSINES = {"mean": 0.02, "mean_abs": 0.12}
 
 
 def _density() -> pd.DataFrame:
@@ -51,12 +39,6 @@ def _density() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).assign(size_p50=3.0, r_ratio_p50=np.nan, tokens=1234)
 
 
-def _published() -> pd.DataFrame:
-    rows = [("float32", factor, 2e-7 * factor, density) for factor, density in ((0.0, 0.02), (1.0, 0.02), (1e5, 0.3))]
-    table = pd.DataFrame([*rows, ("bfloat16", 1.0, 4e-3, 0.15)], columns=["rollout", "factor", "mean_gap", "density"])
-    return table.assign(criterion=0.5, tokens=1234)
-
-
 def _agreement() -> pd.DataFrame:
     f1 = {"true_norm": 0.85, "unit": 0.6, "logit_norm": 0.8, "log_ratio_float32": 0.2, "log_ratio_bfloat16": 0.4}
     controls = {"random": 0.3, "stride": 0.35}
@@ -71,16 +53,6 @@ def _agreement() -> pd.DataFrame:
     return table.assign(draws=np.where(table["proxy"] == "random", 64, 1))
 
 
-def _directions() -> pd.DataFrame:
-    rows = [
-        {"arm": arm, "batch": batch, "density": 0.2, "cosine": cosine + 0.01 * batch, "norm_ratio": 2.0 + 0.1 * batch}
-        for arm, cosine in (("sequence", 0.3), ("twin", 0.3), ("random", 0.9))
-        for batch in range(6)
-    ]
-    floor = [{"arm": DENSE_OTHER, "batch": batch, "density": 1.0, "cosine": 0.1} for batch in (0, 2, 4)]
-    return pd.DataFrame([*rows, *floor])
-
-
 def _summary() -> pd.DataFrame:
     arms = ((DENSE, "PPO", 1.0), ("sequence", "Sequence", 0.3), ("twin", "Twin", 0.3), ("random", "Random", 0.9))
     rows = []
@@ -93,3 +65,86 @@ def _summary() -> pd.DataFrame:
     floor = {"arm": DENSE_OTHER, "title": "PPO, another batch", "density": 1.0, "mean_cosine": 0.4, "same_as": ""}
     rows.append(floor | {"cosine": 0.1, "cosine_low": -0.05, "cosine_high": 0.25})
     return pd.DataFrame(rows).assign(draws=1, batches=6)
+
+
+CASES = [(checkpoint, arm, arm.title()) for checkpoint in ("start", "trained") for arm in ("split", "stride")]
+_CASE = ["checkpoint", "arm", "title"]
+# Speed-up and cosine: the share is beaten by the window.
+_WAYS = {
+    (ENDPOINTS, 0.0): (8.0, 0.5),
+    (WINDOW, 4.0): (4.0, 0.8),
+    (SHARE, 0.25): (3.0, 0.6),
+    (GATHERED, 0.0): (2.0, 1.0),
+}
+
+
+def made_stream_tables() -> dict[str, pd.DataFrame]:
+    """All tables by name: two checkpoints, two arms, three ways of streaming and the exact update."""
+    return {
+        "stream_groups": _with_ends(
+            [
+                (*case, group, cosine, 0.7)
+                for case in CASES
+                for group, cosine in (("all", 0.5), ("keys and values", 0.3), ("mlp", 0.75))
+            ],
+            [*_CASE, "group", "cosine", "norm_ratio"],
+            ("cosine", "norm_ratio"),
+        ),
+        "stream_costs": _stream_costs(),
+        "stream_staleness": _with_ends(
+            [
+                (*case, steps, kv, 0.5 - (0.1 * steps if kv == "reuse" else 0.0), 0.9, 0.01 * steps, 0.04 * steps)
+                for case in CASES[2:]
+                for steps in (0, 1, 2)
+                for kv in ("recompute", "reuse")
+            ],
+            [*_CASE, "steps", "kv", "cosine", "norm_ratio", "log_prob_error", "moved"],
+            ("cosine", "norm_ratio", "log_prob_error", "moved"),
+        ).assign(log_prob_error_max=0.5),
+    }
+
+
+def _stream_costs() -> pd.DataFrame:
+    rows = [(*case, *way, *measured, 0.9) for case in CASES for way, measured in _WAYS.items()]
+    table = _with_ends(rows, [*_CASE, "kind", "size", "speedup", "cosine", "norm_ratio"], ("cosine", "norm_ratio"))
+    table = table.assign(density=0.125, live=0.2, speedup_recompute=table["speedup"] / 2)
+    exact = table["kind"] == GATHERED
+    table["expected_cosine"] = (table["cosine"] + 0.1).where(~exact, 1.0)
+    table["expected_cosine_low"] = (table["cosine"] - 0.1).mask(exact)
+    table["expected_cosine_high"] = np.minimum(table["cosine"] + 0.3, 1.0).mask(exact)
+    return table.assign(pareto=pd.concat([pareto(own) for _, own in table.groupby(_CASE, sort=False)]))
+
+
+def _with_ends(rows: list[tuple], columns: list[str], names: tuple[str, ...]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=columns)
+    for name in names:
+        table[f"{name}_low"], table[f"{name}_high"] = table[name] - 0.05, table[name] + 0.05
+    return table.assign(batches=6)
+
+
+ARMS = {"group_ppo": "masked", "group_ppo_streamed": "streamed"}
+
+
+def made_faults(lost: int = 0) -> pd.DataFrame:
+    """The table; the last `lost` points end their run."""
+    cases = [(arm, update, point) for arm, update in ARMS.items() for point in points_of(update)]
+    ended = set(cases[len(cases) - lost :])
+    return pd.DataFrame([_fault_row(arm, point, ended=(arm, update, point) in ended) for arm, update, point in cases])
+
+
+def _fault_row(arm: str, point: str, *, ended: bool) -> dict[str, object]:
+    control = point == NO_FAULT
+    well = not ended and not control
+    return {
+        "arm": arm,
+        "point": point,
+        "finished": not ended,
+        "counted": well,
+        "policy_equal": well,
+        "critic_equal": well,
+        "threshold_kept": well,
+        "prompts_equal": not ended,
+        "responses_equal": well,
+        "survived": well,
+        "cause": "exit code 1; InjectedError: made up" if ended else "",
+    }

@@ -6,20 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from groupppo.algorithm import Tokens, last_valid
-from groupppo.studies.agreement import (
-    TRUE_NORM,
+from groupppo.studies.grouping import COLUMNS
+from groupppo.studies.shared.rollouts import Rollouts
+from groupppo.studies.shared.rules import (
     ExactScores,
     agreement_table,
     cosine_table,
     exact_endpoints,
-    score_table,
+    token_gram,
 )
-from groupppo.studies.gram import token_gram
-from groupppo.studies.rollouts import Rollouts
-from groupppo.studies.tables import COLUMNS
 from tests.studies.conftest import TEMPERATURE
 
 ONE = {"caps": (None,), "epsilons": (0.0,), "draws": 8}
@@ -74,7 +71,7 @@ def test_with_orthogonal_vectors_their_exact_norms_agree_wholly_and_other_scores
     sizes = generator.integers(8, 14, size=10)
     grams = [torch.diag(torch.from_numpy(generator.exponential(size=size) ** 3)) for size in sizes]
     scores = made([list(generator.normal(size=size)) for size in sizes], grams)
-    norms = row_of(scores, TRUE_NORM)
+    norms = row_of(scores, "true_norm")
     assert (norms["f1"], norms["f1_low"], norms["f1_high"]) == (1.0, 1.0, 1.0)
     assert norms["density"] == norms["exact_density"]
     assert row_of(scores, "unit")["f1"] < 0.95
@@ -129,20 +126,6 @@ def test_a_large_epsilon_hides_small_scores_and_so_changes_the_endpoints(scores:
     assert torch.equal(exact_endpoints(small, tau=1.0, epsilon=1e-6, cap=99), last_valid(scores.tokens.mask))
 
 
-def test_rank_correlations_are_over_valid_tokens_with_exact_squared_norms(scores: ExactScores) -> None:
-    table = score_table(scores).set_index("proxy")
-    mask = scores.tokens.mask
-    norms = torch.cat([gram.diagonal() for gram in scores.grams]).numpy()
-    entropy = scores.tokens.get("entropies")[mask].numpy()
-    assert table.loc["entropy", "spearman"] == pytest.approx(stats.spearmanr(entropy, norms).statistic)
-    padded = stats.spearmanr(scores.tokens.get("entropies").flatten(), scores.squared_norms.flatten()).statistic
-    assert table.loc["entropy", "spearman"] != pytest.approx(padded)
-    gap = (scores.coarse.get("rollout_log_probs") - scores.tokens.get("log_probs"))[mask].double().square().numpy()
-    assert table.loc["log_ratio_bfloat16", "spearman"] == pytest.approx(stats.spearmanr(gap, norms).statistic)
-    assert (table["low"] <= table["spearman"]).all()
-    assert (table["spearman"] <= table["high"]).all()
-
-
 def test_statistics_of_cosines_on_vectors_worked_out_by_hand() -> None:
     """Right angle, then 45 degrees back: cosines 0, r, r with r = 0.5 ** 0.5; |sum|^2 = 4 + 4 = 8 of 1 + 1 + 2."""
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
@@ -151,14 +134,3 @@ def test_statistics_of_cosines_on_vectors_worked_out_by_hand() -> None:
     table = cosine_table([gram, opposite, gram]).set_index("statistic")["value"]
     assert table["mean"] == pytest.approx((4 * r - 1) / 7)
     assert table["mean_abs"] == pytest.approx((4 * r + 1) / 7)
-    assert table["mean_adjacent"] == pytest.approx((2 * r - 1) / 5)
-    assert table["coherence"] == pytest.approx(2.0)
-
-
-def test_the_largest_tenth_of_norms_is_counted_over_all_responses() -> None:
-    """Twenty squared norms 1 to 20: the two largest are 39 of 210."""
-    norms = torch.arange(1.0, 21.0, dtype=torch.float64)
-    grams = [torch.diag(norms[:13]), torch.diag(norms[13:])]
-    table = cosine_table(grams).set_index("statistic")["value"]
-    assert table["top_tenth"] == pytest.approx(39 / 210)
-    assert table["top_tenth"] != pytest.approx((13 + 20) / 210)

@@ -1,17 +1,16 @@
 """Arms as the study follows them: their own settings, dense PPO's weights, and what is left out with its reason."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from groupppo.algorithm import Tokens
-from groupppo.algorithm.advantage import gae, whiten
+from groupppo.algorithm.estimators import gae, whiten
 from groupppo.config import REPOSITORY, Arm, load_arm
 from groupppo.errors import BadInput
-from groupppo.studies.arms import averaged_update, dense_update, group_arms, group_updates
-from groupppo.studies.tables import NO_RULE
+from groupppo.studies.shared.arms import dense_update, group_arms, group_updates
+from groupppo.studies.shared.study import NO_RULE
 from tests.studies.conftest import GAMMA, LAM
 
 SHIPPED = [load_arm(file) for file in sorted((REPOSITORY / "benchmarks" / "arms").glob("*.yaml"))]
@@ -102,16 +101,3 @@ def test_a_control_has_the_density_of_its_arm_on_the_same_batch(tokens: Tokens) 
     for control in ("random", "entropy"):
         assert abs(updates[control].density - updates["group_ppo"].density) <= half_a_token + 1e-12
     assert abs(updates["stride"].density - updates["group_ppo"].density) > half_a_token
-
-
-def test_an_average_over_draws_is_the_mean_of_different_draws(tokens: Tokens) -> None:
-    random = next(arm for arm in group_arms(SHIPPED)[0] if arm.name == "random")
-    one = averaged_update(random, tokens, 0.5, GAMMA, LAM, draws=1)
-    two = averaged_update(random, tokens, 0.5, GAMMA, LAM, draws=2)
-    other = 2 * two.weights - one.weights
-    assert not torch.allclose(other, one.weights)
-    assert int((two.weights != 0).sum()) > int((one.weights != 0).sum())
-    again = averaged_update(random, replace(tokens), 0.5, GAMMA, LAM, draws=2)
-    assert torch.equal(again.weights, two.weights)
-    many = averaged_update(random, tokens, 0.5, GAMMA, LAM, draws=64)
-    assert int((many.weights != 0).sum()) == int(tokens.mask.sum())

@@ -1,15 +1,13 @@
 """Densities of every rule, and the public code's rule as a function of the gap alone."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from groupppo.algorithm import GroupParams, Tokens, group_tokens, known_rules
 from groupppo.algorithm.metrics import group_metrics
-from groupppo.studies.densities import density_table, published_table, with_gap
-from groupppo.studies.pooling import pool, select
-from groupppo.studies.tables import COLUMNS
+from groupppo.studies.grouping import COLUMNS
+from groupppo.studies.shared.rollouts import pool, select
+from groupppo.studies.shared.rules import density_table
 
 TAUS = (0.1, 1.0, 10.0)
 
@@ -47,34 +45,6 @@ def test_random_and_entropy_have_the_density_of_variance_split(tokens: Tokens) -
         own = table[table["rule"] == rule]["density"].iloc[0]
         assert own == pytest.approx(split["density"].iloc[0], abs=1 / int(tokens.mask.sum()))
     assert table[table["rule"] == "sequence"]["density"].iloc[0] != pytest.approx(split["density"].iloc[0])
-
-
-def test_without_a_gap_the_public_code_has_one_endpoint_for_each_response(tokens: Tokens) -> None:
-    wide = replace(tokens, rollout_log_probs=tokens.get("log_probs") + 0.3 * tokens.get("entropies"))
-    table = published_table({"float32": wide}, {"float32": (0.0, 1.0)}).set_index("factor")
-    assert table.loc[0.0, "density"] == len(tokens.mask) / int(tokens.mask.sum())
-    assert table.loc[0.0, "mean_gap"] == 0.0
-    assert table.loc[1.0, "density"] > table.loc[0.0, "density"]
-
-
-def test_a_scaled_gap_is_the_gap_times_its_factor_however_small(tokens: Tokens) -> None:
-    real = (tokens.get("rollout_log_probs") - tokens.get("log_probs"))[tokens.mask]
-    assert real.abs().max() > 0
-    for factor in (1e-8, 1.0, 1e6):
-        scaled = with_gap(tokens, factor)
-        gap = (scaled.get("rollout_log_probs") - scaled.get("log_probs"))[tokens.mask]
-        assert torch.allclose(gap, real * factor, rtol=1e-6, atol=0.0)
-    # Added to the log-probabilities themselves, so small a gap would be gone.
-    naive = tokens.get("log_probs") + real.abs().max() * 1e-8
-    assert torch.equal(naive[tokens.mask], tokens.get("log_probs")[tokens.mask])
-
-
-def test_the_real_gap_gives_the_rules_own_endpoints(tokens: Tokens) -> None:
-    wide = replace(tokens, rollout_log_probs=tokens.get("log_probs") + 0.3 * tokens.get("entropies"))
-    params = GroupParams(rule="published")
-    there = group_tokens(wide, params).endpoints
-    assert torch.equal(group_tokens(with_gap(wide, 1.0), params).endpoints, there)
-    assert not torch.equal(group_tokens(with_gap(wide, 1e-6), params).endpoints, there)
 
 
 def test_pooled_batches_keep_every_response_as_it_was(tokens: Tokens) -> None:

@@ -11,12 +11,12 @@ import torch
 from groupppo.algorithm import Tokens
 from groupppo.algorithm.loss import LossMask, policy_loss
 from groupppo.config import REPOSITORY, load_arm
-from groupppo.studies.arms import dense_update, group_arms, group_updates
-from groupppo.studies.directions import (
+from groupppo.studies.grouping import COLUMNS
+from groupppo.studies.shared.arms import dense_update, group_arms, group_updates
+from groupppo.studies.shared.directions import (
     Compared,
     batch_cosines,
     direction_summary,
-    direction_table,
     disjoint_cosines,
     expected_cosine,
     inner_products,
@@ -24,10 +24,9 @@ from groupppo.studies.directions import (
     mean_cosine,
     norm_ratios,
     relative_variance,
-    same_as,
 )
-from groupppo.studies.rollouts import Rollouts, response_log_probs
-from groupppo.studies.tables import COLUMNS, DENSE, DENSE_OTHER
+from groupppo.studies.shared.rollouts import Rollouts, response_log_probs
+from groupppo.studies.shared.study import DENSE, DENSE_OTHER
 from tests.studies.conftest import GAMMA, LAM, TEMPERATURE
 
 SHIPPED = [load_arm(file) for file in sorted((REPOSITORY / "benchmarks" / "arms").glob("*.yaml"))]
@@ -72,22 +71,9 @@ def test_several_losses_share_a_pass_without_touching_each_other(
     assert not torch.equal(together[1], together[3])
 
 
-def test_the_direction_of_singleton_groups_is_that_of_dense_ppo(
-    policy: Any, rollouts: Rollouts, tokens: Tokens
-) -> None:
-    updates = group_updates(group_arms(SHIPPED)[0], tokens, GAMMA, LAM)
-    weights = [dense_update(tokens, GAMMA, LAM).weights, updates["singleton"].weights, updates["stride"].weights]
-    inner = inner_products(loss_gradients(policy, rollouts, weights, TEMPERATURE)[:, None])
-    assert batch_cosines(inner, 1, 0) == pytest.approx([1.0], abs=1e-12)
-    assert norm_ratios(inner, 1, 0) == pytest.approx([1.0], abs=1e-12)
-    assert same_as(inner, 1) == 0
-    assert batch_cosines(inner, 2, 0)[0] < 0.99
-    assert same_as(inner, 2) is None
-
-
 def test_inner_products_are_summed_over_all_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = torch.randn(2, 3, 11, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("groupppo.studies.directions._COLUMNS", 4)
+    monkeypatch.setattr("groupppo.studies.shared.directions._COLUMNS", 4)
     inner = inner_products(gradients)
     assert inner.shape == (2, 3, 2, 3)
     for a, i, b, j in ((0, 0, 0, 0), (0, 1, 1, 2), (1, 2, 0, 0)):
@@ -119,16 +105,6 @@ def test_noise_that_arms_share_makes_them_look_alike_but_not_in_expectation() ->
     assert np.mean(contaminated) > 0.2
 
 
-def test_noise_of_an_arms_own_hides_a_common_direction_but_not_in_expectation() -> None:
-    same = [[1.0, *[0.0] * 19], [1.0, *[0.0] * 19]]
-    inner = noisy(same, own=0.7, shared=0.0, batches=200)
-    assert batch_cosines(inner, 1, 0).mean() < 0.3
-    estimate = expected_cosine(inner, 1, 0)
-    assert estimate.value == pytest.approx(1.0, abs=0.1)
-    assert estimate.low <= 1.0
-    assert estimate.high == 1.0
-
-
 def test_the_interval_of_the_expected_cosine_covers_the_true_one() -> None:
     directions = [[1.0, 0.0, *[0.0] * 8], [1.0, 1.0, *[0.0] * 8]]
     hits = 0
@@ -153,14 +129,11 @@ def test_where_the_expectation_drowns_in_noise_there_is_no_estimate() -> None:
         assert math.isnan(relative_variance(inner, 0).value) == (square <= 0)
 
 
-def test_tables_hold_every_arm_on_every_batch_and_the_noise_floor() -> None:
+def test_the_summary_holds_every_arm_and_the_noise_floor() -> None:
     inner = noisy([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]], own=0.0, shared=0.1, batches=6)
-    inner_arms = [Compared(DENSE, "PPO", (1.0,) * 6), *(Compared(name, name, (0.1, 0.3) * 3) for name in ("a", "b"))]
-    batches, summary = direction_table(inner, inner_arms), direction_summary(inner, inner_arms)
-    assert set(batches.columns) == set(COLUMNS["directions"])
+    summary = direction_summary(inner, [Compared(DENSE, "PPO", 1.0), Compared("a", "a", 0.2), Compared("b", "b", 0.2)])
     assert set(summary.columns) == set(COLUMNS["direction_summary"])
-    assert batches.groupby("arm").size().to_dict() == {"a": 6, "b": 6, DENSE_OTHER: 3}
-    assert batches[batches["arm"] == DENSE_OTHER]["batch"].tolist() == [0, 2, 4]
+    assert summary["arm"].tolist() == [DENSE, "a", "b", DENSE_OTHER]
     by_arm = summary.set_index("arm")
     assert by_arm.loc["a", "density"] == pytest.approx(0.2)
     assert by_arm.loc["b", "same_as"] == "a"

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 
 from groupppo.algorithm import Tokens, last_valid
 from groupppo.models.sampling import Response
-from groupppo.studies import rollouts as module
-from groupppo.studies.rollouts import Rollouts, Sampling, response_log_probs, response_values, sample_rollouts
+from groupppo.studies.shared import rollouts as module
+from groupppo.studies.shared.rollouts import Rollouts, response_log_probs, response_values, sample_rollouts
 from groupppo.tasks.base import Example
 from tests.studies.conftest import TEMPERATURE
 
@@ -73,7 +73,7 @@ def test_the_reward_is_the_tasks_own_and_sits_at_the_last_token(
     monkeypatch.setattr(module, "decode", answer)
     example = Example(prompt="21", demonstration="", answer="12", size=2)
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=None))
-    drawn = sample_rollouts(model, tokenizer, [example], Sampling(3, 9, 1.0), seed=0)
+    drawn = sample_rollouts(model, tokenizer, [example] * 3, 9, 1.0, seed=0)
     assert drawn.rewards.sum(1).tolist() == [1.0, 0.0, 0.0]
     assert torch.equal(drawn.rewards > 0, last_valid(drawn.mask) & torch.tensor([[True], [False], [False]]))
     assert drawn.mask.sum(1).tolist() == [4, 4, 3]
@@ -89,17 +89,3 @@ def test_some_rows_are_the_same_responses_without_the_padding_of_the_others(poli
         alone = response_log_probs(policy, few, TEMPERATURE)
     assert torch.allclose(alone, all_of_them[:, : few.mask.shape[1]], atol=1e-6)
     assert [ids.tolist() for ids, _, _ in each(few)] == [each(rollouts)[row][0].tolist() for row in shortest]
-
-
-def test_advantages_are_those_of_dense_gae(tokens: Tokens) -> None:
-    """By hand, backwards over each response with the discount and lambda of conftest."""
-    from tests.studies.conftest import GAMMA, LAM
-
-    rewards, values = tokens.get("rewards").double(), tokens.get("values").double()
-    for row, size in enumerate(tokens.mask.sum(1).tolist()):
-        following, next_value = 0.0, 0.0
-        for t in reversed(range(size)):
-            delta = float(rewards[row, t]) + GAMMA * next_value - float(values[row, t])
-            following = delta + GAMMA * LAM * following
-            next_value = float(values[row, t])
-            assert float(tokens.get("advantages")[row, t]) == pytest.approx(following, abs=1e-5)

@@ -33,10 +33,6 @@ def without(step: int, metric: str) -> Callable[[dict], dict]:
 NO_MFU = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def with_mfu(value: float | None) -> Callable[[Path], None]:
-    return lambda folder: edit(folder, "steps.jsonl", at_step(2, **{"perf/mfu/actor": value}))
-
-
 def with_mfus(*values: float) -> Callable[[Path], None]:
     """One value for each step."""
     return lambda folder: edit(folder, "steps.jsonl", lambda row: row | {"perf/mfu/actor": values[row["step"] - 1]})
@@ -52,8 +48,17 @@ def on_gpu(name: str) -> Callable[[Path], None]:
     return change
 
 
-def start_checkpoint(folder: Path) -> str:
-    return json.loads((folder / START).read_text())["checkpoint_sha256"]
+def whole_step(folder: Path, excess: float, step: int) -> None:
+    """Make the stages of a step take longer than the step by `excess`."""
+    rows = [json.loads(line) for line in (folder / RUN / "stages.jsonl").read_text().splitlines()]
+    parts = sum(row["seconds"] for row in rows if row["step"] == step and row["stage"] != "step")
+    shorter = {"seconds": parts / (1 + excess)}
+    edit(folder, "stages.jsonl", lambda row: row | (shorter if (row["step"], row["stage"]) == (step, "step") else {}))
+
+
+def short(whole: float) -> Callable[[dict], dict]:
+    """Stages of a millisecond each, in steps of `whole` seconds."""
+    return lambda row: row | {"seconds": whole if row["stage"] == "step" else 0.001}
 
 
 # What breaks a run, and how the reason begins or what it holds.
@@ -76,7 +81,9 @@ TRIPS: dict[str, list[tuple[Callable[[Path], None], str]]] = {
         (
             lambda f: edit(f, "stages.jsonl", lambda row: row | ({"seconds": 9.0} if row["stage"] == "adv" else {})),
             "stages of step 1 sum to",
-        )
+        ),
+        (lambda f: whole_step(f, 0.04, 3), "stages of step 3 sum to"),
+        (lambda f: edit(f, "stages.jsonl", short(0.001)), "stages of step 1 sum to"),
     ],
     "tokens_agree": [
         (lambda f: edit(f, "stages.jsonl", at_step(3, tokens=6431)), "step 3 has 6431 tokens in stages.jsonl, 6430 by"),
@@ -87,7 +94,10 @@ TRIPS: dict[str, list[tuple[Callable[[Path], None], str]]] = {
         ),
     ],
     "mfu": [
-        (with_mfu(value), f"line 2: perf/mfu/actor is {text},")
+        (
+            lambda f, value=value: edit(f, "steps.jsonl", at_step(2, **{"perf/mfu/actor": value})),
+            f"line 2: perf/mfu/actor is {text},",
+        )
         for value, text in ((1.0, "1"), (0.0, "0"), (-0.1, "-0.1"), (None, "null"))
     ]
     + [
@@ -117,6 +127,8 @@ TRIPS: dict[str, list[tuple[Callable[[Path], None], str]]] = {
 # What looks odd and is not.
 PASSES: dict[str, Callable[[Path], None]] = {
     "as it is": lambda f: None,
+    "stages that take little more than their step": lambda f: whole_step(f, 0.02, 3),
+    "very short steps": lambda f: edit(f, "stages.jsonl", short(0.003)),
     "another key": lambda f: rewrite_json(f / RUN / "status.json", note="kept"),
     "steps in another order": lambda f: reverse(f / RUN / "steps.jsonl"),
     "a mean of 32 bits": lambda f: edit(f, "steps.jsonl", at_step(3, **{"response_length/mean": 50.2343754})),
@@ -152,6 +164,12 @@ def test_a_gate_stops_the_run_that_it_is_there_for(tmp_path, gate, case):
     assert reason in row["reason"]
 
 
+def test_a_run_outside_the_matrix_is_stopped_and_stays_visible(tmp_path):
+    write_results(tmp_path, steps=STEPS)
+    assert collected(tmp_path, seeds=(1,))["reason"] == "not in the benchmark's matrix"
+    assert set(load_tables(tmp_path / "tables").steps["seed"]) == {1}
+
+
 @pytest.mark.parametrize("case", PASSES)
 def test_every_gate_lets_a_sound_run_pass(tmp_path, case):
     write_results(tmp_path, steps=STEPS)
@@ -160,19 +178,7 @@ def test_every_gate_lets_a_sound_run_pass(tmp_path, case):
     assert row["admissible"], row["reason"]
 
 
-def test_a_run_outside_the_matrix_is_stopped(tmp_path):
-    write_results(tmp_path, steps=STEPS)
-    assert collected(tmp_path, seeds=(1,))["reason"] == "not in the benchmark's matrix"
-
-
 def test_every_gate_is_tried_here_and_says_what_it_is_for():
     assert set(TRIPS) == {gate.name for gate in GATES}
     assert len(GATES) == len({gate.name for gate in GATES})
     assert all(gate.checks and gate.why.endswith(".") for gate in GATES)
-
-
-def test_an_arm_without_a_critic_may_log_null_for_one(tmp_path):
-    write_results(tmp_path, steps=STEPS)
-    collected(tmp_path)
-    runs = load_tables(tmp_path / "tables").runs
-    assert runs.query("arm == 'grpo'")["admissible"].all()

@@ -10,7 +10,7 @@ import pytest
 from groupppo.measure.usage import Usage
 from groupppo.tables import collect, load_tables
 from groupppo.tables.schema import USAGE_FIGURES
-from tests.synthetic import rewrite_json, synthetic_benchmark, write_results
+from tests.synthetic import rewrite_json, write_results
 
 RUN = Path("runs/sorting/tiny/group_ppo/seed2/status.json")
 FULL = Usage(
@@ -59,21 +59,6 @@ def test_a_run_of_an_earlier_version_says_that_it_recorded_nothing(tmp_path):
     assert row[list(USAGE_FIGURES)].isna().all()
     assert row["usage_reason"] == "the run recorded none of it"
     assert row["admissible"]
-
-
-def test_a_run_that_is_not_there_has_neither_numbers_nor_a_reason(tmp_path):
-    write_results(tmp_path, steps=3)
-    collect(tmp_path, synthetic_benchmark(seeds=(1, 2, 3), steps=3))
-    row = load_tables(tmp_path / "tables").runs.set_index(["arm", "seed"]).loc[("group_ppo", 3)]
-    assert row[[*USAGE_FIGURES, "usage_reason"]].isna().all()
-
-
-def test_a_failed_run_keeps_the_energy_it_used(tmp_path):
-    benchmark = write_results(tmp_path, steps=4, failed={("group_ppo", 2): "out of memory"})
-    rewrite_json(tmp_path / RUN, usage=asdict(FULL))
-    collect(tmp_path, benchmark)
-    row = load_tables(tmp_path / "tables").runs.set_index(["arm", "seed"]).loc[("group_ppo", 2)]
-    assert (row["status"], row["energy_joules"]) == ("failed", 7.2e6)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 
 from groupppo.errors import BadInput
 from groupppo.update.network import hidden_at_rows, run_inside
-from groupppo.update.plan import Plan, policy_pass, value_pass
+from groupppo.update.passes import Plan, policy_pass, value_pass
 from tests.update.models import Batch, dense, gradients, make_batch, micro, worst
 
 DENSITIES = ("1/16", "1/5", "irregular", "singleton")

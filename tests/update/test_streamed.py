@@ -5,9 +5,7 @@ import torch
 
 from groupppo.errors import BadInput
 from groupppo.update.network import collect, run_inside
-from groupppo.update.plan import Plan, caching_pass, policy_pass
-from groupppo.update.store import KeysValuesStore
-from groupppo.update.streamed import LiveRows
+from groupppo.update.passes import KeysValuesStore, LiveRows, Plan, caching_pass, policy_pass
 from tests.update.models import dense, flat, gradients, make_batch, micro, worst
 
 

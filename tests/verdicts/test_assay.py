@@ -10,10 +10,13 @@ import pytest
 from scipy import stats
 
 from groupppo.config import Benchmark
+from groupppo.matrix import CellPlan
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.assay import learning_gain, planned_runs, unaccepted_devices, why_inadmissible, why_insensitive
 from groupppo.verdicts.claims import load_claims
 from tests.synthetic import write_results
+
+CELL = CellPlan("sorting", "tiny", ("ppo", "grpo", "group_ppo"), (1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -59,24 +62,24 @@ def test_a_gain_without_its_standard_error_raises():
 
 
 def test_a_reference_that_learned_passes_and_one_that_did_not_says_so(shown):
-    tables, benchmark = shown
-    assert why_insensitive(tables, benchmark, "sorting", "tiny", "accuracy", 0.9) is None
-    reason = why_insensitive(with_start(tables, value=0.80), benchmark, "sorting", "tiny", "accuracy", 0.9)
+    tables, _ = shown
+    assert why_insensitive(tables, CELL, "ppo", "accuracy", 0.9) is None
+    reason = why_insensitive(with_start(tables, value=0.80), CELL, "ppo", "accuracy", 0.9)
     assert reason.startswith("ppo did not beat its own start (accuracy 0.800)")
     noisy = with_start(tables, stderr=0.5)
-    assert why_insensitive(noisy, benchmark, "sorting", "tiny", "accuracy", 0.9) is not None
+    assert why_insensitive(noisy, CELL, "ppo", "accuracy", 0.9) is not None
 
 
 @pytest.mark.parametrize("gone", ["start", "ppo"])
 def test_absent_evaluations_are_no_evidence_of_learning(shown, gone):
-    tables, benchmark = shown
+    tables, _ = shown
     tables = replace(tables, evals=tables.evals[tables.evals["arm"] != gone])
-    assert "missing" in why_insensitive(tables, benchmark, "sorting", "tiny", "accuracy", 0.9)
+    assert "missing" in why_insensitive(tables, CELL, "ppo", "accuracy", 0.9)
 
 
 def runs_of(tables: Tables, **changes: object) -> pd.DataFrame:
     """The planned runs of ppo and group_ppo, with columns of group_ppo seed 2 changed."""
-    runs = planned_runs(tables.runs, "sorting", "tiny", ["ppo", "group_ppo"]).copy()
+    runs = planned_runs(tables.runs, CELL, ["ppo", "group_ppo"]).copy()
     for column, value in changes.items():
         runs.loc[("group_ppo", 2), column] = value
     return runs

@@ -1,16 +1,18 @@
 """Claims about the cost of one update: every verdict that a profile can give, it gives."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
-from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.costs import COSTS, CostSample, judge_cost
+from groupppo.config import REPOSITORY
+from groupppo.verdicts.claims import Region, load_claims
 from groupppo.verdicts.engine import decide
-from groupppo.verdicts.finding import Region
+from groupppo.verdicts.quantities import COSTS
+from groupppo.verdicts.rules import Finding, judge_cost
 from tests.synthetic import ARMS, write_results
 
 S, R, I, T, ELSEWHERE = "supported", "refuted", "inconclusive", "not testable", "not measurable here"  # noqa: E741
-SAMPLE = CostSample("r1024", "gathered")
 SIXTEEN, QUARTER = Region(low=12.8), Region(high=0.30)
 
 
@@ -25,8 +27,16 @@ def profile(device: str = "cuda", status: str = "measured", **numbers: float) ->
     return pd.DataFrame([other, row])
 
 
+def judged(
+    quantity: str, region: Region, variants: pd.DataFrame | None, accepted: tuple[str, ...] = ("gpu",)
+) -> Finding:
+    claims = {claim.id: claim for claim in load_claims(REPOSITORY / "benchmarks" / "claims.yaml").claims}
+    about = {"setting": "r1024", "variant": "gathered", "claimed": region, "margin": 0.0, "evidence": accepted}
+    return judge_cost(replace(claims["speedup-update-exact"], quantity=quantity, **about), COSTS[quantity], variants)
+
+
 def verdict(quantity: str, region: Region, variants: pd.DataFrame | None, accepted: tuple[str, ...] = ("gpu",)) -> str:
-    return judge_cost(COSTS[quantity], SAMPLE, region, accepted, variants).verdict
+    return judged(quantity, region, variants, accepted).verdict
 
 
 @pytest.mark.parametrize(
@@ -63,8 +73,8 @@ def test_what_was_not_measured_supports_nothing(quantity):
     region = Region(high=1000.0)
     column = COSTS[quantity].column
     assert verdict(quantity, region, None) == T
-    assert not judge_cost(COSTS[quantity], SAMPLE, region, ("gpu",), None).asked
-    assert judge_cost(COSTS[quantity], SAMPLE, region, ("gpu",), profile().head(1)).asked
+    assert not judged(quantity, region, None).asked
+    assert judged(quantity, region, profile().head(1)).asked
     assert verdict(quantity, region, profile().head(1)) == T
     assert verdict(quantity, region, profile(status="not run")) == T
     assert verdict(quantity, region, profile(**{column: float("nan")})) == T
@@ -72,10 +82,10 @@ def test_what_was_not_measured_supports_nothing(quantity):
 
 
 def test_the_reason_names_number_interval_and_rounds():
-    finding = judge_cost(COSTS["update_seconds_speedup"], SAMPLE, SIXTEEN, ("gpu",), profile())
+    finding = judged("update_seconds_speedup", SIXTEEN, profile())
     assert "16x [15, 17] over 5 rounds lies inside the region (at least 12.8)" in finding.reason
     assert (finding.estimate, finding.low, finding.high, finding.replicates) == (16.0, 15.0, 17.0, "5 rounds")
-    counted = judge_cost(COSTS["update_flops_speedup"], SAMPLE, SIXTEEN, ("gpu",), profile())
+    counted = judged("update_flops_speedup", SIXTEEN, profile())
     assert (counted.estimate, counted.low, counted.replicates) == (1.36, None, "counted")
 
 

@@ -15,9 +15,8 @@ from groupppo.config import Benchmark
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import Claims, load_claims
 from groupppo.verdicts.engine import decide
-from groupppo.verdicts.finding import VERDICTS
 from groupppo.verdicts.quantities import QUANTITIES
-from groupppo.verdicts.rules import judge
+from groupppo.verdicts.rules import VERDICTS, judge
 from tests.synthetic import ARMS, Effect, Spread, synthetic_benchmark, write_results
 
 EIGHT = tuple(range(1, 9))
@@ -345,11 +344,3 @@ def test_the_evidence_of_a_verdict_selects_the_rows_it_rests_on(name):
         rows = getattr(tables, entry["evidence"]["table"]).query(entry["evidence"]["rows"])
         assert set(rows["seed"]) == set(benchmark.seeds)
         assert entry["arm"] in set(rows["arm"])
-
-
-def test_deciding_twice_gives_the_same_content():
-    assert decide(*case("two seeds")) == decide(*case("two seeds"))
-
-
-def test_the_synthetic_quick_benchmark_has_two_seeds():
-    assert len(synthetic_benchmark().seeds) == 2

@@ -13,10 +13,9 @@ from groupppo.errors import BadInput
 from groupppo.matrix import CellPlan
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide
+from groupppo.verdicts.engine import decide, read_studied
 from groupppo.verdicts.rules import judge
-from groupppo.verdicts.studied import read_studied
-from tests.studies.made_faults import made_faults
+from tests.studies.made import made_faults
 from tests.synthetic import ARMS, Effect, write_results
 
 EFFECTS = ARMS | {"random": Effect(0.60, 0.08)}

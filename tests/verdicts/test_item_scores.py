@@ -3,52 +3,30 @@
 import json
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from groupppo.errors import BadInput
 from groupppo.tables.keys import Keys
-from groupppo.verdicts import item_scores
 from groupppo.verdicts.item_scores import ItemScores
 
 RUN = Keys("sorting", "tiny", "ppo", 1)
 SCORES = [1.0, 0.0, 0.0, 1.0]
 
 
-def write(results: Path, scores: dict[int, float], metric: str = "accuracy", name: str = "greedy") -> Path:
+def write(
+    results: Path, scores: dict[int, float], metric: str = "accuracy", name: str = "greedy", prompt: str = "sort 21"
+) -> Path:
     file = results / "evals/sorting/tiny/ppo/seed1" / f"samples_sorting_{name}_2026.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"doc_id": place, "doc": {"prompt": "sort 21"}, metric: score} for place, score in scores.items()]
+    rows = [{"doc_id": place, "doc": {"prompt": prompt}, metric: score} for place, score in scores.items()]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
 
 
 def test_scores_come_in_the_order_of_the_items_whatever_that_of_the_lines(tmp_path):
-    write(tmp_path, {3: 1.0, 1: 0.0, 0: 1.0, 2: 0.0})
+    write(tmp_path, {3: 1.0, 1: 0.0, 0: 1.0, 2: 0.0}, prompt='"accuracy": 0.25}')
     assert list(ItemScores(tmp_path).of(RUN, "accuracy", 0.5)) == SCORES
-
-
-@given(st.text(max_size=40), st.sampled_from([0.0, 1.0, 0.125, 1e-7]), st.booleans())
-def test_text_between_number_and_score_is_never_taken_for_them(text, score, last):
-    row = {"doc_id": 7, "doc": {"prompt": text, "accuracy": 0.5}, "resps": [[text]], "accuracy": score, "other": 0.25}
-    row = row if not last else {key: row[key] for key in ("doc_id", "doc", "resps", "accuracy")}
-    for ascii_only in (True, False):
-        line = json.dumps(row, ensure_ascii=ascii_only).encode() + b"\n"
-        assert item_scores._row(line, "accuracy") == (7, score)
-
-
-def test_a_line_that_ends_in_another_score_or_object_is_read_as_json():
-    for line in (
-        b'{"doc_id": 3, "accuracy": 1.0, "doc": {"accuracy": 0.0}}',
-        b'{"doc_id": 3, "accuracy": 1.0, "text": "\\"accuracy\\": 0.0}"}',
-        b'{"accuracy": 1.0, "doc_id": 3}',
-    ):
-        assert item_scores._row(line, "accuracy") == (3, 1.0)
-    with pytest.raises(msgspec.DecodeError, match="truncated"):
-        item_scores._row(b'{"doc_id": 3, "accuracy": 1.0', "accuracy")
 
 
 def test_each_metric_has_a_file_of_its_own(tmp_path):
@@ -78,11 +56,12 @@ def test_samples_of_another_evaluation_than_the_table_s_are_refused(tmp_path):
     [
         ("", "no scores by item"),
         ('{"doc_id": 0, "accuracy": 1.0}\n{"doc_id"', "not JSON lines"),
-        ("[1, 2]\n", "no scores by item"),
+        ("[1, 2]\n", "not JSON lines"),
         ('{"doc_id": 0, "accuracy": 1.0}\n7\n', "not JSON lines"),
         ('{"doc_id": 0, "accuracy": 1.0}\n{"doc_id": 0, "accuracy": 0.0}\n', "twice"),
         ('{"doc_id": 0, "accuracy": 1.0}\n{"doc_id": 2, "accuracy": 0.0}\n', "items are missing"),
         ('{"doc_id": 0, "accuracy": "right"}\n', "a number"),
+        ('{"doc_id": 0, "accuracy": 1.0}\n{"doc_id": 1}\n', "a number"),
         ('{"doc_id": 0, "accuracy": null}\n', "a number"),
     ],
 )

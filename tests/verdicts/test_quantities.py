@@ -3,9 +3,8 @@
 import pandas as pd
 import pytest
 
-from groupppo.tables import Tables, collect, load_tables
+from groupppo.tables import Tables
 from groupppo.verdicts.quantities import QUANTITIES, Sample, accuracy_difference, stage_seconds_ratio
-from tests.synthetic import ARMS, Effect, Spread, standardised, write_results
 
 SAMPLE = Sample("sorting", "tiny", "group_ppo", "ppo", stage="update_actor", warmup_steps=2)
 
@@ -89,30 +88,6 @@ def test_seeds_outside_the_matrix_and_the_start_do_not_count():
     values = QUANTITIES["accuracy_difference"].values(tables_with(evals=evals), sample, (1, 2))
     assert values == {1: pytest.approx(-0.1)}
     assert set(accuracy_difference(sample.select(evals), sample).index) == {1, 9}
-
-
-def test_the_synthetic_folder_holds_the_answers_it_was_asked_for(tmp_path):
-    seeds, effect = (3, 5, 8), Effect(0.76, 0.08, {"adv": 0.5, "step": 2.0}, 0.4)
-    spread = Spread(0.02, 0.001, 0.1, 0.1)
-    benchmark = write_results(tmp_path, seeds=seeds, arms=ARMS | {"group_ppo": effect}, spread=spread)
-    collect(tmp_path, benchmark)
-    tables = load_tables(tmp_path / "tables")
-
-    def measured(name: str, stage: str | None = None, metric: str | None = None) -> pd.Series:
-        against = "ppo" if QUANTITIES[name].needs else None
-        warmup = 5 if QUANTITIES[name].table == "stages" else 0
-        sample = Sample("sorting", "tiny", "group_ppo", against, stage, metric, warmup)
-        values = QUANTITIES[name].values(tables, sample, seeds)
-        assert list(values) == list(seeds)
-        return pd.Series(values)
-
-    differences = measured("accuracy_difference", metric="accuracy")
-    assert sorted(differences) == pytest.approx([-0.04 + 0.02 * offset for offset in standardised(3)])
-    assert measured("density").mean() == pytest.approx(0.08, abs=1e-4)
-    for stage, ratio in (("adv", 0.5), ("update_actor", 2.0)):
-        assert measured("stage_seconds_ratio", stage).median() == pytest.approx(ratio)
-    assert measured("rise_bytes_ratio", "update_actor").median() == pytest.approx(0.4)
-    assert measured("step_seconds_ratio", "step").median() == pytest.approx(0.98 / (0.96 / 2 + 0.02 / 0.5))
 
 
 def reward_steps(curves: dict[str, list[float]], seconds: float = 2.0) -> pd.DataFrame:

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.studies.tables import write_table
+from groupppo.studies.shared.study import find_study
 from groupppo.tables import Tables, collect, load_tables
-from groupppo.verdicts.claims import Claims, load_claims
-from groupppo.verdicts.engine import decide
-from groupppo.verdicts.finding import Region
-from groupppo.verdicts.shares import SHARES, judge_share
-from groupppo.verdicts.studied import read_studied
-from tests.studies.made_faults import made_faults
+from groupppo.verdicts.claims import Claims, Region, load_claims
+from groupppo.verdicts.engine import decide, read_studied
+from groupppo.verdicts.quantities import SHARES
+from groupppo.verdicts.rules import judge_share
+from tests.studies.made import made_faults
 from tests.synthetic import ARMS, write_results
 
 S, R, T = "supported", "refuted", "not testable"
@@ -88,7 +87,7 @@ def results(tmp_path: Path) -> tuple[Claims, Tables, Benchmark]:
     for task in benchmark.tasks:
         folder = tmp_path / "studies" / "faults" / f"{task}.tiny"
         folder.mkdir(parents=True)
-        write_table(folder, "faults", made_faults(lost=1 if task == "chain" else 0))
+        find_study("faults").write_table(folder, "faults", made_faults(lost=1 if task == "chain" else 0))
     return load_claims(benchmark.claims), load_tables(tmp_path / "tables"), replace(benchmark, studies=("faults",))
 
 

@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from groupppo.config import REPOSITORY, load_benchmark
+from groupppo.config import REPOSITORY, Benchmark, load_benchmark
+from groupppo.draw.blocks import Section
 from groupppo.errors import BadInput
 from groupppo.rates import KEY
-from groupppo.report.sections.sweep import draw_sweep, read_sweep
+from groupppo.report.figures.sweep import draw_sweep
+from groupppo.report.sections import Judged, Results
+from groupppo.report.sections.sweep import sections
 from groupppo.stats.power import seeds_for_equivalence
 from groupppo.verdicts.sweep import (
     RECORD,
@@ -143,28 +146,35 @@ def test_the_page_says_which_rate_was_best_which_is_used_and_how_many_seeds_it_a
     table.to_parquet(tmp_path / "pilot" / "sweep.parquet")
     benchmark = load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml")
     draw_sweep(table, benchmark, tmp_path / "pilot")
-    assert read_sweep(tmp_path, benchmark) is None
-    sweep = read_sweep(tmp_path, replace(benchmark, pilot=Path("pilot.yaml")))
-    ppo, group_ppo, random = sweep.table.rows
+    assert swept(tmp_path, benchmark) is None
+    asked = replace(benchmark, pilot=Path("pilot.yaml"))
+    words, rates, _ = swept(tmp_path, asked).blocks
+    ppo, group_ppo, random = rates.cells
     assert [cell.text for cell in ppo] == ["The ppo", "0.510", "best: 0.720", "0.550", "0.0001"]
     assert group_ppo[-1].under == "not the pilot's best, 3e-05"
     assert random[-1].under == "not in this benchmark"
-    assert sweep.where == (
+    assert words.words.startswith(
         "Not run for this results folder: the pilot is measured at a place that these results do not record."
     )
     table.assign(measured_in="results/reference/pilot.zip", published=True).to_parquet(
         tmp_path / "pilot" / "sweep.parquet"
     )
-    named = read_sweep(tmp_path, replace(benchmark, pilot=Path("pilot.yaml")))
-    told = "Not run for this results folder: the pilot is from results/reference/pilot.zip (published)."
-    assert named.where == told
-    assert named.figure.caption.startswith(told)
+    named, _, figure = swept(tmp_path, asked).blocks
+    place = "Not run for this results folder: the pilot is from results/reference/pilot.zip (published)."
+    assert named.words.startswith(place)
+    assert figure.record.caption.startswith(place)
     needed = seeds_for_equivalence(paired_spread(table, "ppo")[0], 0.05, 0.90, 0.80)
-    assert f"Equivalence within 0.05 with 80% power asks for {needed} seeds" in sweep.told
-    assert sweep.told.endswith("an end of the sweep for: The group_ppo, The random.")
+    assert f"Equivalence within 0.05 with 80% power asks for {needed} seeds" in words.words
+    assert words.words.endswith("an end of the sweep for: The group_ppo, The random.")
     assert (tmp_path / "pilot" / "sweep.svg").stat().st_size > 5000
     with pytest.raises(BadInput, match="run the pilot first"):
-        read_sweep(tmp_path / "elsewhere", replace(benchmark, pilot=Path("pilot.yaml")))
+        swept(tmp_path / "elsewhere", asked)
+
+
+def swept(results: Path, benchmark: Benchmark) -> Section | None:
+    """The section of the page."""
+    made = Results(results, benchmark, pd.DataFrame(), pd.DataFrame(), Judged.model_construct(), ())
+    return next(sections(made), None)
 
 
 def test_the_sweep_of_a_pilot_is_written_beside_its_matrix(tmp_path, record, monkeypatch):

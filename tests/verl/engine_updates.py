@@ -1,10 +1,9 @@
-"""Updates of a set of `UPDATES` by verl's own workers: python -m tests.verl.engine_updates FOLDER SET
+"""All updates by verl's own workers: python -m tests.verl.engine_updates FOLDER
 
-FOLDER holds `policy/`, `critic/` (Hugging Face folders) and `batch.safetensors`; results.safetensors and metrics.json
-are written there. Worlds of one and of two ranks run side by side, forked after the imports.
+FOLDER holds `policy/`, `critic/` (Hugging Face folders) and `batch.safetensors`; results1.safetensors and
+results2.safetensors are written there. Worlds of one and of two ranks run side by side, forked after the imports.
 """
 
-import json
 import multiprocessing
 import os
 import sys
@@ -26,24 +25,23 @@ from torch import Tensor
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import TrainingWorkerConfig
-from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import ppo_loss, value_loss
 from verl.workers.utils.padding import response_from_nested
 
-import groupppo.verl.workers  # noqa: F401  mends verl's engines for the CPU
 from groupppo.config import REPOSITORY, load_benchmark
-from groupppo.verl.asks import MODE
 from groupppo.verl.compose import Cell, compose
+from groupppo.verl.engine import CriticWorker  # also prepares verl's engines for the CPU
+from groupppo.verl.passes import MODE
 from tests.verl.plain_updates import flat
 from tests.verl.updates import (
     ENTROPY_COEFFICIENT,
     KL_COEFFICIENT,
     LEARNING_RATE,
     RESPONSES,
-    UPDATES,
     Batch,
     Role,
     Update,
+    all_updates,
 )
 
 Loss = Callable[..., tuple[Tensor, dict[str, Any]]]
@@ -95,7 +93,7 @@ class Trainee:
             part = omega_conf_to_dataclass(settings.critic)
             model, kind = part.model, "value_model"
             self.losses = {False: partial(value_loss, config=part)}
-        self.worker = TrainingWorker(
+        self.worker = CriticWorker(
             TrainingWorkerConfig(
                 model_type=kind,
                 model_config=model,
@@ -111,8 +109,8 @@ class Trainee:
     def _parameters(self) -> list[Any]:
         return [parameter for _, parameter in sorted(self.worker.engine.module.named_parameters())]
 
-    def train(self, update: Update, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Gradients (steps, parameters) and change of the parameters, over all ranks; and verl's metrics."""
+    def train(self, update: Update, batch: Batch) -> dict[str, Tensor]:
+        """Gradients (steps, parameters) and change of the parameters, over all ranks."""
         parameters, gradients = self._parameters(), []
         with torch.no_grad():
             for parameter, start in zip(parameters, self.start, strict=True):
@@ -123,12 +121,10 @@ class Trainee:
 
         self.worker.set_loss_fn(_spoilt(self.losses[update.regularised], update))
         hook = self.worker.engine.optimizer.register_step_pre_hook(keep)
-        output = self.worker.train_mini_batch(_as_verl_sends_it(update, batch))
+        self.worker.train_mini_batch(_as_verl_sends_it(update, batch))
         hook.remove()
         moved = [(after - before).full_tensor() for after, before in zip(parameters, self.start, strict=True)]
-        found = {"gradients": torch.stack(gradients), "change": flat([tensor.detach() for tensor in moved])}
-        metrics = tu.get(output, "metrics")
-        return found, {name: metrics[name] for name in ("loss", "grad_norm")}
+        return {"gradients": torch.stack(gradients), "change": flat([tensor.detach() for tensor in moved])}
 
     def infer(self, batch: Batch) -> dict[str, Tensor]:
         """Padded (B, T) statistics of the responses, cut out as verl's trainer does it."""
@@ -211,7 +207,6 @@ def run_rank(
     os.environ["DIST_INIT_METHOD"] = f"file://{store}"
     batch = Batch.load(folder / "batch.safetensors")
     tensors: dict[str, Tensor] = {}
-    metrics: dict[str, Any] = {}
     for packed, settings in configs.items():
         trainees: dict[Role, Trainee] = {role: Trainee(role, settings) for role in ("policy", "value")}
         if ranks == 1:
@@ -219,21 +214,20 @@ def run_rank(
                 tensors |= {f"infer-{name}-{packed}": found for name, found in trainee.infer(batch).items()}
         for update in updates:
             if (update.packed, update.ranks) == (packed, ranks):
-                found, metrics[update.name] = trainees[update.role].train(update, batch)
+                found = trainees[update.role].train(update, batch)
                 tensors |= {f"{name}-{update.name}": tensor for name, tensor in found.items()}
     if rank == 0:
         save_file(tensors, folder / f"results{ranks}.safetensors")
-        (folder / f"metrics{ranks}.json").write_text(json.dumps(metrics))
     torch.distributed.destroy_process_group()
 
 
-def main(folder: Path, chosen: str) -> int:
+def main(folder: Path) -> int:
     torch.set_num_threads(1)
     configs = {packed: config(folder, packed) for packed in (False, True)}
     fork = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as stores:
         worlds = [(Path(stores) / str(ranks), rank, ranks) for ranks in (1, 2) for rank in range(ranks)]
-        running = [fork.Process(target=run_rank, args=(folder, UPDATES[chosen](), configs, *world)) for world in worlds]
+        running = [fork.Process(target=run_rank, args=(folder, all_updates(), configs, *world)) for world in worlds]
         for process in running:
             process.start()
         while any(process.is_alive() for process in running):
@@ -246,4 +240,4 @@ def main(folder: Path, chosen: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1])))

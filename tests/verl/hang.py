@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 MODULE, VARIABLE = "tests.verl.hang", "GROUPPPO_HANG_AT"
-_PLACE = "groupppo.verl.transformers_rollout"
+_PLACE = "groupppo.verl.rollouts"
 
 
 class _AfterLoading(importlib.abc.MetaPathFinder):

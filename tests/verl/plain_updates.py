@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
-from groupppo.algorithm.loss import LossMask, masked_mean, policy_loss, value_loss
+from groupppo.algorithm.loss import LossMask, masked_mean, policy_loss
 from tests.verl.updates import (
     ENTROPY_COEFFICIENT,
     KL_COEFFICIENT,
@@ -21,6 +21,12 @@ from tests.verl.updates import (
 
 Statistic = Callable[[Tensor, Tensor], Tensor]
 """From logits (R, V) that predict the tokens (R,) of a response to a number for each."""
+
+
+def value_loss(predicted: Tensor, values: Tensor, returns: Tensor, mask: LossMask, clip: float = 0.5) -> Tensor:
+    """Half the larger of two squared errors, as verl's `compute_value_loss`; (B, T) each, a scalar."""
+    clipped = torch.maximum(torch.minimum(predicted, values + clip), values - clip)
+    return 0.5 * masked_mean(torch.maximum((predicted - returns) ** 2, (clipped - returns) ** 2), mask)
 
 
 def log_prob(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -263,7 +263,7 @@ def test_what_another_user_makes_in_tmp_neither_holds_up_a_start_nor_ends_a_proc
         subprocess.Popen([*SLEEP, str(shared / "gppo_cccccccc")], env=os.environ | {MARK: "chosen"}),
         subprocess.Popen(SLEEP, env=os.environ | mark),
     ]
-    code = "from groupppo.verl import family; family.tempfile.tempdir = {!r}; family.scratch().__enter__()"
+    code = "from groupppo.run import family; family.tempfile.tempdir = {!r}; family.scratch().__enter__()"
     try:
         command = [sys.executable, "-c", code.format(str(shared))]
         subprocess.run(command, check=True, timeout=30)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from groupppo.algorithm import Cause, GroupParams, Groups, known_rules
-from groupppo.algorithm.advantage import whiten
+from groupppo.algorithm.estimators import whiten
 from groupppo.errors import BadInput
 from groupppo.verl.group_stage import Grouped, GroupStage, response_seed
 
@@ -272,7 +272,7 @@ def batches() -> list[dict[str, Tensor]]:
 
 def step_of(moving: GroupStage, batch: dict[str, Tensor], number: int) -> Grouped:
     grouped = moving.run(batch, KEYS, number)
-    before = moving.threshold.value
+    before = moving.threshold
     assert before == grouped.threshold, "the threshold stands still until the step is accepted"
     moving.accept(grouped)
     return grouped
@@ -284,10 +284,10 @@ def test_the_threshold_moves_towards_the_target_and_only_where_the_rule_has_one(
         for moving in (above, below):
             grouped = step_of(moving, batch, number)
             assert grouped.threshold == pytest.approx(1.0) if number == 1 else grouped.threshold != 1.0
-    assert above.threshold.value > 1.0 > below.threshold.value
+    assert above.threshold > 1.0 > below.threshold
     for still in (stage(adaptive_threshold=False), stage(rule="stride")):
         step_of(still, hand_made(), 1)
-        assert still.threshold.value == 1.0
+        assert still.threshold == 1.0
 
 
 def test_a_restored_stage_goes_on_to_the_bit_and_one_that_starts_anew_does_not(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_restored_stage_goes_on_to_the_bit_and_one_that_starts_anew_does_not(t
     first.save(tmp_path)
     restored = stage(**quick)
     restored.load(tmp_path)
-    assert restored.threshold.value == first.threshold.value != 1.0
+    assert restored.threshold == first.threshold != 1.0
     differs = False
     for step, batch in list(enumerate(batches(), start=1))[3:]:
         again, anew = step_of(restored, batch, step), step_of(fresh, batch, step)

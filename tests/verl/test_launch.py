@@ -20,7 +20,6 @@ from groupppo.records.hashing import sha256_folder
 from groupppo.run import launch
 from groupppo.run.checkpoints import MOST_FAILURES, Checkpoints, Seal
 from groupppo.run.launch import needs, train
-from groupppo.verl import ray_start
 from groupppo.verl.compose import Cell
 from tests.disks import small_disk
 from tests.measure.fake_nvml import Device, FakeNvml
@@ -75,7 +74,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., No
         script = tmp_path / "python"
         script.write_text(TRAINER.format(python=PYTHON, start=cell.start, resumable=resumable, third=third, last=last))
         script.chmod(0o755)
-        monkeypatch.setattr(launch.sys, "executable", str(script))
+        monkeypatch.setattr(sys, "executable", str(script))
         monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
 
     return put
@@ -192,28 +191,13 @@ def test_a_run_whose_ray_did_not_start_in_time_is_started_again_and_no_other(
     script.write_text(LATE.format(python=sys.executable, starts_at=starts_at))
     script.chmod(0o755)
     cell = make_cell("ppo")
-    monkeypatch.setattr(launch.sys, "executable", str(script))
+    monkeypatch.setattr(sys, "executable", str(script))
     with pytest.raises(RunFailed):
         train(cell)
     assert (cell.out / "attempts").read_text() == str(attempts)
     assert json.loads((cell.out / "failed" / "status.json").read_text())["cause"] == cause
     log = (cell.out / "failed" / "log.txt").read_text()
     assert log.count("Ray did not start: attempt") == attempts - (starts_at <= attempts)
-
-
-@pytest.mark.parametrize(
-    ("error", "up", "code"),
-    [
-        (Exception("The current node timed out during startup."), False, ray_start.DID_NOT_START),
-        (RuntimeError("Timed out waiting for file"), False, ray_start.DID_NOT_START),
-        (Exception("The rollout timed out."), True, None),
-        (ValueError("no such key"), False, None),
-    ],
-)
-def test_only_a_ray_that_did_not_start_in_time_is_told_by_the_exit_code(error, up, code) -> None:
-    with pytest.raises(type(error) if code is None else SystemExit) as caught, ray_start.told_by_exit_code(lambda: up):
-        raise error
-    assert code is None or caught.value.code == code
 
 
 @pytest.fixture
@@ -225,7 +209,7 @@ def ended(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         cell = replace(make_cell("ppo"), device=device, out=tmp_path / "run")
         for folder in (cell.out, tmp_path / "ray"):
             folder.mkdir(exist_ok=True)
-        monkeypatch.setattr(launch.sys, "executable", str(script))
+        monkeypatch.setattr(sys, "executable", str(script))
         monkeypatch.setitem(sys.modules, "pynvml", nvml)
         checkpoints = Checkpoints(cell.out, None, last=1)
         launch._write_status(cell, launch._run(cell, tmp_path / "ray", checkpoints), checkpoints)

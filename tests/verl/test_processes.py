@@ -13,7 +13,7 @@ import psutil
 import pytest
 from ray._private.utils import update_envs
 
-from groupppo.verl.cpu.forkclient import ADDRESS
+from groupppo.verl.forkserver import ADDRESS
 
 LOOK = """
     import json, ray
@@ -21,7 +21,7 @@ LOOK = """
 
     @ray.remote
     def look():
-        import groupppo.verl.workers
+        import groupppo.verl.engine
         from verl.plugin.platform import get_platform
         from verl.workers.engine.base import EngineRegistry
         from verl.workers.rollout.base import get_rollout_class
@@ -47,14 +47,14 @@ def test_platform_engine_and_rollout_are_registered_inside_a_ray_worker(tmp_path
 @pytest.mark.verl
 def test_a_worker_whose_plugin_was_not_loaded_says_so_instead_of_training() -> None:
     """What a worker imports first; Ray is not needed to see it fail."""
-    done = python("import groupppo.verl.workers", GROUPPPO_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS="none")
+    done = python("import groupppo.verl.engine", GROUPPPO_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS="none")
     assert done.returncode != 0
     assert "groupppo.verl.plugin was not loaded" in done.stderr
 
 
 DRAWN = """
     import importlib, os
-    from groupppo.verl.cpu import forkserver
+    from groupppo.verl import forkserver
     forkserver.load_ray()
     for module in forkserver.MODULES:
         importlib.import_module(module)
@@ -86,11 +86,11 @@ def test_forked_workers_draw_ids_of_their_own() -> None:
 SERVER = """
     import sys, time
     from pathlib import Path
-    from groupppo.verl.cpu import forkserver
+    from groupppo.verl import forkserver
     forkserver.MODULES = ()
     forkserver.load_ray()
     forkserver.start(Path(sys.argv[1]) / "fork.socket")
-    print(forkserver.CLIENT, flush=True)
+    print(forkserver.__file__, flush=True)
     sys.stdin.read()
 """
 

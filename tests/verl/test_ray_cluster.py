@@ -16,8 +16,8 @@ from groupppo.errors import BadInput, RunFailed
 from groupppo.run import family, launch, ray_cluster
 from groupppo.run.ray_cluster import across_allocation, ask_for_stacks
 from groupppo.verl.compose import Cell, compose
+from groupppo.verl.endings import STACKS
 from groupppo.verl.network import ON_ONE_NODE, OURS
-from groupppo.verl.stacks import VARIABLE
 from tests.verl.conftest import MakeCell
 
 # Notes how it was called, says that the node is up, and stays until it is told to stop.
@@ -91,7 +91,7 @@ def test_on_a_cpu_slurm_is_asked_for_no_gpu_and_ray_is_told_of_places_for_proces
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".snakemake").mkdir()
     cell = replace(make_cell("ppo"), nodes=2, ranks=2)
-    environment = launch.environment(cell) | {"RAY_TMPDIR": "/tmp/x", VARIABLE: "/shared/stacks.txt"}
+    environment = launch.environment(cell) | {"RAY_TMPDIR": "/tmp/x", STACKS: "/shared/stacks.txt"}
     environment |= family.marked(tmp_path)
     with launch._ray(cell, environment) as variables:
         assert set(variables) == {"RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"}
@@ -100,7 +100,7 @@ def test_on_a_cpu_slurm_is_asked_for_no_gpu_and_ray_is_told_of_places_for_proces
     assert call["offer"][:2] == ["12", "2"]
     # What verl's processes need to know reaches those on other nodes, and what is of this node does not.
     assert call["environment"]["GROUPPPO_PLATFORM"] == "cpu"
-    assert call["environment"][VARIABLE] == "/shared/stacks.txt"
+    assert call["environment"][STACKS] == "/shared/stacks.txt"
     assert not {"RAY_TMPDIR", family.MARK} & call["environment"].keys()
 
 

@@ -1,12 +1,13 @@
 """Real verl runs, a few steps each, on the small task and model: what the whole project rests on."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,13 +17,14 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.proto import wandb_internal_pb2
 
 from groupppo.config import REPOSITORY, Arm, Benchmark, load_arm
 from groupppo.errors import BadInput, RunFailed
 from groupppo.measure.stages import WHOLE_STEP
 from groupppo.models.hub import check_model_folder
-from groupppo.run.launch import train
-from groupppo.run.watch import cause_of
+from groupppo.run.launch import TENSORBOARD, WANDB, environment, train
 from groupppo.tables import MATCHED_EVALUATION, collect, load_tables
 from groupppo.verl.compose import Cell
 from groupppo.verl.network import LOOPBACK
@@ -31,19 +33,54 @@ from tests.verl.conftest import MakeCell, repeatable
 pytestmark = pytest.mark.verl
 
 Run = Callable[..., Cell]
+LONG = "a_folder_for_the_temporary_files_of_job_1234567_on_this_node_with_a_name_that_no_socket_can_have"
+
+
+@contextlib.contextmanager
+def left_by_others(folder: Path, devices: str, temporary: str) -> Iterator[None]:
+    """An environment in which other programs left their variables."""
+    for name in (LONG, "file"):
+        (folder / name).mkdir() if name == LONG else (folder / name).touch()
+    hostile = {
+        # A job without GPUs on a cluster that has some.
+        **{"CUDA_VISIBLE_DEVICES": devices, "ROCR_VISIBLE_DEVICES": "0", "HIP_VISIBLE_DEVICES": "1"},
+        # Another cluster of Ray, with its own runtime environment.
+        **{"RAY_ADDRESS": "127.0.0.1:6399", "RAY_NAMESPACE": "theirs", "RAY_RUNTIME_ENV_HOOK": "no.such.hook"},
+        # A process of torchrun in a job of Slurm.
+        **{"MASTER_ADDR": "10.255.255.1", "MASTER_PORT": "29500", "WORLD_SIZE": "8", "RANK": "3", "LOCAL_RANK": "3"},
+        **{"SLURM_JOB_ID": "77", "SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_NNODES": "2"},
+        **{"TQ_NUM_THREADS": "9", "OMP_PROC_BIND": "true", "MKL_NUM_THREADS": "8", "VERL_LOGGING_LEVEL": "DEBUG"},
+        **{"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+        # No way out but one's own addresses, and nowhere to write but the run's folder and /tmp.
+        **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HF_ENDPOINT"), "http://127.0.0.1:9"),
+        **{"HOME": str(folder / "file" / "home"), "TMPDIR": str(folder / temporary)},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in hostile.items():
+            patch.setenv(name, value)
+        patch.setattr("tempfile.tempdir", None)  # it is asked for once
+        yield
 
 
 @pytest.fixture(scope="module")
-def run(make_cell: MakeCell) -> Run:
-    """Train a cell once and keep it for all tests that ask for the same one."""
-    done: dict[tuple[str, int, int], Cell] = {}
+def run(make_cell: MakeCell, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Train a cell once and keep it for all tests that ask for the same one.
 
-    def trained(arm: str | Arm, *, seed: int = 1, again: int = 0, **settings: object) -> Cell:
-        key = (arm if isinstance(arm, str) else arm.name, seed, again)
-        if key not in done:
-            done[key] = make_cell(arm, seed=seed, **settings)
-            train(done[key])
-        return done[key]
+    The second run of seed 1 and that of `grpo` begin where other programs left their variables; that of `group_ppo`
+    has all trackers.
+    """
+    done: dict[tuple[str, int], Cell] = {}
+
+    def trained(arm: str | Arm, *, again: int = 0) -> Cell:
+        name = arm if isinstance(arm, str) else arm.name
+        if (name, again) not in done:
+            trackers = {"verl": {"trainer.logger": ["console", "tensorboard", "wandb"]}} if name == "group_ppo" else {}
+            done[name, again] = cell = make_cell(arm, **trackers)
+            folder = tmp_path_factory.mktemp("others")
+            others = {("ppo", 1): ("NoDevFiles", LONG), ("grpo", 0): ("", "missing")}.get((name, again))
+            with left_by_others(folder, *others) if others else contextlib.nullcontext():
+                train(cell)
+        return done[name, again]
 
     return trained
 
@@ -98,7 +135,7 @@ def test_stages_are_those_of_the_algorithm_and_sum_to_no_more_than_the_step(run:
 
 @pytest.fixture(scope="module")
 def knocked(run: Run) -> list[list]:
-    """What another user's program met that tried each socket of a run, the second of seed 1, from its start to its end.
+    """What another user's program met that tried each socket of a cell's second run, from its start to its end.
 
     Rows of process, address, port (0 for a Unix socket, whose address is a path) and answer.
     """
@@ -134,52 +171,14 @@ def test_another_user_of_the_node_can_talk_to_no_process_of_a_run(knocked: list[
     assert len({re.match(r".*?/gppo_\w{8}/", address)[0] for address in unix}) == 1  # and all are in the run's folder
 
 
-def test_the_same_seed_gives_the_same_steps_to_the_bit_and_another_does_not(run: Run, knocked: list[list]) -> None:
-    """Whoever knocks meanwhile."""
+def test_the_same_seed_gives_the_same_steps_to_the_bit(run: Run, knocked: list[list]) -> None:
+    """Whoever knocks meanwhile, and whatever other programs left in the environment."""
     assert knocked
-    first, again, other = run("ppo"), run("ppo", again=1), run("ppo", seed=2)
+    first, again = run("ppo"), run("ppo", again=1)
     assert [repeatable(row) for row in rows(first, "steps.jsonl")] == [
         repeatable(row) for row in rows(again, "steps.jsonl")
     ]
     assert same(weights(first), weights(again))
-    assert not same(weights(first), weights(other))
-
-
-LONG = "a_folder_for_the_temporary_files_of_job_1234567_on_this_node_with_a_name_that_no_socket_can_have"
-
-
-@pytest.mark.parametrize(
-    ("devices", "temporary"), [("", LONG), ("NoDevFiles", "missing")], ids=["hidden devices", "no devices"]
-)
-def test_what_other_programs_left_in_the_environment_changes_nothing(
-    run: Run, make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, devices: str, temporary: str
-) -> None:
-    (tmp_path / LONG).mkdir()
-    (tmp_path / "file").touch()
-    hostile = {
-        # A job without GPUs on a cluster that has some.
-        **{"CUDA_VISIBLE_DEVICES": devices, "ROCR_VISIBLE_DEVICES": "0", "HIP_VISIBLE_DEVICES": "1"},
-        # Another cluster of Ray, with its own runtime environment.
-        **{"RAY_ADDRESS": "127.0.0.1:6399", "RAY_NAMESPACE": "theirs", "RAY_RUNTIME_ENV_HOOK": "no.such.hook"},
-        # A process of torchrun in a job of Slurm.
-        **{"MASTER_ADDR": "10.255.255.1", "MASTER_PORT": "29500", "WORLD_SIZE": "8", "RANK": "3", "LOCAL_RANK": "3"},
-        **{"SLURM_JOB_ID": "77", "SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_NNODES": "2"},
-        **{"TQ_NUM_THREADS": "9", "OMP_PROC_BIND": "true", "MKL_NUM_THREADS": "8", "VERL_LOGGING_LEVEL": "DEBUG"},
-        **{"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
-        # No way out but one's own addresses, and nowhere to write but the run's folder and /tmp.
-        **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HF_ENDPOINT"), "http://127.0.0.1:9"),
-        **{"HOME": str(tmp_path / "file" / "home"), "TMPDIR": str(tmp_path / temporary)},
-    }
-    for name, value in hostile.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("tempfile.tempdir", None)  # it is asked for once
-    cell = make_cell("group_ppo")
-    train(cell)
-    clean = run("group_ppo")
-    assert [repeatable(row) for row in rows(cell, "steps.jsonl")] == [
-        repeatable(row) for row in rows(clean, "steps.jsonl")
-    ]
-    assert same(weights(cell), weights(clean))
 
 
 def test_singleton_groups_train_the_parameters_of_dense_ppo_to_the_bit(run: Run, singleton: Arm) -> None:
@@ -190,7 +189,14 @@ def test_singleton_groups_train_the_parameters_of_dense_ppo_to_the_bit(run: Run,
     assert not same(weights(dense), start)
 
 
-def test_the_critic_is_measured_over_all_tokens_in_every_arm(run: Run, singleton: Arm) -> None:
+@pytest.fixture(scope="module")
+def broadcast() -> Arm:
+    """Advantages spread over groups, and a score that needs more of verl."""
+    arm = load_arm(REPOSITORY / "benchmarks" / "arms" / "group_ppo_broadcast.yaml")
+    return replace(arm, verl=arm.verl | {"algorithm.group_params.score": "logit_norm"})
+
+
+def test_the_critic_is_measured_over_all_tokens_in_every_arm(run: Run, singleton: Arm, broadcast: Arm) -> None:
     names = ("critic/vf_explained_var", "critic/values/mean", "critic/returns/min")
 
     def told(arm: str | Arm, suffix: str) -> list[list[float]]:
@@ -200,7 +206,6 @@ def test_the_critic_is_measured_over_all_tokens_in_every_arm(run: Run, singleton
     assert told(singleton, "/all_tokens") == told(singleton, "") == told("ppo", "")
     assert told("group_ppo", "/all_tokens")[0] == told("ppo", "")[0] != told("group_ppo", "")[0]
     # Policy and value masks differ, and verl's own are left out.
-    broadcast = load_arm(REPOSITORY / "benchmarks" / "arms" / "group_ppo_broadcast.yaml")
     assert told(broadcast, "/all_tokens")[0] == told("ppo", "")[0]
     assert names[0] not in rows(run(broadcast), "steps.jsonl")[0]
     assert not [name for name in rows(run("grpo"), "steps.jsonl")[0] if name.endswith("/all_tokens")]
@@ -211,50 +216,6 @@ def test_all_arms_see_the_same_prompts_and_draw_the_same_first_responses(run: Ru
     for key in ("prompt_length/mean", "response_length/mean", "reward/mean", "actor/entropy"):
         assert len({row[key] for row in first.values()}) == 1, key
     assert len({row["actor/grad_norm"] for row in first.values()}) == 3
-
-
-def test_a_run_past_its_time_limit_fails_with_its_cause_and_leaves_no_process(make_cell: MakeCell) -> None:
-    cell = make_cell("ppo", steps=1000, time_limit_s=12)
-    with pytest.raises(RunFailed, match="time_limit_s = 12"):
-        train(cell)
-    status = json.loads((cell.out / "failed" / "status.json").read_text())
-    written = cell.out / "failed" / "steps.jsonl"  # none where no step was done
-    done = len(written.read_text().splitlines()) if written.is_file() else 0
-    assert (status["status"], status["steps"]) == ("failed", done)
-    assert done < 1000
-    assert not (cell.out / "checkpoint").exists()
-    assert not descendants(cell.out)
-
-
-def test_a_run_that_breaks_inside_verl_fails_with_the_error_of_its_log(make_cell: MakeCell) -> None:
-    cell = make_cell("ppo", verl={"actor_rollout_ref.model.override_config.attn_implementation": "no_such_one"})
-    with pytest.raises(RunFailed, match="no_such_one"):
-        train(cell)
-    assert (cell.out / "failed" / "log.txt").is_file()
-    assert not descendants(cell.out)
-
-
-@pytest.mark.parametrize(
-    ("line", "named"),
-    [
-        ("ValueError: no such thing", True),
-        ("groupppo.errors.BadInput: benchmarks/quick.yaml: seeds = missing", True),
-        ("Exception: The current node timed out during startup.", True),
-        ("\x1b[36m(ActorWorker pid=7)\x1b[0m KeyError: 'values'", True),
-        ("Error rates are not errors: 0.1", False),
-        ("an Exception: in the middle of a line", False),
-    ],
-)
-def test_the_cause_of_a_failed_run_is_the_error_that_its_log_names(line: str, named: bool) -> None:
-    log = f"step:1 - loss:0.1\n{line}\nnanobind: leaked!\n"
-    none = ", and the log names no error; it ends: nanobind: leaked!"
-    assert cause_of(log, 1) == "exit code 1" + ("; " + line.rsplit("\x1b[0m ", 1)[-1] if named else none)
-
-
-def descendants(out: Path) -> list[str]:
-    """Command lines that name the run's folder or are Ray workers of this test process."""
-    found = [process.name() for process in psutil.Process().children(recursive=True)]
-    return [name for name in found if name.startswith(("ray::", "raylet", "gcs_server"))]
 
 
 def test_a_truncated_split_stops_the_run_before_verl_starts(make_cell: MakeCell, tmp_path: Path) -> None:
@@ -275,23 +236,13 @@ def test_a_missing_checkpoint_stops_the_run_before_verl_starts(make_cell: MakeCe
     assert not (cell.out / "log.txt").exists()
 
 
-# ---- the readings of GROUP-PPO that need more of verl than group_ppo
-
-
-@pytest.fixture(scope="module")
-def logit_norm() -> Arm:
-    arm = load_arm(REPOSITORY / "benchmarks" / "arms" / "group_ppo.yaml")
-    return replace(arm, name="logit_norm", verl=arm.verl | {"algorithm.group_params.score": "logit_norm"})
-
-
-def test_the_norm_of_the_gradient_in_the_logits_reaches_the_rule(run: Run, logit_norm: Arm) -> None:
+def test_the_norm_of_the_gradient_in_the_logits_reaches_the_rule(run: Run, broadcast: Arm) -> None:
     # On the same first responses; the untrained policy is nearly uniform, so that every token's norm is nearly one.
-    unit, scored = (rows(run(arm), "steps.jsonl")[0] for arm in ("group_ppo", logit_norm))
+    unit, scored = (rows(run(arm), "steps.jsonl")[0] for arm in ("group_ppo", broadcast))
     for key in ("group/total_tokens", "reward/mean", "actor/entropy"):
         assert unit[key] == scored[key]
-    assert (
-        unit["group/r_ratio/p50"] != scored["group/r_ratio/p50"] == pytest.approx(unit["group/r_ratio/p50"], rel=0.01)
-    )
+    ratio = "group/r_ratio/p50"
+    assert unit[ratio] != scored[ratio] == pytest.approx(unit[ratio], rel=0.01)
 
 
 # ---- a grouping that fails in a run
@@ -301,12 +252,12 @@ def test_the_norm_of_the_gradient_in_the_logits_reaches_the_rule(run: Run, logit
 def random_at(make_cell: MakeCell, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Cell]:
     """Rule `random` at the density of another run, which has only the steps given."""
 
-    def cell(on_error: str, *steps: int) -> Cell:
+    def cell(on_error: str, *steps: int, seed: int = 1) -> Cell:
         source = tmp_path_factory.mktemp("other") / "steps.jsonl"
         source.write_text("".join(json.dumps({"step": step, "group/density": 0.3}) + "\n" for step in steps))
         file = load_arm(REPOSITORY / "benchmarks" / "arms" / "random.yaml")
         arm = replace(file, verl=file.verl | {"algorithm.group_params.on_error": on_error})
-        return replace(make_cell(arm), density_source=source)
+        return replace(make_cell(arm, seed=seed), density_source=source)
 
     return cell
 
@@ -314,9 +265,10 @@ def random_at(make_cell: MakeCell, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_a_step_that_falls_back_is_dense_counted_logged_and_makes_the_run_inadmissible(
     run: Run, random_at: Callable[..., Cell], quick: Benchmark, tmp_path: Path
 ) -> None:
-    cell = random_at("dense", 1, 3)
+    cell = random_at("dense", 1, 3, seed=2)
     train(cell)
     steps = rows(cell, "steps.jsonl")
+    assert steps[0]["response_length/mean"] != rows(run("ppo"), "steps.jsonl")[0]["response_length/mean"]  # seed 1's
     assert [row["group/fallbacks"] for row in steps] == [0, 1, 0]
     assert [row["group/density"] == 1.0 for row in steps] == [False, True, False]
     assert steps[0]["group/density"] == pytest.approx(0.3, abs=0.02)
@@ -360,3 +312,107 @@ def test_without_a_fallback_a_grouping_that_fails_ends_the_run_and_is_named(
     assert (status["status"], status["steps"], status["fallbacks"]) == ("failed", 0, 0)
     assert "step 1 group/density" in status["cause"]
     assert not (cell.out / "checkpoint").exists()
+    assert not [
+        process.name()
+        for process in psutil.Process().children(recursive=True)
+        if process.name().startswith(("ray::", "raylet", "gcs_server"))
+    ]
+
+
+# ---- trackers
+
+OURS = ("group/", "rollout/")
+Tracked = dict[int, dict[str, float]]
+"""Metrics by step."""
+
+
+def logged(cell: Cell) -> Tracked:
+    rows = [json.loads(line) for line in (cell.out / "steps.jsonl").read_text().splitlines()]
+    return {row["step"]: {name: value for name, value in row.items() if name.startswith(OURS)} for row in rows}
+
+
+def on_console(cell: Cell) -> Tracked:
+    found: Tracked = {}
+    for line in (cell.out / "log.txt").read_text().splitlines():
+        if step := re.search(r"\bstep:(\d+) - ", line):
+            pairs = [pair.rsplit(":", 1) for pair in line[step.end() :].split(" - ")]
+            found[int(step[1])] = {name: _number(text) for name, text in pairs}
+    return found
+
+
+def _number(text: str) -> float:
+    return float(re.sub(r"^np\.\w+\((.*)\)$", r"\1", text))
+
+
+def on_tensorboard(cell: Cell) -> Tracked:
+    events = EventAccumulator(str(cell.out / TENSORBOARD)).Reload()
+    found: Tracked = {}
+    for name in events.Tags()["scalars"]:
+        for event in events.Scalars(name):
+            found.setdefault(event.step, {})[name] = event.value
+    return found
+
+
+def on_wandb(cell: Cell) -> Tracked:
+    [file] = (cell.out / WANDB).glob("offline-run-*/run-*.wandb")
+    found: Tracked = {}
+    for record in _records(file.read_bytes()):
+        message = wandb_internal_pb2.Record.FromString(record)
+        if message.HasField("history"):
+            items = {item.key or "/".join(item.nested_key): item.value_json for item in message.history.item}
+            found[json.loads(items["_step"])] = {name: json.loads(value) for name, value in items.items()}
+    return found
+
+
+def _records(data: bytes, header: int = 7, block: int = 32768) -> Iterator[bytes]:
+    """Records of a file in LevelDB's log format: checksum (4 bytes), length (2), type (1) and a part of a record."""
+    first, middle, last = 2, 3, 4
+    at, parts = header, b""
+    while at + 7 <= len(data):
+        if block - at % block < 7:  # too short for a record's head: the rest of a block is empty
+            at += block - at % block
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        part, at = data[at + 7 : at + 7 + length], at + 7 + length
+        parts = parts + part if kind in (middle, last) else part
+        if kind not in (first, middle):
+            yield parts
+
+
+@pytest.mark.parametrize(
+    ("read", "digits"),
+    [(on_console, 1e-12), (on_tensorboard, 1e-6), (on_wandb, 1e-12)],
+    ids=["console", "tensorboard", "wandb"],
+)
+def test_a_tracker_has_every_metric_of_ours_with_its_value_at_every_step(run: Run, read: object, digits: float) -> None:
+    cell = run("group_ppo")
+    expected, found = logged(cell), read(cell)
+    assert sorted(expected) == [1, 2, 3]
+    assert set(found) == set(expected)
+    for step, metrics in expected.items():
+        assert {"group/density", "group/threshold", "group/r_ratio/p50", "group/fallbacks"} <= set(metrics)
+        assert {"rollout/logp_gap/mean", "rollout/logp_gap/p99"} <= set(metrics)
+        of_ours = {name: value for name, value in found[step].items() if name.startswith(OURS)}
+        assert of_ours == pytest.approx(metrics, rel=digits, abs=1e-30)
+    assert expected[1] != pytest.approx(expected[2], rel=digits)  # a tracker that mixed the steps up would be seen
+
+
+def test_trackers_write_into_the_runs_folder(run: Run) -> None:
+    cell = run("group_ppo")
+    assert (cell.out / TENSORBOARD).is_dir()
+    assert (cell.out / WANDB).is_dir()
+    assert not list(Path().glob("*wandb*"))
+    assert not list(Path.home().glob("wandb*"))
+
+
+def test_runs_track_offline_unless_the_user_says_otherwise(
+    make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make_cell("ppo")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("TENSORBOARD_DIR", "/elsewhere")
+    assert environment(cell)["WANDB_MODE"] == "offline"
+    assert environment(cell)["TENSORBOARD_DIR"] == str(cell.out / TENSORBOARD)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert environment(cell)["WANDB_MODE"] == "online"
+    assert "TENSORBOARD_DIR" in os.environ

@@ -28,7 +28,7 @@ from groupppo.errors import BadInput
 from groupppo.verl import trainer as trainer_module
 from groupppo.verl.compose import compose
 from groupppo.verl.group_stage import STATE_FILE, GroupStage
-from groupppo.verl.trainer import FULL_MASK, GroupPPOTrainer
+from groupppo.verl.trainer import FULL_MASK, GroupPPOTrainer, Step
 from tests.verl.conftest import MakeCell
 
 MASKS = ("1111111111", "1", "0000", "1100111011", "0001111", "1111111111111111")
@@ -97,13 +97,13 @@ class Stand:
         metrics: dict[str, Any] = {}
         self.store.fields = made_up()
         self.trainer.global_steps = number
-        self.trainer._early = early and self.trainer._group_early(batch_meta())
+        self.trainer.this_step = Step(early=early and self.trainer._group_early(batch_meta()))
         self.trainer.meter.begin_step(number)
         batch = self.trainer._compute_advantage(batch_meta(), metrics)
         batch = self.trainer._update_critic(batch, metrics)
         self.trainer._update_actor(batch, metrics)
         self.trainer.meter.end_step()
-        return metrics | self.trainer._step_metrics
+        return metrics | self.trainer.this_step.metrics
 
     def expected(self, step: int = 1) -> GroupBatch:
         """What a stage of its own makes of the same batch."""
@@ -291,12 +291,12 @@ def test_a_step_whose_grouping_fails_is_verls_dense_ppo_and_the_next_one_is_grou
     dense.step()
     advantages, masks = dense.store.padded("advantages"), dense.seen
     stand = make_stand(**{f"{GROUP}on_error": "dense"})
-    threshold = stand.trainer.group_stage.threshold
+    stage = stand.trainer.group_stage
     break_step(stand, 2, monkeypatch, place)
-    counted, thresholds = [], [threshold.value]
+    counted, thresholds = [], [stage.threshold]
     for number in (1, 2, 3):
         counted.append(stand.step(number)["group/fallbacks"])
-        thresholds.append(threshold.value)
+        thresholds.append(stage.threshold)
         fell_back = number == 2
         assert torch.equal(stand.store.padded("advantages"), advantages) == fell_back
         assert stand.seen["critic"].equals(masks["critic"]) == fell_back
@@ -394,20 +394,20 @@ def test_a_checkpoint_is_named_as_the_latest_when_the_threshold_is_in_it(saved: 
 def test_a_run_that_is_resumed_goes_on_with_the_threshold_of_its_checkpoint(
     make_stand: MakeStand, saved: Stand, mode: str
 ) -> None:
-    threshold = saved.trainer.group_stage.threshold.value
+    threshold = saved.trainer.group_stage.threshold
     assert threshold != 1.0
     place = "trainer__default_local_dir" if mode == "auto" else "trainer__resume_from_path"
     folder = saved.trainer.run_folder / ("" if mode == "auto" else "global_step_2")
     resumed = make_stand(trainer__resume_mode=mode, **{place: str(folder)}).trainer
-    assert resumed.group_stage.threshold.value == 1.0
+    assert resumed.group_stage.threshold == 1.0
     resumed._load_checkpoint()
-    assert resumed.group_stage.threshold.value == threshold
+    assert resumed.group_stage.threshold == threshold
 
 
 def test_a_run_that_starts_anew_has_the_threshold_of_its_config(make_stand: MakeStand, saved: Stand) -> None:
     fresh = make_stand(trainer__default_local_dir=str(saved.trainer.run_folder)).trainer
     fresh._load_checkpoint()
-    assert fresh.group_stage.threshold.value == 1.0
+    assert fresh.group_stage.threshold == 1.0
 
 
 def test_a_checkpoint_of_a_dense_run_cannot_be_gone_on_with(make_stand: MakeStand, verl_saves: None) -> None:

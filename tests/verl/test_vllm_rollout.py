@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from groupppo.verl import PLATFORM
+
 pytestmark = pytest.mark.verl
 JOB = "01000000"  # of the first job of any Ray
 
@@ -62,18 +64,17 @@ def test_the_servers_and_workers_of_a_run_are_these(monkeypatch: pytest.MonkeyPa
     from verl.workers.rollout.replica import RolloutReplicaRegistry
     from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
 
-    from groupppo.verl import rollouts, vllm_rollout
-    from groupppo.verl.cpu.vllm_rollout import CPUReplica, CPUWorkerExtension
+    from groupppo.verl import vllm_rollout
+    from groupppo.verl.patches import patch
+    from groupppo.verl.rollouts import register_replicas
 
-    rollouts.register_adapters()
+    patch("rollouts")
+    register_replicas()
     assert get_rollout_class("vllm", "async") is vllm_rollout.Adapter
-    for on_cpu, replica, extension in (
-        (True, CPUReplica, CPUWorkerExtension),
-        (False, vllm_rollout.Replica, vllm_rollout.WorkerExtension),
-    ):
-        monkeypatch.setattr(rollouts, "asked_for_cpu", lambda on_cpu=on_cpu: on_cpu)
-        rollouts.register_replicas()
-        assert RolloutReplicaRegistry.get("vllm") is replica
-        named = replica.server._get_worker_extension_cls(replica.server)
-        assert named == f"{extension.__module__}.{extension.__qualname__}"
-        assert named != vLLMHttpServer._get_worker_extension_cls(replica.server)
+    assert RolloutReplicaRegistry.get("vllm") is vllm_rollout.Replica
+    server = vllm_rollout.Server
+    for platform, extension in (("cpu", "CPUWorkerExtension"), ("", "WorkerExtension")):
+        monkeypatch.setenv(PLATFORM, platform)
+        named = server._get_worker_extension_cls(server)
+        assert named == f"{vllm_rollout.__name__}.{extension}"
+        assert named != vLLMHttpServer._get_worker_extension_cls(server)

@@ -99,3 +99,20 @@ def test_the_cause_of_a_process_that_was_killed_is_the_signal() -> None:
     assert cause_of("ValueError: no\n", -9) == "ended by SIGKILL; ValueError: no"
     assert cause_of("ValueError: no\n", 1) == "exit code 1; ValueError: no"
     assert cause_of("\nRunFailed: a worker was lost\n", 1) == "exit code 1; RunFailed: a worker was lost"
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("ValueError: no such thing", True),
+        ("groupppo.errors.BadInput: benchmarks/quick.yaml: seeds = missing", True),
+        ("Exception: The current node timed out during startup.", True),
+        ("\x1b[36m(ActorWorker pid=7)\x1b[0m KeyError: 'values'", True),
+        ("Error rates are not errors: 0.1", False),
+        ("an Exception: in the middle of a line", False),
+    ],
+)
+def test_the_cause_of_a_failed_run_is_the_error_that_its_log_names(line: str, named: bool) -> None:
+    log = f"step:1 - loss:0.1\n{line}\nnanobind: leaked!\n"
+    none = ", and the log names no error; it ends: nanobind: leaked!"
+    assert cause_of(log, 1) == "exit code 1" + ("; " + line.rsplit("\x1b[0m ", 1)[-1] if named else none)

@@ -162,13 +162,6 @@ def one_token_later(role: Role) -> Update:
     return Update(role, tokens=WHOLE, wrong="endpoints_one_token_later")
 
 
-def gathered_policy() -> list[Update]:
-    """One step of the policy, all of it and by passes that compute endpoints only."""
-    stock = [Update("policy", tokens=WHOLE, ranks=ranks) for ranks in (1, 2)]
-    control = replace(one_token_later("policy"), computes="gathered")
-    return [*stock, *gathered("policy", "endpoint_endpoints"), control]
-
-
 def all_updates() -> list[Update]:
     found = regularised() + gathered_elsewhere()
     for role, readings in READINGS_OF_ROLE.items():
@@ -177,6 +170,3 @@ def all_updates() -> list[Update]:
         found += several_steps(role) + per_micro_batch(role) + per_rank(role)
         found += [one_response_at_a_time(role), one_token_later(role)]
     return found
-
-
-UPDATES = {"all": all_updates, "gathered_policy": gathered_policy}

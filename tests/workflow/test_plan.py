@@ -90,7 +90,7 @@ def test_cells_narrow_the_plan_to_their_arms_and_seeds_and_one_that_is_not_run_h
     assert "small on chain" not in plan
     trained = {line.split("train ")[1] for line in plan.splitlines() if "train " in line and "on chain" in line}
     assert trained == {f"{arm} seed {seed} on chain with tiny" for arm in ("ppo", "group_ppo") for seed in (2, 3)}
-    study = plan.partition("study the grouping rules on chain with tiny")[2].partition("Job ")[0]
+    study = plan.partition("study grouping on chain with tiny")[2].partition("Job ")[0]
     assert "runs/chain/tiny/ppo/seed2/status.json" in study  # the cell's first seed, not the matrix's
     assert "seed1" not in study
 
@@ -101,7 +101,7 @@ def test_studies_need_one_run_of_the_reference_for_each_task_and_model(project: 
     assert jobs.items() >= {"grouping_study": 2, "train": 2, "task": 2}.items()
     assert "report" not in jobs
     one = snakemake(project, "--dry-run", "--", "results/quick/studies/grouping/chain.tiny")
-    assert "study the grouping rules on chain with tiny" in one.stdout + one.stderr
+    assert "study grouping on chain with tiny" in one.stdout + one.stderr
     assert "on sorting" not in one.stdout + one.stderr
 
 

@@ -128,7 +128,7 @@ def test_texts_reports_and_verdicts_train_and_evaluate_nothing_again(
     editing("groupppo/report/page.py", "def write_report(", "def _unused() -> None: ...\n\n\ndef write_report(")
     editing("groupppo/verdicts/preregistration.py", "ABSENT = ", "UNUSED = 1\nABSENT = ")
     editing("groupppo/verl/group_stage.py", '"""', '"""Reworded. ')
-    editing("groupppo/algorithm/advantage.py", "\nimport", "\n# a comment\nimport")
+    editing("groupppo/algorithm/estimators.py", "\nimport", "\n# a comment\nimport")
     editing("benchmarks/quick.yaml", "title: ", "title: A ")
     plan = planned(finished)
     assert not plan & COSTLY

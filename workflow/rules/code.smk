@@ -5,12 +5,8 @@ from functools import cache
 from groupppo.config import is_grouped
 from groupppo.records.code import code_sha256
 
-# Modules that are started by name, by verl or a study's script.
-STARTED = {
-    "grouping_study": ["groupppo.studies", "groupppo.algorithm"],
-    "streams_study": ["groupppo.studies", "groupppo.algorithm", "groupppo.update"],
-    "faults_study": ["groupppo.studies", "groupppo.verl", "groupppo.algorithm"],
-}
+# Studies are found by name, and show what they measured.
+SHOWN = ("verdicts", "report", "bundle")
 RULE_KEY, RULES = "algorithm.group_params.rule", "groupppo.algorithm.rules"
 
 
@@ -19,8 +15,11 @@ def started(name, wildcards):
     if name == "task":
         generator = BENCHMARK.tasks[wildcards.task].generator
         return [f"groupppo.tasks.generators.{generator}"]
+    if name.endswith("_study"):
+        study = name.removesuffix("_study")
+        return [f"groupppo.studies.{study}", "groupppo.verl", "groupppo.algorithm"]
     if not name.startswith("train"):
-        return STARTED.get(name, [])
+        return ["groupppo.studies"] if name in SHOWN else []
     keys = BENCHMARK.train.verl | BENCHMARK.arms[wildcards.arm].verl
     if not is_grouped(keys):
         return ["groupppo.verl"]
@@ -31,6 +30,7 @@ SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 # What comes after the runs changes no run, though a run leaves the stamp of the claims.
 LATER = (
     "groupppo.cli",
+    "groupppo.draw",
     "groupppo.publish",
     "groupppo.report",
     "groupppo.verdicts",

@@ -1,112 +1,76 @@
-# Studies: one folder of tables and figures for each task and model.
+# Studies: one folder of tables and figures for each task and model. A study is a file in groupppo/studies/.
 
 from snakemake.io import glob_wildcards
 
-# Code comes from this repository: what lies beside a benchmark of somebody else is not run.
-STUDY_SCRIPTS = Path("benchmarks/studies")
+from groupppo.studies.shared.study import find_study, known_names
+from groupppo.verdicts.quantities import SHARES
+
 ARM_FILES = BENCHMARK.source.parent / "arms" / "{arm}.yaml"
+STUDY_FOLDER = RESULTS + "/studies/{study}/{{task}}.{{model}}"
 
 
-rule grouping_study:
-    input:
-        script=STUDY_SCRIPTS / "grouping.py",
-        arms=expand(ARM_FILES, arm=sorted(glob_wildcards(ARM_FILES).arm)),
-        prompts=rules.task.output.train,
-        card=rules.task.output.card,
-        status=of_reference(rules.train.output.status),
-        policy=of_reference(rules.train.output.checkpoint),
-    output:
-        directory(f"{RESULTS}/studies/grouping/{{task}}.{{model}}"),
-    log:
-        f"{RESULTS}/logs/grouping_study/{{task}}.{{model}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/grouping_study/{{task}}.{{model}}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=2500,
-        runtime=30,
-    params:
-        train=recorded(BENCHMARK.train),
-    message:
-        "study the grouping rules on {wildcards.task} with {wildcards.model}"
-    script:
-        "../scripts/grouping_study.py"
+def trained(name, file):
+    """A file of the reference's first run, where the study of that name needs that run."""
+    return lambda wildcards: (
+        of_reference(file)(wildcards) if find_study(name).needs_trained else []
+    )
 
 
-rule streams_study:
-    input:
-        script=STUDY_SCRIPTS / "streams.py",
-        arms=rules.grouping_study.input.arms,
-        prompts=rules.task.output.train,
-        card=rules.task.output.card,
-        start=rules.warmstart.output[0],
-        status=rules.grouping_study.input.status,
-        policy=rules.grouping_study.input.policy,
-    output:
-        directory(f"{RESULTS}/studies/streams/{{task}}.{{model}}"),
-    log:
-        f"{RESULTS}/logs/streams_study/{{task}}.{{model}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/streams_study/{{task}}.{{model}}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=2500,
-        runtime=30,
-    params:
-        train=recorded(BENCHMARK.train),
-    message:
-        "study the streamed update on {wildcards.task} with {wildcards.model}"
-    script:
-        "../scripts/streams_study.py"
+def of_a_run(name, resource, otherwise):
+    """What a training run takes, where the study of that name starts some."""
+    run = needs(resource, otherwise)
+    return lambda wildcards: run(wildcards) if find_study(name).trains else otherwise
 
 
-rule faults_study:
-    input:
-        script=STUDY_SCRIPTS / "faults.py",
-        arms=rules.grouping_study.input.arms,
-        prompts=rules.task.output.train,
-        dev=rules.task.output.dev,
-        card=rules.task.output.card,
-        start=rules.warmstart.output[0],
-    output:
-        directory(f"{RESULTS}/studies/faults/{{task}}.{{model}}"),
-    log:
-        f"{RESULTS}/logs/faults_study/{{task}}.{{model}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/faults_study/{{task}}.{{model}}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: needs("cpus", 1)
-    resources:
-        **ON_GPU,
-        mem_mb=lambda wildcards: BENCHMARK.models[wildcards.model].resources["mem_mb"],
-        runtime=60,
-    params:
-        train=recorded(BENCHMARK.train),
-    message:
-        "study what a fault does on {wildcards.task} with {wildcards.model}"
-    script:
-        "../scripts/faults_study.py"
+def minutes(name):
+    return lambda wildcards: find_study(name).minutes
 
 
-STUDY_RULES = {
-    "grouping": rules.grouping_study,
-    "streams": rules.streams_study,
-    "faults": rules.faults_study,
-}
-# Verdicts rest on these; the others are for readers only.
-JUDGED_STUDIES = {"faults"}
+# A study is loaded where it is planned: what it imports takes a second.
+for name in set(BENCHMARK.studies) - set(known_names()):
+    hint = f"no such study. Studies: {', '.join(known_names())}."
+    raise WorkflowError(str(BadInput(BENCHMARK.source, "studies", name, hint)))
 
 for name in BENCHMARK.studies:
-    if name not in STUDY_RULES:
-        hint = f"no rule runs this one; run its script by itself. Studies of a benchmark: {', '.join(STUDY_RULES)}."
-        raise WorkflowError(str(BadInput(BENCHMARK.source, "studies", name, hint)))
 
-STUDIES = {name: of_cells(STUDY_RULES[name].output[0]) for name in BENCHMARK.studies}
+    rule:
+        name:
+            f"{name}_study"
+        input:
+            arms=expand(ARM_FILES, arm=sorted(glob_wildcards(ARM_FILES).arm)),
+            prompts=rules.task.output.train,
+            dev=rules.task.output.dev,
+            card=rules.task.output.card,
+            start=rules.warmstart.output[0],
+            status=trained(name, rules.train.output.status),
+            policy=trained(name, rules.train.output.checkpoint),
+        output:
+            directory(STUDY_FOLDER.format(study=name)),
+        log:
+            f"{RESULTS}/logs/{name}_study/{{task}}.{{model}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/{name}_study/{{task}}.{{model}}.tsv"
+        conda:
+            "../../environment.yml"
+        threads: of_a_run(name, "cpus", 1)
+        resources:
+            **(ON_GPU if ON_GPU and find_study(name).trains else {}),
+            mem_mb=of_a_run(name, "mem_mb", 2500),
+            runtime=minutes(name),
+        params:
+            study=name,
+            train=recorded(BENCHMARK.train),
+        message:
+            f"study {name} on {{wildcards.task}} with {{wildcards.model}}"
+        script:
+            "../scripts/study.py"
+
+
+STUDIES = {
+    name: of_cells(STUDY_FOLDER.format(study=name)) for name in BENCHMARK.studies
+}
+# Verdicts rest on these; the others are for readers only.
+JUDGED_STUDIES = {share.study for share in SHARES.values()}
 
 
 rule studies:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from job import job
 
-from groupppo.report.drawing import needed, write_figures
+from groupppo.report.figures import draw_figures, needed
 from groupppo.tables import StoredTables
 
 if TYPE_CHECKING:
@@ -15,4 +15,4 @@ if TYPE_CHECKING:
 with job(snakemake) as benchmark:
     judged = json.loads(Path(snakemake.input.verdicts).read_text(encoding="utf-8"))
     tables = StoredTables(Path(snakemake.input.tables[0]).parent, needed(benchmark))
-    write_figures(tables, benchmark, Path(snakemake.output[0]), judged, processes=snakemake.threads)
+    draw_figures(tables, benchmark, Path(snakemake.output[0]), judged, processes=snakemake.threads)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from job import job
 
-from groupppo.report.sections.sweep import draw_sweep
+from groupppo.report.figures.sweep import draw_sweep
 from groupppo.verdicts.sweep import write_sweep
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from job import job
 
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import read_tables
-from groupppo.report.figures.profile import write_profile_figures
+from groupppo.report.figures.profile import draw_profile
 from groupppo.report.sections.profile import write_profile_page
 
 if TYPE_CHECKING:
@@ -15,5 +15,5 @@ if TYPE_CHECKING:
 
 with job(snakemake):
     profile, tables = load_profile(snakemake.input.profile), read_tables(Path(snakemake.input.tables))
-    write_profile_figures(tables, profile, Path(snakemake.output.figures))
+    draw_profile(tables, profile, Path(snakemake.output.figures))
     write_profile_page(Path(snakemake.output.page).parent, profile, tables, Path(snakemake.params.measured))

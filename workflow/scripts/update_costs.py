@@ -9,7 +9,7 @@ from job import job
 
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import FOUND, write_tables
-from groupppo.report.figures.profile import write_profile_figures
+from groupppo.report.figures.profile import draw_profile
 from groupppo.where import Found
 
 if TYPE_CHECKING:
@@ -21,4 +21,4 @@ with job(snakemake):
     shutil.copytree(found.path, out / "measured")
     (out / FOUND).write_text(json.dumps(found.columns()) + "\n", encoding="utf-8")
     tables = write_tables(profile, out / "measured", out / "tables", found)
-    write_profile_figures(tables, profile, out / "figures")
+    draw_profile(tables, profile, out / "figures")

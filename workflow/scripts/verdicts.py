@@ -8,16 +8,14 @@ from job import job
 from groupppo.profile.tables import read_tables
 from groupppo.tables import load_tables
 from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide, verdicts_text
-from groupppo.verdicts.needed import needed
-from groupppo.verdicts.studied import read_studied
+from groupppo.verdicts.engine import NEEDED, decide, read_studied, verdicts_text
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake) as benchmark:
     claims = load_claims(benchmark.claims)
-    tables = load_tables(Path(snakemake.input.tables[0]).parent, needed(claims, benchmark))
+    tables = load_tables(Path(snakemake.input.tables[0]).parent, NEEDED)
     variants = read_tables(Path(snakemake.input.profile[0]) / "tables").variants if benchmark.profile else None
     studied = read_studied(Path(snakemake.output[0]).parent, benchmark, claims)
     judged = decide(claims, tables, benchmark, variants, studied)

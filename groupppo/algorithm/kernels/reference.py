@@ -1,175 +1,125 @@
-"""The recursions as their definitions read: plain Python floats, one response at a time.
+"""The recursions as their definitions read: loops over responses and tokens, results written in place.
 
-The functions `*_response` are the definition that every other backend equals to the bit; the others apply them row by
-row. Slow on purpose.
+They run on NumPy arrays as they stand, and compiled by Numba, with the same bits. So they keep to what both mean alike:
+no helper, no allocation, and in `published` every number is a float32 by name, because Numba promotes float32 with a
+Python number or an int64 to float64.
 """
 
-import ctypes
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-# Values of groupppo.algorithm.Cause, repeated here because grouping imports this package.
-NONE, CRITERION, CAP, END = 0, 1, 2, 3
+# Values of `groupppo.algorithm.Cause`, as plain numbers for the compiler.
+CRITERION, CAP, END = 1, 2, 3
 
+RATIO_FLOOR = np.float32(1e-8)
+ZERO = np.float32(0.0)
 
-def to_float32(number: float) -> float:
-    """Round to float32. Rounding after +, -, * and / on doubles is what float32 arithmetic gives, in every range."""
-    return ctypes.c_float(number).value
-
-
-RATIO_FLOOR = to_float32(1e-8)
-
-
-def variance_split_response(
-    advantages: list[float],
-    scores: list[float],
-    mask: list[bool],
-    orthogonal: bool,
-    tau: float,
-    epsilon: float,
-    cap: int,
-) -> list[int]:
-    """Causes of one response of T tokens; quantities as in `groupppo.algorithm.kernels.variance_split`."""
-    cause = [NONE] * len(mask)
-    size, p, q, previous = 0, 0.0, 0.0, -1
-    for t, valid in enumerate(mask):
-        if not valid:
-            continue
-        a, s = advantages[t], scores[t]
-        weighted = a * a * s if orthogonal else a * s
-        r_ppo, r_grpo = _ratios(orthogonal, a, p + weighted, q + s)
-        if size >= 1 and r_grpo > tau * (r_ppo + epsilon):
-            cause[previous] = CRITERION
-            size, p, q = 1, weighted, s
-        else:
-            size, p, q = size + 1, p + weighted, q + s
-        if size == cap:
-            cause[t] = CAP
-            size, p, q = 0, 0.0, 0.0
-        previous = t
-    if size >= 1:
-        cause[previous] = END
-    return cause
-
-
-def literal_response(advantages: list[float], scores: list[float], mask: list[bool], orthogonal: bool) -> list[int]:
-    """Causes of one response of T tokens; quantities as in `groupppo.algorithm.kernels.literal`."""
-    cause = [NONE] * len(mask)
-    size, p, q, previous = 0, 0.0, 0.0, -1
-    for t, valid in enumerate(mask):
-        if not valid:
-            continue
-        a, s = advantages[t], scores[t]
-        size, p, q = size + 1, p + (a * a * s if orthogonal else a * s), q + s
-        r_ppo, r_grpo = _ratios(orthogonal, a, p, q)
-        if size * r_ppo >= r_grpo:
-            cause[t] = CRITERION
-            size, p, q = 0, 0.0, 0.0
-        previous = t
-    if size >= 1:
-        cause[previous] = END
-    return cause
-
-
-def published_response(advantages: list[float], scores: list[float], mask: list[bool]) -> list[int]:
-    """Causes of one response of T tokens whose numbers are float32; as in `groupppo.algorithm.kernels.published`."""
-    f = to_float32
-    cause = [NONE] * len(mask)
-    count = sum(mask)
-    step, cg, c = 0, 0.0, 0.0
-    for t, valid in enumerate(mask):
-        if not valid:
-            cg, c = 0.0, 0.0
-            continue
-        a, g = advantages[t], scores[t]
-        inverse = f(1.0 / count)
-        step += 1
-        cg, c = f(cg + f(a * g)), f(c + g)
-        r_ppo = f(inverse * f(cg * cg))
-        r_grpo = f(f(inverse * f(c * c)) * f(a * a))
-        if r_ppo > RATIO_FLOOR and f(step) >= f(r_grpo / r_ppo):
-            cause[t] = CRITERION
-            cg, c = 0.0, 0.0
-        elif step == count:
-            cause[t] = END
-    return cause
-
-
-def segment_gae_response(
-    rewards: list[float],
-    values: list[float],
-    mask: list[bool],
-    endpoints: list[bool],
-    gamma: float,
-    lam: float,
-    round_to: Callable[[float], float] = float,
-) -> tuple[list[float], list[float]]:
-    """Advantages and returns of one response of T tokens; quantities as in `groupppo.algorithm.kernels.segment_gae`.
-
-    Args:
-        round_to: applied to the result of every operation; `to_float32` for float32 inputs.
-    """
-    f = round_to
-    advantages, returns = [0.0] * len(mask), [0.0] * len(mask)
-    reward, next_value, next_advantage, steps = 0.0, 0.0, 0.0, 0
-    for t in reversed(range(len(mask))):
-        if mask[t]:
-            reward = f(rewards[t] + f(f(gamma) * reward))
-            steps += 1
-        if endpoints[t]:
-            delta = f(f(reward + f(f(gamma**steps) * next_value)) - values[t])
-            advantages[t] = f(delta + f(f(gamma**steps * lam) * next_advantage))
-            returns[t] = f(advantages[t] + values[t])
-            reward, next_value, next_advantage, steps = 0.0, values[t], advantages[t], 0
-    return advantages, returns
+Array = NDArray[Any]
 
 
 def variance_split(
-    advantages: Tensor, scores: Tensor, mask: Tensor, *, orthogonal: bool, tau: float, epsilon: float, cap: int
-) -> Tensor:
-    """As `groupppo.algorithm.kernels.variance_split`."""
-    rows = [
-        variance_split_response(a, s, m, orthogonal, tau, epsilon, cap) for a, s, m in _rows(advantages, scores, mask)
-    ]
-    return _stack(rows, mask, torch.int8)
+    advantages: Array, scores: Array, mask: Array, orthogonal: bool, tau: float, epsilon: float, cap: int, cause: Array
+) -> None:
+    """Write the causes of `kernels.variance_split`; (B, T) each, float64."""
+    for row in range(mask.shape[0]):
+        size, p, q, previous = 0, 0.0, 0.0, 0
+        for t in range(mask.shape[1]):
+            if not mask[row, t]:
+                continue
+            a, s = advantages[row, t], scores[row, t]
+            weighted = a * a * s if orthogonal else a * s
+            grown_p, grown_q = p + weighted, q + s
+            r_ppo = grown_p if orthogonal else grown_p * grown_p
+            r_grpo = a * a * grown_q if orthogonal else (a * grown_q) * (a * grown_q)
+            if size >= 1 and r_grpo > tau * (r_ppo + epsilon):
+                cause[row, previous] = CRITERION
+                size, p, q = 1, weighted, s
+            else:
+                size, p, q = size + 1, grown_p, grown_q
+            if size == cap:
+                cause[row, t] = CAP
+                size, p, q = 0, 0.0, 0.0
+            previous = t
+        if size >= 1:
+            cause[row, previous] = END
 
 
-def literal(advantages: Tensor, scores: Tensor, mask: Tensor, *, orthogonal: bool) -> Tensor:
-    """As `groupppo.algorithm.kernels.literal`."""
-    rows = [literal_response(a, s, m, orthogonal) for a, s, m in _rows(advantages, scores, mask)]
-    return _stack(rows, mask, torch.int8)
+def literal(advantages: Array, scores: Array, mask: Array, orthogonal: bool, cause: Array) -> None:
+    """Write the causes of `kernels.literal`; (B, T) each, float64."""
+    for row in range(mask.shape[0]):
+        size, p, q, previous = 0, 0.0, 0.0, 0
+        for t in range(mask.shape[1]):
+            if not mask[row, t]:
+                continue
+            a, s = advantages[row, t], scores[row, t]
+            size, p, q = size + 1, p + (a * a * s if orthogonal else a * s), q + s
+            r_ppo = p if orthogonal else p * p
+            r_grpo = a * a * q if orthogonal else (a * q) * (a * q)
+            if size * r_ppo >= r_grpo:
+                cause[row, t] = CRITERION
+                size, p, q = 0, 0.0, 0.0
+            previous = t
+        if size >= 1:
+            cause[row, previous] = END
 
 
-def published(advantages: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """As `groupppo.algorithm.kernels.published`."""
-    rows = [published_response(a, s, m) for a, s, m in _rows(advantages, scores, mask)]
-    return _stack(rows, mask, torch.int8)
+def published(advantages: Array, scores: Array, mask: Array, cause: Array) -> None:
+    """Write the causes of `kernels.published`; (B, T) each, float32."""
+    for row in range(mask.shape[0]):
+        count = 0
+        for t in range(mask.shape[1]):
+            count += 1 if mask[row, t] else 0
+        if count == 0:
+            continue
+        inverse = np.float32(1.0 / count)
+        step, cg, c = 0, ZERO, ZERO
+        for t in range(mask.shape[1]):
+            if not mask[row, t]:
+                cg, c = ZERO, ZERO
+                continue
+            a, g = advantages[row, t], scores[row, t]
+            step += 1
+            cg, c = cg + a * g, c + g
+            r_ppo = inverse * (cg * cg)
+            r_grpo = (inverse * (c * c)) * (a * a)
+            # A division by zero, which Python would refuse, is never reached.
+            if r_ppo > RATIO_FLOOR and np.float32(step) >= r_grpo / r_ppo:
+                cause[row, t] = CRITERION
+                cg, c = ZERO, ZERO
+            elif step == count:
+                cause[row, t] = END
 
 
 def segment_gae(
-    rewards: Tensor, values: Tensor, mask: Tensor, endpoints: Tensor, gamma: float, lam: float
-) -> tuple[Tensor, Tensor]:
-    """As `groupppo.algorithm.kernels.segment_gae`."""
-    round_to = to_float32 if values.dtype == torch.float32 else float
-    rows = [
-        segment_gae_response(r, v, m, e, gamma, lam, round_to) for r, v, m, e in _rows(rewards, values, mask, endpoints)
-    ]
-    advantages, returns = [row[0] for row in rows], [row[1] for row in rows]
-    return _stack(advantages, values, values.dtype), _stack(returns, values, values.dtype)
+    rewards: Array,
+    values: Array,
+    mask: Array,
+    endpoints: Array,
+    gamma: float,
+    discount: Array,
+    discount_lam: Array,
+    advantages: Array,
+    returns: Array,
+) -> None:
+    """Write the advantages and returns of `estimators.segment_gae`; (B, T) each, float32 or float64.
 
-
-def _ratios(orthogonal: bool, a: float, p: float, q: float) -> tuple[float, float]:
-    """r_ppo and r_grpo of a group that ends here, up to the common factor 1/N."""
-    return (p, a * a * q) if orthogonal else (p * p, (a * q) * (a * q))
-
-
-def _rows(*tensors: Tensor) -> Iterator[Any]:
-    """The lists of one response after another; typed as Any because a row of a bool tensor is not a row of floats."""
-    return zip(*(tensor.tolist() for tensor in tensors), strict=True)
-
-
-def _stack(rows: list[list[int]] | list[list[float]], like: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.tensor(rows, dtype=dtype, device=like.device).reshape(like.shape)
+    Args:
+        gamma: of the arrays' dtype.
+        discount: (T + 1,) gamma^n of that dtype; `discount_lam`: gamma^n * lambda.
+    """
+    zero = gamma - gamma
+    for row in range(mask.shape[0]):
+        reward, next_value, next_advantage, steps = zero, zero, zero, 0
+        for t in range(mask.shape[1] - 1, -1, -1):
+            if mask[row, t]:
+                reward = rewards[row, t] + gamma * reward
+                steps += 1
+            if endpoints[row, t]:
+                value = values[row, t]
+                delta = reward + discount[steps] * next_value - value
+                advantage = delta + discount_lam[steps] * next_advantage
+                advantages[row, t] = advantage
+                returns[row, t] = advantage + value
+                reward, next_value, next_advantage, steps = zero, value, advantage, 0

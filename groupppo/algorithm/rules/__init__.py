@@ -1,1 +1,1 @@
-"""One module, one rule: a function registered with `groupppo.algorithm.registry.rule`."""
+"""One module, one rule: a function registered with `groupppo.algorithm.params.rule`."""

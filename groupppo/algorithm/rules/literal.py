@@ -3,10 +3,9 @@
 from torch import Tensor
 
 from groupppo.algorithm import kernels
-from groupppo.algorithm.params import GroupParams
-from groupppo.algorithm.registry import StepValues, rule
+from groupppo.algorithm.grouping import Tokens
+from groupppo.algorithm.params import GroupParams, StepValues, rule
 from groupppo.algorithm.rules.variance_split import ratio_evidence
-from groupppo.algorithm.tokens import Tokens
 
 
 @rule(uses=("score",), needs=("advantages",), evidence=ratio_evidence)

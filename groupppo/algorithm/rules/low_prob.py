@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor
 
-from groupppo.algorithm.groups import Cause, last_valid
-from groupppo.algorithm.params import GroupParams
-from groupppo.algorithm.registry import StepValues, rule
-from groupppo.algorithm.tokens import Tokens
+from groupppo.algorithm.grouping import Cause, Tokens, last_valid
+from groupppo.algorithm.params import GroupParams, StepValues, rule
 
 
 @rule(uses=("probability_cutoff",), needs=("log_probs",))

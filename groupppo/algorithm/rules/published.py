@@ -3,10 +3,8 @@
 from torch import Tensor
 
 from groupppo.algorithm import kernels
-from groupppo.algorithm.params import GroupParams
-from groupppo.algorithm.registry import StepValues, rule
-from groupppo.algorithm.scores import Score, log_ratio
-from groupppo.algorithm.tokens import Tokens
+from groupppo.algorithm.grouping import Score, Tokens, log_ratio
+from groupppo.algorithm.params import GroupParams, StepValues, rule
 
 
 def published_evidence(tokens: Tokens, params: GroupParams) -> tuple[Tensor, Score]:

@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor
 
-from groupppo.algorithm.params import GroupParams
-from groupppo.algorithm.registry import StepValues, rule
-from groupppo.algorithm.share import close_share
-from groupppo.algorithm.tokens import Tokens
+from groupppo.algorithm.grouping import Tokens, close_share
+from groupppo.algorithm.params import GroupParams, StepValues, rule
 
 
 @rule(uses=("density", "density_source"), needs=("seeds",))

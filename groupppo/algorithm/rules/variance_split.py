@@ -3,10 +3,8 @@
 from torch import Tensor
 
 from groupppo.algorithm import kernels
-from groupppo.algorithm.params import GroupParams
-from groupppo.algorithm.registry import StepValues, rule
-from groupppo.algorithm.scores import SCORES, Score
-from groupppo.algorithm.tokens import Tokens
+from groupppo.algorithm.grouping import SCORES, Score, Tokens
+from groupppo.algorithm.params import GroupParams, StepValues, rule
 
 ADAPTIVE = ("adaptive_threshold", "threshold_lr", "min_threshold", "max_threshold", "target_density")
 
@@ -25,7 +23,8 @@ def variance_split(tokens: Tokens, params: GroupParams, step: StepValues) -> Ten
     """Split before the token whose variance ratio passes the threshold, and at the cap.
 
     For a group of n tokens that started at s, with score vectors g: r_ppo(t) = |sum_{k=s..t} A_k g_k|^2 and
-    r_grpo(t) = |sum_{k=s..t} g_k|^2 A_t^2. The group closes before t when n >= 2 and r_grpo > tau * (r_ppo + eps), else
+    r_grpo(t) = |sum_{k=s..t} g_k|^2 A_t^2; with orthogonal scores of squared norm w that is sum A_k^2 w_k and
+    A_t^2 sum w_k. The group closes before t when n >= 2 and r_grpo > tau * (r_ppo + eps), else
     at t when n reaches `group_max_size`, else at the last valid token. So every closed group of two or more tokens
     satisfies r_grpo <= tau * (r_ppo + eps) at its endpoint. A group that reaches the cap at the last token counts as
     closed by the cap. Comparisons run in float64, so that ties are ties.

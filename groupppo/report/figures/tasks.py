@@ -1,7 +1,6 @@
 """Performance profiles: the share of runs, over all tasks and seeds, whose held-out accuracy lies above a threshold.
 
-`task_scores` picks the scores, `profiles_data` computes the tidy frame that is drawn (and saved as CSV beside the
-picture), `profiles_figure` draws it. Definitions are those of `groupppo.stats.across_tasks`.
+Definitions are those of `groupppo.stats.across_tasks`.
 """
 
 from collections.abc import Iterable
@@ -13,20 +12,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
-from groupppo.draw.style import (
-    LEVEL,
-    START,
-    arm_looks,
-    curve,
-    grid,
-    legend_below,
-    line,
-    percent,
-    share_limits,
-    wrap,
-)
-from groupppo.draw.wording import plural
-from groupppo.stats.across_tasks import performance_profile, stratified_bootstrap
+from groupppo.draw import captions, style
+from groupppo.draw.figures import Picture
+from groupppo.draw.wording import number, plural
+from groupppo.report.figures import Evidence, Need, ReportFigure, admissible_rows
+from groupppo.stats.across_tasks import FEWEST_SEEDS, performance_profile, stratified_bootstrap
 
 METRIC = "accuracy"
 POINTS = 101
@@ -84,10 +74,10 @@ def shared_plans(benchmark: Benchmark) -> list[Shared]:
     return found
 
 
-def left_out_told(benchmark: Benchmark) -> str:
+def left_out(benchmark: Benchmark) -> str:
     """A sentence for each model on what is left out of it because not every task is run with it; or nothing."""
     shared = shared_plans(benchmark)
-    told = [
+    text = [
         f"Left out with {benchmark.models[item.model].title}, as not every task is run with them: "
         f"{', '.join(item.left_out)}."
         for item in shared
@@ -95,18 +85,13 @@ def left_out_told(benchmark: Benchmark) -> str:
     ]
     several = {item.model for item in shared}
     alone = [model.title for name, model in benchmark.models.items() if name not in several]
-    return " ".join([*told, *([f"Left out, as they are run on one task: {', '.join(alone)}."] if alone else [])])
+    return " ".join([*text, *([f"Left out, as they are run on one task: {', '.join(alone)}."] if alone else [])])
 
 
-def tasks_told(counts: Iterable[int]) -> str:
+def tasks_in_words(counts: Iterable[int]) -> str:
     """Such as "2 tasks", or "2 to 3 tasks" where models are run on other numbers of them."""
     found = sorted({int(count) for count in counts})
     return plural(found[0], "task") if len(found) == 1 else f"{found[0]} to {found[-1]} tasks"
-
-
-def has_tasks(benchmark: Benchmark) -> bool:
-    """Whether some model is run on several tasks."""
-    return bool(shared_plans(benchmark))
 
 
 def task_scores(evals: pd.DataFrame, benchmark: Benchmark) -> list[TaskScores]:
@@ -117,7 +102,7 @@ def task_scores(evals: pd.DataFrame, benchmark: Benchmark) -> list[TaskScores]:
     Args:
         evals: rows of the tidy table that may be shown.
     """
-    rows = evals[(evals["metric"] == METRIC) & (evals["arm"] != START)]
+    rows = evals[(evals["metric"] == METRIC) & (evals["arm"] != style.START)]
     found = []
     for shared in shared_plans(benchmark):
         for arm in shared.arms:
@@ -130,7 +115,7 @@ def task_scores(evals: pd.DataFrame, benchmark: Benchmark) -> list[TaskScores]:
     return found
 
 
-def profiles_data(scores: list[TaskScores]) -> pd.DataFrame:
+def data(scores: list[TaskScores]) -> pd.DataFrame:
     """The profile of every arm with a complete seed.
 
     Returns:
@@ -141,19 +126,19 @@ def profiles_data(scores: list[TaskScores]) -> pd.DataFrame:
     frames = []
     for item in known:
         own = [other.scores.ravel() for other in known if other.model == item.model]
-        thresholds = np.linspace(*share_limits(pd.DataFrame({"value": np.concatenate(own)})), POINTS)
+        thresholds = np.linspace(*style.share_limits(pd.DataFrame({"value": np.concatenate(own)})), POINTS)
         profile = partial(performance_profile, thresholds=thresholds)
-        found = stratified_bootstrap(profile, item.scores, level=LEVEL)
+        found = stratified_bootstrap(profile, item.scores, level=style.LEVEL)
         columns = {"threshold": thresholds, "share": found.estimate, "low": found.low, "high": found.high}
         seeds, tasks = item.scores.shape
         frames.append(pd.DataFrame({"model": item.model, "arm": item.arm, **columns, "seeds": seeds, "tasks": tasks}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def profiles_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
+def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """A panel for each model, a line for each arm."""
-    looks, models = arm_looks(benchmark), list(dict.fromkeys(data["model"]))
-    figure, axes = grid(len(models), 1, 3.0)
+    looks, models = style.arm_looks(benchmark), list(dict.fromkeys(data["model"]))
+    figure, axes = style.grid(len(models), 1, 3.0)
     for panel, model in zip(axes[:, 0], models, strict=True):
         rows = data[data["model"] == model]
         arms = [arm for arm in benchmark.arms if arm in set(rows["arm"])]
@@ -162,9 +147,60 @@ def profiles_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
             if len(arms) <= MOST_BANDS:
                 band = {"color": look.colour, "alpha": 0.15, "linewidth": 0}
                 panel.fill_between(own["threshold"], own["low"], own["high"], **band)
-            panel.plot(own["threshold"], own["share"], drawstyle="steps-post", **curve(look, len(own)))
-        panel.set_title(wrap(benchmark.models[model].title, 72))
+            panel.plot(own["threshold"], own["share"], drawstyle="steps-post", **style.curve(look, len(own)))
+        panel.set_title(style.wrap(benchmark.models[model].title, 72))
         panel.set(xlabel=f"threshold of held-out {METRIC}", ylabel="share of runs above it", ylim=(-0.02, 1.02))
-        panel.yaxis.set_major_formatter(percent)
-    legend_below(figure, [line(looks[arm]) for arm in benchmark.arms if arm in set(data["arm"])])
+        panel.yaxis.set_major_formatter(style.percent)
+    style.legend_below(figure, [style.line(looks[arm]) for arm in benchmark.arms if arm in set(data["arm"])])
     return figure
+
+
+def caption(data: pd.DataFrame, scores: list[TaskScores], benchmark: Benchmark) -> str:
+    seeds = sorted({int(seeds) for seeds in data["seeds"]})
+    text = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    many = data.groupby("model", observed=True)["arm"].nunique().max() > MOST_BANDS
+    bands = "" if many else " Bands are 90 % bootstrap intervals at each threshold, over seeds within tasks."
+    narrow = "" if many or seeds[0] >= FEWEST_SEEDS else f" With fewer than {FEWEST_SEEDS} seeds they are too narrow."
+    left = {item.arm: len(item.without) for item in scores if item.without}
+    without = ", ".join(f"{benchmark.arms[arm].title} ({plural(count, 'seed')})" for arm, count in left.items())
+    missing = f" Left out, as a run of that seed is not admissible on some task: {without}." if without else ""
+    narrowed = left_out(benchmark)
+    missing += f" {narrowed}" if narrowed else ""
+    return (
+        f"Share of runs over {tasks_in_words(data['tasks'])} and {text} whose held-out accuracy lies "
+        "above the threshold. A line that lies higher everywhere is an arm that does better on the whole."
+        f"{bands}{narrow}{missing}"
+    )
+
+
+def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    sentences = []
+    for model in dict.fromkeys(data["model"]):
+        rows = data[(data["model"] == model) & (data["share"] >= 0.5)]
+        medians = rows.groupby("arm", observed=True)["threshold"].max()
+        text = [f"{benchmark.arms[arm].title} {number(medians[arm])}" for arm in benchmark.arms if arm in medians]
+        sentences.append(f"{benchmark.models[model].title}: half of the runs lie above: {'; '.join(text)}.")
+    return f"Step chart of performance profiles. {' '.join(sentences)}"
+
+
+class _Profiles(ReportFigure):
+    def picture(self, evidence: Evidence) -> Picture | str:
+        tables, benchmark = evidence.tables, evidence.benchmark
+        rows = pd.concat([tables.cell("evals", plan.task, plan.model) for plan in benchmark.plans()], ignore_index=True)
+        scores = task_scores(admissible_rows(rows, tables.runs), benchmark)
+        frame = data(scores)
+        if frame.empty:
+            return f"no seed of any arm is admissible on every task. {captions.excluded(tables.runs)}"
+        models = list(dict.fromkeys(frame["model"]))
+        shown = frame[frame["model"].isin(models[: style.MOST_FACETS])]
+        words = f"{caption(shown, scores, benchmark)} {captions.left_out(len(models), 'models')}".strip()
+        return Picture(self.id, self.title, frame, lambda: draw(shown, benchmark), words, alt(shown, benchmark))
+
+
+FIGURE = _Profiles(
+    id="profiles",
+    title="Performance profiles over tasks",
+    order=110,
+    needs=(Need("evals"),),
+    asked=lambda benchmark: bool(shared_plans(benchmark)),
+)

@@ -1,8 +1,4 @@
-"""Whether an arm's curve depends on how its update is computed: the same arm and seed, masked, gathered and streamed.
-
-`twins` finds the arms that differ in nothing but their update, `updates_data` compares their steps, `updates_figure`
-draws exactly that frame.
-"""
+"""Whether a curve depends on how the update is computed: the same arm and seed, masked, gathered and streamed."""
 
 from typing import Any
 
@@ -14,21 +10,9 @@ from matplotlib.figure import Figure
 from groupppo.algorithm import GroupParams
 from groupppo.algorithm.params import HOME
 from groupppo.config import Arm, Benchmark
-from groupppo.draw.style import (
-    RUN_KEYS,
-    Look,
-    arm_looks,
-    arms_in,
-    cell_title,
-    cells,
-    curve,
-    grid,
-    legend_below,
-    line,
-    refuse_empty,
-    share_limits,
-    steps_axis,
-)
+from groupppo.draw import style
+from groupppo.draw.wording import number
+from groupppo.report.figures import Need, RunFigure
 
 COLUMNS = ("task", "model", "arm", "seed", "step", "family", "reward", "difference")
 UPDATE_KEYS = ("update", "kv", "kv_bytes", "live_window", "live_share")
@@ -52,27 +36,17 @@ def twins(benchmark: Benchmark) -> dict[str, list[str]]:
     return {name: others for name, others in found.items() if others}
 
 
-def has_twins(benchmark: Benchmark) -> bool:
-    return bool(twins(benchmark))
-
-
-def updates_data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
+def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """Reward of every run of a family of twins, and how far its metrics are from the masked run's of the same seed.
-
-    Args:
-        steps: the tidy `steps` table.
 
     Returns:
         task, model, family (the masked arm), arm, seed, step, reward (mean 0/1 reward of the step's rollouts), and
         `difference`: the largest over METRICS of |m - m_masked| / max |m_masked| over the run's steps; missing for the
         masked arm and where the masked run has no such step. Cells whose plan has no twins are left out.
-
-    Raises:
-        BadInput: the table is empty.
     """
-    refuse_empty(steps, "steps")
+    style.refuse_empty(steps, "steps")
     chosen = steps[steps["metric"].isin(METRICS)]
-    wide = chosen.pivot(index=[*RUN_KEYS, "step"], columns="metric", values="value").reset_index()
+    wide = chosen.pivot(index=[*style.RUN_KEYS, "step"], columns="metric", values="value").reset_index()
     metrics = [name for name in METRICS if name in wide]
     frames = []
     for masked, others in twins(benchmark).items():
@@ -96,35 +70,37 @@ def updates_data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
-def updates_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
+def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Left: reward curves over one another. Right: the largest relative difference of a step's metrics, log scale."""
-    looks, facets = arm_looks(benchmark), cells(data, benchmark)
+    looks, facets = style.arm_looks(benchmark), style.cells(data, benchmark)
     rows = [(cell, family) for cell in facets for family in dict.fromkeys(cell.rows(data)["family"])]
-    figure, axes = grid(len(rows), 2, 2.9)
+    figure, axes = style.grid(len(rows), 2, 2.9)
     for panels, (cell, family) in zip(axes, rows, strict=True):
         own = cell.rows(data)
         own = own[own["family"] == family]
         _lines(panels[0], own, "reward", looks, widths=True)
         _lines(panels[1], own.assign(difference=own["difference"].clip(lower=LEAST)), "difference", looks)
-        panels[0].set(xlabel="training step", ylabel="reward (mean of rollouts)", title=cell_title(cell, benchmark))
-        panels[0].set_ylim(*share_limits(own[["reward"]]))
+        panels[0].set(
+            xlabel="training step", ylabel="reward (mean of rollouts)", title=style.cell_title(cell, benchmark)
+        )
+        panels[0].set_ylim(*style.share_limits(own[["reward"]]))
         panels[1].set(xlabel="training step", ylabel="largest relative difference", yscale="log", ylim=(LEAST / 2, 10))
         panels[1].yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
         panels[1].set_title(f"from {looks[family].label}")
         for panel in panels:
-            steps_axis(panel, 6)
-    legend_below(figure, [line(looks[arm]) for arm in arms_in(data, benchmark)])
+            style.steps_axis(panel, 6)
+    style.legend_below(figure, [style.line(looks[arm]) for arm in style.arms_in(data, benchmark)])
     return figure
 
 
-def _lines(panel: Axes, rows: pd.DataFrame, column: str, looks: dict[str, Look], *, widths: bool = False) -> None:
+def _lines(panel: Axes, rows: pd.DataFrame, column: str, looks: dict[str, style.Look], *, widths: bool = False) -> None:
     """One line per run; with `widths` the earlier ones are wider, so that a line that covers another shows it."""
     arms = list(dict.fromkeys(rows["arm"]))
     for place, arm in enumerate(arms):
         for _, run in rows[rows["arm"] == arm].groupby("seed"):
             width = 1.4 + 1.8 * (len(arms) - 1 - place) if widths else 1.6
-            style = curve(looks[arm], len(run)) | {"linewidth": width}
-            panel.plot(run["step"], run[column], zorder=3 + place, **style)
+            look = style.curve(looks[arm], len(run)) | {"linewidth": width}
+            panel.plot(run["step"], run[column], zorder=3 + place, **look)
 
 
 def _group_params(arm: Arm) -> dict[str, Any]:
@@ -139,3 +115,43 @@ def _apart_from_update(arm: Arm) -> dict[str, Any]:
     params = {key: value for key, value in _group_params(arm).items() if key not in UPDATE_KEYS}
     other = {key: value for key, value in arm.verl.items() if not key.startswith(f"{HOME}.")}
     return {"other": other, "density_from": arm.density_from, **params}
+
+
+def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    return (
+        "Arms that differ in nothing but how their updates are computed, each run beside the masked one of its seed. "
+        "Left: reward of the rollouts of each step; a wider line under a narrower one is an equal curve. Right: the "
+        f"largest relative difference of a step's metrics ({', '.join(METRICS)}; relative to the masked run's largest "
+        f"value of the metric). {_differences(data, benchmark)} An exact update differs by rounding, which grows from "
+        "step to step until a sampled token changes; an approximation differs from its first update on."
+    )
+
+
+def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    return f"Line charts of reward and of differences from the masked update. {_differences(data, benchmark)}"
+
+
+def _differences(data: pd.DataFrame, benchmark: Benchmark) -> str:
+    text = []
+    for arm in style.arms_in(data, benchmark):
+        rows = data[(data["arm"] == arm) & data["difference"].notna()]
+        if rows.empty:
+            continue
+        far = rows.loc[rows["difference"] > ROUNDING, "step"]
+        until = f"above {ROUNDING:g} from step {far.min():,} on" if len(far) else f"never above {ROUNDING:g}"
+        text.append(f"{benchmark.arms[arm].title}: {until}, {number(rows['difference'].max())} at most")
+    return f"{'; '.join(text)}."
+
+
+FIGURE = RunFigure(
+    id="updates",
+    title="One arm, its update computed in several ways",
+    order=80,
+    needs=(Need("steps", ("metric", "value"), METRICS),),
+    asked=lambda benchmark: bool(twins(benchmark)),
+    data=data,
+    draw=draw,
+    caption=caption,
+    alt=alt,
+    without=lambda _: "no arm has been run whose update is computed in another way",
+)

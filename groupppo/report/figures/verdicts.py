@@ -1,8 +1,6 @@
-"""Estimates and intervals of the judged claims, each against its own region on its own axis.
+"""Estimates and intervals of the judged claims, each against its own region on its own axis."""
 
-`verdicts_data` computes the tidy frame that is drawn (and saved as CSV beside the picture), `verdicts_figure` draws it.
-"""
-
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,10 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from groupppo.config import Benchmark
+from groupppo.draw.figures import Picture
 from groupppo.draw.style import INK, QUIET, WIDTH, legend_below, patch, percent, refuse_empty, wrap
 from groupppo.draw.wording import interval, quantity
 from groupppo.errors import BadInput
-from groupppo.verdicts.claims import Claims
+from groupppo.report.figures import Evidence, ReportFigure
+from groupppo.verdicts.claims import Claims, load_claims
 from groupppo.where import Where
 
 MOST_ROWS = 30
@@ -26,7 +26,7 @@ VERDICT_COLOURS = {"supported": "#0a6b47", "refuted": "#a4262c", "inconclusive":
 NO_EFFECT = {"x": 1.0, "difference in accuracy": 0.0}
 
 
-def verdicts_data(judged: dict[str, Any], claims: Claims) -> pd.DataFrame:
+def data(judged: Mapping[str, Any], claims: Claims) -> pd.DataFrame:
     """The claims that were judged by an interval.
 
     Args:
@@ -64,7 +64,7 @@ def drawn_verdicts(data: pd.DataFrame) -> pd.DataFrame:
     return data[place < (len(data) if len(data) <= MOST_ROWS else each)].reset_index(drop=True)
 
 
-def verdicts_figure(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
+def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """One row for each judged claim: its region as a green stretch, estimate and interval in the verdict's colour."""
     figure = Figure(figsize=(WIDTH, 0.78 * len(data) + 0.5), layout="constrained")
     panels = figure.subplots(len(data), 1, squeeze=False)[:, 0]
@@ -102,9 +102,9 @@ def _row(panel: Axes, row: Any, label: str) -> None:
     panel.set_xticks(ticks, [_tick_label(tick, row.unit) for tick in ticks], fontsize=8)
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set_ylabel(wrap(label, 30), rotation=0, ha="right", va="center", fontsize=8.5, labelpad=8)
-    told = f"{quantity(row.estimate, row.unit)}\n{interval(row.low, row.high, row.unit)}"
+    text = f"{quantity(row.estimate, row.unit)}\n{interval(row.low, row.high, row.unit)}"
     panel.text(1.02, 0.62, row.verdict, transform=panel.transAxes, color=colour, fontweight="bold", fontsize=9)
-    panel.text(1.02, 0.5, told, transform=panel.transAxes, color=INK, fontsize=8, va="top", linespacing=1.3)
+    panel.text(1.02, 0.5, text, transform=panel.transAxes, color=INK, fontsize=8, va="top", linespacing=1.3)
 
 
 def _axis_range(row: Any) -> tuple[float, float]:
@@ -133,3 +133,34 @@ def _ticks(low: float, high: float, unit: str) -> list[float]:
     step = 10 ** np.floor(np.log10(high - low))
     step *= next(factor for factor in (0.2, 0.5, 1, 2) if (high - low) / (factor * step) <= 5)
     return [float(tick) for tick in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]
+
+
+def caption(data: pd.DataFrame, judged: int, drawn: int) -> str:
+    rest, cut = judged - len(data), len(data) - drawn
+    others = f" Verdicts without an interval are not drawn ({rest:,})." if rest else ""
+    if cut:
+        others += f" Of each claim the first tasks and models are drawn; {cut:,} more verdicts are in the CSV."
+    return (
+        "Each claim on an axis of its own: the claimed region, widened by its margin, and "
+        "the estimate with its 90 % interval over seeds. A claim is supported where the interval lies wholly inside "
+        f"the region and refuted where it lies wholly outside. Ratios (x) are on a log scale.{others}"
+    )
+
+
+def alt(data: pd.DataFrame) -> str:
+    text = (f"{row.claim} {row.verdict}, {quantity(row.estimate, row.unit)}" for row in data.itertuples())
+    return f"Interval chart of estimates against claimed regions. {'; '.join(text)}."
+
+
+class _Verdicts(ReportFigure):
+    def picture(self, evidence: Evidence) -> Picture | str:
+        verdicts = evidence.judged.get("verdicts", ())
+        if not any(verdict["verdict"] in VERDICT_COLOURS and verdict["low"] is not None for verdict in verdicts):
+            return "no claim was judged by an interval."
+        frame = data(evidence.judged, load_claims(evidence.benchmark.claims))
+        shown = drawn_verdicts(frame)
+        words = caption(frame, len(verdicts), len(shown)), alt(shown)
+        return Picture(self.id, self.title, frame, lambda: draw(shown, evidence.benchmark), *words)
+
+
+FIGURE = _Verdicts(id="verdicts", title="Claims against measurements", order=10)

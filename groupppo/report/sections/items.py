@@ -1,18 +1,16 @@
 """Noise of the held-out items beside that of training seeds, for every accuracy comparison with an interval."""
 
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from groupppo.config import Benchmark
-from groupppo.draw.wording import MISSING, number, percentage, plural
-from groupppo.errors import BadInput
-from groupppo.report.sections.runs import place
-from groupppo.report.sections.study import TextCell, TextTable
+from groupppo.draw.blocks import Block, Details, List, Section, Table, Text, TextCell
+from groupppo.draw.captions import place
+from groupppo.draw.wording import MISSING, most_frequent, number, percentage
+from groupppo.report.sections import Results, Verdict
 
 MOST_LINES = 100
 """Comparisons that the table lists; verdicts.json has all."""
-MOST_REASONS = 20
 CAPTION = (
     "Half-widths of intervals of a difference in accuracy. Item noise is the part of the spread over seeds that comes "
     "from having so many held-out items and not more: with each seed an arm is right on other items. The choice of the "
@@ -30,77 +28,52 @@ HEAD = [
     "Twice the seeds",
     "More helps more",
 ]
-_NUMBERS = ("share", "half_width", "of_seeds")
-_OPTIONAL = ("share_low", "share_high", "of_choice", "together", "twice_items", "twice_seeds")
 
 
-def item_noise(verdicts: list[dict[str, Any]], benchmark: Benchmark) -> TextTable | None:
-    """The table, comparisons in the claims' order; None where no claim compares accuracies by an interval.
-
-    Args:
-        verdicts: of verdicts.json, each of whose item noise `check_item_noise` has passed.
-    """
-    compared = [verdict for verdict in verdicts if verdict["item_noise"] is not None]
+def sections(results: Results) -> Iterator[Section]:
+    compared = [verdict for verdict in results.judged.verdicts if verdict.item_noise is not None]
     if not compared:
-        return None
-    rows = [_row(verdict, benchmark) for verdict in compared[:MOST_LINES]]
+        return
     more = len(compared) - MOST_LINES
     left = f" The first {MOST_LINES} of {len(compared):,} comparisons; verdicts.json has all." if more > 0 else ""
-    return TextTable(f"{CAPTION}{left}", HEAD, rows)
+    shown = compared[:MOST_LINES]
+    rows = [_row(verdict, results.benchmark) for verdict in shown]
+    blocks: list[Block] = [Table("Item noise", f"{CAPTION}{left}", HEAD, rows)]
+    reasons = bounds(compared)
+    if reasons:
+        why = "“At most” is what the standard errors of two independent arms would make. Why no more is known:"
+        blocks += [Text(why), List(reasons)]
+    said = [
+        f"{_name(verdict, results.benchmark)}: {verdict.item_noise.reason}" for verdict in shown if verdict.item_noise
+    ]
+    blocks.append(Details("Each comparison in words", [List(said)]))
+    yield Section("items", "Noise of the held-out items", "Item noise", 25, blocks, markdown=True)
 
 
-def bounds_told(verdicts: list[dict[str, Any]]) -> list[str]:
+def bounds(verdicts: Sequence[Verdict]) -> list[str]:
     """Why some comparisons have only a bound: each reason once, the most frequent first, with the number of them."""
-    reasons = [verdict["item_noise"]["why"] for verdict in verdicts if verdict["item_noise"]]
-    counted = Counter(reason for reason in reasons if reason is not None)
-    told = [f"{reason} ({plural(count, 'comparison')})" for reason, count in counted.most_common(MOST_REASONS)]
-    more = len(counted) - MOST_REASONS
-    return [*told, f"and {plural(more, 'more reason')}; verdicts.json has all"] if more > 0 else told
+    counted = Counter(verdict.item_noise.why for verdict in verdicts if verdict.item_noise and verdict.item_noise.why)
+    return most_frequent(counted, "comparison", "verdicts.json")
 
 
-def share_told(noise: dict[str, Any] | None) -> str:
-    """A few words beside an interval, such as "items: 38.2 % of the variance"."""
-    if noise is None:
-        return ""
-    return f"items: {'at most ' if noise['bound'] else ''}{percentage(noise['share'])} of the variance"
+def _name(verdict: Verdict, benchmark: Benchmark) -> str:
+    where = place(benchmark, verdict.task, verdict.model)
+    return f"{verdict.id} ({where})" if where else verdict.id
 
 
-def _row(verdict: dict[str, Any], benchmark: Benchmark) -> list[TextCell]:
-    noise = verdict["item_noise"]
-    where = place(benchmark, verdict["task"], verdict["model"])
-    interval = "" if noise["bound"] else f"[{percentage(noise['share_low'])}, {percentage(noise['share_high'])}]"
+def _row(verdict: Verdict, benchmark: Benchmark) -> list[TextCell | str]:
+    noise = verdict.item_noise
+    assert noise is not None
+    interval = f"[{percentage(noise.share_low)}, {percentage(noise.share_high)}]"
     return [
-        TextCell(verdict["id"], where or verdict["claim"]),
-        TextCell(f"{noise['items']:,}"),
-        TextCell(percentage(noise["share"]), "at most" if noise["bound"] else interval),
-        TextCell(_half(noise["half_width"]), _half(noise["of_seeds"])),
-        *(TextCell(_half(noise[key])) for key in ("of_choice", "together", "twice_items", "twice_seeds")),
-        TextCell(noise["more"] or MISSING),
+        TextCell(verdict.id, place(benchmark, verdict.task, verdict.model) or verdict.claim),
+        f"{noise.items:,}",
+        TextCell(percentage(noise.share), "at most" if noise.bound else interval),
+        TextCell(_half(noise.half_width), _half(noise.of_seeds)),
+        *(_half(width) for width in (noise.of_choice, noise.together, noise.twice_items, noise.twice_seeds)),
+        noise.more or MISSING,
     ]
 
 
 def _half(width: float | None) -> str:
     return MISSING if width is None else f"±{number(width)}"
-
-
-def check_item_noise(noise: Any, file: Path, key: str) -> None:
-    """Refuse item noise of a verdict without numbers where numbers belong.
-
-    Raises:
-        BadInput: it is neither null nor of the form of `groupppo.verdicts.item_share.ItemShare`.
-    """
-    if noise is None:
-        return
-    if not isinstance(noise, dict):
-        raise BadInput(file, key, noise, "decide the verdicts again.")
-    for name in (*_NUMBERS, *_OPTIONAL, "items"):
-        value = noise.get(name)
-        if not (isinstance(value, int | float) or (value is None and name in _OPTIONAL)):
-            raise BadInput(file, f"{key}.{name}", value, "decide the verdicts again.")
-    for name, kind in (("bound", bool), ("reason", str)):
-        if not isinstance(noise.get(name), kind):
-            raise BadInput(file, f"{key}.{name}", noise.get(name), "decide the verdicts again.")
-    if not isinstance(noise.get("why"), str | None):
-        raise BadInput(file, f"{key}.why", noise["why"], "decide the verdicts again.")
-    if noise.get("more") not in ("items", "seeds", None):
-        raise BadInput(file, f"{key}.more", noise.get("more"), "decide the verdicts again.")

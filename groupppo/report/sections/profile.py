@@ -1,27 +1,34 @@
-"""One offline page for a profile: targets, figures, tables, and how it was measured; with the report's own means."""
+"""What an update costs: a section of the report's page, and the sections of a profile's own page."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from groupppo.draw.wording import MISSING, in_bytes, number, percentage, plural, ratio, seconds_text
-from groupppo.profile.config import Profile, result_files
-from groupppo.profile.tables import ProfileTables
-from groupppo.records.plain_json import read_object
-from groupppo.report.captions_profile import measured_told, setting_title
-from groupppo.report.drawing import read_figures
-from groupppo.report.sections.data import Setting, as_text
-from groupppo.report.sections.parts import (
-    PageFigure,
-    content_policy,
-    page_environment,
-    page_figure,
-    source_text,
-    write_page,
+from groupppo.draw.blocks import (
+    Block,
+    Details,
+    FigureBlock,
+    Link,
+    Page,
+    Section,
+    Table,
+    Terms,
+    Text,
+    TextCell,
+    listed,
+    with_interval,
 )
-from groupppo.report.sections.study import TextCell, TextTable
+from groupppo.draw.figures import read_figures
+from groupppo.draw.wording import MISSING, in_bytes, number, percentage, plural, ratio, seconds_text
+from groupppo.profile.config import Profile, load_profile, result_files
+from groupppo.profile.tables import ProfileTables, read_tables
+from groupppo.records.plain_json import read_object
+from groupppo.report.figures.profile import measured_in_words, setting_title
+from groupppo.report.render import html, write_page
+from groupppo.report.sections import PROFILE, Results
+from groupppo.report.sections.benchmark import as_text
 from groupppo.update.variants import MEASURED, find
 
 QUANTITIES = {
@@ -33,63 +40,38 @@ QUANTITIES = {
     "memory_ratio_to_fused": "memory, ratio to dense with our fused head",
     "seconds_speedup_to_masked": "speed-up over masked, seconds",
 }
+METHOD = (
+    "A variant is one forward and backward pass of the clipped policy loss over one sequence, with random weights and "
+    "tokens, ratios close to 1 and no ratio clipped. All variants of a setting take turns in one process, in the "
+    "reverse order every other round, and ratios are taken within a round. Seconds are CPU seconds on a CPU, and the "
+    "time between two events on a GPU. Operations are counted while the pass runs. Memory is read in a process of its "
+    "own.",
+    "Random weights change neither operations nor memory. What a CPU says about seconds is not what a GPU would say: "
+    "there the balance of arithmetic and memory is another one.",
+)
 
 
-@dataclass(frozen=True)
-class ProfileSection:
-    """A profile in words and pictures, for its own page and for a benchmark's.
-
-    Attributes:
-        folder: where its tables/ and figures/ are, relative to the page; "" beside it.
-        measured: when and on what, and where it is from if not of the page's results. answer: how many targets are met,
-            in one sentence. tables: names of its tables.
-    """
-
-    folder: str
-    measured: str
-    answer: str
-    targets: TextTable
-    figures: list[PageFigure]
-    settings: list[TextTable]
-    steps: TextTable
-    provenance: list[Setting]
-    tables: list[str]
+Part = tuple[str, str, list[Block]]
+"""Id and title of a section of a profile's own page, and its blocks; the report has them all in one section."""
 
 
-def profile_section(
-    results: Path,
-    folder: str,
-    profile: Profile,
-    tables: ProfileTables,
-    measured: Path,
-    largest: int | None = None,
-) -> ProfileSection:
-    """What a page in `results` shows of the profile in `results`/`folder`.
-
-    Args:
-        measured: the folder of result files, for the machine and the commands.
-        largest: bytes that a picture may have, as `page_parts.largest_picture` says.
-
-    Raises:
-        BadInput: the figures or a result file are missing.
-    """
-    home = f"{folder}/figures".removeprefix("/")
-    contents = _contents(profile, measured)
-    return ProfileSection(
-        folder=folder,
-        measured=measured_told(tables.variants),
-        answer=_answer(tables.targets),
-        targets=_targets(tables),
-        figures=[page_figure(results, home, record, largest=largest) for record in read_figures(results / home)],
-        settings=[_setting(rows) for _, rows in tables.variants.groupby("setting", sort=False)],
-        steps=_steps(tables, profile),
-        provenance=_provenance(contents),
-        tables=list(vars(tables)),
-    )
+def sections(results: Results) -> Iterator[Section]:
+    if results.benchmark.profile is None:
+        return
+    profile, home = load_profile(results.benchmark.profile), results.folder / PROFILE
+    tables = read_tables(home / "tables")
+    parts = profile_parts(results.folder, f"{PROFILE}/", profile, tables, home / "measured")
+    words = Text(f"{measured_in_words(tables.variants)} {_answer(tables.targets)}")
+    blocks = [words, *(block for _, _, own in parts for block in own)]
+    yield Section("profile", "Cost of an update at real model shapes", "Cost of an update", 70, blocks)
 
 
 def write_profile_page(results: Path, profile: Profile, tables: ProfileTables, measured: Path) -> Path:
-    """Render `results`/report.html; figures/ must be there. `measured` as for `profile_section`.
+    """Render `results`/report.html; figures/ must be there.
+
+    Args:
+        results: the profile's folder of results.
+        measured: the folder of result files, for the machine and the commands.
 
     Returns:
         the path of the page, which is replaced as a whole or not at all.
@@ -97,16 +79,34 @@ def write_profile_page(results: Path, profile: Profile, tables: ProfileTables, m
     Raises:
         BadInput: the figures or a result file are missing.
     """
-    environment = page_environment()
-    style, script = (source_text(environment, name) for name in ("report.css", "report.js"))
-    page = environment.get_template("profile.html.j2").render(
-        profile=profile,
-        section=profile_section(results, "", profile, tables, measured),
-        style=style,
-        script=script,
-        policy=content_policy(style, script),
+    parts = profile_parts(results, "", profile, tables, measured)
+    page = Page(
+        title=profile.title,
+        eyebrow=f"GROUP-PPO bench, profile {profile.name}",
+        skip="Skip to the targets",
+        head=[Text(_answer(tables.targets), "answer"), Text(measured_in_words(tables.variants), "quiet")],
+        sections=[
+            Section(name, "" if name == "targets" else title, title, order, blocks)
+            for order, (name, title, blocks) in enumerate(parts)
+        ],
     )
-    return write_page(results / "report.html", page)
+    return write_page(results / "report.html", html(page, results))
+
+
+def profile_parts(results: Path, home: str, profile: Profile, tables: ProfileTables, measured: Path) -> list[Part]:
+    """What a page in `results` says of the profile in its folder `home`, which ends with a slash or is empty."""
+    figures = f"{home}figures"
+    files = listed([Link(f"{name}.csv", f"{home}tables/{name}.csv") for name in vars(tables)])
+    machine = Details("Machine, software and the command behind each file", [Terms(_provenance(profile, measured))])
+    return [
+        ("targets", "Targets", [_targets(tables)] if len(tables.targets) else []),
+        ("figures", "Figures", [FigureBlock(record, figures) for record in read_figures(results / figures)]),
+        ("measured", "Measurements", [_setting(rows) for _, rows in tables.variants.groupby("setting", sort=False)]),
+        ("steps", "Whole steps", [_steps(tables, profile)]),
+        ("method", "Method and limits", list(map(Text, METHOD))),
+        ("provenance", "Provenance", [machine]),
+        ("data", "Data", [Text(("Tables: ", *files, "."), "small")]),
+    ]
 
 
 def _answer(targets: pd.DataFrame) -> str:
@@ -118,28 +118,27 @@ def _answer(targets: pd.DataFrame) -> str:
     return f"{met} of {plural(len(targets), 'target')} set beforehand {'is' if met == 1 else 'are'} met.{rest}"
 
 
-def _targets(tables: ProfileTables) -> TextTable:
+def _targets(tables: ProfileTables) -> Table:
     titles = tables.variants.drop_duplicates("setting").set_index("setting")
     rows = []
     for target in tables.targets.itertuples():
         ends = [f"at least {number(target.at_least)}"] if pd.notna(target.at_least) else []
         ends += [f"at most {number(target.at_most)}"] if pd.notna(target.at_most) else []
-        interval = f"[{number(target.low)}, {number(target.high)}]" if pd.notna(target.low) else ""
         verdict = "not measured" if pd.isna(target.met) else "met" if target.met else "missed"
         rows.append(
             [
                 TextCell(find(target.variant).title, setting_title(titles.loc[target.setting])),
                 TextCell(QUANTITIES[target.quantity]),
                 TextCell(" and ".join(ends)),
-                TextCell(number(target.value), interval),
+                with_interval(target.value, target.low, target.high),
                 TextCell(verdict),
             ]
         )
     caption = "Targets, written before the measurement; 90 % intervals over rounds where a number has one."
-    return TextTable(caption, ["Variant", "Quantity", "Target", "Found", ""], rows)
+    return Table("Targets", caption, ["Variant", "Quantity", "Target", "Found", ""], rows)
 
 
-def _setting(rows: pd.DataFrame) -> TextTable:
+def _setting(rows: pd.DataFrame) -> Table:
     title = setting_title(rows.iloc[0])
     head = ["Variant", "Operations", "Seconds", "Over dense, operations", "Over dense, seconds", "Bound", "Memory"]
     lines = []
@@ -147,22 +146,22 @@ def _setting(rows: pd.DataFrame) -> TextTable:
         if row.status != MEASURED:
             lines.append([TextCell(row.title), TextCell(row.status, row.reason), *[TextCell(MISSING)] * 5])
             continue
-        interval = f"[{ratio(row.seconds_speedup_low)}, {ratio(row.seconds_speedup_high)}]"
+        ends = (None, None) if row.variant == "dense" else (row.seconds_speedup_low, row.seconds_speedup_high)
         lines.append(
             [
                 TextCell(row.title, "" if row.exact else "approximate gradient"),
                 TextCell(f"{row.flops / 1e12:.3g} T", f"formula {100 * row.flops_error:+.2f} %"),
                 TextCell(seconds_text(row.seconds), plural(int(row.rounds), "round")),
                 TextCell(ratio(row.flops_speedup)),
-                TextCell(ratio(row.seconds_speedup), "" if row.variant == "dense" else interval),
+                with_interval(row.seconds_speedup, *ends, form=ratio),
                 TextCell(ratio(row.bound)),
                 TextCell(in_bytes(row.rise_bytes), f"{ratio(row.memory_ratio)} of dense"),
             ]
         )
-    return TextTable(f"{title}; {int(rows['endpoints'].iloc[0])} endpoints.", head, lines)
+    return Table(title, f"{title}; {int(rows['endpoints'].iloc[0])} endpoints.", head, lines)
 
 
-def _steps(tables: ProfileTables, profile: Profile) -> TextTable:
+def _steps(tables: ProfileTables, profile: Profile) -> Table:
     """Whole steps at the lowest density: ranges over models, lengths and checkpointing."""
     endpoints = tables.counted["endpoints"] / tables.counted["response"]
     sparsest = tables.counted.loc[endpoints.idxmin(), "density"]
@@ -187,7 +186,7 @@ def _steps(tables: ProfileTables, profile: Profile) -> TextTable:
         "lengths and checkpointing counted. Endpoints of a rule that reads log-probabilities or values are known only "
         "after those passes, which then stay dense; a fixed stride is known before them."
     )
-    return TextTable(caption, head, lines)
+    return Table("Whole steps", caption, head, lines)
 
 
 def _range(values: pd.Series) -> str:
@@ -195,12 +194,9 @@ def _range(values: pd.Series) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _contents(profile: Profile, measured: Path) -> list[dict[str, Any]]:
-    return [read_object(file, "measure this setting first.") for file in sorted(result_files(profile, measured))]
-
-
-def _provenance(contents: list[dict[str, Any]]) -> list[Setting]:
-    told = [Setting(key, as_text(contents[0][key])) for key in ("machine", "software", "source")]
-    told += [Setting("memory", next(content["memory"] for content in contents if "memory" in content))]
-    told += [Setting(content["finished_at"], content["command"]) for content in contents]
-    return told
+def _provenance(profile: Profile, measured: Path) -> list[tuple[str, str]]:
+    files = sorted(result_files(profile, measured))
+    contents: list[dict[str, Any]] = [read_object(file, "measure this setting first.") for file in files]
+    shared = [(key, as_text(contents[0][key])) for key in ("machine", "software", "source")]
+    memory = next(content["memory"] for content in contents if "memory" in content)
+    return [*shared, ("memory", memory), *((content["finished_at"], content["command"]) for content in contents)]

@@ -1,20 +1,21 @@
-"""Runs as the page shows them: what was run and what came of it, what was excluded, and where each run was made."""
+"""The runs: what came of each, those that are no evidence, the figures of all, and where each run was made."""
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.draw.blocks import Block, Details, FigureBlock, Link, Row, Section, Table, Text, TextCell, code
+from groupppo.draw.captions import place
 from groupppo.draw.wording import MISSING, number, plural, seconds_text
 from groupppo.errors import BadInput
-from groupppo.records.folders import ResultsFolder
+from groupppo.records.folders import ResultsFolder, RunFolder
 from groupppo.records.plain_json import read_object
-from groupppo.report.sections.data import Setting, as_text
-from groupppo.tables import Tables
+from groupppo.report.sections import Results
+from groupppo.report.sections.benchmark import as_text
 from groupppo.tables.schema import FINISHED
 
 MOST_ROWS = 500
@@ -22,209 +23,184 @@ MOST_ROWS = 500
 all."""
 MOST_VALUES = 20
 """Values of a key of the provenance, and runs with each, that the page lists."""
+Keys = tuple[str, str, str, int]
+"""Task, model, arm and seed of a run."""
 
 
-@dataclass(frozen=True)
-class RunRow:
-    """One cell of the matrix. `record` is the path of its status.json in the results folder, empty where there is none;
-    the values are what a table sorts by: seconds and shares, -1 where there is none."""
-
-    task: str
-    model: str
-    arm: str
-    seed: int
-    status: str
-    note: str
-    steps: str
-    wall: str
-    wall_value: float
-    startup: str
-    startup_value: float
-    rollout: str
-    accuracy: str
-    accuracy_value: float
-    record: str
+def sections(results: Results) -> Iterator[Section]:
+    figures = [FigureBlock(record, "figures") for record in results.figures]
+    yield Section("excluded", "Excluded runs", "Excluded runs", 40, list(_excluded(results)), markdown=True)
+    yield Section("figures", "Figures", "Figures", 50, figures, markdown=True)
+    yield Section("matrix", "Runs", "Runs", 90, list(_matrix(results)))
+    yield Section("provenance", "Provenance", "Provenance", 95, list(_provenance(results)))
 
 
-@dataclass(frozen=True)
-class Excluded:
-    task: str
-    model: str
-    arm: str
-    seed: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Differing:
-    """A key whose value is not the same in all runs: each value with the runs that have it."""
-
-    key: str
-    by_value: list[tuple[str, list[str]]]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    runs: int
-    shared: list[Setting]
-    differing: list[Differing]
-    unrecorded: list[str]
-
-
-def scope(benchmark: Benchmark, tables: Tables) -> str:
+def scope(benchmark: Benchmark, runs: pd.DataFrame) -> str:
     """What was run, in one sentence."""
     sizes = {"task": len(benchmark.tasks), "model": len(benchmark.models), "arm": len(benchmark.arms)}
     counted = ", ".join(plural(size, noun) for noun, size in (sizes | {"seed": len(benchmark.seeds)}).items())
     fewer = ", not all arms and seeds with every task and model" if benchmark.cells else ""
-    excluded = int((~tables.runs["admissible"]).sum())
-    return f"{counted}{fewer}: {plural(len(tables.runs), 'run')}, {excluded or 'none'} excluded from the evidence."
+    excluded = int((~runs["admissible"]).sum())
+    return f"{counted}{fewer}: {plural(len(runs), 'run')}, {excluded or 'none'} excluded from the evidence."
 
 
-def place(benchmark: Benchmark, task: str, model: str) -> str:
-    """Task and model in words; empty where the benchmark has one of each."""
-    if len(benchmark.tasks) * len(benchmark.models) == 1:
-        return ""
-    return ", ".join(_titles(benchmark, task, model, "")[:2])
+def _excluded(results: Results) -> Iterator[Block]:
+    excluded = results.judged.excluded
+    if not excluded:
+        yield Text("None: every run of the matrix is admissible as evidence.")
+        return
+    rows: list[Row] = [
+        [
+            *_titles(results.benchmark, run.task, run.model, run.arm),
+            MISSING if run.seed is None else str(run.seed),
+            TextCell(run.reason, mark="break"),
+        ]
+        for run in excluded[:MOST_ROWS]
+    ]
+    caption = "Runs that are no evidence for any claim, and why."
+    yield Table("Excluded runs", caption, ["Task", "Model", "Arm", "Seed", "Reason"], rows, kind="prose")
+    if len(excluded) > MOST_ROWS:
+        more = f"The first {MOST_ROWS} of {len(excluded):,}; all are in "
+        yield Text((more, Link("verdicts.json", "verdicts.json"), "."))
 
 
-def matrix(results: Path, benchmark: Benchmark, tables: Tables) -> list[RunRow]:
+def _matrix(results: Results) -> Iterator[Block]:
     """Every planned run in the benchmark's order, then runs outside the matrix; of more than MOST_ROWS those that are
     inadmissible."""
-    named = tables.runs[tables.runs["seed"].notna()]
-    found = {(run.task, run.model, run.arm, int(run.seed)): run for run in named.itertuples()}
-    planned = [(plan.task, plan.model, arm, seed) for plan in benchmark.plans() for arm, seed in plan.runs]
-    accuracies = _accuracies(tables.evals)
-    shown = [*planned, *sorted(set(found) - set(planned))]
+    count = len(results.runs)
+    named = results.runs[results.runs["seed"].notna()]
+    runs = {(run.task, run.model, run.arm, int(run.seed)): run for run in named.itertuples()}
+    planned = [(plan.task, plan.model, arm, seed) for plan in results.benchmark.plans() for arm, seed in plan.runs]
+    shown = [*planned, *sorted(set(runs) - set(planned))]
     if len(shown) > MOST_ROWS:
-        shown = [keys for keys in shown if keys not in found or not found[keys].admissible]
-    return [_run_row(results, benchmark, keys, found.get(keys), accuracies.get(keys)) for keys in shown]
+        shown = [keys for keys in shown if keys not in runs or not runs[keys].admissible]
+    if shown:
+        scores = _accuracies(results.evals)
+        caption = (
+            f"{'Runs that are no evidence' if count > MOST_ROWS else 'Every run of the matrix'}. Accuracy is greedy, "
+            "on held-out prompts, ± one standard error over prompts. Run time includes start-up. A status leads to the "
+            "run's record; beside it, in a results folder, lies log.txt."
+        )
+        head = ["Task", "Model", "Arm", "Seed", "Status", "Steps", "Run time", "Start-up", "Rollouts", "Accuracy"]
+        rows = [_run(results, keys, runs.get(keys), scores.get(keys)) for keys in shown[:MOST_ROWS]]
+        yield Table("Runs", caption, head, rows, kind="sortable")
+    if count > MOST_ROWS:
+        cut = f"; the first {MOST_ROWS} of these are listed" if len(shown) > MOST_ROWS else ""
+        less = f"{len(shown) or 'none':,} {'is' if len(shown) == 1 else 'are'}" if shown else "none are"
+        yield Text(
+            (
+                f"{count:,} runs, of which {less} no evidence{cut}. How many there are of each arm stands ",
+                Link("above", "#usage"),
+                "; every run is a row of ",
+                Link("runs.parquet", "tables/runs.parquet"),
+                ".",
+            )
+        )
 
 
-def excluded_rows(excluded: list[dict[str, Any]], benchmark: Benchmark) -> list[Excluded]:
-    """The excluded runs of verdicts.json, with titles for names."""
-    return [
-        Excluded(*_titles(benchmark, run["task"], run["model"], run["arm"]), _seed(run["seed"]), run["reason"])
-        for run in excluded
-    ]
-
-
-def provenance(results: Path, benchmark: Benchmark, tables: Tables) -> Provenance:
-    """provenance.json of every run, split into what all runs share and what differs; of both values and runs the
-    first MOST_VALUES. A run whose file cannot be read is among the unrecorded."""
-    records: list[tuple[str, dict[str, str]]] = []
-    unrecorded = []
-    for run in tables.runs[tables.runs["seed"].notna()].itertuples():
-        label = _run_label(benchmark, run.task, run.model, run.arm, int(run.seed))
-        file = ResultsFolder(results).run(run.task, run.model, run.arm, int(run.seed)).provenance
-        record = _record(file)
-        if record is None:
-            unrecorded.append(label)
-        else:
-            records.append((label, record))
-    shared, differing = [], []
-    for key in dict.fromkeys(key for _, record in records for key in record):
-        by_value: dict[str, list[str]] = {}
-        for label, record in records:
-            by_value.setdefault(record.get(key, "not recorded"), []).append(label)
-        if len(by_value) == 1:
-            shared.append(Setting(key, next(iter(by_value))))
-        else:
-            differing.append(Differing(key, _first_values(by_value)))
-    return Provenance(len(records), shared, differing, _first_names(unrecorded))
-
-
-def _record(file: Path) -> dict[str, str] | None:
-    """A provenance.json, flat; None where there is none to be read, which the run's own row tells."""
-    try:
-        return dict(_flat(read_object(file, "run this cell again.")))
-    except BadInput:
-        return None
-
-
-def _first_values(by_value: Mapping[str, list[str]]) -> list[tuple[str, list[str]]]:
-    shown = [(value, _first_names(names)) for value, names in list(by_value.items())[:MOST_VALUES]]
-    rest = list(by_value.values())[MOST_VALUES:]
-    more = [(f"{len(rest):,} more values", [plural(sum(map(len, rest)), "run")])] if rest else []
-    return shown + more
-
-
-def _first_names(names: list[str]) -> list[str]:
-    more = len(names) - MOST_VALUES
-    return [*names[:MOST_VALUES], f"and {more:,} more"] if more > 0 else names
-
-
-def _run_row(
-    results: Path,
-    benchmark: Benchmark,
-    keys: tuple[str, str, str, int],
-    run: Any,
-    accuracy: tuple[float, float] | None,
-) -> RunRow:
-    task, model, arm = _titles(benchmark, *keys[:3])
-    folder = ResultsFolder(results).run(*keys)
+def _run(results: Results, keys: Keys, run: Any, score: tuple[float, float] | None) -> list[TextCell | str]:
+    folder = _folder(results.folder, keys)
     # A failed job's outputs are deleted; what it set aside is kept.
     # Not its log, which bundles leave out: the page's links lead somewhere there, too.
     places = (folder.status, folder.failed.status)
-    record = next((file for file in places if file.is_file()), None)
-    return RunRow(
-        task=task,
-        model=model,
-        arm=arm,
-        seed=keys[3],
-        status=_status(run),
-        note=_note(run),
-        steps=f"{run.steps:,} of {run.planned_steps:,}" if run else MISSING,
-        wall=seconds_text(run.wall_seconds if run else None),
-        wall_value=_sortable(run.wall_seconds if run else None),
-        startup=seconds_text(run.startup_seconds if run else None),
-        startup_value=_sortable(run.startup_seconds if run else None),
-        rollout=run.rollout if run and not pd.isna(run.rollout) else MISSING,
-        accuracy=MISSING if accuracy is None else f"{number(accuracy[0])} ± {number(accuracy[1])}",
-        accuracy_value=_sortable(accuracy[0] if accuracy else None),
-        record=record.relative_to(results).as_posix() if record else "",
-    )
+    record = next((file.relative_to(results.folder).as_posix() for file in places if file.is_file()), None)
+    status = "missing" if run is None else run.status
+    if run is not None and not run.admissible and status == FINISHED:
+        status = f"{status}, excluded"
+    note = "" if run is None or run.admissible else str(run.reason).removeprefix("failed: ")
+    return [
+        *_titles(results.benchmark, *keys[:3]),
+        str(keys[3]),
+        TextCell(Link(status, record) if record else status, note if run is not None else "no record of this run"),
+        TextCell(f"{run.steps:,} of {run.planned_steps:,}" if run else MISSING, mark="nowrap"),
+        _seconds(run.wall_seconds if run else None),
+        _seconds(run.startup_seconds if run else None),
+        run.rollout if run and not pd.isna(run.rollout) else MISSING,
+        TextCell(
+            MISSING if score is None else f"{number(score[0])} ± {number(score[1])}",
+            value=_sortable(score[0] if score else None),
+            mark="nowrap",
+        ),
+    ]
 
 
-def _status(run: Any) -> str:
-    if run is None:
-        return "missing"
-    return run.status if run.admissible or run.status != FINISHED else f"{run.status}, excluded"
-
-
-def _note(run: Any) -> str:
-    if run is None:
-        return "no record of this run"
-    return "" if run.admissible else str(run.reason).removeprefix("failed: ")
-
-
-def _seed(seed: int | None) -> str:
-    return MISSING if seed is None else str(seed)
+def _seconds(value: float | None) -> TextCell:
+    return TextCell(seconds_text(value), value=_sortable(value), mark="nowrap")
 
 
 def _sortable(value: float | None) -> float:
     return -1.0 if value is None or math.isnan(value) else value
 
 
-def _accuracies(evals: pd.DataFrame) -> dict[tuple[str, str, str, int], tuple[float, float]]:
+def _accuracies(evals: pd.DataFrame) -> dict[Keys, tuple[float, float]]:
     """Greedy accuracy and its standard error over prompts, by run."""
     rows = evals[(evals["metric"] == "accuracy") & evals["seed"].notna()]
     return {(row.task, row.model, row.arm, int(row.seed)): (row.value, row.stderr) for row in rows.itertuples()}
 
 
-def _titles(benchmark: Benchmark, task: str, model: str, arm: str) -> tuple[str, str, str]:
+def _provenance(results: Results) -> Iterator[Block]:
+    """provenance.json of every run, split into what all runs share and what differs; of both values and runs the first
+    MOST_VALUES. A run whose file cannot be read is named."""
+    records: list[tuple[str, dict[str, str]]] = []
+    unrecorded = []
+    for run in results.runs[results.runs["seed"].notna()].itertuples():
+        keys = (run.task, run.model, run.arm, int(run.seed))
+        titles = [place(results.benchmark, *keys[:2]), _titles(results.benchmark, *keys[:3])[2], f"seed {keys[3]}"]
+        label = ", ".join(title for title in titles if title)
+        try:
+            content = read_object(_folder(results.folder, keys).provenance, "run this cell again.")
+            records.append((label, dict(_flat(content))))
+        except BadInput:  # its row among the runs says so
+            unrecorded.append(label)
+    shared: list[Row] = []
+    differing = []
+    for key in dict.fromkeys(key for _, record in records for key in record):
+        by_value: dict[str, list[str]] = {}
+        for label, record in records:
+            by_value.setdefault(record.get(key, "not recorded"), []).append(label)
+        if len(by_value) == 1:
+            shared.append([code(key), TextCell(next(iter(by_value)), mark="break")])
+        else:
+            differing.append((key, by_value))
+    if shared:
+        caption = f"The same in all {len(records)} recorded runs."
+        yield Table("Shared provenance", caption, ["Key", "Value"], shared, kind="prose")
+    if differing:
+        rows: list[Row] = [
+            [code(key), TextCell(value, mark="break"), names]
+            for key, values in differing
+            for value, names in _first(values)
+        ]
+        table = Table("Provenance that differs", "", ["Key", "Value", "Runs"], rows, kind="prose")
+        yield Details(f"Keys that differ between runs ({len(differing)})", [table])
+    if unrecorded:
+        yield Text(f"No provenance was recorded for: {_first_names(unrecorded)}.")
+
+
+def _first(by_value: Mapping[str, list[str]]) -> list[tuple[str, str]]:
+    shown = [(value, _first_names(names)) for value, names in list(by_value.items())[:MOST_VALUES]]
+    rest = list(by_value.values())[MOST_VALUES:]
+    more = [(f"{len(rest):,} more values", plural(sum(map(len, rest)), "run"))] if rest else []
+    return shown + more
+
+
+def _first_names(names: list[str]) -> str:
+    more = len(names) - MOST_VALUES
+    return "; ".join([*names[:MOST_VALUES], *([f"and {more:,} more"] if more > 0 else [])])
+
+
+def _titles(benchmark: Benchmark, task: str, model: str, arm: str) -> list[str]:
     """Titles, or bare names for what the benchmark does not know."""
     homes: tuple[tuple[Mapping[str, Any], str], ...] = (
         (benchmark.tasks, task),
         (benchmark.models, model),
         (benchmark.arms, arm),
     )
-    first, second, third = (home[name].title if name in home else name for home, name in homes)
-    return first, second, third
+    return [home[name].title if name in home else name for home, name in homes]
 
 
-def _run_label(benchmark: Benchmark, task: str, model: str, arm: str, seed: int) -> str:
-    known = [place(benchmark, task, model), _titles(benchmark, task, model, arm)[2], f"seed {seed}"]
-    return ", ".join(part for part in known if part)
+def _folder(results: Path, keys: Keys) -> RunFolder:
+    return ResultsFolder(results).run(*keys)
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,24 +1,16 @@
-"""Arms over several tasks together, as the page shows them: interquartile mean and probability of improvement."""
+"""Arms over several tasks together: interquartile mean and probability of improvement."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.draw.blocks import Block, Link, Section, Table, Text, TextCell, with_interval
 from groupppo.draw.style import LEVEL
 from groupppo.draw.wording import MISSING, number, percentage
-from groupppo.report.drawing import admissible_rows
-from groupppo.report.figures.tasks import (
-    METRIC,
-    TaskScores,
-    has_tasks,
-    left_out_told,
-    shared_plans,
-    task_scores,
-    tasks_told,
-)
-from groupppo.report.sections.study import TextCell, TextTable
+from groupppo.report.figures import admissible_rows
+from groupppo.report.figures.tasks import METRIC, TaskScores, left_out, shared_plans, task_scores, tasks_in_words
+from groupppo.report.sections import Results
 from groupppo.stats.across_tasks import (
     FEWEST_SEEDS,
     BootstrapInterval,
@@ -33,16 +25,24 @@ ONE_TASK = (
 MOST_MODELS = 10
 
 
-def across_tasks(evals: pd.DataFrame, runs: pd.DataFrame, benchmark: Benchmark) -> TextTable | None:
-    """Each arm with each model over all tasks that it is run on; None where no model is run on several.
+def sections(results: Results) -> Iterator[Section]:
+    whole = across_tasks(results)
+    more = (
+        "The whole distribution: ",
+        Link("performance profiles", "#figure-profiles"),
+        ".",
+    )
+    blocks: list[Block] = [whole, Text(more, "small")] if whole else [Text(ONE_TASK)]
+    yield Section("across", "Across tasks", "Across tasks", 30, blocks, markdown=True)
 
-    Args:
-        evals, runs: the tidy tables; only admissible runs are taken.
-    """
-    if not has_tasks(benchmark):
-        return None
-    scores = task_scores(admissible_rows(evals, runs), benchmark)
+
+def across_tasks(results: Results) -> Table | None:
+    """Each arm with each model over all tasks that it is run on; None where no model is run on several."""
+    benchmark = results.benchmark
     shared = shared_plans(benchmark)
+    if not shared:
+        return None
+    scores = task_scores(admissible_rows(results.evals, results.runs), benchmark)
     models = [item.model for item in shared][:MOST_MODELS]
     references = {item.model: item for item in scores if item.arm == benchmark.reference}
     rows = [_row(item, references[item.model], benchmark) for item in scores if item.model in models]
@@ -52,9 +52,9 @@ def across_tasks(evals: pd.DataFrame, runs: pd.DataFrame, benchmark: Benchmark) 
         f" With fewer than {FEWEST_SEEDS} seeds these intervals are far too narrow." if seeds < FEWEST_SEEDS else ""
     )
     left = f" The first {MOST_MODELS} of {len(shared)} models." if len(shared) > MOST_MODELS else ""
-    narrowed = left_out_told(benchmark)
+    narrowed = left_out(benchmark)
     left += f" {narrowed}" if narrowed else ""
-    tasks = tasks_told(len(item.tasks) for item in shared)
+    tasks = tasks_in_words(len(item.tasks) for item in shared)
     caption = (
         f"Held-out {METRIC} over {tasks}. Interquartile mean of all seeds and tasks; "
         f"probability that a run beats one of {title} on the same task, averaged over tasks, ties half. Intervals: "
@@ -62,7 +62,7 @@ def across_tasks(evals: pd.DataFrame, runs: pd.DataFrame, benchmark: Benchmark) 
         f"task's own interval, held to Holm's adjustment over tasks and models.{left}"
     )
     head = ["Arm", "Seeds", "Interquartile mean", f"Better than {title}"]
-    return TextTable(caption, head, rows)
+    return Table("Across tasks", caption, head, rows)
 
 
 def _row(item: TaskScores, reference: TaskScores, benchmark: Benchmark) -> list[TextCell]:
@@ -74,14 +74,15 @@ def _row(item: TaskScores, reference: TaskScores, benchmark: Benchmark) -> list[
     if not item.seeds:
         return [TextCell(title, model), seeds, TextCell(MISSING), TextCell(MISSING)]
     mean = stratified_bootstrap(interquartile_mean, item.scores, level=LEVEL)
+    centre = _interval(mean, number)
     better = TextCell(MISSING, "the reference" if item.arm == reference.arm else "no seed in common")
     common = sorted(set(item.seeds) & set(reference.seeds))
     if common and item.arm != reference.arm:
         pair = [one.scores[np.isin(one.seeds, common)] for one in (item, reference)]
-        found = stratified_bootstrap(probability_of_improvement, *pair, level=LEVEL, paired=True)
-        better = TextCell(percentage(float(found.estimate)), _ends(found, percentage))
-    return [TextCell(title, model), seeds, TextCell(number(float(mean.estimate)), _ends(mean, number)), better]
+        won = stratified_bootstrap(probability_of_improvement, *pair, level=LEVEL, paired=True)
+        better = _interval(won, percentage)
+    return [TextCell(title, model), seeds, centre, better]
 
 
-def _ends(found: BootstrapInterval, form: Callable[[float], str]) -> str:
-    return f"[{form(float(found.low))}, {form(float(found.high))}]"
+def _interval(of: BootstrapInterval, form: Callable[[float | None], str]) -> TextCell:
+    return with_interval(float(of.estimate), float(of.low), float(of.high), form)

@@ -1,0 +1,141 @@
+"""Aggregates over tasks, against rliable's answers on stored cases, enumeration, scipy and simulation."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+
+from groupppo.stats.across_tasks import (
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+    stratified_bootstrap,
+)
+
+RLIABLE = json.loads((Path(__file__).parent / "rliable_cases.json").read_text())
+CASES = RLIABLE["cases"]
+LEVEL, THRESHOLDS = RLIABLE["level"], RLIABLE["thresholds"]
+
+tables = st.tuples(st.integers(1, 6), st.integers(1, 4)).flatmap(
+    lambda shape: arrays(float, shape, elements=st.integers(-20, 20).map(lambda value: value / 8))
+)
+
+
+def within_reach(statistic, scores, low, high, draws):
+    """Whether both ends lie where those of `draws` other resamples fall, but for 4 Monte-Carlo standard errors."""
+    ours, tail = 4000, (1 - LEVEL) / 2
+    error = 4 * math.sqrt(tail * (1 - tail) * (1 / ours + 1 / draws))
+    wide = stratified_bootstrap(statistic, *scores, level=1 - 2 * (tail - error), draws=ours)
+    tight = stratified_bootstrap(statistic, *scores, level=1 - 2 * (tail + error), draws=ours)
+    slack = 1e-9
+    lows = (wide.low - slack <= low) & (low <= tight.low + slack)
+    return bool(np.all(lows & (tight.high - slack <= high) & (high <= wide.high + slack)))
+
+
+def profile(scores):
+    return performance_profile(scores, THRESHOLDS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_estimates_are_those_of_rliable(name):
+    case = CASES[name]
+    assert interquartile_mean(case["first"]) == pytest.approx(case["iqm"])
+    better = probability_of_improvement(case["first"], case["second"])
+    assert better == pytest.approx(case["probability_of_improvement"])
+    assert profile(case["first"]) == pytest.approx(np.array(case["profile"]))
+    # Negative controls: the median, and the arms swapped.
+    assert np.median(case["first"]) != pytest.approx(case["iqm"], abs=1e-4)
+    assert probability_of_improvement(case["second"], case["first"]) == pytest.approx(1 - better)
+    assert better != pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bootstrap_intervals_are_those_of_rliable_within_monte_carlo_error(name):
+    case = CASES[name]
+    first, second = case["first"], case["second"]
+    assert within_reach(interquartile_mean, [first], *case["iqm_interval"], RLIABLE["draws"])
+    ends = case["probability_of_improvement_interval"]
+    assert within_reach(probability_of_improvement, [first, second], *ends, RLIABLE["draws_of_pairs"])
+    assert within_reach(profile, [first], *np.array(case["profile_band"]), RLIABLE["draws"])
+
+
+def test_resampling_whole_runs_instead_of_seeds_within_tasks_gives_another_interval():
+    """Negative control. The order of seeds within a task means nothing; in this order good runs stand side by side."""
+    case = CASES["many seeds"]
+    ordered = np.sort(np.array(case["first"]), axis=0)
+    runs = np.arange(len(ordered))[:, None]
+
+    def of_whole_runs(resampled):
+        return interquartile_mean(ordered[resampled[..., 0].astype(int)])
+
+    assert within_reach(interquartile_mean, [ordered], *case["iqm_interval"], RLIABLE["draws"])
+    assert not within_reach(of_whole_runs, [runs], *case["iqm_interval"], RLIABLE["draws"])
+
+
+@given(tables, st.floats(0.1, 10), st.floats(-5, 5), st.randoms(use_true_random=False))
+def test_aggregates_follow_scale_and_shift_and_do_not_know_the_order_of_seeds(scores, scale, shift, random):
+    order = list(range(len(scores)))
+    random.shuffle(order)
+    assert interquartile_mean(scores[order]) == pytest.approx(float(interquartile_mean(scores)))
+    moved = scale * scores + shift
+    assert interquartile_mean(moved) == pytest.approx(scale * float(interquartile_mean(scores)) + shift, abs=1e-9)
+    assert np.array_equal(performance_profile(scores[order], [0.0, 1.0]), performance_profile(scores, [0.0, 1.0]))
+    assert probability_of_improvement(scores[order], scores) == pytest.approx(0.5)
+    assert probability_of_improvement(scores + 0.125, scores - 10) == 1.0
+
+
+@given(tables)
+def test_the_interquartile_mean_is_scipys_trimmed_mean(scores):
+    assert interquartile_mean(scores) == pytest.approx(stats.trim_mean(scores, 0.25, axis=None))
+
+
+def test_arms_that_share_their_seeds_are_resampled_together():
+    first = np.random.default_rng(4).normal(size=(6, 2))
+    second = first - 0.25
+
+    def gap(x, y):
+        return interquartile_mean(x) - interquartile_mean(y)
+
+    together = stratified_bootstrap(gap, first, second, level=0.9, draws=300, paired=True)
+    assert (together.low, together.high) == (pytest.approx(0.25), pytest.approx(0.25))
+    # Negative control: on their own, the seeds no longer cancel.
+    apart = stratified_bootstrap(gap, first, second, level=0.9, draws=300)
+    assert apart.high - apart.low > 0.1
+
+
+def test_the_same_random_seed_gives_the_same_interval():
+    scores = np.random.default_rng(5).normal(size=(9, 2))
+    one, two, other = (
+        stratified_bootstrap(interquartile_mean, scores, level=0.9, draws=700, random_seed=seed) for seed in (1, 1, 2)
+    )
+    assert (one.low, one.high) == (two.low, two.high)
+    assert (one.low, one.high) != (other.low, other.high)
+
+
+@pytest.mark.parametrize("scores", [[1.0, 2.0], [[]], [[1.0, float("nan")]], [[1.0, float("inf")]], 3.0])
+def test_scores_that_cannot_be_aggregated_raise(scores):
+    for function in (interquartile_mean, profile, lambda s: probability_of_improvement(s, s)):
+        with pytest.raises(ValueError, match=r"score"):
+            function(scores)
+
+
+def test_impossible_arguments_raise():
+    with pytest.raises(ValueError, match="same tasks"):
+        probability_of_improvement(np.ones((3, 2)), np.ones((3, 1)))
+    for thresholds in ([[0.1]], [], [float("nan")]):
+        with pytest.raises(ValueError, match="one dimension"):
+            performance_profile(np.ones((3, 2)), thresholds)
+    with pytest.raises(ValueError, match="one or more"):
+        stratified_bootstrap(interquartile_mean, level=0.9)
+    with pytest.raises(ValueError, match="one or more"):
+        stratified_bootstrap(interquartile_mean, np.ones((2, 3, 4)), level=0.9)
+    with pytest.raises(ValueError, match="same seeds"):
+        stratified_bootstrap(probability_of_improvement, np.ones((3, 2)), np.ones((4, 2)), level=0.9, paired=True)
+    with pytest.raises(ValueError, match="level"):
+        stratified_bootstrap(interquartile_mean, np.ones((3, 2)), level=90)
