@@ -9,9 +9,10 @@ from pathlib import Path
 
 import huggingface_hub.constants
 
+from groupppo.config import Evaluation as Settings
 from groupppo.config import Task
 from groupppo.errors import RunFailed
-from groupppo.models.check import check_model_folder
+from groupppo.models.hub import check_model_folder
 from groupppo.models.sampling import decode_as_trained
 from groupppo.records.hashing import sha256_file, sha256_folder, sha256_model
 from groupppo.records.seal import seal
@@ -55,14 +56,11 @@ def evaluate(
     task: Task,
     task_folder: Path,
     out: Path,
+    how: Settings,
     *,
     model: str,
     arm: str,
     training_seed: int | None,
-    batch_size: int,
-    repeats: int,
-    sampled_prompts: int,
-    seed: int,
     temperature: float,
     published: bool = False,
     device: str = "cpu",
@@ -71,21 +69,18 @@ def evaluate(
 
     Weights are read as float32, those of a published model as bfloat16. The reward is the one of training, and so is
     the distribution that is sampled: nothing in the folder's `generation_config.json` acts but the ids of its end.
-    Sampled responses repeat only with the same `seed` and the same `batch_size`. Evaluations may run side by side:
-    nothing is written outside `out`.
+    Sampled responses repeat only with the same seed and batch size. Evaluations may run side by side: nothing is
+    written outside `out`.
 
     Args:
         checkpoint: model, tokenizer and chat template.
         task: gives name, version and longest response.
         task_folder: holds `test.parquet`.
         out: one evaluation's own folder; an earlier evaluation's files in it are replaced.
+        how: the benchmark's `evaluation`: seed, batch size, and what is sampled for mean@k.
         model: the model's name in the benchmark.
         arm: the training arm's name, or ``start``.
         training_seed: seed of the training run, None for ``start``.
-        batch_size: prompts or repeats generated together.
-        repeats: k of mean@k.
-        sampled_prompts: how many test prompts, from the first, are sampled for mean@k; greedy accuracy takes all.
-        seed: seed of the sampled responses.
         temperature: of the sampled responses; that of training.
         published: whether the model began as a published one, whose vocabulary may be padded.
         device: "cpu" or "cuda", the benchmark's: not whatever this machine happens to have.
@@ -95,43 +90,29 @@ def evaluate(
         RunFailed: lm-eval did not write its files.
     """
     check_model_folder(checkpoint, padded=published)
-    prompts = len(read_rows(task_folder / "test.parquet"))
+    test_file = task_folder / "test.parquet"
+    prompts = len(read_rows(test_file))
     out.mkdir(parents=True, exist_ok=True)
     for old in [*out.glob("results_*.json"), *out.glob("samples_*.jsonl"), *out.glob("result.json")]:
         old.unlink()
-    names = write_yaml(task, out / "lm_eval", repeats, sampled_prompts, temperature)
+    names = write_yaml(task, out / "lm_eval", how.repeats, how.sampled_prompts, temperature)
     started = time.perf_counter()
-    results = _run_lm_eval(
-        checkpoint,
-        list(names),
-        task_folder / "test.parquet",
-        out,
-        batch_size,
-        seed,
-        "bfloat16" if published else "float32",
-        device,
-    )
+    dtype = "bfloat16" if published else "float32"
+    results = _run_lm_eval(checkpoint, list(names), test_file, out, how, dtype, device)
     evaluation = Evaluation(
         task=task.name,
         model=model,
         arm=arm,
         seed=training_seed,
         n=prompts,
-        metrics={
-            metric: Metric(
-                results[name][f"{metric},responses"],
-                results[name][f"{metric}_stderr,responses"],
-                n=prompts if metric == "accuracy" else min(prompts, sampled_prompts),
-            )
-            for name, metric in names.items()
-        },
+        metrics=_metrics(results, names, prompts, how),
         checkpoint_sha256=sha256_model(checkpoint),
         yaml_sha256=sha256_folder(out / "lm_eval"),
-        data_sha256=sha256_file(task_folder / "test.parquet"),
+        data_sha256=sha256_file(test_file),
         lm_eval_version=version("lm_eval"),
-        batch_size=batch_size,
-        repeats=repeats,
-        eval_seed=seed,
+        batch_size=how.batch_size,
+        repeats=how.repeats,
+        eval_seed=how.seed,
         seconds=round(time.perf_counter() - started, 3),
         files=seal([*out.glob("results_*.json"), *out.glob("samples_*.jsonl")]),
     )
@@ -139,18 +120,26 @@ def evaluate(
     return evaluation
 
 
+def _metrics(
+    results: dict[str, dict[str, float]], names: dict[str, str], prompts: int, how: Settings
+) -> dict[str, Metric]:
+    return {
+        metric: Metric(
+            results[name][f"{metric},responses"],
+            results[name][f"{metric}_stderr,responses"],
+            n=prompts if metric == "accuracy" else min(prompts, how.sampled_prompts),
+        )
+        for name, metric in names.items()
+    }
+
+
 def _run_lm_eval(
-    checkpoint: Path,
-    names: list[str],
-    test_file: Path,
-    out: Path,
-    batch_size: int,
-    seed: int,
-    dtype: str,
-    device: str,
+    checkpoint: Path, names: list[str], test_file: Path, out: Path, how: Settings, dtype: str, device: str
 ) -> dict[str, dict[str, float]]:
     """Run lm-eval tasks and keep its own files in `out`; returns its results by task and `metric,filter`."""
-    _stay_offline()
+    # A relative checkpoint path can look like a name on the hub.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    huggingface_hub.constants.HF_HUB_OFFLINE = True  # read once, at import, which has already happened
     # Imported here because it takes seconds and no other function of this module needs it.
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
@@ -159,12 +148,7 @@ def _run_lm_eval(
 
     # A path that ends in .json makes the tracker write beside it, not into a folder named after the model's path.
     tracker = EvaluationTracker(output_path=str(out / "results.json"))
-    model = HFLM(
-        pretrained=str(checkpoint),
-        dtype=dtype,
-        batch_size=batch_size,
-        device=device,
-    )
+    model = HFLM(pretrained=str(checkpoint), dtype=dtype, batch_size=how.batch_size, device=device)
     decode_as_trained(model.model, model.tokenizer)
     results = simple_evaluate(
         model=model,
@@ -172,14 +156,14 @@ def _run_lm_eval(
         task_manager=TaskManager(
             include_path=str(out / "lm_eval"), include_defaults=False, metadata={"test_file": str(test_file)}
         ),
-        batch_size=batch_size,
+        batch_size=how.batch_size,
         apply_chat_template=True,
         log_samples=True,
         evaluation_tracker=tracker,
-        random_seed=seed,
-        numpy_random_seed=seed,
-        torch_random_seed=seed,
-        fewshot_random_seed=seed,
+        random_seed=how.seed,
+        numpy_random_seed=how.seed,
+        torch_random_seed=how.seed,
+        fewshot_random_seed=how.seed,
     )
     samples = results.pop("samples")
     tracker.save_results_aggregated(results=results, samples=samples)
@@ -189,10 +173,3 @@ def _run_lm_eval(
     if not list(out.glob("results_*.json")) or len(list(out.glob("samples_*.jsonl"))) != len(names):
         raise RunFailed(f"{out}: lm-eval did not write its results and samples; is the disk full?")
     return results["results"]
-
-
-def _stay_offline() -> None:
-    """Keep the Hugging Face libraries off the network: a relative checkpoint path can look like a name on the hub."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    # The variable is read once, at import, which has already happened.
-    huggingface_hub.constants.HF_HUB_OFFLINE = True

@@ -5,6 +5,7 @@ A subclass of the executor in snakemake-executor-plugin-slurm, with its settings
 """
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -34,7 +35,7 @@ except ModuleNotFoundError:  # Snakemake imports every executor that it finds, a
 else:
     common_settings = stock.common_settings
     ExecutorSettings = stock.ExecutorSettings
-    # Slurm takes comments of up to 1024 characters; an array has the marks, of 27 each, of all its tasks in one.
+    # Slurm takes comments of up to 1024 characters, and that of an array has the marks of all its tasks, of 27 each.
     MOST_TASKS, COMMENT_LENGTH = 30, 1000
 
     def mark_of(job: Any) -> queue.Mark:
@@ -43,7 +44,7 @@ else:
         work += [list(job.params.keys()), list(job.params)]
         return queue.marked([str(file) for file in job.output], work)
 
-    class Executor(stock.Executor):  # type: ignore[no-redef,name-defined,misc]
+    class Executor(stock.Executor):  # type: ignore[no-redef]
         """Submit jobs to Slurm, adopting those that are in the queue already, and wait until they have ended."""
 
         def __init__(self, workflow: Any, logger: Any):
@@ -84,16 +85,16 @@ else:
 
         def format_job_exec(self, job: Any) -> str:
             """The command of a job, or of an array that it is the first of."""
+            command = super().format_job_exec
             if job not in self._arrays:
-                return super().format_job_exec(job)
+                return command(job)
             script = Path(self.tmpdir, f"array.{job.jobid}.sh")
-            commands = (super(Executor, self).format_job_exec(each) for each in self._arrays[job])
-            cases = "\n".join(f"{task}) {command};;" for task, command in enumerate(commands, 1))
+            cases = "\n".join(f"{task}) {command(each)};;" for task, each in enumerate(self._arrays[job], 1))
             script.write_text(f"case $SLURM_ARRAY_TASK_ID in\n{cases}\nesac\n", encoding="utf-8")
             return f"sh {stock.shlex.quote(str(script))}"
 
         def get_partition_arg(self, job: Any) -> str:
-            """The partition, the comment with its marks, and what makes an array: sbatch takes the last of two."""
+            """The partition, a comment with marks, and what makes an array: sbatch takes the last of two options."""
             option = super().get_partition_arg(job)
             if job.is_group():
                 return option
@@ -170,7 +171,8 @@ else:
                 if state in ("COMPLETED", "UNKNOWN"):
                     self.report_job_success(info)
                     if state == "COMPLETED" and not settings.keep_successful_logs:
-                        log.unlink(missing_ok=True)
+                        with contextlib.suppress(OSError):
+                            log.unlink()
                 elif state in queue.FAILED:
                     message = f"SLURM-job '{info.external_jobid}' failed, SLURM status is: '{state}'. "
                     self.report_job_error(info, msg=message, aux_logs=[str(log)])
@@ -178,10 +180,10 @@ else:
                     yield info
                     continue
                 ended = True
-            first = settings.init_seconds_before_status_checks
-            self.next_seconds_between_status_checks = (
-                first if ended else min(self.next_seconds_between_status_checks + 10, 180)
-            )
+            seconds: int = settings.init_seconds_before_status_checks
+            if not ended:
+                seconds = min(super().next_seconds_between_status_checks + 10, 180)
+            self.next_seconds_between_status_checks = seconds
 
         async def _states(self) -> dict[str, str] | None:
             """From sacct, and where that does not answer, as without a database, from squeue from then on."""

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from transformers import AutoTokenizer
 
+from groupppo.config import Evaluation
 from groupppo.errors import BadInput
 from groupppo.evaluate import evaluate
 from groupppo.models.warmstart import warm_start
@@ -34,13 +35,10 @@ def run(start, small_task, small_task_folder, tmp_path_factory):
             small_task,
             small_task_folder,
             out,
+            Evaluation(batch_size=batch_size, repeats=3, sampled_prompts=10, seed=seed),
             model="mini",
             arm="start",
             training_seed=None,
-            batch_size=batch_size,
-            repeats=3,
-            sampled_prompts=10,
-            seed=seed,
             temperature=temperature,
             **device,
         )

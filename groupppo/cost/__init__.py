@@ -7,6 +7,6 @@ by stated ranges of speed (`model`).
 """
 
 from groupppo.cost.estimate import Estimate, Share, cost_line, estimate_cost
-from groupppo.cost.span import Span
+from groupppo.cost.model import Span
 
 __all__ = ["Estimate", "Share", "Span", "cost_line", "estimate_cost"]

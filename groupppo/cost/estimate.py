@@ -1,14 +1,14 @@
 """A benchmark's jobs, hours and storage by arm: earlier runs first, the model of work where there are none."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from groupppo.config import Arm, Benchmark, CellPlan, Model, Task
 from groupppo.cost import model as counted
+from groupppo.cost.model import NOTHING, Span, around, largest, total
 from groupppo.cost.records import PastRun, finished, past_job, past_runs
-from groupppo.cost.span import NOTHING, Span, around, largest, total
 from groupppo.errors import BadInput
 
 SAME_ARM, OTHER_ARM = 1.25, 2.0
@@ -90,62 +90,72 @@ def estimate_cost(
     """Cost of the whole matrix, from nothing.
 
     Args:
-        results: the folder of results folders. device: "cpu" or "cuda", the benchmark's own unless given; only runs on
-            the same one are used. at_once: how many training runs are under way at a time, by default all.
+        benchmark: its matrix.
+        results: the folder of results folders.
+        device: "cpu" or "cuda", the benchmark's own unless given; only runs on the same one are used.
+        at_once: how many training runs are under way at a time, by default all.
 
     Raises:
         BadInput: a model has neither earlier runs nor sizes to count from.
     """
     device = device or benchmark.device
-    found, notes = past_runs(benchmark, results, device)
+    runs, notes = past_runs(benchmark, results, device)
     past = dict[tuple[str, str], list[PastRun]]()
-    for run in found:
+    for run in runs:
         past.setdefault((run.task, run.model), []).append(run)
-    arms, sources, capped = list[Share](), dict[str, None](), list[str]()
-    resumable = list[Span]()
-    plans, limit = benchmark.plans(), benchmark.train.time_limit_s
-    for arm in benchmark.arms.values():
-        own = [plan for plan in plans if arm.name in plan.arms]
-        seeds = [len(plan.seeds) for plan in own]
-        cells = [_cell(benchmark, *_named(plan, benchmark), arm, past, device) for plan in own]
-        if any(cell.train.high > limit for cell in cells):
-            capped.append(arm.name)
-        cells = [replace(cell, train=cell.train.below(limit)) for cell in cells]
-        sources |= dict.fromkeys(cell.source for cell in cells)
-        counts = list(zip(cells, seeds, strict=True))
-        seconds = total((cell.train * cell.ranks + cell.evaluate) * count for cell, count in counts)
-        size = total(cell.size * count for cell, count in counts)
-        longest = largest(cell.train for cell in cells)
-        basis = tuple(dict.fromkeys(cell.basis for cell in cells))
-        kept = [cell.resumable for cell, count in counts for _ in range(count)]
-        resumable += kept
-        arms.append(Share(arm.name, 2 * len(kept), seconds, size, longest, largest(kept), basis))
+    limit, plans = benchmark.train.time_limit_s, benchmark.plans()
+    cells = {
+        arm.name: [
+            (_cell(benchmark, *_named(plan, benchmark), arm, past, device), len(plan.seeds))
+            for plan in plans
+            if arm.name in plan.arms
+        ]
+        for arm in benchmark.arms.values()
+    }
+    arms = [_of_arm(name, own, limit) for name, own in cells.items()]
     shared = _shared(benchmark, past, device)
-    everything = [*arms, shared]
+    parts = [*arms, shared]
     whole = Share(
         "total",
-        sum(share.jobs for share in everything),
-        total(share.seconds for share in everything),
-        total(share.size for share in everything),
-        largest(share.run for share in everything),
-        largest(share.resumable for share in everything),
-        tuple(dict.fromkeys(basis for share in everything for basis in share.basis)),
+        sum(share.jobs for share in parts),
+        total(share.seconds for share in parts),
+        total(share.size for share in parts),
+        largest(share.run for share in parts),
+        largest(share.resumable for share in parts),
+        tuple(dict.fromkeys(basis for share in parts for basis in share.basis)),
     )
-    runs = sum(len(plan.runs) for plan in plans)
-    resumable = sorted(resumable, key=lambda span: span.high, reverse=True)[:at_once]
+    kept = [cell.resumable for own in cells.values() for cell, seeds in own for _ in range(seeds)]
+    kept = sorted(kept, key=lambda span: span.high, reverse=True)[:at_once]
     return Estimate(
         benchmark.name,
         device,
         tuple(arms),
         shared,
         whole,
-        runs,
-        finished(benchmark, results),
-        len(resumable),
-        whole.size + total(resumable),
-        tuple(capped),
-        tuple(sources),
-        tuple(notes),
+        runs=sum(len(plan.runs) for plan in plans),
+        finished=finished(benchmark, results),
+        at_once=len(kept),
+        peak=whole.size + total(kept),
+        capped=tuple(name for name, own in cells.items() if any(cell.train.high > limit for cell, _ in own)),
+        sources=tuple(dict.fromkeys(cell.source for own in cells.values() for cell, _ in own)),
+        notes=tuple(notes),
+    )
+
+
+def _of_arm(name: str, cells: Sequence[tuple[_Cell, int]], limit: float) -> Share:
+    """Of an arm's cells with their numbers of seeds; a run ends at its time limit in seconds."""
+    trains = [cell.train.below(limit) for cell, _ in cells]
+    seconds = total(
+        (train * cell.ranks + cell.evaluate) * seeds for train, (cell, seeds) in zip(trains, cells, strict=True)
+    )
+    return Share(
+        name,
+        2 * sum(seeds for _, seeds in cells),
+        seconds,
+        total(cell.size * seeds for cell, seeds in cells),
+        largest(trains),
+        largest(cell.resumable for cell, _ in cells),
+        tuple(dict.fromkeys(cell.basis for cell, _ in cells)),
     )
 
 
@@ -160,10 +170,8 @@ def cost_line(benchmark: Benchmark, results: Path) -> str:
         found = estimate_cost(benchmark, results)
     except BadInput as error:
         return f"The cost of {benchmark.name} is not known: {error.file}: {error.key}; {ask} says why."
-    whole, there = (
-        found.total,
-        f", {found.finished} of its {found.runs} runs finished already" if found.finished else "",
-    )
+    whole = found.total
+    there = f", {found.finished} of its {found.runs} runs finished already" if found.finished else ""
     return (
         f"All of {benchmark.name}: {whole.jobs:,} jobs, {whole.seconds.text(HOUR)} {found.hours}, "
         f"{whole.size.bytes_text()}{there} (from: {', '.join(whole.basis)}); by arm: {ask}"

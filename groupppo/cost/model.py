@@ -4,13 +4,76 @@ The ranges are wide on purpose. They are what such devices have been seen to rea
 measurement of yours; one earlier run of a cell is worth more.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from groupppo.config import Arm, Benchmark, Model, Task, is_grouped
-from groupppo.cost.span import NOTHING, Span
 from groupppo.errors import BadInput
 from groupppo.update.flops import Shape, Work, forward_flops, update_flops
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range: what something costs at least and at most."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high:
+            raise ValueError(f"no range of a cost: {self.low} to {self.high}")
+
+    def __add__(self, other: "Span") -> "Span":
+        return Span(self.low + other.low, self.high + other.high)
+
+    def __mul__(self, factor: float) -> "Span":
+        return Span(self.low * factor, self.high * factor)
+
+    def over(self, speed: "Span") -> "Span":
+        """Work over a range of speeds."""
+        return Span(self.low / speed.high, self.high / speed.low)
+
+    def widened(self, factor: float) -> "Span":
+        """Both ends moved apart by a factor."""
+        return Span(self.low / factor, self.high * factor)
+
+    def below(self, limit: float) -> "Span":
+        return Span(min(self.low, limit), min(self.high, limit))
+
+    def text(self, unit: float = 1.0, suffix: str = "") -> str:
+        """Both ends in a unit, two digits of each: "0.34 - 1.4"."""
+        return f"{_short(self.low / unit)} - {_short(self.high / unit)}{suffix}"
+
+    def bytes_text(self) -> str:
+        """Both ends in the decimal unit that fits the higher one: "16 - 81 MB"."""
+        unit, name = next(((10.0**power, name) for power, name in _UNITS if self.high >= 10.0**power), (1.0, "B"))
+        return self.text(unit, f" {name}")
+
+
+NOTHING = Span(0.0, 0.0)
+_UNITS = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def around(values: Iterable[float]) -> Span:
+    """The range of some values."""
+    found = list(values)
+    return Span(min(found), max(found))
+
+
+def largest(spans: Iterable[Span]) -> Span:
+    """The largest of both ends; there must be one."""
+    found = list(spans)
+    return Span(max(span.low for span in found), max(span.high for span in found))
+
+
+def total(spans: Iterable[Span]) -> Span:
+    return sum(spans, NOTHING)
+
 
 BYTE_VOCABULARY = 261
 """Tokens of groupppo.tasks.tokenizer, which the models without a vocabulary of their own have."""
@@ -77,29 +140,21 @@ def shape_of(model: Model) -> Shape:
 
 def step_flops(benchmark: Benchmark, task: Task, model: Model, arm: Arm) -> tuple[Span, Span]:
     """(sampling, all other passes): operations of one training step; responses between half and all of their limit."""
-    low = _step_flops(benchmark, task, model, arm, 0.5)
-    high = _step_flops(benchmark, task, model, arm, 1.0)
-    return Span(low[0], high[0]), Span(low[1], high[1])
-
-
-def _step_flops(benchmark: Benchmark, task: Task, model: Model, arm: Arm, share: float) -> tuple[float, float]:
-    train, shape = benchmark.train, shape_of(model)
-    keys = train.verl | arm.verl
-    response = max(1, round(share * task.max_response_tokens))
-    density = _DENSITIES[share == 1.0]
-    work = Work(task.max_prompt_tokens + response, response, max(1, round(density * response)))
-    forward = forward_flops(shape, work, "dense")
-    update = update_flops(shape, work, _mode(keys, share))
-    critic = update_flops(shape, work, "dense")
-    other = sum(forward.values()) + train.epochs * sum(update.values())
-    if any(keys.get(key, False) for key in _REFERENCE_POLICY):
-        other += sum(forward.values())
-    if benchmark.trains_critic(arm):
-        # A critic's head is one column.
-        other += sum(forward.values()) - forward["head"]
-        other += train.epochs * (sum(critic.values()) - critic["head"])
+    train, shape, keys = benchmark.train, shape_of(model), benchmark.train.verl | arm.verl
     responses = train.prompts_per_step * train.responses_per_prompt
-    return responses * sum(forward.values()), responses * other
+    sampling, others = list[float](), list[float]()
+    for share, density in zip((0.5, 1.0), _DENSITIES, strict=True):
+        response = max(1, round(share * task.max_response_tokens))
+        work = Work(task.max_prompt_tokens + response, response, max(1, round(density * response)))
+        forward, critic = forward_flops(shape, work, "dense"), update_flops(shape, work, "dense")
+        once = sum(forward.values())
+        other = once + train.epochs * sum(update_flops(shape, work, _mode(keys, share)).values())
+        other += once * any(keys.get(key, False) for key in _REFERENCE_POLICY)
+        if benchmark.trains_critic(arm):  # whose head is one column
+            other += once - forward["head"] + train.epochs * (sum(critic.values()) - critic["head"])
+        sampling.append(responses * once)
+        others.append(responses * other)
+    return Span(*sampling), Span(*others)
 
 
 def _mode(keys: dict[str, Any], share: float) -> str:

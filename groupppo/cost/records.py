@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,10 @@ def past_runs(benchmark: Benchmark, results: Path, device: str) -> tuple[list[Pa
         except BadInput as error:
             notes.append(f"{record.parent}: not used: {error.key} of {RECORD} cannot be read")
             continue
-        for task, model in _cells(benchmark, record.parent):
+        cells = [(plan.task, plan.model) for plan in benchmark.plans()]
+        for task, model in cells:
+            if not (ResultsFolder(record.parent).runs / task / model).is_dir():
+                continue
             why = _differs(benchmark, matrix, task, model)
             if why:
                 notes.append(f"{record.parent}, {task}/{model}: not used: {why} differs")
@@ -87,12 +90,6 @@ def _ended_well(file: Path) -> bool:
         return json.loads(file.read_text(encoding="utf-8"))["status"] == "finished"
     except (OSError, ValueError, KeyError, TypeError):
         return False  # Snakemake runs it again
-
-
-def _cells(benchmark: Benchmark, folder: Path) -> Iterator[tuple[str, str]]:
-    for plan in benchmark.plans():
-        if (ResultsFolder(folder).runs / plan.task / plan.model).is_dir():
-            yield plan.task, plan.model
 
 
 def _differs(benchmark: Benchmark, matrix: Any, task: str, model: str) -> str:
@@ -137,24 +134,12 @@ def _run(benchmark: Benchmark, train: Mapping[str, Any], results: Path, file: Pa
     machine = _at(provenance, "machine.gpu") or _at(provenance, "machine.cpu") or "an unnamed machine"
     if start < 0 or step <= 0:
         return "its seconds make no sense"
-    checkpoint, evals = folder.checkpoint, ResultsFolder(results).evals / task / model / arm / seed
-    log = (_size(folder.path) - _size(checkpoint) - _size(folder.critic)) / steps
+    checkpoint = _size(folder.checkpoint)
+    log = (_size(folder.path) - checkpoint - _size(folder.critic)) / steps
     evaluation = _tsv(results / "benchmarks" / "evaluate" / f"{task}.{model}.{arm}.{seed}.tsv")
-    return PastRun(
-        task,
-        model,
-        arm,
-        seed,
-        results,
-        str(machine),
-        steps,
-        start,
-        step,
-        evaluation,
-        _size(checkpoint),
-        log,
-        _size(evals),
-    )
+    samples = _size(ResultsFolder(results).evals / task / model / arm / seed)
+    times = (steps, start, step, evaluation)
+    return PastRun(task, model, arm, seed, results, str(machine), *times, checkpoint, log, samples)
 
 
 def _size(folder: Path) -> int:

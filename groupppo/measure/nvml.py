@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groupppo.measure.sampler import SensorMissing
+from groupppo.measure.sensors import SensorMissing
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _KERNEL_MODULE = Path("/proc/driver/nvidia/version")

@@ -13,7 +13,7 @@ import psutil
 
 from groupppo.config import REPOSITORY
 from groupppo.measure.nvml import driver_version
-from groupppo.measure.sampler import SensorMissing
+from groupppo.measure.sensors import SensorMissing
 from groupppo.measure.start_check import clock_skew
 from groupppo.records.hashing import sha256_file, sha256_model
 

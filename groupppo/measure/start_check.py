@@ -19,7 +19,7 @@ import psutil
 
 from groupppo.errors import BadInput
 from groupppo.measure.nvml import driver_version
-from groupppo.measure.sampler import SensorMissing
+from groupppo.measure.sensors import SensorMissing
 
 MAX_SKEW = 5.0
 """Seconds that a node's clock may differ from the file server's: beyond, files look older than what made them."""

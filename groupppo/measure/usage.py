@@ -13,11 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from groupppo.measure.energy import Rapl
 from groupppo.measure.mfu import peak_of, utilisation
 from groupppo.measure.nvml import VISIBLE, Gpu, Gpus, open_gpus
-from groupppo.measure.readings import energy_curve, read_lines, read_series, write_stages
-from groupppo.measure.sampler import INTERVAL, Sampler, SensorMissing
+from groupppo.measure.sensors import (
+    INTERVAL,
+    Rapl,
+    Sampler,
+    SensorMissing,
+    energy_curve,
+    read_lines,
+    read_series,
+    write_stages,
+)
 from groupppo.records.folders import RunFolder
 
 GPU_FILE, RAPL_FILE, STAGES_FILE = RunFolder.GPU, RunFolder.RAPL, RunFolder.USAGE_STAGES

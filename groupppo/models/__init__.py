@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from groupppo.config import HUB, Model
 from groupppo.errors import BadInput, ParamError, suggest
 from groupppo.models import tiny
-from groupppo.models.hub import hub_model, params_faults
+from groupppo.models.hub import check_model_folder, hub_model, params_faults
 
 LARGEST_SIZE = 2**20
 TRAINING_BYTES = 16
@@ -74,8 +74,6 @@ def build_model(model: Model, folder: Path) -> int:
     Raises:
         BadInput: the first of `model_faults`, or the folder cannot be trained on.
     """
-    from groupppo.models.check import check_model_folder
-
     for fault in model_faults(model):
         raise fault
     if model.published:

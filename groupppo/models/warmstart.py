@@ -17,11 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from groupppo.config import Task, WarmStart
 from groupppo.errors import BadInput, RunFailed
-from groupppo.models.check import check_model_folder
+from groupppo.models.hub import check_model_folder
 from groupppo.models.sampling import Request, decode, end_tokens
 from groupppo.records.hashing import LOGS
-from groupppo.tasks.answers import scorer
 from groupppo.tasks.base import Example
+from groupppo.tasks.reward import scorer
 from groupppo.tasks.rows import read_examples
 from groupppo.tasks.tokenizer import chat_ids, save_tokenizer
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from groupppo.errors import BadInput
-from groupppo.measure import process_tree
+from groupppo.measure import memory as process_tree
 from groupppo.measure.provenance import machine, software, source
 from groupppo.profile.bench import Bench, Outcome, guarded
 from groupppo.profile.config import Setting, load_profile

@@ -23,7 +23,7 @@ from groupppo.errors import BadInput, GroupPPOError, RunFailed
 from groupppo.measure.provenance import PACKAGES, lock_of
 from groupppo.measure.start_check import Needs, check_node
 from groupppo.measure.usage import Usage, UsageMeter
-from groupppo.models.check import check_model_folder
+from groupppo.models.hub import check_model_folder
 from groupppo.records import seal
 from groupppo.records.folders import RunFolder
 from groupppo.records.hashing import sha256_model
@@ -33,8 +33,7 @@ from groupppo.run.environment import DEVICES, for_run
 from groupppo.run.family import MARK, alone, marked, scratch
 from groupppo.run.ray_cluster import across_allocation, ask_for_stacks, with_secret
 from groupppo.run.watch import Verl
-from groupppo.tasks.lengths import check_prompt_lengths
-from groupppo.tasks.rows import check_splits
+from groupppo.tasks.rows import check_prompt_lengths, check_splits
 from groupppo.verl import network
 from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
 from groupppo.verl.endings import STACKS

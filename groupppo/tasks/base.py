@@ -13,8 +13,8 @@ from typing import TypeVar
 from groupppo.config import Task
 from groupppo.errors import BadInput, suggest
 from groupppo.errors import ParamError as ParamError
-from groupppo.tasks.answers import MODULES as REWARDS
-from groupppo.tasks.answers import scorer
+from groupppo.tasks.reward import MODULES as REWARDS
+from groupppo.tasks.reward import scorer
 
 
 @dataclass(frozen=True)

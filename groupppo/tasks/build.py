@@ -13,8 +13,7 @@ from groupppo.errors import BadInput
 from groupppo.records.hashing import sha256_file
 from groupppo.tasks.base import Example
 from groupppo.tasks.hub_data import FORMATS, draw_published
-from groupppo.tasks.rows import check_splits, write_split
-from groupppo.tasks.splits import draw_splits
+from groupppo.tasks.rows import check_splits, draw_splits, write_split
 from groupppo.tasks.tokenizer import byte_tokenizer, chat_ids
 
 
@@ -23,7 +22,7 @@ def build_task(task: Task, out: Path) -> None:
 
     The same task file gives the same bytes. Lengths are counted with the byte-level tokenizer, chat template and end
     token included: any tokenizer with merges gives fewer tokens. A task with a warm start has to fit a model with that
-    tokenizer; another is measured again with the tokenizer of its model (`groupppo.tasks.lengths`).
+    tokenizer; another is measured again with the tokenizer of its model (`groupppo.tasks.rows`).
 
     Raises:
         BadInput: bad parameters, too few distinct prompts, or a text longer than the task file allows.

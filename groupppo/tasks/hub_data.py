@@ -16,7 +16,7 @@ from groupppo.config.allowed import is_allowed, require_inside
 from groupppo.errors import BadInput, suggest
 from groupppo.tasks.base import Example
 from groupppo.tasks.math_reward import BOX, MARK, boxed
-from groupppo.tasks.splits import SPLITS, prompt_sha256, split_of
+from groupppo.tasks.rows import SPLITS, prompt_sha256, split_of
 
 Row = dict[str, Any]
 _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)

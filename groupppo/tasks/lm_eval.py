@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.config import Task
-from groupppo.tasks.answers import scorer
+from groupppo.tasks.reward import scorer
 
 TEMPLATE = """\
 task: {name}
@@ -109,19 +109,6 @@ def process_sampled(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> di
     """Mean of training's reward over the k sampled responses to `doc`."""
     responses, score = results[0], _score(doc)
     return {f"mean@{len(responses)}": sum(score(text, doc["answer"]) for text in responses) / len(responses)}
-
-
-def stock_command(task: Task, checkpoint: Path, out: Path) -> list[str] | None:
-    """The command that runs lm-eval's own tasks on the same subject, which it downloads; None where the task has none.
-
-    Their prompts are few-shot and their extraction of answers is lm-eval's, so that the numbers compare with published
-    ones and not with training's reward.
-    """
-    if not task.stock:
-        return None
-    model = f"pretrained={checkpoint},dtype=bfloat16"
-    command = ["lm_eval", "run", "--model", "hf", "--model_args", model, "--tasks", ",".join(task.stock)]
-    return [*command, "--batch_size", "auto", "--log_samples", "--output_path", str(out)]
 
 
 def _score(doc: dict[str, Any]) -> Callable[[str, str], float]:

@@ -1,12 +1,30 @@
-"""The exact 0/1 reward, the same in training (verl) and in evaluation (lm-eval).
+"""The exact 0/1 reward, the same in training (verl) and in evaluation (lm-eval), and the register of all rewards.
 
-verl loads this file by its path in every reward worker (`reward.custom_reward_function.path`), so it imports
-nothing but `re`.
+verl loads this file by its path in every reward worker (`reward.custom_reward_function.path`), so it imports the
+standard library alone; what another reward needs is imported when it is asked for.
 """
 
 import re
+from collections.abc import Callable
+from importlib import import_module
+
+MODULES = {
+    "exact": "groupppo.tasks.reward",
+    "math": "groupppo.tasks.math_reward",
+    "reasoning_gym": "groupppo.tasks.gym_reward",
+}
 
 ANSWER = re.compile(r"#([^#\s]+)\Z")
+
+
+def scorer(reward: str) -> Callable[[str, str], float]:
+    """The function from a response and the true answer to 0.0 or 1.0 of a reward, by its name in a task's file.
+
+    Raises:
+        KeyError: there is no such reward.
+    """
+    score: Callable[[str, str], float] = import_module(MODULES[reward]).score
+    return score
 
 
 def extract_answer(text: str) -> str | None:

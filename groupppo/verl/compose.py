@@ -17,7 +17,7 @@ from groupppo.algorithm.params import GroupParams
 from groupppo.config import GROUPED, Arm, Model, Task, Train
 from groupppo.config.allowed import require_choice
 from groupppo.errors import BadInput, suggest
-from groupppo.tasks.answers import MODULES as REWARDS
+from groupppo.tasks.reward import MODULES as REWARDS
 from groupppo.verl.accepts import PlaceOf, agreed, require_accepted, require_agreed, require_type, touches
 from groupppo.verl.fits import require_fit
 

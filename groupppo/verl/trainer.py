@@ -35,7 +35,7 @@ from groupppo.algorithm import GroupParams
 from groupppo.algorithm.loss import LossMask
 from groupppo.algorithm.metrics import critic_metrics, dense_metrics, log_prob_gap
 from groupppo.config import GROUPED
-from groupppo.measure.probes import AllocatorProbe, ProcessTreeProbe
+from groupppo.measure.memory import AllocatorProbe, ProcessTreeProbe
 from groupppo.measure.stages import StageMeter
 from groupppo.records.folders import RunFolder
 from groupppo.records.storage import write_whole

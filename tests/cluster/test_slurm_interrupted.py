@@ -82,7 +82,9 @@ def test_a_task_of_an_array_that_is_cancelled_is_tried_again_alone_and_touches_n
     done = [stub / "slow1.done", stub / "slow2.done"]
     assert eventually(lambda: len(cluster.jobs(states="pending,running,completing")) == 1)
     before = [file.stat().st_mtime_ns for file in done]
-    cluster.run("scancel", str(attempts(stub, "slow3")[0][0]))
+    ((task,),) = cluster.jobs("%i", states="running")
+    cluster.run("scancel", task)
+    assert eventually(lambda: len(attempts(stub, "slow3")) == 2), said(stub)
     (stub / "go3").touch()
     assert first.wait(timeout=PATIENCE) == 0, said(stub)
     assert [len(attempts(stub, f"slow{n}")) for n in (1, 2, 3)] == [1, 1, 2]

@@ -1,11 +1,16 @@
-"""MFU: its formula, its devices, and operations counted over a batch of sequences of many sizes."""
+"""MFU: its formula, its devices, and the operations of each pass of a step."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from groupppo.algorithm import GroupParams
 from groupppo.measure.mfu import Modes, Peak, Sequences, known_to_verl, peak_of, stage_flops, utilisation
 from groupppo.update.flops import Shape, Work, forward_flops, update_flops
+from groupppo.verl import passes as flops
+from groupppo.verl.passes import Asks, FlopsOfStep
 
 SHAPE = Shape(hidden=64, layers=2, intermediate=192, heads=2, kv_heads=1, head_dim=32, vocabulary=261, tied=True)
 BATCH = Sequences(tokens=[20, 30, 20], responses=[10, 20, 10], policy_rows=[3, 4, 3], value_rows=[2, 4, 2])
@@ -44,13 +49,6 @@ def test_a_batch_costs_the_sum_of_its_sequences():
     assert update > 2.9 * forward
 
 
-def test_updates_count_once_for_every_epoch():
-    once, often = (stage_flops(SHAPE, BATCH, DENSE, epochs) for epochs in ((1, 1), (2, 3)))
-    assert often["update_actor"] == pytest.approx(2 * once["update_actor"])
-    assert often["update_critic"] == pytest.approx(3 * once["update_critic"])
-    assert often["values"] == once["values"]
-
-
 def test_a_critic_has_a_head_of_one_value():
     found = stage_flops(SHAPE, BATCH, DENSE, (1, 1))
     head = 3 * 2 * SHAPE.hidden * sum(BATCH.tokens)
@@ -66,10 +64,6 @@ def test_a_gathered_update_is_credited_with_less_than_a_masked_one_which_does_al
     assert gathered["update_critic"] == dense["update_critic"]
 
 
-def test_a_pass_of_unknown_operations_has_none():
-    assert stage_flops(SHAPE, BATCH, replace(DENSE, update_actor=None), (1, 1))["update_actor"] is None
-
-
 def test_the_devices_that_verl_knows_are_those_of_its_own_table():
     from verl.utils.flops_counter import _DEVICE_FLOPS, get_device_flops
 
@@ -83,3 +77,94 @@ def test_the_devices_that_verl_knows_are_those_of_its_own_table():
         assert known_to_verl("cuda", name) is (get_device_flops(device_name=name) != float("inf"))
     assert known_to_verl("cpu", None)
     assert not known_to_verl("cuda", None)
+
+
+LLAMA = SimpleNamespace(
+    hidden_size=64, num_hidden_layers=2, intermediate_size=192, num_attention_heads=2, num_key_value_heads=1,
+    vocab_size=261, tie_word_embeddings=True, model_type="llama",
+)  # fmt: skip
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], dtype=torch.bool)
+ENDPOINTS = torch.tensor([[0, 0, 0, 1], [0, 1, 0, 0]], dtype=torch.bool)
+TAGS = [{"seq_len": 9}, {"seq_len": 5}]
+RESPONSES = [4, 2]
+CONFIG = SimpleNamespace(
+    actor_rollout_ref=SimpleNamespace(actor=SimpleNamespace(ppo_epochs=2), model=SimpleNamespace(path="start")),
+    critic=SimpleNamespace(ppo_epochs=3),
+)
+
+
+def grouped(policy: torch.Tensor = ENDPOINTS) -> SimpleNamespace:
+    losses = SimpleNamespace(policy=SimpleNamespace(counts=policy), value=SimpleNamespace(counts=ENDPOINTS))
+    return SimpleNamespace(
+        losses=losses, groups=SimpleNamespace(endpoints=ENDPOINTS), tokens=SimpleNamespace(mask=MASK)
+    )
+
+
+@pytest.fixture
+def counter(monkeypatch):
+    monkeypatch.setattr(flops.AutoConfig, "from_pretrained", lambda path: LLAMA)
+
+    def make(**params):
+        given = replace(GroupParams(), **params) if params else None
+        return FlopsOfStep(CONFIG, Asks(given))
+
+    return make
+
+
+def expected(modes: Modes, policy: list[int], value: list[int]) -> dict:
+    return stage_flops(Shape.of(LLAMA), Sequences([9, 5], [4, 2], policy, value), modes, (2, 3))
+
+
+def test_an_arm_without_groups_is_counted_dense(counter):
+    found = counter().count(TAGS, RESPONSES, None, early=False)
+    assert found == expected(Modes("dense", "dense", "dense", "dense"), RESPONSES, RESPONSES)
+
+
+@pytest.mark.parametrize(
+    ("params", "actor", "critic"),
+    [
+        ({"update": "masked"}, "dense", "dense"),
+        ({"update": "auto"}, "gathered", "gathered"),  # a third of the tokens are endpoints
+        ({"update": "gathered"}, "gathered", "gathered"),
+        ({"update": "streamed", "kv": "recompute"}, "streamed", "gathered"),
+        ({"update": "streamed", "kv": "reuse"}, "streamed_reuse", "gathered"),
+        ({"update": "streamed", "kv": "recompute", "live_window": 2}, None, "gathered"),
+        ({"update": "streamed", "kv": "recompute", "live_share": 0.1}, None, "gathered"),
+    ],
+)
+def test_a_grouped_arm_is_counted_as_its_update_runs(counter, params, actor, critic):
+    found = counter(**params).count(TAGS, RESPONSES, grouped(), early=False)
+    assert found == expected(Modes("dense", "dense", critic, actor), [1, 1], [1, 1])
+    other = expected(Modes("dense", "dense", critic, "gathered" if actor != "gathered" else "dense"), [1, 1], [1, 1])
+    assert found != other
+
+
+def test_a_policy_that_trains_on_more_than_endpoints_is_counted_with_all_of_them(counter):
+    found = counter(update="gathered").count(TAGS, RESPONSES, grouped(policy=MASK), early=False)
+    assert found == expected(Modes("dense", "dense", "gathered", "gathered"), [4, 2], [1, 1])
+
+
+def test_endpoints_known_beforehand_make_the_passes_before_the_update_cheaper(counter):
+    early = counter(update="gathered").count(TAGS, RESPONSES, grouped(), early=True)
+    late = counter(update="gathered").count(TAGS, RESPONSES, grouped(), early=False)
+    assert early["old_log_prob"] < late["old_log_prob"]
+    assert early["values"] < late["values"]
+    assert early["update_actor"] == late["update_actor"]
+
+
+def test_padding_is_not_counted(counter):
+    padded = [*TAGS, {"seq_len": 9, "is_padding": True}]
+    assert counter().count(padded, [*RESPONSES, 4], None, early=False) == counter().count(TAGS, RESPONSES, None, False)
+    real = [*TAGS, {"seq_len": 9}]
+    assert counter().count(real, [*RESPONSES, 4], None, early=False) != counter().count(TAGS, RESPONSES, None, False)
+
+
+def test_a_family_of_models_without_a_known_shape_has_no_operations(monkeypatch, caplog):
+    monkeypatch.setattr(flops.AutoConfig, "from_pretrained", lambda path: SimpleNamespace(d_model=64))
+    with caplog.at_level("WARNING", logger=flops.__name__):  # whatever was imported before
+        assert FlopsOfStep(CONFIG, Asks(None)).count(TAGS, RESPONSES, None, early=False) == {}
+    assert "no operations are counted" in caplog.text
+
+
+def test_sequences_of_unknown_length_have_no_operations(counter):
+    assert counter().count([{}, {"seq_len": 5}], RESPONSES, None, early=False) == {}

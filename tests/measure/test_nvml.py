@@ -6,7 +6,7 @@ import pytest
 
 from groupppo.measure import nvml
 from groupppo.measure.nvml import driver_version, open_gpus
-from groupppo.measure.sampler import SensorMissing
+from groupppo.measure.sensors import SensorMissing
 from tests.measure.fake_nvml import Device, FakeNvml
 
 A, B, C = (Device(uuid=f"GPU-{letter * 8}-1") for letter in "abc")

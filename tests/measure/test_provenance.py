@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from groupppo.measure import provenance as module
 from groupppo.measure.provenance import lock_of, provenance, source
 from groupppo.records.hashing import sha256_file
 from tests.measure.fake_nvml import FakeNvml
@@ -73,13 +72,6 @@ def test_a_driver_that_does_not_tell_its_version_leaves_the_reason(of, monkeypat
     assert "Insufficient Permissions" in machine["driver_missing"]
 
 
-def test_the_clock_is_the_results_folders(of, monkeypatch, tmp_path):
-    asked = []
-    monkeypatch.setattr(module, "clock_skew", lambda folder: asked.append(folder) or -1.26)
-    assert of("cpu")["clock_skew_seconds"] == -1.3
-    assert asked == [tmp_path]
-
-
 @pytest.fixture
 def checkout(tmp_path):
     """A repository with one commit, a file that git ignores, and a file that is not text."""
@@ -112,10 +104,6 @@ def test_every_change_of_what_runs_gives_another_hash_also_in_files_that_git_doe
         seen.append(source(checkout)["uncommitted_sha256"])
         assert source(checkout)["uncommitted_sha256"] == seen[-1]
     assert len(set(seen)) == len(seen)
-
-
-def test_a_folder_that_is_no_checkout_has_no_commit(tmp_path):
-    assert source(tmp_path) == {"commit": None, "uncommitted_sha256": None}
 
 
 def test_a_folder_in_a_checkout_that_is_not_its_own_has_no_commit_of_it(checkout, monkeypatch):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from groupppo.measure.probes import AllocatorPeaks, AllocatorProbe
 from groupppo.measure.stages import StageMeter, Usage
 
 
@@ -45,15 +44,6 @@ def test_a_step_writes_its_stages_in_order_and_itself_last(meter: StageMeter) ->
         "step": 1, "stage": "step", "seconds": 0, "cpu_seconds": 3.0, "peak_bytes": 200, "rise_bytes": 20,
         "tokens": 50, "endpoints": 7, "completed": True, "began": 0, "overhead_seconds": 0, "flops": None,
     }  # fmt: skip
-
-
-def test_stages_sum_to_no_more_than_the_step(meter: StageMeter) -> None:
-    meter.begin_step(1)
-    for stage in ("gen", "adv", "update_actor"):
-        with meter.stage(stage):
-            sum(range(1000))
-    *stages, step = meter.end_step()
-    assert sum(row.seconds for row in stages) <= step.seconds
 
 
 def test_a_stage_that_fails_is_recorded_as_not_completed_and_its_error_goes_on(meter: StageMeter) -> None:
@@ -99,11 +89,6 @@ def test_stages_do_not_nest(meter: StageMeter) -> None:
     meter.begin_stage("gen")
     with pytest.raises(RuntimeError, match="adv"):
         meter.begin_stage("adv")
-
-
-def test_a_stage_outside_a_step_is_an_error(meter: StageMeter) -> None:
-    with pytest.raises(RuntimeError, match="no step"):
-        meter.begin_stage("gen")
 
 
 class Device:
@@ -188,12 +173,3 @@ def test_stages_say_when_they_began(meter: StageMeter) -> None:
             pass
     gen, adv, step = meter.end_step()
     assert before <= step.began <= gen.began <= adv.began <= time.time()
-
-
-def test_the_allocator_probe_reports_the_fullest_rank_and_the_largest_rise() -> None:
-    before = [AllocatorPeaks(100, 100, 300), AllocatorPeaks(150, 150, 300)]
-    after = [AllocatorPeaks(100, 180, 400), AllocatorPeaks(150, 190, 350)]
-    probe = AllocatorProbe(reset=lambda: before, read=lambda: after)
-    probe.begin()
-    usage = probe.end()
-    assert (usage.peak_bytes, usage.rise_bytes) == (400, 80)

@@ -106,13 +106,6 @@ def test_a_package_that_is_not_the_locks_is_named_with_both_versions(tmp_path, p
     check_versions(lock, ["pandas"])  # not in this lock
 
 
-def test_names_are_compared_as_distributions_compare_them(tmp_path):
-    lock = tmp_path / "requirements.lock"
-    lock.write_text("transferqueue==0.0.1\n")
-    with pytest.raises(BadInput, match="TransferQueue"):
-        check_versions(lock, ["TransferQueue"])
-
-
 def test_every_package_that_decides_a_run_is_in_a_lock():
     text = [line.lower() for name in ("cpu", "gpu") for line in (REPOSITORY / f"requirements/{name}.lock").open()]
     for package in PACKAGES:

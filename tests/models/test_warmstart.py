@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from groupppo.errors import BadInput, RunFailed
 from groupppo.models import warmstart
-from groupppo.models.check import check_model_folder
+from groupppo.models.hub import check_model_folder
 from groupppo.models.warmstart import LOGS, WORTH_SAMPLING, warm_start
 from groupppo.records.hashing import sha256_folder
 from groupppo.tasks.base import Example

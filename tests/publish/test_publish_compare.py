@@ -202,7 +202,7 @@ def test_the_pages_say_what_was_found_and_no_text_of_a_file_runs_in_them(finishe
     html, markdown = ((tmp_path / "c" / f"compare.{kind}").read_text() for kind in ("html", "md"))
     assert "1 regression. 9 cells compared." in html
     assert "1 regression. 9 cells compared." in markdown
-    assert "<script" not in html
+    assert html.count("<script") == 1  # that sorts tables
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "<script" not in markdown
     assert not re.search(r"(src|href)=\"(?!#|data:)", html)

@@ -1,6 +1,6 @@
-"""Jobs that will not come back are told as ended, and no two jobs of one folder write the same files."""
+"""Jobs that will not come back are ended, and no two jobs of one folder write the same files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,77 +12,46 @@ from groupppo.slurm.queue import (
     ABSENT_SECONDS,
     LEAVING_SECONDS,
     PREEMPTED_SECONDS,
+    EarlierJobs,
     LostJobs,
     Mark,
-    Orphans,
     QueuedJob,
     in_queue,
     marked,
+    programs_for,
     require_programs,
+    states,
 )
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def cancelled() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def lost(clock: Clock, cancelled: list[str]) -> LostJobs:
-    return LostJobs(cancelled.append, clock)
-
-
-def test_a_job_that_stays_preempted_is_cancelled_and_told_so(lost: LostJobs, clock: Clock, cancelled: list) -> None:
-    assert lost.judge({"1": "PREEMPTED"}) == {"1": "PREEMPTED"}
-    clock.now = PREEMPTED_SECONDS - 1
-    assert lost.judge({"1": "PREEMPTED"}) == {"1": "PREEMPTED"}
-    assert cancelled == []
-    clock.now = PREEMPTED_SECONDS
-    assert lost.judge({"1": "PREEMPTED", "2": "RUNNING"}) == {"1": "CANCELLED", "2": "RUNNING"}
-    assert cancelled == ["1"]
-
-
-def test_a_job_that_slurm_queues_again_in_time_is_left_to_it(lost: LostJobs, clock: Clock, cancelled: list) -> None:
-    for second, state in enumerate(("PREEMPTED", "PENDING", "RUNNING", "PREEMPTED", "PENDING")):
-        clock.now = second * (PREEMPTED_SECONDS - 1)
-        assert lost.judge({"1": state}) == {"1": state}
-    assert cancelled == []
-
-
-def test_a_job_that_the_queue_forgets_is_left_to_its_output(lost: LostJobs, clock: Clock, cancelled: list) -> None:
-    lost.judge({"1": "RUNNING", "2": "COMPLETED"})
-    clock.now = 10
-    assert lost.judge({}) == {}
-    clock.now = 10 + ABSENT_SECONDS - 1
-    assert lost.judge({}) == {}
-    clock.now = 10 + ABSENT_SECONDS
-    assert lost.judge({}) == {"1": "UNKNOWN"}  # and not 2, which had ended
-    assert cancelled == []
-
-
-def test_a_job_that_is_absent_for_a_while_only_is_running_as_before(lost: LostJobs, clock: Clock) -> None:
-    for seconds, states in ((0, {"1": "RUNNING"}), (10, {}), (ABSENT_SECONDS, {"1": "RUNNING"}), (310, {})):
-        clock.now = seconds
-        assert lost.judge(states) == states
-
-
-def test_a_job_that_is_adopted_after_the_queue_forgot_it_is_left_to_its_output(lost: LostJobs, clock: Clock) -> None:
-    lost.expect("7")
-    assert lost.judge({}) == {}
-    clock.now = ABSENT_SECONDS
-    assert lost.judge({}) == {"7": "UNKNOWN"}
+@pytest.mark.parametrize(
+    ("looks", "ends", "cancelled"),
+    [
+        # A job that stays pre-empted is cancelled for good; one that Slurm queues again in time is left to it.
+        (
+            [(0, "PREEMPTED"), (PREEMPTED_SECONDS - 1, "PREEMPTED"), (PREEMPTED_SECONDS, "PREEMPTED")],
+            "CANCELLED",
+            ["1"],
+        ),
+        ([(0, "PREEMPTED"), (29, "PENDING"), (58, "RUNNING"), (87, "PREEMPTED"), (116, "PREEMPTED")], "PREEMPTED", []),
+        # One that the queue forgets, or never knew, is left to its output; one that is absent for a while is not.
+        ([(0, "RUNNING"), (10, None), (ABSENT_SECONDS + 9, None)], "absent", []),
+        ([(0, "RUNNING"), (10, None), (ABSENT_SECONDS + 10, None)], "UNKNOWN", []),
+        ([(0, None), (ABSENT_SECONDS, None)], "UNKNOWN", []),
+        ([(0, "RUNNING"), (10, None), (ABSENT_SECONDS, "RUNNING"), (310, None)], "absent", []),
+    ],
+)
+def test_a_job_that_will_not_come_back_is_ended_and_any_other_is_left(
+    looks: list[tuple[float, str | None]], ends: str, cancelled: list[str]
+) -> None:
+    calls: list[str] = []
+    times = iter([second for second, _ in looks])
+    lost = LostJobs(calls.append, lambda: next(times))
+    for _, state in looks:
+        judged = lost.judge(["1", "2"], {"2": "COMPLETED"} | ({"1": state} if state else {}))
+        assert judged["2"] == "COMPLETED"
+    assert judged["1"] == ends
+    assert calls == cancelled
 
 
 names = st.lists(st.text(max_size=8), min_size=1, max_size=4, unique=True)
@@ -118,8 +87,8 @@ class Queue:
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
 
-    def orphans(self) -> Orphans:
-        return Orphans(self.jobs, self.cancel, self.ids, self.sleep)
+    def earlier(self) -> EarlierJobs:
+        return EarlierJobs(self.jobs, self.cancel, self.ids, self.sleep)
 
 
 MARK = Mark("a" * 12, "b" * 12)
@@ -131,15 +100,15 @@ def job(number: str, mark: Mark = MARK, state: str = "RUNNING") -> QueuedJob:
 
 def test_a_job_that_does_the_same_is_adopted_once_and_not_cancelled() -> None:
     queue = Queue([job("1"), job("2", Mark("c" * 12, "b" * 12))])
-    orphans = queue.orphans()
-    assert orphans.claim(MARK) == job("1")
-    assert orphans.claim(MARK) is None  # a retry is a new job
+    earlier = queue.earlier()
+    assert earlier.claim(MARK) == job("1")
+    assert earlier.claim(MARK) is None  # a retry is a new job
     assert queue.cancelled == []
 
 
 def test_a_job_that_writes_the_same_files_from_something_else_is_gone_before_another_is_submitted() -> None:
     queue = Queue([job("1", Mark(MARK.outputs, "d" * 12))], looks=3)
-    assert queue.orphans().claim(MARK) is None
+    assert queue.earlier().claim(MARK) is None
     assert queue.cancelled == ["1"]
     assert queue.ids() == set()
     assert queue.slept > 0
@@ -147,49 +116,61 @@ def test_a_job_that_writes_the_same_files_from_something_else_is_gone_before_ano
 
 def test_of_two_jobs_that_do_the_same_one_is_adopted_and_the_other_cancelled() -> None:
     queue = Queue([job("1"), job("2")])
-    assert queue.orphans().claim(MARK) == job("1")
+    assert queue.earlier().claim(MARK) == job("1")
     assert queue.cancelled == ["2"]
 
 
 def test_a_job_that_is_ending_is_waited_for_and_not_adopted() -> None:
     queue = Queue([job("1", state="COMPLETING")], looks=2)
-    assert queue.orphans().claim(MARK) is None
+    assert queue.earlier().claim(MARK) is None
     assert queue.slept > 0
 
 
 def test_a_job_that_does_not_leave_keeps_another_from_being_submitted() -> None:
     queue = Queue([job("1", Mark(MARK.outputs, "d" * 12))], stuck=True)
     with pytest.raises(TimeoutError, match="still in the queue: 1"):
-        queue.orphans().claim(MARK)
+        queue.earlier().claim(MARK)
     assert queue.slept == LEAVING_SECONDS
 
 
 def test_files_are_held_by_the_job_in_the_queue_that_writes_them_until_it_is_claimed() -> None:
     mark = marked(["a", "b"], "work")
-    orphans = Queue([job("1", mark)]).orphans()
-    assert orphans.hold(["b", "a"])
-    assert not orphans.hold(["a"])
-    orphans.claim(mark)
-    assert not orphans.hold(["a", "b"])
+    earlier = Queue([job("1", mark)]).earlier()
+    assert earlier.hold(["b", "a"])
+    assert not earlier.hold(["a"])
+    earlier.claim(mark)
+    assert not earlier.hold(["a", "b"])
 
 
-@pytest.fixture
-def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A program of that name which prints some lines."""
-
-    def prints(lines: str) -> None:
-        program = tmp_path / "squeue"
-        program.write_text(f"#!/bin/sh\ncat <<'END'\n{lines}\nEND\n")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-
-    return prints
+def program(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
-def test_only_marked_jobs_of_this_folder_are_orphans(squeue: Callable[[str], None]) -> None:
-    mine = f"5|run-1|PENDING|/here|rule_train_wildcards_a|b {MARK}"
-    squeue(f"{mine}\n6|run-1|RUNNING|/elsewhere|rule_train {MARK}\n7|shell|RUNNING|/here|(null)")
-    assert in_queue(Path("/here")) == [QueuedJob("5", "run-1", "PENDING", MARK)]
+def test_the_jobs_of_a_folder_are_those_with_a_mark_and_a_task_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = Mark("c" * 12, "d" * 12)
+    lines = [
+        f"5|run-1|PENDING|/here|rule_train_wildcards_a|b {MARK}",
+        f"6|run-1|RUNNING|/elsewhere|rule_train {MARK}",
+        "7|shell|RUNNING|/here|(null)",
+        f"8_2|run-2|RUNNING|/here|rule_train {MARK}{second}",
+        f"8_3|run-2|RUNNING|/here|rule_train {MARK}{second}",  # an array of somebody else's making
+    ]
+    program(tmp_path, monkeypatch, "squeue", "cat <<'END'\n" + "\n".join(lines) + "\nEND")
+    jobs = [QueuedJob("5", "run-1", "PENDING", MARK), QueuedJob("8_2", "run-2", "RUNNING", second)]
+    assert in_queue(Path("/here")) == jobs
+
+
+def test_states_are_those_of_the_program_that_is_asked_and_none_where_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, monkeypatch, "sacct", "echo '1|CANCELLED by 0'; echo '2_3|RUNNING'")
+    program(tmp_path, monkeypatch, "squeue", "echo no >&2; exit 1")
+    assert states("sacct", ["run"]) == {"1": "CANCELLED", "2_3": "RUNNING"}
+    assert states("squeue", ["run"]) is None
 
 
 @pytest.mark.parametrize(
@@ -207,15 +188,13 @@ def test_a_program_that_a_submission_needs_is_named(
     for name in there:
         (tmp_path / name).touch(mode=0o755)
     with pytest.raises(BadInput, match=f"not on PATH = '{missing}'"):
-        require_programs(account)
+        require_programs(programs_for(account))
     for name in missing.split(", "):
         (tmp_path / name).touch(mode=0o755)
-    require_programs(account)
+    require_programs(programs_for(account))
 
 
 def test_a_queue_that_does_not_answer_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2; exit 1\n")
-    (tmp_path / "squeue").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    program(tmp_path, monkeypatch, "squeue", "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1")
     with pytest.raises(BadInput, match="squeue = 'slurm_load_jobs error: Unable to contact'"):
         in_queue(tmp_path)

@@ -121,14 +121,6 @@ def test_splits_keep_to_the_published_ones_and_count_what_is_left_out(publish: P
         assert score(example.demonstration, example.answer) == 1.0
 
 
-def test_the_size_of_one_split_moves_no_prompt_of_another(publish: Publish) -> None:
-    task = publish(rows(0, 80), rows(500, 512))
-    more = replace(task, splits=task.splits | {"test": 10})
-    first, second = draw_published(task).examples, draw_published(more).examples
-    assert second["train"] == first["train"]
-    assert second["test"][:8] == first["test"] != second["test"]
-
-
 @pytest.mark.parametrize(
     ("changes", "key"),
     [

@@ -81,13 +81,3 @@ def test_another_reward_goes_with_its_rows_and_judges_as_in_training(small_task,
     assert lm_eval.process_sampled(doc | {"reward": "math"}, [responses]) == {"mean@2": 0.5}
     assert lm_eval.process_greedy(doc | {"reward": "math"}, [responses]) == {"accuracy": 1.0}
     assert lm_eval.process_greedy(doc, [responses]) == {"accuracy": 0.0}  # by the exact reward, which reads no boxes
-
-
-def test_stock_tasks_are_commands_of_their_own(small_task, tmp_path):
-    assert lm_eval.stock_command(small_task, tmp_path, tmp_path) is None
-    command = lm_eval.stock_command(
-        replace(small_task, stock=("gsm8k", "minerva_math")), tmp_path / "a", tmp_path / "b"
-    )
-    assert command is not None
-    assert command[command.index("--tasks") + 1] == "gsm8k,minerva_math"
-    assert f"pretrained={tmp_path / 'a'},dtype=bfloat16" in command

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,6 @@ def test_a_text_without_an_answer_at_its_end_scores_zero(text):
     assert reward.score(text, "13") == 0.0
 
 
-@pytest.mark.parametrize("near", ["013", "130", "1", "3", "31", "+13"])
-def test_there_is_no_partial_credit(near):
-    assert reward.score(f"#{near}", "13") == 0.0
-
-
 def test_verls_reward_is_the_score_under_two_names():
     assert reward.compute_score("sorting", "1|#1", "1", {"index": 0}, reward_router_address=None) == {
         "score": 1.0,
@@ -55,10 +51,12 @@ def test_verls_reward_is_the_score_under_two_names():
     assert reward.compute_score("sorting", "1|#2", "1")["score"] == 0.0
 
 
-def test_the_file_can_be_loaded_by_path_and_imports_nothing_but_re():
+def test_the_file_can_be_loaded_by_path_and_imports_the_standard_library_alone():
     path = Path(reward.__file__)
-    imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert [name.name for node in imports for name in node.names] == ["re"]
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = [each.name for node in nodes if isinstance(node, ast.Import) for each in node.names]
+    names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
     spec = importlib.util.spec_from_file_location("reward_by_path", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

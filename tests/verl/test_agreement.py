@@ -77,7 +77,7 @@ def test_what_changes_nothing_is_taken(make_cell: MakeCell, key: str, value: obj
 
 
 def test_the_reward_of_training_is_the_one_that_evaluation_looks_up(make_cell: MakeCell, tmp_path: Path) -> None:
-    from groupppo.tasks.answers import MODULES, scorer
+    from groupppo.tasks.reward import MODULES, scorer
 
     cell = make_cell("ppo")
     for name, module in MODULES.items():

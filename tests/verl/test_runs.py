@@ -23,7 +23,7 @@ from wandb.proto import wandb_internal_pb2
 from groupppo.config import REPOSITORY, Arm, Benchmark, load_arm
 from groupppo.errors import BadInput, RunFailed
 from groupppo.measure.stages import WHOLE_STEP
-from groupppo.models.check import check_model_folder
+from groupppo.models.hub import check_model_folder
 from groupppo.run.launch import TENSORBOARD, WANDB, environment, train
 from groupppo.tables import MATCHED_EVALUATION, collect, load_tables
 from groupppo.verl.compose import Cell

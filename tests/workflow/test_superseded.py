@@ -1,6 +1,8 @@
 """Finished results that are to be made again stay until their successors are there, whatever becomes of the job."""
 
 import ast
+import hashlib
+import inspect
 import os
 import re
 import shutil
@@ -10,6 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from snakemake.api import SnakemakeApi  # noqa: F401 - its modules import one another, and this is where they begin
+from snakemake.dag import DAG
+from snakemake.jobs import Job
+from snakemake.persistence import PersistenceBase
 
 from groupppo.config import REPOSITORY
 from groupppo.records.hashing import SNAKEMAKES_OWN
@@ -199,6 +205,29 @@ def test_they_go_when_their_successors_are_there(project: Path) -> None:
     texts = {name: text for name, (text, _) in content(project).items()}
     assert {text for name, text in texts.items() if "starts" not in name} == {"newer\n"}
     assert not list(project.rglob(FOLDER))
+
+
+@pytest.mark.parametrize(
+    ("part", "known"),
+    [
+        (Job.remove_existing_output, "60336044309b"),
+        (Job.postprocess, "6c242cdd6b93"),
+        (Job.cleanup, "3dae832da305"),
+        (DAG.check_incomplete, "29292729683e"),
+        (PersistenceBase.started, "a2febaa91900"),
+        (PersistenceBase.finished, "3f347851a55e"),
+    ],
+)
+def test_what_keep_smk_replaces_and_relies_on_in_snakemake_is_as_it_was_when_that_was_written(
+    part: Callable[..., object], known: str
+) -> None:
+    """Where it is not: read the new text, see whether what the rules file replaces may go, and write its hash here."""
+    assert hashlib.sha256(inspect.getsource(part).encode()).hexdigest()[:12] == known
+
+
+def test_the_stock_executor_which_would_submit_jobs_twice_is_refused_with_the_name_of_ours(project: Path) -> None:
+    code, said = snakemake(project, "--executor", "slurm", "--jobs", "1", "--config", "key=new")
+    assert (code, "write groupppo-slurm" in said) == (1, True)
 
 
 def test_the_rules_whose_folders_move_as_a_whole_are_the_workflows() -> None:

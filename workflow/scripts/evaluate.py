@@ -1,6 +1,5 @@
 """Measure a checkpoint's held-out accuracy with lm-eval."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +17,11 @@ with job(snakemake) as benchmark:
         benchmark.tasks[names.task],
         Path(snakemake.input.test).parent,
         Path(snakemake.output[0]).parent,
+        benchmark.evaluation,
         model=names.model,
         arm=names.get("arm", "start"),
         training_seed=int(names.seed) if names.get("seed") else None,
         published=benchmark.models[names.model].published,
         temperature=benchmark.train.temperature,
         device=benchmark.device,
-        **asdict(benchmark.evaluation),
     )

@@ -19,7 +19,7 @@ from transformers import (
 from groupppo.algorithm import Tokens, last_valid
 from groupppo.algorithm.estimators import gae
 from groupppo.errors import BadInput
-from groupppo.models.check import check_model_folder
+from groupppo.models.hub import check_model_folder
 from groupppo.models.sampling import Request, decode, end_tokens
 from groupppo.records.plain_json import read_object
 from groupppo.studies.shared.study import RolloutParameters

@@ -1,4 +1,4 @@
-"""Building a task: verl's columns, the same bytes for the same spec, and errors for damaged folders."""
+"""Splits, by the text of a prompt alone; a task folder: its rows, its card, and what is refused."""
 
 import json
 import shutil
@@ -12,9 +12,63 @@ from groupppo.errors import BadInput
 from groupppo.records.hashing import sha256_file, sha256_folder
 from groupppo.tasks.build import build_task
 from groupppo.tasks.reward import score
-from groupppo.tasks.rows import check_splits, read_examples, read_rows, write_split
-from groupppo.tasks.splits import prompt_sha256
+from groupppo.tasks.rows import (
+    SHARES,
+    check_splits,
+    draw_splits,
+    find_repeat,
+    prompt_sha256,
+    read_examples,
+    read_rows,
+    split_of,
+    write_split,
+)
 from groupppo.tasks.tokenizer import byte_tokenizer, chat_ids
+
+
+def prompts(task):
+    return {split: [example.prompt for example in part] for split, part in draw_splits(task).items()}
+
+
+def test_a_prompt_never_sits_in_two_splits(small_task):
+    drawn = prompts(small_task)
+    assert find_repeat(drawn) is None
+    drawn["test"].append(drawn["train"][3])
+    assert find_repeat(drawn) == (drawn["train"][3], "train", "test")
+
+
+def test_the_size_of_one_split_moves_no_prompt_of_another(small_task):
+    larger = replace(small_task, splits=small_task.splits | {"test": 60})
+    before, after = prompts(small_task), prompts(larger)
+    assert after["train"] == before["train"]
+    assert after["test"][: len(before["test"])] == before["test"]
+
+
+def test_another_seed_draws_other_prompts_but_keeps_each_in_its_split(small_task):
+    first, second = prompts(small_task), prompts(replace(small_task, seed=6))
+    assert first != second
+    for split, others in [("train", ("dev", "test")), ("dev", ("train", "test"))]:
+        for other in others:
+            assert not set(first[split]) & set(second[other])
+
+
+def test_the_split_of_known_prompts_is_part_of_the_task_version():
+    assert [split_of(f"sort {number}") for number in range(1000, 1003)] == ["dev", "train", "train"]
+
+
+def test_splits_get_their_shares_of_all_prompts():
+    counts = dict.fromkeys(SHARES, 0)
+    for number in range(5000):
+        counts[split_of(f"sort {number}")] += 1
+    for split, share in SHARES.items():
+        assert abs(counts[split] / 50 - share) < 2
+
+
+def test_too_few_distinct_prompts_is_an_error_that_names_the_split(small_task):
+    with pytest.raises(BadInput, match="distinct prompts came") as error:
+        draw_splits(replace(small_task, splits={"train": 200, "dev": 30, "test": 400}))
+    assert (error.value.key, error.value.value) == ("splits.test", 400)
+    assert error.value.file == str(small_task.source)
 
 
 @pytest.fixture
@@ -68,10 +122,6 @@ def test_a_text_longer_than_the_task_allows_is_an_error_with_the_length_it_needs
     with pytest.raises(BadInput, match=f"at least {longest}") as error:
         build_task(replace(small_task, **{key: longest - 1}), tmp_path)
     assert (error.value.key, error.value.value) == (key, longest - 1)
-
-
-def test_a_whole_folder_passes_and_its_prompts_are_counted(small_task, folder):
-    assert check_splits(folder) == small_task.splits
 
 
 @pytest.mark.parametrize(("other", "where"), [("test", "twice in this split"), ("train", "in train.parquet as well")])
