@@ -52,6 +52,17 @@ def imports(name: str, modules: dict[str, ast.Module]) -> set[str]:
     return (found & modules.keys()) - {name}
 
 
+def missing(text: str, modules: dict[str, ast.Module]) -> set[str]:
+    """Modules of this package that a text imports and that are not there; mypy takes them for somebody else's."""
+    asked: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            asked |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            asked.add(node.module)
+    return {name for name in asked if name.split(".")[0] == PACKAGE} - modules.keys()
+
+
 def floor(name: str) -> int:
     room = name.split(".")[1]
     return next(height for height, rooms in enumerate(FLOORS) if room in rooms)
@@ -84,6 +95,13 @@ def functions(modules: dict[str, ast.Module]) -> Iterator[tuple[str, int]]:
 def test_every_room_has_a_floor() -> None:
     rooms = {name.split(".")[1] for name in sources().keys() - {PACKAGE}}
     assert rooms == set().union(*FLOORS)
+
+
+def test_every_module_that_is_imported_is_there() -> None:
+    assert missing("from groupppo.gone import it", sources())
+    for folder in (PACKAGE, "tests", "workflow", "benchmarks", "docs"):
+        for file in (REPOSITORY / folder).rglob("*.py"):
+            assert not missing(file.read_text(), sources()), file
 
 
 def test_no_import_runs_up() -> None:

@@ -24,7 +24,7 @@ from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import read_lines, value_at
 from groupppo.records.seal import KEY, OF_A_RUN, STAMP, published_sha256
 from groupppo.tables.keys import Keys, found_keys
-from groupppo.tasks.answers import scorer
+from groupppo.tasks.reward import scorer
 from groupppo.verdicts.item_scores import ItemScores
 
 _SAMPLES, _REPORTS = "samples_*.jsonl", "results_*.json"
