@@ -197,6 +197,7 @@ def test_a_name_without_its_file_stops_the_plan_and_names_the_folder(new: Added,
 def test_a_new_study_is_planned_and_has_a_command_line_and_without_its_file_it_is_refused(clone: Path) -> None:
     file = clone / "benchmarks" / "quick.yaml"
     data = yaml.safe_load(file.read_text()) | {"name": "extended", "studies": [STUDY.name]}
+    del data["profile"]
     (clone / "benchmarks" / "extended.yaml").write_text(yaml.safe_dump(data))
     planned = plan(clone)
     assert "studies = 'lengths'" in planned.stdout + planned.stderr
