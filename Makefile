@@ -1,5 +1,6 @@
 # `make`       sets up .venv and runs the default benchmark, ending in results/quick/report.html
 # `make test`  sets up what the tests need and runs them all
+# `make check` lint, and the tests that need no Ray, Slurm or browser and start no other program for long
 # `make docs`  builds the documentation, site/index.html
 PYTHON ?= python3.11
 # PyTorch's own index of CPU builds, if you have one at hand: a far smaller download than the default build. TORCH_HASH is
@@ -14,6 +15,8 @@ RESULTS := results/$(basename $(notdir $(BENCHMARK)))
 CORES := $(shell nproc)
 MEMORY_MB := $(shell awk '/MemAvailable/ { print int($$2 / 1024) }' /proc/meminfo)
 DEBIAN_PACKAGES := chromium slurm-wlm munge
+# Rooms whose tests are quick; the others start runs, plans, pages or whole verifications.
+QUICK := $(addprefix tests/,algorithm config measure records slurm stats tables tasks update verdicts test_layout.py)
 
 # Snakemake starts scripts by the path of .venv without quotes, and PATH is split at colons. The last range is what is not
 # ASCII, which both take.
@@ -27,7 +30,7 @@ unexport PYTHONHOME PYTHONOPTIMIZE PYTHONWARNINGS PYTHONINSPECT PYTHONSTARTUP
 # Two things at once: Debian packages beside the lock, lint beside the tests.
 MAKEFLAGS += --jobs=2
 
-.PHONY: all test setup lint pytest docs clean
+.PHONY: all test check setup lint pytest quick docs clean
 all: setup
 	snakemake --cores $(CORES) --resources mem_mb=$(MEMORY_MB) --config benchmark=$(BENCHMARK)
 	@echo "$(RESULTS)/report.html"
@@ -48,6 +51,11 @@ test: lint pytest
 # One worker more than cores of the smallest machine, for tests that start others wait for them.
 pytest: setup .venv/.debian
 	python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 40
+
+check: lint quick
+
+quick: setup
+	python -m pytest --quiet --numprocesses 2 --hypothesis-profile quick -m "not verl and not cluster and not browser" $(QUICK)
 
 .venv/.debian: Makefile
 	@mkdir -p .venv

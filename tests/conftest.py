@@ -19,6 +19,7 @@ for name in (
 
 # No test asserts a time, which on a busy machine says nothing.
 settings.register_profile("patient", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=10)  # make check
 settings.load_profile("patient")
 
 # Folders of tests that start other processes, the longest highest.

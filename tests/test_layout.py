@@ -15,7 +15,8 @@ PACKAGE = "groupppo"
 # From the bottom: a module may import from its own floor and from those below.
 FLOORS = (
     {"errors"},
-    {"stats", "config", "records"},
+    {"records"},
+    {"stats", "config"},
     {"algorithm", "update", "draw", "slurm"},
     {"measure", "tasks", "tables", "cost"},
     {"models", "evaluate"},
