@@ -69,7 +69,8 @@ def note_of_no_faults(benchmark: Benchmark, cache: Path) -> Path:
     """
     files = [benchmark.claims, *filter(None, [benchmark.profile])]
     content = [benchmark.resolved(), *(file.read_text(encoding="utf-8") for file in files)]
-    code = code_sha256(Path(__file__), entries=["groupppo.cli.check", "groupppo.config", "groupppo.tasks.generators"])
+    named = ["groupppo.cli.check", "groupppo.config", "groupppo.tasks.generators", "groupppo.studies"]
+    code = code_sha256(Path(__file__), entries=named)
     packages = [version(name) for name in ("verl", "torch", "transformers", "omegaconf", "pydantic")]
     text = json.dumps([content, code, packages, sys.version, sorted(allowed())])
     return cache / "groupppo" / "checked" / hashlib.sha256(text.encode()).hexdigest()

@@ -6,9 +6,10 @@ may hold: from them come faults, the JSON schema, defaults, the templates of `gr
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from itertools import islice
+from itertools import filterfalse, islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
@@ -157,13 +158,18 @@ def _checked(path: Path, form: type[F], data: Any) -> tuple[F | None, list[BadIn
     try:
         thing: F = adapter.validate_json(json.dumps(data))
     except ValidationError as error:
-        listed = islice(error.errors(include_url=False, include_context=True), MOST_FAULTS)
+        listed = islice(filterfalse(_follows, error.errors(include_url=False, include_context=True)), MOST_FAULTS)
         return None, faults + [_fault(path, each, schema) for each in listed]
     thing = replace(thing, **dict.fromkeys(own, path))
     named = getattr(thing, "name", path.stem)
     if named != path.stem:
         faults.append(BadInput(path, "name", named, f"write the file's own name: {path.stem}."))
     return thing, faults
+
+
+def _follows(error: Mapping[str, Any]) -> bool:
+    """Whether a list is called too short only because items of it are at fault, which pydantic leaves out."""
+    return error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]
 
 
 def _fault(path: Path, error: Mapping[str, Any], schema: Mapping[str, Any]) -> BadInput:
@@ -180,7 +186,7 @@ def _fault(path: Path, error: Mapping[str, Any], schema: Mapping[str, Any]) -> B
     elif kind in ("int_type", "float_type") and number_hint(value):
         hint = number_hint(value)
     else:
-        hint = error["msg"].replace("Input should be", "it should be") + "."
+        hint = re.sub(r"^\w+ should", "it should", error["msg"]).replace(" after validation", "") + "."
     return BadInput(path, key or "file", value, f"{hint} {about}".strip() or "write another value.")
 
 

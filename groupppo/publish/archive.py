@@ -153,11 +153,15 @@ def _members_declared(file: Path, stream: BinaryIO, limits: Limits) -> int:
     end = stream.read()
     if end[-22:-18] != _ZIP_END or end[-2:] != b"\0\0" or start != _ZIP:
         raise BadInput(file, "file", start, f"not a zip archive, or one with other data around it; {_HINT}")
-    members, list_size, list_offset = struct.unpack("<H2L", end[-12:-2])
-    behind = size - 22
-    if end[-42:-38] == b"PK\x06\x07" and end[-98:-94] == b"PK\x06\x06":  # beyond 4 GiB or 65,535 members
-        members, list_size, list_offset = struct.unpack("<3Q", end[-66:-42])
-        behind = size - 98
+    disk, list_disk, _, members, list_size, list_offset = struct.unpack("<4H2L", end[-18:-2])
+    behind, locator, forged = size - 22, b"", end[-42:-38] == b"PK\x06\x07"
+    if members == 0xFFFF or 0xFFFFFFFF in (list_size, list_offset):  # beyond 4 GiB or 65,535 members
+        behind = max(0, size - 98)
+        locator, forged = struct.pack("<4sLQL", b"PK\x06\x07", 0, behind, 1), end[:4] != b"PK\x06\x06"
+        if not forged:
+            disk, list_disk, _, members, list_size, list_offset = struct.unpack("<2L4Q", end[16:56])
+    if forged or disk or list_disk or not end[:-22].endswith(locator):  # other readers may see other members
+        raise BadInput(file, "file", None, f"its end record is forged; {_HINT}")
     if members > limits.members or list_size > limits.list_bytes:
         raise BadInput(file, "members", members, f"refused: more than {limits.members:,} members, or a list too long.")
     if list_offset + list_size != behind:

@@ -81,8 +81,8 @@ def _seal_differences(folder: Path, record: Path, listed: Mapping[str, Mapping[s
             if not samples:  # they may be left out; the notes say so
                 yield _name(folder, file), told, "no file"
         elif (found := published_sha256(file)) != expected:
-            before = listed.get(_name(folder, file), {}).get("original_sha256") if samples else None
-            if before != expected:
+            before = listed.get(_name(folder, file), {}).get("original_sha256")
+            if not samples or before is None or before != expected:
                 yield _name(folder, file), told, found
 
 

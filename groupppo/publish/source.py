@@ -266,8 +266,11 @@ def source_differences(folder: Path, commit: str) -> Iterator[Difference]:
                 # Where studies lay before they were modules of the package.
                 content = _git("cat-file", "blob", f"{commit}:benchmarks/{name.removeprefix(f'{CONFIG}/')}")
             expected[name] = content, f"{place} of commit {commit}"
-    for name in sorted({f"{CONFIG}/{name}" for name in files_in(folder / CONFIG)} - {*expected, *copied}):
+    present = {f"{CONFIG}/{name}" for name in files_in(folder / CONFIG)}
+    for name in sorted(present - {*expected, *copied}):
         yield name, "no such file: neither the matrix nor the claims name it", "a file"
+    for name in sorted(copied.keys() - {*expected, *present, *LOCKS, *RIGHTS}):
+        yield name, "a file: the matrix or the claims name it", "no file"
     for name, (content, whose) in sorted(expected.items()):
         found = (folder / name).read_bytes() if (folder / name).is_file() else None
         if found != content:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from groupppo.cli.check import check
-from groupppo.config import kind_of
+from groupppo.cli.check import check, note_of_no_faults
+from groupppo.config import REPOSITORY, kind_of, load_benchmark
 from groupppo.errors import BadInput
+from groupppo.records.code import modules
 
 
 def spoil(file: Path, **changes: object) -> None:
@@ -118,3 +119,16 @@ def test_every_claim_at_fault_is_named_by_its_own_number(project: Path) -> None:
     assert [fault.key for fault in found] == ["claims.1.arm", "claims.4.against"]
     assert {fault.file for fault in found} == {str(file)}
     assert str(project / "benchmarks" / "arms") in found[0].hint
+
+
+def test_a_study_that_changes_is_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found by its name, and may need a critic tomorrow."""
+    hashed = list[Path]()
+
+    def code_sha256(script: Path, *, entries: list[str]) -> str:
+        hashed.extend(modules(script, entries=entries))
+        return ""
+
+    monkeypatch.setattr("groupppo.cli.check.code_sha256", code_sha256)
+    note_of_no_faults(load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml"), tmp_path)
+    assert set((REPOSITORY / "groupppo" / "studies").glob("*.py")) <= set(hashed)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from groupppo.config import REPOSITORY, load_benchmark
+from groupppo.config import REPOSITORY, BenchmarkFile, load_benchmark
+from groupppo.config.files import form_faults
 from groupppo.errors import BadInput
 
 SHIPPED = REPOSITORY / "benchmarks"
@@ -62,6 +63,21 @@ def test_a_fault_in_any_file_is_named_with_its_file_key_value_and_mend(
     assert str(benchmarks / file) in str(error.value)
     assert named in str(error.value)
     assert "hint: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rates", "at", "hint"),
+    [
+        ([0.0, 2e-5], "learning_rates.ppo.0", "it should be greater than 0"),
+        ([2e-5], "learning_rates.ppo", "it should have at least 2 items, not 1"),
+    ],
+)
+def test_a_list_is_short_only_if_it_was_written_short(benchmarks: Path, rates: list[float], at: str, hint: str) -> None:
+    spoil(benchmarks / "quick.yaml", "learning_rates", {"ppo": rates})
+    file = benchmarks / "quick.yaml"
+    [fault] = form_faults(file, BenchmarkFile, yaml.safe_load(file.read_text()))
+    assert fault.key == at
+    assert hint in fault.hint
 
 
 def test_a_near_miss_is_answered_with_the_name_that_was_meant(benchmarks: Path) -> None:

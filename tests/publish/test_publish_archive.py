@@ -1,5 +1,6 @@
 """Hostile archives are refused, whatever their headers say; our own always pass."""
 
+import io
 import stat
 import struct
 import zipfile
@@ -183,10 +184,12 @@ def test_the_long_form_of_the_end_is_read_and_held_to_the_same_bounds(tmp_path, 
     monkeypatch.setattr("zipfile.ZIP_FILECOUNT_LIMIT", 3)
     contents = {f"{i}.txt": b"x" for i in range(6)}
     write_archive(tmp_path / "long.zip", files(tmp_path, contents))
-    assert (tmp_path / "long.zip").read_bytes()[-42:-38] == b"PK\x06\x07"
+    data = bytearray((tmp_path / "long.zip").read_bytes())
+    assert data[-42:-38] == b"PK\x06\x07"
+    data[-14:-10] = b"\xff" * 4  # the count in the short form, as it is beyond the true limit
+    (tmp_path / "long.zip").write_bytes(data)
     (tmp_path / "whole").mkdir()
     assert extract(tmp_path / "long.zip", tmp_path / "whole") == sorted(contents)
-    data = bytearray((tmp_path / "long.zip").read_bytes())
     data[-66:-58] = struct.pack("<Q", 5)
     (tmp_path / "long.zip").write_bytes(data)
     assert "its end says that there are 5" in refused(tmp_path / "long.zip").hint
@@ -203,6 +206,36 @@ def test_an_archive_with_other_data_around_it_is_refused(tmp_path, before, after
     file = archive(tmp_path / "poly.zip", [("a.txt", b"1")])
     file.write_bytes(before + file.read_bytes() + after)
     assert "other data" in refused(file).hint
+
+
+def long_end(offset: int = 0, disk: int = 0, disks: int = 1, short: bool = False) -> bytes:
+    """An archive of one file whose end is written in the long form, though it need not be."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.txt", "a")
+    body, end = stream.getvalue()[:-22], stream.getvalue()[-22:]
+    size, start = struct.unpack("<2L", end[12:20])
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, disk, 0, 1, 1, size, start)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(body) + offset, disks)
+    return (
+        body
+        + record
+        + locator
+        + (end if short else struct.pack("<4s4H2LH", end[:4], 0, 0, *[2**16 - 1] * 2, *[2**32 - 1] * 2, 0))
+    )
+
+
+@pytest.mark.parametrize("forged", [{"offset": 5}, {"disk": 1}, {"disks": 2}, {"short": True}])
+def test_an_end_by_which_another_reader_may_see_other_members_is_refused(
+    tmp_path: Path, forged: dict[str, int]
+) -> None:
+    file = tmp_path / "x.zip"
+    file.write_bytes(long_end())
+    (tmp_path / "out").mkdir()
+    assert extract(file, tmp_path / "out") == ["a.txt"]
+    file.write_bytes(long_end(**forged))
+    with pytest.raises(BadInput, match="end record is forged"):
+        extract(file, tmp_path / "out")
 
 
 def test_an_archive_under_another_name_is_refused(tmp_path):

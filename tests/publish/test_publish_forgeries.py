@@ -150,6 +150,13 @@ def test_every_source_is_that_of_its_commit_or_of_the_matrix(laden: Path, tmp_pa
     assert places(source_differences(forged, commit)) == {*names, "config/arms/more.yaml"}
 
 
+def test_a_source_that_is_gone_is_named_even_if_its_commit_is_unknown(laden: Path, tmp_path: Path) -> None:
+    forged = Path(shutil.copytree(laden, tmp_path / "forged"))
+    (forged / "config" / "studies" / "grouping.py").unlink()
+    assert places(source_differences(laden, "")) == set()
+    assert places(source_differences(forged, "")) == {"config/studies/grouping.py"}
+
+
 @pytest.mark.parametrize("gone", [False, True])
 def test_every_raw_file_that_a_record_seals_is_found(laden: Path, tmp_path: Path, gone: bool) -> None:
     forged = Path(shutil.copytree(laden, tmp_path / "forged"))
@@ -169,6 +176,20 @@ def test_every_raw_file_that_a_record_seals_is_found(laden: Path, tmp_path: Path
         assert places(record_differences(laden, benchmark, {})) == set()
         found = places(record_differences(forged, benchmark, {}))
     assert found == names if gone else found >= names
+
+
+def test_a_seal_without_a_hash_seals_nothing(unpacked: Path, benchmark: Benchmark) -> None:
+    for record in (STATUS, RESULT):
+        rewrite_json(unpacked / record, **{KEY: dict.fromkeys(json.loads((unpacked / record).read_text())[KEY])})
+    named = places(record_differences(unpacked, benchmark, {}))
+    assert named >= {
+        CONFIG,
+        PROVENANCE,
+        REPORT,
+        GREEDY,
+        SAMPLED,
+        *(f"{RUN}/{name}.jsonl" for name in ("steps", "stages")),
+    }
 
 
 def again(folder: Path, run: str) -> None:
