@@ -119,7 +119,7 @@ def read_steps(file: Path) -> StepLog:
         BadInput: it is missing, or a line is not a JSON object of numbers and nulls with a step from 1 of its own.
     """
     records = _records(file)
-    steps = _column(records, "step", Record.whole, least=1).astype(np.int64)
+    steps = _column(records, "step", whole=True, least=1).astype(np.int64)
     _refuse_repeats(records, ("step",), [(step,) for step in steps.tolist()])
     ends = [records[i] for i in (0, -1) if records]
     names = tuple(dict.fromkeys(name for record in (*ends, *records) for name in record.values if name != "step"))
@@ -138,14 +138,15 @@ def read_stages(file: Path) -> pd.DataFrame:
             step and stage.
     """
     records = _records(file)
+    names = [record.text("stage") for record in records]
     columns = {
-        "step": _column(records, "step", Record.whole, least=1),
-        "stage": [record.text("stage") for record in records],
-        **{key: _column(records, key, Record.real) for key in _REALS},
-        **{key: _column(records, key, Record.whole) for key in _COUNTS},
+        "step": _column(records, "step", whole=True, least=1),
+        "stage": names,
+        **{key: _column(records, key) for key in _REALS},
+        **{key: _column(records, key, whole=True) for key in _COUNTS},
     }
     stages = pd.DataFrame(columns).astype(_STAGE_TYPES)
-    _refuse_repeats(records, ("step", "stage"), list(zip(stages["step"].tolist(), columns["stage"], strict=True)))
+    _refuse_repeats(records, ("step", "stage"), list(zip(stages["step"].tolist(), names, strict=True)))
     return stages
 
 
@@ -194,15 +195,16 @@ def _records(file: Path) -> list[Record]:
     return [Record.parse(line, file, f"line {number}") for number, line in enumerate(lines, start=1)]
 
 
-def _column(records: list[Record], key: str, read: Callable[[Record, str, float], float], least: int = 0) -> np.ndarray:
-    """`read` of every record, float64, (lines,); most lines are sound, and are checked together."""
+def _column(records: list[Record], key: str, whole: bool = False, least: int = 0) -> np.ndarray:
+    """`real` or `whole` of every record, float64, (lines,); most lines are sound, and are checked together."""
     values = [record.values.get(key) for record in records]
     if set(map(type, values)) <= {int, float}:
         column = np.array(values, dtype=np.float64)
-        whole = read is Record.real or ((column == np.floor(column)) & (column < 2.0**63)).all()
-        if whole and (column >= least).all():
+        sound = not whole or ((column == np.floor(column)) & (column < 2.0**63)).all()
+        if sound and (column >= least).all():
             return column
-    return np.array([read(record, key, least) for record in records], dtype=np.float64)
+    checked = [record.whole(key, least) if whole else record.real(key, least) for record in records]
+    return np.array(checked, dtype=np.float64)
 
 
 def _refuse_repeats(records: list[Record], keys: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
