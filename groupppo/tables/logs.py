@@ -1,7 +1,7 @@
 """What a run wrote, read strictly: every value is checked, and an error names file, line, key, value and hint."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
