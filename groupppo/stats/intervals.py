@@ -92,7 +92,7 @@ def one_sided(differences: ArrayLike, bound: float) -> float:
     if np.isinf(bound):
         return 0.0 if bound < 0 else 1.0
     if _spread(values) == 0:
-        return 0.0 if values[0] > bound else 1.0
+        return 0.0 if values.min() > bound else 1.0
     return float(stats.ttest_1samp(values, bound, alternative="greater").pvalue)
 
 

@@ -1,7 +1,7 @@
 """What a run wrote, read strictly: every value is checked, and an error names file, line, key, value and hint."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ LARGEST_LOG = 1 << 30
 _GONE = "run this cell again: a finished run writes this file."
 _REALS, _COUNTS = ("seconds", "cpu_seconds"), ("peak_bytes", "rise_bytes", "tokens", "endpoints")
 _STAGE_TYPES = {"step": "int64", "stage": "str"} | dict.fromkeys(_REALS, "float64") | dict.fromkeys(_COUNTS, "int64")
+_NUMBERS_OR_NULL = {int, float, type(None)}
 _DENSITY_SLACK = 1e-4
 
 
@@ -53,7 +54,7 @@ class Record:
     def whole(self, key: str, least: int = 0) -> int:
         value = self.real(key, least=least)
         # A whole number may have passed through a float on its way into a log.
-        if not value.is_integer():
+        if not value.is_integer() or value >= 2**63:
             raise self.bad(key, "write a whole number.")
         return int(value)
 
@@ -66,6 +67,13 @@ class Record:
     def optional(self, key: str, least: float = -math.inf) -> float | None:
         """As `real`; None where the key is missing or null."""
         return None if self.values.get(key) is None else self.real(key, least)
+
+    def reals(self, keys: Sequence[str]) -> list[float | None]:
+        """`optional` of each key."""
+        values = list(map(self.values.get, keys))
+        if set(map(type, values)) <= _NUMBERS_OR_NULL:
+            return values
+        return [self.optional(key) for key in keys]
 
     def part(self, key: str) -> "Record":
         if not isinstance(self.value(key), dict):
@@ -111,15 +119,15 @@ def read_steps(file: Path) -> StepLog:
         BadInput: it is missing, or a line is not a JSON object of numbers and nulls with a step from 1 of its own.
     """
     records = _records(file)
-    steps = [record.whole("step", least=1) for record in records]
-    _refuse_repeats(records, ("step",), [(step,) for step in steps])
+    steps = _column(records, "step", whole=True, least=1).astype(np.int64)
+    _refuse_repeats(records, ("step",), [(step,) for step in steps.tolist()])
     ends = [records[i] for i in (0, -1) if records]
     names = tuple(dict.fromkeys(name for record in (*ends, *records) for name in record.values if name != "step"))
     shape = (len(records), len(names))
     # numpy takes None for NaN.
-    values = np.array([[record.optional(name) for name in names] for record in records], dtype=np.float64)
-    logged = np.array([[name in record.values for name in names] for record in records], dtype=bool)
-    return StepLog(file, names, np.array(steps, dtype=np.int64), values.reshape(shape), logged.reshape(shape))
+    values = np.array([record.reals(names) for record in records], dtype=np.float64)
+    logged = np.array([list(map(record.values.__contains__, names)) for record in records], dtype=bool)
+    return StepLog(file, names, steps, values.reshape(shape), logged.reshape(shape))
 
 
 def read_stages(file: Path) -> pd.DataFrame:
@@ -130,17 +138,16 @@ def read_stages(file: Path) -> pd.DataFrame:
             step and stage.
     """
     records = _records(file)
-    rows = [
-        (
-            record.whole("step", least=1),
-            record.text("stage"),
-            *(record.real(key, least=0.0) for key in _REALS),
-            *(record.whole(key) for key in _COUNTS),
-        )
-        for record in records
-    ]
-    _refuse_repeats(records, ("step", "stage"), [row[:2] for row in rows])
-    return pd.DataFrame(rows, columns=list(_STAGE_TYPES)).astype(_STAGE_TYPES)
+    names = [record.text("stage") for record in records]
+    columns = {
+        "step": _column(records, "step", whole=True, least=1),
+        "stage": names,
+        **{key: _column(records, key) for key in _REALS},
+        **{key: _column(records, key, whole=True) for key in _COUNTS},
+    }
+    stages = pd.DataFrame(columns).astype(_STAGE_TYPES)
+    _refuse_repeats(records, ("step", "stage"), list(zip(stages["step"].tolist(), names, strict=True)))
+    return stages
 
 
 def read_groups(log: StepLog, fell_back: bool) -> dict[str, np.ndarray]:
@@ -186,6 +193,18 @@ def _records(file: Path) -> list[Record]:
     """One record per line."""
     lines = read_bytes(file, _GONE, LARGEST_LOG).splitlines()
     return [Record.parse(line, file, f"line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _column(records: list[Record], key: str, whole: bool = False, least: int = 0) -> np.ndarray:
+    """`real` or `whole` of every record, float64, (lines,); most lines are sound, and are checked together."""
+    values = [record.values.get(key) for record in records]
+    if set(map(type, values)) <= {int, float}:
+        column = np.array(values, dtype=np.float64)
+        sound = not whole or ((column == np.floor(column)) & (column < 2.0**63)).all()
+        if sound and (column >= least).all():
+            return column
+    checked = [record.whole(key, least) if whole else record.real(key, least) for record in records]
+    return np.array(checked, dtype=np.float64)
 
 
 def _refuse_repeats(records: list[Record], keys: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:

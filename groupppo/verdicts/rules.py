@@ -22,6 +22,8 @@ from groupppo.verdicts.quantities import Cost, Share
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
 IDENTITY, NOT_TESTABLE, NOT_MEASURABLE = "identity", "not testable", "not measurable here"
 VERDICTS = (SUPPORTED, REFUTED, INCONCLUSIVE, IDENTITY, NOT_TESTABLE, NOT_MEASURABLE)
+_ROUNDING = 1e-9
+"""A p-value this close to the level, as a share of it, is the level: the interval's end is the region's."""
 EVIDENCE_OF_DEVICE = {"cpu": "cpu", "cuda": "gpu"}
 
 
@@ -66,6 +68,8 @@ class _Mean:
     @property
     def p_inside(self) -> float:
         """p-value against "the mean lies outside the region"."""
+        if not self.region.low < self.region.high:  # ratios are above zero, whatever an end says
+            return 1.0
         return tost(self.scaled, self.region.low, self.region.high)
 
     @property
@@ -167,7 +171,7 @@ def judge(claim: Claim, claims: Claims, cells: Sequence[dict[int, float]], plann
     ]
     complete = [item for item in evidence if item]
     inside, outside = (iter(holm([getattr(item, p) for item in complete])) for p in ("p_inside", "p_outside"))
-    alpha, findings = (1 - claims.level) / 2, []
+    alpha, findings = (1 - claims.level) / 2 * (1 - _ROUNDING), []
     for item, values, count in zip(evidence, cells, planned, strict=True):
         if item is None:
             findings.append(_undecided(values, count))

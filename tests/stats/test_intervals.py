@@ -94,6 +94,7 @@ def test_equal_differences_have_no_spread_whatever_their_rounding():
     assert tost([0.1] * 3, -0.2, 0.2) == 0.0
     assert tost([0.3] * 3, -0.2, 0.2) == 1.0
     assert (one_sided([0.1] * 3, 0.0), one_sided([0.1] * 3, 0.2)) == (0.0, 1.0)
+    assert one_sided([0.3, 0.1 + 0.2], 0.3) == one_sided([0.1 + 0.2, 0.3], 0.3) == 1.0
     assert paired_t([0.1, 0.1000001], 0.9).spread > 0
 
 

@@ -1,6 +1,7 @@
 """Logs as arrays: what is in the file is in the arrays, and a line that is anything else is named."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groupppo.errors import BadInput
+from groupppo.records.plain_json import parse_json
 from groupppo.tables.logs import read_stages, read_steps
 
 NUMBERS = st.one_of(st.none(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False))
@@ -45,6 +47,26 @@ def test_a_column_is_that_of_its_metric(tmp_path):
     assert log.column("other") is None
 
 
+def test_numbers_of_a_flat_line_take_no_call_each():
+    calls = []
+    text = json.dumps({"step": 1} | {f"metric/{i}": i + 0.5 for i in range(1000)}).encode()
+    sys.setprofile(lambda frame, event, _: calls.append(event) if event == "call" else None)
+    try:
+        parse_json(text, Path("steps.jsonl"), "line 1", "hint")
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 100
+
+
+@given(st.dictionaries(st.text(), st.one_of(NUMBERS, st.booleans(), st.text()), max_size=5), st.booleans())
+def test_a_flat_line_is_what_json_says_it_is(row, ascii_only):
+    try:
+        text = json.dumps(row, ensure_ascii=ascii_only).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return
+    assert repr(parse_json(text, Path("steps.jsonl"), "line 1", "hint")) == repr(json.loads(text))
+
+
 ODD = {
     "a key twice": b'{"step": 1, "a": 1, "a": 2}\n',
     "NaN": b'{"step": 1, "a": NaN}\n',
@@ -60,6 +82,7 @@ ODD = {
     "no text": b"PAR1\xff\xfe\x00",
     "step zero": b'{"step": 0}\n',
     "half a step": b'{"step": 1.5}\n',
+    "a step of more than 64 bits": b'{"step": 1e300}\n',
     "no step": b'{"a": 1}\n',
     "a list of steps": b'{"step": [1]}\n',
     "a step twice": b'{"step": 1}\n{"step": 1.0}\n',
@@ -74,6 +97,23 @@ def test_a_line_that_is_no_step_is_named(tmp_path, case):
     with pytest.raises(BadInput, match="line") as caught:
         read_steps(file)
     assert caught.value.file == str(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", 0),
+        ("stage", ""),
+        ("stage", 1),
+        ("seconds", -1),
+        ("seconds", None),
+        ("tokens", 0.5),
+        ("tokens", 2.0**63),
+    ],
+)
+def test_a_line_that_is_no_stage_is_named(tmp_path, key, value):
+    with pytest.raises(BadInput, match=f"line 2 {key}"):
+        read_stages(write(tmp_path / "stages.jsonl", [STAGE, STAGE | {"step": 2, key: value}]))
 
 
 def test_whole_numbers_that_passed_through_floats_are_accepted_as_such(tmp_path):

@@ -8,10 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from groupppo.config import Benchmark
+from groupppo.config.forms import Region
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import Claims, load_claims
 from groupppo.verdicts.engine import decide
@@ -297,6 +299,26 @@ def test_several_tasks_are_judged_each_and_held_to_holm(tmp_path, accuracy, alon
     assert [(entry["task"], entry["verdict"]) for entry in found[2]] == [("sorting", I), ("chain", I)]
     assert (found[1][0]["low"], found[1][0]["high"]) == (found[2][0]["low"], found[2][0]["high"])
     assert "Holm over 2 cells" in found[2][0]["reason"]
+
+
+def test_an_interval_that_ends_where_the_region_ends_is_not_inside():
+    """At level 0.5 the interval of two seeds runs from one to the other: p is the level, but for rounding."""
+    claims = replace(load_claims(synthetic_benchmark().claims), level=0.5)
+    claim = next(claim for claim in claims.claims if claim.id == "parity-ppo")
+    pairs = np.random.default_rng(0).normal(size=(100, 2))
+    for low, high in np.sort(pairs):
+        values = {1: float(low), 2: float(high)}
+        for region in (Region(low - 1, high), Region(low, high + 1), Region(high=low), Region(low=high)):
+            assert judge(replace(claim, claimed=region, margin=0.0), claims, [values], [2])[0].verdict == I
+        inside = replace(claim, claimed=Region(low - 0.01, high + 0.01), margin=0.0)
+        assert judge(inside, claims, [values], [2])[0].verdict == S
+
+
+def test_a_ratio_below_zero_is_refuted():
+    claims = load_claims(synthetic_benchmark().claims)
+    claim = next(claim for claim in claims.claims if claim.id == "speedup-adv")
+    below = replace(claim, claimed=Region(high=0.0), margin=0.0)
+    assert judge(below, claims, [{1: 1.0, 2: 1.1, 3: 1.2}], [3])[0].verdict == R
 
 
 def test_orders_of_costs_are_held_to_holm_over_several_tasks_too():
