@@ -47,7 +47,7 @@ else:
         return queue.marked([str(file) for file in job.output], work)
 
     def old_options() -> list[str]:
-        """Options of the stock executor that are set on the command line or in a profile, where Snakemake takes both."""
+        """Options of the stock executor on the command line or in a profile, where Snakemake takes both kinds."""
         if "snakemake" not in Path(sys.argv[0]).parts[-2:]:  # another program, whose options are others
             return []
         from snakemake.cli import parse_args  # which imports the executors
