@@ -245,7 +245,9 @@ def states(program: str, runs: Iterable[str]) -> dict[str, Seen] | None:
         return None
     jobs = {}
     for line in done.stdout.splitlines():
-        job, state, reason, nodes = line.split("|")
+        job, _, rest = line.partition("|")
+        state, _, rest = rest.partition("|")
+        reason, _, nodes = rest.rpartition("|")
         if state:
             state = state.split()[0]  # of sacct's "CANCELLED by 1000"
             jobs[job] = Seen(state, *("" if text.startswith("None") else text for text in (reason, nodes)))
