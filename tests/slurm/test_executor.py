@@ -91,7 +91,7 @@ def test_an_option_of_the_stock_executor_in_a_profile_is_refused_with_its_new_na
     assert not (folder / "calls").exists()
 
 
-@pytest.mark.parametrize(("jobs", "submissions"), [("1", 3), ("2", 2), ("3", 1)])
+@pytest.mark.parametrize(("jobs", "submissions"), [("1", 3), ("2", 2)])
 def test_with_fewer_jobs_at_once_than_there_are_an_array_has_those_that_may_run(
     folder: Path, jobs: str, submissions: int
 ) -> None:
