@@ -68,7 +68,7 @@ def snakemake(folder: Path, *arguments: str) -> tuple[int, str]:
         env=variables,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -1,4 +1,4 @@
-"""The GPU matrices without a GPU: what cannot run is refused; that verl takes all cells is in tests/cli/test_faults.py."""
+"""The GPU matrices without a GPU: what cannot run is refused; tests/cli/test_faults.py has that verl takes all cells."""
 
 from dataclasses import replace
 from pathlib import Path
