@@ -1,4 +1,4 @@
-"""The GPU matrices without a GPU: what cannot run is refused; tests/cli/test_faults.py has that verl takes all cells."""
+"""The GPU matrices without a GPU: what cannot run is refused; for all cells see tests/cli/test_faults.py."""
 
 from dataclasses import replace
 from pathlib import Path
