@@ -6,6 +6,8 @@ A subclass of the executor in snakemake-executor-plugin-slurm, with its settings
 
 import asyncio
 import contextlib
+import io
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -44,13 +46,26 @@ else:
         work += [list(job.params.keys()), list(job.params)]
         return queue.marked([str(file) for file in job.output], work)
 
+    def old_options() -> list[str]:
+        """Options of the stock executor on the command line or in a profile, where Snakemake takes both kinds."""
+        if "snakemake" not in Path(sys.argv[0]).parts[-2:]:  # another program, whose options are others
+            return []
+        from snakemake.cli import parse_args  # which imports the executors
+
+        with contextlib.redirect_stderr(io.StringIO()):  # it names the profiles a second time
+            parser, arguments = parse_args(None)
+        return [
+            name.replace("_", "-")
+            for name, value in vars(arguments).items()
+            if re.match("slurm_(?!jobstep_)", name) and value not in (None, parser.get_default(name))
+        ]
+
     class Executor(stock.Executor):  # type: ignore[no-redef]
         """Submit jobs to Slurm, adopting those that are in the queue already, and wait until they have ended."""
 
         def __init__(self, workflow: Any, logger: Any):
-            for word in sys.argv[1:]:
-                if word.startswith("--slurm-") and not word.startswith("--slurm-jobstep-"):
-                    raise WorkflowError(f"{word}: write --groupppo-{word[2:]}")
+            if old := old_options():
+                raise WorkflowError(*(f"{name}: write groupppo-{name}" for name in old))
             self._earlier = queue.at_start(Path.cwd())
             if self._earlier.problem is not None and len(workflow.dag):
                 raise WorkflowError(str(self._earlier.problem))
@@ -58,6 +73,20 @@ else:
             self._adopted: dict[str, str] = {}  # run id by job id
             self._arrays: dict[Any, Sequence[Any]] = {}  # all jobs of an array that is submitted, by its first
             super().__init__(workflow, logger)
+
+        def run_jobs(self, jobs: list[Any]) -> None:
+            """Submit jobs, in arrays those of rules for which arrays are asked for.
+
+            The stock executor lets go of a job while others of its rule are ready that Snakemake has not handed over,
+            as under --jobs: nobody submits it later, and Snakemake waits for it without end.
+            """
+            arrays: dict[str, list[Any]] = {}
+            for job in jobs:
+                if not job.is_group() and self.array_jobs & {"all", job.rule.name}:
+                    arrays.setdefault(job.rule.name, []).append(job)
+            super().run_jobs([job for job in jobs if job.is_group() or job.rule.name not in arrays])
+            for array in arrays.values():
+                self._submit_array_jobs(array)
 
         def run_job(self, job: Any) -> None:
             """Submit a job, or adopt the one that does the same."""
@@ -164,7 +193,9 @@ else:
                 for info in active_jobs:
                     yield info
                 return
-            judged = self._lost.judge([info.external_jobid for info in active_jobs], states)
+            judged = self._lost.judge(
+                [info.external_jobid for info in active_jobs], {job: seen.state for job, seen in states.items()}
+            )
             ended = not active_jobs
             for info in active_jobs:
                 state, log = judged[info.external_jobid], info.aux["slurm_logfile"]
@@ -173,8 +204,11 @@ else:
                     if state == "COMPLETED" and not settings.keep_successful_logs:
                         with contextlib.suppress(OSError):
                             log.unlink()
-                elif state in queue.FAILED:
+                elif state in queue.FAILED and not (state == "NODE_FAIL" and settings.requeue):
                     message = f"SLURM-job '{info.external_jobid}' failed, SLURM status is: '{state}'. "
+                    if (seen := states.get(info.external_jobid)) is not None:
+                        message += f"Reason: {seen.reason or 'Unknown'}. "
+                        message += self._excluded(seen)
                     self.report_job_error(info, msg=message, aux_logs=[str(log)])
                 else:
                     yield info
@@ -185,7 +219,17 @@ else:
                 seconds = min(super().next_seconds_between_status_checks + 10, 180)
             self.next_seconds_between_status_checks = seconds
 
-        async def _states(self) -> dict[str, str] | None:
+        def _excluded(self, seen: queue.Seen) -> str:
+            """Exclude the node that failed from later submissions, and say so.
+
+            Of several nodes of a job nobody says which one it was, and all of them may be all there are.
+            """
+            if seen.state != "NODE_FAIL" or not re.fullmatch(r"[\w.-]+", seen.nodes):
+                return ""
+            self._failed_nodes.add(seen.nodes)
+            return f"Later jobs are not sent to {seen.nodes}. "
+
+        async def _states(self) -> dict[str, queue.Seen] | None:
             """From sacct, and where that does not answer, as without a database, from squeue from then on."""
             settings = self.workflow.executor_settings
             runs = {self.run_uuid, *self._adopted.values()}

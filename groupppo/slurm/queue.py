@@ -216,8 +216,17 @@ def require_programs(names: Sequence[str]) -> None:
         raise BadInput("Slurm", "not on PATH", ", ".join(missing), f"{hint}; {_HERE}")
 
 
-def states(program: str, runs: Iterable[str]) -> dict[str, str] | None:
-    """The state of each job of some runs by id, `JOB_TASK` for a task of an array; None where there is no answer.
+@dataclass(frozen=True)
+class Seen:
+    """A job as the queue shows it: its state, the reason of that and the nodes it has or had, empty where unknown."""
+
+    state: str
+    reason: str = ""
+    nodes: str = ""
+
+
+def states(program: str, runs: Iterable[str]) -> dict[str, Seen] | None:
+    """Each job of some runs by id, `JOB_TASK` for a task of an array; None where there is no answer.
 
     Args:
         program: "squeue" or "sacct".
@@ -225,17 +234,24 @@ def states(program: str, runs: Iterable[str]) -> dict[str, str] | None:
     """
     names = ",".join(runs)
     if program == "squeue":
-        command = ["squeue", "--array", "--states=all", "--noheader", "--format=%i|%T", f"--name={names}"]
+        command = ["squeue", "--array", "--states=all", "--noheader", "--format=%i|%T|%r|%N", f"--name={names}"]
     else:
         start = f"{datetime.now() - timedelta(days=2):%Y-%m-%dT%H:00}"
         command = ["sacct", "--allocations", "--array", "--parsable2", "--clusters=all", "--noheader"]
-        command += ["--format=JobID,State", f"--starttime={start}", "--endtime=now", f"--name={names}"]
+        command += ["--format=JobID,State,Reason,NodeList", f"--starttime={start}", "--endtime=now", f"--name={names}"]
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return None
-    lines = (line.partition("|") for line in done.stdout.splitlines())
-    return {job: state.split()[0] for job, _, state in lines if state}  # of sacct's "CANCELLED by 1000"
+    jobs = {}
+    for line in done.stdout.splitlines():
+        job, _, rest = line.partition("|")
+        state, _, rest = rest.partition("|")
+        reason, _, nodes = rest.rpartition("|")
+        if state:
+            state = state.split()[0]  # of sacct's "CANCELLED by 1000"
+            jobs[job] = Seen(state, *("" if text.startswith("None") else text for text in (reason, nodes)))
+    return jobs
 
 
 def _squeue(form: str) -> list[list[str]]:

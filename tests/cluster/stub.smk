@@ -123,7 +123,7 @@ rule node_fails:
     resources:
         mem_mb=100,
         runtime=4,
-        slurm_extra="--nodelist=gpu1",
+        slurm_extra=lambda wildcards, attempt: f"--nodelist=gpu{attempt}",
     shell:
         ATTEMPT + "sleep 300"
 

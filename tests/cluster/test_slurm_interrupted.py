@@ -81,6 +81,8 @@ def test_a_task_of_an_array_that_is_cancelled_is_tried_again_alone_and_touches_n
         (stub / name).touch()
     done = [stub / "slow1.done", stub / "slow2.done"]
     assert eventually(lambda: len(cluster.jobs(states="pending,running,completing")) == 1)
+    # Snakemake touches what a job made when it sees that the job has ended.
+    assert eventually(lambda: said(stub).count("Finished jobid") == 2), said(stub)
     before = [file.stat().st_mtime_ns for file in done]
     ((task,),) = cluster.jobs("%i", states="running")
     cluster.run("scancel", task)

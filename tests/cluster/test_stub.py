@@ -78,6 +78,8 @@ def test_a_job_that_fails_hangs_or_is_taken_away_is_tried_again_with_more(
     ended = {rule: states[str(attempts(stub, rule)[0][0])] for rule in FAULTS}
     assert (ended["timeout"], ended["node_fails"]) == ("TIMEOUT", "NODE_FAIL")
     assert ended["spot"] == ended["scavenge"] == "PREEMPTED"
+    assert "SLURM status is: 'FAILED'. Reason: NonZeroExitCode." in said(stub)
+    assert "Later jobs are not sent to gpu1." in said(stub)
     assert cluster.jobs(states="pending,running") == []
 
 

@@ -16,6 +16,7 @@ from groupppo.slurm.queue import (
     LostJobs,
     Mark,
     QueuedJob,
+    Seen,
     in_queue,
     marked,
     programs_for,
@@ -167,9 +168,14 @@ def test_the_jobs_of_a_folder_are_those_with_a_mark_and_a_task_has_its_own(
 def test_states_are_those_of_the_program_that_is_asked_and_none_where_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program(tmp_path, monkeypatch, "sacct", "echo '1|CANCELLED by 0'; echo '2_3|RUNNING'")
+    program(
+        tmp_path,
+        monkeypatch,
+        "sacct",
+        "echo '1|CANCELLED by 0|None|None assigned'; echo '2_3|RUNNING|a|b|n1'; echo warning",
+    )
     program(tmp_path, monkeypatch, "squeue", "echo no >&2; exit 1")
-    assert states("sacct", ["run"]) == {"1": "CANCELLED", "2_3": "RUNNING"}
+    assert states("sacct", ["run"]) == {"1": Seen("CANCELLED"), "2_3": Seen("RUNNING", "a|b", "n1")}
     assert states("squeue", ["run"]) is None
 
 

@@ -43,6 +43,11 @@ def test_a_text_without_an_answer_at_its_end_scores_zero(text):
     assert reward.score(text, "13") == 0.0
 
 
+@pytest.mark.parametrize("near", ["013", "130", "1", "3", "31", "+13"])
+def test_there_is_no_partial_credit(near):
+    assert reward.score(f"#{near}", "13") == 0.0
+
+
 def test_verls_reward_is_the_score_under_two_names():
     assert reward.compute_score("sorting", "1|#1", "1", {"index": 0}, reward_router_address=None) == {
         "score": 1.0,

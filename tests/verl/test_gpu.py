@@ -1,4 +1,4 @@
-"""The GPU matrices without a GPU: what cannot run is refused; that verl takes all cells is in tests/test_check.py."""
+"""The GPU matrices without a GPU: what cannot run is refused; for all cells see tests/cli/test_faults.py."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -25,8 +25,8 @@ from tests.verl.conftest import MakeCell, repeatable
 
 OUTPUTS = ("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "config.yaml")
 # Of each attempt that is killed two steps at most are sealed, as it hangs at the fourth if it is killed too late.
-STEPS, EVERY, HANGS_AFTER = 14, 2, 4
-VICTIMS = ["server", "launcher", "tree", "some"]
+STEPS, EVERY, HANGS_AFTER = 16, 2, 4
+VICTIMS = ["server", "launcher", "tree", "some", "some"]
 SEED = "GROUPPPO_TEST_KILLS"
 """Variable that repeats the moments and victims of a test that failed; it prints its seed."""
 
@@ -132,7 +132,7 @@ def title(process: psutil.Process) -> str:
 
 @pytest.mark.verl
 @pytest.mark.timeout(1500)
-def test_a_run_that_is_killed_four_times_and_then_hangs_ends_as_one_that_was_left_alone(
+def test_a_run_that_is_killed_five_times_and_then_hangs_ends_as_one_that_was_left_alone(
     make_cell: MakeCell, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed = int(os.environ.get(SEED) or time.time_ns() % 10**6)
