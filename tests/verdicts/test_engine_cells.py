@@ -10,6 +10,7 @@ import pytest
 
 from groupppo.config import Benchmark, CellPlan
 from groupppo.errors import BadInput
+from groupppo.studies.shared.study import find_study
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide, read_studied
@@ -97,7 +98,7 @@ def test_a_cell_that_is_not_run_has_no_row_and_no_study_to_be_read(made: Made, t
     assert set(made.entries("parity-ppo", not_run)) == {"sorting"}
     study = tmp_path / "studies" / "faults" / "sorting.tiny"
     study.mkdir(parents=True)
-    made_faults().to_csv(study / "faults.csv", index=False)
+    find_study("faults").write_table(study, "faults", made_faults())
     claims = load_claims(not_run.claims)
     assert set(read_studied(tmp_path, not_run, claims).tables) == {("faults", "sorting", "tiny")}
     with pytest.raises(BadInput, match=r"chain\.tiny"):
