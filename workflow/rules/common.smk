@@ -1,6 +1,7 @@
 # Functions of wildcards that rules take their inputs from.
 
 from groupppo.config import recorded
+from groupppo.studies.shared.study import find_study
 
 
 def of_cells(pattern):
@@ -72,6 +73,23 @@ def needs(name, default):
     return lambda wildcards: BENCHMARK.models[wildcards.model].resources.get(
         name, default
     )
+
+
+def trained(name, file):
+    """A file of the reference's first run, where the study of that name needs that run."""
+    return lambda wildcards: (
+        of_reference(file)(wildcards) if find_study(name).needs_trained else []
+    )
+
+
+def of_a_run(name, resource, otherwise):
+    """What a training run takes, where the study of that name starts some."""
+    run = needs(resource, otherwise)
+    return lambda wildcards: run(wildcards) if find_study(name).trains else otherwise
+
+
+def minutes(name):
+    return lambda wildcards: find_study(name).minutes
 
 
 # Only where runs are on GPUs: a scheduler must not be asked for none of them.

@@ -6,25 +6,7 @@ from groupppo.studies.shared.study import find_study, known_names
 from groupppo.verdicts.quantities import SHARES
 
 ARM_FILES = BENCHMARK.source.parent / "arms" / "{arm}.yaml"
-STUDY_FOLDER = RESULTS + "/studies/{study}/{{task}}.{{model}}"
-
-
-def trained(name, file):
-    """A file of the reference's first run, where the study of that name needs that run."""
-    return lambda wildcards: (
-        of_reference(file)(wildcards) if find_study(name).needs_trained else []
-    )
-
-
-def of_a_run(name, resource, otherwise):
-    """What a training run takes, where the study of that name starts some."""
-    run = needs(resource, otherwise)
-    return lambda wildcards: run(wildcards) if find_study(name).trains else otherwise
-
-
-def minutes(name):
-    return lambda wildcards: find_study(name).minutes
-
+STUDY_FOLDER = f"{RESULTS}/studies/{{study}}/{{{{task}}}}.{{{{model}}}}"
 
 # A study is loaded where it is planned: what it imports takes a second.
 for name in set(BENCHMARK.studies) - set(known_names()):
