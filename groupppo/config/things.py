@@ -25,6 +25,7 @@ from groupppo.config.files import (
     read_form,
 )
 from groupppo.errors import BadInput
+from groupppo.records.folders import REPOSITORY
 
 HUB = "hub"
 GROUPED = "group_ppo"
@@ -314,7 +315,10 @@ def trains_critic(verl: Mapping[str, Any]) -> bool:
 
 
 def recorded(thing: Any) -> Any:
-    """A dataclass of this package as dictionaries, without fields marked `LATER` that are at their defaults."""
+    """What records say of this package's dataclasses: plain data, paths relative to the repository.
+
+    Fields marked `LATER` that are at their defaults are left out.
+    """
     if is_dataclass(thing):
         values = [(each, getattr(thing, each.name)) for each in fields(thing)]
         return {
@@ -323,5 +327,8 @@ def recorded(thing: Any) -> Any:
             if not (each.metadata == LATER and value == each.default)
         }
     if isinstance(thing, dict):
-        return {key: recorded(value) for key, value in thing.items()}
-    return type(thing)(map(recorded, thing)) if isinstance(thing, list | tuple) else thing
+        return {str(key): recorded(value) for key, value in thing.items()}
+    if isinstance(thing, Path):
+        place = thing.resolve()
+        return str(place.relative_to(REPOSITORY) if place.is_relative_to(REPOSITORY) else place)
+    return [recorded(value) for value in thing] if isinstance(thing, list | tuple) else thing

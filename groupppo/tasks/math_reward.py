@@ -4,7 +4,6 @@ The answer is what stands last in the response, after ``####`` or inside ``\\box
 """
 
 import re
-from dataclasses import dataclass
 from itertools import product
 
 from groupppo.tasks.judge import DIFFERENT, EQUAL, LONGEST_ANSWER, TIMEOUT, UNPARSED, Judge
@@ -23,7 +22,7 @@ from groupppo.tasks.spelling import (
 )
 
 MARK = "####"
-NO_ANSWER = "no answer"
+NO_ANSWER = "no_answer"
 BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _TEX_SPACE = r"\\[()\[\]$,;! ]"
 _DECORATION = rf"[\s*_`$\"~#]|{_TEX_SPACE}"
@@ -61,14 +60,6 @@ _BASED = re.compile(r"(-?[0-9A-Z.]+)(?:_(\w+))?")
 _WORTH = re.compile(rf"\b{COUNTING}\b|(?<=\d )(?:squared|cubed)\b")
 
 _JUDGE = Judge()
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """`score` is 1.0 or 0.0; `reason` says which way it came about: EQUAL, or why not."""
-
-    score: float
-    reason: str
 
 
 def extract_answer(text: str) -> str | None:
@@ -148,19 +139,18 @@ def boxed(text: str) -> str | None:
     return re.split(r"\$|\n|\\[)\]]", rest, maxsplit=1)[0]
 
 
-def judge(text: str, truth: str) -> Judgement:
-    """Judge a whole response against the true answer.
+def judge(text: str, truth: str) -> str:
+    """EQUAL where the answer of a whole response is the true one, else why it is not.
 
     Raises:
-        RunFailed: the process that judges was ended from outside, twice.
+        RunFailed: the process that judges was ended from outside.
     """
     answers = _said(text)
     if not answers:
-        return Judgement(0.0, NO_ANSWER)
+        return NO_ANSWER
     if max(map(len, answers)) > LONGEST_ANSWER:
-        return Judgement(0.0, UNPARSED)
-    wrong = next((reason for answer in answers if (reason := _reason(tidy(truth), answer)) != EQUAL), None)
-    return Judgement(0.0, wrong) if wrong else Judgement(1.0, EQUAL)
+        return UNPARSED
+    return next((reason for answer in answers if (reason := _reason(tidy(truth), answer)) != EQUAL), EQUAL)
 
 
 def _reason(truth: str, answer: str) -> str:
@@ -196,7 +186,7 @@ def _compare(truth: str, answer: str) -> str:
 
 def score(text: str, answer: str) -> float:
     """1.0 when the response's answer is equal to `answer`, else 0.0. There is no partial credit."""
-    return judge(text, answer).score
+    return float(judge(text, answer) == EQUAL)
 
 
 def compute_score(
@@ -209,8 +199,6 @@ def compute_score(
         `unparsed`, `timeout`.
     """
     found = judge(solution_str, ground_truth)
-    reasons = {reason.replace(" ", "_"): float(found.reason == reason) for reason in _REASONS}
-    return {"score": found.score, "acc": found.score, **reasons}
-
-
-_REASONS = (NO_ANSWER, DIFFERENT, UNPARSED, TIMEOUT)
+    reward = float(found == EQUAL)
+    reasons = {reason: float(found == reason) for reason in (NO_ANSWER, DIFFERENT, UNPARSED, TIMEOUT)}
+    return {"score": reward, "acc": reward} | reasons

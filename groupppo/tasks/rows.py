@@ -107,16 +107,14 @@ def check_splits(folder: Path) -> None:
     Raises:
         BadInput: a split is missing or damaged, or a prompt occurs twice, within a split or across two.
     """
-    first: dict[str, str] = {}
+    home: dict[str, str] = {}
     for split in SHARES:
         path = folder / f"{split}.parquet"
-        for example in read_examples(path):
-            if example.prompt in first:
-                where = (
-                    "twice in this split" if first[example.prompt] == split else f"in {first[example.prompt]}.parquet"
-                )
-                raise BadInput(path, "prompt", example.prompt, f"remove it here: the same prompt is {where}.")
-            first[example.prompt] = split
+        for prompt in (example.prompt for example in read_examples(path)):
+            if prompt in home:
+                where = "twice in this split" if home[prompt] == split else f"in {home[prompt]}.parquet as well"
+                raise BadInput(path, "prompt", prompt, f"remove it here: the same prompt is {where}.")
+            home[prompt] = split
 
 
 def check_prompt_lengths(task: Task, task_folder: Path, model_folder: Path) -> int:
