@@ -14,7 +14,15 @@ from itertools import filterfalse, islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError, WrapValidator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from groupppo.errors import BadInput, suggest
@@ -60,16 +68,6 @@ class _LeftOut:
         return handler.generate_schema(get_args(source)[0])
 
 
-class _Unique:
-    """No item of a list is there twice."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(_unique, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        return handler(schema) | {"uniqueItems": True}
-
-
 def _unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
     seen = set[Any]()
     for item in items:
@@ -82,7 +80,8 @@ def _unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
 T = TypeVar("T")
 Maybe = Annotated[T | None, _LeftOut()]
 """A key that may be left out, which is None then, and may not be null in the file."""
-UNIQUE = _Unique()
+UNIQUE = AfterValidator(_unique)
+"""No item of a list is there twice."""
 AS_WRITTEN = WrapValidator(lambda value, check: (check(value), value)[1])
 """A number stays whole where it was written whole, so that what files say hashes as before."""
 LATER = {"later": True}

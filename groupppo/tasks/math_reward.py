@@ -14,7 +14,6 @@ from groupppo.tasks.spelling import (
     SUBSCRIPTS,
     SUPERSCRIPTS,
     closing_brace,
-    from_words,
     number,
     readings,
     seen,
@@ -99,10 +98,8 @@ def _parts(line: str) -> list[str]:
         again = _COUNTED.fullmatch(other)
         if again:
             found.append(_counted_number(again))
-        elif re.search(r"\d", other):
+        elif re.search(rf"\d|\b{COUNTING}\b|[^\w\s.,!'*`$]|(?![A-Za-z_])[^\W\d]", other):
             found.append(other)
-        elif re.search(rf"\b{COUNTING}\b|[^\w\s.,!'*`$]|(?![A-Za-z_])[^\W\d]", other):
-            found.append(from_words(other) or other)
     return found
 
 

@@ -143,7 +143,8 @@ def test_a_data_set_or_model_is_no_folder_of_the_user(repo: str) -> None:
     for key in ("repo", "revision"):
         changed = replace(model, params=model.params | {key: repo})
         assert [fault.key for fault in model_faults(changed)] == [f"params.{key}"]
-    assert [fault.key for fault in published_faults(replace(task, params=task.params | {"repo": repo}))] == ["params.repo"]
+    changed = replace(task, params=task.params | {"repo": repo})
+    assert [fault.key for fault in published_faults(changed)] == ["params.repo"]
     assert not [*published_faults(task), *model_faults(model)]
 
 

@@ -1,7 +1,49 @@
-"""Answers made from published ones: other spellings of the same value, and values that are nearly it."""
+"""Responses made from published answers: other spellings of the same value, and values that are nearly it."""
 
 import re
 from collections.abc import Iterator
+
+# Last lines of a right answer N to a question of GSM8K.
+RIGHT_LINES = (
+    "#### N", "####N", "####  N ", "#### N.", "#### $N", "#### \\$N", "#### N$", "#### $N$", "#### $N.00", "#### N.0",
+    "**#### N**", "#### **N**", "#### **N** apples", "#### *N*", "#### `N`", "#### _N_", "### #### N", '#### "N"',
+    "#### \\boxed{N}", "#### $\\boxed{N}$", "#### \\(N\\)", "#### \\text{N}", "#### N\\%", "#### N%", "#### €N",
+    "#### N€",
+    "#### N apples", "#### N apples.", "#### N (apples)", "#### N (apples) in all", "#### N miles/hour", "#### N km/h",
+    "#### N miles per hour", "#### N $/hour", "#### N-mile walk", "#### N sq. ft.", "#### N cm^2", "#### N cm^{2}",
+    "#### N cm²", "#### N m2", "#### N \\text{ miles}", "#### N\\ \\text{cm}^2", "#### N°", "#### N^\\circ",
+    "#### N degrees", "#### N\u00a0apples", "#### N\u2009kg", "#### N (3 boxes of 6)", "#### N ($2 each)",
+    "#### N apples, as we wanted to know", "#### N!", "#### N ✓", "#### The answer is N.", "#### Answer: N",
+    "#### Final answer: **N**", "#### x = N", "#### N\n####", "#### N\n\nThat is all.", "#### 7\n#### N",
+    "#### N in 2 days", "#### N for the 3 kids", "#### N per 100", "#### N years old in 5 years",
+    "#### N left at 2:30", "#### N for two kids", "#### N<|im_end|>", "#### N</answer>", "#### N = N<|im_end|>",
+    "#### <answer>N</answer>", "#### N <- final answer",
+    "#### N = N", "#### N apples = N x 1", "#### N = the answer", "#### N m^2", "#### N m³", "#### N quarters",
+    "#### N third graders",
+    "so $\\boxed{N}$.", "so $\\boxed{N \\text{ apples}}$.", "so $\\fbox{N}$.", "so $\\boxed N$.", "so \\boxed{\\$N}.",
+)  # fmt: skip
+# Last lines in which a sign or word behind N makes it another value.
+CHANGED_LINES = (
+    "#### N½", "#### N¾ cups", "#### N ⅓", "#### Nπ", "#### N⁴ + 1", "#### N₂", "#### N × two",  # noqa: RUF001
+    "#### N ÷ two", "#### N dozens",
+    "#### N√2", "#### N - twenty", "#### N − x", "#### Nk", "#### NM", "#### NB", "#### N hundred",  # noqa: RUF001
+    "#### N thousand",
+    "#### N Thousand", "#### N million", "#### N dozen", "#### N \\text{ thousand}", "#### N half", "#### N quarter",
+    "#### N thirds", "#### N and a half", "#### N \\text{ and a half}", "#### N times two", "#### N plus one",
+    "#### N or twenty", "#### N feet by 20 feet", "#### N in 2 or 3", "#### N in 2½", "#### N<0.5", "#### N + 2 in 3",
+    "#### N_two", "#### Nⁿ", "#### N = half", "#### N = \\pi", "#### N = π", "#### N = zero", "#### N = N x 3",
+)  # fmt: skip
+# Last lines that do not say N and nothing else, whatever number N is but 0.
+WRONG_LINES = (
+    "N", "The answer is N.", "####", "#### -N", "#### N0", "#### N.5", "#### 1N", "#### N or 3", "#### N and 3",
+    "#### N to 999", "#### N (or 3)", "#### N (3)", "#### N 3", "#### N + 3", "#### N + 3 = 8", "#### N*3",
+    "#### N x 3",
+    "#### N/7", "#### N^2 + 1", "#### N:30", "#### N hours 30 minutes", "#### N 2/3", "#### Ne3", "#### N = 0.5",
+    "#### 0.5 (N)", "#### N-7", "#### (N,N)", "#### N\n#### 0.5", "\\boxed{N} #### 0.5", "#### N then \\boxed{0.5}",
+    "#### \\frac{N}{7}", "#### N\\cdot 7", "#### N,000", "#### N,5", "#### N.000.000",
+    *CHANGED_LINES,
+)  # fmt: skip
+
 
 INTEGER = re.compile(r"-?\d+")
 DECIMAL = re.compile(r"-?\d*\.\d+")
@@ -212,3 +254,27 @@ def _other_pairs(truth: str) -> Iterator[tuple[str, str]]:
         yield "first left out", found[2]
     if UNION in truth:
         yield "last part left out", truth[: truth.rfind(UNION)].strip()
+
+
+def lines(answer: str, templates: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Each template with the answer in it, after the template."""
+    for template in templates:
+        yield template, template.replace("N", answer)
+
+
+def right(name: str, answer: str) -> Iterator[tuple[str, str]]:
+    """Responses to a row of `gsm8k` or `math` with a right answer, each after its kind."""
+    if name == "gsm8k":
+        yield from lines(answer, RIGHT_LINES)
+        yield from ((kind, f"#### {text}") for kind, text in thousands(answer))
+    else:
+        yield from boxes(answer).items()
+        yield from ((kind, rf"so it is $\boxed{{{text}}}$.") for kind, text in same(answer))
+
+
+def wrong(name: str, answer: str) -> Iterator[tuple[str, str]]:
+    """Responses with an answer that is nearly right, each after its kind."""
+    if name == "gsm8k":
+        yield from lines(answer, WRONG_LINES) if float(answer) else ()
+    else:
+        yield from ((kind, rf"so it is $\boxed{{{text}}}$.") for kind, text in others(answer))
