@@ -42,10 +42,10 @@ def evaluate(
 
     Args:
         checkpoint: model, tokenizer and chat template.
-        task: gives name, version and longest response.
+        task: what is asked.
         task_folder: holds `test.parquet`.
         out: one evaluation's own folder; an earlier evaluation's files in it are replaced.
-        how: the benchmark's `evaluation`: seed, batch size, and what is sampled for mean@k.
+        how: the benchmark's `evaluation`.
         model: the model's name in the benchmark.
         arm: the training arm's name, or ``start``.
         training_seed: seed of the training run, None for ``start``.

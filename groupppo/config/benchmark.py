@@ -243,14 +243,9 @@ def rate_title(title: str, rate: float) -> str:
 
 
 def at_rates(arms: Mapping[str, Arm], rates: Mapping[str, float | Sequence[float]], source: Path) -> dict[str, Arm]:
-    """The arms of a matrix, each at its learning rate, and one that is swept once at each under a name of its own.
+    """The arms of a matrix, each at its learning rate; a swept one once at each, as group_ppo_lr30u for 3.0e-5.
 
     A mask changes the scale of a gradient, so a fair comparison tunes every arm alike.
-
-    Args:
-        arms: by name.
-        rates: by name of the arm; several make an arm each, such as group_ppo_lr30u for 3.0e-5.
-        source: the benchmark's file, for messages.
 
     Raises:
         BadInput: a rate is for an arm that is not in the matrix or has one in its own file, or an arm takes its density
@@ -263,22 +258,26 @@ def at_rates(arms: Mapping[str, Arm], rates: Mapping[str, float | Sequence[float
             hint = f"leave it out: {source} says it, too."
             raise BadInput(arms[name].source, RATE_KEY, arms[name].verl[RATE_KEY], hint)
     swept = {name: list(rate) for name, rate in rates.items() if isinstance(rate, Sequence)}
-    single = {name: rate for name, rate in rates.items() if not isinstance(rate, Sequence)}
     tuned: dict[str, Arm] = {}
     for arm in arms.values():
-        other = arm.density_from
-        for rate in swept.get(arm.name, [None]):
-            if other in swept and rate not in swept[other]:
-                hint = f"write the rates of {other}, from which it takes its density: {swept[other]}."
-                value = swept.get(arm.name, single.get(arm.name))
-                raise BadInput(source, f"learning_rates.{arm.name}", value, hint)
-            own = single.get(arm.name) if rate is None else rate
-            one = replace(arm, verl=arm.verl if own is None else arm.verl | {RATE_KEY: own})
-            if rate is not None:
-                name, title = rate_name(arm.name, rate), rate_title(arm.title, rate)
-                density_from = rate_name(other, rate) if other in swept else other
-                one = replace(one, name=name, title=title, swept_from=arm.name, density_from=density_from)
-            tuned[one.name] = one
+        other, own = arm.density_from, rates.get(arm.name)
+        if other in swept and not set(swept.get(arm.name, [None])) <= set(swept[other]):
+            hint = f"write the rates of {other}, from which it takes its density: {swept[other]}."
+            value = list(own) if isinstance(own, Sequence) else own
+            raise BadInput(source, f"learning_rates.{arm.name}", value, hint)
+        if not isinstance(own, Sequence):
+            tuned[arm.name] = arm if own is None else replace(arm, verl=arm.verl | {RATE_KEY: own})
+            continue
+        for rate in own:
+            name = rate_name(arm.name, rate)
+            tuned[name] = replace(
+                arm,
+                name=name,
+                title=rate_title(arm.title, rate),
+                verl=arm.verl | {RATE_KEY: rate},
+                swept_from=arm.name,
+                density_from=rate_name(other, rate) if other in swept else other,
+            )
     return tuned
 
 

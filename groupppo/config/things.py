@@ -266,12 +266,8 @@ class Train:
     def resumable_copies(self, critic: bool) -> int:
         """How many times a network's float32 weights a run takes on disk, at most, to be resumed from.
 
-        Of each network weights and the optimizer's two moments in each checkpoint, of those that are kept at the end a
-        Hugging Face copy as well; and two checkpoints: the last one stays until the next one is written. 0 where a run
-        makes none before its last step.
-
-        Args:
-            critic: whether the run trains one.
+        Two checkpoints, for the last one stays until the next one is written, each with weights and the optimizer's two
+        moments, and a Hugging Face copy of what is kept at the end; 0 where a run makes none before its last step.
         """
         if not 0 < self.checkpoint_every < self.steps:
             return 0

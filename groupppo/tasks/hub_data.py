@@ -59,15 +59,10 @@ def published_rows(
     configs: Annotated[list[HubName], Field(min_length=1)],
     longest_prompt_bytes: Annotated[int, Field(ge=1, le=10**6)],
 ) -> Iterator[Row]:
-    """Rows of a split as it is published; the first time from the hub, then from its cache.
+    """Rows of a published split, "train" or "test"; the first time from the hub, then from its cache.
 
-    Args:
-        task: the task whose `params` the others are.
-        split: "train" or "test".
-        repo: the name of a data set on the hub, such as openai/gsm8k, or a folder that holds one.
-        revision: a commit, or a branch such as main.
-        configs: the data set's configs, such as main.
-        longest_prompt_bytes: no longer prompt is taken from the rows.
+    The keywords are the task's `params`: the name of a data set on the hub or a folder that holds one, a commit or
+    branch, the data set's configs, and the longest prompt that is taken from the rows.
 
     Raises:
         BadInput: the data set cannot be read.
@@ -91,8 +86,7 @@ def draw_published(task: Task) -> tuple[dict[str, list[Example]], dict[str, int]
     """The splits of a task whose generator is one of FORMATS, and how many published rows were left out, by reason.
 
     Raises:
-        BadInput: the first of `published_faults`, the data set cannot be read or has other columns, or there are too
-            few rows for a split.
+        BadInput: the first of `published_faults`, the data set cannot be read or has other columns or too few rows.
     """
     for fault in published_faults(task):
         raise fault
