@@ -1,9 +1,9 @@
 """What a benchmark's files may name: choices of verl's and of ours, and nothing that loads code or reaches other files.
 
-Files of benchmarks/ come from strangers too, and verl has dozens of keys that load code, start a program or read and write
-a file. So text in verl's config is refused but for the keys of CHOICES, whose values are names in verl's registries, and
-a path that a file names leads into the repository. Who starts a run can allow what is refused by the name of its key:
-`snakemake --config allow=KEY,...`, or GROUPPPO_ALLOW=KEY,... before any command.
+Files of benchmarks/ come from strangers too, and verl has dozens of keys that load code, start a program or read and
+write a file. So text in verl's config is refused but for the keys of CHOICES, whose values are names in verl's
+registries, and a path that a file names leads into the repository. Who starts a run can allow what is refused by the
+name of its key: `snakemake --config allow=KEY,...`, or GROUPPPO_ALLOW=KEY,... before any command.
 """
 
 import os

@@ -64,33 +64,31 @@ LIST = re.compile(r"-?\d+(?:,\s*-?\d+)+")
 FORMATTED = re.compile(r"^\\?\$?|[{},\\!]|\.0+$|\\%$|\^\\circ$")
 
 
-def boxes(answer: str) -> dict[str, str]:
-    """Whole responses that give `answer` in a box, by what is done to the box."""
-    bare = {} if "$" in answer else {"no braces": rf"so it is $\boxed {answer}$."}
-    return bare | {
-        "plain": rf"so it is $\boxed{{{answer}}}$.",
-        "spaces": rf"\boxed{{ {answer} }}",
-        "space before": rf"\boxed {{{answer}}}",
-        "frame": rf"\fbox{{{answer}}}",
-        "dollars": rf"\boxed{{${answer}$}}",
-        "inline": rf"\boxed{{\({answer}\)}}",
-        "stop": rf"\boxed{{{answer}.}}",
-        "braces": rf"\boxed{{{{{answer}}}}}",
-        "thin spaces": rf"\boxed{{\,{answer}\,}}",
-        "control space": rf"\boxed{{{answer}\ }}",
-        "big": rf"\boxed{{\displaystyle {answer}}}",
-        "bold around": rf"**Answer:** **$\boxed{{{answer}}}$**",
-        "bold inside": rf"\boxed{{**{answer}**}}",
-        "twice": rf"\boxed{{\boxed{{{answer}}}}}",
-        "remark behind": rf"$\boxed{{{answer}}}$, which we had to find.",
-        "display": f"\\[\\boxed{{{answer}}}\\]",
-    }
+# N is the answer, or what the pattern's group holds of it.
+BOXES = (
+    r"so it is $\boxed{N}$.", r"\boxed{ N }", r"\boxed {N}", r"\fbox{N}", r"\boxed{$N$}", r"\boxed{\(N\)}",
+    r"\boxed{N.}", r"\boxed{{N}}", r"\boxed{\,N\,}", r"\boxed{N\ }", r"\boxed{\displaystyle N}", r"**Answer:** **$\boxed{N}$**",
+    r"\boxed{**N**}", r"\boxed{\boxed{N}}", r"$\boxed{N}$, which we had to find.", "\\[\\boxed{N}\\]",
+)  # fmt: skip
+FORMS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
+    (re.compile(r"(-?\d+)"), ("N.0", "N.00", r"\text{N}", r"\mathbf{N}", r"\textbf{N}", r"\mathrm{N}", "x = N",
+                              "N units", r"N\text{ units}", r"N\ \text{cm}^2", r"N \cdot 1", r"\frac{N}{1}")),
+    (re.compile(r"(\d+)"), ("+N",)),
+    (re.compile(r"(\d+)\s*\\(?:text|mbox)\s*\{[^{}]*\}(?:\^\d)?"), ("N", "N miles per hour", r"N\,\mathrm{units}")),
+    (re.compile(r"\\text\{\(?([A-H])\)?\}"), ("N", "(N)", r"\text{N}", r"\textbf{(N)}", r"\mathrm{N}")),
+    (re.compile(r"\\(?:text|mbox)\{([A-Za-z]{3,})\}"), ("N", r"\textbf{N}", r"\mathrm{N}", r"\text{ N }")),
+)  # fmt: skip
 
 
 def same(truth: str) -> Iterator[tuple[str, str]]:
     """Other spellings of a published answer, each with its kind."""
+    for pattern, templates in FORMS:
+        if found := pattern.fullmatch(truth):
+            yield from lines(found[1], templates)
     if INTEGER.fullmatch(truth):
-        yield from _same_integer(truth)
+        yield from thousands(truth)
+    if found := WORD.fullmatch(truth):
+        yield "title", found[1].title()
     number = FORMATTED.sub("", truth)
     if truth.startswith("\\$") and number.isdigit():
         yield "dollars in words", f"{number} dollars"
@@ -128,28 +126,6 @@ def same(truth: str) -> Iterator[tuple[str, str]]:
         yield "\\left and \\right", re.sub(r"[)\]]", r"\\right\g<0>", re.sub(r"[(\[]", r"\\left\g<0>", truth))
     if "\\left" in truth:
         yield "no \\left", re.sub(r"\\(?:left|right)", "", truth)
-    if found := WITH_UNIT.fullmatch(truth):
-        yield "unit left out", found[1]
-        yield "unit in words", f"{found[1]} miles per hour"
-        yield "\\mathrm unit", rf"{found[1]}\,\mathrm{{units}}"
-    if found := CHOICE.fullmatch(truth):
-        for text in (
-            found[1],
-            f"({found[1]})",
-            rf"\text{{{found[1]}}}",
-            rf"\textbf{{({found[1]})}}",
-            rf"\mathrm{{{found[1]}}}",
-        ):
-            yield "letter", text
-    elif found := WORD.fullmatch(truth):
-        for text in (
-            found[1],
-            found[1].title(),
-            rf"\textbf{{{found[1]}}}",
-            rf"\mathrm{{{found[1]}}}",
-            rf"\text{{ {found[1]} }}",
-        ):
-            yield "word", text
     if LIST.fullmatch(truth) and not re.search(r"\d,\s*\d{3}", truth):
         yield "other order", ", ".join(reversed(re.split(r",\s*", truth)))
     if found := re.fullmatch(r"(\d+)_\{?(\d)\}?", truth):
@@ -157,22 +133,6 @@ def same(truth: str) -> Iterator[tuple[str, str]]:
         yield "base left out", found[1]
     if re.fullmatch(r"\(-?\d+,\s*-?\d+\)", truth):
         yield "decimals in a pair", re.sub(r"\d+", r"\g<0>.0", truth)
-
-
-def _same_integer(truth: str) -> Iterator[tuple[str, str]]:
-    for text in (f"{truth}.0", f"{truth}.00"):
-        yield "decimals", text
-    for command in ("text", "mathbf", "textbf", "mathrm"):
-        yield f"\\{command}", rf"\{command}{{{truth}}}"
-    yield "equation", f"x = {truth}"
-    yield "unit", rf"{truth}\text{{ units}}"
-    yield "unit in words", f"{truth} units"
-    yield "square unit", rf"{truth}\ \text{{cm}}^2"
-    yield "times one", rf"{truth} \cdot 1"
-    yield "over one", rf"\frac{{{truth}}}{{1}}"
-    if not truth.startswith("-"):
-        yield "plus", f"+{truth}"
-    yield from thousands(truth)
 
 
 def thousands(truth: str) -> Iterator[tuple[str, str]]:
@@ -268,7 +228,9 @@ def right(name: str, answer: str) -> Iterator[tuple[str, str]]:
         yield from lines(answer, RIGHT_LINES)
         yield from ((kind, f"#### {text}") for kind, text in thousands(answer))
     else:
-        yield from boxes(answer).items()
+        if "$" not in answer:
+            yield "no braces", rf"so it is $\boxed {answer}$."
+        yield from lines(answer, BOXES)
         yield from ((kind, rf"so it is $\boxed{{{text}}}$.") for kind, text in same(answer))
 
 
