@@ -322,14 +322,12 @@ def _density_faults(benchmark: Benchmark) -> Iterator[BadInput]:
     """An arm that copies another arm's density needs that arm in the matrix, and one that has a density of its own."""
     arms = benchmark.arms
     for arm in arms.values():
-        if arm.density_from is None:
-            continue
-        if arm.density_from not in arms:
-            hint = f"add {arm.density_from}: {arm.name} takes its density from it."
-            yield BadInput(benchmark.source, "arms", list(arms), hint)
-        elif arm.density_from == arm.name or arms[arm.density_from].density_from is not None:
+        other = arm.density_from
+        if other is not None and other not in arms:
+            yield BadInput(benchmark.source, "arms", list(arms), f"add {other}: {arm.name} takes its density from it.")
+        elif other is not None and arms[other].density_from is not None:
             hint = "name an arm whose density does not come from another arm."
-            yield BadInput(arm.source, "density_from", arm.density_from, hint)
+            yield BadInput(arm.source, "density_from", other, hint)
 
 
 def _unused(benchmark: Benchmark) -> Iterator[BadInput]:

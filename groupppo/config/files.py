@@ -14,6 +14,7 @@ from itertools import filterfalse, islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
+import yaml
 from pydantic import (
     AfterValidator,
     ConfigDict,
@@ -273,7 +274,5 @@ def number_hint(value: object) -> str:
         return ""
     if not math.isfinite(meant):
         return ""
-    shown = f"{meant:.17g}" if meant.is_integer() and abs(meant) < 1e15 else repr(meant)
-    mantissa, exponent, power = shown.partition("e")
-    shown = f"{mantissa if '.' in mantissa or not exponent else f'{mantissa}.0'}{exponent}{power}"
+    shown = yaml.safe_dump(int(meant) if meant.is_integer() and abs(meant) < 1e15 else meant).split()[0]
     return f"write {shown}: YAML takes {value} for text."

@@ -3,7 +3,7 @@
 The same question always gets the same answer. A server has imported what takes seconds; it answers each question in
 a fork of itself, so that no question sees what an earlier one left in sympy's caches or in memory. What is bounded is
 the fork's CPU time, by the kernel and inside C code too: waiting for a busy machine costs nothing. A server or fork
-that somebody else ends is an error, never a reward of 0.
+that somebody else ends is asked again and then is an error, never a reward of 0.
 
 math-verify's own timeouts use signals, which rewards, computed in threads, cannot. Only LaTeX is parsed, by a grammar:
 nothing a response says is evaluated as Python, which math-verify's parser of plain expressions would do.
@@ -22,6 +22,7 @@ from groupppo.errors import RunFailed
 
 # Seconds of CPU time for one question: see docs/gpu.md for what right answers need and what endless ones would.
 SECONDS = 10.0
+ATTEMPTS = 2
 MEMORY_BYTES = 4 * 2**30
 # A longer answer is no answer to a question of these tasks, and parsing takes time that grows with it.
 LONGEST_ANSWER = 400
@@ -53,17 +54,19 @@ class Judge:
         """EQUAL, DIFFERENT, UNPARSED (no mathematics, too long, or too much for parser or memory) or TIMEOUT.
 
         Raises:
-            RunFailed: the server, or its fork for this question, was ended from outside.
+            RunFailed: the server, or its fork for this question, was ended from outside, twice.
         """
         if len(answer) > LONGEST_ANSWER:
             return UNPARSED
         question = json.dumps({"truth": truth, "answer": answer})
         with self._lock:
-            found = self._answer(question)
-        if found in (*_STATUS, TIMEOUT):
-            return found
+            for _ in range(ATTEMPTS):
+                found = self._answer(question)
+                if found in (*_STATUS, TIMEOUT):
+                    return found
+                self.close()
         raise RunFailed(
-            f"math-verify gave no answer to {question}: its process was killed\n"
+            f"math-verify gave no answer to {question} in {ATTEMPTS} attempts: its process was killed\n"
             "  hint: give the job more memory; is math-verify installed?"
         )
 
@@ -91,6 +94,7 @@ class Judge:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
+            self._process = None
 
 
 def _judge(truth: str, answer: str) -> str:

@@ -140,7 +140,7 @@ def judge(text: str, truth: str) -> str:
     """EQUAL where the answer of a whole response is the true one, else why it is not.
 
     Raises:
-        RunFailed: the process that judges was ended from outside.
+        RunFailed: the process that judges was ended from outside, twice.
     """
     answers = _said(text)
     if not answers:

@@ -67,8 +67,9 @@ FORMATTED = re.compile(r"^\\?\$?|[{},\\!]|\.0+$|\\%$|\^\\circ$")
 # N is the answer, or what the pattern's group holds of it.
 BOXES = (
     r"so it is $\boxed{N}$.", r"\boxed{ N }", r"\boxed {N}", r"\fbox{N}", r"\boxed{$N$}", r"\boxed{\(N\)}",
-    r"\boxed{N.}", r"\boxed{{N}}", r"\boxed{\,N\,}", r"\boxed{N\ }", r"\boxed{\displaystyle N}", r"**Answer:** **$\boxed{N}$**",
-    r"\boxed{**N**}", r"\boxed{\boxed{N}}", r"$\boxed{N}$, which we had to find.", "\\[\\boxed{N}\\]",
+    r"\boxed{N.}", r"\boxed{{N}}", r"\boxed{\,N\,}", r"\boxed{N\ }", r"\boxed{\displaystyle N}",
+    r"**Answer:** **$\boxed{N}$**", r"\boxed{**N**}", r"\boxed{\boxed{N}}", r"$\boxed{N}$, which we had to find.",
+    "\\[\\boxed{N}\\]",
 )  # fmt: skip
 FORMS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"(-?\d+)"), ("N.0", "N.00", r"\text{N}", r"\mathbf{N}", r"\textbf{N}", r"\mathrm{N}", "x = N",

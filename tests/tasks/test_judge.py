@@ -41,27 +41,28 @@ def test_a_number_too_large_to_compute_is_a_timeout_and_the_next_answer_is_judge
     assert b"PYTHONHASHSEED=0" in environment  # texts have the same hashes in every judge
 
 
-def test_time_spent_waiting_is_not_counted_and_a_judge_that_is_killed_is_an_error_and_no_reward(
-    hurried: Judge,
+@pytest.mark.parametrize("number", [signal.SIGCONT, signal.SIGKILL])
+def test_time_spent_waiting_is_not_counted_and_a_judge_that_is_killed_is_asked_again(
+    hurried: Judge, number: signal.Signals
 ) -> None:
     """The server is stopped for longer than the limit, as on a machine that has no time for it."""
     found: list[str] = []
+    first = server(hurried)
+    os.kill(first, signal.SIGSTOP)
+    asking = threading.Thread(target=lambda: found.append(hurried.ask("0.5", r"\frac{2}{4}")))
+    asking.start()
+    time.sleep(1.5 if number == signal.SIGCONT else 0.2)
+    assert not found
+    os.kill(first, number)
+    asking.join()
+    assert found == [EQUAL]
+    assert (server(hurried) == first) == (number == signal.SIGCONT)
 
-    def ask() -> None:
-        try:
-            found.append(hurried.ask("0.5", r"\frac{2}{4}"))
-        except RunFailed:
-            found.append("failed")
 
-    for number in (signal.SIGCONT, signal.SIGKILL):
-        os.kill(server(hurried), signal.SIGSTOP)
-        asking = threading.Thread(target=ask)
-        asking.start()
-        time.sleep(1.5 if number == signal.SIGCONT else 0.2)
-        os.kill(server(hurried), number)
-        asking.join()
-    assert found == [EQUAL, "failed"]
-    assert hurried.ask("3", "6/2") == EQUAL  # by another one
+def test_a_judge_that_never_answers_is_an_error_and_no_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/true")
+    with pytest.raises(RunFailed, match="gave no answer"):
+        Judge().ask("3", "6/2")
 
 
 @pytest.mark.parametrize(
