@@ -7,10 +7,12 @@ from groupppo.config import HUB, Model
 from groupppo.config.files import keyword_faults
 from groupppo.errors import BadInput, ParamError, suggest
 from groupppo.models.hub import check_model_folder, check_shape, hub_model
-from groupppo.models.tiny import require_heads, tiny_qwen2
+from groupppo.models.tiny import checked_parameters, tiny_qwen2
 
 FACTORIES: dict[str, Callable[..., None]] = {HUB: hub_model, "tiny_qwen2": tiny_qwen2}
 """By name: functions that write a folder from a `seed` and a model's `params`."""
+TRAINING_BYTES = 16
+"""Of one parameter in training: float32 weights, gradients and Adam's two moments."""
 
 
 def model_faults(model: Model) -> list[BadInput]:
@@ -21,11 +23,15 @@ def model_faults(model: Model) -> list[BadInput]:
     faults = keyword_faults(model.source, "params", FACTORIES[model.factory], model.params)
     if model.published and model.shape is None:
         faults.append(BadInput(model.source, "shape", None, "add it: GPU memory is planned with it."))
-    if not (faults or model.published):
-        try:
-            require_heads(**model.params)
-        except ParamError as error:
-            faults = [BadInput(model.source, f"params.{error.key}", error.value, error.hint)]
+    if faults or model.published:
+        return faults
+    try:
+        needed = TRAINING_BYTES * checked_parameters(**model.params)
+    except ParamError as error:
+        return [BadInput(model.source, f"params.{error.key}", error.value, error.hint)]
+    if needed > model.resources["mem_mb"] * 1e6:
+        hint = f"write at least {-(-needed // 10**6)}: its weights, gradients and Adam's moments alone take that."
+        faults.append(BadInput(model.source, "resources.mem_mb", model.resources["mem_mb"], hint))
     return faults
 
 

@@ -25,16 +25,12 @@ def tiny_qwen2(
 
     The same arguments give the same bytes. The vocabulary has exactly as many rows as the tokenizer has tokens:
     otherwise rollouts could sample tokens that the trainer cannot score.
-
-    Raises:
-        ParamError: as `require_heads`.
     """
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
     from groupppo.tasks.tokenizer import byte_tokenizer, save_tokenizer
 
-    require_heads(hidden_size=hidden_size, attention_heads=attention_heads, key_value_heads=key_value_heads)
     tokenizer = byte_tokenizer(max_position_embeddings)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = Qwen2Config(
@@ -61,10 +57,17 @@ def tiny_qwen2(
     save_tokenizer(tokenizer, folder)
 
 
-def require_heads(*, hidden_size: int, attention_heads: int, key_value_heads: int, **_: int) -> None:
-    """Raise ParamError where heads do not divide the hidden size into even parts, or key heads not the heads."""
+def checked_parameters(
+    *, hidden_size: int, layers: int, attention_heads: int, key_value_heads: int, intermediate_size: int, **_: int
+) -> int:
+    """Parameters of the layers' large matrices.
+
+    Raises:
+        ParamError: heads do not divide the hidden size into even parts, or key heads do not divide the heads.
+    """
     if hidden_size % (2 * attention_heads):
         hint = f"write an even number of times attention_heads, {attention_heads}: positions rotate pairs of channels."
         raise ParamError("hidden_size", hidden_size, hint)
     if attention_heads % key_value_heads:
         raise ParamError("key_value_heads", key_value_heads, f"write a divisor of attention_heads, {attention_heads}.")
+    return layers * hidden_size * (2 * hidden_size + 3 * intermediate_size)
