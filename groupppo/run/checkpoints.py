@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,10 @@ class Seal:
     step: int
     run: str
     elapsed: float
-    files: Mapping[str, int]
+    files: dict[str, int]
     rows: str
-    resumed_after: tuple[int, ...] = ()
+    resumed_after: list[int] = field(default_factory=list)
     failures: int = 0
-
-
-class _Damaged(Exception):
-    """A sealed checkpoint is not what was sealed; the message says in what."""
 
 
 def identity(cell: Cell, config: DictConfig) -> str:
@@ -93,9 +89,9 @@ class Checkpoints:
             write_whole(folder / TRACKER, str(self.sealed.step))
 
     @property
-    def resumed_after(self) -> tuple[int, ...]:
+    def resumed_after(self) -> list[int]:
         """Steps after which the run was resumed, this attempt's last."""
-        return () if self.resumed is None else (*self.resumed.resumed_after, self.resumed.step)
+        return [] if self.resumed is None else [*self.resumed.resumed_after, self.resumed.step]
 
     @property
     def kept_seconds(self) -> float:
@@ -153,24 +149,31 @@ class Checkpoints:
         (self.folder / TRACKER).unlink(missing_ok=True)
 
     def _newest(self) -> Seal | None:
+        """The seal of the newest checkpoint that is this run's; one that is not what was sealed is set aside."""
         usable = []
         for place in (file.parents[1] for file in list(self.folder.glob(f"{_FOLDER}*/{_SEAL}/{_SEAL}.json"))):
             try:
-                seal = _seal_of(place)
-                if seal is not None and seal.run == self.run and seal.failures < MOST_FAILURES:
-                    _require_whole(place, seal)
-                    usable.append(seal)
-            except _Damaged as found:
-                self._set_aside(place, str(found))
+                values = dict(json.loads((place / _SEAL / f"{_SEAL}.json").read_text(encoding="utf-8")))
+                # One of another version of this file has other fields, and is another run's, too.
+                if set(values) != set(Seal.__dataclass_fields__) or values["run"] != self.run:
+                    continue
+                seal = Seal(**values)
+                damage = _damage(place, seal)
+            except (OSError, ValueError, TypeError) as error:
+                damage = f"{_SEAL}.json cannot be read ({error})"
+            if damage:
+                self._set_aside(place, damage)
+            elif seal.failures < MOST_FAILURES:
+                usable.append(seal)
         return max(usable, key=lambda seal: seal.step, default=None)
 
-    def _set_aside(self, place: Path, why: str) -> None:
+    def _set_aside(self, place: Path, damage: str) -> None:
         """Keep one damaged checkpoint until the run has finished: what is wrong may be the disk's."""
         for older in self.folder.glob(f"{_DAMAGED}{_FOLDER}*"):
             shutil.rmtree(older)
         aside = place.rename(place.with_name(f"{_DAMAGED}{place.name}"))
         self.notes.append(
-            f"{place}: {why}; it is not resumed from, and kept as {aside.name} until the run has finished"
+            f"{place}: {damage}; it is not resumed from, and kept as {aside.name} until the run has finished"
         )
 
     def _latest(self) -> int | None:
@@ -193,35 +196,19 @@ class Checkpoints:
         return self.folder / f"{_FOLDER}{step}"
 
 
-def _seal_of(place: Path) -> Seal | None:
-    """A checkpoint's seal; None for one of another version of this file, whose run is another's, too.
-
-    Raises:
-        _Damaged: it cannot be read, or is another checkpoint's.
-    """
-    file = place / _SEAL / f"{_SEAL}.json"
-    try:
-        values = dict(json.loads(file.read_text(encoding="utf-8")))
-        if set(values) != set(Seal.__dataclass_fields__):
-            return None
-        seal = Seal(**(values | {"resumed_after": tuple(values["resumed_after"]), "files": dict(values["files"])}))
-    except (OSError, ValueError, TypeError) as error:
-        raise _Damaged(f"{file.name} cannot be read ({error})") from error
+def _damage(place: Path, seal: Seal) -> str:
+    """What of a checkpoint is not as it was sealed: its step, the size of a file or its rows; empty if all is."""
     if place.name != f"{_FOLDER}{seal.step}":
-        raise _Damaged(f"{file.name} is of step {seal.step}")
-    return seal
-
-
-def _require_whole(place: Path, seal: Seal) -> None:
-    """Raise _Damaged unless a checkpoint has the files that were sealed, by size, and the rows, by hash."""
+        return f"{_SEAL}.json is of step {seal.step}"
     try:
-        for name, size in seal.files.items():
-            if (found := (place / name).stat().st_size) != size:
-                raise _Damaged(f"{name} has {found} bytes, and had {size}")
-        if _rows_of(place) != seal.rows:
-            raise _Damaged("its rows are not those that it was sealed with")
+        sizes = {name: (place / name).stat().st_size for name in seal.files}
+        rows = _rows_of(place)
     except OSError as error:
-        raise _Damaged(str(error)) from error
+        return str(error)
+    for name, size in seal.files.items():
+        if sizes[name] != size:
+            return f"{name} has {sizes[name]} bytes, and had {size}"
+    return "" if rows == seal.rows else "its rows are not those that it was sealed with"
 
 
 def _rows_of(place: Path) -> str:

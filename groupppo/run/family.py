@@ -1,4 +1,4 @@
-"""The processes of a run: found, ended, and ended later where whoever started them could not."""
+"""Find and stop the processes of a run, including those left by a launcher that was killed."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ from groupppo.records.storage import open_lock
 
 MARK = "GROUPPPO_RUN"
 """Variable by which the processes of a run are known; its value is in the run's folder, and nobody else reads it."""
-_PREFIX, _NEW, _HOLD, _MARK_FILE, _HOST_FILE = "gppo_", "new-", ".lock", "mark", "host"
+_PREFIX, _HOLD, _MARK_FILE, _HOST_FILE = "gppo_", ".lock", "mark", "host"
 _NAME = re.compile(f"{_PREFIX}[a-z0-9_]{{8}}")  # as tempfile.mkdtemp makes them
 # The longest that Ray binds in a run's folder, where the number of a process may have seven digits.
 _SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
@@ -44,11 +44,9 @@ def scratch() -> Iterator[Path]:
     with the processes that were started with it.
     """
     _sweep()
-    new = short_folder(f"{_NEW}{_PREFIX}")
-    with _locked(new):
-        private(new / _HOST_FILE, socket.gethostname())
-        # Nobody sees it unlocked, nor can have taken a name that follows from one they saw.
-        folder = new.rename(new.with_name(f"{_PREFIX}{secrets.token_hex(4)}"))
+    folder = short_folder(_PREFIX)
+    with _locked(folder, wait=True):
+        private(folder / _HOST_FILE, socket.gethostname())  # without which nobody sweeps it
         try:
             yield folder
         finally:
@@ -56,7 +54,7 @@ def scratch() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
     """Hold the lock of a folder.
 
     Raises:
@@ -67,7 +65,7 @@ def _locked(folder: Path) -> Iterator[None]:
         found = os.fstat(opened)
         if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise PermissionError(errno.EPERM, "not this user's alone", str(folder))
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(opened)
@@ -85,12 +83,16 @@ def short_folder(prefix: str) -> Path:
         with contextlib.suppress(OSError):
             folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
             try:
-                _require_sockets(folder)
-                return folder
+                probe = folder / ("x" * len(_SOCKET))
+                with socket.socket(socket.AF_UNIX) as listener:
+                    listener.bind(str(probe))
+                probe.unlink()
+                with _locked(folder, wait=True):
+                    return folder
             except OSError:
                 shutil.rmtree(folder)
                 raise
-    longest = _SOCKET_PATH - len(_SOCKET) - len(f"/{prefix.removeprefix(_NEW)}12345678/")
+    longest = _SOCKET_PATH - len(_SOCKET) - len(f"/{prefix}12345678/")
     hint = f"name a writable folder of at most {longest} characters, on a local disk, which holds sockets and locks."
     raise BadInput("environment", "TMPDIR", os.environ.get("TMPDIR"), hint)
 
@@ -102,16 +104,6 @@ def _places() -> list[str]:
         return list(_SHORT)
 
 
-def _require_sockets(folder: Path) -> None:
-    final = folder.with_name(folder.name.removeprefix(_NEW))
-    probe = folder / ("x" * (len(f"{final}/{_SOCKET}") - len(f"{folder}/")))
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(probe))
-    probe.unlink()
-    with _locked(folder):
-        pass
-
-
 def _sweep() -> None:
     """Remove what killed launchers of this user left here; what others have put there is left alone.
 
@@ -120,7 +112,7 @@ def _sweep() -> None:
     for place in _places():
         with contextlib.suppress(OSError):
             for name in filter(_NAME.fullmatch, os.listdir(place)):
-                with contextlib.suppress(OSError), _locked(folder := Path(place, name)):
+                with contextlib.suppress(OSError), _locked(folder := Path(place, name), wait=False):
                     if (folder / _HOST_FILE).read_text(encoding="utf-8") == socket.gethostname():
                         end_all(folder)
                         shutil.rmtree(folder, ignore_errors=True)
@@ -146,8 +138,7 @@ def marked(folder: Path) -> dict[str, str]:
 def started_with(folder: Path) -> list[psutil.Process]:
     """This user's processes that were started with a folder's mark, and their descendants.
 
-    That a command line names the folder says nothing: others may have this user, root above all, run commands of their
-    wording, through sudo or a mail.
+    A command line that names the folder says nothing: others may have this user run commands of their wording.
     """
     try:
         mark = f"{MARK}={(folder / _MARK_FILE).read_text(encoding='utf-8')}".encode()
@@ -167,8 +158,7 @@ def _belongs(process: psutil.Process, mark: bytes, folder: Path) -> bool:
             return False
         if mark in (place / "environ").read_bytes().split(b"\0"):
             return True
-        # Ray's agents and workers write their title over their environment; they log to the folder, where others
-        # cannot open a file.
+        # Ray's agents and workers write their title over their environment; they log to the folder.
         return process.name().startswith(_TITLE) and any(
             os.readlink(file).startswith(f"{folder}/") for file in (place / "fd").iterdir()
         )
@@ -210,29 +200,29 @@ def end(members: list[psutil.Process]) -> None:
 
 
 def _wait(members: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that are still there after some seconds. One that has ended and that nobody asked about is not."""
+    """Those that are still there after some seconds; a zombie is not, whoever was to ask about it."""
+
+    def runs(member: psutil.Process) -> bool:
+        try:
+            return member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
     until = time.monotonic() + _STOP_SECONDS
-    while (members := [member for member in members if _runs(member)]) and time.monotonic() < until:
+    while (members := list(filter(runs, members))) and time.monotonic() < until:
         time.sleep(0.02)
     return members
-
-
-def _runs(member: psutil.Process) -> bool:
-    try:
-        return member.is_running() and member.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 class SharedMemory:
     """Files in memory that a run's processes share: vLLM's are left when Ray ends its server, the run's end included.
 
     Args:
-        root: of the run's processes. folder: as of `family`. memory: where Linux shows shared memory.
+        root: of the run's processes. folder: as of `family`.
     """
 
-    def __init__(self, root: subprocess.Popen[bytes], folder: Path, memory: Path = Path("/dev/shm")):
-        self.root, self.folder, self.memory = root, folder, memory
+    def __init__(self, root: subprocess.Popen[bytes], folder: Path):
+        self.root, self.folder = root, folder
         self.seen: set[Path] = set()
         self.began, self.next = time.time(), 0.0
 
@@ -244,7 +234,7 @@ class SharedMemory:
         for process in family(self.root, self.folder):
             with contextlib.suppress(psutil.Error, OSError):
                 mapped = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
-                self.seen |= {Path(word) for word in mapped.split() if word.startswith(f"{self.memory}/")}
+                self.seen |= {Path(word) for word in mapped.split() if word.startswith("/dev/shm/")}
 
     def remove(self) -> None:
         """Remove what is left of what was made since the run began."""

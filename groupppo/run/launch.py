@@ -31,7 +31,7 @@ from groupppo.records.storage import no_room, room_for, write_whole
 from groupppo.run.checkpoints import Checkpoints, identity, read_rows
 from groupppo.run.environment import DEVICES, for_run
 from groupppo.run.family import MARK, alone, marked, scratch
-from groupppo.run.ray_cluster import across_allocation, ask_for_stacks, with_secret
+from groupppo.run.ray_cluster import across_allocation, with_secret
 from groupppo.run.watch import Verl
 from groupppo.tasks.rows import check_prompt_lengths, check_splits
 from groupppo.verl import network
@@ -180,9 +180,7 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.
             print(f"==== {note}", file=log, flush=True)
         try:
             with _ray(cell, variables) as cluster:
-                cause = Verl(
-                    cell.out, folder, variables | cluster, cell.train, log, checkpoints.look, ask_for_stacks
-                ).run()
+                cause = Verl(cell.out, folder, variables | cluster, cell.train, log, checkpoints.look).run()
                 if cause is not None and no_room(cell.out, cause) is None:  # which is no fault of the checkpoint
                     checkpoints.failed()
         except (OSError, GroupPPOError) as error:  # a full disk; a node that did not join
@@ -252,7 +250,7 @@ def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None
         "planned_steps": cell.train.steps,
         "rollout": cell.train.rollout,
         "fallbacks": sum(row.get("group/fallbacks", 0) for row in logged),
-        "resumed_after": list(checkpoints.resumed_after),
+        "resumed_after": checkpoints.resumed_after,
         "checkpoint_sha256": sha256_model(folder.checkpoint) if folder.checkpoint.is_dir() else None,
         "startup_seconds": startup,
         # As if nothing had been interrupted: what was lost and made again counts once.
