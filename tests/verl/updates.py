@@ -103,8 +103,6 @@ class Update:
 
 
 WHOLE = 10_000
-PADDED = ({"tokens": WHOLE}, {"tokens": 60}, {"tokens": 30}, {"responses": 1}, {"responses": 3})
-PACKED = ({"tokens": WHOLE}, {"tokens": 60}, {"responses": 3})
 # With spread `group` the policy loss counts, and is divided by, all tokens; the value loss always counts endpoints.
 READINGS_OF_ROLE: dict[Role, tuple[str, ...]] = {
     "policy": ("endpoint_endpoints", "endpoint_tokens", "group_endpoints"),
@@ -113,21 +111,24 @@ READINGS_OF_ROLE: dict[Role, tuple[str, ...]] = {
 
 
 def every_way(role: Role, reading: str) -> list[Update]:
-    """One step on the whole batch, in all the ways that must not matter."""
-    ways = [(split, packed) for packed, splits in ((False, PADDED), (True, PACKED)) for split in splits]
-    return [Update(role, reading, packed=packed, ranks=ranks, **split) for split, packed in ways for ranks in (1, 2)]
+    """One step on the whole batch, in the ways that must not matter, of one reading in all of them."""
+    ways = [(False, {"tokens": 30}), (True, {"tokens": 60}), (False, {"responses": 1}), (True, {"responses": 3})]
+    if reading != "endpoint_endpoints":
+        return [Update(role, reading, packed=packed, ranks=1 + packed, **split) for packed, split in ways[:2]]
+    ways.append((False, {"tokens": WHOLE}))
+    return [Update(role, reading, packed=packed, ranks=ranks, **split) for packed, split in ways for ranks in (1, 2)]
 
 
 def several_steps(role: Role) -> list[Update]:
     """Two epochs of two mini-batches, in ways that must not matter."""
-    ways = product(({"tokens": WHOLE}, {"tokens": 30}, {"responses": 1}), (1, 2))
-    return [Update(role, ranks=ranks, mini_batches=2, epochs=2, packed=ranks == 2, **split) for split, ranks in ways]
+    ways = ((1, {"tokens": 30}), (2, {"responses": 1}))
+    return [Update(role, ranks=ranks, mini_batches=2, epochs=2, packed=ranks == 2, **split) for ranks, split in ways]
 
 
 def gathered(role: Role, reading: str) -> list[Update]:
     """The same step by the passes that compute endpoints only."""
-    ways = product(({"tokens": WHOLE}, {"tokens": 30}, {"responses": 1}), (1, 2))
-    return [Update(role, reading, computes="gathered", ranks=ranks, **split) for split, ranks in ways]
+    ways = ((1, {"tokens": WHOLE}), (2, {"tokens": 30}), (2, {"responses": 1}))
+    return [Update(role, reading, computes="gathered", ranks=ranks, **split) for ranks, split in ways]
 
 
 def gathered_elsewhere() -> list[Update]:

@@ -275,24 +275,13 @@ def test_what_another_user_makes_in_tmp_neither_holds_up_a_start_nor_ends_a_proc
             process.wait()
 
 
-def test_a_start_takes_no_name_that_follows_from_one_that_was_to_be_seen(
-    shared: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever watches /tmp sees new-NAME and can make NAME, which the owner of /tmp alone could then replace."""
-    stock, seen = family.short_folder, []
-
-    def watched(prefix: str) -> Path:
-        made = stock(prefix)
-        seen.append(made.with_name(made.name.removeprefix("new-")))
-        (seen[0] / "in the way").mkdir(parents=True)
-        return made
-
-    monkeypatch.setattr(family, "short_folder", watched)
-    with scratch() as folder:
-        assert folder != seen[0]
-        assert family._NAME.fullmatch(folder.name)  # by which a later start finds it
-        assert len(str(folder)) == len(str(seen[0]))  # for which sockets were tried
-    assert not folder.exists()
+def test_a_folder_that_a_start_has_just_made_is_not_swept_by_another(shared: Path) -> None:
+    (made := shared / "gppo_aaaaaaaa").mkdir(mode=0o700)  # not locked yet, and without a host
+    with scratch():
+        assert made.is_dir()
+    (made / "host").write_text(socket.gethostname())
+    with scratch():
+        assert not made.exists()
 
 
 @as_root
