@@ -1,9 +1,8 @@
 """What an interrupted run goes on from: verl's last checkpoint, sealed with the rows that were written up to it.
 
 verl names a checkpoint as its latest before the row of its step is written, and a workflow deletes the rows of a job
-that failed. So the launcher seals a checkpoint once its step's row is there: it copies the rows into it and has the
-system write all of it out. Only a sealed checkpoint is resumed from, and only by the run that wrote it; older ones go.
-One that is no more what was sealed is set aside, and the one before it is resumed from, or none.
+that failed. So the launcher copies the rows into a checkpoint once its step's row is there, and has the system write
+all of it out. Only a sealed checkpoint is resumed from, and only by the run that wrote it.
 """
 
 import hashlib

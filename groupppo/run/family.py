@@ -40,8 +40,7 @@ _TRACKER = "multiprocessing.resource_tracker"
 def scratch() -> Iterator[Path]:
     """A folder for the sockets and files of a run, this user's alone and gone with the block.
 
-    The folder is locked by this process: one that is not was left by a run whose launcher was killed, and is removed
-    with the processes that were started with it.
+    This process locks it: one that is not locked was left by a launcher that was killed, and goes with its processes.
     """
     _sweep()
     folder = short_folder(_PREFIX)
@@ -55,11 +54,7 @@ def scratch() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock of a folder.
-
-    Raises:
-        OSError: it is somebody else's, in use, gone, open to others, or no folder; in /tmp anybody may make anything.
-    """
+    """Hold the lock of a folder; OSError where it is in use, open to others, somebody else's or no folder at all."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         found = os.fstat(opened)
@@ -74,10 +69,8 @@ def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
 def short_folder(prefix: str) -> Path:
     """Make a folder for a run's sockets: in TMPDIR, or in /tmp or /var/tmp where TMPDIR cannot hold them.
 
-    A socket's path has at most 107 characters, and some file systems know neither sockets nor locks.
-
-    Raises:
-        BadInput: none of them can.
+    A socket's path has at most 107 characters, and some file systems know neither sockets nor locks. BadInput is raised
+    where none of them can.
     """
     for place in _places():
         with contextlib.suppress(OSError):
@@ -105,10 +98,7 @@ def _places() -> list[str]:
 
 
 def _sweep() -> None:
-    """Remove what killed launchers of this user left here; what others have put there is left alone.
-
-    TMPDIR may be a network file system that shows another machine's folders and not its locks.
-    """
+    """Remove what killed launchers of this user left here; a network file system may show other machines' folders."""
     for place in _places():
         with contextlib.suppress(OSError):
             for name in filter(_NAME.fullmatch, os.listdir(place)):
@@ -119,11 +109,7 @@ def _sweep() -> None:
 
 
 def private(file: Path, text: str) -> None:
-    """Make a file that this user alone can read.
-
-    Raises:
-        FileExistsError: there is one, or a link of that name.
-    """
+    """Make a file that this user alone can read; FileExistsError where there is one, or a link of that name."""
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
         opened.write(text)
 
@@ -247,11 +233,7 @@ class SharedMemory:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, which is made: two processes that train one cell would mix their rows.
-
-    Raises:
-        BadInput: another process holds it.
-    """
+    """Hold a run's folder, which is made, or raise BadInput: two processes that train one cell would mix their rows."""
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder / _HOLD) as file:
         file.truncate(0)

@@ -3,8 +3,7 @@
 with across_allocation(cpus=32, gpus=4) as variables: ...     # in the job, on its first node
 python -m groupppo.run.ray_cluster FOLDER NODE CPUS GPUS [HEAD]   # what srun starts, once on every node
 
-Several clusters may share a node: every port is one that is free, and temporary files are in a folder named by the job.
-Whatever ends the body ends the steps; whatever ends the job ends them, too, for Slurm does.
+Several clusters may share a node: every port is one that is free, and temporary files are in a folder of the job's.
 """
 
 import contextlib
@@ -31,13 +30,11 @@ _ADDRESS, _UP, _STOP, _TOKEN = "address", ".up", "stop", "token"
 
 
 def nodes_of_allocation() -> list[str]:
-    """Names of the nodes of the Slurm job this process is in; empty outside of one.
-
-    Slurm is asked, not SLURM_JOB_NODELIST: Snakemake's job step takes that away.
-    """
+    """Names of the nodes of the Slurm job this process is in; empty outside of one."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return []
+    # Snakemake's job step takes SLURM_JOB_NODELIST away.
     listed = _answer("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
     return _answer("scontrol", "show", "hostnames", listed).split() if listed else []
 
@@ -55,16 +52,12 @@ def across_allocation(
     """Start Ray on every node of the allocation, and end it with the body.
 
     Gives the variables with which Ray's clients find this cluster and may use it; none on one node, where a run starts
-    a Ray of its own. The cluster has a secret of its own: nodes may be shared with other users.
+    a Ray of its own. RunFailed is raised where the job has fewer nodes, or one does not join.
 
     Args:
-        cpus, gpus: of each node. scratch: an existing folder that all nodes see, for addresses and logs; by default
-            ./.snakemake. nodes: how many to start it on, the first ones; by default all.
-        slots: CPUs and GPUs that each node offers to Ray, where they are not its own: on a CPU they are places for
-            processes. environment: of Ray's processes, by default this one's.
-
-    Raises:
-        RunFailed: the job has fewer nodes, or one did not join; the message names it and ends with its log.
+        cpus, gpus: of each node. scratch: a folder that all nodes see, for addresses and logs; by default ./.snakemake.
+        nodes: how many to start it on, by default all. environment: of Ray's processes, by default this one's.
+        slots: CPUs and GPUs that each node offers to Ray, where they are places for processes and not its own.
     """
     found = [] if nodes == 1 else nodes_of_allocation()[:nodes]
     if nodes is not None and 1 < nodes > len(found):

@@ -30,9 +30,6 @@ class LostJobs:
 
     A job that stays PREEMPTED, as it does under PreemptMode=CANCEL and under --no-requeue, is cancelled for good and
     becomes CANCELLED, which is retried. One that the queue does not know becomes UNKNOWN: its output decides.
-
-    Args:
-        clock: seconds that only grow.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -40,12 +37,7 @@ class LostJobs:
         self._since: dict[str, tuple[str, float]] = {}
 
     def judge(self, jobs: Iterable[str], states: Mapping[str, str]) -> dict[str, str]:
-        """The state to act on of each job.
-
-        Args:
-            jobs: ids of the jobs that have not ended.
-            states: by id, as the queue has them now.
-        """
+        """The state to act on of each job that has not ended, from the states that the queue shows, by id."""
         now, since, judged = self._clock(), {}, {}
         for job in jobs:
             state = states.get(job, _ABSENT)
@@ -84,12 +76,7 @@ class QueuedJob:
 
 
 def marked(outputs: Iterable[str], work: object) -> Mark:
-    """The mark of a job.
-
-    Args:
-        outputs: the files it writes; two jobs with one of them in common must not run at once.
-        work: all that decides what is in them, with a `repr` that says so.
-    """
+    """The mark of a job that writes these files, from all that decides what is in them, whose `repr` says so."""
     parts = ("\n".join(sorted(outputs)), repr(work))
     return Mark(*(hashlib.sha256(part.encode()).hexdigest()[:12] for part in parts))
 
@@ -106,11 +93,7 @@ def cancel_run(run: str) -> None:
 
 
 def in_queue(folder: Path) -> list[QueuedJob]:
-    """This user's jobs that a Snakemake submitted from a folder and that have not ended.
-
-    Raises:
-        BadInput: the queue does not answer.
-    """
+    """This user's jobs that a Snakemake submitted from a folder; BadInput where the queue does not answer."""
     command = ["squeue", "--array", "--noheader", "--user", getpass.getuser(), "--format=%i|%j|%T|%Z|%k"]
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
@@ -130,15 +113,11 @@ class EarlierJobs:
     """Jobs that were in the queue when Snakemake started: of one that was killed, or of another one in this folder.
 
     Args:
-        folder: where they were submitted.
-        programs: what must be on PATH.
-
-    Attributes:
-        problem: why the queue could not be asked.
+        folder: where they were submitted. programs: what must be on PATH.
     """
 
-    def __init__(self, folder: Path, programs: Sequence[str] = ("sbatch", "squeue", "scancel")):
-        self.problem: BadInput | None = None
+    def __init__(self, folder: Path, programs: Sequence[str]):
+        self.problem: BadInput | None = None  # why the queue could not be asked
         self._folder = folder
         self._jobs: dict[str, list[QueuedJob]] = {}
         try:
@@ -199,7 +178,7 @@ def require_programs(names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    """A job as the queue shows it: its state, the reason of that and the nodes it has or had, empty where unknown."""
+    """A job as the queue shows it: its state, the reason of that and its nodes, empty where unknown."""
 
     state: str
     reason: str = ""
@@ -207,12 +186,7 @@ class Seen:
 
 
 def states(program: str, runs: Iterable[str]) -> dict[str, Seen] | None:
-    """Each job of some runs by id; None where there is no answer.
-
-    Args:
-        program: "squeue" or "sacct".
-        runs: run ids of Snakemakes, which are the names of their jobs.
-    """
+    """Each job of some Snakemakes, by their run ids, as "squeue" or "sacct" has it; None where it does not answer."""
     names = ",".join(runs)
     if program == "squeue":
         command = ["squeue", "--array", "--states=all", "--noheader", "--format=%i|%T|%r|%N", f"--name={names}"]

@@ -152,7 +152,7 @@ def test_energy_of_a_run_that_was_resumed_is_not_that_of_its_last_attempt(ended)
     (cell.out / GPU_FILE).unlink()
     with UsageMeter(cell.out, "cuda", 1, nvml=FakeNvml(Device(after_reading=spend)), interval=0.05) as meter:
         time.sleep(0.3)
-    ending = launch._Ending("finished", None, 1.0, meter)
+    ending = launch._Ending(None, 1.0, meter)
     used = launch._usage(cell, ending, [], resumed)
     assert used.energy_joules is None
     assert "resumed after step 7" in used.missing["energy_joules"]
