@@ -124,7 +124,7 @@ def test_a_checkpoint_is_sealed_when_its_steps_row_is_written_and_then_the_one_b
 def test_seconds_since_training_began_go_on_where_the_checkpoint_was(tmp_path: Path) -> None:
     attempt(tmp_path, 6, 2, 20)
     resumed = attempt(tmp_path, 6, 2, None)
-    assert resumed.resumed_after == (4,)
+    assert resumed.resumed_after == [4]
     assert resumed.kept_seconds == 4.0
     assert [row["elapsed_seconds"] for row in rows(tmp_path)] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
 
