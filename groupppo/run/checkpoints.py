@@ -68,8 +68,7 @@ class Checkpoints:
     """The checkpoints in a run's folder, one attempt long; made with what the last attempt left.
 
     Args:
-        folder: the run's. run: its `identity`, or None for a run without checkpoints before its end. last: its last
-            step, whose checkpoint is the run's result.
+        run: its `identity`, or None for a run without checkpoints before its end. last: its last step.
     """
 
     def __init__(self, folder: Path, run: str | None, last: int):

@@ -67,10 +67,9 @@ def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
 
 
 def short_folder(prefix: str) -> Path:
-    """Make a folder for a run's sockets: in TMPDIR, or in /tmp or /var/tmp where TMPDIR cannot hold them.
+    """Make a folder for a run's sockets: in TMPDIR, or in /tmp or /var/tmp where that cannot hold them, else BadInput.
 
-    A socket's path has at most 107 characters, and some file systems know neither sockets nor locks. BadInput is raised
-    where none of them can.
+    A socket's path has at most 107 characters, and some file systems know neither sockets nor locks.
     """
     for place in _places():
         with contextlib.suppress(OSError):
@@ -201,11 +200,7 @@ def _wait(members: list[psutil.Process]) -> list[psutil.Process]:
 
 
 class SharedMemory:
-    """Files in memory that a run's processes share: vLLM's are left when Ray ends its server, the run's end included.
-
-    Args:
-        root: of the run's processes. folder: as of `family`.
-    """
+    """Files in memory that a run's processes share: vLLM's are left when Ray ends its server, at a run's end, too."""
 
     def __init__(self, root: subprocess.Popen[bytes], folder: Path):
         self.root, self.folder = root, folder

@@ -32,12 +32,7 @@ _ERROR = re.compile(r"^([A-Za-z_][\w.]*(Error|Exception)|([A-Za-z_][\w.]*\.)?(Ex
 
 
 class Silence:
-    """How long a run may make no step, and whether it did.
-
-    Args:
-        steps: the run's steps.jsonl. limit: seconds; 0 for a limit drawn from the run's own steps.
-        clock: seconds, as of time.monotonic.
-    """
+    """How long a run may make no step, by its steps.jsonl, and whether it did; a limit of 0 is one from its steps."""
 
     def __init__(self, steps: Path, limit: float, clock: Callable[[], float] = time.monotonic):
         self.steps, self.fixed, self.clock = steps, limit, clock

@@ -110,11 +110,7 @@ def in_queue(folder: Path) -> list[QueuedJob]:
 
 
 class EarlierJobs:
-    """Jobs that were in the queue when Snakemake started: of one that was killed, or of another one in this folder.
-
-    Args:
-        folder: where they were submitted. programs: what must be on PATH.
-    """
+    """A folder's jobs that were in the queue when Snakemake started: of one that was killed, or of another there."""
 
     def __init__(self, folder: Path, programs: Sequence[str]):
         self.problem: BadInput | None = None  # why the queue could not be asked
@@ -134,11 +130,8 @@ class EarlierJobs:
     def claim(self, mark: Mark) -> QueuedJob | None:
         """The job to adopt instead of submitting another; None if there is none.
 
-        A job that writes the same files from anything else is cancelled; this returns once it has left the queue.
-
-        Raises:
-            TimeoutError: it has not left after two minutes.
-            BadInput: the queue does not answer.
+        A job that writes the same files from anything else is cancelled; this returns once it has left, or raises
+        TimeoutError after two minutes.
         """
         same_files = self._jobs.pop(mark.outputs, [])
         adopted = next((job for job in same_files if job.mark == mark and job.state != "COMPLETING"), None)

@@ -78,10 +78,6 @@ def end_with_snakemake(folder: Path) -> None:
     """End this process as by SIGTERM when the Snakemake is gone that runs it as a job, or a shell between them.
 
     Nobody would take down that the job has ended: the next Snakemake would make it again, if need be beside it.
-    SystemExit is raised where the Snakemake is gone already.
-
-    Args:
-        folder: `.snakemake`.
     """
     main, _, where = os.environ.get(_MAIN, "").partition(" ")
     if where != _processes():  # started by hand or by Slurm, or in a container that shows no process but its own

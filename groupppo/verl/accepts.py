@@ -49,10 +49,7 @@ _RANGES: dict[str, tuple[float, bool, float]] = {
 
 
 def require_type(own: DictConfig, key: str, value: Any, source: Path) -> None:
-    """Check a value against the type that verl's dataclass, or its default where it has none, gives the key.
-
-    Args:
-        own: verl's config with its defaults. key: dotted. source: the file that says so.
+    """Check a value, said by a file, against the type that verl's dataclass, or its default, gives the dotted key.
 
     Raises:
         BadInput: another type, out of range, or text that OmegaConf would replace by something else.
@@ -104,15 +101,11 @@ def _refusal(value: Any, wanted: Any) -> str:
 
 
 def require_accepted(config: DictConfig, place_of: PlaceOf, written: Collection[str]) -> None:
-    """Check a composed config as verl would once the run has begun.
+    """Check a composed config as verl would once the run has begun, by its registries, functions and own checks.
 
     Args:
         place_of: the file that says what a key is, and what the key is called there.
         written: keys that files set, to name the one that verl complains of.
-
-    Raises:
-        BadInput: an estimator, loss, aggregation or KL penalty that verl does not have, an estimator that lacks what it
-            needs or is given a critic it does not read, or whatever verl's own checks refuse.
     """
     from verl.trainer.ppo import core_algos
 
@@ -255,13 +248,10 @@ def touches(keys: Iterable[str]) -> bool:
 
 
 def require_agreed(config: DictConfig, values: Mapping[str, Any], written: Mapping[str, tuple[Path, Any]]) -> None:
-    """Check that what files say of verl's keys left the values of `agreed` as they were.
-
-    Args:
-        values: before the files' keys. written: each key that a file says, with the file and the value.
+    """Check that what files say of verl's keys, each with the file and the value, left `agreed` as it was.
 
     Raises:
-        BadInput: they did not; training would then earn another reward or decode otherwise than evaluation.
+        BadInput: it did not; training would then earn another reward or decode otherwise than evaluation.
     """
     for place, value in agreed(config).items():
         if value != values[place]:

@@ -91,13 +91,9 @@ def _write(keys: dict[str, tuple[Path, Any]]) -> DictConfig:
 
 
 def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
-    """verl's full config for this cell; later sources win: shared, device, model, matrix, arm.
+    """verl's full config for this cell, or BadInput; later sources win: shared, device, model, matrix, arm.
 
-    Args:
-        canvas: shared by cells that are composed only to be checked.
-
-    Raises:
-        BadInput: what files say cannot be used, or should not, or does not fit the device, the task or the model.
+    A canvas is shared by cells that are composed only to be checked.
     """
     _check_device(cell)
     _check_lengths(cell)

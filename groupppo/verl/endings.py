@@ -42,11 +42,7 @@ def answer() -> None:
 
 @contextlib.contextmanager
 def exits_unless_started(is_up: Callable[[], bool]) -> Iterator[None]:
-    """End the process with DID_NOT_START, its error printed, where the block fails because Ray did not start in time.
-
-    Args:
-        is_up: whether Ray has been started; what fails from then on is raised as ever.
-    """
+    """End the process with DID_NOT_START, its error printed, where the block fails because Ray is not up in time."""
     try:
         yield
     except Exception as error:
@@ -63,8 +59,7 @@ def ends_with_a_lost_worker(
     """While the block runs, end this process when a Ray actor's process has died, or its node, or a vLLM engine.
 
     Args:
-        look: names the workers that were lost, and how; by default Ray and the vLLM servers are asked.
-        give_up: ends the process, once the block had time to raise.
+        look: names what was lost, and how. give_up: ends the process, once the block had time to raise.
     """
     done = threading.Event()
 

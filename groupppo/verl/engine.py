@@ -34,11 +34,7 @@ _ENGINE = {"backend": ["fsdp", "fsdp2"], "device": ["cpu", "cuda"], "vendor": VE
 
 
 class _Endpoints:
-    """The rows of a micro-batch's stream of tokens, which verl packs without padding, that a pass computes.
-
-    Args:
-        every: all rows that predict a token of a response; else those of endpoints.
-    """
+    """The rows of a micro-batch's packed stream of tokens that a pass computes: of endpoints, or all of responses."""
 
     def __init__(self, engine: Any, micro_batch: TensorDict, every: bool):
         ids, mask = micro_batch["input_ids"], micro_batch["response_mask"]

@@ -46,12 +46,7 @@ def run_shape(config: DictConfig, model: Model) -> RunShape:
 
 
 def require_fit(config: DictConfig, model: Model) -> None:
-    """Refuse a composed run that needs more than the model's file says its machine has.
-
-    Raises:
-        BadInput: with the fullest phase and its gigabytes by cause; also for the rollout server's share, the machine's
-            own memory, and GPUs that do not make whole rollout servers.
-    """
+    """Raise BadInput where a run needs more than the model's file says its machine has, with gigabytes by cause."""
     run, resources = run_shape(config, model), model.resources
     if run.gpus % run.tensor_parallel:
         key = "actor_rollout_ref.rollout.tensor_model_parallel_size"

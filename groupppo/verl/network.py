@@ -38,13 +38,10 @@ _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1  # linux/sockios.h, linux/if.h
 
 
 def network_of(nodes: int, ranks: int, *, ours: bool, site: str | Path = "benchmarks/site.yaml") -> str:
-    """The network of a run: LOOPBACK, ALONE or OURS.
-
-    Args:
-        nodes, ranks: machines, and training processes on each. ours: what `network_is_ours` says in `site`.
+    """The network of a run on `nodes` machines with `ranks` training processes on each: LOOPBACK, ALONE or OURS.
 
     Raises:
-        BadInput: its processes would believe whoever connects to them, and nobody said that nobody else can.
+        BadInput: its processes would believe whoever connects, and `site` does not say that nobody else can.
     """
     if nodes * ranks == 1:
         return LOOPBACK
@@ -67,11 +64,7 @@ def _can_be_alone() -> bool:
 
 
 def leave() -> None:
-    """Move this process, which must have no other threads, to a network of its own, which has a loopback address only.
-
-    Raises:
-        OSError: the kernel does not let this user.
-    """
+    """Move this process, which must have no other threads, to a network of its own with a loopback address only."""
     # Root's files may belong to users whom a namespace of users would not know.
     user, group = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)

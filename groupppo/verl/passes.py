@@ -73,11 +73,7 @@ def call_with(
 
 
 class Asks:
-    """What a run asks the engines for.
-
-    Args:
-        params: of the run; None for an arm without groups.
-    """
+    """What a run asks the engines for; without parameters it is one of an arm without groups."""
 
     def __init__(self, params: GroupParams | None):
         self.params = params
@@ -127,11 +123,7 @@ class Asks:
 
 
 class FlopsOfStep:
-    """Counts the operations of a step's passes over all its sequences.
-
-    Args:
-        config: verl's config of the run. asks: what the engines are asked to compute.
-    """
+    """Counts the operations of a step's passes over all its sequences."""
 
     def __init__(self, config: Any, asks: Asks):
         self.asks, self.epochs = asks, (int(config.actor_rollout_ref.actor.ppo_epochs), int(config.critic.ppo_epochs))
@@ -147,9 +139,8 @@ class FlopsOfStep:
         """Operations by stage; empty where the model's shape or the sequences' lengths are not known.
 
         Args:
-            tags: verl's, one per sequence. responses: tokens of each response.
+            tags: verl's, one per sequence. responses: tokens of each response. early: as of `log_probs`.
             grouped: the step's groups, None where it trains on every token.
-            early: whether the passes before the update compute endpoints only.
         """
         if self.shape is None or any("seq_len" not in tag for tag in tags):
             return {}

@@ -160,12 +160,7 @@ def worker_setup() -> None:
 
 
 class GatheredPuts:
-    """In the place of TransferQueue's module: what is put while a put is under way goes into the next one.
-
-    Args:
-        queue: the module, whose other functions stay what they are.
-        join: makes what the queue stores of a list of rows.
-    """
+    """In the place of TransferQueue's module: what is put while a put is under way is put in the next, by `join`."""
 
     def __init__(self, queue: Any, join: Callable[[list[dict[str, Any]]], Any]):
         self.queue, self.join = queue, join

@@ -173,11 +173,7 @@ _Waiting = tuple[Request, "asyncio.Future[Response]"]
 
 
 class TransformersServer:
-    """One replica's decoder.
-
-    Args:
-        path: Hugging Face folder of the policy. config: verl's rollout config (lengths, dtype, largest batch).
-    """
+    """One replica's decoder, of a policy's Hugging Face folder with verl's rollout config."""
 
     def __init__(self, path: str, config: Any):
         from transformers import AutoModelForCausalLM, AutoTokenizer

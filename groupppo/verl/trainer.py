@@ -61,12 +61,10 @@ class Step:
 
     Attributes:
         early: whether the passes before the update compute endpoints only.
-        grouped: its groups; None where it trains on every token.
-        nested_mask: the valid tokens, nested as verl's fields are; None where it trains on every token.
+        grouped: its groups, with nested_mask, the valid tokens in verl's form; None where it trains on every token.
         policy_masks: the policy's masks, where they differ from the critic's, which is updated first.
         controller: of the KL penalty in the reward, moved by this step; None without one.
-        lengths: tokens of each response.
-        metrics: of tokens, groups and critic.
+        lengths: tokens of each response. metrics: of tokens, groups and critic.
     """
 
     early: bool = False
