@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput, RunFailed
 from groupppo.run import family, launch, ray_cluster
 from groupppo.run.ray_cluster import across_allocation
-from groupppo.verl.compose import Cell, compose
+from groupppo.verl.compose import compose
 from groupppo.verl.endings import STACKS
 from groupppo.verl.network import ON_ONE_NODE, OURS
 from tests.verl.conftest import MakeCell
@@ -160,36 +159,6 @@ def test_responses_are_shared_among_the_processes_of_all_nodes(make_cell: MakeCe
     assert compose(replace(cell, nodes=3))
     with pytest.raises(BadInput, match="a multiple of the 4 processes"):
         compose(replace(cell, nodes=2, ranks=2))
-
-
-@pytest.fixture
-def large(small_model_folder: Path, tmp_path: Path) -> Cell:
-    """The 7B model of a GPU matrix, on 4 GPUs of one node."""
-    gsm8k = load_benchmark(REPOSITORY / "benchmarks" / "gsm8k.yaml")
-    return Cell(
-        task=gsm8k.tasks["gsm8k"],
-        model=gsm8k.models["qwen2_5_7b"],
-        arm=gsm8k.arms["ppo"],
-        seed=1,
-        train=gsm8k.train,
-        task_folder=tmp_path,
-        start=small_model_folder,
-        out=tmp_path,
-        device="cuda",
-        ranks=4,
-    )
-
-
-def test_memory_is_shared_among_the_gpus_of_all_nodes(large: Cell) -> None:
-    stays = {key: value for key, value in large.model.verl.items() if "offload" not in key}
-    kept = replace(large, model=replace(large.model, verl=stays))
-    with pytest.raises(BadInput, match=r"resources\.gpu_memory_gb = 80"):
-        compose(kept)  # without offloading it does not fit four
-    assert compose(replace(kept, nodes=4)).trainer.nnodes == 4
-    scarce = replace(large.model, resources=large.model.resources | {"mem_mb": 160_000})
-    with pytest.raises(BadInput, match="for each node"):
-        compose(replace(large, model=scarce))
-    assert compose(replace(large, model=scarce, nodes=2))
 
 
 def test_a_node_with_a_long_name_has_a_short_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

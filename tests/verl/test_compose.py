@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from verl.trainer.ppo.utils import need_critic, need_reference_policy
-from verl.utils.config import omega_conf_to_dataclass, validate_config
 
-from groupppo.algorithm import GroupParams, known_rules
+from groupppo.algorithm import known_rules
 from groupppo.config import REPOSITORY, Arm, load_arm
 from groupppo.config.arms import ALGORITHM
 from groupppo.errors import BadInput
@@ -143,28 +141,6 @@ def steps_of_another_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("other") / "steps.jsonl"
     file.write_text('{"step": 1, "group/density": 0.2}\n')
     return file
-
-
-@pytest.mark.parametrize("file", ARMS, ids=lambda file: file.stem)
-def test_every_arm_file_is_short_and_makes_a_config_that_verl_takes(
-    make_cell: MakeCell, steps_of_another_run: Path, file: Path
-) -> None:
-    assert len(file.read_text().splitlines()) <= 25
-    arm = load_arm(file)
-    cell = make_cell(arm)
-    if arm.density_from is not None:
-        with pytest.raises(BadInput, match="density"):  # its density comes from a run, which is not there yet
-            compose(cell)
-        cell = replace(cell, density_source=steps_of_another_run)
-    config = compose(cell)
-    validate_config(config, need_reference_policy(config), need_critic(config))
-    assert omega_conf_to_dataclass(config.actor_rollout_ref.actor).strategy == "fsdp2"
-    assert need_critic(config) == (file.stem != "grpo")
-    for key, value in arm.verl.items():
-        assert OmegaConf.select(config, key) == value
-    if arm.verl["algorithm.adv_estimator"] == "group_ppo":
-        params = GroupParams.from_config(dict(config.algorithm.group_params))
-        assert params.density_source == (str(steps_of_another_run) if arm.density_from else None)
 
 
 def test_arms_of_one_algorithm_differ_so_that_none_is_another_under_a_second_name() -> None:
