@@ -181,18 +181,6 @@ def test_singleton_groups_train_the_parameters_of_dense_ppo_to_the_bit(run: Run,
     assert not same(weights(dense), start)
 
 
-def test_the_critic_is_measured_over_all_tokens_in_every_arm(run: Run, singleton: Arm) -> None:
-    names = ("critic/vf_explained_var", "critic/values/mean", "critic/returns/min")
-
-    def told(arm: str | Arm, suffix: str) -> list[list[float]]:
-        return [[row[name + suffix] for name in names] for row in rows(run(arm))]
-
-    assert told("ppo", "/all_tokens") == told("ppo", "")
-    assert told(singleton, "/all_tokens") == told(singleton, "") == told("ppo", "")
-    assert told("group_ppo", "/all_tokens")[0] == told("ppo", "")[0] != told("group_ppo", "")[0]
-    assert not [name for name in rows(run("grpo"))[0] if name.endswith("/all_tokens")]
-
-
 def test_all_arms_see_the_same_prompts_and_draw_the_same_first_responses(run: Run) -> None:
     first = {arm: rows(run(arm))[0] for arm in ("ppo", "grpo", "group_ppo")}
     for key in ("prompt_length/mean", "response_length/mean", "reward/mean", "actor/entropy"):
