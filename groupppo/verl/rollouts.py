@@ -1,8 +1,8 @@
 """How responses are drawn: verl's agent loop with a seed per response, and the rollout server `transformers`.
 
 The server decodes with Hugging Face models, needs no vLLM and repeats to the bit. For a tiny model verl's bookkeeping
-around a response costs more than the response: the load balancer is asked once, and on a CPU the loop object is built
-once and a response scored where it arrives.
+around a response costs more than the response: the loop object is built once and the load balancer asked once, and on a
+CPU a response is scored where it arrives.
 """
 
 import asyncio
@@ -68,6 +68,16 @@ class SeededSingleTurn(SingleTurnAgentLoop):
         if self.rollout_config.name == "transformers":
             params["requests_in_step"] = int(kwargs.get("requests_in_step", 0))
         return await super().run(params, priority=priority, **kwargs)
+
+
+_loops: list[SeededSingleTurn] = []
+
+
+def seeded_single_turn(**parts: Any) -> SeededSingleTurn:
+    """The loop of this process: it holds nothing of a single response, and all responses get the same parts."""
+    if not _loops:
+        _loops.append(SeededSingleTurn(**parts))
+    return _loops[0]
 
 
 class SingleServerClient(LLMServerClient):
