@@ -162,8 +162,7 @@ class Benchmark:
 
     def resolved(self) -> dict[str, Any]:
         """The whole matrix as plain data, sources relative to the repository: what `benchmark.yaml` records."""
-        found: dict[str, Any] = recorded(self)
-        return found
+        return dict(recorded(self))
 
     def notes(self) -> list[str]:
         """What may be meant and will not do what its name says: an arm that clips where no update can be clipped."""
@@ -282,11 +281,8 @@ def at_rates(arms: Mapping[str, Arm], rates: Mapping[str, float | Sequence[float
 
 
 def _narrowed_cells(file: BenchmarkFile, arms: Mapping[str, Arm], source: Path) -> tuple[CellPlan, ...]:
-    """The entries of `cells`, in the file's order.
-
-    Raises:
-        BadInput: an entry names what the matrix has not, says nothing or what an earlier one says, or leaves out the
-            reference or the arm that another one takes its density from.
+    """The entries of `cells`, in the file's order; BadInput for one that is not in the matrix, says nothing or what an
+    earlier one says, or leaves out the reference or the arm that another one takes its density from.
     """
     plans: dict[tuple[str, str], CellPlan] = {}
     for place, entry in enumerate(file.cells):

@@ -108,11 +108,7 @@ class Task(Form):
                 yield BadInput(self.source, f"warmstart.{key}", value, f"write at most {most}, as splits.{split}.")
 
     def require_fit(self, positions: float, model: str) -> None:
-        """Check that the longest prompt and response fit a model's positions.
-
-        Raises:
-            BadInput: they do not; a rollout server would refuse them once the run has begun.
-        """
+        """Raise BadInput unless the longest prompt and response fit a model's positions, as a rollout server asks."""
         longest = self.max_prompt_tokens + self.max_response_tokens
         if longest > positions:
             hint = f"keep prompt and response, {longest} tokens, within the {positions} positions of {model}."

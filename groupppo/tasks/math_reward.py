@@ -189,11 +189,8 @@ def score(text: str, answer: str) -> float:
 def compute_score(
     data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs: object
 ) -> dict[str, float]:
-    """verl's reward function; arguments as in `groupppo.tasks.reward`.
-
-    Returns:
-        `score` and `acc`, the reward, and 1.0 under the one reason for which it is 0: `no_answer`, `different`,
-        `unparsed`, `timeout`.
+    """verl's, as in `groupppo.tasks.reward`, and 1.0 under the one reason for which the reward is 0: `no_answer`,
+    `different`, `unparsed` or `timeout`.
     """
     found = judge(solution_str, ground_truth)
     reward = float(found == EQUAL)
