@@ -77,7 +77,6 @@ def fault_of(home: Path, benchmark: str, file: str, key: str, value: object) -> 
         ("quick.yaml", "claims", "none.yaml", "claims = 'none.yaml'"),
         ("quick.yaml", "train.rollout", "sglang", "train.rollout = 'sglang'"),
         ("quick.yaml", "studies", ["grouping", "grouping"], "studies = ['grouping', 'grouping']"),
-        ("quick.yaml", "tasks", ["gsm8k"], "random weights"),
         ("arms/ppo.yaml", "name", "dense", "name = 'dense'"),
         ("arms/ppo.yaml", "verl", {}, "verl = {}"),
         ("tasks/sorting.yaml", "splits.test", 0, "splits.test = 0"),
@@ -107,6 +106,17 @@ def test_a_list_is_short_only_if_it_was_written_short(home: Path) -> None:
     data = yaml.safe_load((SHIPPED / "quick.yaml").read_text()) | {"learning_rates": {"ppo": [0.0, 2e-5]}}
     [fault] = form_faults(home / "quick.yaml", BenchmarkFile, data)
     assert (fault.key, "it should be greater than 0" in fault.hint) == ("learning_rates.ppo.0", True)
+
+
+def test_a_model_with_random_weights_needs_a_warm_start_where_the_cell_is_run(home: Path) -> None:
+    sizes = yaml.safe_load((home / "models" / "qwen2_5_0_5b.yaml").read_text())
+    published = sizes | {"name": "published", "resources": {"mem_mb": 1000}}
+    (home / "models" / "published.yaml").write_text(yaml.safe_dump(published))
+    both = {"models": ["tiny", "published"], "tasks": ["sorting", "gsm8k"]}
+    with pytest.raises(BadInput, match="random weights") as error:
+        load(home, **both)
+    assert error.value.key == "warmstart"
+    assert len(load(home, [{"task": "gsm8k", "model": "tiny", "arms": []}], **both).plans()) == 3
 
 
 def test_a_missing_file_is_named() -> None:
@@ -148,7 +158,7 @@ def test_a_sweep_makes_an_arm_of_each_rate_which_differ_in_nothing_else(home: Pa
 
 def test_an_arm_with_another_s_density_takes_it_at_the_same_rate(home: Path) -> None:
     rates = [3e-5, 1e-4]
-    arms = load(home, learning_rates={"group_ppo": rates, "random": rates}).arms
+    arms = load(home, learning_rates={"group_ppo": rates, "random": [*rates]}).arms
     for rate in rates:
         assert arms[rate_name("random", rate)].density_from == rate_name("group_ppo", rate)
     assert load(home, learning_rates={"random": rates}).arms["random_lr30u"].density_from == "group_ppo"
