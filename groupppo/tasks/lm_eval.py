@@ -96,7 +96,7 @@ def load_test(test_file: str, first: int | None = None, reward: str = "exact", *
 
 def process_greedy(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict[str, float]:
     """Training's reward of the one greedy response to `doc`."""
-    return {"accuracy": _mean(doc, results[0])}
+    return {"accuracy": _mean(doc, results[0][:1])}
 
 
 def process_sampled(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict[str, float]:
