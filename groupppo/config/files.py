@@ -251,8 +251,8 @@ def _walk(location: tuple[str | int, ...], schema: Mapping[str, Any]) -> tuple[l
 def _below(here: Mapping[str, Any], part: str | int) -> Mapping[str, Any]:
     if isinstance(part, int):
         return here.get("items", {})
-    patterns: Iterator[Any] = iter(here.get("patternProperties", {}).values())
-    rules = here.get("properties", {}).get(part) or here.get("additionalProperties") or next(patterns, {})
+    patterns = iter(here.get("patternProperties", {}).values())
+    rules: Any = here.get("properties", {}).get(part) or here.get("additionalProperties") or next(patterns, {})
     return rules if isinstance(rules, Mapping) else {}
 
 
