@@ -16,8 +16,9 @@ from groupppo.verl.stock import command
 pytestmark = pytest.mark.verl
 
 PAGE = REPOSITORY / "docs" / "verl.md"
+# The model is untrained: a reward that some of its responses earn, so that GRPO has something to compare.
 REWARD = """def compute_score(data_source, solution_str, ground_truth, extra_info=None):
-    return float(solution_str.strip() == ground_truth.strip())
+    return float(len(solution_str) % 2)
 """
 
 
