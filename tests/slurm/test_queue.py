@@ -89,7 +89,7 @@ class Queue:
 
     def earlier(self, *jobs: QueuedJob) -> EarlierJobs:
         self.jobs += jobs
-        return EarlierJobs(Path("/here"))
+        return EarlierJobs(Path("/here"), programs=())
 
 
 @pytest.fixture
