@@ -118,7 +118,7 @@ else:
             ended = not active_jobs
             for info in active_jobs:
                 seen, log = states.get(info.external_jobid), info.aux["slurm_logfile"]
-                state = self._lost.judge(info.external_jobid, seen and seen.state)
+                state = self._lost.judge(info.external_jobid, seen.state if seen else None)
                 if state in ("COMPLETED", "UNKNOWN"):
                     self.report_job_success(info)
                     if state == "COMPLETED" and not settings.keep_successful_logs:
