@@ -18,8 +18,8 @@ from verl.workers.utils.padding import response_to_nested
 
 from groupppo.algorithm import GroupParams
 from groupppo.algorithm.loss import LossMask
-from groupppo.measure.mfu import Modes, Sequences, stage_flops
-from groupppo.update.flops import Shape
+from groupppo.measure.mfu import Modes, stage_flops
+from groupppo.update.flops import Shape, Work
 from groupppo.verl.group_stage import Grouped
 
 logger = logging.getLogger(__name__)
@@ -169,11 +169,12 @@ class FlopsOfStep:
         policy = value = responses
         if grouped is not None:
             policy, value = (mask.counts.sum(-1).tolist() for mask in (grouped.losses.policy, grouped.losses.value))
-        real = [row for row, tag in enumerate(tags) if not tag.get("is_padding", False)]
-        sequences = Sequences(
-            [int(tags[row]["seq_len"]) for row in real],
-            [int(responses[row]) for row in real],
-            [int(policy[row]) for row in real],
-            [int(value[row]) for row in real],
-        )
-        return stage_flops(self.shape, sequences, self.asks.modes(grouped, early), self.epochs)
+
+        def works(rows: list[int]) -> list[Work]:
+            return [
+                Work(int(tag["seq_len"]), int(response), int(row))
+                for tag, response, row in zip(tags, responses, rows, strict=True)
+                if not tag.get("is_padding", False)
+            ]
+
+        return stage_flops(self.shape, works(policy), works(value), self.asks.modes(grouped, early), self.epochs)

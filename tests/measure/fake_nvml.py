@@ -3,13 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import ClassVar
 
-
-class NVMLError(Exception):
-    def __init__(self, value: int):
-        super().__init__(FakeNvml.TEXTS.get(value, f"NVML error {value}"))
-        self.value = value
+import pynvml
 
 
 @dataclass
@@ -28,25 +23,9 @@ class Device:
 
 
 class FakeNvml:
-    """Stands for the module `pynvml`; codes are those of nvml.h."""
+    """Stands for the module `pynvml`, with its own errors."""
 
-    NVMLError = NVMLError
-    NVML_ERROR_UNINITIALIZED = 1
-    NVML_ERROR_NOT_SUPPORTED = 3
-    NVML_ERROR_NO_PERMISSION = 4
-    NVML_ERROR_NOT_FOUND = 6
-    NVML_ERROR_DRIVER_NOT_LOADED = 9
-    NVML_ERROR_FUNCTION_NOT_FOUND = 13
-    NVML_ERROR_GPU_IS_LOST = 15
-    NVML_ERROR_RESET_REQUIRED = 16
-    NVML_ERROR_UNKNOWN = 999
-    TEXTS: ClassVar[dict[int, str]] = {
-        3: "Not Supported",
-        4: "Insufficient Permissions",
-        6: "Not Found",
-        9: "Driver Not Loaded",
-        15: "GPU is lost",
-    }
+    NVMLError = pynvml.NVMLError
 
     def __init__(self, *devices: Device, init: int = 0, instances: tuple[Device, ...] = ()):
         self.devices, self.init, self.instances = devices, init, instances
@@ -54,7 +33,7 @@ class FakeNvml:
 
     def nvmlInit(self) -> None:  # noqa: N802  the library's names, here and below
         if self.init:
-            raise NVMLError(self.init)
+            raise pynvml.NVMLError(self.init)
         self.open += 1
 
     def nvmlShutdown(self) -> None:  # noqa: N802
@@ -67,13 +46,15 @@ class FakeNvml:
         return len(self.devices)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Device:  # noqa: N802
+        if index >= len(self.devices):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
         return self._answer(self.devices[index], "nvmlDeviceGetHandleByIndex", self.devices[index])
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Device:  # noqa: N802
         for device in (*self.devices, *self.instances):
             if device.uuid == uuid:
                 return device
-        raise NVMLError(self.NVML_ERROR_NOT_FOUND)
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
 
     def nvmlDeviceGetUUID(self, device: Device) -> str:  # noqa: N802
         return device.uuid
@@ -100,5 +81,5 @@ class FakeNvml:
 
     def _answer(self, device: Device, function: str, value):
         if function in device.errors:
-            raise NVMLError(device.errors[function])
+            raise pynvml.NVMLError(device.errors[function])
         return value

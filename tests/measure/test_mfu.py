@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from groupppo.algorithm import GroupParams
-from groupppo.measure.mfu import Modes, Peak, Sequences, known_to_verl, peak_of, stage_flops, utilisation
+from groupppo.measure.mfu import Modes, Peak, peak_of, stage_flops, utilisation
 from groupppo.update.flops import Shape, Work, forward_flops, update_flops
 from groupppo.verl import passes as flops
 from groupppo.verl.passes import Asks, FlopsOfStep
 
 SHAPE = Shape(hidden=64, layers=2, intermediate=192, heads=2, kv_heads=1, head_dim=32, vocabulary=261, tied=True)
-BATCH = Sequences(tokens=[20, 30, 20], responses=[10, 20, 10], policy_rows=[3, 4, 3], value_rows=[2, 4, 2])
+POLICY = [Work(20, 10, 3), Work(30, 20, 4), Work(20, 10, 3)]
+VALUE = [Work(20, 10, 2), Work(30, 20, 4), Work(20, 10, 2)]
 DENSE = Modes("dense", "dense", "dense", "dense")
 
 
@@ -40,43 +41,28 @@ def test_a_device_whose_name_only_looks_like_a_known_one_has_no_peak(name):
 
 
 def test_a_batch_costs_the_sum_of_its_sequences():
-    found = stage_flops(SHAPE, BATCH, DENSE, (1, 1))
-    rows = list(zip(BATCH.tokens, BATCH.responses, BATCH.policy_rows, strict=True))
-    forward = sum(sum(forward_flops(SHAPE, Work(*row), "dense").values()) for row in rows)
-    update = sum(sum(update_flops(SHAPE, Work(*row), "dense").values()) for row in rows)
+    found = stage_flops(SHAPE, POLICY, VALUE, DENSE, (1, 1))
+    forward, update = (
+        sum(sum(flops(SHAPE, work, "dense").values()) for work in POLICY) for flops in (forward_flops, update_flops)
+    )
     assert found["old_log_prob"] == found["ref"] == pytest.approx(forward)
     assert found["update_actor"] == pytest.approx(update)
     assert update > 2.9 * forward
 
 
 def test_a_critic_has_a_head_of_one_value():
-    found = stage_flops(SHAPE, BATCH, DENSE, (1, 1))
-    head = 3 * 2 * SHAPE.hidden * sum(BATCH.tokens)
+    found = stage_flops(SHAPE, POLICY, VALUE, DENSE, (1, 1))
+    head = 3 * 2 * SHAPE.hidden * sum(work.tokens for work in POLICY)
     assert found["update_actor"] - found["update_critic"] == pytest.approx(head * (SHAPE.vocabulary - 1))
 
 
 def test_a_gathered_update_is_credited_with_less_than_a_masked_one_which_does_all_the_work():
-    gathered = stage_flops(SHAPE, BATCH, replace(DENSE, update_actor="gathered"), (1, 1))
-    masked = stage_flops(SHAPE, BATCH, replace(DENSE, update_actor="masked"), (1, 1))
-    dense = stage_flops(SHAPE, BATCH, DENSE, (1, 1))
+    gathered = stage_flops(SHAPE, POLICY, VALUE, replace(DENSE, update_actor="gathered"), (1, 1))
+    masked = stage_flops(SHAPE, POLICY, VALUE, replace(DENSE, update_actor="masked"), (1, 1))
+    dense = stage_flops(SHAPE, POLICY, VALUE, DENSE, (1, 1))
     assert masked == dense
     assert gathered["update_actor"] < dense["update_actor"]
     assert gathered["update_critic"] == dense["update_critic"]
-
-
-def test_the_devices_that_verl_knows_are_those_of_its_own_table():
-    from verl.utils.flops_counter import _DEVICE_FLOPS, get_device_flops
-
-    for name in (
-        *(set(_DEVICE_FLOPS) - {"CPU"}),
-        "NVIDIA H100 80GB HBM3",
-        "NVIDIA L4",
-        "NVIDIA A10",
-        "Tesla V100-SXM2-16GB",
-    ):
-        assert known_to_verl("cuda", name) is (get_device_flops(device_name=name) != float("inf"))
-    assert known_to_verl("cpu", None)
-    assert not known_to_verl("cuda", None)
 
 
 LLAMA = SimpleNamespace(
@@ -112,7 +98,8 @@ def counter(monkeypatch):
 
 
 def expected(modes: Modes, policy: list[int], value: list[int]) -> dict:
-    return stage_flops(Shape.of(LLAMA), Sequences([9, 5], [4, 2], policy, value), modes, (2, 3))
+    works = ([Work(9, 4, rows[0]), Work(5, 2, rows[1])] for rows in (policy, value))
+    return stage_flops(Shape.of(LLAMA), *works, modes, (2, 3))
 
 
 def test_an_arm_without_groups_is_counted_dense(counter):
