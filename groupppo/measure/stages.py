@@ -84,7 +84,8 @@ class ProcessTreeProbe:
 
 
 def _tree() -> list[psutil.Process]:
-    return [this := psutil.Process(), *this.children(recursive=True)]
+    this = psutil.Process()
+    return [this, *this.children(recursive=True)]
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

@@ -29,7 +29,7 @@ def test_the_profiles_of_the_repository_are_valid_and_cover_what_they_promise():
     profile = load_profile(REPOSITORY / "benchmarks" / "profile.yaml")
     assert len(profile.shapes) == 9
     assert profile.counted.responses == (512, 1024, 2048, 4096, 8192)
-    assert [str(density) for density in profile.counted.densities] == ["1/16", "1/8", "1/5", "1"]
+    assert profile.counted.densities == ("1/16", "1/8", "1/5", "1")
     named = {name for setting in profile.measured.values() for name in setting.variants}
     assert set(VARIANTS) <= named
     assert load_profile(SMOKE).name == "profile_smoke"
@@ -81,10 +81,7 @@ def test_a_target_against_a_variant_that_is_not_measured_is_refused(tmp_path):
 
     with pytest.raises(BadInput, match="add dense_fused"):
         load_profile(changed(tmp_path, change))
-
-
-def test_an_unchanged_profile_is_not_refused(tmp_path):
-    assert load_profile(changed(tmp_path, lambda data: None)).measured.keys() == load_profile(SMOKE).measured.keys()
+    assert load_profile(changed(tmp_path, lambda data: None)).measured == load_profile(SMOKE).measured
 
 
 @given(st.integers(0, 99), st.integers(0, 99))

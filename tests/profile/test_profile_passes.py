@@ -15,6 +15,7 @@ from groupppo.profile.bench import (
     prepare,
     random_batch,
 )
+from groupppo.profile.config import work_of
 from groupppo.update.flops import Shape
 from groupppo.update.variants import VARIANTS, find
 
@@ -89,11 +90,12 @@ def test_live_tokens_grow_with_windows_and_shares():
 
 
 @pytest.mark.parametrize(
-    ("response", "density", "expected"), [(16, "1/16", 1), (17, "1/16", 2), (32, "1/5", 7), (9, "1", 9)]
+    ("response", "density", "expected"),
+    [(16, "1/16", 1), (17, "1/16", 2), (32, "1/5", 7), (9, "1", 9), (8192, "1/5", 1639)],
 )
 def test_every_nth_token_and_the_last_are_endpoints(response, density, expected):
     batch = random_batch(50, 4, response, Fraction(density), 0, "cpu")
-    assert len(batch.endpoints) == expected
+    assert len(batch.endpoints) == work_of(4, response, density, False).endpoints == expected
     assert batch.endpoints[-1] == response - 1
     assert batch.endpoints.unique().equal(batch.endpoints)
     torch.testing.assert_close(batch.labels, batch.layout.input_ids[4:])

@@ -12,7 +12,6 @@ from groupppo.errors import BadInput
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import (
     ProfileTables,
-    endpoints_of,
     read_tables,
     stage_shares,
     stage_speedups,
@@ -140,17 +139,6 @@ def test_endpoints_known_beforehand_make_the_first_passes_cheaper_but_not_the_on
     assert reuse["old_log_prob"] == 1
     assert reuse["ref"] > 1
     assert step_bound(0.0, shares, late) < late["update"]
-
-
-@pytest.mark.parametrize(("response", "density", "expected"), [(512, 16, 32), (8192, 5, 1639), (64, 1, 64)])
-def test_counted_endpoints_are_those_of_the_measured_batch(response, density, expected):
-    from fractions import Fraction
-
-    from groupppo.profile.bench import random_batch
-
-    share = Fraction(1, density)
-    assert endpoints_of(response, share) == expected
-    assert len(random_batch(10, 4, response, share, 0, "cpu").endpoints) == expected
 
 
 def test_the_published_measurements_are_those_of_the_shipped_profile_and_meet_its_targets():
