@@ -10,7 +10,7 @@ advantages, weight transfer) has no MFU.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from groupppo.update.flops import Shape, Work, forward_flops, update_flops
@@ -48,51 +48,31 @@ def peak_of(device: str) -> Peak | None:
     return next((Peak(rate, source) for pattern, rate, source in _PEAKS if re.fullmatch(pattern, name)), None)
 
 
-def utilisation(flops: float, seconds: float, gpus: int, peak: Peak) -> float:
-    """MFU of a stage, a share of 1; above 1 only where time or operations were counted wrongly."""
-    return flops / (seconds * gpus * peak.flops_per_second)
-
-
-@dataclass(frozen=True)
-class Modes:
-    """How each pass is computed, by `update.flops.MODES`; None for one whose operations are not known."""
-
-    log_probs: str | None
-    values: str | None
-    update_critic: str | None
-    update_actor: str | None
-
-
 def stage_flops(
-    shape: Shape, policy: Iterable[Work], value: Iterable[Work], modes: Modes, epochs: tuple[int, int]
+    shape: Shape,
+    policy: Iterable[Work],
+    value: Iterable[Work],
+    modes: Mapping[str, str | None],
+    epochs: tuple[int, int],
 ) -> dict[str, float | None]:
     """Operations of a step's passes over the whole batch, by stage.
 
     Args:
         shape: of the policy; the critic has a head of one value in the place of its vocabulary.
         policy, value: the batch's sequences as the policy's and as the value loss sees them.
+        modes: how each stage is computed, by `update.flops.MODES`; None for one whose operations are not known.
         epochs: of policy and critic updates.
     """
     critic = replace(shape, vocabulary=1, tied=True)
     # Sequences of one size are counted once: a batch has far fewer sizes than sequences.
     policy_works, value_works = Counter(policy), Counter(value)
-    log_probs = _total(forward_flops, shape, policy_works, modes.log_probs)
-    return {
-        "old_log_prob": log_probs,
-        "ref": log_probs,
-        "values": _total(forward_flops, critic, value_works, modes.values),
-        "update_critic": _total(update_flops, critic, value_works, modes.update_critic, times=epochs[1]),
-        "update_actor": _total(update_flops, shape, policy_works, modes.update_actor, times=epochs[0]),
-    }
-
-
-def _total(
-    flops: Callable[[Shape, Work, str], dict[str, float]],
-    shape: Shape,
-    works: Counter[Work],
-    mode: str | None,
-    times: int = 1,
-) -> float | None:
-    if mode is None:
-        return None
-    return float(times * sum(number * sum(flops(shape, work, mode).values()) for work, number in works.items()))
+    found: dict[str, float | None] = dict.fromkeys(modes)
+    for stage, mode in modes.items():
+        if mode is None:
+            continue
+        of_shape, works = (critic, value_works) if stage in ("values", "update_critic") else (shape, policy_works)
+        flops = update_flops if stage.startswith("update") else forward_flops
+        once = sum(number * sum(flops(of_shape, work, mode).values()) for work, number in works.items())
+        times = {"update_actor": epochs[0], "update_critic": epochs[1]}.get(stage, 1)
+        found[stage] = float(times * once)
+    return found

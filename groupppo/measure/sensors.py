@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any
 
 import pynvml
 
@@ -29,15 +29,6 @@ class SensorMissing(Exception):
     """There is nothing to read; the message says why."""
 
 
-class Source(Protocol):
-    """Devices that are read together."""
-
-    def read(self) -> list[dict[str, Any]]:
-        """One row per device: `device`, and its sensors; a sensor that could not be read has no key."""
-
-    def close(self) -> None: ...
-
-
 class Sampler:
     """Appends one JSON line per device and reading to a file, from when the block is entered to when it is left.
 
@@ -45,13 +36,14 @@ class Sampler:
     is taken on entry and the last one on exit, so that counters span the whole block.
 
     Args:
-        path: written anew. source: read and, at the end, closed. interval: seconds between readings.
+        path: written anew. interval: seconds between readings.
+        source: devices that are read together, and at the end closed; a sensor that could not be read has no key.
 
     Attributes:
         fault: why readings ended early; None when they did not.
     """
 
-    def __init__(self, path: Path, source: Source, interval: float = INTERVAL):
+    def __init__(self, path: Path, source: "Gpus | Rapl", interval: float = INTERVAL):
         self.path, self.source, self.interval = path, source, interval
         self.fault: str | None = None
         self._stop = threading.Event()
@@ -68,24 +60,18 @@ class Sampler:
             self.fault = f"a reading had not ended {_PATIENCE:g} s after the run"
 
     def _run(self) -> None:
+        due, last = time.monotonic(), False
         try:
             with contextlib.closing(self.source), self.path.open("w", encoding="utf-8") as file:
-                self._read_until_stopped(file)
+                while not last:
+                    last, now = self._stop.is_set(), time.time()
+                    file.writelines(json.dumps({"time": now, **row}) + "\n" for row in self.source.read())
+                    file.flush()
+                    # A reading that took longer than the interval is not made up for.
+                    due = max(due + self.interval, time.monotonic())
+                    self._stop.wait(due - time.monotonic())
         except Exception as error:  # whatever a driver's library raises: the run it watches must go on
             self.fault = f"readings ended early: {type(error).__name__}: {error}"
-
-    def _read_until_stopped(self, file: TextIO) -> None:
-        due = time.monotonic()
-        while True:
-            last = self._stop.is_set()
-            now = time.time()
-            file.writelines(json.dumps({"time": now, **row}) + "\n" for row in self.source.read())
-            file.flush()
-            if last:
-                return
-            # A reading that took longer than the interval is not made up for.
-            due = max(due + self.interval, time.monotonic())
-            self._stop.wait(due - time.monotonic())
 
 
 # NVML gives power in milliwatts, energy in millijoules since the driver was loaded, and as utilisation the percentage
@@ -143,21 +129,15 @@ def _gpu(name: str) -> Gpu:
     """By what CUDA_VISIBLE_DEVICES says: an index, or the UUID of a GPU or a MIG instance."""
     by_index = pynvml.nvmlDeviceGetHandleByIndex
     handle = by_index(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
-    own, reason = tuple(_SENSORS), _SHARED
+    own, reason, divided = tuple(_SENSORS), _SHARED, False
+    with contextlib.suppress(pynvml.NVMLError):  # a GPU that knows no MIG mode
+        divided = bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
     if name.startswith("MIG"):
         own = ("memory_used_bytes",)
-    elif _is_divided(handle):
+    elif divided:
         own, reason = (), f"{_SHARED}; name the instance by its UUID in {VISIBLE}"
     missing = dict.fromkeys(_SENSORS.keys() - set(own), reason)
     return Gpu(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle), handle, own, missing)
-
-
-def _is_divided(handle: Any) -> bool:
-    """Whether the GPU is in MIG mode; one that knows no such mode is not."""
-    try:
-        return bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
-    except pynvml.NVMLError:
-        return False
 
 
 def _values(gpu: Gpu) -> dict[str, float]:
@@ -171,28 +151,22 @@ def _values(gpu: Gpu) -> dict[str, float]:
     return found
 
 
-def driver_version() -> str:
-    """Version of the NVIDIA driver.
-
-    Raises:
-        SensorMissing: NVML does not tell.
-    """
+def driver_version() -> tuple[str | None, str | None]:
+    """Version of the NVIDIA driver, or why NVML does not tell."""
     try:
         pynvml.nvmlInit()
-        try:
-            return str(pynvml.nvmlSystemGetDriverVersion())
-        finally:
-            pynvml.nvmlShutdown()
+        version = str(pynvml.nvmlSystemGetDriverVersion())
+        pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
-        raise SensorMissing(f"NVML: {error}") from error
+        return None, f"NVML: {error}"
+    return version, None
 
 
 class Rapl:
     """Energy of the machine's processor packages (Linux powercap, driver `intel_rapl`, AMD's included).
 
-    Counts microjoules of whole packages, whoever uses them. Memory outside the package and everything else on the board
-    is not in it. A counter turns over after some 262 kJ, at 300 W in 15 minutes: reading it every second never misses a
-    turn.
+    Counts whole packages, whoever uses them, and nothing else on the board. A counter turns over after some 262 kJ, at
+    300 W in 15 minutes: reading it every second never misses a turn.
 
     Raises:
         SensorMissing: there are no counters, or they cannot be read (since Linux 5.10 only by root).

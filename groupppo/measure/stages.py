@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
@@ -37,14 +36,6 @@ class Usage:
     cpu_seconds: float
     peak_bytes: int
     rise_bytes: int
-
-
-class Probe(Protocol):
-    """Reads the machine at the start and end of a stage."""
-
-    def begin(self) -> None: ...
-
-    def end(self) -> Usage: ...
 
 
 class ProcessTreeProbe:
@@ -169,7 +160,9 @@ class StageMeter:
         synchronise: called before a stage's clock is read; waits for what was given to devices.
     """
 
-    def __init__(self, path: Path, probe: Probe, synchronise: Callable[[], object] = lambda: None):
+    def __init__(
+        self, path: Path, probe: "ProcessTreeProbe | AllocatorProbe", synchronise: Callable[[], object] = lambda: None
+    ):
         self.path, self.probe, self.synchronise = path, probe, synchronise
         self.rows: list[StageRow] = []
         self._step: StageRow | None = None

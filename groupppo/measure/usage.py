@@ -15,13 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy.integrate import cumulative_trapezoid
 
-from groupppo.measure.mfu import Peak, peak_of, utilisation
-from groupppo.measure.sensors import INTERVAL, Gpu, Gpus, Rapl, Sampler, SensorMissing, Source
+from groupppo.measure.mfu import Peak, peak_of
+from groupppo.measure.sensors import INTERVAL, Gpu, Gpus, Rapl, Sampler, SensorMissing
 from groupppo.records.folders import RunFolder
 
 GPU_FILE, RAPL_FILE, STAGES_FILE = RunFolder.GPU, RunFolder.RAPL, RunFolder.USAGE_STAGES
-COUNTER, POWER = "counter", "power"
-"""Where energy comes from: NVML's own counter, or its power readings integrated over time."""
 
 
 @dataclass
@@ -82,7 +80,7 @@ class UsageMeter:
         self.gpus = source.devices
         return source
 
-    def _start(self, name: str, opened: Callable[[], Source]) -> None:
+    def _start(self, name: str, opened: Callable[[], Gpus | Rapl]) -> None:
         try:
             sampler = Sampler(self.folder / name, opened(), self.interval)
             self._samplers[name] = self._stack.enter_context(sampler)
@@ -138,15 +136,14 @@ class UsageMeter:
             found.missing |= dict.fromkeys(("energy_joules", "energy_source"), reason)
         else:
             found.energy_source = " and ".join(sorted({curve[1] for curve in curves if curve}))
-        busy, used = ([one.get(name) for one in readings] for name in ("utilisation", "memory_used_bytes"))
-        if any(one is None for one in busy):
+        if all("utilisation" in one for one in readings):
+            found.gpu_utilisation = float(np.mean([one["utilisation"].mean() for one in readings]))
+        else:
             found.missing["gpu_utilisation"] = self._why("utilisation")
+        if all("memory_used_bytes" in one for one in readings):
+            found.gpu_peak_bytes = int(max(one["memory_used_bytes"].max() for one in readings))
         else:
-            found.gpu_utilisation = float(np.mean([one.mean() for one in busy]))
-        if any(one is None for one in used):
             found.missing["gpu_peak_bytes"] = self._why("memory_used_bytes")
-        else:
-            found.gpu_peak_bytes = int(max(one.max() for one in used))
         _write_stages(self.folder / STAGES_FILE, stages, readings, curves)
 
     def _why(self, *sensors: str) -> str:
@@ -177,7 +174,7 @@ class UsageMeter:
 
     def _mfu_of(self, rows: Iterable[dict[str, Any]], peak: Peak) -> float:
         flops, seconds = np.sum([(row["flops"], row["seconds"]) for row in rows], axis=0)
-        return utilisation(float(flops), float(seconds), self.count, peak)
+        return float(flops / (seconds * self.count * peak.flops_per_second))
 
 
 def _read_lines(file: Path) -> list[dict[str, Any]]:
@@ -203,12 +200,12 @@ Curve = tuple[pd.Series, str]
 
 
 def energy_curve(readings: pd.DataFrame) -> Curve | None:
-    """The counter where it was read twice and never fell, else power integrated by the trapezoid rule."""
+    """By the GPU's counter where it was read twice and never fell, else by the trapezoid rule over its power."""
     counter, watts = (readings.get(name, pd.Series(dtype=float)).dropna() for name in ("energy_joules", "power_watts"))
     if len(counter) > 1 and counter.is_monotonic_increasing:
-        return counter, COUNTER
+        return counter, "counter"
     if len(watts) > 1:
-        return pd.Series(cumulative_trapezoid(watts, watts.index, initial=0), watts.index), POWER
+        return pd.Series(cumulative_trapezoid(watts, watts.index, initial=0), watts.index), "power"
     return None
 
 

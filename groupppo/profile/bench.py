@@ -228,12 +228,7 @@ class Bench:
         batch = random_batch(self.shape.vocabulary, *sizes, setting.seed, setting.device)
         with torch.no_grad():
             self.batch = batch.with_old(fused_log_probs(self.model, batch), setting.seed)
-        self._prepared: dict[str, KeysValuesStore | None] = {}
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of all weights; gradients take as many."""
-        return sum(parameter.nbytes for parameter in self.model.parameters())
+        self.prepared: dict[str, KeysValuesStore | None] = {}
 
     @property
     def gradient_norm(self) -> float:
@@ -264,12 +259,7 @@ class Bench:
             outcome.reason = f"not started: the memory model asks for {needed:.3g} bytes, more than are free"
             return
         with guarded(outcome):
-            self._prepared[variant.name] = prepare(variant, self.model, self.batch)
-
-    def held_bytes(self, outcome: Outcome) -> int:
-        """What `prepare` left in memory."""
-        kept = self._prepared[outcome.variant]
-        return 0 if kept is None else kept.nbytes
+            self.prepared[variant.name] = prepare(variant, self.model, self.batch)
 
     def passes(self, outcome: Outcome) -> Callable[[], None]:
         """One forward and backward pass, ready to run; gradients are zero before it."""
@@ -278,7 +268,7 @@ class Bench:
             parameter.grad.zero_()
 
         def run() -> None:
-            loss(variant, self.model, self.batch, self._prepared[variant.name]).backward()
+            loss(variant, self.model, self.batch, self.prepared[variant.name]).backward()
 
         return run
 

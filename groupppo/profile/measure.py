@@ -87,9 +87,9 @@ class HostProbe:
     """This process on a CPU: resident memory by the kernel's high-water mark, reset before the pass.
 
     Args:
-        exact: make one in a process that has done nothing yet, to have the C library hand every block above 1 MiB back
-            to the system when it is freed. Otherwise it keeps blocks of up to 32 MiB for later, and gaps between them,
-            which differ from run to run, count as memory. Passes then take some 10 % longer: time them elsewhere.
+        exact: in a process that has done nothing yet, have the C library hand every block above 1 MiB back when it is
+            freed. Otherwise it keeps blocks of up to 32 MiB for later, and gaps between them, which differ from run to
+            run, count as memory. Passes take some 10 % longer: time them elsewhere.
     """
 
     memory = (
@@ -188,11 +188,12 @@ def measure_memory(setting: Setting) -> dict[str, Any]:
                 with count() as counted:
                     run()
                 numbers |= {"flops": counted.flops, "saved_bytes": counted.saved_bytes}
-                numbers |= {"held_bytes": bench.held_bytes(outcome), "gradient_norm": bench.gradient_norm}
+                kept = bench.prepared[outcome.variant]
+                numbers |= {"held_bytes": kept.nbytes if kept else 0, "gradient_norm": bench.gradient_norm}
                 numbers["rise_bytes"] = probe.rise(bench.passes(outcome))
         results.append(asdict(outcome) | numbers)
-    held = {"weights": bench.weight_bytes, "gradients": bench.weight_bytes}
-    return {"memory": probe.memory, "held": held, "results": results}
+    weights = sum(parameter.nbytes for parameter in bench.model.parameters())
+    return {"memory": probe.memory, "held": {"weights": weights, "gradients": weights}, "results": results}
 
 
 MEASURES = {"seconds": measure_seconds, "memory": measure_memory}
@@ -205,14 +206,10 @@ def write_measured(out: Path, what: str, setting: Setting, command: str) -> None
         "setting": asdict(setting),
         "command": command,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
+        "machine": machine(setting.device),
         "software": software(),
         "source": source(),
         **measured,
     }
-    if setting.device == "cuda":
-        properties = torch.cuda.get_device_properties(0)
-        content["machine"] |= {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory}
-        content["machine"]["cuda"] = torch.version.cuda
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

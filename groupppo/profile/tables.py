@@ -66,8 +66,11 @@ def tables_of(profile: Profile, measured: Path, found: Found | None = None) -> P
     rows, rounds = [], []
     for setting in profile.measured.values():
         seconds, memory = (_read(measured / f"{setting.name}.{what}.json", setting) for what in ("seconds", "memory"))
+        machines = {str(each["machine"].get("gpu") or each["machine"]["cpu"]) for each in (seconds, memory)}
+        first, last = sorted(each["finished_at"][:10] for each in (seconds, memory))
         place = found.columns() if found else {"measured_in": "", "published": False}
-        place |= {"machine": _machine(seconds, memory), "measured": _days(seconds, memory)}
+        place |= {"machine": " and ".join(sorted(machines))}
+        place |= {"measured": first if first == last else f"{first} to {last}"}
         rows += [_row(setting, name, seconds, memory) | place for name in setting.variants]
         rounds += [
             {"setting": setting.name, "variant": result["variant"]}
@@ -116,22 +119,16 @@ def _read(file: Path, setting: Setting) -> dict[str, Any]:
     return content | {"results": results}
 
 
-def _machine(*contents: dict[str, Any]) -> str:
-    machines = (content["machine"] for content in contents)
-    return " and ".join(sorted({str(machine.get("gpu") or machine["cpu"]) for machine in machines}))
-
-
-def _days(*contents: dict[str, Any]) -> str:
-    """The first and the last day, such as "2026-11-22 to 2026-11-23"."""
-    days = sorted({content["finished_at"][:10] for content in contents})
-    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-
-
 def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str, Any]) -> dict[str, Any]:
     variant = find(name)
     timed, weighed = seconds["results"][name], memory["results"][name]
     failed = next((result for result in (timed, weighed) if result["status"] != MEASURED), None)
-    work = Work(**weighed["work"])
+    shape, work = setting.model.shape, Work(**weighed["work"])
+    # A plain dense pass computes the logits of the prompt too.
+    logits = work.response if variant.on == "response" else work.endpoints
+    logits = work.tokens if variant.mode in ("dense", "masked") else logits
+    # No other variants have a bound on their operations.
+    bounds = {"head": head_bound, "update": update_bound}
     row: dict[str, Any] = {
         "setting": setting.name,
         "shape": setting.model.name,
@@ -149,8 +146,8 @@ def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str,
         "reason": "" if failed is None else failed["reason"],
         "endpoints": work.endpoints,
         "live": work.live,
-        "logits_ratio": _logit_rows(variant, work) / work.tokens,
-        "bound": _bound(setting, variant, work),
+        "logits_ratio": logits / work.tokens,
+        "bound": bounds[variant.bound](shape, work) if variant.bound else None,
     }
     if failed is None:
         row |= _measured(setting, name, seconds["results"], memory["results"])
@@ -170,20 +167,6 @@ def _modelled(setting: Setting, variant: Variant, work: Work, weighed: dict[str,
     total = sum(causes.values())
     row |= {f"model_{cause}": causes[cause] for cause in CAUSES}
     return row | {"model_bytes": total, "model_error": total / weighed["rise_bytes"] - 1}
-
-
-def _logit_rows(variant: Variant, work: Work) -> int:
-    """Tokens whose logits the update computes; a plain dense pass has those of the prompt too."""
-    if variant.mode in ("dense", "masked"):
-        return work.tokens
-    return work.response if variant.on == "response" else work.endpoints
-
-
-def _bound(setting: Setting, variant: Variant, work: Work) -> float | None:
-    """Largest speed-up in operations that an exact variant of this kind can have; none for other variants."""
-    if variant.bound == "head":
-        return head_bound(setting.model.shape, work)
-    return update_bound(setting.model.shape, work) if variant.bound == "update" else None
 
 
 def _measured(
@@ -245,7 +228,6 @@ def _known(row: pd.Series, column: str) -> float | None:
 
 
 _ENDS = ("low", "high")
-STAGES = ("old_log_prob", "ref", "update")
 PARTS = ("layers", "attention", "head", "keys_values")
 
 
@@ -297,9 +279,9 @@ def steps_table(profile: Profile) -> pd.DataFrame:
 
 def stage_shares(shape: Shape, work: Work) -> dict[str, float]:
     """Shares of a dense step without generation by operations: two forward passes and one update per sequence."""
-    forward = sum(forward_flops(shape, work, "dense").values())
-    flops = {"old_log_prob": forward, "ref": forward, "update": sum(update_flops(shape, work, "dense").values())}
-    return {stage: flops[stage] / sum(flops.values()) for stage in STAGES}
+    forward, update = (sum(flops(shape, work, "dense").values()) for flops in (forward_flops, update_flops))
+    whole = 2 * forward + update
+    return {"old_log_prob": forward / whole, "ref": forward / whole, "update": update / whole}
 
 
 def stage_speedups(shape: Shape, work: Work, mode: str, *, known: bool) -> dict[str, float]:

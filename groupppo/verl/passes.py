@@ -18,7 +18,7 @@ from verl.workers.utils.padding import response_to_nested
 
 from groupppo.algorithm import GroupParams
 from groupppo.algorithm.loss import LossMask
-from groupppo.measure.mfu import Modes, stage_flops
+from groupppo.measure.mfu import stage_flops
 from groupppo.update.flops import Shape, Work
 from groupppo.verl.group_stage import Grouped
 
@@ -125,16 +125,18 @@ class Asks:
         live = {WINDOW: self.params.live_window, SHARE: self.params.live_share, SEED: step}
         return {MODE: "streamed", **live, USE_KEPT: self.params.kv == "reuse"}
 
-    def modes(self, grouped: Grouped | None, early: bool) -> Modes:
-        """The passes' names, by which operations are counted."""
+    def modes(self, grouped: Grouped | None, early: bool) -> dict[str, str | None]:
+        """How each stage is computed, by which operations are counted."""
         before = "gathered" if early else "dense"
         gathers, params = self.gathers(grouped), self.params
-        update: str | None = "gathered" if gathers else "dense"
+        critic: str = "gathered" if gathers else "dense"
+        policy: str | None = critic
         if gathers and params is not None and params.update == "streamed":
-            update = "streamed_reuse" if params.kv == "reuse" else "streamed"
+            policy = "streamed_reuse" if params.kv == "reuse" else "streamed"
             if params.live_window or params.live_share:
-                update = None  # how many tokens flow next to the endpoints is known to the engine only
-        return Modes(before, before, "gathered" if gathers else "dense", update)
+                policy = None  # how many tokens flow next to the endpoints is known to the engine only
+        first = dict.fromkeys(("old_log_prob", "ref", "values"), before)
+        return {**first, "update_critic": critic, "update_actor": policy}
 
 
 class FlopsOfStep:

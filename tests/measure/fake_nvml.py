@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pynvml
 
@@ -22,6 +24,17 @@ class Device:
     after_reading: Callable[["Device"], None] = lambda device: None
 
 
+_ANSWERS: dict[str, Callable[[Device], Any]] = {
+    "nvmlDeviceGetUUID": lambda device: device.uuid,
+    "nvmlDeviceGetName": lambda device: device.name,
+    "nvmlDeviceGetMigMode": lambda device: [int(device.divided), 0],
+    "nvmlDeviceGetMemoryInfo": lambda device: SimpleNamespace(used=device.used),
+    "nvmlDeviceGetUtilizationRates": lambda device: SimpleNamespace(gpu=device.busy),
+    "nvmlDeviceGetPowerUsage": lambda device: device.milliwatts,
+    "nvmlDeviceGetTotalEnergyConsumption": lambda device: device.millijoules,
+}
+
+
 class FakeNvml:
     """Stands for the module `pynvml`, with its own errors."""
 
@@ -30,6 +43,18 @@ class FakeNvml:
     def __init__(self, *devices: Device, init: int = 0, instances: tuple[Device, ...] = ()):
         self.devices, self.init, self.instances = devices, init, instances
         self.open = 0
+
+    def __getattr__(self, name: str) -> Callable[[Device], Any]:
+        assert hasattr(pynvml, name)  # the installed package has every name that is used
+        return partial(self._answer, name)
+
+    def _answer(self, name: str, device: Device) -> Any:
+        if name in device.errors:
+            raise pynvml.NVMLError(device.errors[name])
+        value = _ANSWERS[name](device)
+        if name == "nvmlDeviceGetTotalEnergyConsumption":
+            device.after_reading(device)
+        return value
 
     def nvmlInit(self) -> None:  # noqa: N802  the library's names, here and below
         if self.init:
@@ -48,38 +73,10 @@ class FakeNvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Device:  # noqa: N802
         if index >= len(self.devices):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
-        return self._answer(self.devices[index], "nvmlDeviceGetHandleByIndex", self.devices[index])
+        return self.devices[index]
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Device:  # noqa: N802
         for device in (*self.devices, *self.instances):
             if device.uuid == uuid:
                 return device
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-
-    def nvmlDeviceGetUUID(self, device: Device) -> str:  # noqa: N802
-        return device.uuid
-
-    def nvmlDeviceGetName(self, device: Device) -> str:  # noqa: N802
-        return device.name
-
-    def nvmlDeviceGetMigMode(self, device: Device) -> list[int]:  # noqa: N802
-        return self._answer(device, "nvmlDeviceGetMigMode", [int(device.divided), 0])
-
-    def nvmlDeviceGetMemoryInfo(self, device: Device) -> SimpleNamespace:  # noqa: N802
-        return self._answer(device, "nvmlDeviceGetMemoryInfo", SimpleNamespace(used=device.used))
-
-    def nvmlDeviceGetUtilizationRates(self, device: Device) -> SimpleNamespace:  # noqa: N802
-        return self._answer(device, "nvmlDeviceGetUtilizationRates", SimpleNamespace(gpu=device.busy))
-
-    def nvmlDeviceGetPowerUsage(self, device: Device) -> int:  # noqa: N802
-        return self._answer(device, "nvmlDeviceGetPowerUsage", device.milliwatts)
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, device: Device) -> int:  # noqa: N802
-        joules = self._answer(device, "nvmlDeviceGetTotalEnergyConsumption", device.millijoules)
-        device.after_reading(device)
-        return joules
-
-    def _answer(self, device: Device, function: str, value):
-        if function in device.errors:
-            raise pynvml.NVMLError(device.errors[function])
-        return value

@@ -67,12 +67,14 @@ def test_a_step_writes_its_stages_in_order_and_itself_last(meter: StageMeter) ->
 
 @pytest.mark.parametrize(("probe", "unread"), [(FakeProbe(), {}), (DeadProbe(), UNREAD)])
 def test_a_stage_that_fails_is_a_row_that_is_not_completed_and_its_error_goes_on(tmp_path, probe, unread) -> None:
-    """Its row has no memory where the worker that its probe asks failed with it."""
-    meter = StageMeter(tmp_path / "stages.jsonl", probe)
+    """Its row has no memory where the worker that its probe asks failed with it; a device that failed is not asked."""
+    asked: list[str] = []
+    meter = StageMeter(tmp_path / "stages.jsonl", probe, synchronise=lambda: asked.append("wait"))
     meter.begin_step(1)
     with pytest.raises(MemoryError), meter.stage("update_actor"):
         raise MemoryError
     meter.end_step(completed=False)
+    assert len(asked) == 1
     assert [row["stage"] for row in rows(meter)] == ["update_actor", "step"]
     assert all(row | {"completed": False, **unread} == row for row in rows(meter))
 
@@ -138,18 +140,6 @@ def test_what_measuring_takes_is_stated_beside_the_stage_and_is_not_in_it(tmp_pa
     assert (step.seconds, step.overhead_seconds) == (3.75, 0.75)
 
 
-def test_a_device_that_failed_is_not_waited_for(tmp_path: Path) -> None:
-    asked: list[str] = []
-    meter = StageMeter(tmp_path / "stages.jsonl", FakeProbe(), synchronise=lambda: asked.append("wait"))
-    meter.begin_step(1)
-    with pytest.raises(MemoryError), meter.stage("update_actor"):
-        raise MemoryError
-    assert len(asked) == 1
-    with meter.stage("adv"):
-        pass
-    assert len(asked) == 3
-
-
 MB = 2**20
 CHILD = """
     import sys
@@ -209,24 +199,18 @@ def test_cpu_seconds_are_those_between_the_two_readings() -> None:
 
 
 class FakeCuda:
-    """Bytes now and at their highest since the last reset; work that was given to it is done when it is waited for."""
+    """torch.cuda: bytes now and at their highest since the last reset."""
 
     def __init__(self) -> None:
-        self.now = self.highest = self.reserved = 0
-        self.queued: list[int] = []
+        self.now = self.highest = 0
 
-    def allocate(self, *sizes: int) -> None:
-        self.queued += sizes
+    def allocate(self, size: int) -> None:
+        self.highest = max(self.highest, self.now + size)
 
-    def synchronize(self) -> None:
-        for size in self.queued:
-            self.now += size
-            self.highest, self.reserved = max(self.highest, self.now), max(self.reserved, self.now + 10)
-        self.queued = []
+    def synchronize(self) -> None: ...
 
     def reset_peak_memory_stats(self) -> None:
         self.highest = self.now
-        self.reserved = self.now + 10
 
     def memory_allocated(self) -> int:
         return self.now
@@ -235,16 +219,16 @@ class FakeCuda:
         return self.highest
 
     def max_memory_reserved(self) -> int:
-        return self.reserved
+        return self.highest + 10
 
 
-@pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch):
-    """Two ranks, and a worker's method on each of them, as its worker group calls it."""
+@pytest.mark.parametrize(("reset", "peaks"), [("reset_peak_memory", (510, 40)), ("read_peak_memory", (510, 510))])
+def test_a_stages_peak_is_its_own_where_peaks_are_reset_and_else_an_earlier_stages(monkeypatch, reset, peaks) -> None:
     monkeypatch.setattr(engine, "get_device_name", lambda: "cuda")
     ranks = [FakeCuda(), FakeCuda()]
 
     def on_each(name: str) -> list[AllocatorPeaks]:
+        """A worker's method on every rank, as its worker group calls it."""
         answers = []
         for cuda in ranks:
             monkeypatch.setattr(engine, "get_torch_device", lambda cuda=cuda: cuda)
@@ -252,31 +236,14 @@ def workers(monkeypatch: pytest.MonkeyPatch):
             answers.append(getattr(ActorWorker, name).__wrapped__(worker))
         return answers
 
-    return ranks, on_each
-
-
-@pytest.mark.parametrize(("reset", "peaks"), [("reset_peak_memory", (510, 110)), ("read_peak_memory", (510, 510))])
-def test_a_stages_peak_is_its_own_where_peaks_are_reset_and_else_an_earlier_stages(workers, reset, peaks) -> None:
-    ranks, on_each = workers
     probe = AllocatorProbe(reset=lambda: on_each(reset), read=lambda: on_each("read_peak_memory"))
-    probe.begin()
-    ranks[0].allocate(500, -400)
-    large = probe.end()
-    probe.begin()
-    ranks[1].allocate(30, -30)
-    small = probe.end()
-    assert (large.peak_bytes, small.peak_bytes) == peaks
-    assert large.rise_bytes == 500
-    assert (small.rise_bytes == 30) == (reset == "reset_peak_memory")
-
-
-def test_work_still_queued_when_a_stage_begins_belongs_to_the_stage_before(workers) -> None:
-    ranks, on_each = workers
-    ranks[0].allocate(500, -500)
-    assert [peaks.peak_allocated for peaks in on_each("reset_peak_memory")] == [0, 0]
-    ranks[0].allocate(70)
-    on_each("synchronise")
-    assert ranks[0].now == 70
+    usages = []
+    for rank, size in enumerate((500, 30)):
+        probe.begin()
+        ranks[rank].allocate(size)
+        usages.append(probe.end())
+    assert tuple(usage.peak_bytes for usage in usages) == peaks
+    assert [usage.rise_bytes for usage in usages] == [peak - 10 for peak in peaks]
 
 
 @pytest.mark.parametrize(("device", "calls"), [

@@ -67,10 +67,8 @@ def test_the_file_servers_clock_is_compared_with_the_nodes(tmp_path, monkeypatch
     assert clock_skew(tmp_path) == pytest.approx(ahead, abs=0.5)
     if abs(ahead) < start_check.MAX_SKEW:
         check_node(tmp_path, needs)
-        return
-    error = found(tmp_path, needs)
-    assert "clock" in error.key
-    assert error.value == pytest.approx(-ahead, abs=0.5)
+    else:
+        assert "clock" in found(tmp_path, needs).key
 
 
 @pytest.mark.parametrize(("pin", "installed"), [("numpy==0.0.1", True), ("numpy-that-is-not==1.0", False)])

@@ -142,14 +142,11 @@ def test_what_was_freed_during_the_pass_does_not_add_up():
     assert thrice.saved_bytes == once.saved_bytes > 0
 
 
-def test_products_in_place_are_counted():
+def test_products_in_place_are_counted_and_attention_is_two_products_forward_and_five_backward():
     left, right, total = torch.randn(3, 5), torch.randn(5, 7), torch.zeros(3, 7)
     with count() as found:
         total.addmm_(left, right)
     assert found.flops == 2 * 3 * 5 * 7
-
-
-def test_attention_is_two_products_forward_and_five_backward():
     query, keys, values = (torch.randn(1, heads, 6, 4, requires_grad=True) for heads in (4, 2, 2))
     with count() as found:
         output = functional.scaled_dot_product_attention(query, keys, values, is_causal=True, enable_gqa=True)

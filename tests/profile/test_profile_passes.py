@@ -1,5 +1,6 @@
 """What variants compute: exact ones have the gradient they say they have, and no ratio meets the clip."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -58,8 +59,6 @@ def test_exact_variants_have_the_gradient_of_the_dense_or_the_masked_update(fami
 
 
 def test_a_variant_at_endpoints_one_off_has_another_gradient():
-    from dataclasses import replace
-
     model, batch = bench()
     _, right = gradient(model, batch, find("gathered"))
     moved = replace(batch, endpoints=(batch.endpoints - 1))
