@@ -34,7 +34,6 @@ def provenance(*, device: str, config: Path, task_folder: Path, start: Path) -> 
         "inputs": {
             "config_sha256": sha256_file(config),
             "train_data_sha256": sha256_file(task_folder / "train.parquet"),
-            # Called start_checkpoint_sha256 while it covered the warm start's logs, and with them its seconds.
             "start_model_sha256": sha256_model(start),
             "chat_template_sha256": _chat_template_sha256(start),
         },
@@ -113,7 +112,8 @@ def source(repository: Path = REPOSITORY) -> dict[str, Any]:
 
 def _git(repository: Path, *arguments: str) -> bytes:
     # Of this folder alone, whoever owns it, for its code is running already; git's hooks point elsewhere by variables.
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    elsewhere = ("GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
+    variables = {name: value for name, value in os.environ.items() if name not in elsewhere}
     command = ["git", f"--git-dir={repository / '.git'}", f"--work-tree={repository}", *arguments]
     return subprocess.run(command, check=True, capture_output=True, env=variables, cwd=repository).stdout
 

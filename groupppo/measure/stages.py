@@ -106,8 +106,7 @@ class AllocatorProbe:
     what the rank held at the start of the stage: a run fits or does not fit by its fullest device.
 
     Args:
-        reset: resets the peaks of every rank and returns their state.
-        read: reads every rank.
+        reset, read: ask every rank for its state, `reset` after a new peak was begun.
     """
 
     def __init__(self, reset: Callable[[], list[AllocatorPeaks]], read: Callable[[], list[AllocatorPeaks]]):
@@ -179,12 +178,7 @@ class StageMeter:
         self._step, self._step_since = StageRow(step, WHOLE_STEP, began=time.time()), time.perf_counter()
 
     def count(self, *, tokens: int, endpoints: int, flops: Mapping[str, float | None] | None = None) -> None:
-        """What is known of the step's batch.
-
-        Args:
-            tokens, endpoints: valid response tokens, and endpoints among them; written on every row of the step.
-            flops: operations by stage.
-        """
+        """Valid response tokens and endpoints of the step's batch, for every row of it; operations by stage."""
         if self._step is None:
             raise RuntimeError("no step is open")
         self._step.tokens, self._step.endpoints, self._flops = tokens, endpoints, flops or {}

@@ -227,18 +227,16 @@ def _write_stages(
     file: Path, stages: list[dict[str, Any]], readings: list[pd.DataFrame], curves: list[Curve | None]
 ) -> None:
     """One line per step and stage, the whole step among them; null where no reading fell into it."""
-    whole = [curve[0] for curve in curves if curve is not None]
     with file.open("w", encoding="utf-8") as out:
         for row in stages:
             begin, end = row["began"], row["began"] + row["seconds"]
-            joules = [joules_between(curve, begin, end) for curve in whole] if len(whole) == len(curves) else []
-            known = [one for one in joules if one is not None]
+            joules: list[Any] = [joules_between(curve[0], begin, end) if curve else None for curve in curves]
             within = pd.concat([one.loc[begin:end] for one in readings])
             busy, used = (within.get(name, pd.Series()).dropna() for name in ("utilisation", "memory_used_bytes"))
             line = {
                 "step": row["step"],
                 "stage": row["stage"],
-                "energy_joules": sum(known) if known and len(known) == len(joules) else None,
+                "energy_joules": sum(joules) if joules and None not in joules else None,
                 "gpu_utilisation": float(busy.mean()) if len(busy) else None,
                 "gpu_peak_bytes": int(used.max()) if len(used) else None,
                 "readings": len(used),

@@ -127,7 +127,6 @@ def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str,
     # A plain dense pass computes the logits of the prompt too.
     logits = work.response if variant.on == "response" else work.endpoints
     logits = work.tokens if variant.mode in ("dense", "masked") else logits
-    # No other variants have a bound on their operations.
     bounds = {"head": head_bound, "update": update_bound}
     row: dict[str, Any] = {
         "setting": setting.name,
@@ -207,7 +206,9 @@ def _target(target: TargetEntry, variants: pd.DataFrame) -> dict[str, Any]:
     interval, scale = target.quantity, 1.0
     if interval == "seconds_of_bound":
         interval, scale = "seconds_speedup", chosen["bound"]
-    low, high = (None if end is None else end / scale for end in (_known(chosen, f"{interval}_{end}") for end in _ENDS))
+    low, high = (
+        None if end is None else end / scale for end in (_known(chosen, f"{interval}_{end}") for end in ("low", "high"))
+    )
     # Rounding of two sums of operations must not decide.
     most = np.inf if target.at_most is None else target.at_most * (1 + 1e-4)
     return {
@@ -227,7 +228,6 @@ def _known(row: pd.Series, column: str) -> float | None:
     return None if pd.isna(row.get(column)) else float(row[column])
 
 
-_ENDS = ("low", "high")
 PARTS = ("layers", "attention", "head", "keys_values")
 
 
