@@ -132,8 +132,6 @@ def result_files(profile: Profile, folder: Path) -> list[Path]:
 def measured_folder(profile: Profile, results: Path) -> Found:
     """Where a profile's result files are: this machine's own in `results`/<name>/ if complete, else the published ones.
 
-    The published ones are found from any working folder.
-
     Raises:
         BadInput: neither has all of them.
     """
