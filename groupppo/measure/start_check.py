@@ -56,8 +56,7 @@ def check_node(folder: Path, needs: Needs) -> None:
 
 
 def check_versions(lock: Path, packages: Iterable[str]) -> None:
-    """Compare installed packages with a lock; a build's own suffix (`+cpu`) does not count, nor does a package that
-    the lock does not name.
+    """Compare installed packages with those that a lock names; a build's own suffix (`+cpu`) does not count.
 
     Raises:
         BadInput: one is missing or of another version.
