@@ -94,6 +94,11 @@ def expected(modes: dict, policy: list[int], value: list[int]) -> dict:
     return stage_flops(Shape.of(LLAMA), *works, modes, (2, 3))
 
 
+def test_an_arm_without_groups_is_counted_dense(counter):
+    found = counter().count(TAGS, RESPONSES, None, early=False)
+    assert found == expected(DENSE, RESPONSES, RESPONSES)
+
+
 @pytest.mark.parametrize(
     ("params", "actor", "critic"),
     [
@@ -119,17 +124,19 @@ def test_endpoints_known_beforehand_make_the_passes_before_the_update_cheaper(co
     assert early["update_actor"] == late["update_actor"]
 
 
-def test_an_arm_without_groups_is_counted_dense_and_padding_not_at_all(counter):
-    dense = expected(DENSE, RESPONSES, RESPONSES)
-    assert counter().count(TAGS, RESPONSES, None, early=False) == dense
-    for padding in (True, False):
-        tags = [*TAGS, {"seq_len": 9, "is_padding": padding}]
-        assert (counter().count(tags, [*RESPONSES, 4], None, early=False) == dense) == padding
+def test_padding_is_not_counted(counter):
+    padded = [*TAGS, {"seq_len": 9, "is_padding": True}]
+    assert counter().count(padded, [*RESPONSES, 4], None, early=False) == counter().count(TAGS, RESPONSES, None, False)
+    real = [*TAGS, {"seq_len": 9}]
+    assert counter().count(real, [*RESPONSES, 4], None, early=False) != counter().count(TAGS, RESPONSES, None, False)
 
 
-def test_an_unknown_length_or_family_of_models_has_no_operations(counter, monkeypatch, caplog):
-    assert counter().count([{}, {"seq_len": 5}], RESPONSES, None, early=False) == {}
+def test_a_family_of_models_without_a_known_shape_has_no_operations(monkeypatch, caplog):
     monkeypatch.setattr(flops.AutoConfig, "from_pretrained", lambda path: SimpleNamespace(d_model=64))
     with caplog.at_level("WARNING", logger=flops.__name__):  # whatever was imported before
         assert FlopsOfStep(CONFIG, Asks(None)).count(TAGS, RESPONSES, None, early=False) == {}
     assert "no operations are counted" in caplog.text
+
+
+def test_sequences_of_unknown_length_have_no_operations(counter):
+    assert counter().count([{}, {"seq_len": 5}], RESPONSES, None, early=False) == {}

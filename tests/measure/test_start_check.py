@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
 from groupppo.measure import start_check
 from groupppo.measure.provenance import PACKAGES, lock_of
@@ -83,5 +84,7 @@ def test_a_package_that_is_not_the_locks_is_named_with_both_versions(tmp_path, p
 
 
 def test_every_package_that_decides_a_run_is_in_a_lock():
-    text = "".join(lock_of(device).read_text() for device in ("cpu", "cuda")).lower()
-    assert all(f"\n{package.lower()}==" in text for package in PACKAGES)
+    text = [line.lower() for name in ("cpu", "gpu") for line in (REPOSITORY / f"requirements/{name}.lock").open()]
+    for package in PACKAGES:
+        assert any(line.startswith(f"{package.lower()}==") for line in text)
+    assert lock_of("cuda").name == "gpu.lock"

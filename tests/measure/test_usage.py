@@ -212,8 +212,10 @@ def test_a_run_on_a_cpu_has_no_gpu_numbers_and_its_processors_energy_where_there
     usage = meter.usage(60.0, STEPS)
     assert usage.cpu_energy_joules == pytest.approx(6.0)
     assert {usage.missing[figure] for figure in (*GPU, "gpu_hours", "mfu")} == {"the run is on a CPU"}
-    # The sum over some of the packages is not the machine's.
-    for readings, total in (([0.0, 4.0], 10.0), ([0.0], None)):
+    for readings, total in (
+        ([0.0, 4.0], 10.0),
+        ([0.0], None),
+    ):  # the sum over some of the packages is not the machine's
         (tmp_path / RAPL_FILE).unlink()
         write(tmp_path / RAPL_FILE, "a", energy_joules=[0.0, 6.0])
         write(tmp_path / RAPL_FILE, "b", energy_joules=readings)

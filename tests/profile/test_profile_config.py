@@ -23,16 +23,25 @@ def changed(tmp_path: Path, change) -> Path:
     return file
 
 
-def test_the_shipped_profile_has_every_variant_and_parameters_as_the_models_are_named():
+def test_the_profiles_of_the_repository_are_valid_and_cover_what_they_promise():
     profile = load_profile(REPOSITORY / "benchmarks" / "profile.yaml")
-    assert set(VARIANTS) <= {name for setting in profile.measured.values() for name in setting.variants}
+    assert len(profile.shapes) == 9
+    assert profile.counted.responses == (512, 1024, 2048, 4096, 8192)
+    assert profile.counted.densities == ("1/16", "1/8", "1/5", "1")
+    named = {name for setting in profile.measured.values() for name in setting.variants}
+    assert set(VARIANTS) <= named
+    assert load_profile(SMOKE).name == "profile_smoke"
+
+
+def test_parameters_of_the_shapes_are_those_the_models_are_named_after():
+    shapes = load_profile(REPOSITORY / "benchmarks" / "profile.yaml").shapes
     # Published sizes in billions, biases and norms included; these are below 0.1 %.
     published = {"qwen2_5_0_5b": 0.494, "qwen2_5_1_5b": 1.544, "qwen2_5_3b": 3.086, "qwen2_5_7b": 7.616,
                  "qwen3_0_6b": 0.596, "qwen3_4b": 4.022, "qwen3_8b": 8.191, "llama_3_2_1b": 1.236,
                  "llama_3_1_8b": 8.030}  # fmt: skip
-    assert published.keys() == profile.shapes.keys()
+    assert published.keys() == shapes.keys()
     for name, billions in published.items():
-        assert profile.shapes[name].shape.parameters == pytest.approx(1e9 * billions, rel=2e-3)
+        assert shapes[name].shape.parameters == pytest.approx(1e9 * billions, rel=2e-3)
 
 
 @pytest.mark.parametrize(

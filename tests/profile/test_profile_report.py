@@ -80,6 +80,18 @@ def test_bars_of_memory_stack_to_the_model_and_marks_are_the_measurement(tables)
     assert "MB" in figure.axes[-1].get_xlabel()
 
 
+def test_a_variant_that_the_model_is_not_about_has_a_mark_and_no_bar(tables):
+    variants = tables.variants.copy()
+    chosen = variants["variant"] == "dense_fused"
+    variants.loc[chosen, [name for name in variants if name.startswith("model_")]] = None
+    data = memory_data(replace(tables, variants=variants))
+    assert data[data["variant"] == "dense_fused"]["bytes"].isna().all()
+    with figure_style():
+        memory_figure(data)
+    plan = next(plan for plan in FIGURES if plan.id == "profile_memory")
+    assert "dense, fused head (ours): measured only." in plan.caption(data, tables)
+
+
 def overhang(figure) -> float:
     """Inches by which anything drawn leaves the picture."""
     figure.draw_without_rendering()
