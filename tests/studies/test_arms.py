@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from groupppo.studies.shared.arms import dense_update, group_arms, group_updates
 
 from groupppo.algorithm import Tokens
 from groupppo.algorithm.estimators import gae, whiten
 from groupppo.config import REPOSITORY, Arm, load_arm
 from groupppo.errors import BadInput
-from groupppo.studies.shared.arms import dense_update, group_arms, group_updates
 from groupppo.studies.shared.study import NO_RULE
 from tests.studies.conftest import GAMMA, LAM
 

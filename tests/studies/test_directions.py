@@ -7,11 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
-from groupppo.algorithm import Tokens
-from groupppo.algorithm.loss import LossMask, policy_loss
-from groupppo.config import REPOSITORY, load_arm
-from groupppo.studies.grouping import COLUMNS
 from groupppo.studies.shared.arms import dense_update, group_arms, group_updates
 from groupppo.studies.shared.directions import (
     Compared,
@@ -25,6 +20,11 @@ from groupppo.studies.shared.directions import (
     norm_ratios,
     relative_variance,
 )
+
+from groupppo.algorithm import Tokens
+from groupppo.algorithm.loss import LossMask, policy_loss
+from groupppo.config import REPOSITORY, load_arm
+from groupppo.studies.grouping import COLUMNS
 from groupppo.studies.shared.rollouts import Rollouts, response_log_probs
 from groupppo.studies.shared.study import DENSE, DENSE_OTHER
 from tests.studies.conftest import GAMMA, LAM, TEMPERATURE

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from groupppo.studies.shared.page import MOST_SHOWN, sections
 
 from groupppo.config import Benchmark
 from groupppo.draw.blocks import FigureBlock, Heading, Link, Table, Text
 from groupppo.draw.figures import Picture, read_figures
 from groupppo.errors import BadInput
 from groupppo.studies.faults import NO_FAULT
-from groupppo.studies.shared.page import MOST_SHOWN, sections
 from groupppo.studies.shared.study import ENDPOINTS, FIGURES, GATHERED, find_study
 from tests.studies.made import made_faults, made_stream_tables, made_tables
 from tests.synthetic import synthetic_benchmark

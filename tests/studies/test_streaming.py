@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from groupppo.studies.shared.updates import group_updates
+from groupppo.studies.shared.directions import loss_gradients, mean_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groupppo.algorithm import Tokens
-from groupppo.studies.shared.arms import GroupArm, group_updates
-from groupppo.studies.shared.directions import loss_gradients, mean_of
 from groupppo.studies.shared.rollouts import Rollouts
 from groupppo.studies.shared.streaming import (
     EXACT,
