@@ -168,12 +168,6 @@ def disjoint_cosines(inner: np.ndarray) -> np.ndarray:
     return np.asarray(between[first, first + 1] / (norms[first] * norms[first + 1]))
 
 
-def mean_cosine(inner: np.ndarray, arm: int) -> float:
-    """Cosine of an arm's and the first one's gradients averaged over all batches; what noise they share is in it."""
-    means = inner.mean(axis=(1, 3))
-    return float(means[arm, 0] / np.sqrt(means[arm, arm] * means[0, 0]))
-
-
 def expected_cosine(inner: np.ndarray, arm: int) -> Estimate:
     """Cosine of an arm's and the first one's expected gradients with its jackknife interval over batches.
 
@@ -212,7 +206,7 @@ def direction_summary(inner: np.ndarray, arms: pd.DataFrame) -> pd.DataFrame:
         inner: (A, M, A, M) inner products of gradients, of dense PPO first.
         arms: A rows of arm, title and density.
     """
-    batches, within, rows = inner.shape[1], np.einsum("aibi->abi", inner), []
+    batches, within, means, rows = inner.shape[1], np.einsum("aibi->abi", inner), inner.mean(axis=(1, 3)), []
     for number, arm in enumerate(arms.to_dict("records")):
         own, dense, between = within[number, number], within[0, 0], within[number, 0]
         alike = [
@@ -224,7 +218,7 @@ def direction_summary(inner: np.ndarray, arms: pd.DataFrame) -> pd.DataFrame:
             **arm,
             **columns("cosine", mean_of(np.asarray(between / np.sqrt(own * dense)))),
             **columns("norm_ratio", mean_of(np.sqrt(own / dense))),
-            "mean_cosine": mean_cosine(inner, number),
+            "mean_cosine": means[number, 0] / np.sqrt(means[number, number] * means[0, 0]),
             **columns("expected_cosine", expected_cosine(inner, number)),
             **columns("relative_variance", relative_variance(inner, number)),
             "same_as": alike[0] if alike else "",
