@@ -181,10 +181,11 @@ def _cell(benchmark: Benchmark, plan: CellPlan, arm: Arm, past: Sequence[PastRun
     same = [run for run in past if run.arm == arm.name]
     train = counted.train_seconds(benchmark, task, model, arm, device)
     evaluate = counted.evaluate_seconds(benchmark, task, model, device)
-    basis, source = COUNTED, "no earlier run; operations counted from the model's shape"
+    place, basis = f"{task.name}/{model.name}", COUNTED
+    source = f"{place}: no earlier run; operations counted from the model's shape"
     if past:
         runs, wide = (same, SAME_ARM) if same else (past, OTHER_ARM)
-        basis, source = (RUNS if same else OTHER_RUNS), _source(arm.name if same else "other arms", runs)
+        basis, source = (RUNS if same else OTHER_RUNS), f"{place}/{_source(arm.name if same else 'other arms', runs)}"
         train = _around([run.start + benchmark.train.steps * run.step for run in runs]).widened(wide)
         timed = [run.evaluation for run in runs if run.evaluation is not None]
         evaluate = _around(timed).widened(wide) if timed else evaluate
@@ -198,7 +199,7 @@ def _cell(benchmark: Benchmark, plan: CellPlan, arm: Arm, past: Sequence[PastRun
         train,
         counted.resumable_bytes(benchmark, model, arm),
         (basis,),
-        (f"{task.name}/{model.name}{'' if basis == COUNTED else '/'}{source}",),
+        (source,),
     )
 
 

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groupppo.algorithm import Cause, GroupParams, Tokens, group_tokens, kernels, known_rules, last_valid
-from groupppo.algorithm.metrics import group_metrics
+from groupppo.algorithm import Cause, Tokens, kernels, known_rules, last_valid
 from groupppo.studies.grouping import COLUMNS
 from groupppo.studies.shared.rollouts import Rollouts, pool, response_log_probs, select
 from groupppo.studies.shared.rules import (
@@ -41,20 +40,6 @@ def test_every_rule_has_a_row_and_every_threshold_where_it_has_one(tokens: Token
     assert table.loc[table["rule"] != "variance_split", "threshold"].isna().all()
     assert ((table["criterion"] + table["cap"] + table["end"]) - 1).abs().max() < 1e-12
     assert not table.duplicated(["rollout", "rule", "score", "threshold"]).any()
-
-
-def test_a_row_is_what_the_rule_does_on_the_tokens(tokens: Tokens) -> None:
-    table = density_table({"float32": tokens}, TAUS)
-    for score, tau in (("unit", 0.1), ("logit_norm", 10.0)):
-        params = GroupParams(score=score, group_variance_threshold=tau)
-        metrics = group_metrics(group_tokens(tokens, params), tokens, params, tau)
-        row = table[(table["score"] == score) & (table["threshold"] == tau)].iloc[0]
-        assert row["density"] == metrics["group/density"]
-        assert row["cap"] == metrics["group/closed_by/cap"]
-        assert row["r_ratio_p50"] == metrics["group/r_ratio/p50"]
-    dense = table[table["rule"] == "singleton"].iloc[0]
-    assert (dense["density"], dense["size_p50"]) == (1.0, 1.0)
-    assert not (table["density"] == 1.0).all()
 
 
 def test_random_and_entropy_have_the_density_of_variance_split(tokens: Tokens) -> None:
