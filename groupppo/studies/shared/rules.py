@@ -202,7 +202,7 @@ def agreement_table(
         stride = GroupParams(rule="stride", group_max_size=max(1, round(1 / density)))
         found["stride"] = [group_tokens(tokens, stride).endpoints]
         for name, endpoints in found.items():
-            row = {"proxy": name, "cap": cap, "epsilon": epsilon, "exact_density": density}
+            row: dict[str, Any] = {"proxy": name, "cap": cap, "epsilon": epsilon, "exact_density": density}
             rows.append(row | _agreement(exact, torch.stack(endpoints), tokens.mask))
     return pd.DataFrame(rows).astype({"cap": "Int64"})
 
