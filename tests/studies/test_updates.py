@@ -42,22 +42,22 @@ def arm(name: str = "mine", density_from: str | None = None, **verl: object) -> 
 def test_every_shipped_arm_with_a_rule_is_followed_and_the_others_are_left_out_with_a_reason() -> None:
     followed, left_out = group_arms(SHIPPED)
     assert {arm.name for arm in followed} | set(left_out) == {arm.name for arm in SHIPPED}
-    without_a_rule = {arm.name for arm in SHIPPED if arm.verl["algorithm.adv_estimator"] != "group_ppo"}
+    without_a_rule = {arm.name for arm in SHIPPED if not arm.grouped}
     assert {name for name, reason in left_out.items() if reason == NO_RULE} == without_a_rule
+    others = {arm.name for arm in SHIPPED if arm.verl["algorithm.adv_estimator"] != "group_ppo"}
+    assert {name for name, reason in left_out.items() if "estimator" in reason} == others - without_a_rule
     streamed = {arm.name for arm in SHIPPED if arm.verl.get("algorithm.group_params.update") == "streamed"}
     fused = {arm.name for arm in SHIPPED if arm.verl.get("actor_rollout_ref.model.use_fused_kernels")}
     other_lambda = {arm.name for arm in SHIPPED if "algorithm.lam" in arm.verl}
-    assert set(left_out) == without_a_rule | streamed | fused | other_lambda
-    assert {arm.name: arm.density_from for arm in followed if arm.density_from} == {
-        "random": "group_ppo",
-        "entropy": "group_ppo",
-        "entropy_gathered": "group_ppo",
-    }
+    assert set(left_out) == others | streamed | fused | other_lambda
+    controls = {arm.name for arm in followed if arm.density_from == "group_ppo"}
+    assert controls == {"random", "entropy", "entropy_gathered", "abs_advantage_top", "abs_advantage_bottom"}
 
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
+        ({"algorithm__adv_estimator": "grpo", "algorithm__group_params__rule": "stride"}, "estimator of verl's"),
         ({"algorithm__gamma": 0.9}, "algorithm.gamma"),
         ({"algorithm__group_params__update": "streamed"}, "approximate"),
         ({"algorithm__group_params__rule": "random", "algorithm__group_params__density_source": "a.jsonl"}, "file"),

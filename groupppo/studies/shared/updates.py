@@ -17,7 +17,7 @@ from torch import Tensor
 from groupppo.algorithm import GroupParams, Tokens, group_tokens
 from groupppo.algorithm.estimators import gae, whiten
 from groupppo.algorithm.loss import LossMask, group_batch, policy_loss
-from groupppo.config import Arm
+from groupppo.config import GROUPED, Arm
 from groupppo.errors import BadInput
 from groupppo.stats.intervals import Estimate, jackknife
 from groupppo.studies.shared.rollouts import Rollouts, Sampled, response_log_probs
@@ -25,7 +25,8 @@ from groupppo.studies.shared.study import DENSE, DENSE_OTHER, NO_RULE
 
 PREFIX = "algorithm.group_params."
 # What an arm with groups may set besides: without a critic it would not train at all.
-_FOLLOWED = ("algorithm.adv_estimator", "critic.enable")
+_ESTIMATOR = "algorithm.adv_estimator"
+_FOLLOWED = (_ESTIMATOR, "critic.enable")
 _COLUMNS, _SAME = 16_384, 1e-6
 
 
@@ -52,6 +53,8 @@ def group_arms(arms: Iterable[Arm]) -> tuple[list[Arm], dict[str, str]]:
         foreign = [key for key in arm.verl if key not in _FOLLOWED and not key.startswith(PREFIX)]
         if not arm.grouped:
             left_out[arm.name] = NO_RULE
+        elif arm.verl.get(_ESTIMATOR) != GROUPED:
+            left_out[arm.name] = "takes its advantages from an estimator of verl's"
         elif foreign:
             left_out[arm.name] = f"sets {foreign[0]}, which the study does not follow"
         elif arm.verl.get(f"{PREFIX}density_source"):
