@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import psutil
 
 from groupppo.errors import BadInput
 
+PATIENCE = 10.0
+"""Seconds in which the results folder's file server has to answer."""
 MAX_SKEW = 5.0
 """Seconds that a node's clock may differ from the file server's: beyond, files look older than what made them."""
 
@@ -40,6 +43,7 @@ def check_node(folder: Path, needs: Needs) -> None:
         BadInput: names what the node lacks and how to fix it; `folder` may not exist yet.
     """
     where = f"node {platform.node()}"
+    require_answer(folder)
     skew = clock_skew(folder)
     if abs(skew) > MAX_SKEW:
         hint = f"set the clock (chrony or ntpd): files must not look older or newer by more than {MAX_SKEW:g} s."
@@ -53,6 +57,19 @@ def check_node(folder: Path, needs: Needs) -> None:
         hint = f"the run asks for {needs.memory_bytes / 1e9:.1f} GB: end what holds it, or choose another node."
         raise BadInput(where, "free memory (GB)", round(memory / 1e9, 1), hint)
     check_versions(needs.lock, needs.packages)
+
+
+def require_answer(folder: Path) -> None:
+    """Raise BadInput where the folder's file server does not answer: it blocks whoever asks, for ever.
+
+    Asked in a thread that nobody waits for in the end.
+    """
+    thread = threading.Thread(target=folder.exists, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if thread.is_alive():
+        hint = f"its file server did not answer within {PATIENCE:g} s: mount it again, or choose another node."
+        raise BadInput(folder, "look at it", None, hint)
 
 
 def check_versions(lock: Path, packages: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """The check of a node: each thing that it may lack is named with its hint, and a sound node passes."""
 
 import os
+import threading
 import time
 from dataclasses import replace
 
@@ -88,3 +89,11 @@ def test_every_package_that_decides_a_run_is_in_a_lock():
     for package in PACKAGES:
         assert any(line.startswith(f"{package.lower()}==") for line in text)
     assert lock_of("cuda").name == "gpu.lock"
+
+
+def test_a_file_server_that_does_not_answer_is_given_up(tmp_path, monkeypatch, needs):
+    answers = threading.Event()
+    monkeypatch.setattr(start_check, "PATIENCE", 0.05)
+    monkeypatch.setattr(type(tmp_path), "exists", lambda _: answers.wait(30))
+    assert "did not answer" in found(tmp_path, needs).hint
+    answers.set()
