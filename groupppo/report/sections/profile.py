@@ -25,8 +25,9 @@ from groupppo.draw.wording import MISSING, in_bytes, number, percentage, plural,
 from groupppo.profile.config import Profile, load_profile, result_files
 from groupppo.profile.tables import ProfileTables, read_tables
 from groupppo.records.plain_json import read_object
+from groupppo.records.storage import write_whole
 from groupppo.report.figures.profile import measured_in_words, setting_title
-from groupppo.report.render import html, write_page
+from groupppo.report.render import html
 from groupppo.report.sections import PROFILE, Results
 from groupppo.report.sections.benchmark import as_text
 from groupppo.update.variants import MEASURED, find
@@ -51,54 +52,46 @@ METHOD = (
 )
 
 
-Part = tuple[str, str, list[Block]]
-"""Id and title of a section of a profile's own page, and its blocks; the report has them all in one section."""
-
-
 def sections(results: Results) -> Iterator[Section]:
     if results.benchmark.profile is None:
         return
     profile, home = load_profile(results.benchmark.profile), results.folder / PROFILE
     tables = read_tables(home / "tables")
-    parts = profile_parts(results.folder, f"{PROFILE}/", profile, tables, home / "measured")
+    parts = profile_sections(results.folder, f"{PROFILE}/", profile, tables, home / "measured")
     words = Text(f"{measured_in_words(tables.variants)} {_answer(tables.targets)}")
-    blocks = [words, *(block for _, _, own in parts for block in own)]
+    blocks = [words, *(block for part in parts for block in part.blocks)]
     yield Section("profile", "Cost of an update at real model shapes", "Cost of an update", 70, blocks)
 
 
 def write_profile_page(results: Path, profile: Profile, tables: ProfileTables, measured: Path) -> Path:
-    """Render `results`/report.html; figures/ must be there.
+    """Write `results`/report.html as a whole or not at all; figures/ must be there.
 
     Args:
         results: the profile's folder of results.
         measured: the folder of result files, for the machine and the commands.
 
     Returns:
-        the path of the page, which is replaced as a whole or not at all.
+        the path of the page.
 
     Raises:
         BadInput: the figures or a result file are missing.
     """
-    parts = profile_parts(results, "", profile, tables, measured)
-    page = Page(
-        title=profile.title,
-        eyebrow=f"GROUP-PPO bench, profile {profile.name}",
-        skip="Skip to the targets",
-        head=[Text(_answer(tables.targets), "answer"), Text(measured_in_words(tables.variants), "quiet")],
-        sections=[
-            Section(name, "" if name == "targets" else title, title, order, blocks)
-            for order, (name, title, blocks) in enumerate(parts)
-        ],
-    )
-    return write_page(results / "report.html", html(page, results))
+    head = [Text(_answer(tables.targets), "answer"), Text(measured_in_words(tables.variants), "quiet")]
+    parts = profile_sections(results, "", profile, tables, measured)
+    eyebrow = f"GROUP-PPO bench, profile {profile.name}"
+    page = results / "report.html"
+    write_whole(page, html(Page(profile.title, eyebrow, "Skip to the targets", head, parts), results))
+    return page
 
 
-def profile_parts(results: Path, home: str, profile: Profile, tables: ProfileTables, measured: Path) -> list[Part]:
+def profile_sections(
+    results: Path, home: str, profile: Profile, tables: ProfileTables, measured: Path
+) -> list[Section]:
     """What a page in `results` says of the profile in its folder `home`, which ends with a slash or is empty."""
     figures = f"{home}figures"
     files = listed([Link(f"{name}.csv", f"{home}tables/{name}.csv") for name in vars(tables)])
     machine = Details("Machine, software and the command behind each file", [Terms(_provenance(profile, measured))])
-    return [
+    parts: list[tuple[str, str, list[Block]]] = [
         ("targets", "Targets", [_targets(tables)] if len(tables.targets) else []),
         ("figures", "Figures", [FigureBlock(record, figures) for record in read_figures(results / figures)]),
         ("measured", "Measurements", [_setting(rows) for _, rows in tables.variants.groupby("setting", sort=False)]),
@@ -106,6 +99,9 @@ def profile_parts(results: Path, home: str, profile: Profile, tables: ProfileTab
         ("method", "Method and limits", list(map(Text, METHOD))),
         ("provenance", "Provenance", [machine]),
         ("data", "Data", [Text(("Tables: ", *files, "."), "small")]),
+    ]
+    return [
+        Section(name, title if order else "", title, order, blocks) for order, (name, title, blocks) in enumerate(parts)
     ]
 
 
@@ -119,19 +115,18 @@ def _answer(targets: pd.DataFrame) -> str:
 
 
 def _targets(tables: ProfileTables) -> Table:
-    titles = tables.variants.drop_duplicates("setting").set_index("setting")
+    settings = tables.variants.drop_duplicates("setting").set_index("setting")
     rows = []
     for target in tables.targets.itertuples():
-        ends = [f"at least {number(target.at_least)}"] if pd.notna(target.at_least) else []
-        ends += [f"at most {number(target.at_most)}"] if pd.notna(target.at_most) else []
-        verdict = "not measured" if pd.isna(target.met) else "met" if target.met else "missed"
+        ends = {"at least": target.at_least, "at most": target.at_most}
+        met = "not measured" if pd.isna(target.met) else "met" if target.met else "missed"
         rows.append(
             [
-                TextCell(find(target.variant).title, setting_title(titles.loc[target.setting])),
-                TextCell(QUANTITIES[target.quantity]),
-                TextCell(" and ".join(ends)),
+                TextCell(find(target.variant).title, setting_title(settings.loc[target.setting])),
+                QUANTITIES[target.quantity],
+                " and ".join(f"{words} {number(end)}" for words, end in ends.items() if pd.notna(end)),
                 with_interval(target.value, target.low, target.high),
-                TextCell(verdict),
+                met,
             ]
         )
     caption = "Targets, written before the measurement; 90 % intervals over rounds where a number has one."
@@ -167,20 +162,27 @@ def _steps(tables: ProfileTables, profile: Profile) -> Table:
     sparsest = tables.counted.loc[endpoints.idxmin(), "density"]
     steps = tables.steps[tables.steps["density"] == sparsest]
     shares = sorted(set(steps["generation"]))
-    need = profile.counted.need
-    head = ["Update", "Log-probability passes", "All but generation"]
-    head += [f"Step, generation {percentage(share)}" for share in shares] + [f"Generation allowed for {need:g}x"]
+    head = [
+        "Update",
+        "Log-probability passes",
+        "All but generation",
+        *(f"Step, generation {percentage(share)}" for share in shares),
+        f"Generation allowed for {profile.counted.need:g}x",
+    ]
     lines = []
     for (mode, known), rows in steps.groupby(["mode", "known"], sort=False):
         if mode in ("dense", "masked") or (mode == "fused" and known):
             continue
-        allowed = rows["needed_generation"]
-        cells = [TextCell(mode.replace("_", " "))]
-        cells += [TextCell("gathered" if known else "dense" if mode != "fused" else "fused")]
-        cells += [TextCell(_range(rows["rest_speedup"]))]
-        cells += [TextCell(_range(rows[rows["generation"] == share]["step_speedup"])) for share in shares]
-        cells += [TextCell(f"at most {percentage(allowed.max())}" if allowed.notna().any() else "none suffices")]
-        lines.append(cells)
+        allowed = rows["needed_generation"].max()
+        lines.append(
+            [
+                mode.replace("_", " "),
+                "gathered" if known else "dense" if mode != "fused" else "fused",
+                _range(rows["rest_speedup"]),
+                *(_range(rows[rows["generation"] == share]["step_speedup"]) for share in shares),
+                "none suffices" if pd.isna(allowed) else f"at most {percentage(allowed)}",
+            ]
+        )
     caption = (
         f"Speed-up of a whole step by operations at density {sparsest}: least and greatest over all models, response "
         "lengths and checkpointing counted. Endpoints of a rule that reads log-probabilities or values are known only "
