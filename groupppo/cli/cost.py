@@ -53,11 +53,8 @@ def cost(
     if as_json:
         say_json(asdict(found))
         return
-    for line in _head(found):
-        say(line)
-    hours = found.hours
-    head = ("arm", "jobs", hours, "storage", "a run", "from")
-    shares = [*found.arms, found.shared, found.total]
+    there = f", {found.finished} of them finished already in results/{found.benchmark}" if found.finished else ""
+    say(f"{found.benchmark}: {found.total.jobs} jobs, {found.runs} training runs{there}")
     rows = [
         (
             share.name,
@@ -67,23 +64,19 @@ def cost(
             share.run.text(60, " min") if share.run.high else "",
             ", ".join(share.basis) if share is not found.total else "",
         )
-        for share in shares
+        for share in (*found.arms, found.shared, found.total)
     ]
-    say_table(head, rows, right=("jobs", hours, "storage", "a run"))
-    for line in _foot(found):
+    head = ("arm", "jobs", found.hours, "storage", "a run", "from")
+    say_table(head, rows, right=head[1:-1])
+    say()
+    for line in _notes(found):
         say(line)
 
 
-def _head(found: "Estimate") -> Iterator[str]:
-    there = f", {found.finished} of them finished already in results/{found.benchmark}" if found.finished else ""
-    yield f"{found.benchmark}: {found.total.jobs} jobs, {found.runs} training runs{there}"
-
-
-def _foot(found: "Estimate") -> Iterator[str]:
+def _notes(found: "Estimate") -> Iterator[str]:
     from groupppo.cost.estimate import COUNTED
     from groupppo.cost.model import SPEEDS
 
-    yield ""
     if found.total.resumable.high:
         each = found.total.resumable.bytes_text()
         yield (

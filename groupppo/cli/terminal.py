@@ -38,19 +38,20 @@ def benchmark_file(named: str) -> Path:
     Raises:
         BadInput: it is a name, and this is outside of the repository.
     """
-    return Path(named) if _is_path(named) else short(root() / "benchmarks" / f"{named}.yaml")
+    path = Path(named)
+    return path if _is_path(path) else short(root() / "benchmarks" / f"{named}.yaml")
 
 
 def results_folder(named: str) -> Path:
     """Results named by path, or inside of the repository by name for results/<name>; a path wins."""
-    with contextlib.suppress(BadInput):
-        return Path(named) if _is_path(named) else short(root() / "results" / named)
-    return Path(named)
-
-
-def _is_path(named: str) -> bool:
     path = Path(named)
-    return path.exists() or path.name != named or bool(path.suffix)
+    with contextlib.suppress(BadInput):
+        return path if _is_path(path) else short(root() / "results" / named)
+    return path
+
+
+def _is_path(path: Path) -> bool:
+    return path.exists() or len(path.parts) > 1 or bool(path.suffix)
 
 
 def say(text: str = "") -> None:

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from groupppo.draw.blocks import FigureBlock, Page
+from groupppo.draw.blocks import Block, FigureBlock, Page, Text
 from groupppo.draw.figures import FigureRecord, few_colours
 from groupppo.errors import BadInput
 
@@ -59,6 +59,12 @@ def markdown(page: Page) -> str:
     # Not HTML; the filter `md` escapes every value.
     text = _environment(autoescape=False).get_template("page.j2").render(dialect="markdown.j2", page=page)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def prose(name: str, **values: str) -> list[Block]:
+    """The paragraphs of a template without marks, with the values in their places."""
+    text = _environment(autoescape=False).get_template(name).render(values)
+    return [Text(" ".join(paragraph.split())) for paragraph in text.split("\n\n")]
 
 
 def escaped(text: object) -> str:

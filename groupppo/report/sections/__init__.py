@@ -42,7 +42,6 @@ class Verdict(BaseModel):
     arm: str
     quantity: str
     comparison: str
-    margin: float | None
     unit: str
     verdict: str = Field(pattern=f"^({'|'.join(VERDICTS)})$")
     asked: bool
@@ -60,21 +59,12 @@ class Verdict(BaseModel):
     elsewhere: Where | None
 
 
-class ExcludedRun(BaseModel):
-    task: str
-    model: str
-    arm: str
-    seed: int | None
-    reason: str
-
-
 class Judged(BaseModel):
     """The content of verdicts.json."""
 
     level: float
     claims_sha256: str
     verdicts: list[Verdict]
-    excluded: list[ExcludedRun]
 
 
 @dataclass(frozen=True)

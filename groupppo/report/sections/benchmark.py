@@ -12,24 +12,10 @@ from groupppo.draw.blocks import Block, Link, List, Row, Section, Span, Table, T
 from groupppo.draw.wording import percentage, seconds_text
 from groupppo.measure.memory import DEFINITION
 from groupppo.records.plain_json import read_object
+from groupppo.report.render import prose
 from groupppo.report.sections import Results
 
 UNSET = "not set"
-METHOD = (
-    "The unit of replication is the training seed. Arms that share a seed share start checkpoint, prompt order, "
-    "sampling seed and evaluation, so that arms are compared by the difference within a seed. Intervals are {level} "
-    "paired t intervals over those differences (ratios on the log scale); with two seeds they are wide, because two "
-    "seeds know little.",
-    "A claim is judged by where its interval lies against its region, the claimed one widened by the claim's margin. "
-    "An interval that crosses the region's border decides nothing, and “no significant difference” is never read as "
-    "“equal”. The standard error of an accuracy covers the held-out prompts and says nothing about the spread over "
-    "training seeds. Where a claim is judged on several tasks or models, both ends of its interval are held to Holm's"
-    " adjustment over them.",
-    "Runs trained on: {devices}. CPU evidence decides only what a CPU can decide: densities, accuracies, and ratios of "
-    "seconds or bytes where the reading does the same work on every device. It decides nothing about the seconds or "
-    "bytes of a GPU; such claims are not measurable here.",
-    "Memory: {memory}",
-)
 
 
 def sections(results: Results) -> Iterator[Section]:
@@ -46,8 +32,7 @@ def sections(results: Results) -> Iterator[Section]:
     yield Section("settings", "Matched settings", "Matched settings", 92, [shared])
     yield Section("start", "Warm start", "Warm start", 93, [warm_starts(results)])
     devices = ", ".join(sorted(set(results.runs["device"].dropna()))) or "no device"
-    words = {"level": f"{100 * results.judged.level:g} %", "devices": devices, "memory": DEFINITION}
-    method = [Text(paragraph.format(**words)) for paragraph in METHOD]
+    method = prose("method.j2", level=f"{100 * results.judged.level:g} %", devices=devices, memory=DEFINITION)
     yield Section("method", "Method and limits", "Method and limits", 94, method)
     tables = sorted(path.relative_to(results.folder).as_posix() for path in results.folder.glob("tables/*.parquet"))
     files = ["verdicts.json", *tables, "benchmark.yaml"]
@@ -99,10 +84,6 @@ def matched_settings(benchmark: Benchmark) -> dict[str, str]:
     settings = {"seeds": as_text(benchmark.seeds)}
     for part in ("train", "evaluation"):
         settings |= {f"{part}.{key}": as_text(value) for key, value in recorded[part].items() if value != {}}
-    for cell in benchmark.cells:
-        where = f"{benchmark.tasks[cell.task].title}, {benchmark.models[cell.model].title}"
-        arms = ", ".join(benchmark.arms[arm].title for arm in cell.arms)
-        settings[where] = f"seeds {as_text(cell.seeds)} of {arms}" if arms else "not run"
     for task in benchmark.tasks.values():
         settings[f"Task {task.title}"] = (
             f"version {task.version}, {task.splits['train']:,} training and {task.splits['test']:,} held-out prompts, "

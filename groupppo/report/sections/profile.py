@@ -21,13 +21,13 @@ from groupppo.draw.blocks import (
     with_interval,
 )
 from groupppo.draw.figures import read_figures
-from groupppo.draw.wording import MISSING, in_bytes, number, percentage, plural, ratio, seconds_text
+from groupppo.draw.wording import MISSING, in_bytes, number, plural, ratio, seconds_text
 from groupppo.profile.config import Profile, load_profile, result_files
 from groupppo.profile.tables import ProfileTables, read_tables
 from groupppo.records.plain_json import read_object
 from groupppo.records.storage import write_whole
 from groupppo.report.figures.profile import measured_in_words, setting_title
-from groupppo.report.render import html
+from groupppo.report.render import html, prose
 from groupppo.report.sections import PROFILE, Results
 from groupppo.report.sections.benchmark import as_text
 from groupppo.update.variants import MEASURED, find
@@ -41,15 +41,6 @@ QUANTITIES = {
     "memory_ratio_to_fused": "memory, ratio to dense with our fused head",
     "seconds_speedup_to_masked": "speed-up over masked, seconds",
 }
-METHOD = (
-    "A variant is one forward and backward pass of the clipped policy loss over one sequence, with random weights and "
-    "tokens, ratios close to 1 and no ratio clipped. All variants of a setting take turns in one process, in the "
-    "reverse order every other round, and ratios are taken within a round. Seconds are CPU seconds on a CPU, and the "
-    "time between two events on a GPU. Operations are counted while the pass runs. Memory is read in a process of its "
-    "own.",
-    "Random weights change neither operations nor memory. What a CPU says about seconds is not what a GPU would say: "
-    "there the balance of arithmetic and memory is another one.",
-)
 
 
 def sections(results: Results) -> Iterator[Section]:
@@ -95,8 +86,7 @@ def profile_sections(
         ("targets", "Targets", [_targets(tables)] if len(tables.targets) else []),
         ("figures", "Figures", [FigureBlock(record, figures) for record in read_figures(results / figures)]),
         ("measured", "Measurements", [_setting(rows) for _, rows in tables.variants.groupby("setting", sort=False)]),
-        ("steps", "Whole steps", [_steps(tables, profile)]),
-        ("method", "Method and limits", list(map(Text, METHOD))),
+        ("method", "Method and limits", prose("profile_method.j2")),
         ("provenance", "Provenance", [machine]),
         ("data", "Data", [Text(("Tables: ", *files, "."), "small")]),
     ]
@@ -139,7 +129,7 @@ def _setting(rows: pd.DataFrame) -> Table:
     lines = []
     for row in rows.itertuples():
         if row.status != MEASURED:
-            lines.append([TextCell(row.title), TextCell(row.status, row.reason), *[TextCell(MISSING)] * 5])
+            lines.append([row.title, TextCell(row.status, row.reason), *[MISSING] * 5])
             continue
         low, high = (None, None) if row.variant == "dense" else (row.seconds_speedup_low, row.seconds_speedup_high)
         lines.append(
@@ -147,53 +137,13 @@ def _setting(rows: pd.DataFrame) -> Table:
                 TextCell(row.title, "" if row.exact else "approximate gradient"),
                 TextCell(f"{row.flops / 1e12:.3g} T", f"formula {100 * row.flops_error:+.2f} %"),
                 TextCell(seconds_text(row.seconds), plural(int(row.rounds), "round")),
-                TextCell(ratio(row.flops_speedup)),
+                ratio(row.flops_speedup),
                 with_interval(row.seconds_speedup, low, high, form=ratio),
-                TextCell(ratio(row.bound)),
+                ratio(row.bound),
                 TextCell(in_bytes(row.rise_bytes), f"{ratio(row.memory_ratio)} of dense"),
             ]
         )
     return Table(title, f"{title}; {int(rows['endpoints'].iloc[0])} endpoints.", head, lines)
-
-
-def _steps(tables: ProfileTables, profile: Profile) -> Table:
-    """Whole steps at the lowest density: ranges over models, lengths and checkpointing."""
-    endpoints = tables.counted["endpoints"] / tables.counted["response"]
-    sparsest = tables.counted.loc[endpoints.idxmin(), "density"]
-    steps = tables.steps[tables.steps["density"] == sparsest]
-    shares = sorted(set(steps["generation"]))
-    head = [
-        "Update",
-        "Log-probability passes",
-        "All but generation",
-        *(f"Step, generation {percentage(share)}" for share in shares),
-        f"Generation allowed for {profile.counted.need:g}x",
-    ]
-    lines = []
-    for (mode, known), rows in steps.groupby(["mode", "known"], sort=False):
-        if mode in ("dense", "masked") or (mode == "fused" and known):
-            continue
-        allowed = rows["needed_generation"].max()
-        lines.append(
-            [
-                mode.replace("_", " "),
-                "gathered" if known else "dense" if mode != "fused" else "fused",
-                _range(rows["rest_speedup"]),
-                *(_range(rows[rows["generation"] == share]["step_speedup"]) for share in shares),
-                "none suffices" if pd.isna(allowed) else f"at most {percentage(allowed)}",
-            ]
-        )
-    caption = (
-        f"Speed-up of a whole step by operations at density {sparsest}: least and greatest over all models, response "
-        "lengths and checkpointing counted. Endpoints of a rule that reads log-probabilities or values are known only "
-        "after those passes, which then stay dense; a fixed stride is known before them."
-    )
-    return Table("Whole steps", caption, head, lines)
-
-
-def _range(values: pd.Series) -> str:
-    low, high = ratio(float(values.min())), ratio(float(values.max()))
-    return low if low == high else f"{low} to {high}"
 
 
 def _provenance(profile: Profile, measured: Path) -> list[tuple[str, str]]:

@@ -19,15 +19,22 @@ from groupppo.report.sections import Results
 from groupppo.report.sections.benchmark import as_text
 from groupppo.tables.schema import FINISHED
 
+CAPTION = (
+    "Every run of the matrix. Accuracy is greedy, on held-out prompts, ± one standard error over prompts. Run time "
+    "includes start-up. A status leads to the run's record; beside it, in a results folder, lies log.txt."
+)
 MOST_VALUES = 20
 """Values of a key of the provenance, and runs with each, that the page lists."""
 
 
 def sections(results: Results) -> Iterator[Section]:
+    runs = results.runs[~results.runs["admissible"].astype(bool)]
+    excluded = run_table(results, runs, "Runs that are no evidence for any claim, and why.")
+    none = Text("None: every run of the matrix is admissible as evidence.")
+    yield Section("excluded", "Excluded runs", "Excluded runs", 40, [excluded if len(runs) else none], markdown=True)
     figures = [FigureBlock(record, "figures") for record in results.figures]
-    yield Section("excluded", "Excluded runs", "Excluded runs", 40, [excluded_runs(results)], markdown=True)
     yield Section("figures", "Figures", "Figures", 50, figures, markdown=True)
-    yield Section("matrix", "Runs", "Runs", 90, [run_table(results)])
+    yield Section("matrix", "Runs", "Runs", 90, [run_table(results, results.runs, CAPTION)])
     yield Section("provenance", "Provenance", "Provenance", 95, list(_provenance(results)))
 
 
@@ -41,28 +48,12 @@ def scope(benchmark: Benchmark, runs: pd.DataFrame) -> str:
     return f"{counted}{fewer}: {plural(len(runs), 'run')}, {excluded or 'none'} excluded from the evidence."
 
 
-def excluded_runs(results: Results) -> Block:
-    """The runs that are no evidence for any claim, and why."""
-    rows: list[Row] = [
-        [*_titles(results.benchmark, run), MISSING if run.seed is None else str(run.seed), TextCell(run.reason)]
-        for run in results.judged.excluded
-    ]
-    if not rows:
-        return Text("None: every run of the matrix is admissible as evidence.")
-    head, caption = ["Task", "Model", "Arm", "Seed", "Reason"], "Runs that are no evidence for any claim, and why."
-    return Table("Excluded runs", caption, head, rows, kind="prose", whole="verdicts.json")
-
-
-def run_table(results: Results) -> Table:
-    """Every planned run, then runs outside the matrix."""
+def run_table(results: Results, runs: pd.DataFrame, caption: str) -> Table:
+    """A row for each run, with its greedy accuracy on held-out prompts."""
     accuracy = results.evals[results.evals["metric"] == "accuracy"]
-    runs = results.runs[results.runs["seed"].notna()].merge(accuracy[[*RUN_KEYS, "value", "stderr"]], "left", RUN_KEYS)
-    caption = (
-        "Every run of the matrix. Accuracy is greedy, on held-out prompts, ± one standard error over prompts. Run time "
-        "includes start-up. A status leads to the run's record; beside it, in a results folder, lies log.txt."
-    )
+    scored = runs.merge(accuracy[[*RUN_KEYS, "value", "stderr"]], "left", RUN_KEYS)
     head = ["Task", "Model", "Arm", "Seed", "Status", "Steps", "Run time", "Start-up", "Rollouts", "Accuracy"]
-    rows = [_run(results, run) for run in runs.itertuples()]
+    rows = [_run(results, run) for run in scored.itertuples()]
     return Table("Runs", caption, head, rows, kind="sortable", whole="tables/runs.parquet")
 
 
@@ -77,7 +68,7 @@ def _run(results: Results, run: Any) -> list[TextCell | str]:
     score = MISSING if math.isnan(run.value) else f"{number(run.value)} ± {number(run.stderr)}"
     return [
         *_titles(results.benchmark, run),
-        str(run.seed),
+        MISSING if pd.isna(run.seed) else str(run.seed),
         TextCell(Link(status, record) if record else status, note),
         TextCell(f"{run.steps:,} of {run.planned_steps:,}", mark="nowrap"),
         _sorted(seconds_text(run.wall_seconds), run.wall_seconds),

@@ -162,13 +162,10 @@ def _claims(claims: Sequence[Verdict], benchmark: Benchmark) -> Table:
 
 def _registered(stamp: Stamp | None, claims_sha256: str) -> Block:
     """Whether claims, margins and matrix are still those of before the first run."""
+    file = Link("preregistration.json", "preregistration.json")
     if stamp is None:
-        words: Words = (
-            "No stamp says what was fixed before the first run: ",
-            code("preregistration.json"),
-            f" is missing. Claims are those of the file with SHA-256 {claims_sha256}.",
-        )
-        return Warn([Text(words)])
+        none = "No stamp says what was fixed before the first run: preregistration.json is missing."
+        return Warn([Text(f"{none} Claims are those of the file with SHA-256 {claims_sha256}.")])
     if stamp.changes:
         changed = (
             f"{plural(len(stamp.changes), 'value')} changed after the first run started ({stamp.at}). A verdict that "
@@ -180,11 +177,10 @@ def _registered(stamp: Stamp | None, claims_sha256: str) -> Block:
         ]
         head = ["Key", "Registered", "Now"]
         return Warn([Text(changed), Table("Changes", "Registered before the first run, and now.", head, rows)])
-    commit = f", commit {stamp.commit}" if stamp.commit else ""
-    commit += " with uncommitted changes" if stamp.commit and not stamp.clean else ""
-    registered = (
-        f"Claims, margins and matrix are those that were registered when the first run started, {stamp.at}{commit} (",
-        Link("preregistration.json", "preregistration.json"),
-        f"; SHA-256 of the claims' content {stamp.claims_sha256}, of the matrix {stamp.matrix_sha256}).",
+    dirty = "" if stamp.clean else " with uncommitted changes"
+    commit = f", commit {stamp.commit}{dirty}" if stamp.commit else ""
+    first = (
+        f"Claims, margins and matrix are those that were registered when the first run started, {stamp.at}{commit} ("
     )
-    return Text(registered, "small")
+    hashes = f"; SHA-256 of the claims' content {stamp.claims_sha256}, of the matrix {stamp.matrix_sha256})."
+    return Text((first, file, hashes), "small")
