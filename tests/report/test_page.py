@@ -13,7 +13,6 @@ from markupsafe import escape
 
 from groupppo.config import Benchmark
 from groupppo.draw import wording
-from groupppo.draw.captions import place
 from groupppo.errors import BadInput
 from groupppo.measure.memory import DEFINITION
 from groupppo.records.where import Where
@@ -21,7 +20,7 @@ from groupppo.report import render
 from groupppo.report.page import write_report
 from groupppo.report.sections import read_verdicts
 from groupppo.report.sections.benchmark import arm_differences
-from groupppo.report.sections.verdicts import ANSWERS, answer
+from groupppo.report.sections.verdicts import MEANINGS, answer
 from groupppo.verdicts.preregistration import register
 from groupppo.verdicts.rules import VERDICTS
 from groupppo.verl.network import OURS
@@ -29,13 +28,15 @@ from tests.report.conftest import build, table_of, verdict
 from tests.synthetic import rewrite_json
 
 ATTACK = "<script>alert(1)</script>"
+MARKDOWN_ATTACK = f"{ATTACK} | [x](javascript:alert(1)) ![i](http://e.vil/x.png) `a` $x$ **b** @someone www.e.vil"
 WARM_START = {"task": "sorting", "step": 575, "sampled_accuracy": 0.415, "greedy_accuracy": 0.463, "seconds": 81.2}
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory) -> tuple[Path, Benchmark]:
     results = tmp_path_factory.mktemp("quick")
-    return results, build(results, seeds=(1, 2, 3), steps=8, failed={("grpo", 3): "out of memory"})
+    failed = {("grpo", 3): f"out of memory {MARKDOWN_ATTACK}"}
+    return results, build(results, seeds=(1, 2, 3), steps=8, failed=failed)
 
 
 @pytest.fixture(scope="module")
@@ -76,60 +77,49 @@ def test_the_verdict_table_is_the_first_table_and_comes_before_any_figure(text):
     assert order == sorted(order)
 
 
-def test_the_first_sentence_counts_the_verdicts(quick, text):
-    verdicts = json.loads((quick[0] / "verdicts.json").read_text())["verdicts"]
-    sentence = re.search(r'<p class="answer">(.*?)</p>', text).group(1)
-    assert sentence == answer(read_verdicts(quick[0] / "verdicts.json").verdicts)
-    assert sentence.startswith(f"Of {sum(entry['asked'] for entry in verdicts)} verdicts, ")
+def given(kind: str, *, asked: bool = True, published: bool | None = None):
+    """A verdict; one on measurements from elsewhere where it is said whether these are published."""
+    return verdict(verdict=kind, asked=asked, elsewhere=None if published is None else Where("x", published, "", ""))
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "sentence"),
+    ("verdicts", "told"),
     [
-        ([], "No claim was tested."),
-        (["refuted"], "Of 1 verdict, 1 is refuted."),
-        (["refuted", "identity", "refuted"], "Of 3 verdicts, 2 are refuted and 1 is true by arithmetic alone."),
+        ([], "No claim was tested on what was run here."),
         (
-            ["supported", "not testable", "inconclusive"],
-            "Of 3 verdicts, 1 is supported, 1 is inconclusive and 1 is not testable.",
+            [given("refuted"), given("identity"), given("refuted")],
+            "3 verdicts on what was run here: 2 refuted, 1 identity.",
+        ),
+        (
+            [given("refuted"), given("supported", published=True), given("refuted", asked=False)],
+            "1 verdict on what was run here: 1 refuted. 1 verdict on published measurements, not made here: 1 "
+            "supported. 1 more verdict on what this benchmark leaves out.",
+        ),
+        (
+            [given("supported", published=False), given("supported", published=True)],
+            "No claim was tested on what was run here. 2 verdicts on measurements made elsewhere: 2 supported.",
         ),
     ],
 )
-def test_the_answer_is_a_sentence(verdicts, sentence):
-    assert answer([verdict(verdict=one) for one in verdicts]) == sentence
+def test_the_answer_counts_verdicts_those_from_elsewhere_and_unasked_ones_apart(verdicts, told):
+    assert answer(verdicts) == told
 
 
-def test_verdicts_from_elsewhere_are_counted_apart():
-    def judged(published: bool):
-        there = Where("x", published, "", "")
-        return [verdict(verdict="supported", elsewhere=there)] * 2 + [verdict(verdict="refuted", asked=False)]
-
-    assert answer([verdict(verdict="refuted"), *judged(True)]) == (
-        "Of 1 verdict on what was run here, 1 is refuted. Of 2 verdicts on published measurements, not made here, 2 "
-        "are supported. 1 more is about what this benchmark leaves out."
-    )
-    assert answer(judged(False)[:2]) == (
-        "No claim was tested on what was run here. Of 2 verdicts on measurements made elsewhere, 2 are supported."
-    )
+def test_every_verdict_that_can_be_given_is_explained():
+    assert {kind for kind, _ in MEANINGS} == set(VERDICTS)
 
 
-def test_claims_that_a_benchmark_does_not_ask_are_counted_apart_and_stand_last(spare):
+def test_claims_that_a_benchmark_does_not_ask_stand_last(spare):
     file = spare[0] / "verdicts.json"
     verdicts = json.loads(file.read_text())["verdicts"]
-    away = verdicts[0]["id"]
     for one in verdicts:
-        one["asked"] = one["id"] != away
+        one["asked"] = one["id"] != verdicts[0]["id"]
     rewrite_json(file, verdicts=verdicts)
-    others = len({one["id"] for one in verdicts}) - 1
-    sentence = re.search(r'<p class="answer">(.*?)</p>', rendered(spare)).group(1)
-    assert sentence.startswith(f"Of {others} verdicts, ")
-    assert sentence.endswith(" 1 more is about what this benchmark leaves out.")
     claims = [row[0].text for row in table_of(*spare, "verdicts").cells]
+    others = len({one["id"] for one in verdicts}) - 1
     assert [isinstance(claim, str) for claim in claims] == [*[False] * others, True]  # what is asked is in bold
-
-
-def test_the_page_knows_every_verdict_that_can_be_given():
-    assert set(ANSWERS) == set(VERDICTS)
+    sentence = re.search(r'<p class="answer">(.*?)</p>', rendered(spare)).group(1)
+    assert sentence.endswith(" 1 more verdict on what this benchmark leaves out.")
 
 
 def test_each_verdict_is_shown_with_its_estimate_interval_and_reason(quick, text):
@@ -183,13 +173,6 @@ def test_the_matrix_has_a_row_for_each_run_and_shows_what_happened(quick, text):
     assert 'href="runs/sorting/tiny/grpo/seed3/status.json"' in rows[5]
 
 
-def test_a_planned_run_without_record_is_shown_as_missing(quick, tmp_path):
-    results, benchmark = quick
-    rows = table_of(results, replace(benchmark, seeds=(1, 2, 3, 4)), "matrix").cells
-    assert [row[4].text for row in rows if row[3].text == "4"] == ["missing"] * 3
-    assert all(row[4].text != "missing" for row in rows if row[3].text != "4")
-
-
 def shown_keys(benchmark: Benchmark) -> dict[str, list[str]]:
     """The table of how arms differ, by key."""
     table = arm_differences(benchmark)
@@ -220,9 +203,9 @@ def test_an_arm_that_leaves_a_key_out_is_shown_with_the_default_it_gets(quick):
     assert shown["algorithm.group_params.score"] == ["not set", "not set", "unit", "not set"]  # a stride has no score
 
 
-def test_matched_settings_are_in_words_with_their_values(text):
+def test_matched_settings_have_the_keys_of_the_benchmark_s_file(text):
     settings = section(text, "settings")
-    assert "128 responses per step" in settings
+    assert re.search(r">train.prompts_per_step</th><td[^>]*>16<", settings)
     assert "20,000 training and 1,000 held-out prompts" in settings
 
 
@@ -259,7 +242,7 @@ def test_the_memory_definition_and_the_limits_are_stated(text):
     method = section(text, "method")
     assert str(escape(DEFINITION)) in method
     assert "unit of replication is the training seed" in method
-    assert "All runs trained on a CPU." in method
+    assert "Runs trained on: cpu." in method
 
 
 def test_text_from_files_cannot_become_markup(spare):
@@ -274,7 +257,6 @@ def test_text_from_files_cannot_become_markup(spare):
     noisy(judged)["reason"] = ATTACK
     register(results, replace(benchmark, title=f"before {ATTACK}"))
     judged["claims_sha256"] = ATTACK
-    judged["excluded"][0]["reason"] = ATTACK
     rewrite_json(results / "verdicts.json", **judged)
     rewrite_json(results / "runs/sorting/tiny/ppo/seed1/provenance.json", **{ATTACK: ATTACK, "host": f'"{ATTACK}'})
     records = json.loads((results / "figures" / "figures.json").read_text())
@@ -332,13 +314,6 @@ def test_a_figure_that_is_not_drawn_is_explained(spare):
     assert text.count("<img ") == 8
 
 
-def test_several_tasks_put_their_name_beside_each_verdict(quick):
-    _, benchmark = quick
-    two = replace(benchmark, tasks=benchmark.tasks | {"chain": replace(benchmark.tasks["sorting"], name="chain")})
-    assert place(two, "sorting", "tiny") == "Selection sort, Qwen2 0.1M"
-    assert place(benchmark, "sorting", "tiny") == ""
-
-
 def test_the_page_is_replaced_as_a_whole_or_not_at_all(spare, monkeypatch):
     report = spare[0] / "report.html"
     report.write_text("the page before", encoding="utf-8")
@@ -347,17 +322,11 @@ def test_the_page_is_replaced_as_a_whole_or_not_at_all(spare, monkeypatch):
         raise OSError("disk full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(render.os, "replace", refuse)
+        broken.setattr(Path, "replace", refuse)
         with pytest.raises(OSError, match="disk full"):
             rendered(spare)
     assert report.read_text(encoding="utf-8") == "the page before"
     assert rendered(spare) != "the page before"
-
-
-def test_unreadable_verdicts_are_refused_by_file(spare):
-    (spare[0] / "verdicts.json").write_text("{", encoding="utf-8")
-    with pytest.raises(BadInput, match=r"verdicts\.json"):
-        rendered(spare)
 
 
 @pytest.mark.parametrize(
@@ -366,6 +335,8 @@ def test_unreadable_verdicts_are_refused_by_file(spare):
         (lambda judged: judged.pop("level"), "level"),
         (lambda judged: judged["verdicts"][1].pop("reason"), r"verdicts\[1\].reason"),
         (lambda judged: judged["verdicts"][0].update(verdict="proven"), r"verdicts\[0\].verdict = 'proven'"),
+        (lambda judged: judged["verdicts"][0].update(elsewhere={"folder": "x"}), r"verdicts\[0\].elsewhere"),
+        (lambda judged: judged["verdicts"][0].pop("elsewhere"), r"verdicts\[0\].elsewhere = missing"),
         (lambda judged: noisy(judged).update(share="<b>"), r"item_noise.share = '<b>'"),
         (lambda judged: noisy(judged).update(reason=None), r"item_noise.reason = "),
         (lambda judged: noisy(judged).update(bound="no"), r"item_noise.bound = 'no'"),
@@ -428,11 +399,6 @@ def test_numbers_are_written_for_readers(shown, wanted):
     assert shown == wanted
 
 
-MARKDOWN_ATTACK = (
-    "<script>alert(1)</script> | [x](javascript:alert(1)) ![i](http://e.vil/x.png) `a` $x$ **b** @someone www.e.vil"
-)
-
-
 def test_the_markdown_page_has_the_verdicts_and_the_figures_of_the_page(spare):
     text = rendered(spare)
     markdown = (spare[0] / "report.md").read_text(encoding="utf-8")
@@ -449,8 +415,7 @@ def test_no_text_from_a_file_is_markdown(spare):
     results, benchmark = spare
     judged = json.loads((results / "verdicts.json").read_text())
     for key in ("claim", "reading", "reason", "replicates"):
-        judged["verdicts"][0][key] = MARKDOWN_ATTACK
-    judged["excluded"][0]["reason"] = f"{MARKDOWN_ATTACK}\n\n# big"
+        judged["verdicts"][0][key] = f"{MARKDOWN_ATTACK}\n\n# big"
     rewrite_json(results / "verdicts.json", **judged)
     records = json.loads((results / "figures" / "figures.json").read_text())
     records[0] |= {"title": MARKDOWN_ATTACK, "caption": MARKDOWN_ATTACK, "alt": f"]({MARKDOWN_ATTACK}"}
