@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from groupppo.measure.memory import DEFINITION
 from groupppo.records.where import Where
 from groupppo.report import render
 from groupppo.report.page import write_report
+from groupppo.report.render import escaped
 from groupppo.report.sections import read_verdicts
 from groupppo.report.sections.benchmark import arm_differences
 from groupppo.report.sections.verdicts import MEANINGS, answer
@@ -93,7 +95,7 @@ def given(kind: str, *, asked: bool = True, published: bool | None = None):
         (
             [given("refuted"), given("supported", published=True), given("refuted", asked=False)],
             "1 verdict on what was run here: 1 refuted. 1 verdict on published measurements, not made here: 1 "
-            "supported. 1 more verdict on what this benchmark leaves out.",
+            "supported.",
         ),
         (
             [given("supported", published=False), given("supported", published=True)],
@@ -101,7 +103,7 @@ def given(kind: str, *, asked: bool = True, published: bool | None = None):
         ),
     ],
 )
-def test_the_answer_counts_verdicts_those_from_elsewhere_and_unasked_ones_apart(verdicts, told):
+def test_the_answer_counts_verdicts_those_from_elsewhere_apart_and_unasked_ones_not(verdicts, told):
     assert answer(verdicts) == told
 
 
@@ -109,22 +111,22 @@ def test_every_verdict_that_can_be_given_is_explained():
     assert {kind for kind, _ in MEANINGS} == set(VERDICTS)
 
 
-def test_claims_that_a_benchmark_does_not_ask_stand_last(spare):
+def test_claims_that_a_benchmark_does_not_ask_are_named_apart(spare):
     file = spare[0] / "verdicts.json"
     verdicts = json.loads(file.read_text())["verdicts"]
+    away = verdicts[0]["id"]
     for one in verdicts:
-        one["asked"] = one["id"] != verdicts[0]["id"]
+        one["asked"] = one["id"] != away
     rewrite_json(file, verdicts=verdicts)
-    claims = [row[0].text for row in table_of(*spare, "verdicts").cells]
-    others = len({one["id"] for one in verdicts}) - 1
-    assert [isinstance(claim, str) for claim in claims] == [*[False] * others, True]  # what is asked is in bold
-    sentence = re.search(r'<p class="answer">(.*?)</p>', rendered(spare)).group(1)
-    assert sentence.endswith(" 1 more verdict on what this benchmark leaves out.")
+    shown = [row[1].text.text for row in table_of(*spare, "verdicts").cells]
+    assert shown == list(dict.fromkeys(one["id"] for one in verdicts[1:]))
+    assert f'What this benchmark leaves out (1 claim)</summary>\n<ul class="notes">\n<li>{away}: ' in rendered(spare)
 
 
 def test_each_verdict_is_shown_with_its_estimate_interval_and_reason(quick, text):
     for entry in json.loads((quick[0] / "verdicts.json").read_text())["verdicts"]:
         assert str(escape(entry["claim"])) in text
+        assert str(escape(entry["reason"])) in text
         assert f">{entry['verdict']}</span>" in text
         assert wording.quantity(entry["estimate"], entry["unit"]) in text
         if entry["low"] is not None:
@@ -245,30 +247,44 @@ def test_the_memory_definition_and_the_limits_are_stated(text):
     assert "Runs trained on: cpu." in method
 
 
-def test_text_from_files_cannot_become_markup(spare):
+@pytest.fixture
+def hostile(spare) -> tuple[str, str]:
+    """Page and Markdown of results in which every text that comes from a file is an attack."""
     results, benchmark = spare
-    arm = replace(benchmark.arms["ppo"], title=f"PPO {ATTACK}", description=ATTACK)
-    hostile = replace(benchmark, title=ATTACK, arms=benchmark.arms | {"ppo": arm})
+    arm = replace(benchmark.arms["ppo"], title=f"PPO {MARKDOWN_ATTACK}", description=ATTACK)
+    named = replace(benchmark, title=MARKDOWN_ATTACK, arms=benchmark.arms | {"ppo": arm})
     judged = json.loads((results / "verdicts.json").read_text())
-    for key in ("claim", "source", "reading", "reason", "unit"):
-        judged["verdicts"][0][key] = f"{key} {ATTACK}"
-    judged["verdicts"][0]["evidence"] = {"table": f"a{ATTACK}", "file": f"javascript:{ATTACK}", "rows": ATTACK}
-    judged["verdicts"][0]["what_would_change"] = judged["verdicts"][0]["replicates"] = ATTACK
-    noisy(judged)["reason"] = ATTACK
+    first = judged["verdicts"][0]
+    for key in ("claim", "source", "reading", "reason", "unit", "what_would_change", "replicates"):
+        first[key] = f"{key} {MARKDOWN_ATTACK}\n\n# big"
+    first["evidence"] = {"table": f"a{ATTACK}", "file": f"javascript:{ATTACK}", "rows": ATTACK}
+    noisy(judged)["reason"] = judged["claims_sha256"] = ATTACK
     register(results, replace(benchmark, title=f"before {ATTACK}"))
-    judged["claims_sha256"] = ATTACK
     rewrite_json(results / "verdicts.json", **judged)
     rewrite_json(results / "runs/sorting/tiny/ppo/seed1/provenance.json", **{ATTACK: ATTACK, "host": f'"{ATTACK}'})
     records = json.loads((results / "figures" / "figures.json").read_text())
-    records[0] |= {"title": ATTACK, "caption": ATTACK, "alt": f'"><img src=x onerror=alert(1)>{ATTACK}'}
+    image = f'"><img src=x onerror=alert(1)>]({MARKDOWN_ATTACK}'
+    records[0] |= {"title": MARKDOWN_ATTACK, "caption": MARKDOWN_ATTACK, "alt": image}
     (results / "figures" / "figures.json").write_text(json.dumps(records))
-    text = write_report(results, hostile).read_text(encoding="utf-8")
-    assert ATTACK in (results / "verdicts.json").read_text()
+    text = write_report(results, named).read_text(encoding="utf-8")
+    return text, (results / "report.md").read_text(encoding="utf-8")
+
+
+def test_text_from_files_cannot_become_markup(hostile):
+    text, _ = hostile
     assert ATTACK not in text
     assert text.count(html.escape(ATTACK)) > 15
     assert "<img src=x" not in text
-    assert "javascript:" not in text
+    assert not re.search(r'href="[^"]*javascript:', text)
     assert text.count("<script>") == 1
+
+
+def test_no_text_from_a_file_is_markdown(hostile):
+    _, markdown = hostile
+    assert markdown.count("alert(1)") >= 8
+    for raw in ("<script", " | [x]", "[x](", "![i]", "://e.vil", "`a`", " $x", "**b**", "@someone", "www.e", "\n# big"):
+        assert not re.search(rf"(?<!\\){re.escape(raw)}", markdown), raw
+    assert "\n# " not in markdown[2:]
 
 
 def test_the_policy_allows_no_request_and_only_the_page_s_own_script_and_style(text):
@@ -360,74 +376,33 @@ def test_a_missing_file_is_named(spare, name):
         rendered(spare)
 
 
-@pytest.mark.parametrize(
-    ("shown", "wanted"),
-    [
-        (wording.number(0.84321), "0.843"),
-        (wording.number(0), "0"),
-        (wording.number(12.34), "12.3"),
-        (wording.number(12345.6), "12,346"),
-        (wording.number(0.000021), "2.1e-05"),
-        (wording.number(None), "–"),  # noqa: RUF001
-        (wording.number(float("nan")), "–"),  # noqa: RUF001
-        (wording.number(float("-inf")), "-infinity"),
-        (wording.ratio(1.0249), "1.02x"),
-        (wording.ratio(1234.5), "1,234x"),
-        (wording.percentage(0.9375), "93.8 %"),
-        (wording.seconds_text(0.0123), "12.3 ms"),
-        (wording.seconds_text(0.529), "0.53 s"),
-        (wording.seconds_text(12.34), "12.3 s"),
-        (wording.seconds_text(119.96), "120.0 s"),
-        (wording.seconds_text(900), "15 min 00 s"),
-        (wording.seconds_text(3599.7), "1 h 00 min"),
-        (wording.seconds_text(7384), "2 h 03 min"),
-        (wording.in_bytes(256e6), "256 MB"),
-        (wording.in_bytes(4.049e9), "4.05 GB"),
-        (wording.in_bytes(999.9e6), "1 GB"),
-        (wording.in_bytes(512), "512 B"),
-        (wording.plural(1, "run"), "1 run"),
-        (wording.plural(0, "run"), "0 runs"),
-        (wording.quantity(-0.0412, "difference in accuracy"), "-0.041"),
-        (wording.quantity(0.0412, "difference in accuracy"), "+0.041"),
-        (wording.quantity(0.9201, "share of positions"), "92.0 %"),
-        (wording.quantity(12.5, "tokens per endpoint"), "12.5"),
-        (wording.interval(0.977, 1.023, "x"), "[0.98x, 1.02x]"),
-        (wording.interval(None, None, "x"), ""),
-    ],
-)
-def test_numbers_are_written_for_readers(shown, wanted):
-    assert shown == wanted
+def test_numbers_are_written_for_readers():
+    numbers = {0.84321: "0.843", 0: "0", 12.34: "12.3", 12345.6: "12,346", 0.000021: "2.1e-05", -math.inf: "-infinity"}
+    assert {value: wording.number(value) for value in numbers} == numbers
+    assert wording.number(None) == wording.number(math.nan) == wording.MISSING
+    assert [wording.ratio(1.0249), wording.ratio(1234.5), wording.percentage(0.9375)] == ["1.02x", "1,234x", "93.8 %"]
+    times = {0.0123: "12.3 ms", 0.529: "0.53 s", 12.34: "12.3 s", 119.96: "120.0 s", 900: "15 min 00 s"}
+    times |= {3599.7: "1 h 00 min", 7384: "2 h 03 min"}
+    assert {value: wording.seconds_text(value) for value in times} == times
+    sizes = {256e6: "256 MB", 4.049e9: "4.05 GB", 999.9e6: "1 GB", 512: "512 B"}
+    assert {value: wording.in_bytes(value) for value in sizes} == sizes
+    assert [wording.plural(count, "run") for count in (1, 0)] == ["1 run", "0 runs"]
+    units = {"difference in accuracy": "+0.041", "share of positions": "4.1 %", "tokens per endpoint": "0.041"}
+    assert {unit: wording.quantity(0.0412, unit) for unit in units} == units
+    assert (wording.interval(0.977, 1.023, "x"), wording.interval(None, None, "x")) == ("[0.98x, 1.02x]", "")
 
 
 def test_the_markdown_page_has_the_verdicts_and_the_figures_of_the_page(spare):
     text = rendered(spare)
     markdown = (spare[0] / "report.md").read_text(encoding="utf-8")
     for entry in json.loads((spare[0] / "verdicts.json").read_text())["verdicts"]:
-        row = next(line for line in markdown.splitlines() if re.search(rf"(; |\| ){entry['id']}(\)| \()", line))
-        assert f"**{entry['verdict']}**" in row
-        assert row.count(" | ") == 6
+        if entry["asked"]:
+            row = next(line for line in markdown.splitlines() if f" | {escaped(entry['id'])} | " in line)
+            assert f"**{entry['verdict']}**" in row
+            assert row.count(" | ") == 6
     for link in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", markdown):
         assert (spare[0] / link).is_file()
     assert markdown.count("![") == text.count("<img ")
-
-
-def test_no_text_from_a_file_is_markdown(spare):
-    results, benchmark = spare
-    judged = json.loads((results / "verdicts.json").read_text())
-    for key in ("claim", "reading", "reason", "replicates"):
-        judged["verdicts"][0][key] = f"{MARKDOWN_ATTACK}\n\n# big"
-    rewrite_json(results / "verdicts.json", **judged)
-    records = json.loads((results / "figures" / "figures.json").read_text())
-    records[0] |= {"title": MARKDOWN_ATTACK, "caption": MARKDOWN_ATTACK, "alt": f"]({MARKDOWN_ATTACK}"}
-    (results / "figures" / "figures.json").write_text(json.dumps(records))
-    ppo = replace(benchmark.arms["ppo"], title=MARKDOWN_ATTACK)
-    hostile = replace(benchmark, title=MARKDOWN_ATTACK, arms=benchmark.arms | {"ppo": ppo})
-    write_report(results, hostile)
-    markdown = (results / "report.md").read_text(encoding="utf-8")
-    assert markdown.count("alert(1)") >= 8
-    for raw in ("<script", " | [x]", "[x](", "![i]", "://e.vil", "`a`", " $x", "**b**", "@someone", "www.e", "\n# big"):
-        assert not re.search(rf"(?<!\\){re.escape(raw)}", markdown), raw
-    assert "\n# " not in markdown[2:]
 
 
 def test_what_is_compared_comes_first_and_an_arm_that_clips_what_cannot_be_clipped_is_noted(spare):

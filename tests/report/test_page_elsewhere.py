@@ -105,8 +105,8 @@ def test_a_machine_s_own_results_come_first_and_are_not_published(tmp_path: Path
     assert find(tmp_path, place) == Found(tmp_path / "x", published=False)
 
 
-def test_the_place_is_a_value_of_the_verdict_and_runs_have_none(
-    made: Made, published: tuple[Found, ProfileTables]
+def test_the_place_is_a_value_of_the_verdict_and_there_is_none_for_runs_and_own_measurements(
+    made: Made, profile: Profile, published: tuple[Found, ProfileTables]
 ) -> None:
     judged = judged_with(made, published[1].variants)["verdicts"]
     of_profile = [verdict for verdict in judged if verdict["quantity"] in COSTS]
@@ -117,15 +117,9 @@ def test_the_place_is_a_value_of_the_verdict_and_runs_have_none(
             assert (where.folder, where.published, where.machine) == (PLACE, True, "AMD EPYC")
         else:
             assert verdict["elsewhere"] is None
-
-
-def test_measured_for_these_results_there_is_no_other_place(
-    made: Made, profile: Profile, published: tuple[Found, ProfileTables]
-) -> None:
     own = tables_of(profile, published[0].path)
     assert where_of(own.variants).here
-    judged = judged_with(made, own.variants)["verdicts"]
-    assert all(verdict["elsewhere"] is None for verdict in judged)
+    assert all(verdict["elsewhere"] is None for verdict in judged_with(made, own.variants)["verdicts"])
 
 
 def test_tables_of_before_do_not_become_the_results_own(made: Made, published: tuple[Found, ProfileTables]) -> None:
@@ -138,10 +132,7 @@ def test_tables_of_before_do_not_become_the_results_own(made: Made, published: t
 
 
 def test_the_page_says_it_in_the_row_the_head_the_section_and_the_caption(
-    made: Made,
-    profile: Profile,
-    published: tuple[Found, ProfileTables],
-    tmp_path: Path,
+    made: Made, profile: Profile, published: tuple[Found, ProfileTables], tmp_path: Path
 ) -> None:
     page, markdown = page_of(made, tmp_path / "quick", profile, published[0], own=False)
     read_once = row_of(page, "75 % less memory", "0.10x")
@@ -163,10 +154,7 @@ def test_the_page_says_it_in_the_row_the_head_the_section_and_the_caption(
 
 
 def test_what_was_measured_for_the_results_is_shown_as_theirs(
-    made: Made,
-    profile: Profile,
-    published: tuple[Found, ProfileTables],
-    tmp_path: Path,
+    made: Made, profile: Profile, published: tuple[Found, ProfileTables], tmp_path: Path
 ) -> None:
     page, markdown = page_of(made, tmp_path / "quick", profile, published[0], own=True)
     assert ">not measured here<" not in page

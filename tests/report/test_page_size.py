@@ -79,6 +79,7 @@ def test_no_verdict_is_dropped_and_those_without_a_number_and_one_reason_are_one
     results, benchmark = small
     wide = widened(benchmark, 4)
     judged = copied(json.loads((results / "verdicts.json").read_text()), wide)
+    judged["verdicts"] = [entry | {"asked": True} for entry in judged["verdicts"]]
 
     def rows() -> dict[str, list[tuple[int, str, str]]]:
         """Verdicts, place and reason of the rows of each claim."""

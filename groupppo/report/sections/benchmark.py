@@ -1,6 +1,7 @@
 """What was compared and how: arms, the settings that they share, their start, the method and its limits, the data."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -98,27 +99,17 @@ def warm_starts(results: Results) -> Block:
     for plan in results.benchmark.plans():
         task, model = results.benchmark.tasks[plan.task], results.benchmark.models[plan.model]
         file = results.folder / "assets" / "starts" / task.name / model.name / "warmstart.json"
-        if task.warmstart is None or not file.is_file():
-            continue
-        last = read_object(file, "make the warm start again.")
-        shares = (last.get("sampled_accuracy"), task.warmstart.target_accuracy, last.get("greedy_accuracy"))
-        ends = [as_text(last.get("step")), *map(percentage, shares), seconds_text(last.get("seconds"))]
-        rows.append([task.title, model.title, *ends])
-    if not rows:
-        return Text("This results folder holds no record of the warm start.")
+        if task.warmstart is not None and file.is_file():
+            last = read_object(file, "make the warm start again.")
+            shares = (last.get("sampled_accuracy"), task.warmstart.target_accuracy, last.get("greedy_accuracy"))
+            ends = (as_text(last.get("step")), *map(percentage, shares), seconds_text(last.get("seconds")))
+            rows.append([task.title, model.title, *ends])
     caption = "The supervised start that all arms and seeds of a task and model share. Accuracy on the dev split."
     head = ["Task", "Model", "Steps", "Sampled accuracy", "Target", "Greedy accuracy", "Time"]
-    return Table("Warm starts", caption, head, rows, kind="prose")
+    none = Text("This results folder holds no record of the warm start.")
+    return Table("Warm starts", caption, head, rows, kind="prose") if rows else none
 
 
 def as_text(value: Any) -> str:
-    """A value from a YAML or JSON file in plain words."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {as_text(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(as_text, value))
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    """A value from a YAML or JSON file as JSON, a text as it is."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -8,6 +8,7 @@ from groupppo.draw.blocks import (
     Block,
     Details,
     Link,
+    List,
     Row,
     Section,
     Span,
@@ -47,11 +48,11 @@ NOT_HERE = "not measured here"
 
 def sections(results: Results) -> Iterator[Section]:
     verdicts, stamp = results.judged.verdicts, read_stamp(results.folder, results.benchmark)
-    blocks: list[Block] = [
-        verdict_table(results),
-        Details("What the verdicts mean", [Terms(MEANINGS)]),
-        _registered(stamp, results.judged.claims_sha256),
-    ]
+    blocks: list[Block] = [verdict_table(results), Details("What the verdicts mean", [Terms(MEANINGS)])]
+    unasked = list(dict.fromkeys(f"{verdict.id}: {verdict.reason}" for verdict in verdicts if not verdict.asked))
+    if unasked:
+        blocks.append(Details(f"What this benchmark leaves out ({plural(len(unasked), 'claim')})", [List(unasked)]))
+    blocks.append(_registered(stamp, results.judged.claims_sha256))
     yield Section("verdicts", "", "Verdicts", 10, blocks, markdown=True)
     claims = list({verdict.id: verdict for verdict in verdicts}.values())
     if claims:
@@ -59,19 +60,17 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def answer(verdicts: Sequence[Verdict]) -> str:
-    """How many verdicts there are of each kind; those on measurements from elsewhere, and claims that the benchmark
-    does not ask, apart."""
+    """How many verdicts there are of each kind, those on measurements from elsewhere apart; claims that the benchmark
+    does not ask are not counted."""
     asked = [verdict for verdict in verdicts if verdict.asked]
     here = [verdict for verdict in asked if verdict.elsewhere is None]
     there = [verdict for verdict in asked if verdict.elsewhere is not None]
-    sentences = [_counted(here, "what was run here") if here else "No claim was tested on what was run here."]
-    if there:
-        published = all(verdict.elsewhere and verdict.elsewhere.published for verdict in there)
-        place = "published measurements, not made here" if published else "measurements made elsewhere"
-        sentences.append(_counted(there, place))
-    if len(asked) < len(verdicts):
-        sentences.append(f"{plural(len(verdicts) - len(asked), 'more verdict')} on what this benchmark leaves out.")
-    return " ".join(sentences)
+    counted = _counted(here, "what was run here") if here else "No claim was tested on what was run here."
+    if not there:
+        return counted
+    published = all(verdict.elsewhere and verdict.elsewhere.published for verdict in there)
+    place = "published measurements, not made here" if published else "measurements made elsewhere"
+    return f"{counted} {_counted(there, place)}"
 
 
 def _counted(verdicts: Sequence[Verdict], of_what: str) -> str:
@@ -81,23 +80,22 @@ def _counted(verdicts: Sequence[Verdict], of_what: str) -> str:
 
 
 def verdict_table(results: Results) -> Table:
-    """The verdicts in their order, what the benchmark does not ask last; those on one claim that have no number and the
-    same reason are one row."""
+    """The verdicts that the benchmark asks for; those on one claim that have no number and the same reason are one
+    row."""
     alike: dict[Hashable, list[Verdict]] = defaultdict(list)
     for i, verdict in enumerate(results.judged.verdicts):
         bare = verdict.estimate is None and not verdict.seeds and verdict.item_noise is None
-        alike[verdict.id, (verdict.verdict, verdict.reason, verdict.evidence.file) if bare else i].append(verdict)
-    groups = sorted(alike.values(), key=lambda group: not group[0].asked)
+        if verdict.asked:
+            alike[verdict.id, (verdict.verdict, verdict.reason, verdict.evidence.file) if bare else i].append(verdict)
     records = list(results.figures)
     if results.benchmark.profile is not None:
         records += read_figures(results.folder / PROFILE / "figures")
     caption = (
         f"Each claim and what these runs say. Estimates with their {100 * results.judged.level:g} % interval over "
-        f"training seeds. What is marked as {NOT_HERE} rests on measurements that these runs did not make. Claims "
-        "about arms, studies or a profile that this benchmark leaves out stand last."
+        f"training seeds. What is marked as {NOT_HERE} rests on measurements that these runs did not make."
     )
     head = ["Claim", "Reading", "Verdict", "Estimate", "Basis", "Reason", "Rows"]
-    rows = [_row(group, results.benchmark, {record.id for record in records}) for group in groups]
+    rows = [_row(group, results.benchmark, {record.id for record in records}) for group in alike.values()]
     return Table("Verdicts", caption, head, rows, kind="sortable", id="verdict-table")
 
 
@@ -110,9 +108,8 @@ def _row(alike: list[Verdict], benchmark: Benchmark, drawn: set[str]) -> list[Te
     under += [Link(share_in_words(verdict.item_noise), "#items")] if verdict.item_noise else []
     figure = (Link("figure", f"#figure-{verdict.figure}"), ", ") if verdict.figure in drawn else ()
     table = Link(evidence.table, evidence.file) if evidence.file else evidence.table
-    rows = TextCell((*figure, table), details=(("rows", code(evidence.rows)),) if evidence.rows else ())
     return [
-        TextCell(strong(verdict.claim) if verdict.asked else verdict.claim, _places(alike, benchmark)),
+        TextCell(strong(verdict.claim), _places(alike, benchmark)),
         TextCell(Link(verdict.id, f"#claim-{verdict.id}")),
         TextCell(badge(verdict.verdict), marks),
         TextCell(quantity(verdict.estimate, verdict.unit), under),
@@ -121,7 +118,7 @@ def _row(alike: list[Verdict], benchmark: Benchmark, drawn: set[str]) -> list[Te
             "" if verdict.seeds_needed is None else f"{verdict.seeds_needed} needed",
         ),
         TextCell(verdict.reason, Span(_elsewhere(verdict), "warning") if verdict.elsewhere else "", mark="break"),
-        rows if verdict.asked else TextCell(""),
+        TextCell((*figure, table), details=(("rows", code(evidence.rows)),) if evidence.rows else ()),
     ]
 
 
