@@ -1,5 +1,6 @@
 """groupppo new: a commented file that can be used as it is: keys and comments from its form, values from an example."""
 
+import contextlib
 import re
 import textwrap
 from collections.abc import Mapping
@@ -91,8 +92,9 @@ def template(kind: str, name: str, example: Mapping[str, Any]) -> str:
         from groupppo.tasks.base import get_generator
 
         values["version"] = "1.0"
-        doc = (get_generator(example["generator"]).__doc__ or "").strip().partition("\n\n")[0]
-        notes["params"] = f" {example['generator']}: {' '.join(doc.split())}"
+        with contextlib.suppress(KeyError):  # a published data set has none
+            doc = (get_generator(example["generator"]).__doc__ or "").strip().partition("\n\n")[0]
+            notes["params"] = f" {example['generator']}: {' '.join(doc.split())}"
     if kind == "arm":
         values["description"] = f"As {example['name']}; say here what differs and why."
         notes, more = _of_groups(example["verl"])
@@ -102,7 +104,7 @@ def template(kind: str, name: str, example: Mapping[str, Any]) -> str:
         lines += _comment(rules["description"] + notes.get(key, ""))
         if key not in values:
             default = rules.get("default")
-            lines.append(f"# {key}:" if default is None else f"# {_line(key, default)}")
+            lines.append(f"# {key}:" if default is None else f"# {_block({key: default})[0]}")
             continue
         first, *entries = _block({key: values[key]})
         lines.append(first)
@@ -125,18 +127,14 @@ def _of_groups(written: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
     lines = ["  # Every further key of the grouping with its default. One that the rule does not use is refused."]
     for key in docs:
         if f"{PARAMS}{key}" not in written:
-            lines += ["", *_comment(docs[key], "  "), f"  # {_line(f'{PARAMS}{key}', getattr(GroupParams, key))}"]
+            [line] = _block({f"{PARAMS}{key}": getattr(GroupParams, key)})
+            lines += ["", *_comment(docs[key], "  "), f"  # {line}"]
     return {f"{PARAMS}{key}": doc for key, doc in docs.items()}, lines
 
 
-def _line(key: str, value: Any) -> str:
-    return f"{key}: {yaml.safe_dump([value], default_flow_style=True, width=float('inf')).strip()[1:-1]}"
-
-
 def _block(values: Mapping[str, Any]) -> list[str]:
-    text: str = yaml.safe_dump(
-        values, default_flow_style=False, allow_unicode=True, width=float("inf"), sort_keys=False
-    )
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    text: str = yaml.safe_dump(plain, default_flow_style=False, allow_unicode=True, width=float("inf"), sort_keys=False)
     return text.splitlines()
 
 

@@ -7,6 +7,7 @@ script but the page's own. Every text is escaped in both.
 import base64
 import hashlib
 import io
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -123,24 +124,25 @@ def _picture(folder: Path, record: FigureRecord) -> Path:
 
 def _inline(folder: Path, record: FigureRecord, largest: int | None) -> tuple[str, bool]:
     """The picture as a data URI, which cannot run scripts, and whether it was reduced."""
-    file = _picture(folder, record)
-    if largest is not None and file.stat().st_size > largest:
+    file, most = _picture(folder, record), math.inf if largest is None else largest
+    if file.stat().st_size > most:
         file = folder / record.files["png"]
     content = file.read_bytes()
-    reduced = largest is not None and len(content) > largest
+    reduced = len(content) > most
     if reduced:
-        content = _smaller(content, largest)
+        content = _smaller(content, most)
     kind = "svg+xml" if file.suffix == ".svg" else "png"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}", reduced
 
 
-def _smaller(png: bytes, largest: int) -> bytes:
+def _smaller(png: bytes, largest: float) -> bytes:
     """The picture with 256 colours, and as many pixels as fit into `largest` bytes."""
     picture, written = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
     few_colours(picture).save(written, "PNG", optimize=True)
     while written.tell() > largest and max(picture.size) > 64:
         scale = max(0.5, min(0.9, (largest / written.tell()) ** 0.5))
-        picture = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.LANCZOS)
+        width, height = (max(1, round(side * scale)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
         written = io.BytesIO()
         few_colours(picture).save(written, "PNG", optimize=True)
     return written.getvalue()

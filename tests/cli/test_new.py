@@ -117,6 +117,7 @@ def test_a_template_takes_its_values_from_the_one_named(groupppo, project: Path)
     written, chain = (load_task(project / "benchmarks" / "tasks" / f"{name}.yaml") for name in ("sums", "chain"))
     assert (written.generator, written.params, written.warmstart) == (chain.generator, chain.params, chain.warmstart)
     assert written.generator != load_task(project / "benchmarks" / "tasks" / "sorting.yaml").generator
+    assert groupppo("new", "task", "published", "--like", "gsm8k").code == 0
     done = groupppo("new", "task", "more", "--like", "chian")
     assert done.code == 1
     assert "did you mean chain" in done.err
