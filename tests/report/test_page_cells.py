@@ -20,7 +20,7 @@ from groupppo.tables import Tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from tests.report.conftest import collected, results_of
-from tests.synthetic import synthetic_benchmark
+from tests.synthetic import rewrite_json, synthetic_benchmark
 
 CHAIN = CellPlan("chain", "tiny", ("ppo", "group_ppo"), (2, 3))
 TASKS = {"tasks": ("sorting", "chain"), "seeds": (1, 2, 3)}
@@ -87,6 +87,8 @@ def test_verdicts_of_all_cells_that_are_run_are_one_row(made, tmp_path: Path) ->
     unrun = CellPlan("chain", "small", (), (1,))
     three = replace(benchmark, models=benchmark.models | {"small": other}, cells=(CHAIN, unrun))
     judged(tmp_path, tables, three, "published")
+    file = tmp_path / "verdicts.json"
+    rewrite_json(file, verdicts=[entry | {"asked": True} for entry in json.loads(file.read_text())["verdicts"]])
     [row] = verdict_table(results_of(tmp_path, tables, three)).cells
     assert (row[0].lines, row[2].lines) == (["all 3 tasks and models"], ["3 verdicts"])
 
