@@ -9,7 +9,7 @@ import pandas as pd
 from groupppo.algorithm import GroupParams, known_rules
 from groupppo.algorithm.params import COMMON, HOME
 from groupppo.config import Arm, Benchmark
-from groupppo.draw.blocks import Block, Link, List, Row, Section, Span, Table, Terms, Text, TextCell, code
+from groupppo.draw.blocks import Block, Link, List, Row, Section, Span, Table, Terms, Text, TextCell, Words, code
 from groupppo.draw.wording import percentage, seconds_text
 from groupppo.measure.memory import DEFINITION
 from groupppo.records.plain_json import read_object
@@ -22,7 +22,7 @@ UNSET = "not set"
 def sections(results: Results) -> Iterator[Section]:
     benchmark = results.benchmark
     first, *others = _arms(benchmark)
-    described = [
+    described: list[tuple[Words, Words]] = [
         ((first.title, Span(" (reference)", "quiet")), first.description),
         *((arm.title, arm.description) for arm in others),
     ]

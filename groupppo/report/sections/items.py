@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from groupppo.draw.blocks import MOST_ROWS, Details, List, Section, Table, TextCell
+from groupppo.draw.blocks import MOST_ROWS, Details, List, Row, Section, Table, TextCell
 from groupppo.draw.captions import place
 from groupppo.draw.wording import MISSING, number, percentage
 from groupppo.report.sections import Results
@@ -28,7 +28,7 @@ HEAD = [
 
 
 def sections(results: Results) -> Iterator[Section]:
-    rows, said = [], []
+    rows, said = list[Row](), list[str]()
     for verdict in results.judged.verdicts:
         noise, where = verdict.item_noise, place(results.benchmark, verdict.task, verdict.model)
         if noise is None:

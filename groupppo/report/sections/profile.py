@@ -12,6 +12,7 @@ from groupppo.draw.blocks import (
     FigureBlock,
     Link,
     Page,
+    Row,
     Section,
     Table,
     Terms,
@@ -126,7 +127,7 @@ def _targets(tables: ProfileTables) -> Table:
 def _setting(rows: pd.DataFrame) -> Table:
     title = setting_title(rows.iloc[0])
     head = ["Variant", "Operations", "Seconds", "Over dense, operations", "Over dense, seconds", "Bound", "Memory"]
-    lines = []
+    lines: list[Row] = []
     for row in rows.itertuples():
         if row.status != MEASURED:
             lines.append([row.title, TextCell(row.status, row.reason), *[MISSING] * 5])
