@@ -105,7 +105,7 @@ def test_an_arm_that_groups_has_every_key_of_group_params_with_its_docs_and_defa
     assert ", entropy, " in docs["rule"].partition(" One of: ")[2]
     for key, doc in docs.items():
         [at] = [i for i, line in enumerate(lines) if f"{PARAMS}{key}:" in line]
-        assert doc.endswith(lines[at - 1].strip().removeprefix("# ")), key
+        assert doc.strip().endswith(lines[at - 1].strip().removeprefix("# ")), key
     shown = yaml.safe_load("\n".join(line[4:] for line in lines if line.startswith(f"  # {PARAMS}")))
     defaults = {f"{PARAMS}{field.name}": field.default for field in fields(GroupParams)}
     assert shown == {key: value for key, value in defaults.items() if key not in example_arm["verl"]}

@@ -107,7 +107,7 @@ def _answer(targets: pd.DataFrame) -> str:
 
 def _targets(tables: ProfileTables) -> Table:
     settings = tables.variants.drop_duplicates("setting").set_index("setting")
-    rows = []
+    rows: list[Row] = []
     for target in tables.targets.itertuples():
         ends = {"at least": target.at_least, "at most": target.at_most}
         met = "not measured" if pd.isna(target.met) else "met" if target.met else "missed"
