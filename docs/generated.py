@@ -86,16 +86,15 @@ def group_params() -> str:
     """Keys of `algorithm.group_params`: defaults, meaning, and the rules that read them."""
     from dataclasses import fields
 
-    from groupppo.algorithm.params import COMMON, GroupParams, known_rules
-    from groupppo.cli.new import PARAMS, group_docs
+    from groupppo.algorithm.params import COMMON, GroupParams, key_docs, known_rules
 
-    docs = group_docs()
+    docs = key_docs()
     readers = {
         field.name: ", ".join(f"`{name}`" for name, rule in known_rules().items() if field.name in rule.uses)
         for field in fields(GroupParams)
     }
     rows = [
-        (f"`{field.name}`", f"`{_plain(field.default)}`", docs[f"{PARAMS}{field.name}"],
+        (f"`{field.name}`", f"`{_plain(field.default)}`", docs[field.name],
          "any" if field.name in COMMON else readers[field.name])
         for field in fields(GroupParams)
     ]  # fmt: skip

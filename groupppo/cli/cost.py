@@ -54,9 +54,6 @@ def cost(
         say_json(asdict(found))
         return
     say(f"{found.benchmark}: {found.total.jobs} jobs, {found.runs} training runs")
-    hours = found.hours
-    head = ("arm", "jobs", hours, "storage", "a run", "from")
-    shares = [*found.arms, found.shared, found.total]
     rows = [
         (
             share.name,
@@ -66,18 +63,19 @@ def cost(
             share.run.text(60, " min") if share.run.high else "",
             ", ".join(share.basis) if share is not found.total else "",
         )
-        for share in shares
+        for share in (*found.arms, found.shared, found.total)
     ]
-    say_table(head, rows, right=("jobs", hours, "storage", "a run"))
-    for line in _foot(found):
+    head = ("arm", "jobs", found.hours, "storage", "a run", "from")
+    say_table(head, rows, right=head[1:-1])
+    say()
+    for line in _notes(found):
         say(line)
 
 
-def _foot(found: "Estimate") -> Iterator[str]:
+def _notes(found: "Estimate") -> Iterator[str]:
     from groupppo.cost.estimate import COUNTED
     from groupppo.cost.model import SPEEDS
 
-    yield ""
     if found.total.resumable.high:
         each = found.total.resumable.bytes_text()
         yield (

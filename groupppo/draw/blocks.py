@@ -87,6 +87,8 @@ class TextCell:
         return self.under if isinstance(self.under, list) else [self.under] if self.under else []
 
 
+MOST_ROWS = 200
+"""Rows that a page shows of a table whose rows are all in a file."""
 Row = Sequence[TextCell | Words]
 """Cells; one without more to it may be given as its words."""
 
@@ -102,6 +104,7 @@ class Table:
         rows: of as many cells.
         kind: "prose" for sentences rather than numbers, "sortable" for a table that a click on a heading sorts.
         id: the table's id on the page.
+        whole: a file of the results that has all rows; the page then shows the first MOST_ROWS.
     """
 
     label: str
@@ -110,11 +113,13 @@ class Table:
     rows: Sequence[Row]
     kind: Literal["", "prose", "sortable"] = ""
     id: str = ""
+    whole: str = ""
 
     @property
     def cells(self) -> list[list[TextCell]]:
-        """The rows with every cell a `TextCell`."""
-        return [[cell if isinstance(cell, TextCell) else TextCell(cell) for cell in row] for row in self.rows]
+        """The rows that are shown, every cell a `TextCell`."""
+        rows = self.rows[:MOST_ROWS] if self.whole else self.rows
+        return [[cell if isinstance(cell, TextCell) else TextCell(cell) for cell in row] for row in rows]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from groupppo.draw.blocks import Page, Section, Table, Terms, Text, TextCell
 from groupppo.draw.wording import MISSING, in_bytes, number, plural, ratio, seconds_text
 from groupppo.publish.compare import LARGER, LEVEL, PEAK, SLOWER, ArmDifference, Comparison, Gap
-from groupppo.report.render import html, markdown, write_page
+from groupppo.records.storage import write_whole
+from groupppo.report.render import html, markdown
 
 MOST_CELLS = 12
 """Cells of a differing setting that are named; further ones are counted."""
@@ -37,7 +38,7 @@ def write_comparison(comparison: Comparison, page: Path, text: Path) -> None:
     shown = Page(title, "GROUP-PPO bench, comparison", "Skip to the regressions", [answered, sides], sections)
     for file, content in ((page, html(shown, page.parent)), (text, markdown(shown))):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_page(file, content)
+        write_whole(file, content)
 
 
 def answer(comparison: Comparison) -> str:
