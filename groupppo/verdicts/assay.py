@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from groupppo.config import CellPlan
@@ -51,9 +52,7 @@ def why_inadmissible(runs: pd.DataFrame, arms: Collection[str], seeds: Collectio
     return None
 
 
-def learning_gain(
-    gains: Collection[float], start_stderr: float, run_stderrs: Collection[float], level: float
-) -> tuple[float, float]:
+def learning_gain(gains: ArrayLike, start_stderr: float, run_stderrs: ArrayLike, level: float) -> tuple[float, float]:
     """Mean gain of an arm over its own start, and the lower end of its interval.
 
     gain_k = accuracy after training with seed k - accuracy of the start, on the same n prompts. Two kinds of noise add
@@ -69,13 +68,8 @@ def learning_gain(
         start_stderr: standard error over prompts of the start's accuracy.
         run_stderrs: the same of each seed's accuracy.
         level: confidence of the two-sided interval.
-
-    Raises:
-        ValueError: no gain, or another number of standard errors.
     """
-    values, errors = np.asarray(list(gains), dtype=float), np.asarray(list(run_stderrs), dtype=float)
-    if not len(values) or len(values) != len(errors):
-        raise ValueError(f"{len(values)} gains and {len(errors)} standard errors; one of each per seed is needed")
+    values, errors = np.asarray(gains, dtype=float), np.asarray(run_stderrs, dtype=float)
     over_seeds = 0.0
     if len(values) > 1:
         over_seeds = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
@@ -84,10 +78,7 @@ def learning_gain(
 
 
 def why_insensitive(tables: Tables, cell: CellPlan, arm: str, metric: str, level: float) -> str | None:
-    """Why the cell cannot tell arms apart: its reference, `arm`, did not beat its own start. None when it did.
-
-    "Beat" means that the lower end of `learning_gain` lies above zero.
-    """
+    """Why the cell cannot tell arms apart: the lower end of its reference's `learning_gain` is not above zero."""
     gain = _gain(tables, cell, arm, metric, level)
     if gain is None:
         return f"Nothing shows that {arm} learned: a held-out {metric} of it or of its start is missing."
@@ -103,10 +94,9 @@ def why_insensitive(tables: Tables, cell: CellPlan, arm: str, metric: str, level
 def why_alike_for_nothing(
     tables: Tables, cell: CellPlan, arms: Collection[str], metric: str, level: float
 ) -> str | None:
-    """Why two arms that are alike show nothing: neither is told apart from the start. None when one of them is.
+    """Why two arms that are alike show nothing: neither is told apart from the start, either way. None when one is.
 
-    An arm whose learning rate leaves it where it began is like any other such arm, whatever sets the two apart. Better
-    or worse than the start by more than the half-width of `learning_gain` counts.
+    An arm whose learning rate leaves it where it began is like any other such arm, whatever sets the two apart.
     """
     gains = []
     for arm in arms:

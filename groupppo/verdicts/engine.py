@@ -17,8 +17,8 @@ are compared and there is an interval, `item_share` says how much of it is noise
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from groupppo.verdicts.assay import (
 from groupppo.verdicts.claims import EQUIVALENCE, REFERENCE, Claim, Claims
 from groupppo.verdicts.item_scores import ItemScores
 from groupppo.verdicts.item_share import ItemShare, item_share
-from groupppo.verdicts.quantities import QUANTITIES, Cost, Sample, Share
+from groupppo.verdicts.quantities import QUANTITIES, Cost, Share
 from groupppo.verdicts.rules import (
     IDENTITY,
     NOT_MEASURABLE,
@@ -57,7 +57,7 @@ NEEDED = {name: Only() for name in ("runs", "evals", "stages", "groups")} | {
 }
 """What `load_tables` has to read for `decide`."""
 _OF_NO_CELL = CellPlan("", "", (), ())
-_OF_CLAIM = ("claim", "source", "reading", "arm", "quantity", "comparison", "margin", "unit")
+_OF_CLAIM = ("claim", "source", "reading", "arm", "quantity", "comparison", "margin")
 _OF_FINDING = ("verdict", "asked", "estimate", "low", "high", "seeds", "seeds_needed", "replicates", "reason")
 
 
@@ -80,7 +80,8 @@ def read_studied(results: Path, benchmark: Benchmark, claims: Claims) -> Studied
     Raises:
         BadInput: such a table is missing, is not CSV or has other columns.
     """
-    shares = [claim.share for claim in claims.claims if claim.share and claim.share.study in benchmark.studies]
+    wanted = [claim.about for claim in claims.claims if isinstance(claim.about, Share)]
+    shares = [share for share in wanted if share.study in benchmark.studies]
     tables = {
         (share.table, plan.task, plan.model): find_study(share.study).read_table(
             (results / share.file(plan.task, plan.model)).parent, share.table
@@ -99,6 +100,7 @@ class _Case:
     claims: Claims
     tables: Tables
     benchmark: Benchmark
+    scores: ItemScores | None
 
     @property
     def arms(self) -> list[str]:
@@ -106,42 +108,46 @@ class _Case:
         compared = self.claim.compared(self.benchmark.reference)
         return [self.claim.arm] if compared is None else [self.claim.arm, compared]
 
-    def sample(self, cell: CellPlan) -> Sample:
-        return self.claim.sample(cell.task, cell.model, self.benchmark.reference)
-
-    def values(self, cell: CellPlan) -> dict[int, float]:
-        """The measured value of every seed of a cell that has one."""
-        return self.claim.measured.values(self.tables, self.sample(cell), cell.seeds)
-
-    def findings(self) -> dict[CellPlan, Finding]:
-        """The finding of every cell that is run with the claim's arms; of every cell where none is."""
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """Of every cell that is run with the claim's arms; of every cell where none is."""
         plans = self.benchmark.plans()
         cells = [cell for cell in plans if set(self.arms) <= set(cell.arms)] or plans
         barred = {cell: self._barrier(cell) for cell in cells}
         open_cells = [cell for cell in cells if barred[cell] is None]
-        measured = [self.values(cell) for cell in open_cells]
-        judged = judge(self.claim, self.claims, measured, [len(cell.seeds) for cell in open_cells])
-        known = {cell: finding for cell, finding in barred.items() if finding}
-        known |= dict(zip(open_cells, judged, strict=True))
-        return {cell: known[cell] for cell in cells}
+        measured = [self._values(cell) for cell in open_cells]
+        judged = iter(judge(self.claim, self.claims, measured, [len(cell.seeds) for cell in open_cells]))
+        table = self.claim.measured.table
+        for cell, barrier in barred.items():
+            finding, sample = (
+                barrier or next(judged),
+                self.claim.sample(cell.task, cell.model, self.benchmark.reference),
+            )
+            evidence = {"table": table, "file": f"tables/{table}.parquet", "rows": sample.query()}
+            yield _entry(self.claim, cell, finding, evidence, self._item_noise(cell, finding))
+
+    def _values(self, cell: CellPlan) -> dict[int, float]:
+        """The measured value of every seed of a cell that has one."""
+        sample = self.claim.sample(cell.task, cell.model, self.benchmark.reference)
+        return self.claim.measured.values(self.tables, sample, cell.seeds)
 
     def _barrier(self, cell: CellPlan) -> Finding | None:
         """The finding that keeps this claim from being judged by its interval, or None."""
         claim, arms = self.claim, self.arms
         runs = planned_runs(self.tables.runs, cell, arms)
-        evidence = self.values(cell) if why_inadmissible(runs, arms, cell.seeds) is None else {}
+        evidence = self._values(cell) if why_inadmissible(runs, arms, cell.seeds) is None else {}
+        # For a reader; numbers take no part in these verdicts.
+        seen = summarise(claim, self.claims.level, evidence)
         if claim.measured.identity:
-            finding = Finding(IDENTITY, f"True by arithmetic: {claim.measured.identity}.")
-            # For a reader; numbers take no part in the verdict.
-            seen = summarise(claim, self.claims.level, evidence)
             numbers = {key: getattr(seen, key) for key in ("estimate", "low", "high", "seeds")} if seen else {}
-            return replace(finding, **numbers)
+            return Finding(IDENTITY, f"True by arithmetic: {claim.measured.identity}.", **numbers)
         if not set(arms) <= set(cell.arms):
-            return Finding(NOT_TESTABLE, self._why_absent(), asked=False)
+            absent = [arm for arm in arms if arm not in self.benchmark.arms]
+            together = f"No task and model of this benchmark is run with {' and '.join(arms)}."
+            reason = f"The arm {absent[0]} is not in this benchmark." if absent else together
+            return Finding(NOT_TESTABLE, reason, asked=False)
         devices = unaccepted_devices(claim, runs)
         if devices:
             kinds, accepted = " and ".join(devices).upper(), " or ".join(claim.evidence).upper()
-            seen = summarise(claim, self.claims.level, evidence)
             aside = (
                 f" The runs here gave {shown(seen)} {claim.measured.unit}, which does not decide it." if seen else ""
             )
@@ -149,13 +155,6 @@ class _Case:
             return Finding(NOT_MEASURABLE, reason)
         untestable = self._why_untestable(cell)
         return Finding(NOT_TESTABLE, untestable) if untestable else None
-
-    def _why_absent(self) -> str:
-        """Why no cell is run with the claim's arms."""
-        absent = [arm for arm in self.arms if arm not in self.benchmark.arms]
-        if absent:
-            return f"The arm {absent[0]} is not in this benchmark."
-        return f"No task and model of this benchmark is run with {' and '.join(self.arms)}."
 
     def _why_untestable(self, cell: CellPlan) -> str | None:
         """Why a cell's runs cannot decide the claim; None where they can."""
@@ -168,13 +167,14 @@ class _Case:
                 reason = why_alike_for_nothing(self.tables, cell, self.arms, metric, level)
         return reason
 
-    def item_noise(self, cell: CellPlan, finding: Finding, scores: ItemScores | None) -> ItemShare | None:
+    def _item_noise(self, cell: CellPlan, finding: Finding) -> ItemShare | None:
         """Item noise in the interval of an accuracy comparison; None for others, and where there is no interval."""
         if self.claim.measured.table != "evals" or finding.low is None:
             return None
-        interval = paired_t(list(self.values(cell).values()), self.claims.level)
-        rows = self.sample(cell).select(self.tables.cell("evals", cell.task, cell.model))
-        return item_share(rows[rows["seed"].isin(cell.seeds)], self.sample(cell), interval, scores)
+        sample = self.claim.sample(cell.task, cell.model, self.benchmark.reference)
+        rows = sample.select(self.tables.cell("evals", cell.task, cell.model))
+        interval = paired_t(list(self._values(cell).values()), self.claims.level)
+        return item_share(rows[rows["seed"].isin(cell.seeds)], sample, interval, self.scores)
 
 
 def decide(
@@ -192,20 +192,19 @@ def decide(
 
     Args:
         claims: to decide.
-        tables: the tidy tables, at least what is `needed`.
+        tables: the tidy tables, at least what is `NEEDED`.
         benchmark: whose runs they are.
         variants: the table of that name of the benchmark's profile; None where it names none.
         studied: tables of the studies that the benchmark asks for, as far as claims are about them, and scores by item.
     """
     studied, verdicts = studied or Studied(), list[dict[str, Any]]()
     for claim in claims.claims:
-        if claim.cost is not None:
-            verdicts.append(_cost_entry(claim, claim.cost, variants))
-        elif claim.share is not None:
-            verdicts += [_share_entry(claim, claim.share, cell, studied) for cell in benchmark.plans()]
+        if isinstance(claim.about, Cost):
+            verdicts.append(_cost_entry(claim, claim.about, variants))
+        elif isinstance(claim.about, Share):
+            verdicts += [_share_entry(claim, claim.about, cell, studied) for cell in benchmark.plans()]
         else:
-            case = _Case(claim, claims, tables, benchmark)
-            verdicts += [_run_entry(case, cell, finding, studied) for cell, finding in case.findings().items()]
+            verdicts += _Case(claim, claims, tables, benchmark, studied.scores).entries()
     excluded = tables.runs[~tables.runs["admissible"]]
     return {
         "benchmark": benchmark.name,
@@ -226,19 +225,12 @@ def verdicts_text(judged: dict[str, Any]) -> str:
     return json.dumps(judged, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _run_entry(case: _Case, cell: CellPlan, finding: Finding, studied: Studied) -> dict[str, Any]:
-    table = case.claim.measured.table
-    evidence = {"table": table, "file": f"tables/{table}.parquet", "rows": case.sample(cell).query()}
-    return _entry(case.claim, cell, finding, evidence, case.item_noise(cell, finding, studied.scores))
-
-
 def _cost_entry(claim: Claim, cost: Cost, variants: pd.DataFrame | None) -> dict[str, Any]:
-    finding = judge_cost(claim, cost, variants)
-    if variants is None:
-        return _entry(claim, _OF_NO_CELL, finding, {"table": "variants", "file": "", "rows": claim.variant_rows})
-    rows = variants.query(claim.variant_rows, engine="python")
-    evidence = {"table": "variants", "file": "profile/tables/variants.parquet", "rows": claim.variant_rows}
-    return _entry(claim, _OF_NO_CELL, finding, evidence, where=where_of(variants if rows.empty else rows))
+    evidence, where = {"table": "variants", "file": "", "rows": claim.variant_rows}, None
+    if variants is not None:
+        rows = variants.query(claim.variant_rows, engine="python")
+        evidence["file"], where = "profile/tables/variants.parquet", where_of(variants if rows.empty else rows)
+    return _entry(claim, _OF_NO_CELL, judge_cost(claim, cost, variants), evidence, where=where)
 
 
 def _share_entry(claim: Claim, share: Share, cell: CellPlan, studied: Studied) -> dict[str, Any]:
@@ -261,6 +253,7 @@ def _entry(
         "task": cell.task,
         "model": cell.model,
         **{key: getattr(claim, key) for key in _OF_CLAIM},
+        "unit": claim.about.unit,
         **{key: getattr(finding, key) for key in _OF_FINDING},
         "what_would_change": claim.what_would_change,
         "item_noise": asdict(noise) if noise else None,
