@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -46,18 +46,9 @@ class Tables:
         return table[(table["task"] == task) & (table["model"] == model)]
 
 
-class HasCells(Protocol):
-    """What `Tables` and `StoredTables` share, for whoever looks at one task and model after another."""
-
-    @property
-    def runs(self) -> pd.DataFrame: ...
-
-    def cell(self, name: str, task: str, model: str) -> pd.DataFrame: ...
-
-
 @dataclass(frozen=True)
 class StoredTables:
-    """Tables that stay on disk: `cell` reads the rows of a task and model when they are asked for, and keeps nothing.
+    """As `Tables`, on disk: `cell` reads the rows of a task and model when they are asked for, and keeps nothing.
 
     Args:
         folder: the tables folder.
@@ -77,29 +68,19 @@ class StoredTables:
         return load_table(self.folder, name, replace(part, where={**part.where, "task": [task], "model": [model]}))
 
 
-class _NotLoaded:
-    """Stands for a table that was not asked for; using it raises AttributeError."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, attribute: str) -> Any:
-        raise AttributeError(f"the table {self._name} was not loaded: name it in `only` ({attribute} was wanted)")
-
-
 def load_tables(folder: Path, only: Mapping[str, Only] | None = None) -> Tables:
     """Read the tables that `collect` wrote to `folder`.
 
     Args:
         folder: the tables folder.
-        only: the tables to read, by name, and what of each; None for all of all.
+        only: the tables to read, by name, and what of each; None for all of all. Others are None.
 
     Raises:
         BadInput: a table is missing, truncated, damaged, or has other columns than `SCHEMA`.
     """
     wanted = dict.fromkeys(SCHEMA, Only()) if only is None else only
     tables: dict[str, Any] = {
-        name: load_table(folder, name, wanted[name]) if name in wanted else _NotLoaded(name) for name in SCHEMA
+        name: load_table(folder, name, wanted[name]) if name in wanted else None for name in SCHEMA
     }
     return Tables(**tables)
 
