@@ -77,24 +77,20 @@ def item_share(rows: pd.DataFrame, sample: Sample, interval: Interval, scores: I
     if scores is None:
         return _bound(runs, interval, "the scores by item are not at hand")
     try:
-        return _split(split_spread(_differences(runs, sample, scores), interval.level), interval)
+        arm, other = (
+            np.stack(
+                [
+                    scores.of(Keys(sample.task, sample.model, arm, int(seed)), str(sample.metric), value)
+                    for seed, value in runs.loc[arm, "value"].items()
+                ]
+            )
+            for arm in (sample.arm, str(sample.against))
+        )
+        return _split(split_spread(arm - other, interval.level), interval)
     except BadInput as error:
         return _bound(runs, interval, f"{error.file}: {error.hint.rstrip('.')}")
     except ValueError as error:  # unequal numbers of items, or a single one
         return _bound(runs, interval, str(error))
-
-
-def _differences(runs: pd.DataFrame, sample: Sample, scores: ItemScores) -> np.ndarray:
-    arm, other = (
-        np.stack(
-            [
-                scores.of(Keys(sample.task, sample.model, arm, int(seed)), str(sample.metric), value)
-                for seed, value in runs.loc[arm, "value"].items()
-            ]
-        )
-        for arm in (sample.arm, str(sample.against))
-    )
-    return np.asarray(arm - other)
 
 
 def _split(noise: ItemNoise, interval: Interval) -> ItemShare:

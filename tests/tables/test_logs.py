@@ -38,15 +38,6 @@ def test_every_value_of_steps_is_in_the_arrays(tmp_path_factory, rows, random):
             assert np.isnan(log.values[line, at]) if value is None else log.values[line, at] == float(value)
 
 
-def test_a_column_is_that_of_its_metric(tmp_path):
-    steps = [{"step": i, "loss": 0.1 * i, "none": None} for i in (1, 2)] + [{"step": 3, "loss": 0.3, "saved": 1.5}]
-    log = read_steps(write(tmp_path / "steps.jsonl", steps))
-    assert log.names == ("loss", "none", "saved")
-    assert log.column("saved")[2] == 1.5
-    assert np.isnan(log.column("none")).all()
-    assert log.column("other") is None
-
-
 def test_numbers_of_a_flat_line_take_no_call_each():
     calls = []
     text = json.dumps({"step": 1} | {f"metric/{i}": i + 0.5 for i in range(1000)}).encode()
@@ -114,10 +105,6 @@ def test_a_line_that_is_no_step_is_named(tmp_path, case):
 def test_a_line_that_is_no_stage_is_named(tmp_path, key, value):
     with pytest.raises(BadInput, match=f"line 2 {key}"):
         read_stages(write(tmp_path / "stages.jsonl", [STAGE, STAGE | {"step": 2, key: value}]))
-
-
-def test_whole_numbers_that_passed_through_floats_are_accepted_as_such(tmp_path):
-    assert read_stages(write(tmp_path / "stages.jsonl", [STAGE]))["peak_bytes"].tolist() == [5]
 
 
 @pytest.mark.parametrize("read", [read_steps, read_stages])

@@ -53,13 +53,6 @@ def test_one_seed_has_item_noise_alone():
     assert mean - low == pytest.approx(stats.norm.ppf(0.95) * math.hypot(0.015, 0.013))
 
 
-def test_a_gain_without_its_standard_error_raises():
-    with pytest.raises(ValueError, match="one of each"):
-        learning_gain([0.1, 0.2], 0.01, [0.01], 0.9)
-    with pytest.raises(ValueError, match="one of each"):
-        learning_gain([], 0.01, [], 0.9)
-
-
 def test_a_reference_that_learned_passes_and_one_that_did_not_says_so(shown):
     tables, _ = shown
     assert why_insensitive(tables, CELL, "ppo", "accuracy", 0.9) is None

@@ -96,7 +96,7 @@ def test_a_benchmark_gets_one_verdict_for_each_cost_however_many_tasks_it_has(tm
     benchmark = write_results(tmp_path, arms=ARMS, seeds=(1, 2), tasks=("sorting", "chain"))
     collect(tmp_path, benchmark)
     claims, tables = load_claims(benchmark.claims), load_tables(tmp_path / "tables")
-    of_costs = [claim.id for claim in claims.claims if claim.cost]
+    of_costs = [claim.id for claim in claims.claims if claim.quantity in COSTS]
     assert len(of_costs) == 9
     without = [entry for entry in decide(claims, tables, benchmark)["verdicts"] if entry["id"] in of_costs]
     assert [(entry["id"], entry["verdict"], entry["task"]) for entry in without] == [(name, T, "") for name in of_costs]

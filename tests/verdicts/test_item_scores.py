@@ -55,9 +55,9 @@ def test_samples_of_another_evaluation_than_the_table_s_are_refused(tmp_path):
     ("text", "reason"),
     [
         ("", "no scores by item"),
-        ('{"doc_id": 0, "accuracy": 1.0}\n{"doc_id"', "not JSON lines"),
-        ("[1, 2]\n", "not JSON lines"),
-        ('{"doc_id": 0, "accuracy": 1.0}\n7\n', "not JSON lines"),
+        ('{"doc_id": 0, "accuracy": 1.0}\n{"doc_id"', "not valid JSON"),
+        ("[1, 2]\n", "write a JSON object"),
+        ('{"doc_id": 0, "accuracy": 1.0}\n7\n', "write a JSON object"),
         ('{"doc_id": 0, "accuracy": 1.0}\n{"doc_id": 0, "accuracy": 0.0}\n', "twice"),
         ('{"doc_id": 0, "accuracy": 1.0}\n{"doc_id": 2, "accuracy": 0.0}\n', "items are missing"),
         ('{"doc_id": 0, "accuracy": "right"}\n', "a number"),
