@@ -1,7 +1,7 @@
 """What a run wrote, read strictly: every value is checked, and an error names file, line, key, value and hint."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,6 @@ class Record:
         """As `real`; None where the key is missing or null."""
         return None if self.values.get(key) is None else self.real(key, least)
 
-    def reals(self, keys: Sequence[str]) -> list[float | None]:
-        """`optional` of each key."""
-        values = list(map(self.values.get, keys))
-        if set(map(type, values)) <= _NUMBERS_OR_NULL:
-            return values
-        return [self.optional(key) for key in keys]
-
     def part(self, key: str) -> "Record":
         return Record.of(self.file, f"{self.place} {key}".strip(), self.value(key))
 
@@ -87,10 +80,9 @@ class Record:
 
 @dataclass(frozen=True)
 class StepLog:
-    """steps.jsonl, one row per line.
+    """steps.jsonl, one row per line; `file` is where it was read, for messages.
 
     Args:
-        file: where it was read, for messages; line k is row k - 1.
         names: metrics of the first line, then of the last, then of others as they come; without `step`.
         steps: int64, (lines,).
         values: float64, (lines, metrics); NaN where the line has null or lacks the metric.
@@ -120,8 +112,12 @@ def read_steps(file: Path) -> StepLog:
     ends = [records[i] for i in (0, -1) if records]
     names = tuple(dict.fromkeys(name for record in (*ends, *records) for name in record.values if name != "step"))
     shape = (len(records), len(names))
+    if not {type(value) for record in records for value in record.values.values()} <= _NUMBERS_OR_NULL:
+        for record in records:  # one of them raises
+            for name in names:
+                record.optional(name)
     # numpy takes None for NaN.
-    values = np.array([record.reals(names) for record in records], dtype=np.float64)
+    values = np.array([list(map(record.values.get, names)) for record in records], dtype=np.float64)
     logged = np.array([list(map(record.values.__contains__, names)) for record in records], dtype=bool)
     return StepLog(file, names, steps, values.reshape(shape), logged.reshape(shape))
 

@@ -212,15 +212,14 @@ def _undecided(values: dict[int, float], planned: int) -> Finding:
 def judge_cost(claim: Claim, cost: Cost, variants: pd.DataFrame | None) -> Finding:
     """The verdict on one number of a profile; of seconds the unit of replication is the round.
 
+    `supported` or `refuted` where the number, or its whole interval, lies inside or outside the claim's region;
+    `inconclusive` where the interval crosses an end; `not testable` where the profile lacks the variant or could not
+    run it; `not measurable here` for a number of a device that the claim does not accept.
+
     Args:
         claim: names setting and variant.
         cost: the number.
         variants: the profile's table; None where the benchmark names no profile.
-
-    Returns:
-        `supported` or `refuted` where the number, or its whole interval, lies inside or outside the claim's region;
-        `inconclusive` where the interval crosses an end; `not testable` where the profile lacks the variant or could
-        not run it; `not measurable here` for a number of a device that the claim does not accept.
     """
     if variants is None:
         return Finding(NOT_TESTABLE, "This benchmark names no profile of an update's cost.", asked=False)
@@ -254,7 +253,7 @@ def judge_cost(claim: Claim, cost: Cost, variants: pd.DataFrame | None) -> Findi
 
 
 def judge_share(share: Share, region: Region, table: pd.DataFrame | None) -> Finding:
-    """The verdict on one task and model by a study's table, whose rows are counted.
+    """The verdict on one task and model by a study's table, whose rows are counted; not testable without rows.
 
     No training seed enters and nothing is sampled: the study does every case that its table names. So there is no
     interval, and an end of the region belongs to it: of a claim "always" that is 1, one exception refutes it.
@@ -263,9 +262,6 @@ def judge_share(share: Share, region: Region, table: pd.DataFrame | None) -> Fin
         share: what is counted.
         region: the claimed region widened by the margin.
         table: the study's; None where the benchmark does not ask for the study.
-
-    Returns:
-        `supported` or `refuted` where the share lies inside or outside the region; `not testable` without rows.
     """
     if table is None:
         return Finding(NOT_TESTABLE, f"This benchmark does not ask for the study {share.study}.", asked=False)

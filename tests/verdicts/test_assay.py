@@ -11,8 +11,8 @@ from scipy import stats
 
 from groupppo.config import Benchmark, CellPlan
 from groupppo.tables import Tables, collect, load_tables
-from groupppo.verdicts.assay import learning_gain, planned_runs, unaccepted_devices, why_inadmissible, why_insensitive
 from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import learning_gain, planned_runs, unaccepted_devices, why_inadmissible, why_insensitive
 from tests.synthetic import write_results
 
 CELL = CellPlan("sorting", "tiny", ("ppo", "grpo", "group_ppo"), (1, 2))
