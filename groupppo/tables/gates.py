@@ -35,15 +35,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Logged(Facts):
-    """What is known of a planned run that finished.
+    """What is known of a planned run that finished: its logs, and hashes of checkpoints, None where unrecorded.
 
     Args:
-        steps: its steps.jsonl.
-        stages: its stages.jsonl.
         critic: whether the arm trains a critic.
-        checkpoint: SHA-256 of the trained checkpoint; None where the run did not record it.
-        evaluated: SHA-256 of the checkpoint that was evaluated; None where it is not recorded.
-        start: SHA-256 of the start checkpoint; None where it is not recorded.
         start_fault: why the start's evaluation cannot be read; None where it can.
         mfu: what status.json says of MFU, by key; empty where it does not know the device's peak.
         verl_knows: whether verl has a peak for the device; where not, it logs an MFU of 0 in every step.

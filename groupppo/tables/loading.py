@@ -19,12 +19,7 @@ _HINT = "delete the tables folder and collect the results again."
 
 @dataclass(frozen=True)
 class Only:
-    """Part of a table.
-
-    Args:
-        columns: in the table's order; none named: all.
-        where: the texts that a column may have, by column.
-    """
+    """Part of a table: columns in the table's order, none named for all, and the texts that a column may have."""
 
     columns: tuple[str, ...] = ()
     where: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -48,12 +43,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class StoredTables:
-    """As `Tables`, on disk: `cell` reads the rows of a task and model when they are asked for, and keeps nothing.
-
-    Args:
-        folder: the tables folder.
-        only: what of each table `cell` reads; a table that is not named is read whole.
-    """
+    """As `Tables`, on disk: `cell` reads of a task and model what `only` names of the table, and keeps nothing."""
 
     folder: Path
     only: Mapping[str, Only] = field(default_factory=dict)
@@ -106,14 +96,13 @@ def load_table(folder: Path, name: str, only: Only | None = None) -> pd.DataFram
 def _rows(source: pq.ParquetFile, columns: list[str], where: Mapping[str, Collection[str]]) -> pa.Table:
     """The rows that `where` picks, read a row group at a time. Arrow's own filters read every row group, for they do
     not look at the statistics of dictionary columns."""
-    wanted = {column: pa.array(sorted(values), pa.string()) for column, values in where.items()}
     read = list(dict.fromkeys([*columns, *where]))
     parts = [source.schema_arrow.empty_table().select(read)]
     for number in range(source.num_row_groups):
         if _may_hold(source.metadata.row_group(number), where):
             part = source.read_row_group(number, columns=read)
-            for column, values in wanted.items():
-                part = part.filter(pc.is_in(part[column].cast(pa.string()), values))
+            for column, values in where.items():
+                part = part.filter(pc.is_in(part[column].cast(pa.string()), pa.array(sorted(values), pa.string())))
             parts.append(part)
     return pa.concat_tables(parts).select(columns)
 
@@ -122,9 +111,8 @@ def _may_hold(group: pq.RowGroupMetaData, where: Mapping[str, Collection[str]]) 
     """Whether the least and the greatest text of every column of `where` leave room for one of its values."""
     for chunk in (group.column(i) for i in range(group.num_columns)):
         texts, values = chunk.statistics, where.get(chunk.path_in_schema)
-        if values is None or texts is None or not texts.has_min_max:
-            continue
-        if not any(texts.min <= value <= texts.max for value in values):
+        known = values is not None and texts is not None and texts.has_min_max
+        if known and not any(texts.min <= value <= texts.max for value in values):
             return False
     return True
 

@@ -36,15 +36,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What was registered when the first run of a benchmark started.
+    """What was registered when the first run of a benchmark started, at a time in UTC, and what has changed since.
 
-    Args:
-        at: UTC.
-        commit: of the repository, empty outside one.
-        clean: whether nothing differed from the commit.
-        claims_sha256: of the content, whatever its comments and layout.
-        matrix_sha256: as `claims_sha256`.
-        changes: since then.
+    `commit` is the repository's, empty outside one, `clean` where nothing differed from it. Hashes are of content,
+    whatever its comments and layout.
     """
 
     at: str

@@ -5,7 +5,6 @@ Series indexed by training seed. A seed whose value cannot be formed (an arm wit
 missing, never zero.
 """
 
-import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -60,9 +59,7 @@ class Quantity:
 
     Args:
         what: one sentence for readers.
-        measure: from rows and their sample to one value per seed.
-        table: the tidy table it reads.
-        unit: unit of its values.
+        measure: from rows of `table` and their sample to one value per seed.
         ratio: whether its mean and interval are formed on the log scale.
         counted: whether it counts things, so that seeds may agree to the last digit; timings or accuracies that do
             are copies of one run.
@@ -136,27 +133,26 @@ def _by_arm(values: pd.Series, sample: Sample) -> tuple[pd.Series, pd.Series]:
 
 def cost_to_target(rows: pd.DataFrame, sample: Sample, unit: str) -> pd.Series:
     """Ratios by `arrivals`; a run that never gets there costs infinity. `unit` is "steps", "seconds" or "tokens"."""
-    costs = {run: float(getattr(arrival, unit)) for run, arrival in arrivals(rows, str(sample.against)).items()}
-    ratios = {}
-    for seed in sorted({seed for _, seed in costs}):
-        other, mine = costs.get((str(sample.against), seed)), costs.get((sample.arm, seed))
-        if other is not None and mine is not None:
-            ratios[seed] = math.nan if math.isinf(other) and math.isinf(mine) else other / mine
-    return pd.Series(ratios, dtype=float)
+    found, against = arrivals(rows, str(sample.against)), str(sample.against)
+
+    def cost(arm: str, seed: int) -> float:
+        return float(getattr(found[arm, seed], unit))
+
+    seeds = sorted(seed for arm, seed in found if arm == sample.arm and (against, seed) in found)
+    # Of two infinite costs the ratio is nan.
+    return pd.Series({seed: cost(against, seed) / cost(sample.arm, seed) for seed in seeds}, dtype=float)
 
 
 def arrivals(steps: pd.DataFrame, reference: str) -> dict[tuple[str, int], Arrival]:
-    """When each run reaches the reward that the reference's run of its seed ends with: steps, seconds and tokens.
+    """When each run reaches the reward that the reference's run of its seed ends with, by arm and seed.
 
     A target is TARGET_SHARE of the way from the reference's mean reward over the first quarter of its run to that over
     the last, and a run arrives with its mean over a quarter: a few lucky steps, which any run has, are no arrival.
+    Runs without the metrics, and seeds whose reference is missing or gained nothing, are left out.
 
     Args:
         steps: rows of the table `steps` of one task and model with TARGET_METRICS.
         reference: the arm that sets the targets.
-
-    Returns:
-        by arm and seed; runs without the metrics, and seeds whose reference is missing or gained nothing, are left out.
     """
     rows = steps[steps["metric"].isin(TARGET_METRICS)].astype({"arm": str, "metric": str})
     wide = rows.pivot(index=["arm", "seed", "step"], columns="metric", values="value")
@@ -165,25 +161,19 @@ def arrivals(steps: pd.DataFrame, reference: str) -> dict[tuple[str, int], Arriv
     wide = wide.dropna().sort_index()
     values = wide[list(TARGET_METRICS)].to_numpy(float)
     runs = {key: values[places] for key, places in wide.groupby(["arm", "seed"]).indices.items()}
-    targets = {seed: _target(run[:, 0]) for (arm, seed), run in runs.items() if arm == reference}
-    return {
-        (arm, int(seed)): _arrival(run, targets[seed])
-        for (arm, seed), run in runs.items()
-        if math.isfinite(targets.get(seed, math.nan))
-    }
-
-
-def _target(rewards: np.ndarray) -> float:
-    """The reward to reach, NaN where the run gained nothing."""
-    window = max(1, len(rewards) // QUARTER)
-    first, last = float(rewards[:window].mean()), float(rewards[-window:].mean())
-    return first + TARGET_SHARE * (last - first) if last > first else math.nan
-
-
-def _arrival(run: np.ndarray, target: float) -> Arrival:
-    """Of a run's TARGET_METRICS, (steps, 3)."""
-    reward, elapsed, tokens = run.T
-    return time_to_target(reward, np.diff(elapsed, prepend=0.0), tokens, target, max(1, len(run) // QUARTER))
+    targets = {}
+    for (arm, seed), run in runs.items():
+        window = max(1, len(run) // QUARTER)
+        first, last = float(run[:window, 0].mean()), float(run[-window:, 0].mean())
+        if arm == reference and last > first:
+            targets[seed] = first + TARGET_SHARE * (last - first)
+    found = {}
+    for (arm, seed), run in runs.items():
+        if seed in targets:
+            reward, elapsed, tokens = run.T
+            window, seconds = max(1, len(run) // QUARTER), np.diff(elapsed, prepend=0.0)
+            found[arm, int(seed)] = time_to_target(reward, seconds, tokens, targets[seed], window)
+    return found
 
 
 _of_groups = partial(Quantity, table="groups", counted=True)

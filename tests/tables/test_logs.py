@@ -64,7 +64,6 @@ ODD = {
     "beyond a float": b'{"step": 1, "a": 1e999}\n',
     "an integer beyond a float": b'{"step": 1, "a": 1' + b"0" * 400 + b"}\n",
     "true": b'{"step": 1, "a": true}\n',
-    "a text": b'{"step": 1, "a": "1"}\n',
     "a list": b'[{"step": 1}]\n',
     "two objects in a line": b'{"step": 1},{"step": 2}\n',
     "an object over two lines": b'{"step": 1}\n{"step": 3\n"a": 1}\n',
@@ -75,7 +74,6 @@ ODD = {
     "half a step": b'{"step": 1.5}\n',
     "a step of more than 64 bits": b'{"step": 1e300}\n',
     "no step": b'{"a": 1}\n',
-    "a list of steps": b'{"step": [1]}\n',
     "a step twice": b'{"step": 1}\n{"step": 1.0}\n',
     "deep": b'{"step": ' + b"[" * 100_000 + b"\n",
 }

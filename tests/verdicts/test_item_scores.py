@@ -24,14 +24,10 @@ def write(
     return file
 
 
-def test_scores_come_in_the_order_of_the_items_whatever_that_of_the_lines(tmp_path):
+def test_scores_come_in_the_order_of_the_items_and_each_metric_has_a_file_of_its_own(tmp_path):
     write(tmp_path, {3: 1.0, 1: 0.0, 0: 1.0, 2: 0.0}, prompt='"accuracy": 0.25}')
-    assert list(ItemScores(tmp_path).of(RUN, "accuracy", 0.5)) == SCORES
-
-
-def test_each_metric_has_a_file_of_its_own(tmp_path):
-    write(tmp_path, dict(enumerate(SCORES)))
     write(tmp_path, {0: 0.125, 1: 0.875}, "mean@8", "sampled")
+    assert list(ItemScores(tmp_path).of(RUN, "accuracy", 0.5)) == SCORES
     assert list(ItemScores(tmp_path).of(RUN, "mean@8", 0.5)) == [0.125, 0.875]
 
 

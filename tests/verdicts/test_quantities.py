@@ -124,20 +124,15 @@ def test_a_miss_is_an_infinite_cost_and_not_a_missing_value():
     assert to_target({"ppo": SLOW, "group_ppo": [0.7] * 8}) == 0.0
 
 
-def test_a_seed_whose_reference_gained_nothing_sets_no_target():
+def test_a_seed_without_a_target_or_a_run_without_the_metrics_has_no_cost():
     quantity = QUANTITIES["steps_to_target_ratio"]
     sample = Sample("sorting", "tiny", "group_ppo", "ppo", metrics=quantity.metrics)
-    steps = reward_steps({"ppo": [0.5] * 8, "group_ppo": SLOW})
-    assert quantity.values(tables_with(steps=steps), sample, (1,)) == {}
-
-
-def test_a_run_without_the_metrics_has_no_cost():
-    quantity = QUANTITIES["steps_to_target_ratio"]
-    sample = Sample("sorting", "tiny", "group_ppo", "ppo", metrics=quantity.metrics)
+    gained_nothing = reward_steps({"ppo": [0.5] * 8, "group_ppo": SLOW})
     steps = reward_steps({"ppo": SLOW, "group_ppo": SLOW})
     gone = steps[(steps["arm"] == "ppo") | (steps["metric"] != "tokens/response")]
-    assert quantity.values(tables_with(steps=gone), sample, (1,)) == {}
-    assert quantity.values(tables_with(steps=steps[steps["arm"] == "ppo"]), sample, (1,)) == {}
+    for rows in (gained_nothing, gone, steps[steps["arm"] == "ppo"]):
+        assert quantity.values(tables_with(steps=rows), sample, (1,)) == {}
+    assert quantity.values(tables_with(steps=steps), sample, (1,)) == {1: 1.0}
 
 
 def test_the_largest_memory_of_a_run_is_that_of_its_fullest_step():

@@ -48,13 +48,6 @@ def test_the_share_must_lie_in_the_region_whose_ends_belong_to_it(region, surviv
     assert judge_share(FAULTS, region, table(*survived)).verdict == expected
 
 
-def test_without_the_study_the_claim_is_not_testable():
-    finding = judge_share(FAULTS, ALWAYS, None)
-    assert (finding.verdict, finding.estimate, finding.asked) == (T, None, False)
-    assert judge_share(FAULTS, ALWAYS, table()).asked  # a study without rows was asked for
-    assert "does not ask for the study faults" in finding.reason
-
-
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.booleans())
 def test_the_control_never_counts_and_one_exception_refutes(survived, control):
     finding = judge_share(FAULTS, ALWAYS, table(*survived, control=control))
@@ -69,12 +62,15 @@ def test_the_reason_counts_and_names_every_exception():
         "2 of 4 injection points, 0.5, lies outside the region (at least 1). Not: group_ppo point1, group_ppo point3."
     )
     assert finding.replicates == "2 of 4 injection points"
-
-
-def test_a_word_in_the_place_of_true_is_not_true():
     words = table(True, True).astype({"survived": object})
-    words.loc[1, "survived"] = "False"
+    words.loc[1, "survived"] = "False"  # a word is not true
     assert judge_share(FAULTS, ALWAYS, words).estimate == 0.5
+
+
+def test_without_the_study_the_claim_is_not_testable():
+    finding = judge_share(FAULTS, ALWAYS, None)
+    assert (finding.verdict, finding.estimate, finding.asked) == (T, None, False)
+    assert judge_share(FAULTS, ALWAYS, table()).asked  # a study without rows was asked for
 
 
 # ---- from a results folder
