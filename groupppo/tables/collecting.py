@@ -227,7 +227,11 @@ def _usage(status: Record) -> Row:
     if "usage" not in status.values:
         return {"usage_reason": "the run recorded none of it"}
     usage = status.part("usage")
-    read = {"str": partial(usage.text, known=_SOURCES), "Int64": usage.whole, "float64": partial(usage.real, least=0.0)}
+    read: dict[str, Callable[[str], Any]] = {
+        "str": partial(usage.text, known=_SOURCES),
+        "Int64": usage.whole,
+        "float64": partial(usage.real, least=0.0),
+    }
     told = [name for name in USAGE_FIGURES if usage.values.get(name) is not None]
     reasons, by_reason = usage.part("missing").values, dict[str, list[str]]()
     for name in (name for name in USAGE_FIGURES if name not in told):

@@ -68,6 +68,9 @@ class Logged(Facts):
         return (int(marked.argmax()) + 1, float(self.steps.values[marked.argmax(), at])) if marked.any() else None
 
 
+_Find = Callable[[Any], str | None]
+
+
 class Gate(NamedTuple):
     """`checks` completes "a run is no evidence unless ..."; `why` says what a run that fails it would do to a claim.
 
@@ -78,7 +81,7 @@ class Gate(NamedTuple):
     checks: str
     why: str
     of: type[Facts]
-    find: Callable[[Any], str | None]
+    find: _Find
 
 
 GATES: list[Gate] = []
@@ -89,9 +92,14 @@ def findings(facts: Facts) -> list[str]:
     return [problem for gate in GATES if isinstance(facts, gate.of) and (problem := gate.find(facts))]
 
 
-def _gate(checks: str, why: str, of: type[Facts] = Logged) -> Callable[[Callable[[Any], str | None]], None]:
+def _gate(checks: str, why: str, of: type[Facts] = Logged) -> Callable[[_Find], _Find]:
     """Register a function as the gate of its name."""
-    return lambda find: GATES.append(Gate(find.__name__, checks, why, of, find))
+
+    def register(find: _Find) -> _Find:
+        GATES.append(Gate(find.__name__, checks, why, of, find))
+        return find
+
+    return register
 
 
 @_gate("no step fell back to dense PPO", "Such steps measure dense PPO under another name.", Facts)

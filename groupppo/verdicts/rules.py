@@ -190,9 +190,9 @@ def _of_median(item: _Evidence, verdict: str, level: float, cells: int, family: 
     if verdict == INCONCLUSIVE and seeds < least:
         lacking = "have no interval at all" if cells == 1 else f"decide nothing over {cells} cells"
         needed, reason = least, f"{reason}; fewer than {least} seeds {lacking}"
-    low = bounds.low if bounds.low else None
-    numbers = (number if number is not None and math.isfinite(number) else None for number in (known, low, bounds.high))
-    return Finding(verdict, f"{reason}.", *numbers, seeds, needed)
+    numbers = (known, bounds.low, bounds.high)
+    estimate, low, high = (number if math.isfinite(number) else None for number in numbers)
+    return Finding(verdict, f"{reason}.", estimate, low or None, high, seeds, needed)
 
 
 def _undecided(values: dict[int, float], planned: int) -> Finding:
@@ -247,9 +247,10 @@ def judge_cost(claim: Claim, cost: Cost, variants: pd.DataFrame | None) -> Findi
         verdict, place = REFUTED, "outside"
     more = "; more rounds would narrow it" if verdict == INCONCLUSIVE else ""
     replicates = f"{rounds} rounds" if cost.timed else "counted" if cost.counted else "read once"
-    ends = (low, high) if cost.timed else (None, None)
     reason = f"{measured} lies {place} the region ({region}){more}."
-    return Finding(verdict, reason, value, *ends, replicates=replicates)
+    if not cost.timed:
+        return Finding(verdict, reason, value, replicates=replicates)
+    return Finding(verdict, reason, value, low, high, replicates=replicates)
 
 
 def judge_share(share: Share, region: Region, table: pd.DataFrame | None) -> Finding:
