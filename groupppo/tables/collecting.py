@@ -175,7 +175,7 @@ def read_run(plan: Plan, start: Evaluation | str, run: tuple[Keys, bool]) -> Run
         aside = folder.failed.status
         file = aside if aside.is_file() and not folder.status.exists() else folder.status
         unread = UNREADABLE if file.exists() else MISSING
-        status = Record.of_file(file, "the run broke off here: run it again, or remove its folder.")
+        status = Record.of_file(file, "the run has not ended, or broke off; run it again, or remove its folder.")
         row |= _ended(keys, status)
         facts = Facts(row, planned, plan.steps, plan.responses)
         if row["status"] == FAILED or not planned:
@@ -254,7 +254,7 @@ def _finished(plan: Plan, keys: Keys, facts: Facts, start: Evaluation | str, sta
     folder = RunFolder(status.file.parent)
     steps, stages = read_steps(folder.steps), read_stages(folder.stages)
     begun = start if isinstance(start, Evaluation) else None
-    evaluation = _matched_evaluation(plan.results, keys, begun)
+    evaluation = _evaluation(plan.results, keys, begun)
     # A count that only single steps tell of counts too; null says nothing.
     logged = steps.column("group/fallbacks")
     fallbacks = max([facts.row["fallbacks"], *([] if logged is None else [int(x) for x in logged if x > 0])])
@@ -305,28 +305,18 @@ def _table(name: str, keys: Keys, columns: Mapping[str, Any]) -> pa.Table:
     return pa.table({field.name: (made | texts)[field.name] for field in types}, types)
 
 
-def _matched_evaluation(results: Path, keys: Keys, start: Evaluation | None) -> Evaluation:
-    """The evaluation of a trained checkpoint, measured as that of the start was where that could be read."""
-    evaluation = _evaluation(results, keys)
-    for key, expected in start.matched.items() if start else ():
-        if evaluation.matched[key] != expected:
-            hint = f"evaluate again: the start checkpoint was measured with {expected!r}."
-            raise BadInput(_result(results, keys), key, evaluation.matched[key], hint)
-    return evaluation
-
-
-def _evaluation(results: Path, keys: Keys) -> Evaluation:
-    record = Record.of_file(_result(results, keys), "evaluate this checkpoint.")
+def _evaluation(results: Path, keys: Keys, start: Evaluation | None = None) -> Evaluation:
+    """Of a checkpoint; of a trained one, measured as that of the start was where that could be read."""
+    file = ResultsFolder(results).evaluation(*keys) / "result.json"
+    record = Record.of_file(file, "evaluate this checkpoint.")
     record.check_keys(keys._asdict())
-    metrics = record.part("metrics")
-    rows = [keys._asdict() | {"metric": name} | _numbers(metrics.part(name)) for name in metrics.values]
+    metrics, rows = record.part("metrics"), []
+    for name in metrics.values:
+        part = metrics.part(name)
+        numbers = {"value": part.real("value"), "stderr": part.real("stderr", least=0.0), "n": part.whole("n", least=1)}
+        rows.append(keys._asdict() | {"metric": name} | numbers)
     matched = {key: record.value(key) for key in MATCHED_EVALUATION}
+    for key, expected in start.matched.items() if start else ():
+        if matched[key] != expected:
+            raise record.bad(key, f"evaluate again: the start checkpoint was measured with {expected!r}.")
     return Evaluation(rows, matched, record.values.get("checkpoint_sha256"))
-
-
-def _numbers(part: Record) -> Row:
-    return {"value": part.real("value"), "stderr": part.real("stderr", least=0.0), "n": part.whole("n", least=1)}
-
-
-def _result(results: Path, keys: Keys) -> Path:
-    return ResultsFolder(results).evaluation(*keys) / "result.json"

@@ -133,7 +133,7 @@ def test_a_run_that_did_not_say_how_it_ended_is_unreadable_and_stops_no_other(re
     row = run_row(tables)
     assert (row["status"], row["admissible"]) == ("unreadable", False)
     assert "status.json: file = " in row["reason"]
-    assert "the run broke off here: run it again" in row["reason"]
+    assert "broke off; run it again, or remove its folder" in row["reason"]
     assert tables.runs.query("seed != 2 or arm != 'group_ppo'")["admissible"].all()
     assert_nothing_of_the_run_is_measured(tables)
 

@@ -172,19 +172,16 @@ def swept(results: Path, benchmark: Benchmark) -> Section | None:
 
 def test_the_sweep_of_a_pilot_is_written_beside_its_matrix(tmp_path, record, monkeypatch):
     folder = tmp_path / "pilot"
-    folder.mkdir()
+    (folder / "tables").mkdir(parents=True)
     (folder / RECORD).write_text(yaml.safe_dump(record))
-    (folder / "tables").mkdir()
-    for name in ("runs", "evals"):
-        (folder / "tables" / f"{name}.parquet").touch()
+    for name in PARTS[1:]:
+        (folder / name).touch()
     read = dict(zip(("runs", "evals"), tables(), strict=True))
     monkeypatch.setattr("groupppo.verdicts.sweep.load_tables", lambda *_: type("Tables", (), read))
     benchmark = load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml")
-    named = replace(benchmark, pilot=tmp_path / "pilot.yaml")
-    written = write_sweep(named, tmp_path, tmp_path / "out")
+    written = write_sweep(replace(benchmark, pilot=tmp_path / "pilot.yaml"), tmp_path, tmp_path / "out")
     assert written.equals(pd.read_parquet(tmp_path / "out" / "sweep.parquet"))
-    assert set(written["measured_in"]) == {folder.as_posix()}
-    assert not written["published"].any()
+    assert (set(written["measured_in"]), set(written["published"])) == ({folder.as_posix()}, {False})
     assert (tmp_path / "out" / RECORD).read_text() == (folder / RECORD).read_text()
     with pytest.raises(BadInput, match="pilot"):
         write_sweep(benchmark, tmp_path, tmp_path / "out")
