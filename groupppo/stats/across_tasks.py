@@ -31,13 +31,7 @@ class BootstrapInterval(NamedTuple):
 def interquartile_mean(scores: ArrayLike) -> np.ndarray:
     """Mean of the middle half of all seeds and tasks together: the 25 % trimmed mean.
 
-    floor(n / 4) of the n = seeds x tasks scores are left out at each end.
-
-    Args:
-        scores: (..., seeds, tasks).
-
-    Returns:
-        Shape (...).
+    floor(n / 4) of the n = seeds x tasks scores are left out at each end. Scores (..., seeds, tasks) give shape (...).
     """
     array = np.asarray(scores, dtype=float)
     flat = np.sort(array.reshape(*array.shape[:-2], -1), axis=-1)
@@ -48,14 +42,8 @@ def interquartile_mean(scores: ArrayLike) -> np.ndarray:
 def probability_of_improvement(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Probability that a run of `first` beats a run of `second` on a task, averaged over tasks; a tie counts half.
 
-    For each task it is the Mann-Whitney U over the number of pairs of runs. Runs are not matched by seed.
-
-    Args:
-        first: (..., seeds, tasks).
-        second: (..., seeds, tasks); as many tasks, the seeds may be others.
-
-    Returns:
-        Shape (...).
+    For each task it is the Mann-Whitney U over the number of pairs of runs. Runs are not matched by seed. Both are
+    (..., seeds, tasks), of the same tasks; the seeds may be others. Returns shape (...).
     """
     x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     first_seeds, second_seeds = x.shape[-2], y.shape[-2]
@@ -66,15 +54,7 @@ def probability_of_improvement(first: ArrayLike, second: ArrayLike) -> np.ndarra
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
-    """Share of runs, over all seeds and tasks, with a score above each threshold.
-
-    Args:
-        scores: (..., seeds, tasks).
-        thresholds: (thresholds,).
-
-    Returns:
-        Shape (..., thresholds).
-    """
+    """Share of runs, over all seeds and tasks, with a score above each threshold: (..., thresholds)."""
     array = np.asarray(scores, dtype=float)
     return np.stack([(array > limit).mean(axis=(-2, -1)) for limit in np.asarray(thresholds)], axis=-1)
 

@@ -23,14 +23,10 @@ class ItemNoise:
     """What the spread over seeds of a paired difference is made of. Standard deviations are in the unit of an item.
 
     Args:
-        seeds: K.
-        items: n.
         spread: sample standard deviation over seeds of the mean differences.
         item_noise: its part from items, sqrt(MS_residual / n).
         seed_noise: its part from seeds, sqrt(spread^2 - item_noise^2), 0 where that is negative.
-        share: item_noise^2 / spread^2, at most 1: the share of the variance that items make.
-        share_low: lower end of that share's interval.
-        share_high: its upper end.
+        share: item_noise^2 / spread^2, at most 1: the share of the variance that items make; with its interval.
         common: standard deviation of the overall mean from the choice of items; not part of `spread`.
     """
 

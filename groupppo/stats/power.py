@@ -23,14 +23,13 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(400)
 
 
 def power_inside(mean: float, spread: float, low: float, high: float, seeds: int, level: float) -> float:
-    """Probability that the t interval of `seeds` paired differences lies wholly inside (low, high).
+    """Probability that the t interval of `seeds` paired differences, at least 2, lies wholly inside (low, high).
 
     Args:
         mean: true mean of the differences.
         spread: true standard deviation of the differences, above zero.
-        low: lower end of the region; may be infinite.
-        high: upper end of the region; may be infinite.
-        seeds: number of differences, at least 2.
+        low: lower end of the region; it and the upper one may be infinite.
+        high: upper end.
         level: confidence of the two-sided interval.
     """
     degrees = seeds - 1

@@ -27,12 +27,8 @@ class Arrival(NamedTuple):
 class RatioBounds(NamedTuple):
     """Median over pairs of first cost / second cost, with pairs that both missed as far down and up as they may lie.
 
-    Attributes:
-        median_low: the median with undetermined ratios at 0.
-        median_high: the median with undetermined ratios at infinity.
-        low: end of the interval from order statistics; 0 where the pairs are too few for the level.
-        high: its other end; infinity where the pairs are too few for the level.
-        undetermined: pairs that both missed.
+    `median_low` takes undetermined ratios for 0, `median_high` for infinity. The interval from order statistics is 0 to
+    infinity where the pairs are too few for the level. `undetermined` counts pairs that both missed.
     """
 
     median_low: float
@@ -50,8 +46,7 @@ def time_to_target(metric: ArrayLike, seconds: ArrayLike, tokens: ArrayLike, tar
 
     Args:
         metric: (steps,), higher is better; turn the sign of a loss.
-        seconds: (steps,), what each step spent, not cumulated.
-        tokens: (steps,), what each step spent, not cumulated.
+        seconds: (steps,), what each step spent, not cumulated; so `tokens`.
         target: in the unit of the metric.
         window: steps that are averaged, between 1 and the number of steps.
     """

@@ -38,7 +38,7 @@ from groupppo.tables.schema import MISSING
 from groupppo.verdicts.claims import EQUIVALENCE, REFERENCE, Claim, Claims
 from groupppo.verdicts.item_scores import ItemScores
 from groupppo.verdicts.item_share import ItemShare, item_share
-from groupppo.verdicts.quantities import QUANTITIES, Cost, Share
+from groupppo.verdicts.quantities import QUANTITIES, Cost, Sample, Share
 from groupppo.verdicts.rules import (
     EVIDENCE_OF_DEVICE,
     IDENTITY,
@@ -118,17 +118,16 @@ class _Case:
         judged = iter(judge(self.claim, self.claims, measured, [len(cell.seeds) for cell in open_cells]))
         table = self.claim.measured.table
         for cell, barrier in barred.items():
-            finding, sample = (
-                barrier or next(judged),
-                self.claim.sample(cell.task, cell.model, self.benchmark.reference),
-            )
-            evidence = {"table": table, "file": f"tables/{table}.parquet", "rows": sample.query()}
+            finding = barrier or next(judged)
+            evidence = {"table": table, "file": f"tables/{table}.parquet", "rows": self._sample(cell).query()}
             yield _entry(self.claim, cell, finding, evidence, self._item_noise(cell, finding))
+
+    def _sample(self, cell: CellPlan) -> Sample:
+        return self.claim.sample(cell.task, cell.model, self.benchmark.reference)
 
     def _values(self, cell: CellPlan) -> dict[int, float]:
         """The measured value of every seed of a cell that has one."""
-        sample = self.claim.sample(cell.task, cell.model, self.benchmark.reference)
-        return self.claim.measured.values(self.tables, sample, cell.seeds)
+        return self.claim.measured.values(self.tables, self._sample(cell), cell.seeds)
 
     def _barrier(self, cell: CellPlan) -> Finding | None:
         """The finding that keeps this claim from being judged by its interval, or None."""
@@ -171,7 +170,7 @@ class _Case:
         """Item noise in the interval of an accuracy comparison; None for others, and where there is no interval."""
         if self.claim.measured.table != "evals" or finding.low is None:
             return None
-        sample = self.claim.sample(cell.task, cell.model, self.benchmark.reference)
+        sample = self._sample(cell)
         rows = sample.select(self.tables.cell("evals", cell.task, cell.model))
         interval = paired_t(list(self._values(cell).values()), self.claims.level)
         return item_share(rows[rows["seed"].isin(cell.seeds)], sample, interval, self.scores)
@@ -312,8 +311,7 @@ def learning_gain(gains: ArrayLike, start_stderr: float, run_stderrs: ArrayLike,
 
     Args:
         gains: one per seed, at least 1.
-        start_stderr: standard error over prompts of the start's accuracy.
-        run_stderrs: the same of each seed's accuracy.
+        start_stderr: standard error over prompts of the start's accuracy; `run_stderrs` of each seed's.
         level: confidence of the two-sided interval.
     """
     values, errors = np.asarray(gains, dtype=float), np.asarray(run_stderrs, dtype=float)
