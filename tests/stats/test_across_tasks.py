@@ -6,10 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from scipy import stats
 
 from groupppo.stats.across_tasks import (
     interquartile_mean,
@@ -21,10 +17,6 @@ from groupppo.stats.across_tasks import (
 RLIABLE = json.loads((Path(__file__).parent / "rliable_cases.json").read_text())
 CASES = RLIABLE["cases"]
 LEVEL, THRESHOLDS = RLIABLE["level"], RLIABLE["thresholds"]
-
-tables = st.tuples(st.integers(1, 6), st.integers(1, 4)).flatmap(
-    lambda shape: arrays(float, shape, elements=st.integers(-20, 20).map(lambda value: value / 8))
-)
 
 
 def within_reach(statistic, scores, low, high, draws):
@@ -76,11 +68,6 @@ def test_resampling_whole_runs_instead_of_seeds_within_tasks_gives_another_inter
 
     assert within_reach(interquartile_mean, [ordered], *case["iqm_interval"], RLIABLE["draws"])
     assert not within_reach(of_whole_runs, [runs], *case["iqm_interval"], RLIABLE["draws"])
-
-
-@given(tables)
-def test_the_interquartile_mean_is_scipys_trimmed_mean(scores):
-    assert interquartile_mean(scores) == pytest.approx(stats.trim_mean(scores, 0.25, axis=None))
 
 
 def test_arms_that_share_their_seeds_are_resampled_together():

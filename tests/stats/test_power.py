@@ -76,6 +76,6 @@ def test_no_number_of_seeds_decides_a_mean_at_an_end_of_the_region():
 
 
 def test_with_little_power_asked_for_the_smallest_number_is_found_where_power_falls_before_it_rises():
-    """Two seeds beyond an end of the region reach 10 %, some more do not."""
-    powers = [power_inside(0.55, 1.0, 0.5, math.inf, seeds, 0.90) for seeds in range(2, 40)]
-    assert seeds_for_interval(0.55, 1.0, -0.5, 0.5, 0.90, powers[0]) == 2
+    powers = [power_inside(0.0, 3.0, -1.0, 1.0, seeds, 0.90) for seeds in (2, 3, 30)]
+    assert powers[1] < powers[0] < powers[2]
+    assert seeds_for_equivalence(3.0, 1.0, 0.90, powers[0]) == 2
