@@ -111,8 +111,9 @@ def _may_hold(group: pq.RowGroupMetaData, where: Mapping[str, Collection[str]]) 
     """Whether the least and the greatest text of every column of `where` leave room for one of its values."""
     for chunk in (group.column(i) for i in range(group.num_columns)):
         texts, values = chunk.statistics, where.get(chunk.path_in_schema)
-        known = values is not None and texts is not None and texts.has_min_max
-        if known and not any(texts.min <= value <= texts.max for value in values):
+        if values is None or texts is None or not texts.has_min_max:
+            continue
+        if not any(texts.min <= value <= texts.max for value in values):
             return False
     return True
 

@@ -113,7 +113,13 @@ def _complaints(entry: ClaimEntry, folder: Path, arms: tuple[str, ...]) -> Itera
     if about is None:
         yield "quantity", name, f"{suggest(name, _KNOWN)}Known: {', '.join(_KNOWN)}."
         return
-    needs = about.needs if isinstance(about, Quantity) else {"setting", "variant"} if isinstance(about, Cost) else set()
+    needs = (
+        about.needs
+        if isinstance(about, Quantity)
+        else {"setting", "variant"}
+        if isinstance(about, Cost)
+        else frozenset()
+    )
     for key in ("against", "stage", "metric", "setting", "variant"):
         value = getattr(entry, key)
         if key in needs and value is None:

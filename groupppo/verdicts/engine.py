@@ -225,7 +225,8 @@ def verdicts_text(judged: dict[str, Any]) -> str:
 
 
 def _cost_entry(claim: Claim, cost: Cost, variants: pd.DataFrame | None) -> dict[str, Any]:
-    evidence, where = {"table": "variants", "file": "", "rows": claim.variant_rows}, None
+    evidence = {"table": "variants", "file": "", "rows": claim.variant_rows}
+    where: Where | None = None
     if variants is not None:
         rows = variants.query(claim.variant_rows, engine="python")
         evidence["file"], where = "profile/tables/variants.parquet", where_of(variants if rows.empty else rows)
