@@ -169,16 +169,11 @@ def _claim(claim: Any) -> str:
 
 def quantities() -> str:
     """What a claim can be about."""
-    from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES, cost_to_target
-
-    def told(name: str, each: Any) -> str:
-        # The three costs to a target are one function's, made for their units.
-        text = _summary(each.measure) or f"{_summary(cost_to_target)} In {name.partition('_')[0]}."
-        return f"{text} Stage `{each.stage}`." if each.stage else text
+    from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES
 
     rows = [
-        (f"`{name}`", told(name, each), f"[{each.table}](../tables.md#{each.table})", each.unit,
-         _code(sorted(each.needs)))
+        (f"`{name}`", each.what + (f" Stage `{each.stage}`." if each.stage else ""),
+         f"[{each.table}](../tables.md#{each.table})", each.unit, _code(sorted(each.needs)))
         for name, each in QUANTITIES.items()
     ]  # fmt: skip
     rows += [

@@ -24,7 +24,7 @@ from groupppo.config import Benchmark
 from groupppo.draw.captions import excluded, left_out
 from groupppo.draw.figures import FigureRecord, Picture, not_drawn, write_figure, write_index
 from groupppo.draw.style import ARM_KEYS, MOST_FACETS, RUN_KEYS, START, cells, refuse_empty
-from groupppo.tables import HasCells, Only
+from groupppo.tables import Only, StoredTables, Tables
 
 _LARGEST_FIRST = ("stages", "steps", "groups", "evals", "")
 
@@ -42,7 +42,7 @@ class Need:
 class Evidence:
     """What figures are drawn from; `judged` is the content of verdicts.json, empty where nothing is decided yet."""
 
-    tables: HasCells
+    tables: Tables | StoredTables
     benchmark: Benchmark
     judged: Mapping[str, Any]
 
@@ -146,7 +146,7 @@ def needed(benchmark: Benchmark) -> dict[str, Only]:
 
 
 def draw_figures(
-    tables: HasCells,
+    tables: Tables | StoredTables,
     benchmark: Benchmark,
     out: Path,
     judged: Mapping[str, Any] | None = None,
