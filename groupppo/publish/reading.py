@@ -6,12 +6,11 @@ values are compared.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import pandas as pd
 import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
@@ -28,7 +27,6 @@ _NUMBER = re.compile(rb"(?<![\w.])-?\d+\.\d+(?:[eE][+-]?\d+)?(?![\w.])")
 # Names that matplotlib gives to clip paths by where objects lie in memory.
 _CLIP = re.compile(rb'(?<=["#])p[0-9a-f]{10}(?=[")])')
 _SHOWN = 120
-_HINT = "fetch it again, or make it again from its results."
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -37,7 +35,7 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         BadInput: as `groupppo.records.plain_json.read_object`.
     """
-    return read_object(file, _HINT)
+    return read_object(file, "fetch it again, or make it again from its results.")
 
 
 def safe_tables(folder: Path, only: Mapping[str, Only]) -> Tables:
@@ -107,21 +105,9 @@ def _table_difference(made: Path, found: Path) -> tuple[str, str] | None:
     if not ours.schema.equals(theirs.schema):
         columns = (", ".join(f"{field.name} {field.type}" for field in table.schema) for table in (ours, theirs))
         return f"columns {next(columns)}", next(columns)
-    if len(ours) != len(theirs):
-        return f"{len(ours)} rows", f"{len(theirs)} rows"
-    return next(_column_differences(ours, theirs), None)
-
-
-def _column_differences(ours: pa.Table, theirs: pa.Table) -> Iterator[tuple[str, str]]:
-    for name in ours.column_names:
-        kind = ours[name].type
-        plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-        a, b = (table[name].cast(plain) for table in (ours, theirs))
-        if a.equals(b):
-            continue
-        x, y = a.to_numpy(), b.to_numpy()
-        if pa.types.is_floating(kind) and np.isclose(x, y, rtol=RELATIVE, atol=_NOTHING, equal_nan=True).all():
-            continue
-        for row, (x, y) in enumerate(zip(a.to_pylist(), b.to_pylist(), strict=True)):
-            if x != y and not same_number(x, y):
-                yield f"row {row} {name} = {x}", str(y)
+    rows = (table.to_pandas(integer_object_nulls=True) for table in (theirs, ours))
+    try:
+        pd.testing.assert_frame_equal(*rows, rtol=RELATIVE, atol=_NOTHING, check_categorical=False)
+    except AssertionError as error:
+        return "the table as made", " ".join(str(error).split())[:300]
+    return None

@@ -1,7 +1,6 @@
 """What two cells were run with, and in what they differ: nobody should compare apples with pears unknowingly."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,30 +16,21 @@ from groupppo.records.seal import scrub_record
 
 Differences = list[tuple[str, str, str]]
 """Key, value in a and value in b of every setting that differs, sorted by key; "not set" where a side has none."""
-MACHINE = ("device", "rollout", "machine.cpu", "machine.cpu_cores", "machine.gpu", "machine.gpu_count", "cpu")
-THREADS = "software.omp_num_threads"
-"""With MACHINE what seconds and bytes depend on; where it differs they are not compared."""
+_OF_MACHINE = ("cpu", "cpu_cores", "gpu", "gpu_count")
+MACHINE = ("device", "rollout", "cpu", "software.omp_num_threads", *(f"machine.{name}" for name in _OF_MACHINE))
+"""What seconds and bytes depend on; where it differs they are not compared."""
 _RECORDED = ("device", "machine", "software", "source", "inputs", "host", "cpu", "torch", "verl", "transformers")
-# They differ between any two runs or copies, or follow from what is compared by itself.
+# They differ between any two runs or copies, or follow from what is compared by itself, as the start is by the hash
+# of its evaluation: older runs hashed it with its logs, seconds included.
 _IGNORED = ("machine.cpu_mhz", "machine.memory_bytes", "inputs.config_sha256", "source.uncommitted_sha256")
-# Older runs hashed the start with its logs, seconds included, so that equal weights had unequal hashes. The evaluation
-# of the start has always hashed the model alone.
-_START, _START_WITH_LOGS = "inputs.start_model_sha256", "inputs.start_checkpoint_sha256"
+_IGNORED += ("inputs.start_model_sha256", "inputs.start_checkpoint_sha256")
 _EVALUATION = ("n", "data_sha256", "yaml_sha256", "lm_eval_version", "batch_size", "repeats", "eval_seed")
 _PLACE_KEYS = ("trainer.experiment_name", "trainer.project_name")
 _NO_SETTINGS = {"source", "claims", "profile", "pilot", "name", "title", "description", "seeds", "studies", CELLS}
 
 
-@dataclass(frozen=True)
-class SettingDifference:
-    """One setting that differs.
-
-    Args:
-        key: such as "config train.steps" or "machine.cpu".
-        a: its value in a.
-        b: its value in b.
-        cells: cells it differs in, as texts; empty for a setting of the whole benchmark.
-    """
+class SettingDifference(NamedTuple):
+    """One setting, such as "config train.steps" or "machine.cpu", that differs; `cells`: where, empty for all."""
 
     key: str
     a: str
@@ -48,32 +38,24 @@ class SettingDifference:
     cells: tuple[str, ...] = ()
 
 
-class CellFiles(NamedTuple):
-    """Where the settings of one run are: results, "<task>/<model>/<arm>/seed<k>", and the server that sampled."""
-
-    folder: Path
-    cell: str
-    rollout: str
-
-    @property
-    def config(self) -> Path:
-        return RunFolder(self.folder / "runs" / self.cell).config
-
-
-def cell_differences(a: CellFiles, b: CellFiles) -> Differences:
+def cell_differences(a: Path, b: Path, cell: str) -> Differences:
     """Machine, software, source, inputs, evaluation and "config" for each key of verl's config that two runs differ in.
+
+    Args:
+        a, b: results folders. cell: "<task>/<model>/<arm>/seed<k>".
 
     Raises:
         BadInput: a file of settings is damaged or hostile.
     """
-    recorded, texts = [_recorded(side) for side in (a, b)], [_config_text(side.config) for side in (a, b)]
-    for side, own, text in zip((a, b), recorded, texts, strict=True):
-        # A config has a thousand lines, and those of one cell are mostly the same to the letter.
-        if text is not None and None not in texts and texts[0] != texts[1]:
-            values = flat(parse_texts(text, side.config))
-            own |= {f"config {key}": value for key, value in values.items() if key not in _PLACE_KEYS}
-        elif text is not None and None in texts:
+    recorded = [_recorded(side, cell) for side in (a, b)]
+    files = [RunFolder(side / "runs" / cell).config for side in (a, b)]
+    texts = [_config_text(file) for file in files]
+    for own, file, text in zip(recorded, files, texts, strict=True):
+        if text is not None and None in texts:
             own["config"] = "a file"
+        elif text is not None and texts[0] != texts[1]:  # mostly they are the same to the letter
+            values = flat(parse_texts(text, file))
+            own |= {f"config {key}": value for key, value in values.items() if key not in _PLACE_KEYS}
     return _differences(*recorded)
 
 
@@ -83,15 +65,15 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Differences:
     return [(key, was.get(key, "not set"), now.get(key, "not set")) for key in keys if was.get(key) != now.get(key)]
 
 
-def _recorded(side: CellFiles) -> dict[str, Any]:
-    found: dict[str, Any] = {"rollout": side.rollout}
-    result = side.folder / "evals" / side.cell / "result.json"
-    provenance, start = RunFolder(side.config.parent).provenance, result.parents[2] / "start" / "result.json"
+def _recorded(folder: Path, cell: str) -> dict[str, Any]:
+    provenance, result = RunFolder(folder / "runs" / cell).provenance, folder / "evals" / cell / "result.json"
+    start = result.parents[2] / "start" / "result.json"
+    found: dict[str, Any] = {}
     if provenance.is_file():
         kept = {key: value for key, value in read_json(provenance).items() if key in _RECORDED}
         found |= {key: value for key, value in flat(kept).items() if key not in _IGNORED}
-    if found.pop(_START_WITH_LOGS, None) is not None and start.is_file():
-        found[_START] = read_json(start).get("checkpoint_sha256")
+    if start.is_file():
+        found["start (SHA-256)"] = read_json(start).get("checkpoint_sha256")
     if result.is_file():
         found |= {f"evaluation {key}": value for key, value in read_json(result).items() if key in _EVALUATION}
     return found
@@ -115,7 +97,7 @@ def _config_text(file: Path) -> str | None:
     """The scrubbed text of a config; None where a run left none."""
     if not file.is_file():
         return None
-    return scrub_record(read_bytes(file, "fetch it again.", LARGEST).decode(errors="replace"))[0]
+    return scrub_record(read_bytes(file, "fetch it again.", LARGEST).decode(errors="replace"))
 
 
 def matrix_differences(a: Path, b: Path) -> list[SettingDifference]:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from groupppo.config import Benchmark
 from groupppo.draw.wording import plural
@@ -38,11 +38,10 @@ _DECIDES = {"verdicts", "id", "verdict"}
 """What no version leaves out."""
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """Something that is not as the bundle says; texts for a reader.
 
-    Args:
+    Attributes:
         check: "checksums", "files", "records", "evaluations", "sources", "schemas" or "derived".
         place: file, and what in it.
         expected: what should be there.
@@ -133,8 +132,7 @@ class _Check:
                     refuse_bomb(self.folder / table)
             with loaded_config(self.folder) as (benchmark, claims):
                 self.outcome.benchmark = benchmark.name
-                listed = self.manifest.get("files", {})
-                self.compare("records", "raw records", record_differences(self.folder, benchmark, listed))
+                self.compare("records", "raw records", record_differences(self.folder, benchmark))
                 self.compare("evaluations", "scores", evaluation_differences(self.folder, benchmark))
                 again = self.derived(benchmark, claims, pictures)
                 self.compare("derived", "all that is made of raw records", again)
@@ -144,19 +142,15 @@ class _Check:
         return self.outcome
 
     def lists(self) -> None:
-        """Every file is the one that SHA256SUMS and manifest.json list."""
-        if (self.folder / SUMS).is_file():
+        """Every file is one that SHA256SUMS lists, and of a kind that bundles have."""
+        names = sorted(files_in(self.folder))
+        if SUMS in names:
             self.outcome.sums_sha256 = sha256_file(self.folder / SUMS)
-        try:
-            hashes = contents.read_sums(self.folder)
-            found = contents.sums_differences(self.folder, hashes)
-            self.compare("checksums", f"SHA-256 of {len(hashes):,} files", found)
-        except BadInput as error:
-            self.unusable("checksums", error)
+        self.compare("checksums", f"SHA-256 of {len(names):,} files", contents.sums_differences(self.folder))
+        unknown = [(name, "no file: no bundle has one", "a file") for name in names if not contents.kind_of(name)]
+        self.compare("files", f"{len(names):,} files by kind", unknown)
         try:
             self.manifest = contents.read_manifest(self.folder)
-            listed = self.manifest["files"]
-            self.compare("files", f"{len(listed):,} files by kind", contents.listed_differences(self.folder, listed))
         except BadInput as error:
             self.unusable("schemas", error)
 
@@ -188,11 +182,11 @@ class _Check:
                 told = notes(again)
                 self.outcome.notes += told
                 said = {key: self.manifest.get(key) for key in contents.SAID} | {"notes": told}
-                contents.write_lists(again, benchmark, files_in(self.folder), said, self.manifest["files"])
+                contents.write_lists(again, benchmark, files_in(self.folder), said)
                 made |= LISTS
-            kinds = contents.kinds_in(files_in(self.folder))
-            lists = (Kind.LIST,) if self.source.kind != RESULTS else ()
-            for name in sorted(made | {name for name, kind in kinds.items() if kind in (Kind.DERIVED, *lists)}):
+            asked = {Kind.DERIVED} if self.source.kind == RESULTS else {Kind.DERIVED, Kind.LIST}
+            there = {name for name, kind in contents.kinds_in(files_in(self.folder)).items() if kind in asked}
+            for name in sorted(made | there):
                 if name in made and (self.folder / name).is_file():
                     differs = difference(again / name, self.folder / name)
                 else:
@@ -215,8 +209,7 @@ class _Check:
         except BadInput as error:
             self.unusable(check, error)
         except _ERRORS as error:
-            found = repr(error)[:300]
-            self.outcome.differences.append(Difference(check, "records", "records of a run", found))
+            self.outcome.differences.append(Difference(check, "records", "records of a run", repr(error)[:300]))
         self.outcome.checks[check] = f"{covered}, {plural(len(self.outcome.differences) - before, 'difference')}"
 
     def unusable(self, check: str, error: BadInput) -> None:

@@ -21,7 +21,6 @@ FOLDER = "superseded"
 NOTE = ".made_from.json"
 # What stays in the folder of a run: what its next attempt goes on from, what a failed one said, who holds it.
 _STAYS = re.compile(rf"(damaged_)?global_step_\d+|latest_checkpointed_iteration\.txt|failed|\.lock|{FOLDER}")
-_TRIES = 10
 
 
 class Superseded:
@@ -81,14 +80,7 @@ class Superseded:
         self.settle()
         if not any(map(os.path.lexists, self.outputs)):
             return
-        for attempt in range(_TRIES):  # another job's last generation may take the folder with it
-            self.generation.parent.mkdir(exist_ok=True)
-            try:
-                self._leaving.mkdir()
-                break
-            except FileNotFoundError:
-                if attempt == _TRIES - 1:
-                    raise
+        self._leaving.mkdir(parents=True)
         with (self._leaving / NOTE).open("w", encoding="utf-8") as note:
             json.dump(records, note)
             note.flush()

@@ -3,17 +3,17 @@
 import json
 import math
 import re
-import shutil
 
 import pytest
 import yaml
 
 from groupppo.errors import BadInput
-from groupppo.publish.compare import Gap, compare
+from groupppo.publish.compare import Gap, compare, is_cost
 from groupppo.publish.compare_page import write_comparison
 from groupppo.publish.contents import read_sums, sums_text
 from groupppo.records.hashing import sha256_file
 from tests.publish.conftest import change_column
+from tests.synthetic import rewrite_json
 
 ATTACK = "<script>alert(1)</script>|x"
 
@@ -45,7 +45,7 @@ def test_results_compared_with_their_own_bundle_differ_in_nothing(finished, bund
     assert same.exit_code == 0
     assert same.settings == same.regressions == same.not_compared == ()
     assert len(same.cells) == 9
-    assert all(arm.estimate == (1 if arm.ratio else 0) for arm in same.arms)
+    assert all(arm.estimate == pytest.approx(1 if is_cost(arm.quantity) else 0) for arm in same.arms)
 
 
 @pytest.mark.parametrize(("factor", "flagged"), [(1.16, True), (1.14, False), (0.5, False)])
@@ -80,7 +80,7 @@ def test_accuracy_is_flagged_below_zero_or_beyond_the_margin(finished, copy, by,
 
 def test_intervals_are_paired_by_seed(finished, copy):
     shift(copy, {1: -0.01, 2: -0.02, 3: -0.03})
-    arm = next(a for a in compare(finished, copy).arms if (a.arm, a.quantity) == ("grpo", "accuracy"))
+    arm = next(a for a in compare(finished, copy).arms if (a.arm, a.quantity) == ("sorting/tiny/grpo", "accuracy"))
     # t quantile 2.92 at 2 degrees of freedom, spread 0.01, 3 seeds.
     assert (arm.estimate, arm.seeds) == (pytest.approx(-0.02), 3)
     assert arm.high - arm.estimate == pytest.approx(2.91999 * 0.01 / 3**0.5, rel=1e-4)
@@ -110,20 +110,14 @@ def test_a_config_key_that_differs_is_named_with_both_values(finished, copy):
     ]
 
 
-def test_equal_starts_are_equal_to_an_older_run_that_hashed_their_seconds_and_others_are_not(finished, copy):
-    model = json.loads((finished / "evals/sorting/tiny/start/result.json").read_text())["checkpoint_sha256"]
-
-    def recorded(side, **inputs) -> None:
-        for file in side.glob("runs/*/*/*/*/provenance.json"):
-            file.write_text(json.dumps(json.loads(file.read_text()) | {"inputs": inputs}))
-
-    with_seconds = shutil.copytree(copy, copy.parent / "older")
-    recorded(with_seconds, start_checkpoint_sha256="of weights and seconds")
-    recorded(copy, start_model_sha256=model)
-    assert compare(with_seconds, copy).settings == ()
-    recorded(copy, start_model_sha256="of other weights")
-    found = compare(with_seconds, copy).settings
-    assert [(item.key, item.a, item.b) for item in found] == [("inputs.start_model_sha256", model, "of other weights")]
+def test_starts_are_compared_by_the_hash_of_their_evaluation(finished, copy):
+    """Older runs hashed the start with its logs, seconds included."""
+    for file in copy.glob("runs/*/*/*/*/provenance.json"):
+        rewrite_json(file, inputs=json.loads(file.read_text())["inputs"] | {"start_model_sha256": "with seconds"})
+    assert compare(finished, copy).settings == ()
+    rewrite_json(copy / "evals/sorting/tiny/start/result.json", checkpoint_sha256="of other weights")
+    found = compare(finished, copy).settings
+    assert [(item.key, item.b, len(item.cells)) for item in found] == [("start (SHA-256)", "of other weights", 9)]
 
 
 def test_cells_of_one_side_and_runs_that_are_no_longer_evidence_are_named(finished, copy):

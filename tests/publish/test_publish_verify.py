@@ -198,18 +198,6 @@ def test_runs_of_this_version_cannot_go_without_their_steps(copy, tmp_path, noth
     assert {f"{RUN}/steps.jsonl", f"{RUN}/stages.jsonl"} <= places
 
 
-def test_a_config_that_a_run_of_an_earlier_version_did_not_have_is_found(unpacked, nothing_derived):
-    run = unpacked / RUN
-    status = json.loads((run / "status.json").read_text())
-    (run / "status.json").write_text(json.dumps({key: value for key, value in status.items() if key != KEY}))
-    record = json.loads((run / "provenance.json").read_text())
-    for recorded, expected in ((record["inputs"]["config_sha256"], False), ("0" * 64, True)):
-        inputs = record["inputs"] | {"config_sha256": recorded}
-        (run / "provenance.json").write_text(json.dumps(record | {"inputs": inputs}))
-        places = {item.place for item in verify(unpacked).differences if item.check == "records"}
-        assert (f"{RUN}/config.yaml" in places) is expected
-
-
 def test_a_key_of_an_arm_that_the_record_lacks_is_found(unpacked):
     file = unpacked / "config" / "arms" / "grpo.yaml"
     arm = yaml.safe_load(file.read_text())
