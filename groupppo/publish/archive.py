@@ -1,8 +1,6 @@
 """Zip archives: written with the same bytes every time, read as if a stranger had made them.
 
-`zipfile` holds a member to its declared size and its checksum. What it lets pass is refused here before the first byte
-is written to disk: names that leave the folder, links, devices, methods that only bombs need, far more bytes than the
-archive has, data around it, and ends by which other readers see other members.
+`zipfile` holds a member to its declared size and its checksum; what it lets pass is refused before anything is written.
 """
 
 import os
@@ -86,8 +84,8 @@ def extract(file: Path, folder: Path, limits: Limits = LIMITS) -> list[str]:
     """Unpack an archive into a new, empty folder; returns the names of its files, sorted.
 
     Raises:
-        BadInput: not a zip archive, damaged, or hostile as the head of this module says; `folder` may then hold files
-            that were already unpacked.
+        BadInput: not a zip archive, with other data around it, or one that other readers see otherwise; a name that
+            leaves the folder, a link, far more bytes than the archive has; or damaged, when `folder` may hold files.
     """
     with file.open("rb") as stream:
         declared = _members_declared(file, stream, limits)

@@ -3,8 +3,7 @@
     make_bundle(Path("results/quick"), Path("results/quick/bundle.zip"), checkpoints=False)
 
 Its bytes depend on the results and on this repository's sources alone: not on the clock, nor on where anything lies.
-Records that a program wrote about its own run (configs, provenance, lm-eval's results) lose every absolute path;
-lm-eval's samples, which are evidence, stay as they are. Whatever is derived is derived again from what is left.
+Records lose every absolute path, samples of lm-eval's stay as they are, and what is derived is derived again.
 """
 
 import re

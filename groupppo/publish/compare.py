@@ -3,8 +3,7 @@
     comparison = compare(Path("before.zip"), Path("after.zip"))
     raise SystemExit(comparison.exit_code)
 
-`a` is what was, `b` is what is now. A cell is (task, model, arm, seed). Seconds are medians of whole steps, the first
-steps left out; memory is the largest of the run; accuracy is the held-out metric that claims are decided by.
+`a` is what was, `b` is what is now. A cell is (task, model, arm, seed).
 """
 
 from collections.abc import Iterable, Iterator
@@ -49,24 +48,15 @@ NEEDED = {
 
 
 class ArmDifference(NamedTuple):
-    """One quantity of one arm over the seeds that both sides have.
+    """One quantity of one arm over the seeds that both sides have."""
 
-    Attributes:
-        arm: "<task>/<model>/<arm>".
-        quantity: "seconds of <stage>", "peak memory", "density" or a held-out metric.
-        seeds: how many.
-        a, b: mean over these seeds (geometric for costs).
-        estimate: of b / a for costs, else of b - a.
-        low, high: ends of its 90 % paired interval; None for one seed.
-    """
-
-    arm: str
-    quantity: str
+    arm: str  # "<task>/<model>/<arm>"
+    quantity: str  # "seconds of <stage>", "peak memory", "density" or a held-out metric
     seeds: int
-    a: float
+    a: float  # mean over the seeds, geometric for costs
     b: float
-    estimate: float
-    low: float | None
+    estimate: float  # of b / a for costs, else of b - a
+    low: float | None  # end of its 90 % paired interval; None for one seed
     high: float | None
 
 
@@ -99,29 +89,16 @@ class NotCompared(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """What `compare` found."""
 
-    Args:
-        a: what was compared, as named.
-        b: with what.
-        benchmarks: names of the two benchmarks.
-        metric: the held-out metric that claims are decided by.
-        margin: by which accuracy may fall, None where no claim states one.
-        cells: those of both sides that are evidence, as <task>/<model>/<arm>/seed<k>.
-        arms: differences over seeds.
-        settings: what differs between runs of the same cell, and between the benchmarks.
-        not_compared: what one side alone has, what is no evidence, and what was withheld.
-        regressions: what is worse.
-    """
-
-    a: str
+    a: str  # what was compared, as named
     b: str
-    benchmarks: tuple[str, str]
-    metric: str
-    margin: float | None
-    cells: tuple[str, ...]
+    benchmarks: tuple[str, str]  # their names
+    metric: str  # the held-out metric that claims are decided by
+    margin: float | None  # by which accuracy may fall, None where no claim states one
+    cells: tuple[str, ...]  # those of both sides that are evidence, as <task>/<model>/<arm>/seed<k>
     arms: tuple[ArmDifference, ...]
-    settings: tuple[SettingDifference, ...]
+    settings: tuple[SettingDifference, ...]  # between runs of the same cell, and between the benchmarks
     not_compared: tuple[NotCompared, ...]
     regressions: tuple[Regression, ...]
 

@@ -1,10 +1,4 @@
-"""What each file of a bundle is, and the lists that say so: manifest.json, RO-Crate metadata and SHA256SUMS.
-
-Raw files are what runs, evaluations and measurements recorded; nothing can make them again. Derived files are made from
-them by the functions that the workflow uses. Sources were copied from the repository, or written from benchmark.yaml.
-Lists are made of the files that they list: manifest.json says of every other file what it is and its SHA-256;
-`sha256sum --check SHA256SUMS` needs no package. A file that no pattern knows belongs into no bundle.
-"""
+"""What each file of a bundle is, and the lists that say so: manifest.json, RO-Crate metadata and SHA256SUMS."""
 
 import json
 import mimetypes
@@ -31,11 +25,11 @@ Difference = tuple[str, object, object]
 class Kind(StrEnum):
     """Where a file's content comes from; weights are packed where they are asked for only."""
 
-    RAW = "raw"
+    RAW = "raw"  # recorded by runs, evaluations and measurements; nothing can make it again
     WEIGHTS = "weights"
-    DERIVED = "derived"
-    SOURCE = "source"
-    LIST = "list"
+    DERIVED = "derived"  # made of the raw files by the functions that the workflow uses
+    SOURCE = "source"  # copied from the repository, or written from benchmark.yaml
+    LIST = "list"  # of the other files
 
 
 _NAME = r"[^/]+"

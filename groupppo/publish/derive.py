@@ -2,8 +2,7 @@
 
     derive(folder, benchmark, claims)
 
-A bundle is packed from what this makes, and verified by making it again. This is the only place where bundles meet
-tables, verdicts, studies and pages; `made_by` says which version of them this is.
+A bundle is packed from what this makes, and verified by making it again.
 """
 
 import json

@@ -1,9 +1,7 @@
 """What raw records say of one another: hashes, cells, settings and scores; nothing can make these files again.
 
-`record_differences` and `evaluation_differences` yield what contradicts, `notes` what is missing and why nobody can
-check it. A held-out accuracy is followed from what it rests on: responses are judged again by the task's own reward,
-their scores give the means and standard errors of result.json, and these are lm-eval's own. Where a bundle holds no
-samples, its scores by item are where this begins.
+A held-out accuracy is followed from what it rests on: responses are judged again by the task's own reward, their scores
+give the means and standard errors of result.json, and these are lm-eval's own.
 """
 
 import math
@@ -23,7 +21,7 @@ from groupppo.records.folders import START, RunFolder
 from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import read_lines, value_at
 from groupppo.records.seal import KEY, OF_A_RUN, STAMP, published_sha256
-from groupppo.tables.keys import Keys, found_keys
+from groupppo.tables.keys import Keys
 from groupppo.tasks.reward import scorer
 from groupppo.verdicts.item_scores import ItemScores
 
@@ -46,12 +44,6 @@ def record_differences(folder: Path, benchmark: Benchmark) -> Iterator[Differenc
     for result in _results(folder):
         card = folder / "assets" / "tasks" / _keys(folder, result).task / "card.json"
         yield from _other_hash(folder, result, read_json(result), "data_sha256", card, "splits", "test", "sha256")
-    for start in sorted(folder.glob("assets/starts/*/*/warmstart.json")):
-        log = start.with_suffix(".jsonl")
-        lines = list(read_lines(log, _HINT)) if log.is_file() else []
-        last = {key: value for key, value in read_json(start).items() if key != "task"}
-        if lines and lines[-1][1] != last:
-            yield _name(folder, start), "the last line of warmstart.jsonl", last
 
 
 def _seal_differences(folder: Path, record: Path) -> Iterator[Difference]:
@@ -193,16 +185,13 @@ def notes(folder: Path) -> list[str]:
 def _gaps(folder: Path) -> Iterator[tuple[str, str]]:
     """Each file that is missing, or says less than it could, and why that matters."""
     lock = sha256_file(folder / LOCKS[0]) if (folder / LOCKS[0]).is_file() else ""
-    for keys in sorted(found_keys(folder / "runs")[0] if (folder / "runs").is_dir() else ()):
-        run = RunFolder(keys.below(folder / "runs"))
-        file = next((file for file in (run.provenance, run.failed.provenance) if file.is_file()), None)
-        used = value_at(read_json(file), "software", "lock_sha256") if file else None
-        if file is None:
-            yield _name(folder, run.provenance), "missing; the run did not get as far as to write it."
-        elif used not in (None, lock):
-            why = f"the run used another lock (SHA-256 {used}) than {LOCKS[0]} of this bundle."
-            yield _name(folder, file), why
     for status in _statuses(folder):
+        file = RunFolder(status.parent).provenance
+        used = value_at(read_json(file), "software", "lock_sha256") if file.is_file() else None
+        if not file.is_file():
+            yield _name(folder, file), "missing; the run did not get as far as to write it."
+        elif used not in (None, lock):
+            yield _name(folder, file), f"the run used another lock (SHA-256 {used}) than {LOCKS[0]} of this bundle."
         if not isinstance(read_json(status).get(KEY), dict):
             yield _name(folder, status), "the run, of an earlier version, recorded no hashes of its files."
     scores = ItemScores(folder)

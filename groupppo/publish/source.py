@@ -18,14 +18,14 @@ from typing import Annotated, Any
 import msgspec
 import yaml
 
-from groupppo.config import KINDS, REPOSITORY, Benchmark, BenchmarkFile, ClaimsFile, load_benchmark
+from groupppo.config import KINDS, REPOSITORY, Benchmark, ClaimsFile, load_benchmark
 from groupppo.config.allowed import require_inside
 from groupppo.config.files import read_form
 from groupppo.errors import BadInput
 from groupppo.publish.archive import LIMITS, Limits, extract
 from groupppo.publish.contents import CONFIG, LOCKS, RECORD, RIGHTS, SUMS, VERDICTS, Difference, files_in
 from groupppo.records.hashing import sha256_file
-from groupppo.records.plain_json import read_object
+from groupppo.records.plain_json import read_bytes, read_object
 from groupppo.records.plain_yaml import read_yaml
 from groupppo.verdicts.claims import Claims, load_claims
 
@@ -40,17 +40,11 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Source:
-    """Results that can be read.
+    """Results that can be read."""
 
-    Args:
-        path: what the user named.
-        folder: where the files are, unpacked if need be.
-        kind: BUNDLE, UNPACKED or RESULTS.
-    """
-
-    path: Path
-    folder: Path
-    kind: str
+    path: Path  # what the user named
+    folder: Path  # where the files are, unpacked if need be
+    kind: str  # BUNDLE, UNPACKED or RESULTS
 
     def placed(self, error: BadInput) -> BadInput:
         """The error with the place of the file inside the bundle, not that of a folder that is gone by then."""
@@ -115,19 +109,11 @@ def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
         BadInput: a file is missing or not in its schema, or the config is not the matrix that `record_file` records.
     """
     record = read_record(record_file)
-    matrix = config / f"{record['name']}.yaml"
-    given = read_form(matrix, BenchmarkFile)
-    for key in _BESIDE:
-        name = getattr(given, key)
-        if name is not None and Path(name).name != name:
-            raise BadInput(matrix, key, name, "name a file beside this one.")
-    benchmark = load_benchmark(matrix)
-    was, now = (_without_places(each) for each in (record, benchmark.resolved()))
-    for one, two in ((flat(was), flat(now)), (was, now)):  # the second time, lists with nothing in them
-        for key in dict.fromkeys([*one, *two]):
-            if key not in one or key not in two or one[key] != two[key]:
-                hint = f"{record_file.name} says {one.get(key)!r}: not the same matrix."
-                raise BadInput(matrix, key, two.get(key), hint)
+    for name, content in written_files(record).items():
+        if read_bytes(config / name, "unpack the bundle again.") != content:
+            hint = f"not what {record_file.name} makes of it: not the same matrix."
+            raise BadInput(config / name, "file", "another content", hint)
+    benchmark = load_benchmark(config / f"{record['name']}.yaml")
     return benchmark, load_claims(benchmark.claims)
 
 

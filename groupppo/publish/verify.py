@@ -3,9 +3,7 @@
     outcome = verify(Path("bundle.zip"))
     print(outcome.ok, *outcome.differences, sep="\\n")
 
-A hostile archive raises `BadInput`; whatever else is wrong is named in the outcome, all of it. Nothing is needed but
-the bundle and this package. Who makes raw records up consistently is not found: compare `Verification.sums_sha256`
-with the one that the publisher gives.
+Who makes raw records up consistently is not found: compare `Verification.sums_sha256` with the publisher's.
 """
 
 import os
@@ -39,17 +37,10 @@ _DECIDES = {"verdicts", "id", "verdict"}
 
 
 class Difference(NamedTuple):
-    """Something that is not as the bundle says; texts for a reader.
+    """Something that is not as the bundle says; texts for a reader."""
 
-    Attributes:
-        check: "checksums", "files", "records", "evaluations", "sources", "schemas" or "derived".
-        place: file, and what in it.
-        expected: what should be there.
-        found: what is.
-    """
-
-    check: str
-    place: str
+    check: str  # "checksums", "files", "records", "evaluations", "sources", "schemas" or "derived"
+    place: str  # file, and what in it
     expected: str
     found: str
 
@@ -59,27 +50,16 @@ class Difference(NamedTuple):
 
 @dataclass
 class Verification:
-    """What `verify` found.
-
-    Args:
-        path: what was verified.
-        kind: "bundle", "unpacked bundle" or "results folder".
-        benchmark: its name, empty where it cannot be read.
-        checks: what each check covered, by name of the check.
-        differences: everything that is wrong; empty when nothing is.
-        notes: what the bundle itself says is missing, and which checks could not be made and why.
-        not_compared: derived files that differ from this version's, in a bundle that another version made.
-        sums_sha256: SHA-256 of the list of checksums, which stands for all contents; empty for a results folder.
-    """
+    """What `verify` found."""
 
     path: Path
-    kind: str
-    benchmark: str = ""
-    checks: dict[str, str] = field(default_factory=dict)
+    kind: str  # "bundle", "unpacked bundle" or "results folder"
+    benchmark: str = ""  # its name, empty where it cannot be read
+    checks: dict[str, str] = field(default_factory=dict)  # what each covered
     differences: list[Difference] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    not_compared: list[str] = field(default_factory=list)
-    sums_sha256: str = ""
+    notes: list[str] = field(default_factory=list)  # what is missing, and which checks could not be made and why
+    not_compared: list[str] = field(default_factory=list)  # files of another version's that differ from this one's
+    sums_sha256: str = ""  # of the list of checksums, which stands for all contents; empty for a results folder
 
     @property
     def ok(self) -> bool:

@@ -1,7 +1,7 @@
 """What code a job runs: one hash that changes when it does, and not for comments, docstrings or layout.
 
-Modules are found by reading imports, those inside functions too, from a rule's script on. A rule keeps the hash among
-its parameters: a change of code that a run depends on marks the run stale, and one of the report's does not.
+A rule keeps the hash among its parameters: a change of code that a run depends on marks the run stale, and one of the
+report's does not.
 """
 
 import ast

@@ -1,11 +1,8 @@
 """Finished results that are to be made again: set aside until the new ones are there, and found again till then.
 
-Snakemake removes a job's outputs as the job starts, and when it fails or cannot be submitted. Here they move into
-`superseded/` beside their place, with what Snakemake recorded of how they were made. They come back when the same is
-asked for again, and go when a successor has finished: there is never more than one generation of them.
-
-A generation is a folder that gets its name when it is whole, by one rename. Whoever is killed in between leaves it
-under a name that says so: what was half moved aside moves back, and what was half moved back goes on doing so.
+Snakemake removes a job's outputs as the job starts. Here they move into `superseded/` beside their place, in a folder
+that gets its name when it is whole, by one rename. Whoever is killed in between leaves it under a name that says so:
+what was half moved aside moves back, and what was half moved back goes on doing so.
 """
 
 import contextlib

@@ -149,7 +149,6 @@ def test_whatever_is_done_to_the_bytes_what_comes_out_is_what_went_in_or_nothing
         names = extract(folder / "one.zip", folder / "out")
     except BadInput:
         return
-    # The case of a letter in a name and in its header alike is a name as good as the one before.
     assert {name: (folder / "out" / name).read_bytes() for name in names} == members
 
 
@@ -168,20 +167,6 @@ def test_the_long_form_of_the_end_is_read_and_held_to_the_same_bounds(tmp_path, 
         data[at : at + 2] = struct.pack("<H", 5)
     (tmp_path / "long.zip").write_bytes(data)
     assert "its end says that there are 5" in refused(tmp_path / "long.zip").hint
-
-
-@pytest.mark.parametrize("data", [b"", b"PK", b"not a zip archive at all, but long enough to be read as one"])
-def test_what_is_no_zip_is_refused(tmp_path, data):
-    (tmp_path / "no.zip").write_bytes(data)
-    assert "not a zip" in refused(tmp_path / "no.zip").hint
-
-
-def test_a_flipped_byte_of_a_member_is_found(tmp_path):
-    file = archive(tmp_path / "flipped.zip", [("a.csv", bytes(range(200)))])
-    data = bytearray(file.read_bytes())
-    data[60] ^= 1
-    file.write_bytes(data)
-    assert "damaged" in refused(file).hint
 
 
 def archive_with_end(before: bytes = b"", after: bytes = b"", count: int = 2, offset: int = 0, disk: int = 0) -> bytes:
@@ -206,3 +191,9 @@ def test_an_end_by_which_another_reader_may_see_other_members_is_refused(tmp_pat
     assert extract(file, tmp_path / "whole") == ["a.txt", "b.txt"]
     file.write_bytes(archive_with_end(**forged))
     assert refused(file).key in ("file", "members")
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"not a zip archive at all, but long enough to be read as one"])
+def test_what_is_no_zip_is_refused(tmp_path, data):
+    (tmp_path / "no.zip").write_bytes(data)
+    assert "not a zip" in refused(tmp_path / "no.zip").hint

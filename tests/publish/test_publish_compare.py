@@ -3,6 +3,8 @@
 import json
 import math
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ from groupppo.records.hashing import sha256_file
 from tests.publish.conftest import change_column
 from tests.synthetic import rewrite_json
 
+RUN = "runs/sorting/tiny/ppo/seed1"
 ATTACK = "<script>alert(1)</script>|x"
 
 
@@ -89,35 +92,48 @@ def test_intervals_are_paired_by_seed(finished, copy):
 def test_another_machine_is_named_and_its_seconds_are_not_compared(finished, copy):
     slower(copy, 2.0)
     file = copy / "runs/sorting/tiny/grpo/seed2/provenance.json"
-    record = json.loads(file.read_text())
-    file.write_text(json.dumps(record | {"machine": record["machine"] | {"cpu": "another"}}))
+    rewrite_json(file, machine=json.loads(file.read_text())["machine"] | {"cpu": "another"})
     found = compare(finished, copy)
-    assert kinds(found) == []
-    assert found.exit_code == 2
+    assert (kinds(found), found.exit_code) == ([], 2)
     assert gaps(found, Gap.WITHHELD) == ["sorting/tiny/grpo/seed2"]
     assert [(item.key, item.a, item.b) for item in found.settings] == [("machine.cpu", "one", "another")]
 
 
-def test_a_config_key_that_differs_is_named_with_both_values(finished, copy):
-    file = copy / "runs/sorting/tiny/ppo/seed1/config.yaml"
-    config = yaml.safe_load(file.read_text())
-    file.write_text(
-        yaml.safe_dump(config | {"actor.lr": 0.5, "trainer.default_local_dir": "/other/results/quick/runs/seed1"})
-    )
-    found = compare(finished, copy).settings
-    assert [(item.key, item.a, item.b, item.cells) for item in found] == [
-        ("config actor.lr", "not set", "0.5", ("sorting/tiny/ppo/seed1",))
-    ]
+def another_rate(side: Path) -> None:
+    file = side / RUN / "config.yaml"
+    other = {"actor.lr": 0.5, "trainer.default_local_dir": "/other/results/quick/runs/seed1"}
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | other))
 
 
-def test_starts_are_compared_by_the_hash_of_their_evaluation(finished, copy):
-    """Older runs hashed the start with its logs, seconds included."""
-    for file in copy.glob("runs/*/*/*/*/provenance.json"):
-        rewrite_json(file, inputs=json.loads(file.read_text())["inputs"] | {"start_model_sha256": "with seconds"})
-    assert compare(finished, copy).settings == ()
-    rewrite_json(copy / "evals/sorting/tiny/start/result.json", checkpoint_sha256="of other weights")
-    found = compare(finished, copy).settings
-    assert [(item.key, item.b, len(item.cells)) for item in found] == [("start (SHA-256)", "of other weights", 9)]
+def start_hashed_with_seconds(side: Path) -> None:
+    file = side / RUN / "provenance.json"
+    rewrite_json(file, inputs=json.loads(file.read_text())["inputs"] | {"start_model_sha256": "with seconds"})
+
+
+START = "evals/sorting/tiny/start/result.json"
+SETTINGS: dict[str, tuple[Callable[[Path], object], list[tuple[str, str, int]]]] = {
+    "a key, but for the place of the run": (another_rate, [("config actor.lr", "0.5", 1)]),
+    "a config that is gone, once and not a thousand times": (
+        lambda side: (side / RUN / "config.yaml").unlink(),
+        [("config", "not set", 1)],
+    ),
+    "the start, as older runs hashed it": (start_hashed_with_seconds, []),
+    "the start": (
+        lambda side: rewrite_json(side / START, checkpoint_sha256="other weights"),
+        [("start (SHA-256)", "other weights", 9)],
+    ),
+    "the data": (
+        lambda side: rewrite_json(side / RUN.replace("runs", "evals") / "result.json", data_sha256="others"),
+        [("evaluation data_sha256", "others", 1)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_that_differs_is_named_with_its_cells(finished, copy, name):
+    change, expected = SETTINGS[name]
+    change(copy)
+    assert [(item.key, item.b, len(item.cells)) for item in compare(finished, copy).settings] == expected
 
 
 def test_cells_of_one_side_and_runs_that_are_no_longer_evidence_are_named(finished, copy):
@@ -134,43 +150,22 @@ def test_cells_of_one_side_and_runs_that_are_no_longer_evidence_are_named(finish
 
 
 @pytest.mark.parametrize(
-    ("table", "column", "gone", "told"),
-    [
-        ("evals", "metric", "accuracy", "accuracy of sorting/tiny/grpo/seed1 and 2 more cells"),
-        (
-            "stages",
-            "stage",
-            "update_actor",
-            "seconds of update_actor of sorting/tiny/grpo/seed1 and 2 more cells",
-        ),
-    ],
+    ("table", "column", "lost"),
+    [("evals", "metric", "accuracy"), ("evals", "value", "accuracy"), ("stages", "stage", "update_actor")],
 )
-def test_a_value_that_one_side_lost_is_named_and_not_passed_over(finished, copy, tmp_path, table, column, gone, told):
-    def rename(row: dict) -> str:
-        return "renamed" if (row["arm"], row[column]) == ("grpo", gone) else row[column]
+def test_a_value_that_one_side_lost_is_named_and_not_passed_over(finished, copy, tmp_path, table, column, lost):
+    def change(row: dict) -> object:
+        if column == "value":
+            return math.nan if row["arm"] == "grpo" else row["value"]
+        return "renamed" if (row["arm"], row[column]) == ("grpo", lost) else row[column]
 
-    change_column(copy, table, column, rename)
+    change_column(copy, table, column, change)
     found = compare(finished, copy)
+    told = f"{'seconds of ' if table == 'stages' else ''}{lost} of sorting/tiny/grpo/seed1 and 2 more cells"
     assert (told, "only in a") in [(each.what, each.why) for each in found.gaps(Gap.LOST)]
     assert (found.comparable, found.exit_code) == (False, 2)
     write_comparison(found, tmp_path / "c.html", tmp_path / "c.md")
-    page = (tmp_path / "c.html").read_text()
-    assert told in page
-    assert "kinds of values on one side only" in page
-
-
-def test_an_accuracy_that_is_no_number_is_a_lost_value_and_no_pass(finished, copy):
-    this = ("grpo", 2)
-    change_column(copy, "evals", "value", lambda r: math.nan if (r["arm"], r["seed"]) == this else r["value"])
-    found = compare(finished, copy)
-    assert "accuracy of sorting/tiny/grpo/seed2" in gaps(found, Gap.LOST)
-    assert found.exit_code == 2
-
-
-def test_a_config_that_one_side_lost_is_one_difference_and_not_a_thousand(finished, copy):
-    (copy / "runs/sorting/tiny/ppo/seed1/config.yaml").unlink()
-    found = compare(finished, copy).settings
-    assert [(item.key, item.a, item.b) for item in found] == [("config", "a file", "not set")]
+    assert told in (tmp_path / "c.html").read_text()
 
 
 def test_claims_that_differ_are_named_for_margin_and_metric_are_those_of_a(finished, unpacked):

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -163,6 +164,19 @@ def test_every_raw_file_that_a_record_seals_is_found(laden: Path, forged: Path, 
         assert places(record_differences(laden, benchmark)) == set()
         found = places(record_differences(forged, benchmark))
     assert found == names if gone else found >= names
+
+
+def test_a_table_of_a_study_that_was_changed_and_sealed_again_is_told_by_what_is_made_of_it(
+    laden: Path, forged: Path
+) -> None:
+    place = forged / STUDY
+    table = pd.read_csv(place / "agreement.csv")
+    table.assign(**{key: table[key] / 2 for key in ("f1", "f1_low", "f1_high")}).to_csv(
+        place / "agreement.csv", index=False
+    )
+    rewrite_json(place / "study.json", **{KEY: seal(place.glob("*.csv"))})
+    list_again(forged, laden)
+    assert {f"{STUDY}/figures/agreement.csv", "report.html"} <= found_at(verify(forged), "derived")
 
 
 def test_a_seal_without_a_hash_seals_nothing(unpacked: Path, benchmark: Benchmark) -> None:
