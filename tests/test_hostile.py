@@ -30,7 +30,7 @@ from groupppo.records import decode, plain_parquet
 from groupppo.records.plain_json import DEEPEST, LARGEST, MOST_VALUES, read_json
 from groupppo.records.plain_parquet import refuse_bomb
 from groupppo.records.plain_yaml import LARGEST as LARGEST_YAML
-from groupppo.records.plain_yaml import MOST_NODES, parse_texts, read_yaml
+from groupppo.records.plain_yaml import MOST_NODES, read_yaml
 from groupppo.records.seal import scrub_record
 from groupppo.studies.shared.study import find_study
 from groupppo.tables.keys import Keys
@@ -145,7 +145,6 @@ def test_yaml_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "any.yaml"
     file.write_text(content)
     assert isinstance(bounded(lambda: read_yaml(file)), BadInput)
-    bounded(lambda: parse_texts(content, file))  # as configs of runs are read
 
 
 def test_comments_and_blank_lines_are_read_in_time(tmp_path: Path) -> None:

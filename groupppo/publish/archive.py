@@ -11,7 +11,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,26 +28,10 @@ _CLASH = (FileExistsError, IsADirectoryError, NotADirectoryError)
 _HINT = "give a bundle.zip as `make_bundle` writes it."
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What an archive may hold.
-
-    Args:
-        members: files.
-        list_bytes: bytes of the archive's list of members.
-        total_bytes: bytes of all files.
-        ratio: bytes of all files / bytes of the archive, where they are more than `free_bytes`.
-        free_bytes: so much may come out of any archive.
-    """
-
-    members: int = 200_000
-    list_bytes: int = 32 << 20
-    total_bytes: int = 64 << 30
-    ratio: float = 200.0
-    free_bytes: int = 1 << 30
-
-
-LIMITS = Limits()
+MEMBERS, LIST_BYTES, TOTAL_BYTES = 200_000, 32 << 20, 64 << 30
+"""Files of an archive, bytes of its list of members, and bytes of all files."""
+RATIO, FREE_BYTES = 200, 1 << 30
+"""Bytes of all files / bytes of the archive, where they are more than any archive may give."""
 
 
 def write_archive(file: Path, contents: Mapping[str, Path]) -> None:
@@ -80,7 +63,7 @@ def write_archive(file: Path, contents: Mapping[str, Path]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def extract(file: Path, folder: Path, limits: Limits = LIMITS) -> list[str]:
+def extract(file: Path, folder: Path) -> list[str]:
     """Unpack an archive into a new, empty folder; returns the names of its files, sorted.
 
     Raises:
@@ -88,11 +71,11 @@ def extract(file: Path, folder: Path, limits: Limits = LIMITS) -> list[str]:
             leaves the folder, a link, far more bytes than the archive has; or damaged, when `folder` may hold files.
     """
     with file.open("rb") as stream:
-        declared = _members_declared(file, stream, limits)
+        declared = _members_declared(file, stream)
         try:
             with zipfile.ZipFile(stream) as archive:
                 members = archive.infolist()
-                _check_members(file, members, declared, limits, shutil.disk_usage(folder).free)
+                _check_members(file, members, declared, shutil.disk_usage(folder).free)
                 for member in members:
                     place = folder / member.filename
                     place.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +91,7 @@ def extract(file: Path, folder: Path, limits: Limits = LIMITS) -> list[str]:
     return sorted(member.filename for member in members)
 
 
-def _members_declared(file: Path, stream: BinaryIO, limits: Limits) -> int:
+def _members_declared(file: Path, stream: BinaryIO) -> int:
     """How many members an archive declares; `zipfile`, which believes no such number, reads the whole list at once."""
     start, size = stream.read(4), stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - _LONG_END))
@@ -120,8 +103,8 @@ def _members_declared(file: Path, stream: BinaryIO, limits: Limits) -> int:
     expected = _end_of_archive(members, length, offset, long)
     if not end.endswith(expected) or offset + length + len(expected) != size:
         raise BadInput(file, "file", None, f"its end record is forged, or other data is around it; {_HINT}")
-    if members > limits.members or length > limits.list_bytes:
-        raise BadInput(file, "members", members, f"refused: more than {limits.members:,} members, or a list too long.")
+    if members > MEMBERS or length > LIST_BYTES:
+        raise BadInput(file, "members", members, f"refused: more than {MEMBERS:,} members, or a list too long.")
     return int(members)
 
 
@@ -136,7 +119,7 @@ def _end_of_archive(members: int, length: int, offset: int, long: bool) -> bytes
     return record + struct.pack("<4sLQL", b"PK\x06\x07", 0, offset + length, 1) + short
 
 
-def _check_members(file: Path, members: list[zipfile.ZipInfo], declared: int, limits: Limits, free: int) -> None:
+def _check_members(file: Path, members: list[zipfile.ZipInfo], declared: int, free: int) -> None:
     if len(members) != declared:
         raise BadInput(file, "members", len(members), f"refused: its end says that there are {declared:,}.")
     _check_names(file, [member.orig_filename for member in members])
@@ -146,7 +129,7 @@ def _check_members(file: Path, members: list[zipfile.ZipInfo], declared: int, li
             hint = "refused: a link, a device or a folder, encrypted, or not packed with deflate."
             raise BadInput(file, member.filename, stat.filemode(member.external_attr >> 16), hint)
     size = sum(member.file_size for member in members)
-    if size > min(limits.total_bytes, max(limits.free_bytes, limits.ratio * file.stat().st_size)):
+    if size > min(TOTAL_BYTES, max(FREE_BYTES, RATIO * file.stat().st_size)):
         raise BadInput(file, "size", size, "refused: it unpacks to far more than a bundle does.")
     if size > free:
         raise BadInput(file, "size", size, "free some space: unpacked it does not fit on the disk for temporary files.")

@@ -6,7 +6,7 @@
 `a` is what was, `b` is what is now. A cell is (task, model, arm, seed).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 
 from groupppo.config import Benchmark
+from groupppo.config.benchmark import CELLS
 from groupppo.draw.wording import in_bytes, seconds_text
 from groupppo.errors import BadInput
-from groupppo.publish import settings
 from groupppo.publish.contents import RECORD, sums_differences
-from groupppo.publish.reading import safe_tables
-from groupppo.publish.settings import SettingDifference
+from groupppo.publish.reading import config_values, flat, read_json, safe_tables
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened
-from groupppo.records.folders import cell_path
+from groupppo.records.folders import RunFolder, cell_path
+from groupppo.records.plain_yaml import read_yaml
 from groupppo.stats.intervals import paired_ratio, paired_t
 from groupppo.tables import Only, Tables
 from groupppo.tables.keys import Keys, planned_keys
@@ -45,6 +45,30 @@ NEEDED = {
     "groups": Only((*_KEYS, "endpoints", "tokens")),
 }
 """The part of the tables that is read."""
+
+
+Differences = list[tuple[str, str, str]]
+"""Key, value in a and value in b of every setting that differs, sorted by key; "not set" where a side has none."""
+_OF_MACHINE = ("cpu", "cpu_cores", "gpu", "gpu_count")
+MACHINE = ("device", "rollout", "cpu", "software.omp_num_threads", *(f"machine.{name}" for name in _OF_MACHINE))
+"""What seconds and bytes depend on; where it differs they are not compared."""
+_RECORDED = ("device", "machine", "software", "source", "inputs", "host", "cpu", "torch", "verl", "transformers")
+# They differ between any two runs or copies, or follow from what is compared by itself, as the start is by the hash
+# of its evaluation: older runs hashed it with its logs, seconds included.
+_IGNORED = ("machine.cpu_mhz", "machine.memory_bytes", "inputs.config_sha256", "source.uncommitted_sha256")
+_IGNORED += ("inputs.start_model_sha256", "inputs.start_checkpoint_sha256")
+_EVALUATION = ("n", "data_sha256", "yaml_sha256", "lm_eval_version", "batch_size", "repeats", "eval_seed")
+_PLACE_KEYS = ("trainer.experiment_name", "trainer.project_name")
+_NO_SETTINGS = {"source", "claims", "profile", "pilot", "name", "title", "description", "seeds", "studies", CELLS}
+
+
+class SettingDifference(NamedTuple):
+    """One setting, such as "config train.steps" or "machine.cpu", that differs; `cells`: where, empty for all."""
+
+    key: str
+    a: str
+    b: str
+    cells: tuple[str, ...] = ()
 
 
 class ArmDifference(NamedTuple):
@@ -160,7 +184,7 @@ def _compared(a: _Side, b: _Side) -> Comparison:
     unlike = {cell: _unlike(a, b, cell) for cell in sound}
     timed = set(sound)
     for cell, differences in unlike.items():
-        machine = [key for key, _, _ in differences if key in settings.MACHINE]
+        machine = [key for key, _, _ in differences if key in MACHINE]
         if machine:
             timed.discard(cell)
             why = f"seconds and memory, for {', '.join(machine)} differ"
@@ -170,8 +194,8 @@ def _compared(a: _Side, b: _Side) -> Comparison:
     metric, margin, arms = a.claims.learning_metric, _margin(a.claims), _arms(judged)
     hashes = a.claims.sha256, b.claims.sha256
     claimed = [SettingDifference("claims (SHA-256)", *hashes)] if hashes[0] != hashes[1] else []
-    matrices = settings.matrix_differences(*(side.source.folder / RECORD for side in (a, b)))
-    of_cells = settings.grouped({cell_path(*cell): differences for cell, differences in unlike.items()})
+    matrices = _matrix_differences(*(side.source.folder / RECORD for side in (a, b)))
+    of_cells = _grouped({cell_path(*cell): differences for cell, differences in unlike.items()})
     order = list(Gap)
     return Comparison(
         a=str(a.source.path),
@@ -187,9 +211,9 @@ def _compared(a: _Side, b: _Side) -> Comparison:
     )
 
 
-def _unlike(a: _Side, b: _Side, cell: Keys) -> settings.Differences:
+def _unlike(a: _Side, b: _Side, cell: Keys) -> Differences:
     rollouts = [str(side.runs[cell]["rollout"]) for side in (a, b)]
-    found = settings.cell_differences(a.source.folder, b.source.folder, cell_path(*cell))
+    found = _cell_differences(a.source.folder, b.source.folder, cell_path(*cell))
     return found if rollouts[0] == rollouts[1] else [("rollout", *rollouts), *found]
 
 
@@ -301,3 +325,54 @@ def _less_accurate(arms: Iterable[ArmDifference], metric: str, margin: float | N
             yield Regression(ACCURACY, arm.arm, f"{change}: the interval lies wholly below zero")
         elif margin is not None and arm.estimate < -margin:
             yield Regression(ACCURACY, arm.arm, f"{change}: fell by more than the margin of {margin:g}")
+
+
+def _cell_differences(a: Path, b: Path, cell: str) -> Differences:
+    """Machine, software, source, inputs, evaluation and each key of verl's config in which a cell of two folders
+    differs."""
+    recorded = [_recorded(side, cell) for side in (a, b)]
+    files = [RunFolder(side / "runs" / cell).config for side in (a, b)]
+    there = [file.is_file() for file in files]
+    for own, file in zip(recorded, files, strict=True):
+        if all(there):
+            values = config_values(file)
+            own |= {f"config {key}": value for key, value in values.items() if key not in _PLACE_KEYS}
+        elif file.is_file():
+            own["config"] = "a file"
+    return _differences(*recorded)
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Differences:
+    was, now = ({key: str(value) for key, value in side.items()} for side in (a, b))
+    keys = sorted(set(was) | set(now))
+    return [(key, was.get(key, "not set"), now.get(key, "not set")) for key in keys if was.get(key) != now.get(key)]
+
+
+def _recorded(folder: Path, cell: str) -> dict[str, Any]:
+    provenance, result = RunFolder(folder / "runs" / cell).provenance, folder / "evals" / cell / "result.json"
+    start = result.parents[2] / "start" / "result.json"
+    found: dict[str, Any] = {}
+    if provenance.is_file():
+        kept = {key: value for key, value in read_json(provenance).items() if key in _RECORDED}
+        found |= {key: value for key, value in flat(kept).items() if key not in _IGNORED}
+    if start.is_file():
+        found["start (SHA-256)"] = read_json(start).get("checkpoint_sha256")
+    if result.is_file():
+        found |= {f"evaluation {key}": value for key, value in read_json(result).items() if key in _EVALUATION}
+    return found
+
+
+def _matrix_differences(a: Path, b: Path) -> list[SettingDifference]:
+    """Keys of the two matrices (benchmark.yaml) that differ, cells and places of files apart."""
+    flattened = (flat(read_yaml(path)) for path in (a, b))
+    sides = [{k: v for k, v in side.items() if not set(k.split(".")) & _NO_SETTINGS} for side in flattened]
+    return [SettingDifference(f"benchmark {key}", was, now) for key, was, now in _differences(*sides)]
+
+
+def _grouped(found: Mapping[str, Differences]) -> list[SettingDifference]:
+    """Differences of many cells, one entry for each key and pair of values."""
+    cells: dict[tuple[str, str, str], list[str]] = {}
+    for cell, items in found.items():
+        for item in items:
+            cells.setdefault(item, []).append(cell)
+    return [SettingDifference(*item, tuple(names)) for item, names in sorted(cells.items())]

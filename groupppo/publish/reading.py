@@ -6,7 +6,7 @@ values are compared.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from groupppo.errors import BadInput
 from groupppo.records.plain_json import read_object
 from groupppo.records.plain_parquet import refuse_bomb
+from groupppo.records.plain_yaml import read_yaml
+from groupppo.records.seal import scrub_record
 from groupppo.tables import SCHEMA, Only, Tables, load_tables
 from groupppo.tables.schema import arrow_schema
 
@@ -36,6 +38,29 @@ def read_json(file: Path) -> dict[str, Any]:
         BadInput: as `groupppo.records.plain_json.read_object`.
     """
     return read_object(file, "fetch it again, or make it again from its results.")
+
+
+def flat(value: Any) -> dict[str, Any]:
+    """Nested mappings and lists as one mapping with dotted keys."""
+
+    def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, Mapping | list):
+            for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+                yield from leaves(item, f"{place}.{key}" if place else str(key))
+        else:
+            yield place, value
+
+    return dict(leaves(value, ""))
+
+
+def config_values(file: Path) -> dict[str, Any]:
+    """verl's config of a run by dotted keys, without the paths of a machine.
+
+    Raises:
+        BadInput: as `groupppo.records.plain_yaml.read_yaml`.
+    """
+    values = flat(read_yaml(file))
+    return {key: scrub_record(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
 def safe_tables(folder: Path, only: Mapping[str, Only]) -> Tables:

@@ -14,9 +14,7 @@ from groupppo.config.benchmark import RATE_KEY as RATE
 from groupppo.errors import BadInput
 from groupppo.publish.contents import LOCKS, Difference
 from groupppo.publish.derive import has_steps
-from groupppo.publish.reading import read_json, same_number
-from groupppo.publish.settings import as_written, config_values
-from groupppo.publish.source import flat
+from groupppo.publish.reading import config_values, flat, read_json, same_number
 from groupppo.records.folders import START, RunFolder
 from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import read_lines, value_at
@@ -69,7 +67,7 @@ def _run_differences(folder: Path, benchmark: Benchmark, run: RunFolder) -> Iter
     task, model, arm, seed = run.path.relative_to(folder).parts[1:5]
     if run.config.is_file():
         values = config_values(run.config)
-        for key, expected in as_written(_asked(benchmark, model, arm, seed)).items():
+        for key, expected in _asked(benchmark, model, arm, seed).items():
             yield from _unlike(f"{_name(folder, run.config)}: {key}", expected, values.get(key))
     if run.provenance.is_file():
         inputs = value_at(read_json(run.provenance), "inputs")

@@ -22,7 +22,7 @@ from groupppo.config import KINDS, REPOSITORY, Benchmark, ClaimsFile, load_bench
 from groupppo.config.allowed import require_inside
 from groupppo.config.files import read_form
 from groupppo.errors import BadInput
-from groupppo.publish.archive import LIMITS, Limits, extract
+from groupppo.publish.archive import extract
 from groupppo.publish.contents import CONFIG, LOCKS, RECORD, RIGHTS, SUMS, VERDICTS, Difference, files_in
 from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import read_bytes, read_object
@@ -53,7 +53,7 @@ class Source:
 
 
 @contextlib.contextmanager
-def opened(path: Path, limits: Limits = LIMITS) -> Iterator[Source]:
+def opened(path: Path) -> Iterator[Source]:
     """Give the files of a bundle or folder; a bundle is unpacked into a temporary folder for as long as it lasts.
 
     Raises:
@@ -70,7 +70,7 @@ def opened(path: Path, limits: Limits = LIMITS) -> Iterator[Source]:
         raise BadInput(path, "file", None, "name a bundle.zip, an unpacked bundle or a results folder.")
     with tempfile.TemporaryDirectory(prefix="groupppo-") as place:
         source = Source(path, Path(place).resolve(), BUNDLE)
-        extract(path, source.folder, limits)
+        extract(path, source.folder)
         yield source
 
 
@@ -210,19 +210,6 @@ def read_record(file: Path) -> dict[str, Any]:
     except msgspec.ValidationError as error:
         raise BadInput(file, "file", str(error), "run the benchmark again with this version.") from None
     return {"studies": None} | dict(record)
-
-
-def flat(value: Any) -> dict[str, Any]:
-    """Nested mappings and lists as one mapping with dotted keys."""
-
-    def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, Mapping | list):
-            for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-                yield from leaves(item, f"{place}.{key}" if place else str(key))
-        else:
-            yield place, value
-
-    return dict(leaves(value, ""))
 
 
 def _without_places(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from groupppo.config import Benchmark
 from groupppo.draw.wording import plural
 from groupppo.errors import BadInput
 from groupppo.publish import contents
-from groupppo.publish.archive import LIMITS, Limits
 from groupppo.publish.bundle import underived
 from groupppo.publish.contents import LISTS, SUMS, VERDICTS, Kind, files_in, is_picture
 from groupppo.publish.derive import derive, derived_files, made_by
@@ -71,7 +70,7 @@ class Verification:
         return 0 if self.ok else 1
 
 
-def verify(path: Path, limits: Limits = LIMITS, *, pictures: bool = False) -> Verification:
+def verify(path: Path, *, pictures: bool = False) -> Verification:
     """Check a bundle, an unpacked bundle or a results folder.
 
     A results folder has no lists and no sources of its own: it is derived again with the repository's claims, if these
@@ -79,13 +78,12 @@ def verify(path: Path, limits: Limits = LIMITS, *, pictures: bool = False) -> Ve
 
     Args:
         path: what is to be verified.
-        limits: of an archive.
         pictures: also draw every picture again and compare its pixels, which takes most of the time.
 
     Raises:
         BadInput: nothing is there, the archive is hostile or damaged, or a folder holds links.
     """
-    with opened(path, limits) as source:
+    with opened(path) as source:
         return _Check(source).all(pictures)
 
 

@@ -1,7 +1,6 @@
 """The YAML that files here may use: text, numbers, true, false and null in mappings and lists, read in bounded time.
 
-What YAML allows beyond that is refused with its line, because a reader would take it for something else or because a
-few lines of it keep a machine busy: tags, aliases, merge keys, keys written twice, control characters, directives.
+Tags, aliases, merge keys, keys written twice, control characters and directives are refused with their line.
 """
 
 import re
@@ -40,38 +39,23 @@ def read_yaml(path: Path) -> Any:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadInput(path, "file", f"byte {error.object[error.start]:#x} at {error.start}", "write UTF-8.") from None
-    return _parse(text, path, as_written=False)
-
-
-def parse_texts(text: str, file: Path) -> Any:
-    """The value of a YAML text from `file`, values taken as the texts that they are written as.
-
-    Raises:
-        BadInput: as `read_yaml`.
-    """
-    return _parse(text, file, as_written=True)
-
-
-def _parse(text: str, file: Path, *, as_written: bool) -> Any:
     try:
-        return _Reader(text, file, as_written).document()
+        return _Reader(text, path).document()
     except yaml.reader.ReaderError as error:
-        line = text.encode().count(b"\n", 0, error.position) + 1
+        line = content.count(b"\n", 0, error.position) + 1
         value = f"the character U+{error.character:04X}" if isinstance(error.character, int) else error.reason
-        raise BadInput(file, f"line {line}", value, "remove it: YAML does not allow it.") from None
+        raise BadInput(path, f"line {line}", value, "remove it: YAML does not allow it.") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise BadInput(file, f"line {mark.line + 1}" if mark else "file", error.problem, "write valid YAML.") from None
-    except UnicodeError as error:
-        raise BadInput(file, "file", str(error), "write valid UTF-8 YAML.") from None
+        raise BadInput(path, f"line {mark.line + 1}" if mark else "file", error.problem, "write valid YAML.") from None
 
 
 class _Reader:
     """One document from libyaml's events, which it makes one by one as they are asked for."""
 
-    def __init__(self, text: str, file: Path, as_written: bool):
+    def __init__(self, text: str, file: Path):
         self.events = yaml.parse(text, Loader=yaml.CBaseLoader)
-        self.file, self.as_written, self.nodes = file, as_written, 0
+        self.file, self.nodes = file, 0
 
     def document(self) -> Any:
         next(self.events)  # the start of the stream
@@ -127,7 +111,7 @@ class _Reader:
         for character in text:
             if character not in "\n\t" and unicodedata.category(character) in _UNSEEN:
                 raise self.refused(event, f"the character U+{ord(character):04X}", "remove it: nobody sees it.")
-        if self.as_written or not event.implicit[0]:  # quoted
+        if not event.implicit[0]:  # quoted
             return text
         if text in _WORDS:
             return _WORDS[text]

@@ -1,7 +1,6 @@
 """What a record says of the files beside it: their SHA-256 as they are published, without the paths of a machine.
 
-A run's status.json names its config, provenance, steps, stages and the stamp of the first run; result.json names what
-lm-eval wrote; study.json names its tables. A reader of a bundle, whose paths are taken out, computes the same hashes.
+A reader of a bundle, whose paths are taken out, computes the same hashes.
 """
 
 import hashlib

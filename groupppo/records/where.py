@@ -1,9 +1,4 @@
-"""Where measurements are from that a results folder shows: made in it, or found elsewhere. A value that tables carry.
-
-found = find(Path("results"), lambda home: home / "profile")
-table = table.assign(**found.columns(), machine="AMD EPYC", measured="2026-11-23")
-where_of(table).told()  # "from results/reference/profile (published), measured 2026-11-23 on AMD EPYC"
-"""
+"""Where measurements are from that a results folder shows: made in it, or found elsewhere; tables carry it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

