@@ -209,7 +209,7 @@ def read_record(file: Path) -> dict[str, Any]:
         msgspec.convert(record, _Record)
     except msgspec.ValidationError as error:
         raise BadInput(file, "file", str(error), "run the benchmark again with this version.") from None
-    return {"studies": None} | dict(record)
+    return {**record, "studies": record.get("studies")}
 
 
 def _without_places(entry: Mapping[str, Any]) -> dict[str, Any]:
