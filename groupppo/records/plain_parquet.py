@@ -55,8 +55,10 @@ class _Reader:
         if self._process is None:
             # -P: nothing is imported from the folder that this runs in, which may be the stranger's.
             command = [sys.executable, "-P", str(Path(__file__).with_name("decode.py"))]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            self._process = subprocess.Popen(command, **pipes, text=True, cwd="/")
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, cwd="/"
+            )
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
