@@ -55,8 +55,8 @@ MACHINE = ("device", "rollout", "cpu", "software.omp_num_threads", *(f"machine.{
 _RECORDED = ("device", "machine", "software", "source", "inputs", "host", "cpu", "torch", "verl", "transformers")
 # They differ between any two runs or copies, or follow from what is compared by itself, as the start is by the hash
 # of its evaluation: older runs hashed it with its logs, seconds included.
-_IGNORED = ("machine.cpu_mhz", "machine.memory_bytes", "inputs.config_sha256", "source.uncommitted_sha256")
-_IGNORED += ("inputs.start_model_sha256", "inputs.start_checkpoint_sha256")
+_IGNORED = {"machine.cpu_mhz", "machine.memory_bytes", "inputs.config_sha256", "source.uncommitted_sha256"}
+_IGNORED |= {"inputs.start_model_sha256", "inputs.start_checkpoint_sha256"}
 _EVALUATION = ("n", "data_sha256", "yaml_sha256", "lm_eval_version", "batch_size", "repeats", "eval_seed")
 _PLACE_KEYS = ("trainer.experiment_name", "trainer.project_name")
 _NO_SETTINGS = {"source", "claims", "profile", "pilot", "name", "title", "description", "seeds", "studies", CELLS}
@@ -212,9 +212,9 @@ def _compared(a: _Side, b: _Side) -> Comparison:
 
 
 def _unlike(a: _Side, b: _Side, cell: Keys) -> Differences:
-    rollouts = [str(side.runs[cell]["rollout"]) for side in (a, b)]
+    was, now = (str(side.runs[cell]["rollout"]) for side in (a, b))
     found = _cell_differences(a.source.folder, b.source.folder, cell_path(*cell))
-    return found if rollouts[0] == rollouts[1] else [("rollout", *rollouts), *found]
+    return found if was == now else [("rollout", was, now), *found]
 
 
 def _missing(a: _Side, b: _Side) -> tuple[list[NotCompared], list[Regression]]:
@@ -268,7 +268,8 @@ def is_cost(quantity: str) -> bool:
 
 def _cell(run: dict[str, Any]) -> Keys:
     """A folder whose name tells no seed gives a cell without one."""
-    return Keys(*(str(run[key]) for key in _KEYS[:3]), None if pd.isna(run["seed"]) else int(run["seed"]))
+    seed = None if pd.isna(run["seed"]) else int(run["seed"])
+    return Keys(str(run["task"]), str(run["model"]), str(run["arm"]), seed)
 
 
 def _lost(judged: pd.DataFrame) -> Iterator[NotCompared]:
