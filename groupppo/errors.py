@@ -17,16 +17,14 @@ class BadInput(GroupPPOError):
     Args:
         file: the file that holds the bad value, or the name of the setting's home when there is no file.
         key: dotted path of the key, or what is wrong about the file as a whole.
-        value: the value found; ``None`` prints as ``missing``, and of a long one only the beginning is shown.
+        value: the value found; ``None`` prints as ``missing``.
         hint: one sentence that says what to write instead.
     """
 
     def __init__(self, file: str | Path, key: str, value: object, hint: str):
-        hint = hint if len(hint) <= _LONGEST_HINT else f"{hint[:_LONGEST_HINT]}... ({len(hint):,} characters)"
-        self.file, self.key, self.value, self.hint = str(file), key, value, hint
-        shown = "missing" if value is None else repr(value)
-        shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}... ({len(shown):,} characters)"
-        super().__init__(f"{self.file}: {key[:_LONGEST]} = {shown}\n  hint: {hint}")
+        self.file, self.key, self.value, self.hint = str(file), key, value, _short(hint, _LONGEST_HINT)
+        shown = "missing" if value is None else _short(repr(value), _LONGEST)
+        super().__init__(f"{self.file}: {key[:_LONGEST]} = {shown}\n  hint: {self.hint}")
 
     def __reduce__(self) -> tuple[type["BadInput"], tuple[str, str, object, str]]:
         # The default rebuilds from the message alone, which loses the parts on the way out of a worker process.
@@ -43,6 +41,10 @@ class ParamError(GroupPPOError, ValueError):
 
 class RunFailed(GroupPPOError):
     """A training run ended without its results; the message names the run, the cause and its log."""
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text):,} characters)"
 
 
 def suggest(word: object, known: Iterable[object]) -> str:

@@ -3,52 +3,20 @@
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 
-from groupppo.config import Evaluation as Settings
-from groupppo.config import Task
+from groupppo.config import Evaluation, Task
 from groupppo.errors import RunFailed
 from groupppo.models.hub import check_model_folder
 from groupppo.models.sampling import decode_as_trained
 from groupppo.records.hashing import sha256_file, sha256_folder, sha256_model
 from groupppo.records.seal import seal
 from groupppo.tasks.lm_eval import write_yaml
-from groupppo.tasks.rows import read_rows
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A mean over `n` test prompts; `stderr` covers the choice of prompts, not the choice of training seed."""
-
-    value: float
-    stderr: float
-    n: int
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `result.json` holds: the measured cell, its metrics, and hashes of all that they rest on."""
-
-    task: str
-    model: str
-    arm: str
-    seed: int | None
-    n: int
-    metrics: dict[str, Metric]
-    checkpoint_sha256: str
-    yaml_sha256: str
-    data_sha256: str
-    lm_eval_version: str
-    batch_size: int
-    repeats: int
-    eval_seed: int
-    seconds: float
-    files: dict[str, str]
-    """SHA-256 of lm-eval's own results and samples by name, as they are published."""
+from groupppo.tasks.rows import read_examples
 
 
 def evaluate(
@@ -56,7 +24,7 @@ def evaluate(
     task: Task,
     task_folder: Path,
     out: Path,
-    how: Settings,
+    how: Evaluation,
     *,
     model: str,
     arm: str,
@@ -64,7 +32,7 @@ def evaluate(
     temperature: float,
     published: bool = False,
     device: str = "cpu",
-) -> Evaluation:
+) -> dict[str, Any]:
     """Evaluate a Hugging Face folder; write `result.json`, the YAML and lm-eval's results and samples into `out`.
 
     Weights are read as float32, those of a published model as bfloat16. The reward is the one of training, and so is
@@ -74,10 +42,10 @@ def evaluate(
 
     Args:
         checkpoint: model, tokenizer and chat template.
-        task: gives name, version and longest response.
+        task: what is asked.
         task_folder: holds `test.parquet`.
         out: one evaluation's own folder; an earlier evaluation's files in it are replaced.
-        how: the benchmark's `evaluation`: seed, batch size, and what is sampled for mean@k.
+        how: the benchmark's `evaluation`.
         model: the model's name in the benchmark.
         arm: the training arm's name, or ``start``.
         training_seed: seed of the training run, None for ``start``.
@@ -85,13 +53,17 @@ def evaluate(
         published: whether the model began as a published one, whose vocabulary may be padded.
         device: "cpu" or "cuda", the benchmark's: not whatever this machine happens to have.
 
+    Returns:
+        What `result.json` holds: the cell, its metrics (means over `n` prompts, whose `stderr` covers the choice of
+        prompts, not that of the training seed), hashes of all that they rest on, and of lm-eval's own files by name.
+
     Raises:
         BadInput: the checkpoint is missing or incomplete, or the test split is missing or damaged.
         RunFailed: lm-eval did not write its files.
     """
     check_model_folder(checkpoint, padded=published)
     test_file = task_folder / "test.parquet"
-    prompts = len(read_rows(test_file))
+    prompts = len(read_examples(test_file))
     out.mkdir(parents=True, exist_ok=True)
     for old in [*out.glob("results_*.json"), *out.glob("samples_*.jsonl"), *out.glob("result.json")]:
         old.unlink()
@@ -99,42 +71,36 @@ def evaluate(
     started = time.perf_counter()
     dtype = "bfloat16" if published else "float32"
     results = _run_lm_eval(checkpoint, list(names), test_file, out, how, dtype, device)
-    evaluation = Evaluation(
-        task=task.name,
-        model=model,
-        arm=arm,
-        seed=training_seed,
-        n=prompts,
-        metrics=_metrics(results, names, prompts, how),
-        checkpoint_sha256=sha256_model(checkpoint),
-        yaml_sha256=sha256_folder(out / "lm_eval"),
-        data_sha256=sha256_file(test_file),
-        lm_eval_version=version("lm_eval"),
-        batch_size=how.batch_size,
-        repeats=how.repeats,
-        eval_seed=how.seed,
-        seconds=round(time.perf_counter() - started, 3),
-        files=seal([*out.glob("results_*.json"), *out.glob("samples_*.jsonl")]),
-    )
-    (out / "result.json").write_text(json.dumps(asdict(evaluation), indent=2) + "\n", encoding="utf-8")
-    return evaluation
-
-
-def _metrics(
-    results: dict[str, dict[str, float]], names: dict[str, str], prompts: int, how: Settings
-) -> dict[str, Metric]:
-    return {
-        metric: Metric(
-            results[name][f"{metric},responses"],
-            results[name][f"{metric}_stderr,responses"],
-            n=prompts if metric == "accuracy" else min(prompts, how.sampled_prompts),
-        )
-        for name, metric in names.items()
+    result = {
+        "task": task.name,
+        "model": model,
+        "arm": arm,
+        "seed": training_seed,
+        "n": prompts,
+        "metrics": {
+            metric: {
+                "value": results[name][f"{metric},responses"],
+                "stderr": results[name][f"{metric}_stderr,responses"],
+                "n": prompts if metric == "accuracy" else min(prompts, how.sampled_prompts),
+            }
+            for name, metric in names.items()
+        },
+        "checkpoint_sha256": sha256_model(checkpoint),
+        "yaml_sha256": sha256_folder(out / "lm_eval"),
+        "data_sha256": sha256_file(test_file),
+        "lm_eval_version": version("lm_eval"),
+        "batch_size": how.batch_size,
+        "repeats": how.repeats,
+        "eval_seed": how.seed,
+        "seconds": round(time.perf_counter() - started, 3),
+        "files": seal([*out.glob("results_*.json"), *out.glob("samples_*.jsonl")]),
     }
+    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
 
 
 def _run_lm_eval(
-    checkpoint: Path, names: list[str], test_file: Path, out: Path, how: Settings, dtype: str, device: str
+    checkpoint: Path, names: list[str], test_file: Path, out: Path, how: Evaluation, dtype: str, device: str
 ) -> dict[str, dict[str, float]]:
     """Run lm-eval tasks and keep its own files in `out`; returns its results by task and `metric,filter`."""
     # A relative checkpoint path can look like a name on the hub.

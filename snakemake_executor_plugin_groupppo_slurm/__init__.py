@@ -115,12 +115,10 @@ else:
                 for info in active_jobs:
                     yield info
                 return
-            judged = self._lost.judge(
-                [info.external_jobid for info in active_jobs], {job: seen.state for job, seen in states.items()}
-            )
             ended = not active_jobs
             for info in active_jobs:
-                state, log = judged[info.external_jobid], info.aux["slurm_logfile"]
+                seen, log = states.get(info.external_jobid), info.aux["slurm_logfile"]
+                state = self._lost.judge(info.external_jobid, seen.state if seen else None)
                 if state in ("COMPLETED", "UNKNOWN"):
                     self.report_job_success(info)
                     if state == "COMPLETED" and not settings.keep_successful_logs:
@@ -128,7 +126,7 @@ else:
                             log.unlink()
                 elif state in queue.FAILED and not (state == "NODE_FAIL" and settings.requeue):
                     message = f"SLURM-job '{info.external_jobid}' failed, SLURM status is: '{state}'. "
-                    if (seen := states.get(info.external_jobid)) is not None:
+                    if seen is not None:
                         message += f"Reason: {seen.reason or 'Unknown'}. "
                         message += self._excluded(seen)
                     self.report_job_error(info, msg=message, aux_logs=[str(log)])

@@ -24,19 +24,10 @@ from tests.records.test_plain_yaml import REFUSED
 LIMIT = 20  # seconds of CPU for one file: far above what any takes, and below what a hang takes
 PER_FILE = 70
 FILES = [
-    "quick.yaml",
-    "study.yaml",
-    "models/tiny.yaml",
-    "models/qwen2_5_0_5b.yaml",
-    "tasks/sorting.yaml",
-    "tasks/gym_chain_sum.yaml",
-    "tasks/gsm8k.yaml",
-    "arms/group_ppo.yaml",
-    "arms/ppo.yaml",
-    "arms/random.yaml",
-    "claims.yaml",
-    "profile.yaml",
-    "site.yaml",
+    *("quick.yaml", "study.yaml", "claims.yaml", "profile.yaml", "site.yaml"),
+    *(f"models/{name}.yaml" for name in ("tiny", "qwen2_5_0_5b")),
+    *(f"tasks/{name}.yaml" for name in ("sorting", "gym_chain_sum", "gsm8k")),
+    *(f"arms/{name}.yaml" for name in ("group_ppo", "ppo", "random")),
 ]
 VALUES: dict[str, Any] = {
     "minus one": -1,
@@ -77,20 +68,11 @@ NAMES = {"density_from", "metric", "learning_metric", "stage", "figure", "stock"
 # Numbers that have a meaning where they were accepted.
 BOUNDS = {"low", "high", "at_least", "at_most"}
 NUMBERS: dict[str, set[str]] = {
-    "zero": {
-        "seed",
-        "seeds",
-        "checkpoint_every",
-        "stall_limit_s",
-        "lam",
-        "warmup_steps",
-        "generation",
-        "margin",
-        *BOUNDS,
-    },
-    "a billion": {"seed", "seeds", "margin", *BOUNDS},
+    "zero": {"seed", "seeds", "checkpoint_every", "stall_limit_s", "lam", "warmup_steps", "generation", "margin"}
+    | BOUNDS,
+    "a billion": {"seed", "seeds", "margin"} | BOUNDS,
     "minus one": BOUNDS,
-    "one and a half": {"margin", "need", "temperature", "gpu_memory_gb", *BOUNDS},
+    "one and a half": {"margin", "need", "temperature", "gpu_memory_gb"} | BOUNDS,
     "1e308": {"at_least", "at_most"},
     "true": {"save_critic", "tied", "critic.enable", "checkpointing", "needs_learning", "query_key_norm"},
     "a mapping": {"learning_rates", "verl", "config"},
@@ -159,23 +141,19 @@ def at(data: Any, place: tuple[Any, ...]) -> Any:
 def changed(data: Any) -> Iterator[tuple[tuple[Any, ...], str, Any]]:
     """(place, what was done there, the file's data then)."""
     for place in leaves(data):
-        for label, value in VALUES.items():
-            if not place:
-                yield place, label, value
+        old = at(data, place)
+        done: list[tuple[tuple[Any, ...], str, Any]] = [(place, label, value) for label, value in VALUES.items()]
+        if isinstance(old, str):
+            done.append((place, "a line break", f"{old}\n"))
+        if isinstance(old, dict):
+            done += [((*place, key), "an unknown key", 1) for key in ("zzz", 7)]
+        for where, label, value in done:
+            if not where:
+                yield where, label, value
                 continue
             other = copy.deepcopy(data)
-            at(other, place[:-1])[place[-1]] = value
-            yield place, label, other
-        old = at(data, place)
-        if isinstance(old, str) and place:
-            other = copy.deepcopy(data)
-            at(other, place[:-1])[place[-1]] = f"{old}\n"
-            yield place, "a line break", other
-        if isinstance(old, dict):
-            for key in ("zzz", 7):
-                other = copy.deepcopy(data)
-                at(other, place)[key] = 1
-                yield (*place, key), "an unknown key", other
+            at(other, where[:-1])[where[-1]] = value
+            yield where, label, other
 
 
 def defensible(place: tuple[Any, ...], label: str, old: Any) -> bool:

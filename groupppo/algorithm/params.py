@@ -313,8 +313,10 @@ class GroupParams:
             BadInput: a key is unknown, has no effect with this rule, its value is of the wrong type or out of range, or
                 a combination makes no sense.
         """
-        advantage = config.get("advantage") or ("stock" if stock else "segment_gae")
-        if stock != (advantage == "stock"):
+        advantage = config.get("advantage")
+        if advantage is None:
+            advantage = "stock" if stock else "segment_gae"
+        if stock != (advantage == "stock") and advantage in KEYS["advantage"].choices:
             hint = (
                 "write stock, or algorithm.adv_estimator: group_ppo."
                 if stock

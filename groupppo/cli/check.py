@@ -1,8 +1,8 @@
 """What is wrong in a file of benchmarks/, all of it, before anything runs.
 
 `groupppo validate` asks `check`, and so does every plan. A job asks the functions that `check` asks, of what it is
-given: `load_benchmark`, `bind` or `params_faults`, `model_faults` and `compose`. Where one of these stops at its first
-fault and a key on its own can be wrong, the key is set aside and the function asked again.
+given: `load_benchmark`, `generator_faults` or `published_faults`, `model_faults` and `compose`. Where one of these
+stops at its first fault and a key on its own can be wrong, the key is set aside and the function asked again.
 """
 
 import hashlib
@@ -175,20 +175,17 @@ def _each(load: Callable[[dict[str, Any]], object], keys: Mapping[str, Any], pre
 
 
 def _task_faults(path: Path) -> Iterator[BadInput]:
-    from groupppo.tasks.base import bind
-    from groupppo.tasks.hub_data import FORMATS, params_faults
+    from groupppo.tasks.base import generator_faults
+    from groupppo.tasks.hub_data import FORMATS, published_faults
 
     task = load_task(path)
-    if task.generator in FORMATS:
-        yield from params_faults(task)
-    else:
-        yield from _each(lambda params: bind(replace(task, params=params)), task.params, "params.")
+    return published_faults(task) if task.generator in FORMATS else iter(generator_faults(task))
 
 
 def _model_faults(path: Path) -> Iterator[BadInput]:
     from groupppo.models import model_faults
 
-    yield from model_faults(load_model(path))
+    return iter(model_faults(load_model(path)))
 
 
 def _arm_faults(path: Path) -> Iterator[BadInput]:

@@ -2,54 +2,30 @@
 
 from pathlib import Path
 
-from groupppo.config.benchmark import Benchmark, BenchmarkFile, CellPlan, load_benchmark
+from groupppo.config.benchmark import Benchmark as Benchmark
+from groupppo.config.benchmark import BenchmarkFile as BenchmarkFile
+from groupppo.config.benchmark import CellPlan as CellPlan
+from groupppo.config.benchmark import load_benchmark as load_benchmark
 from groupppo.config.files import Form
-from groupppo.config.forms import ClaimsFile, ProfileFile, SiteFile
-from groupppo.config.things import (
-    GROUPED,
-    HUB,
-    Arm,
-    Evaluation,
-    Model,
-    Task,
-    Train,
-    WarmStart,
-    is_grouped,
-    load_arm,
-    load_model,
-    load_task,
-    recorded,
-    trains_critic,
-)
+from groupppo.config.forms import ClaimsFile as ClaimsFile
+from groupppo.config.forms import ProfileFile, SiteFile
+from groupppo.config.things import GROUPED as GROUPED
+from groupppo.config.things import HUB as HUB
+from groupppo.config.things import Arm as Arm
+from groupppo.config.things import Evaluation as Evaluation
+from groupppo.config.things import Model as Model
+from groupppo.config.things import Task as Task
+from groupppo.config.things import Train as Train
+from groupppo.config.things import WarmStart as WarmStart
+from groupppo.config.things import is_grouped as is_grouped
+from groupppo.config.things import load_arm as load_arm
+from groupppo.config.things import load_model as load_model
+from groupppo.config.things import load_task as load_task
+from groupppo.config.things import recorded as recorded
+from groupppo.config.things import trains_critic as trains_critic
 from groupppo.errors import BadInput
-from groupppo.records.folders import REPOSITORY
+from groupppo.records.folders import REPOSITORY as REPOSITORY
 from groupppo.records.plain_yaml import read_yaml
-
-__all__ = [
-    "FOLDERS",
-    "GROUPED",
-    "HUB",
-    "KINDS",
-    "REPOSITORY",
-    "Arm",
-    "Benchmark",
-    "BenchmarkFile",
-    "CellPlan",
-    "ClaimsFile",
-    "Evaluation",
-    "Model",
-    "Task",
-    "Train",
-    "WarmStart",
-    "is_grouped",
-    "kind_of",
-    "load_arm",
-    "load_benchmark",
-    "load_model",
-    "load_task",
-    "recorded",
-    "trains_critic",
-]
 
 KINDS: dict[str, type[Form]] = {
     "arm": Arm,

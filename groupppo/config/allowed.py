@@ -1,10 +1,9 @@
 """What a benchmark's files may name: choices of verl's and of ours, and nothing that loads code or reaches other files.
 
-Files of benchmarks/ come from strangers too, as the config of a bundle does that somebody runs again. verl has dozens
-of keys that import a module, load a class from a path, start a program or read and write a file, and every version has
-others. So text in verl's config is refused but for the keys of CHOICES, whose values are names in verl's registries.
-A path that a file names leads into the repository. What is refused can be allowed by the name of its key, which only
-who starts a run can do: `snakemake --config allow=KEY,...`, or GROUPPPO_ALLOW=KEY,... before any command.
+Files of benchmarks/ come from strangers too, and verl has dozens of keys that load code, start a program or read and
+write a file. So text in verl's config is refused but for the keys of CHOICES, whose values are names in verl's
+registries, and a path that a file names leads into the repository. Who starts a run can allow what is refused by the
+name of its key: `snakemake --config allow=KEY,...`, or GROUPPPO_ALLOW=KEY,... before any command.
 """
 
 import os
@@ -50,12 +49,9 @@ def is_allowed(key: str) -> bool:
 def require_choice(key: str, value: Any, source: Path) -> None:
     """Check that a value of verl's config is a number, a switch or a choice: nothing that can name code or a file.
 
-    Args:
-        key: dotted, of verl's config. value: of a mapping every value is looked at. source: the file that says so.
-
     Raises:
-        BadInput: it is text of a key that is not in CHOICES, a name that is no word, or a switch that lets code in, and
-            nobody allows it.
+        BadInput: it, or a value in it, is text of a key that is not in CHOICES, a name that is no word, or a switch
+            that lets code in, and nobody allows it; `source` is the file that says so.
     """
     for place, item in _leaves(key, value):
         parts = place.replace("-", "_").split(".")

@@ -24,10 +24,7 @@ ALGORITHM = re.compile(
     r"|actor_rollout_ref\.model\.use_fused_kernels"
 )
 # What limits how far an update may go from the policy, or value, of the rollout: nothing while both are the same.
-_CLIPS = {
-    "actor_rollout_ref.actor": re.compile(r"clip_ratio\w*"),
-    "critic": re.compile("cliprange_value"),
-}
+_CLIP = re.compile(r"(actor_rollout_ref\.actor)\.(?:clip_ratio\w*|policy_loss\.loss_mode)|(critic)\.cliprange_value")
 _CLIPPING_LOSSES = ("gspo", "cispo")
 
 
@@ -67,19 +64,12 @@ def _leaves(keys: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def clip_notes(name: str, arms: Mapping[str, Arm], train: Train) -> list[str]:
     """What may be meant and cannot act: an arm, or the whole benchmark, that clips where no update can be clipped."""
-    notes, shared = [], train.verl
-    for who, own in [(name, {}), *((arm.name, arm.verl) for arm in arms.values())]:
-        keys = shared | own
+    notes = []
+    for who, own in [(name, train.verl), *((arm.name, arm.verl) for arm in arms.values())]:
+        keys = train.verl | own
         if keys.get("algorithm.rollout_correction.bypass_mode"):
             continue  # the ratio is to the rollout's own log-probabilities
-        clips = []
-        for key, value in (own if own else shared).items():
-            home, _, last = key.rpartition(".")
-            clipping = home in _CLIPS and _CLIPS[home].fullmatch(last) is not None
-            if key == "actor_rollout_ref.actor.policy_loss.loss_mode":
-                home, clipping = "actor_rollout_ref.actor", value in _CLIPPING_LOSSES
-            if clipping and _updates(train, keys, home) <= 1:
-                clips.append(key)
+        clips = [key for key, value in own.items() if _clips_nothing(key, value, keys, train)]
         if clips:
             notes.append(
                 f"{who} sets {', '.join(sorted(clips))}, which cannot act: with one mini-batch and one epoch a step "
@@ -88,9 +78,11 @@ def clip_notes(name: str, arms: Mapping[str, Arm], train: Train) -> list[str]:
     return notes
 
 
-def _updates(train: Train, keys: Mapping[str, Any], home: str) -> float:
-    """Optimiser steps of one training step."""
+def _clips_nothing(key: str, value: Any, keys: Mapping[str, Any], train: Train) -> bool:
+    clip = _CLIP.fullmatch(key)
+    if not clip or (key.endswith("loss_mode") and value not in _CLIPPING_LOSSES):
+        return False
+    home = clip[1] or clip[2]
     batch = keys.get(f"{home}.ppo_mini_batch_size")
     mini_batches = train.prompts_per_step / batch if batch else train.mini_batches
-    epochs: float = keys.get(f"{home}.ppo_epochs", train.epochs)
-    return mini_batches * epochs
+    return bool(mini_batches * keys.get(f"{home}.ppo_epochs", train.epochs) <= 1)

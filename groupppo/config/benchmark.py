@@ -3,11 +3,11 @@
 `load_benchmark("benchmarks/quick.yaml")` raises `BadInput` with file, key, value and hint at the first fault.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Discriminator, Field, Tag
 
@@ -42,10 +42,10 @@ from groupppo.config.things import (
     trains_critic,
 )
 from groupppo.errors import BadInput, suggest
-from groupppo.records.folders import REPOSITORY
 
 MOST_CELLS, MOST_RUNS = 200, 100_000
 """Of a matrix: a page of names and seeds can ask for more than can be listed, and each claim is judged in each cell."""
+T = TypeVar("T")
 CELLS = "cells"
 RATE_KEY = "actor_rollout_ref.actor.optim.lr"
 _Listed = Annotated[Names, Field(min_length=1)]
@@ -111,11 +111,7 @@ class BenchmarkFile(Form):
 
 @dataclass(frozen=True)
 class CellPlan:
-    """What is run of a task with a model.
-
-    Attributes:
-        arms, seeds: in the matrix's order; without any arm the cell is not run.
-    """
+    """What is run of a task with a model, in the matrix's order; without any arm it is not run."""
 
     task: str
     model: str
@@ -130,12 +126,7 @@ class CellPlan:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A matrix of models, tasks, arms and seeds, and what its runs share.
-
-    Attributes:
-        cells: tasks and models that have fewer arms or seeds than the matrix; `plan` and `plans` say what is run.
-        compares: keys of verl beside the algorithm in which its arms differ.
-    """
+    """A benchmark with what its file names; `plan` and `plans` say what is run. `BenchmarkFile` describes the rest."""
 
     name: str
     title: str
@@ -171,8 +162,7 @@ class Benchmark:
 
     def resolved(self) -> dict[str, Any]:
         """The whole matrix as plain data, sources relative to the repository: what `benchmark.yaml` records."""
-        found: dict[str, Any] = _plain(recorded(self))
-        return found
+        return dict(recorded(self))
 
     def notes(self) -> list[str]:
         """What may be meant and will not do what its name says: an arm that clips where no update can be clipped."""
@@ -199,8 +189,8 @@ def load_benchmark(path: str | Path) -> Benchmark:
             settings do not go together.
     """
     path = Path(path)
-    file, home = read_form(path, BenchmarkFile), path.parent
-    arms = at_rates({name: load_arm(_named(home, "arms", name, path)) for name in file.arms}, file.learning_rates, path)
+    file = read_form(path, BenchmarkFile)
+    arms = at_rates(_named(path, "arms", file.arms, load_arm), file.learning_rates, path)
     if file.reference not in arms:
         raise BadInput(path, "reference", file.reference, f"name one of the arms: {', '.join(arms)}.")
     cells = len(file.models) * len(file.tasks)
@@ -211,18 +201,18 @@ def load_benchmark(path: str | Path) -> Benchmark:
     if runs > MOST_RUNS:
         hint = f"keep models x tasks x arms x seeds at most {MOST_RUNS}: write several benchmarks."
         raise BadInput(path, "seeds", f"{runs:,} runs", hint)
-    claims = _beside(path, "claims", file.claims)
-    assert claims is not None
     same = ("name", "title", "seeds", "reference", "train", "evaluation", "studies", "device", "compares")
+    beside = {key: path.parent / name for key in ("claims", "profile", "pilot") if (name := getattr(file, key))}
+    for key, other in beside.items():
+        if not other.is_file():
+            raise BadInput(path, key, other.name, f"name an existing file in {path.parent}.")
     benchmark = Benchmark(
         **{key: getattr(file, key) for key in same},
-        models={name: load_model(_named(home, "models", name, path)) for name in file.models},
-        tasks={name: load_task(_named(home, "tasks", name, path)) for name in file.tasks},
+        **beside,
+        models=_named(path, "models", file.models, load_model),
+        tasks=_named(path, "tasks", file.tasks, load_task),
         arms=arms,
-        claims=claims,
         source=path,
-        profile=_beside(path, "profile", file.profile),
-        pilot=_beside(path, "pilot", file.pilot),
         cells=_narrowed_cells(file, arms, path),
     )
     for fault in benchmark.faults():
@@ -230,19 +220,15 @@ def load_benchmark(path: str | Path) -> Benchmark:
     return benchmark
 
 
-def _named(home: Path, kind: str, name: str, asked_by: Path) -> Path:
-    path = home / kind / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(file.stem for file in (home / kind).glob("*.yaml"))
-        hint = f"no such file {path}; {suggest(name, known)}Known: {', '.join(known) or 'none'}."
-        raise BadInput(asked_by, kind, name, hint)
-    return path
-
-
-def _beside(path: Path, key: str, name: str | None) -> Path | None:
-    if name is not None and not (path.parent / name).is_file():
-        raise BadInput(path, key, name, f"name an existing file in {path.parent}.")
-    return None if name is None else path.parent / name
+def _named(asked_by: Path, kind: str, names: Sequence[str], load: Callable[[Path], T]) -> dict[str, T]:
+    """Things of a folder beside a benchmark by name; BadInput for a name without a file."""
+    home = asked_by.parent / kind
+    for name in names:
+        if not (home / f"{name}.yaml").is_file():
+            known = sorted(file.stem for file in home.glob("*.yaml"))
+            hint = f"no such file {home / name}.yaml; {suggest(name, known)}Known: {', '.join(known) or 'none'}."
+            raise BadInput(asked_by, kind, name, hint)
+    return {name: load(home / f"{name}.yaml") for name in names}
 
 
 def rate_name(arm: str, rate: float) -> str:
@@ -256,14 +242,9 @@ def rate_title(title: str, rate: float) -> str:
 
 
 def at_rates(arms: Mapping[str, Arm], rates: Mapping[str, float | Sequence[float]], source: Path) -> dict[str, Arm]:
-    """The arms of a matrix, each at its learning rate, and one that is swept once at each under a name of its own.
+    """The arms of a matrix, each at its learning rate; a swept one once at each, as group_ppo_lr30u for 3.0e-5.
 
     A mask changes the scale of a gradient, so a fair comparison tunes every arm alike.
-
-    Args:
-        arms: by name.
-        rates: by name of the arm; several make an arm each, such as group_ppo_lr30u for 3.0e-5.
-        source: the benchmark's file, for messages.
 
     Raises:
         BadInput: a rate is for an arm that is not in the matrix or has one in its own file, or an arm takes its density
@@ -276,35 +257,36 @@ def at_rates(arms: Mapping[str, Arm], rates: Mapping[str, float | Sequence[float
             hint = f"leave it out: {source} says it, too."
             raise BadInput(arms[name].source, RATE_KEY, arms[name].verl[RATE_KEY], hint)
     swept = {name: list(rate) for name, rate in rates.items() if isinstance(rate, Sequence)}
-    single = {name: rate for name, rate in rates.items() if not isinstance(rate, Sequence)}
     tuned: dict[str, Arm] = {}
     for arm in arms.values():
-        other = arm.density_from
-        for rate in swept.get(arm.name, [None]):
-            if other in swept and rate not in swept[other]:
-                hint = f"write the rates of {other}, from which it takes its density: {swept[other]}."
-                value = swept.get(arm.name, single.get(arm.name))
-                raise BadInput(source, f"learning_rates.{arm.name}", value, hint)
-            own = single.get(arm.name) if rate is None else rate
-            one = replace(arm, verl=arm.verl if own is None else arm.verl | {RATE_KEY: own})
-            if rate is not None:
-                name, title = rate_name(arm.name, rate), rate_title(arm.title, rate)
-                density_from = rate_name(other, rate) if other in swept else other
-                one = replace(one, name=name, title=title, swept_from=arm.name, density_from=density_from)
-            tuned[one.name] = one
+        other, own = arm.density_from, rates.get(arm.name)
+        if other in swept and not set(swept.get(arm.name, [None])) <= set(swept[other]):
+            hint = f"write the rates of {other}, from which it takes its density: {swept[other]}."
+            value = list(own) if isinstance(own, Sequence) else own
+            raise BadInput(source, f"learning_rates.{arm.name}", value, hint)
+        if not isinstance(own, Sequence):
+            tuned[arm.name] = arm if own is None else replace(arm, verl=arm.verl | {RATE_KEY: own})
+            continue
+        for rate in own:
+            name = rate_name(arm.name, rate)
+            tuned[name] = replace(
+                arm,
+                name=name,
+                title=rate_title(arm.title, rate),
+                verl=arm.verl | {RATE_KEY: rate},
+                swept_from=arm.name,
+                density_from=rate_name(other, rate) if other in swept else other,
+            )
     return tuned
 
 
 def _narrowed_cells(file: BenchmarkFile, arms: Mapping[str, Arm], source: Path) -> tuple[CellPlan, ...]:
-    """The entries of `cells`, in the file's order.
-
-    Raises:
-        BadInput: an entry names what the matrix has not, says nothing or what an earlier one says, or leaves out the
-            reference or the arm that another one takes its density from.
+    """The entries of `cells`, in the file's order; BadInput for one that is not in the matrix, says nothing or what an
+    earlier one says, or leaves out the reference or the arm that another one takes its density from.
     """
     plans: dict[tuple[str, str], CellPlan] = {}
     for place, entry in enumerate(file.cells):
-        key = f"{CELLS}[{place}]"
+        key, cell = f"{CELLS}[{place}]", (entry.task, entry.model)
         named: tuple[tuple[str, Sequence[Any], Sequence[Any]], ...] = (
             ("task", [entry.task], file.tasks),
             ("model", [entry.model], file.models),
@@ -319,19 +301,15 @@ def _narrowed_cells(file: BenchmarkFile, arms: Mapping[str, Arm], source: Path) 
         if entry.arms is None and entry.seeds is None:
             hint = "name the arms or seeds that it is run with, or arms: [] for none, or leave the entry out."
             raise BadInput(source, key, {"task": entry.task, "model": entry.model}, hint)
-        cell = entry.task, entry.model
         if cell in plans:
-            hint = f"write one entry for a task and model; {CELLS}[{list(plans).index(cell)}] is of the same."
-            raise BadInput(source, key, ", ".join(cell), hint)
+            raise BadInput(source, key, ", ".join(cell), "write one entry for a task and model.")
         kept = tuple(name for name in arms if entry.arms is None or name in entry.arms)
+        needed = {file.reference: "the others are compared with it, or write [] for a cell that is not run"}
+        needed |= {arms[name].density_from or name: f"{name} takes its density from it" for name in kept}
+        for other, why in needed.items() if kept else ():
+            if other not in kept:
+                raise BadInput(source, f"{key}.arms", list(kept), f"add {other}: {why}.")
         seeds = tuple(seed for seed in file.seeds if entry.seeds is None or seed in entry.seeds)
-        if kept and file.reference not in kept:
-            hint = f"add {file.reference}, which the others are compared with, or write [] for a cell that is not run."
-            raise BadInput(source, f"{key}.arms", list(kept), hint)
-        for name in kept:
-            other = arms[name].density_from
-            if other is not None and other not in kept:
-                raise BadInput(source, f"{key}.arms", list(kept), f"add {other}: {name} takes its density from it.")
         plans[cell] = CellPlan(*cell, kept, seeds)
     return tuple(plans.values())
 
@@ -340,14 +318,12 @@ def _density_faults(benchmark: Benchmark) -> Iterator[BadInput]:
     """An arm that copies another arm's density needs that arm in the matrix, and one that has a density of its own."""
     arms = benchmark.arms
     for arm in arms.values():
-        if arm.density_from is None:
-            continue
-        if arm.density_from not in arms:
-            hint = f"add {arm.density_from}: {arm.name} takes its density from it."
-            yield BadInput(benchmark.source, "arms", list(arms), hint)
-        elif arm.density_from == arm.name or arms[arm.density_from].density_from is not None:
+        other = arm.density_from
+        if other is not None and other not in arms:
+            yield BadInput(benchmark.source, "arms", list(arms), f"add {other}: {arm.name} takes its density from it.")
+        elif other is not None and arms[other].density_from is not None:
             hint = "name an arm whose density does not come from another arm."
-            yield BadInput(arm.source, "density_from", arm.density_from, hint)
+            yield BadInput(arm.source, "density_from", other, hint)
 
 
 def _unused(benchmark: Benchmark) -> Iterator[BadInput]:
@@ -356,18 +332,17 @@ def _unused(benchmark: Benchmark) -> Iterator[BadInput]:
     if not plans:
         yield BadInput(source, CELLS, "no cell left", "run at least one task with one model.")
         return
-    used: tuple[tuple[str, Iterable[str | int], set[str | int]], ...] = (
-        ("tasks", benchmark.tasks, {plan.task for plan in plans}),
-        ("models", benchmark.models, {plan.model for plan in plans}),
-        ("arms", benchmark.arms, {arm for plan in plans for arm in plan.arms}),
-        ("seeds", benchmark.seeds, {seed for plan in plans for seed in plan.seeds}),
-    )
-    for key, names, run in used:
-        for name in names:
+    used: dict[str, set[str | int]] = {
+        "tasks": {plan.task for plan in plans},
+        "models": {plan.model for plan in plans},
+        "arms": {arm for plan in plans for arm in plan.arms},
+        "seeds": {seed for plan in plans for seed in plan.seeds},
+    }
+    for key, run in used.items():
+        for name in getattr(benchmark, key):
             if name not in run:
-                yield BadInput(
-                    source, key, name, f"leave it out, or add it to one of the {CELLS}: none is run with it."
-                )
+                hint = f"leave it out, or add it to one of the {CELLS}: none is run with it."
+                yield BadInput(source, key, name, hint)
 
 
 def _device_faults(benchmark: Benchmark) -> Iterator[BadInput]:
@@ -388,14 +363,3 @@ def _device_faults(benchmark: Benchmark) -> Iterator[BadInput]:
         if task.warmstart is None and not model.published:
             hint = f"add it, or use a model of factory {HUB}: {model.name} has random weights."
             yield BadInput(task.source, "warmstart", None, hint)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        absolute = value.resolve()
-        return str(absolute.relative_to(REPOSITORY) if absolute.is_relative_to(REPOSITORY) else absolute)
-    return value

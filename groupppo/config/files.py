@@ -4,16 +4,26 @@ The class of a kind of file is a `Form`. Its fields and the docstrings below the
 may hold: from them come faults, the JSON schema, defaults, the templates of `groupppo new` and the reference pages.
 """
 
+import inspect
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, field, make_dataclass, replace
 from itertools import filterfalse, islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError, WrapValidator
+import yaml
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from groupppo.errors import BadInput, suggest
@@ -24,11 +34,15 @@ MOST_FAULTS = 100
 _NAME = "^[a-z0-9_]{1,100}$"
 _KEY = r"^[a-z0-9_]+(\.[a-zA-Z0-9_]+)+$"
 _FILE = "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
+_PART = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_HUB, _REPO = f"^{_PART}(/{_PART})*$", f"^{_PART}/{_PART}$"
 # An expression says less than these.
 _HINTS = {
     _NAME: "write lower case letters, digits and _, at most 100.",
     _KEY: "write keys of verl as actor_rollout_ref.actor.optim.lr is written.",
     _FILE: "write the name of a file beside this one.",
+    _HUB: "write a name as the Hugging Face hub has it, such as openai/gsm8k, a commit, or main.",
+    _REPO: "write a name as the Hugging Face hub has it, such as Qwen/Qwen3-0.6B.",
 }
 
 
@@ -55,16 +69,6 @@ class _LeftOut:
         return handler.generate_schema(get_args(source)[0])
 
 
-class _Unique:
-    """No item of a list is there twice."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(_unique, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        return handler(schema) | {"uniqueItems": True}
-
-
 def _unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
     seen = set[Any]()
     for item in items:
@@ -77,7 +81,8 @@ def _unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
 T = TypeVar("T")
 Maybe = Annotated[T | None, _LeftOut()]
 """A key that may be left out, which is None then, and may not be null in the file."""
-UNIQUE = _Unique()
+UNIQUE = AfterValidator(_unique)
+"""No item of a list is there twice."""
 AS_WRITTEN = WrapValidator(lambda value, check: (check(value), value)[1])
 """A number stays whole where it was written whole, so that what files say hashes as before."""
 LATER = {"later": True}
@@ -89,6 +94,8 @@ Title = Annotated[str, Field(pattern=r"^[^\n]*\S[^\n]*$", max_length=120)]
 Prose = Annotated[str, Field(pattern=r"\S", max_length=4000)]
 Metric = Annotated[str, Field(pattern="^[A-Za-z0-9_@/.-]{1,100}$")]
 BesideName = Annotated[str, Field(pattern=_FILE)]
+HubName = Annotated[str, Field(pattern=_HUB, max_length=200)]
+HubRepo = Annotated[str, Field(pattern=_REPO, max_length=200)]
 VerlKey = Annotated[str, Field(pattern=_KEY, max_length=200)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), UNIQUE]
@@ -131,6 +138,14 @@ def form_faults(path: Path, form: type[Form], data: Any) -> list[BadInput]:
     return faults if thing is None else [*faults, *islice(thing.faults(), MOST_FAULTS)]
 
 
+def keyword_faults(path: Path, key: str, function: Callable[..., Any], written: Mapping[str, Any]) -> list[BadInput]:
+    """Faults of a function's keyword arguments, which a file has under `key`, by the annotations of its parameters.
+
+    Those that are keyword-only can be written there, but for `seed`, which files have as a key of their own.
+    """
+    return _validated(path, function, dict(written), f"{key}.")[1]
+
+
 def json_schema(form: type[Form]) -> dict[str, Any]:
     """The JSON schema of a kind of file; do not change it, everybody has the same one."""
     return _validator(form)[1]
@@ -139,32 +154,54 @@ def json_schema(form: type[Form]) -> dict[str, Any]:
 _VALIDATORS: dict[Any, tuple[TypeAdapter[Any], dict[str, Any]]] = {}
 
 
-def _validator(form: type[Form]) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+def _validator(form: Callable[..., Any]) -> tuple[TypeAdapter[Any], dict[str, Any]]:
     if form not in _VALIDATORS:
-        adapter = TypeAdapter[Any](form)
+        adapter = TypeAdapter[Any](form if isinstance(form, type) else _keywords(form))
         _VALIDATORS[form] = adapter, adapter.json_schema()
     return _VALIDATORS[form]
 
 
+def _keywords(function: Callable[..., Any]) -> type:
+    """The parameters of a function that a file can give, as a dataclass."""
+    hints = get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    named = [
+        (each.name, hints[each.name], field() if each.default is each.empty else field(default=each.default))
+        for each in parameters
+        if each.kind is each.KEYWORD_ONLY and each.name != "seed"
+    ]
+    strict = {"__pydantic_config__": Form.__pydantic_config__}
+    return make_dataclass(function.__name__, named, kw_only=True, namespace=strict)
+
+
 def _checked(path: Path, form: type[F], data: Any) -> tuple[F | None, list[BadInput]]:
     """The file's data as a form, None if its keys are at fault, and their faults."""
-    adapter, schema = _validator(form)
+    schema = json_schema(form)
     # Where the file is; no key of it.
     own = set(form.__dataclass_fields__) - set(schema["properties"])
     faults: list[BadInput] = []
     if isinstance(data, dict):
         faults = [_unknown(path, key, data[key], schema["properties"]) for key in sorted(own & set(data))]
-        data = data | dict.fromkeys(own, "")
+        data = {key: value for key, value in data.items() if key not in own}
+    thing, more = _validated(path, form, data)
+    faults += more
+    if thing is not None:
+        thing = replace(thing, **dict.fromkeys(own, path))
+        named = getattr(thing, "name", path.stem)
+        if named != path.stem:
+            faults.append(BadInput(path, "name", named, f"write the file's own name: {path.stem}."))
+    return thing, faults
+
+
+def _validated(path: Path, form: Callable[..., F], data: Any, home: str = "") -> tuple[F | None, list[BadInput]]:
+    """What `form` makes of the data, None if a key is at fault, and the faults; keys are named below `home`."""
+    adapter, schema = _validator(form)
     try:
         thing: F = adapter.validate_json(json.dumps(data))
     except ValidationError as error:
         listed = islice(filterfalse(_follows, error.errors(include_url=False, include_context=True)), MOST_FAULTS)
-        return None, faults + [_fault(path, each, schema) for each in listed]
-    thing = replace(thing, **dict.fromkeys(own, path))
-    named = getattr(thing, "name", path.stem)
-    if named != path.stem:
-        faults.append(BadInput(path, "name", named, f"write the file's own name: {path.stem}."))
-    return thing, faults
+        return None, [_fault(path, each, schema, home) for each in listed]
+    return thing, []
 
 
 def _follows(error: Mapping[str, Any]) -> bool:
@@ -172,9 +209,9 @@ def _follows(error: Mapping[str, Any]) -> bool:
     return error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]
 
 
-def _fault(path: Path, error: Mapping[str, Any], schema: Mapping[str, Any]) -> BadInput:
+def _fault(path: Path, error: Mapping[str, Any], schema: Mapping[str, Any], home: str) -> BadInput:
     places, here = _walk(error["loc"], schema)
-    key, kind, value = ".".join(map(str, places)), error["type"], error["input"]
+    key, kind, value = home + ".".join(map(str, places)), error["type"], error["input"]
     if kind == "unexpected_keyword_argument":
         _, parent = _walk(error["loc"][:-1], schema)
         return _unknown(path, key, value, parent["properties"])
@@ -191,7 +228,7 @@ def _fault(path: Path, error: Mapping[str, Any], schema: Mapping[str, Any]) -> B
 
 
 def _unknown(path: Path, key: str, value: Any, known: Mapping[str, Any]) -> BadInput:
-    hint = f"unknown key; {suggest(key.rpartition('.')[2], known)}Known keys: {', '.join(sorted(known))}."
+    hint = f"unknown key; {suggest(key.rpartition('.')[2], known)}Known keys: {', '.join(sorted(known)) or 'none'}."
     return BadInput(path, key, value, hint)
 
 
@@ -214,10 +251,8 @@ def _walk(location: tuple[str | int, ...], schema: Mapping[str, Any]) -> tuple[l
 def _below(here: Mapping[str, Any], part: str | int) -> Mapping[str, Any]:
     if isinstance(part, int):
         return here.get("items", {})
-    patterns = list(here.get("patternProperties", {}).values())
-    rules = (
-        here.get("properties", {}).get(part) or here.get("additionalProperties") or (patterns[0] if patterns else {})
-    )
+    patterns = iter(here.get("patternProperties", {}).values())
+    rules: Any = here.get("properties", {}).get(part) or here.get("additionalProperties") or next(patterns, {})
     return rules if isinstance(rules, Mapping) else {}
 
 
@@ -239,7 +274,5 @@ def number_hint(value: object) -> str:
         return ""
     if not math.isfinite(meant):
         return ""
-    shown = f"{meant:.17g}" if meant.is_integer() and abs(meant) < 1e15 else repr(meant)
-    mantissa, exponent, power = shown.partition("e")
-    shown = f"{mantissa if '.' in mantissa or not exponent else f'{mantissa}.0'}{exponent}{power}"
+    shown = yaml.safe_dump(int(meant) if meant.is_integer() and abs(meant) < 1e15 else meant).split()[0]
     return f"write {shown}: YAML takes {value} for text."

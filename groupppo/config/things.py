@@ -25,6 +25,7 @@ from groupppo.config.files import (
     read_form,
 )
 from groupppo.errors import BadInput
+from groupppo.records.folders import REPOSITORY
 
 HUB = "hub"
 GROUPED = "group_ppo"
@@ -107,11 +108,7 @@ class Task(Form):
                 yield BadInput(self.source, f"warmstart.{key}", value, f"write at most {most}, as splits.{split}.")
 
     def require_fit(self, positions: float, model: str) -> None:
-        """Check that the longest prompt and response fit a model's positions.
-
-        Raises:
-            BadInput: they do not; a rollout server would refuse them once the run has begun.
-        """
+        """Raise BadInput unless the longest prompt and response fit a model's positions, as a rollout server asks."""
         longest = self.max_prompt_tokens + self.max_response_tokens
         if longest > positions:
             hint = f"keep prompt and response, {longest} tokens, within the {positions} positions of {model}."
@@ -265,12 +262,8 @@ class Train:
     def resumable_copies(self, critic: bool) -> int:
         """How many times a network's float32 weights a run takes on disk, at most, to be resumed from.
 
-        Of each network weights and the optimizer's two moments in each checkpoint, of those that are kept at the end a
-        Hugging Face copy as well; and two checkpoints: the last one stays until the next one is written. 0 where a run
-        makes none before its last step.
-
-        Args:
-            critic: whether the run trains one.
+        Two checkpoints, for the last one stays until the next one is written, each with weights and the optimizer's two
+        moments, and a Hugging Face copy of what is kept at the end; 0 where a run makes none before its last step.
         """
         if not 0 < self.checkpoint_every < self.steps:
             return 0
@@ -314,7 +307,10 @@ def trains_critic(verl: Mapping[str, Any]) -> bool:
 
 
 def recorded(thing: Any) -> Any:
-    """A dataclass of this package as dictionaries, without fields marked `LATER` that are at their defaults."""
+    """What records say of this package's dataclasses: plain data, paths relative to the repository.
+
+    Fields marked `LATER` that are at their defaults are left out.
+    """
     if is_dataclass(thing):
         values = [(each, getattr(thing, each.name)) for each in fields(thing)]
         return {
@@ -323,5 +319,8 @@ def recorded(thing: Any) -> Any:
             if not (each.metadata == LATER and value == each.default)
         }
     if isinstance(thing, dict):
-        return {key: recorded(value) for key, value in thing.items()}
-    return type(thing)(map(recorded, thing)) if isinstance(thing, list | tuple) else thing
+        return {str(key): recorded(value) for key, value in thing.items()}
+    if isinstance(thing, Path):
+        place = thing.resolve()
+        return str(place.relative_to(REPOSITORY) if place.is_relative_to(REPOSITORY) else place)
+    return [recorded(value) for value in thing] if isinstance(thing, list | tuple) else thing

@@ -47,7 +47,7 @@ def decode_as_trained(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
 
 @torch.no_grad()
 def decode(model: Any, requests: Sequence[Request], *, eos: Collection[int], pad: int) -> list[Response]:
-    """Decode all requests as one left-padded batch.
+    """Decode all requests as one left-padded batch; each response ends at one of `eos` or after `max_tokens`.
 
     Each request draws its uniform numbers from a generator seeded by `request.seed`, so a response depends on its
     batch only through rounding.
@@ -57,9 +57,6 @@ def decode(model: Any, requests: Sequence[Request], *, eos: Collection[int], pad
         requests: what to sample, of any prompt lengths above 0.
         eos: ids that end a response; one of them is its last token.
         pad: id that fills the batch, never attended to.
-
-    Returns:
-        One response per request, in order; each ends at one of `eos` or after `max_tokens`.
     """
     batch, longest = len(requests), max(len(request.prompt_ids) for request in requests)
     length = max(request.max_tokens for request in requests)
@@ -68,7 +65,8 @@ def decode(model: Any, requests: Sequence[Request], *, eos: Collection[int], pad
     for row, request in enumerate(requests):
         ids[row, longest - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
         attention[row, longest - len(request.prompt_ids) :] = 1
-    uniform = torch.stack([_uniform(request, length) for request in requests])
+    seeded = [torch.Generator().manual_seed(request.seed) for request in requests]
+    uniform = torch.stack([torch.rand(length, generator=generator) for generator in seeded])
     temperature = torch.tensor([request.temperature for request in requests])
     limit = torch.tensor([request.max_tokens for request in requests])
     position = (attention[:, :longest].cumsum(1) - 1).clamp(min=0)
@@ -95,10 +93,6 @@ def decode(model: Any, requests: Sequence[Request], *, eos: Collection[int], pad
             break
         inputs, position = tokens[:, t : t + 1], position[:, -1:] + 1
     return [_cut(tokens[row], log_probs[row], ends, request.max_tokens) for row, request in enumerate(requests)]
-
-
-def _uniform(request: Request, length: int) -> Tensor:
-    return torch.rand(length, generator=torch.Generator().manual_seed(request.seed))
 
 
 def _choose(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own abbreviation
@@ -33,27 +33,10 @@ WORTH_SAMPLING = 0.5
 IGNORED = -100
 
 
-@dataclass(frozen=True)
-class WarmStartRow:
-    """One dev evaluation; accuracies are None where nothing was sampled.
-
-    Attributes:
-        step: updates so far.
-        loss: nats per response token, mean over the training batches since the row before.
-        demonstration_probability: of a whole response, mean over the training batches since the row before.
-        sampled_accuracy: share of dev prompts answered right by one response at temperature 1.
-        greedy_accuracy: the same at temperature 0; only in the last row.
-        seconds: wall-clock time since the first step began.
-        cpu_seconds: CPU time of this process since then.
-    """
-
-    step: int
-    loss: float
-    demonstration_probability: float
-    sampled_accuracy: float | None
-    greedy_accuracy: float | None
-    seconds: float
-    cpu_seconds: float
+Row = dict[str, Any]
+"""One dev evaluation after `step` updates. `loss`, nats per response token, and `demonstration_probability`, of a whole
+response, are means over the batches since the row before; `sampled_accuracy` and `greedy_accuracy` are shares of dev
+prompts answered right by one response, at temperature 1 and 0, None where nothing was sampled."""
 
 
 def start_as_published(model_folder: Path, out: Path) -> None:
@@ -66,7 +49,7 @@ def start_as_published(model_folder: Path, out: Path) -> None:
     shutil.copytree(model_folder, out, dirs_exist_ok=True)
 
 
-def warm_start(task: Task, model_folder: Path, task_folder: Path, out: Path, *, padded: bool = False) -> WarmStartRow:
+def warm_start(task: Task, model_folder: Path, task_folder: Path, out: Path, *, padded: bool = False) -> Row:
     """Train on demonstrations until sampled dev accuracy reaches the task's target; write the model into `out`.
 
     Every `eval_every` steps a row goes to `warmstart.jsonl`. A model answers right at least as often as it reproduces
@@ -81,42 +64,60 @@ def warm_start(task: Task, model_folder: Path, task_folder: Path, out: Path, *, 
         BadInput: the model folder or a split is missing, damaged or incomplete, or the dev split is too small.
         RunFailed: `max_steps` came before the target, or accuracy is above `max_accuracy` when first sampled.
     """
+    assert task.warmstart is not None
     check_model_folder(model_folder, padded=padded)
     train, dev = (read_examples(task_folder / f"{split}.parquet") for split in ("train", "dev"))
-    wanted = _settings(task).eval_prompts
+    wanted = task.warmstart.eval_prompts
     if wanted > len(dev):
         hint = f"write at most {len(dev)}, the prompts of the dev split, or raise splits.dev."
         raise BadInput(task.source, "warmstart.eval_prompts", wanted, hint)
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     out.mkdir(parents=True, exist_ok=True)
-    with (out / LOGS[0]).open("w", encoding="utf-8") as log:
-        for row in _train(task, model, tokenizer, train, dev[:wanted]):
-            log.write(json.dumps(asdict(row)) + "\n")
-            log.flush()
-            _require_room(task, row, out / LOGS[0])
+    log = out / LOGS[0]
+    with log.open("w", encoding="utf-8") as file:
+        for row in _train(task, task.warmstart, model, tokenizer, train, dev[:wanted]):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            if fault := _fault(task.warmstart, row):
+                raise RunFailed(f"{task.source}: warm start {fault}\n  log: {log}")
     model.save_pretrained(out)
     save_tokenizer(tokenizer, out)
-    (out / LOGS[1]).write_text(json.dumps({"task": task.name} | asdict(row), indent=2) + "\n", encoding="utf-8")
+    (out / LOGS[1]).write_text(json.dumps({"task": task.name} | row, indent=2) + "\n", encoding="utf-8")
     return row
 
 
-def _settings(task: Task) -> WarmStart:
-    if task.warmstart is None:
-        raise BadInput(task.source, "warmstart", None, "add it: without it there is nothing to train.")
-    return task.warmstart
+def _fault(settings: WarmStart, row: Row) -> str:
+    """What is wrong when a row shows too good a model, or when it is the last and not good enough; else nothing."""
+    sampled = row["sampled_accuracy"]
+    if sampled is not None and sampled > settings.max_accuracy:
+        return (
+            f"went past warmstart.max_accuracy {settings.max_accuracy}: sampled dev accuracy {sampled:.3f} at step "
+            f"{row['step']}\n  hint: lower warmstart.learning_rate or eval_every."
+        )
+    if row["step"] == settings.max_steps and row["greedy_accuracy"] is None:
+        return (
+            f"did not reach warmstart.target_accuracy {settings.target_accuracy} within warmstart.max_steps "
+            f"{settings.max_steps}: sampled dev accuracy {sampled:.3f}\n  hint: raise max_steps or lower the target."
+        )
+    return ""
 
 
-def accuracy(
-    task: Task, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: list[Example], temperature: float
+def _accuracy(
+    task: Task,
+    seed: int,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: list[Example],
+    temperature: float,
 ) -> float:
-    """Share of `examples` answered right by one response each; temperature 0 is greedy. Seeded by the task file."""
-    settings, score = _settings(task), scorer(task.reward)
+    """Share of `examples` answered right by one response each; temperature 0 is greedy."""
+    score = scorer(task.reward)
     model.eval()
     prompts = [chat_ids(tokenizer, example.prompt) for example in examples]
-    first = settings.seed * len(prompts)
+    seeds = range(seed * len(prompts), (seed + 1) * len(prompts))
     requests = [
-        Request(prompt, task.max_response_tokens, temperature, seed=first + row) for row, prompt in enumerate(prompts)
+        Request(prompt, task.max_response_tokens, temperature, one) for prompt, one in zip(prompts, seeds, strict=True)
     ]
     responses = decode(model, requests, eos=end_tokens(model, tokenizer), pad=tokenizer.pad_token_id)
     texts = tokenizer.batch_decode([response.token_ids for response in responses], skip_special_tokens=True)
@@ -125,62 +126,41 @@ def accuracy(
 
 def _train(
     task: Task,
+    settings: WarmStart,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     train: list[Example],
     dev: list[Example],
-) -> Iterator[WarmStartRow]:
+) -> Iterator[Row]:
     """Take steps and yield a row at each evaluation, the last one when the target is reached or steps run out."""
-    settings = _settings(task)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     batches = _batches(tokenizer, train, settings.batch_size, settings.seed)
-    losses: list[float] = []
-    probabilities: list[float] = []
+    updates: list[tuple[float, float]] = []
     started, cpu_started = time.perf_counter(), time.process_time()
     for step in range(1, settings.max_steps + 1):
         optimizer.param_groups[0]["lr"] = settings.learning_rate * min(1.0, step / WARMUP_STEPS)
-        loss, probability = _update(model, optimizer, next(batches))
-        losses.append(loss)
-        probabilities.append(probability)
+        updates.append(_update(model, optimizer, next(batches)))
         if step % settings.eval_every and step != settings.max_steps:
             continue
-        probability = sum(probabilities) / len(probabilities)
+        loss, probability = (sum(each) / len(updates) for each in zip(*updates, strict=True))
         sampled = greedy = None
         if probability >= WORTH_SAMPLING * settings.target_accuracy or step == settings.max_steps:
-            sampled = accuracy(task, model, tokenizer, dev, temperature=1.0)
+            sampled = _accuracy(task, settings.seed, model, tokenizer, dev, temperature=1.0)
         reached = sampled is not None and sampled >= settings.target_accuracy
         if reached:
-            greedy = accuracy(task, model, tokenizer, dev, temperature=0.0)
-        yield WarmStartRow(
-            step=step,
-            loss=sum(losses) / len(losses),
-            demonstration_probability=probability,
-            sampled_accuracy=sampled,
-            greedy_accuracy=greedy,
-            seconds=round(time.perf_counter() - started, 3),
-            cpu_seconds=round(time.process_time() - cpu_started, 3),
-        )
+            greedy = _accuracy(task, settings.seed, model, tokenizer, dev, temperature=0.0)
+        yield {
+            "step": step,
+            "loss": loss,
+            "demonstration_probability": probability,
+            "sampled_accuracy": sampled,
+            "greedy_accuracy": greedy,
+            "seconds": round(time.perf_counter() - started, 3),
+            "cpu_seconds": round(time.process_time() - cpu_started, 3),
+        }
         if reached:
             return
-        losses.clear()
-        probabilities.clear()
-
-
-def _require_room(task: Task, row: WarmStartRow, log: Path) -> None:
-    """Raise RunFailed when a row shows too good a model, or when it is the last and not good enough."""
-    settings = _settings(task)
-    if row.sampled_accuracy is not None and row.sampled_accuracy > settings.max_accuracy:
-        raise RunFailed(
-            f"{task.source}: warm start went past warmstart.max_accuracy {settings.max_accuracy}: sampled dev accuracy "
-            f"{row.sampled_accuracy:.3f} at step {row.step}\n"
-            f"  hint: lower warmstart.learning_rate or eval_every.\n  log: {log}"
-        )
-    if row.step == settings.max_steps and row.greedy_accuracy is None:
-        raise RunFailed(
-            f"{task.source}: warm start did not reach warmstart.target_accuracy {settings.target_accuracy} within "
-            f"warmstart.max_steps {settings.max_steps}: sampled dev accuracy {row.sampled_accuracy:.3f}\n"
-            f"  hint: raise max_steps or lower the target.\n  log: {log}"
-        )
+        updates.clear()
 
 
 def _update(

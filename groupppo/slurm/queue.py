@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -36,22 +36,16 @@ class LostJobs:
         self._clock = clock
         self._since: dict[str, tuple[str, float]] = {}
 
-    def judge(self, jobs: Iterable[str], states: Mapping[str, str]) -> dict[str, str]:
-        """The state to act on of each job that has not ended, from the states that the queue shows, by id."""
-        now, since, judged = self._clock(), {}, {}
-        for job in jobs:
-            state = states.get(job, _ABSENT)
-            before, start = self._since.get(job, (state, now))
-            since[job] = state, start if before == state else now
-            seconds = now - since[job][1]
-            if state == "PREEMPTED" and seconds >= PREEMPTED_SECONDS:
-                cancel(job)
-                state = "CANCELLED"
-            elif state == _ABSENT and seconds >= ABSENT_SECONDS:
-                state = "UNKNOWN"
-            judged[job] = state
-        self._since = since
-        return judged
+    def judge(self, job: str, state: str | None) -> str:
+        """The state to act on of a job that has not ended, from the one that the queue shows."""
+        now, state = self._clock(), state or _ABSENT
+        before, since = self._since.get(job, (state, now))
+        since = since if before == state else now
+        self._since[job] = state, since
+        if state == "PREEMPTED" and now - since >= PREEMPTED_SECONDS:
+            cancel(job)
+            return "CANCELLED"
+        return "UNKNOWN" if state == _ABSENT and now - since >= ABSENT_SECONDS else state
 
 
 @dataclass(frozen=True)

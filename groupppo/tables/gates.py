@@ -41,7 +41,7 @@ class Facts:
         start: SHA-256 of the start checkpoint; None where it is not recorded.
         start_fault: why the start's evaluation cannot be read; None where it can.
         mfu: what status.json says of MFU, by key; empty where it does not know the device's peak.
-        verl_knows: whether verl has a peak for the device; where not, it logs an MFU of 0 in every step.
+        verl_knows: whether verl surely has a peak for the device; a GPU without one has an MFU of 0 in every step.
     """
 
     planned: bool

@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.measure.mfu import known_to_verl
 from groupppo.records.folders import START, ResultsFolder, RunFolder
 from groupppo.tables.gates import Facts, findings
 from groupppo.tables.keys import Keys
@@ -228,16 +227,9 @@ def _finished(plan: Plan, keys: Keys, row: Row, facts: Facts, start: Start, stat
         start_fault=start.fault,
         checkpoint=status.text("checkpoint_sha256") if "checkpoint_sha256" in status.values else None,
         mfu=_stated_mfu(status),
-        verl_knows=known_to_verl(row["device"], _gpu(status)),
+        verl_knows=row["device"] == "cpu",
     )
     return Run(_judged({**row, "fallbacks": fallbacks}, facts), evaluation.rows, tables)
-
-
-def _gpu(status: Record) -> str | None:
-    """The GPU's name by the run's provenance; None for a run on a CPU, or one that does not say."""
-    machine = Record.of_file(RunFolder(status.file.parent).provenance, _AGAIN).values.get("machine")
-    gpu = machine.get("gpu") if isinstance(machine, dict) else None
-    return gpu if isinstance(gpu, str) else None
 
 
 def _judged(row: Row, facts: Facts) -> Row:

@@ -1,19 +1,15 @@
-"""What a task generator is, and their register: one file in `groupppo/tasks/generators/`, found by being there."""
+"""What a task generator is: a function in a file of its name in `groupppo/tasks/generators/`, found by being there."""
 
-import importlib
-import inspect
 import pkgutil
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
-from types import MappingProxyType
-from typing import TypeVar
+from functools import partial
+from importlib import import_module
 
 from groupppo.config import Task
-from groupppo.errors import BadInput, suggest
-from groupppo.errors import ParamError as ParamError
-from groupppo.tasks.reward import MODULES as REWARDS
+from groupppo.config.files import keyword_faults
+from groupppo.errors import BadInput, ParamError, suggest
 from groupppo.tasks.reward import scorer
 
 
@@ -23,8 +19,8 @@ class Example:
 
     Attributes:
         prompt: the user's message, without chat template.
-        demonstration: a response that earns reward 1; it ends in ``#`` and the answer.
-        answer: ground truth, compared character by character.
+        demonstration: a response that earns reward 1.
+        answer: ground truth.
         size: length of the problem (digits, terms), to break accuracy down by difficulty.
     """
 
@@ -36,87 +32,53 @@ class Example:
 
 Generator = Callable[..., Example]
 Draw = Callable[[random.Random], Example]
-Registered = TypeVar("Registered", bound=Generator)
-
-_GENERATORS: dict[str, Generator] = {}
-
-
-def register(name: str) -> Callable[[Registered], Registered]:
-    """Make a function known as generator `name`: its first argument a `random.Random`, its parameters keyword-only."""
-
-    def keep(generator: Registered) -> Registered:
-        if name in _GENERATORS:
-            raise ValueError(f"generator {name!r} is registered twice")
-        _GENERATORS[name] = generator
-        return generator
-
-    return keep
-
-
-def known_generators() -> Mapping[str, Generator]:
-    """All generators by name; imports every module of `groupppo.tasks.generators` on first use.
-
-    Raises:
-        ValueError: a module registers no generator of its own name, by which a workflow finds what a task depends on.
-    """
-    _load_all()
-    return MappingProxyType(_GENERATORS)
-
-
-@cache
-def _load_all() -> None:
-    package = importlib.import_module("groupppo.tasks.generators")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-        if module.name not in _GENERATORS:
-            raise ValueError(f"{package.__name__}.{module.name} registers no generator named {module.name}")
 
 
 def get_generator(name: str) -> Generator:
-    """The generator registered as `name`.
+    """The generator `name`: its first argument is a `random.Random`, its keyword-only ones are a task's `params`.
 
     Raises:
         KeyError: no such generator; the message lists those that exist.
     """
-    known = known_generators()
+    package = import_module("groupppo.tasks.generators")  # by name: a task depends on its own generator alone
+    known = [each.name for each in pkgutil.iter_modules(package.__path__)]
     if name not in known:
-        raise KeyError(f"no generator {name!r}; {suggest(name, known)}Known: {', '.join(sorted(known))}.")
-    return known[name]
+        raise KeyError(f"no generator {name!r}; {suggest(name, known)}Known: {', '.join(known)}.")
+    generator: Generator = getattr(import_module(f"{package.__name__}.{name}"), name)
+    return generator
 
 
 def bind(task: Task) -> Draw:
-    """The task's generator with its parameters filled in and checked: a function of the random state alone.
+    """The task's generator with its parameters filled in: a function of the random state alone.
 
     Raises:
-        BadInput: the generator is unknown, a parameter is unknown, missing or out of range, or the task's reward is not
-            for its answers.
+        BadInput: the first of `generator_faults`.
     """
+    for fault in generator_faults(task):
+        raise fault
+    return partial(get_generator(task.generator), **task.params)
+
+
+def generator_faults(task: Task) -> list[BadInput]:
+    """An unknown generator, parameters that are unknown, missing or out of range, or a reward for other answers."""
     try:
         generator = get_generator(task.generator)
     except KeyError as error:
-        raise BadInput(task.source, "generator", task.generator, str(error.args[0])) from error
-    known = [
-        parameter.name
-        for parameter in inspect.signature(generator).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    listing = f"parameters of {task.generator}: {', '.join(known)}."
-    for key in sorted(set(task.params) - set(known)):
-        raise BadInput(task.source, f"params.{key}", task.params[key], f"unknown parameter; {listing}")
-    for key in sorted(set(known) - set(task.params)):
-        raise BadInput(task.source, f"params.{key}", None, f"add it; {listing}")
-    draw = partial(generator, **task.params)
+        return [BadInput(task.source, "generator", task.generator, str(error.args[0]))]
+    faults = keyword_faults(task.source, "params", generator, task.params)
+    if faults:
+        return faults
     try:
-        example = draw(random.Random(task.seed))
+        example = generator(random.Random(task.seed), **task.params)
     except ParamError as error:
-        raise BadInput(task.source, f"params.{error.key}", error.value, error.hint) from error
-    if task.reward not in REWARDS or scorer(task.reward)(example.demonstration, example.answer) != 1.0:
+        return [BadInput(task.source, f"params.{error.key}", error.value, error.hint)]
+    if scorer(task.reward)(example.demonstration, example.answer) != 1.0:
         hint = f"write the reward that judges the answers of {task.generator}: its own demonstration earns nothing."
-        raise BadInput(task.source, "reward", task.reward, hint)
-    return draw
+        return [BadInput(task.source, "reward", task.reward, hint)]
+    return []
 
 
-def require_range(key: str, value: object, low: int, high: int) -> None:
-    """Raise `ParamError` unless `value` is a whole number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ParamError(key, value, f"write a whole number from {low} to {high}.")
+def require_at_most(key: str, value: int, most: int) -> None:
+    """Raise `ParamError` where one parameter is above another, which `most` is the value of."""
+    if value > most:
+        raise ParamError(key, value, f"write at most {most}.")

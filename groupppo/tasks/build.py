@@ -1,6 +1,7 @@
 """Build a task: its three splits and a card that says what is in them."""
 
 import json
+import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 from groupppo.config import Task, recorded
 from groupppo.errors import BadInput
 from groupppo.records.hashing import sha256_file
-from groupppo.tasks.base import Example
+from groupppo.tasks.base import Example, bind
 from groupppo.tasks.hub_data import FORMATS, draw_published
-from groupppo.tasks.rows import check_splits, draw_splits, write_split
+from groupppo.tasks.rows import SHARES, check_splits, split_of, write_split
 from groupppo.tasks.tokenizer import byte_tokenizer, chat_ids
+
+# Draws in a row without a new prompt after which a generator counts as exhausted.
+PATIENCE = 20_000
 
 
 def build_task(task: Task, out: Path) -> None:
@@ -28,39 +32,60 @@ def build_task(task: Task, out: Path) -> None:
         BadInput: bad parameters, too few distinct prompts, or a text longer than the task file allows.
     """
     out.mkdir(parents=True, exist_ok=True)
-    published = draw_published(task) if task.generator in FORMATS else None
-    examples = draw_splits(task) if published is None else published.examples
+    more: dict[str, Any] = {}
+    if task.generator in FORMATS:
+        examples, more["left_out"] = draw_published(task)
+    else:
+        examples = draw_splits(task)
     described = {split: _describe(task, part) for split, part in examples.items()}
+    splits = {}
     for split, part in examples.items():
-        write_split(out / f"{split}.parquet", task.name, split, part)
+        file = out / f"{split}.parquet"
+        write_split(file, task.name, split, part)
+        splits[split] = {"file": file.name, "sha256": sha256_file(file)} | described[split]
     check_splits(out)
-    card = {
-        "task": task.name,
-        "title": task.title,
-        "version": task.version,
-        "spec": {key: value for key, value in recorded(task).items() if key not in ("source", "warmstart")},
-        "splits": {
-            split: {"file": f"{split}.parquet", "sha256": sha256_file(out / f"{split}.parquet")} | described[split]
-            for split in examples
-        },
-        **({} if published is None else {"left_out": published.left_out}),
-    }
+    spec = {key: value for key, value in recorded(task).items() if key not in ("source", "warmstart")}
+    named = {"task": task.name, "title": task.title, "version": task.version}
+    card = named | {"spec": spec, "splits": splits} | more
     (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def _describe(task: Task, examples: Sequence[Example]) -> dict[str, Any]:
-    """Counts and token lengths of one split.
+def draw_splits(task: Task) -> dict[str, list[Example]]:
+    """Distinct examples of every split, exactly as many as `task.splits` asks for, in order of drawing.
 
     Raises:
-        BadInput: a prompt or demonstration is longer than the task allows.
+        BadInput: bad parameters, or the generator cannot give enough distinct prompts.
     """
+    draw = bind(task)
+    rng = random.Random(task.seed)
+    drawn: dict[str, dict[str, Example]] = {split: {} for split in SHARES}
+    dry = 0
+    while missing := [split for split in SHARES if len(drawn[split]) < task.splits[split]]:
+        example = draw(rng)
+        split = split_of(example.prompt)
+        if split in missing and example.prompt not in drawn[split]:
+            drawn[split][example.prompt] = example
+            dry = 0
+        elif (dry := dry + 1) >= PATIENCE:
+            split = missing[0]
+            found = f"{len(drawn[split])} distinct prompts came, then none in {PATIENCE} draws"
+            hint = f"ask for fewer or widen params: {found}."
+            raise BadInput(task.source, f"splits.{split}", task.splits[split], hint)
+    return {split: list(part.values()) for split, part in drawn.items()}
+
+
+def _describe(task: Task, examples: Sequence[Example]) -> dict[str, Any]:
+    """Counts and token lengths of one split; BadInput where a text is longer than a warm start's task allows."""
     tokenizer = byte_tokenizer(task.max_prompt_tokens + task.max_response_tokens)
     prompts = [len(chat_ids(tokenizer, example.prompt)) for example in examples]
     encoded = tokenizer([example.demonstration for example in examples], add_special_tokens=False)
     responses = [len(ids) + 1 for ids in encoded["input_ids"]]
-    if task.warmstart is not None:
-        _require_fit(task, "max_prompt_tokens", prompts, [example.prompt for example in examples])
-        _require_fit(task, "max_response_tokens", responses, [example.demonstration for example in examples])
+    for key, lengths in (("max_prompt_tokens", prompts), ("max_response_tokens", responses)):
+        longest = int(np.argmax(lengths))
+        if task.warmstart is not None and lengths[longest] > getattr(task, key):
+            text = examples[longest].prompt if lengths is prompts else examples[longest].demonstration
+            hint = f"write at least {lengths[longest]}, the tokens of {text!r}, or narrow params."
+            raise BadInput(task.source, key, getattr(task, key), hint)
     return {
         "prompts": len(examples),
         "prompt_tokens": _lengths(prompts),
@@ -69,21 +94,7 @@ def _describe(task: Task, examples: Sequence[Example]) -> dict[str, Any]:
     }
 
 
-def _require_fit(task: Task, key: str, lengths: Sequence[int], texts: Sequence[str]) -> None:
-    longest = int(np.argmax(lengths))
-    allowed = getattr(task, key)
-    if lengths[longest] > allowed:
-        hint = f"write at least {lengths[longest]}, the tokens of {texts[longest]!r}, or narrow params."
-        raise BadInput(task.source, key, allowed, hint)
-
-
 def _lengths(tokens: Sequence[int]) -> dict[str, float]:
-    p10, p50, p90 = np.percentile(tokens, [10, 50, 90])
-    return {
-        "min": min(tokens),
-        "mean": round(float(np.mean(tokens)), 3),
-        "p10": float(p10),
-        "p50": float(p50),
-        "p90": float(p90),
-        "max": max(tokens),
-    }
+    p10, p50, p90 = map(float, np.percentile(tokens, [10, 50, 90]))
+    mean = round(float(np.mean(tokens)), 3)
+    return {"min": min(tokens), "mean": mean, "p10": p10, "p50": p50, "p90": p90, "max": max(tokens)}

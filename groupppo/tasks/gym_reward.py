@@ -15,11 +15,7 @@ def extract_answer(text: str) -> str | None:
 
 
 def score(text: str, answer: str) -> float:
-    """Judge a whole response.
-
-    Args:
-        answer: JSON with dataset, answer and metadata, as `groupppo.tasks.generators.reasoning_gym` writes it.
-    """
+    """Judge a whole response; `answer` is JSON as `groupppo.tasks.generators.reasoning_gym` writes it."""
     given = extract_answer(text)
     if given is None:
         return 0.0
@@ -34,11 +30,7 @@ def score(text: str, answer: str) -> float:
 def compute_score(
     data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs: object
 ) -> dict[str, float]:
-    """verl's reward function; arguments as in `groupppo.tasks.reward`.
-
-    Returns:
-        `score` and `acc`, the reward, and `no_answer`, 1.0 for a response without answer tags.
-    """
+    """verl's, as in `groupppo.tasks.reward`; `no_answer` is 1.0 for a response without answer tags."""
     reward = score(solution_str, ground_truth)
     return {"score": reward, "acc": reward, "no_answer": float(extract_answer(solution_str) is None)}
 

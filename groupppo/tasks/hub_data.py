@@ -7,52 +7,23 @@ Rows go in the order of their hashes, so that any number of them is a random cho
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from groupppo.config import REPOSITORY, Task
 from groupppo.config.allowed import is_allowed, require_inside
-from groupppo.errors import BadInput, suggest
+from groupppo.config.files import HubName, keyword_faults
+from groupppo.errors import BadInput
 from groupppo.tasks.base import Example
 from groupppo.tasks.math_reward import BOX, MARK, boxed
-from groupppo.tasks.rows import SPLITS, prompt_sha256, split_of
+from groupppo.tasks.rows import SHARES, prompt_sha256, split_of
 
 Row = dict[str, Any]
-_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None
-
-
-def _is_folder(value: object) -> bool:
-    return isinstance(value, str) and len(value) < 1000 and "\0" not in value and Path(value).is_dir()
-
-
-PARAMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "repo": (
-        "the name of a data set on the hub, such as openai/gsm8k, or a folder that holds one",
-        lambda value: _is_name(value) or _is_folder(value),
-    ),
-    "revision": ("a commit, or a branch such as main", _is_name),
-    "configs": (
-        "a list of the data set's configs, such as [main]",
-        lambda value: isinstance(value, list) and bool(value) and all(map(_is_name, value)),
-    ),
-    "longest_prompt_bytes": ("a whole number from 1 to 10^6", lambda value: type(value) is int and 0 < value <= 10**6),
-}
 ASK_MARK = f'Let\'s think step by step and output the final answer after "{MARK}".'
 ASK_BOX = "Let's think step by step and put the final answer within \\boxed{}."
 _CALCULATION = re.compile(r"<<[^<>]*>>")
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Examples by split, and how many published rows were left out, by reason; a row that was not asked for is none."""
-
-    examples: dict[str, list[Example]]
-    left_out: dict[str, int]
 
 
 def gsm8k(row: Row) -> Example | None:
@@ -79,33 +50,81 @@ def competition_math(row: Row) -> Example | None:
 FORMATS: dict[str, Callable[[Row], Example | None]] = {"gsm8k": gsm8k, "math": competition_math}
 
 
-def draw_published(task: Task) -> Drawn:
-    """The splits of a task whose generator is one of FORMATS; the first time from the hub, then from its cache.
+def published_rows(
+    task: Task,
+    split: str,
+    *,
+    repo: str,
+    revision: HubName,
+    configs: Annotated[list[HubName], Field(min_length=1)],
+    longest_prompt_bytes: Annotated[int, Field(ge=1, le=10**6)],
+) -> Iterator[Row]:
+    """Rows of a published split, "train" or "test"; the first time from the hub, then from its cache.
+
+    The keywords are the task's `params`: the name of a data set on the hub or a folder that holds one, a commit or
+    branch, the data set's configs, and the longest prompt that is taken from the rows.
 
     Raises:
-        BadInput: a parameter is unknown, missing or of the wrong type, the data set cannot be read or has other
-            columns, or there are too few rows for a split.
+        BadInput: the data set cannot be read.
     """
-    for fault in params_faults(task):
+    from datasets import load_dataset_builder
+    from datasets.exceptions import DatasetsError
+
+    for config in configs:
+        try:
+            builder = load_dataset_builder(repo, config, revision=revision)
+            _require_own_files(task, repo, builder.config.data_files or {})
+            builder.download_and_prepare()
+            rows = builder.as_dataset(split=split)
+        except (DatasetsError, ValueError, OSError) as error:
+            hint = f"check name, revision, configs and network: {str(error).splitlines()[0]}"
+            raise BadInput(task.source, "params.repo", f"{repo}/{config}@{revision}", hint) from error
+        yield from rows
+
+
+def draw_published(task: Task) -> tuple[dict[str, list[Example]], dict[str, int]]:
+    """The splits of a task whose generator is one of FORMATS, and how many published rows were left out, by reason.
+
+    Raises:
+        BadInput: the first of `published_faults`, the data set cannot be read or has other columns or too few rows.
+    """
+    for fault in published_faults(task):
         raise fault
     left_out: Counter[str] = Counter()
     tested = _distinct(task, "test", left_out, seen=set())
     trained = _distinct(task, "train", left_out, seen={example.prompt for example in tested})
-    pools = {
-        "train": [example for example in trained if split_of(example.prompt) != "dev"],
-        "dev": [example for example in trained if split_of(example.prompt) == "dev"],
-        "test": tested,
-    }
-    for split in SPLITS:
+    pools: dict[str, list[Example]] = {"train": [], "dev": [], "test": tested}
+    for example in trained:
+        pools["dev" if split_of(example.prompt) == "dev" else "train"].append(example)
+    for split in SHARES:
         if len(pools[split]) < task.splits[split]:
             hint = f"ask for at most {len(pools[split])}; left out: {dict(left_out)}."
             raise BadInput(task.source, f"splits.{split}", task.splits[split], hint)
-    return Drawn({split: pools[split][: task.splits[split]] for split in SPLITS}, dict(sorted(left_out.items())))
+    return {split: pools[split][: task.splits[split]] for split in SHARES}, dict(sorted(left_out.items()))
+
+
+def published_faults(task: Task) -> Iterator[BadInput]:
+    """What is wrong in the parameters of a published task, as far as it can be seen without the hub."""
+    if task.reward != "math":
+        yield BadInput(task.source, "reward", task.reward, f"write math: it judges the answers of {task.generator}.")
+    faults = keyword_faults(task.source, "params", published_rows, task.params)
+    yield from faults
+    if faults:
+        return
+    repo = task.params["repo"]
+    if _is_folder(repo):  # whose rows would be in samples that are published
+        try:
+            require_inside(Path(repo), task.source, "params.repo", REPOSITORY)
+        except BadInput as fault:
+            yield fault
+    elif not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", repo, re.ASCII):
+        hint = "write the name of a data set on the hub, such as openai/gsm8k, or a folder that holds one."
+        yield BadInput(task.source, "params.repo", repo, hint)
 
 
 def _distinct(task: Task, published: str, left_out: Counter[str], seen: set[str]) -> list[Example]:
     kept = []
-    for row in _rows(task, published):
+    for row in published_rows(task, published, **task.params):
         try:
             example = FORMATS[task.generator](row)
         except KeyError as error:
@@ -123,47 +142,15 @@ def _distinct(task: Task, published: str, left_out: Counter[str], seen: set[str]
     return sorted(kept, key=lambda example: prompt_sha256(example.prompt))
 
 
-def _rows(task: Task, published: str) -> Iterator[Row]:
-    from datasets import load_dataset_builder
-    from datasets.exceptions import DatasetsError
-
-    repo, revision = task.params["repo"], task.params["revision"]
-    for config in task.params["configs"]:
-        try:
-            builder = load_dataset_builder(repo, config, revision=revision)
-            _require_own_files(task, builder.config.data_files or {})
-            builder.download_and_prepare()
-            rows = builder.as_dataset(split=published)
-        except (DatasetsError, ValueError, OSError) as error:
-            hint = f"check name, revision, configs and network: {str(error).splitlines()[0]}"
-            raise BadInput(task.source, "params.repo", f"{repo}/{config}@{revision}", hint) from error
-        yield from rows
+def _is_folder(repo: str) -> bool:
+    return len(repo) < 1000 and "\0" not in repo and Path(repo).is_dir()
 
 
-def _require_own_files(task: Task, files: Mapping[str, Iterable[str]]) -> None:
+def _require_own_files(task: Task, repo: str, files: Mapping[str, Iterable[str]]) -> None:
     """A data set says in its README.md which files it has, and may say any file of the user or of a network."""
-    repo = task.params["repo"]
     for file in (str(file) for each in files.values() for file in each):
         if _is_folder(repo) and "://" not in file:
             require_inside(Path(file), task.source, "params.repo", Path(repo))
         elif not file.startswith(f"hf://datasets/{repo}@") and not is_allowed("params.repo"):
             hint = f"name another data set: this one takes its rows from {file}."
             raise BadInput(task.source, "params.repo", repo, hint)
-
-
-def params_faults(task: Task) -> Iterator[BadInput]:
-    """What is wrong in the parameters of a published task, as far as it can be seen without the hub."""
-    for key in sorted(set(task.params) - set(PARAMS)):
-        hint = f"unknown parameter; {suggest(key, PARAMS)}Known: {', '.join(PARAMS)}."
-        yield BadInput(task.source, f"params.{key}", task.params[key], hint)
-    if task.reward != "math":
-        yield BadInput(task.source, "reward", task.reward, f"write math: it judges the answers of {task.generator}.")
-    for key, (text, accepts) in PARAMS.items():
-        value = task.params.get(key)
-        if not accepts(value):
-            yield BadInput(task.source, f"params.{key}", value, f"write {text}.")
-    if _is_folder(task.params.get("repo")):  # whose rows would be in samples that are published
-        try:
-            require_inside(Path(task.params["repo"]), task.source, "params.repo", REPOSITORY)
-        except BadInput as fault:
-            yield fault

@@ -2,32 +2,26 @@
 
 The same question always gets the same answer. A server has imported what takes seconds; it answers each question in
 a fork of itself, so that no question sees what an earlier one left in sympy's caches or in memory. What is bounded is
-the fork's CPU time, by the kernel and inside C code too: waiting for a busy machine costs nothing. A fork that
-somebody else ends is asked again and then is an error, never a reward of 0.
+the fork's CPU time, by the kernel and inside C code too: waiting for a busy machine costs nothing. A server or fork
+that somebody else ends is asked again and then is an error, never a reward of 0.
 
 math-verify's own timeouts use signals, which rewards, computed in threads, cannot. Only LaTeX is parsed, by a grammar:
 nothing a response says is evaluated as Python, which math-verify's parser of plain expressions would do.
-
-    python -m groupppo.tasks.judge 10     # one JSON object a line: {"truth": "1/2", "answer": "\\\\frac{1}{2}"}
 """
 
 import json
 import os
 import re
-import selectors
 import signal
 import subprocess
 import sys
 import threading
-import time
 from typing import Any
 
 from groupppo.errors import RunFailed
 
 # Seconds of CPU time for one question: see docs/gpu.md for what right answers need and what endless ones would.
 SECONDS = 10.0
-# Wall seconds after which an answer, or the server's start, counts as lost. It is no limit on a question.
-PATIENCE_SECONDS = 900.0
 ATTEMPTS = 2
 MEMORY_BYTES = 4 * 2**30
 # A longer answer is no answer to a question of these tasks, and parsing takes time that grows with it.
@@ -49,85 +43,58 @@ class Judge:
 
     Args:
         seconds: CPU time for one question.
-        patience: wall seconds after which the server is ended and the question asked once more.
     """
 
-    def __init__(self, seconds: float = SECONDS, patience: float = PATIENCE_SECONDS):
+    def __init__(self, seconds: float = SECONDS):
         self.seconds = seconds
-        self.patience = patience
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
     def ask(self, truth: str, answer: str) -> str:
         """EQUAL, DIFFERENT, UNPARSED (no mathematics, too long, or too much for parser or memory) or TIMEOUT.
 
         Raises:
-            RunFailed: the server, or its fork for this question, was ended from outside or gave no answer, twice.
+            RunFailed: the server, or its fork for this question, was ended from outside, twice.
         """
         if len(answer) > LONGEST_ANSWER:
             return UNPARSED
-        question = json.dumps({"truth": truth, "answer": answer}) + "\n"
+        question = json.dumps({"truth": truth, "answer": answer})
         with self._lock:
             for _ in range(ATTEMPTS):
-                found = self._ask(question)
-                if found != _LOST:
+                found = self._answer(question)
+                if found in (*_STATUS, TIMEOUT):
                     return found
+                self.close()
         raise RunFailed(
-            f"math-verify gave no answer to {question.strip()} in {ATTEMPTS} attempts: its process was killed or "
-            f"stopped, or took more than {self.patience:.0f} s of wall time\n"
-            "  hint: give the job more memory, or the machine less work; is math-verify installed?"
+            f"math-verify gave no answer to {question} in {ATTEMPTS} attempts: its process was killed\n"
+            "  hint: give the job more memory; is math-verify installed?"
         )
 
-    def close(self) -> None:
-        with self._lock:
-            self._end()
-
-    def _ask(self, question: str) -> str:
-        try:
-            process = self._running()
-            assert process.stdin is not None
-            process.stdin.write(question.encode())
-            process.stdin.flush()
-            line = _read_line(process, self.patience)
-        except OSError:  # it is gone, or TimeoutError: it said nothing
-            line = b""
-        if not line:
-            self._end()
-            return _LOST
-        return str(json.loads(line))
-
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _answer(self, question: str) -> str:
+        """A line of the server, nothing where it is gone."""
         if self._process is None or self._process.poll() is not None:
-            command = [sys.executable, "-m", "groupppo.tasks.judge", str(self.seconds)]
             # sympy goes through sets: with hashes of text drawn anew its way, and its time, would differ by process.
-            environment = os.environ | {"PYTHONHASHSEED": "0"}
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment
+                [sys.executable, "-m", "groupppo.tasks.judge", str(self.seconds)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"PYTHONHASHSEED": "0"},
             )
-            _read_line(self._process, self.patience)
-        return self._process
+        pipes = self._process
+        assert pipes.stdin is not None
+        assert pipes.stdout is not None
+        try:
+            print(question, file=pipes.stdin, flush=True)
+        except BrokenPipeError:
+            return ""
+        return pipes.stdout.readline().strip()
 
-    def _end(self) -> None:
+    def close(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
             self._process = None
-
-
-def _read_line(process: subprocess.Popen[bytes], seconds: float) -> bytes:
-    """One line of a process, or nothing at its end. Raises TimeoutError when it does not come in time."""
-    assert process.stdout is not None
-    end, line = time.monotonic() + seconds, b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while not line.endswith(b"\n"):
-            if not selector.select(max(0.0, end - time.monotonic())):
-                raise TimeoutError
-            part = process.stdout.read(4096)
-            if not part:
-                return b""
-            line += part
-    return line
 
 
 def _judge(truth: str, answer: str) -> str:
@@ -183,11 +150,10 @@ def _serve(seconds: float) -> None:
     for truth, answer in ((r"\frac{1}{2}", "0.5"), ("(x+1)^2", "x^2+2x+1"), ("[0,1)", "(0,1]"), (r"\sqrt{50}", "7.07")):
         _judge(truth, answer)
     gc.freeze()
-    print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         found = _judge_in_fork(seconds, json.loads(line))
         try:
-            print(json.dumps(found), flush=True)
+            print(found, flush=True)
         except BrokenPipeError:  # whoever asked is gone
             os._exit(0)
 

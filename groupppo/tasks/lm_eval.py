@@ -7,7 +7,7 @@ The files hold no path, so that their hash is the same everywhere. The prompts a
         --tasks sorting_greedy --apply_chat_template --metadata '{"test_file": "TASK/test.parquet"}'
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def write_yaml(task: Task, folder: Path, repeats: int, sampled_prompts: int, tem
     """Write `<task>_greedy.yaml` and `<task>_sampled.yaml` into `folder`.
 
     Args:
-        task: gives name, version and the longest response in tokens; generation stops at the model's end token.
+        task: generation stops at the model's end token, or at the task's longest response.
         folder: made if missing.
         repeats: k, sampled responses per prompt.
         sampled_prompts: test prompts that are sampled, the first ones; greedy accuracy takes all.
@@ -80,36 +80,30 @@ def write_yaml(task: Task, folder: Path, repeats: int, sampled_prompts: int, tem
 
 
 def load_test(test_file: str, first: int | None = None, reward: str = "exact", **metadata: object) -> dict[str, Any]:
-    """The test split as lm-eval wants it, in memory: nothing is written to the cache of `datasets`.
+    """The test split, or its `first` prompts, as lm-eval wants it: in memory, not in the cache of `datasets`.
 
-    Args:
-        test_file: path of `test.parquet`.
-        first: take this many prompts from the start of the file; all when None.
-        reward: how responses are judged; a column of the rows unless it is exact.
-        metadata: whatever else lm-eval knows of the task, not needed.
+    `reward`, by which responses are judged, is a column unless it is exact; `metadata` is what else lm-eval knows.
     """
     from datasets import Dataset  # only the harness needs it, and it takes a second to import
 
     from groupppo.tasks.rows import read_examples
 
     judged = {} if reward == "exact" else {"reward": reward}
-    rows = [
-        {"prompt": example.prompt, "answer": example.answer, "size": example.size, **judged}
-        for example in read_examples(Path(test_file))[:first]
-    ]
+    examples = read_examples(Path(test_file))[:first]
+    rows = [{"prompt": each.prompt, "answer": each.answer, "size": each.size} | judged for each in examples]
     return {"test": Dataset.from_list(rows)}
 
 
 def process_greedy(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict[str, float]:
     """Training's reward of the one greedy response to `doc`."""
-    return {"accuracy": _score(doc)(results[0][0], doc["answer"])}
+    return {"accuracy": _mean(doc, results[0][:1])}
 
 
 def process_sampled(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> dict[str, float]:
     """Mean of training's reward over the k sampled responses to `doc`."""
-    responses, score = results[0], _score(doc)
-    return {f"mean@{len(responses)}": sum(score(text, doc["answer"]) for text in responses) / len(responses)}
+    return {f"mean@{len(results[0])}": _mean(doc, results[0])}
 
 
-def _score(doc: dict[str, Any]) -> Callable[[str, str], float]:
-    return scorer(doc.get("reward", "exact"))
+def _mean(doc: dict[str, Any], responses: Sequence[str]) -> float:
+    score = scorer(doc.get("reward", "exact"))
+    return sum(score(text, doc["answer"]) for text in responses) / len(responses)

@@ -4,7 +4,6 @@ The answer is what stands last in the response, after ``####`` or inside ``\\box
 """
 
 import re
-from dataclasses import dataclass
 from itertools import product
 
 from groupppo.tasks.judge import DIFFERENT, EQUAL, LONGEST_ANSWER, TIMEOUT, UNPARSED, Judge
@@ -15,7 +14,6 @@ from groupppo.tasks.spelling import (
     SUBSCRIPTS,
     SUPERSCRIPTS,
     closing_brace,
-    from_words,
     number,
     readings,
     seen,
@@ -23,7 +21,7 @@ from groupppo.tasks.spelling import (
 )
 
 MARK = "####"
-NO_ANSWER = "no answer"
+NO_ANSWER = "no_answer"
 BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _TEX_SPACE = r"\\[()\[\]$,;! ]"
 _DECORATION = rf"[\s*_`$\"~#]|{_TEX_SPACE}"
@@ -63,14 +61,6 @@ _WORTH = re.compile(rf"\b{COUNTING}\b|(?<=\d )(?:squared|cubed)\b")
 _JUDGE = Judge()
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """`score` is 1.0 or 0.0; `reason` says which way it came about: EQUAL, or why not."""
-
-    score: float
-    reason: str
-
-
 def extract_answer(text: str) -> str | None:
     """What follows the last ``####`` on its line, or the content of the last ``\\boxed{}``, whichever stands later.
 
@@ -108,10 +98,8 @@ def _parts(line: str) -> list[str]:
         again = _COUNTED.fullmatch(other)
         if again:
             found.append(_counted_number(again))
-        elif re.search(r"\d", other):
+        elif re.search(rf"\d|\b{COUNTING}\b|[^\w\s.,!'*`$]|(?![A-Za-z_])[^\W\d]", other):
             found.append(other)
-        elif re.search(rf"\b{COUNTING}\b|[^\w\s.,!'*`$]|(?![A-Za-z_])[^\W\d]", other):
-            found.append(from_words(other) or other)
     return found
 
 
@@ -148,19 +136,18 @@ def boxed(text: str) -> str | None:
     return re.split(r"\$|\n|\\[)\]]", rest, maxsplit=1)[0]
 
 
-def judge(text: str, truth: str) -> Judgement:
-    """Judge a whole response against the true answer.
+def judge(text: str, truth: str) -> str:
+    """EQUAL where the answer of a whole response is the true one, else why it is not.
 
     Raises:
         RunFailed: the process that judges was ended from outside, twice.
     """
     answers = _said(text)
     if not answers:
-        return Judgement(0.0, NO_ANSWER)
+        return NO_ANSWER
     if max(map(len, answers)) > LONGEST_ANSWER:
-        return Judgement(0.0, UNPARSED)
-    wrong = next((reason for answer in answers if (reason := _reason(tidy(truth), answer)) != EQUAL), None)
-    return Judgement(0.0, wrong) if wrong else Judgement(1.0, EQUAL)
+        return UNPARSED
+    return next((reason for answer in answers if (reason := _reason(tidy(truth), answer)) != EQUAL), EQUAL)
 
 
 def _reason(truth: str, answer: str) -> str:
@@ -196,21 +183,16 @@ def _compare(truth: str, answer: str) -> str:
 
 def score(text: str, answer: str) -> float:
     """1.0 when the response's answer is equal to `answer`, else 0.0. There is no partial credit."""
-    return judge(text, answer).score
+    return float(judge(text, answer) == EQUAL)
 
 
 def compute_score(
     data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs: object
 ) -> dict[str, float]:
-    """verl's reward function; arguments as in `groupppo.tasks.reward`.
-
-    Returns:
-        `score` and `acc`, the reward, and 1.0 under the one reason for which it is 0: `no_answer`, `different`,
-        `unparsed`, `timeout`.
+    """verl's, as in `groupppo.tasks.reward`, and 1.0 under the one reason for which the reward is 0: `no_answer`,
+    `different`, `unparsed` or `timeout`.
     """
     found = judge(solution_str, ground_truth)
-    reasons = {reason.replace(" ", "_"): float(found.reason == reason) for reason in _REASONS}
-    return {"score": found.score, "acc": found.score, **reasons}
-
-
-_REASONS = (NO_ANSWER, DIFFERENT, UNPARSED, TIMEOUT)
+    reward = float(found == EQUAL)
+    reasons = {reason: float(found == reason) for reason in (NO_ANSWER, DIFFERENT, UNPARSED, TIMEOUT)}
+    return {"score": reward, "acc": reward} | reasons

@@ -18,11 +18,7 @@ ANSWER = re.compile(r"#([^#\s]+)\Z")
 
 
 def scorer(reward: str) -> Callable[[str, str], float]:
-    """The function from a response and the true answer to 0.0 or 1.0 of a reward, by its name in a task's file.
-
-    Raises:
-        KeyError: there is no such reward.
-    """
+    """The function from a response and the true answer to 0.0 or 1.0, by the reward's name in a task's file."""
     score: Callable[[str, str], float] = import_module(MODULES[reward]).score
     return score
 
@@ -44,7 +40,7 @@ def compute_score(
     """verl's reward function: reward of one response decoded without special tokens.
 
     Args:
-        data_source: name of the task; every task is scored the same way.
+        data_source: name of the task, not needed.
         solution_str: the response, up to its end token.
         ground_truth: `reward_model.ground_truth` of the prompt's row.
         extra_info: the row's `extra_info`, not needed.

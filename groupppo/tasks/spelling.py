@@ -11,23 +11,16 @@ from fractions import Fraction
 FRACTIONS = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 SUPERSCRIPTS, SUBSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹", "₀₁₂₃₄₅₆₇₈₉"
 _RAISED = re.compile(f"([{SUPERSCRIPTS}]+)|[{SUBSCRIPTS}]+")
-# fmt: off
-_SMALL = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-]
-# fmt: on
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_VALUES = {word: value for value, word in enumerate(_SMALL)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
+_COUNTS = (
+    "zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|"
+    "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+)
 _WORTH = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 SCALES = f"(?:{'|'.join(_WORTH)})s?"
 # Words that change the value of the number before them. Thirds are parts; the third is not.
 SCALING = rf"(?i:{SCALES}|half|halves|quarter|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth)s)"
 # What says a number of its own. One is a pronoun too.
-COUNTING = rf"(?i:{'|'.join(sorted(_VALUES.keys() - {'one'}, key=len, reverse=True))}|(?:or|plus|minus) one|{SCALING})"
-_IN_WORDS = re.compile(
-    rf"(?:({'|'.join(_TENS)})(?:[- ]({'|'.join(_SMALL[1:10])}))?|({'|'.join(_SMALL)}))\b(?!.*\b{COUNTING}\b)"
-)
+COUNTING = rf"(?i:{_COUNTS}|(?:or|plus|minus) one|{SCALING})"
 _SCALED = re.compile(
     rf"(?<![\d.,/^_}}])(\d+(?:,\d{{3}})*(?:\.\d+)?)((?:\s|~|\\[,;:! ])*(?:\\(?:text|mbox|mathrm)\s*\{{\s*)?)"
     rf"((?:{SCALES})(?:\s+(?:{SCALES}))*)\b",
@@ -131,12 +124,6 @@ def _multiplied(match: re.Match[str]) -> str:
     for scale in match[3].lower().split():
         value *= _WORTH[scale.removesuffix("s")]
     return match[0] if value.denominator > 1 else f"{value}{match[2]}"
-
-
-def from_words(text: str) -> str | None:
-    """The digits of a number below 100 that begins `text` in words; None without one."""
-    found = _IN_WORDS.match(text.strip().lower())
-    return str(sum(_VALUES[word] for word in found.groups() if word)) if found else None
 
 
 def readings(text: str) -> tuple[str, ...]:

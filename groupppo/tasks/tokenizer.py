@@ -9,8 +9,7 @@ from pathlib import Path
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer
 
-PAD, UNKNOWN, USER, ASSISTANT, END = "<|pad|>", "<|unk|>", "<|user|>", "<|assistant|>", "<|end|>"
-SPECIAL_TOKENS = (PAD, UNKNOWN, USER, ASSISTANT, END)
+PAD, UNKNOWN, USER, ASSISTANT, END = SPECIAL_TOKENS = "<|pad|>", "<|unk|>", "<|user|>", "<|assistant|>", "<|end|>"
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- if message['role'] not in ['user', 'assistant'] -%}"
@@ -26,11 +25,7 @@ PROBE = f"{USER}sort 93\n5  é ☃'s{ASSISTANT}1|5;5|-7=+2#12{END}"
 
 
 def byte_tokenizer(max_length: int) -> PreTrainedTokenizerBase:
-    """Byte-level BPE without merges: 5 special tokens and 256 bytes, left padding, chat template set.
-
-    Args:
-        max_length: tokens the model can take, recorded in the tokenizer's config.
-    """
+    """Byte-level BPE without merges for a model that takes `max_length` tokens: 5 special tokens and 256 bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Qwen2Tokenizer(
         vocab={token: index for index, token in enumerate([*SPECIAL_TOKENS, *alphabet])},

@@ -107,7 +107,7 @@ def test_an_arm_that_groups_has_every_key_of_group_params_with_its_docs_and_defa
     text = template("arm", "fresh", vars(example_arm))
     lines, docs = text.splitlines(), group_docs()
     assert list(docs) == [f"{PARAMS}{field.name}" for field in fields(GroupParams)]
-    assert "One of: entropy, " in docs[f"{PARAMS}rule"]
+    assert "One of: abs_advantage, bernoulli, " in docs[f"{PARAMS}rule"]
     for key, doc in docs.items():
         [at] = [i for i, line in enumerate(lines) if f"{key}:" in line]
         assert doc.endswith(lines[at - 1].strip().removeprefix("# ")), key

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from groupppo.measure.memory import DEFINITION
+from groupppo.measure.stages import DEFINITION
 from groupppo.publish.bundle import make_bundle
 from groupppo.publish.derive import derive
 from groupppo.tables import collect, load_tables

@@ -1,15 +1,13 @@
 """`snakemake --profile slurm` on a local Slurm: what jobs ask for, and what becomes of those that go wrong."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from groupppo.slurm.site import load_site
 from tests.cluster.conftest import PATIENCE, Start, attempts, eventually, said
-from tests.cluster.local_slurm import Cluster, _processes
+from tests.cluster.local_slurm import Cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -95,21 +93,3 @@ def test_a_job_that_always_fails_ends_the_run_with_its_log_named_and_the_others_
     job = attempts(stub, "fails")[0][0]
     assert f"slurm_logs/rule_fails/{job}.log" in said(stub)
     assert re.fullmatch(r"job=\d+ nobody\n", (stub / "report.txt").read_text()), said(stub)
-
-
-def test_nothing_of_a_cluster_outlives_it_even_when_its_user_is_killed(tmp_path: Path) -> None:
-    """The negative control: while it is up, the same look does find its processes."""
-    code = (
-        "import time\nfrom tests.cluster.local_slurm import running\n"
-        "with running() as cluster:\n"
-        "    cluster.run('sbatch', '--output=/dev/null', '--wrap', 'setsid sleep 600 & sleep 600')\n"
-        "    print(cluster.folder, flush=True)\n    time.sleep(600)\n"
-    )
-    user = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert user.stdout is not None
-    folder = Path(user.stdout.readline().strip())
-    assert eventually(lambda: sum(p.name() == "sleep" for p in _processes(folder)) >= 2)
-    user.kill()
-    user.wait()
-    assert eventually(lambda: not _processes(folder))
-    assert eventually(lambda: not folder.exists())

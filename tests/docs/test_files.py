@@ -16,7 +16,7 @@ from groupppo.config import load_model, load_task
 from groupppo.errors import BadInput
 from groupppo.models import build_model
 from groupppo.studies.shared.study import Clock, Shown
-from groupppo.tasks import base
+from groupppo.tasks import base, generators
 from groupppo.tasks.build import build_task
 from groupppo.tasks.reward import score
 from groupppo.verdicts.claims import load_claims
@@ -46,11 +46,11 @@ def shown(project: Path) -> Path:
 
 @pytest.fixture
 def reverse(shown: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The generator of the page, registered for one test."""
-    monkeypatch.setattr(base, "_GENERATORS", dict(base._GENERATORS))
-    load(shown / "groupppo" / "tasks" / "generators" / "reverse.py")
+    """The generator of the page, found for one test."""
+    folder = shown / "groupppo" / "tasks" / "generators"
+    monkeypatch.setattr(generators, "__path__", [*generators.__path__, str(folder)])
     yield
-    sys.modules.pop("shown_reverse", None)
+    sys.modules.pop("groupppo.tasks.generators.reverse", None)
 
 
 @pytest.mark.parametrize(

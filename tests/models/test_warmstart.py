@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -38,22 +38,22 @@ def finished(small_task, small_model_folder, small_task_folder, tmp_path_factory
 def test_it_stops_at_the_target_and_writes_a_whole_model(finished, small_task):
     out, last = finished
     check_model_folder(out)
-    assert small_task.warmstart.target_accuracy <= last.sampled_accuracy <= small_task.warmstart.max_accuracy
-    assert json.loads((out / "warmstart.json").read_text()) == {"task": "small"} | asdict(last)
+    assert small_task.warmstart.target_accuracy <= last["sampled_accuracy"] <= small_task.warmstart.max_accuracy
+    assert json.loads((out / "warmstart.json").read_text()) == {"task": "small"} | last
 
 
 def test_every_evaluation_is_a_row_and_only_the_last_reached_the_target(finished, small_task):
     out, last = finished
     rows = [json.loads(line) for line in (out / "warmstart.jsonl").read_text().splitlines()]
-    assert rows[-1] == asdict(last)
-    assert [row["step"] for row in rows] == list(range(20, last.step + 1, 20))
+    assert rows[-1] == last
+    assert [row["step"] for row in rows] == list(range(20, last["step"] + 1, 20))
     for row in rows[:-1]:
         assert row["greedy_accuracy"] is None
         assert row["sampled_accuracy"] is None or row["sampled_accuracy"] < small_task.warmstart.target_accuracy
         worth = row["demonstration_probability"] >= WORTH_SAMPLING * small_task.warmstart.target_accuracy
         assert (row["sampled_accuracy"] is not None) == worth
     assert rows[0]["loss"] > rows[-1]["loss"]
-    assert last.greedy_accuracy is not None
+    assert last["greedy_accuracy"] is not None
 
 
 def test_the_same_seed_gives_the_same_folder_and_another_seed_gives_another(
@@ -66,21 +66,16 @@ def test_the_same_seed_gives_the_same_folder_and_another_seed_gives_another(
     assert sha256_folder(tmp_path / "other", exclude=LOGS) != sha256_folder(out, exclude=LOGS)
 
 
-def test_too_few_steps_is_a_failure_that_names_the_setting(small_task, small_model_folder, small_task_folder, tmp_path):
-    task = with_settings(small_task, max_steps=3)
-    with pytest.raises(RunFailed, match=r"max_steps 3"):
-        warm_start(task, small_model_folder, small_task_folder, tmp_path)
-    (row,) = (tmp_path / "warmstart.jsonl").read_text().splitlines()
-    assert json.loads(row)["sampled_accuracy"] is not None
-    assert not (tmp_path / "model.safetensors").exists()
-
-
-def test_going_past_the_most_allowed_is_a_failure_that_names_the_setting(
-    small_task, small_model_folder, small_task_folder, tmp_path
+@pytest.mark.parametrize(("setting", "value"), [("max_steps", 3), ("max_accuracy", 0.1)])
+def test_too_few_steps_and_too_good_a_model_are_failures_that_name_the_setting(
+    small_task, small_model_folder, small_task_folder, tmp_path, setting, value
 ):
-    task = with_settings(small_task, max_accuracy=0.1)
-    with pytest.raises(RunFailed, match=r"max_accuracy 0\.1"):
+    task = with_settings(small_task, **{setting: value})
+    with pytest.raises(RunFailed, match=f"{setting} {value}"):
         warm_start(task, small_model_folder, small_task_folder, tmp_path)
+    rows = (tmp_path / "warmstart.jsonl").read_text().splitlines()
+    assert json.loads(rows[-1])["sampled_accuracy"] is not None
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_a_dev_split_with_fewer_prompts_than_an_evaluation_needs_is_refused(

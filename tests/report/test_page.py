@@ -15,7 +15,7 @@ from groupppo.config import Benchmark
 from groupppo.draw import wording
 from groupppo.draw.captions import place
 from groupppo.errors import BadInput
-from groupppo.measure.memory import DEFINITION
+from groupppo.measure.stages import DEFINITION
 from groupppo.records.where import Where
 from groupppo.report import render
 from groupppo.report.page import write_report

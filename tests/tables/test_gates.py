@@ -103,7 +103,6 @@ TRIPS: dict[str, list[tuple[Callable[[Path], None], str]]] = {
     + [
         (with_mfus(0.4, 0.4, 0.0, 0.4, 0.4), "line 3: perf/mfu/actor is 0,"),
         (with_mfus(*NO_MFU), "line 1: perf/mfu/actor is 0,"),
-        (on_gpu("NVIDIA H100 80GB HBM3"), "line 1: perf/mfu/actor is 0,"),
     ],
     "finite": [
         (lambda f: edit(f, "steps.jsonl", at_step(4, **{"actor/grad_norm": None})), "line 4: actor/grad_norm was not"),

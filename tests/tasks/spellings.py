@@ -1,7 +1,49 @@
-"""Answers made from published ones: other spellings of the same value, and values that are nearly it."""
+"""Responses made from published answers: other spellings of the same value, and values that are nearly it."""
 
 import re
 from collections.abc import Iterator
+
+# Last lines of a right answer N to a question of GSM8K.
+RIGHT_LINES = (
+    "#### N", "####N", "####  N ", "#### N.", "#### $N", "#### \\$N", "#### N$", "#### $N$", "#### $N.00", "#### N.0",
+    "**#### N**", "#### **N**", "#### **N** apples", "#### *N*", "#### `N`", "#### _N_", "### #### N", '#### "N"',
+    "#### \\boxed{N}", "#### $\\boxed{N}$", "#### \\(N\\)", "#### \\text{N}", "#### N\\%", "#### N%", "#### €N",
+    "#### N€",
+    "#### N apples", "#### N apples.", "#### N (apples)", "#### N (apples) in all", "#### N miles/hour", "#### N km/h",
+    "#### N miles per hour", "#### N $/hour", "#### N-mile walk", "#### N sq. ft.", "#### N cm^2", "#### N cm^{2}",
+    "#### N cm²", "#### N m2", "#### N \\text{ miles}", "#### N\\ \\text{cm}^2", "#### N°", "#### N^\\circ",
+    "#### N degrees", "#### N\u00a0apples", "#### N\u2009kg", "#### N (3 boxes of 6)", "#### N ($2 each)",
+    "#### N apples, as we wanted to know", "#### N!", "#### N ✓", "#### The answer is N.", "#### Answer: N",
+    "#### Final answer: **N**", "#### x = N", "#### N\n####", "#### N\n\nThat is all.", "#### 7\n#### N",
+    "#### N in 2 days", "#### N for the 3 kids", "#### N per 100", "#### N years old in 5 years",
+    "#### N left at 2:30", "#### N for two kids", "#### N<|im_end|>", "#### N</answer>", "#### N = N<|im_end|>",
+    "#### <answer>N</answer>", "#### N <- final answer",
+    "#### N = N", "#### N apples = N x 1", "#### N = the answer", "#### N m^2", "#### N m³", "#### N quarters",
+    "#### N third graders",
+    "so $\\boxed{N}$.", "so $\\boxed{N \\text{ apples}}$.", "so $\\fbox{N}$.", "so $\\boxed N$.", "so \\boxed{\\$N}.",
+)  # fmt: skip
+# Last lines in which a sign or word behind N makes it another value.
+CHANGED_LINES = (
+    "#### N½", "#### N¾ cups", "#### N ⅓", "#### Nπ", "#### N⁴ + 1", "#### N₂", "#### N × two",  # noqa: RUF001
+    "#### N ÷ two", "#### N dozens",
+    "#### N√2", "#### N - twenty", "#### N − x", "#### Nk", "#### NM", "#### NB", "#### N hundred",  # noqa: RUF001
+    "#### N thousand",
+    "#### N Thousand", "#### N million", "#### N dozen", "#### N \\text{ thousand}", "#### N half", "#### N quarter",
+    "#### N thirds", "#### N and a half", "#### N \\text{ and a half}", "#### N times two", "#### N plus one",
+    "#### N or twenty", "#### N feet by 20 feet", "#### N in 2 or 3", "#### N in 2½", "#### N<0.5", "#### N + 2 in 3",
+    "#### N_two", "#### Nⁿ", "#### N = half", "#### N = \\pi", "#### N = π", "#### N = zero", "#### N = N x 3",
+)  # fmt: skip
+# Last lines that do not say N and nothing else, whatever number N is but 0.
+WRONG_LINES = (
+    "N", "The answer is N.", "####", "#### -N", "#### N0", "#### N.5", "#### 1N", "#### N or 3", "#### N and 3",
+    "#### N to 999", "#### N (or 3)", "#### N (3)", "#### N 3", "#### N + 3", "#### N + 3 = 8", "#### N*3",
+    "#### N x 3",
+    "#### N/7", "#### N^2 + 1", "#### N:30", "#### N hours 30 minutes", "#### N 2/3", "#### Ne3", "#### N = 0.5",
+    "#### 0.5 (N)", "#### N-7", "#### (N,N)", "#### N\n#### 0.5", "\\boxed{N} #### 0.5", "#### N then \\boxed{0.5}",
+    "#### \\frac{N}{7}", "#### N\\cdot 7", "#### N,000", "#### N,5", "#### N.000.000",
+    *CHANGED_LINES,
+)  # fmt: skip
+
 
 INTEGER = re.compile(r"-?\d+")
 DECIMAL = re.compile(r"-?\d*\.\d+")
@@ -22,33 +64,32 @@ LIST = re.compile(r"-?\d+(?:,\s*-?\d+)+")
 FORMATTED = re.compile(r"^\\?\$?|[{},\\!]|\.0+$|\\%$|\^\\circ$")
 
 
-def boxes(answer: str) -> dict[str, str]:
-    """Whole responses that give `answer` in a box, by what is done to the box."""
-    bare = {} if "$" in answer else {"no braces": rf"so it is $\boxed {answer}$."}
-    return bare | {
-        "plain": rf"so it is $\boxed{{{answer}}}$.",
-        "spaces": rf"\boxed{{ {answer} }}",
-        "space before": rf"\boxed {{{answer}}}",
-        "frame": rf"\fbox{{{answer}}}",
-        "dollars": rf"\boxed{{${answer}$}}",
-        "inline": rf"\boxed{{\({answer}\)}}",
-        "stop": rf"\boxed{{{answer}.}}",
-        "braces": rf"\boxed{{{{{answer}}}}}",
-        "thin spaces": rf"\boxed{{\,{answer}\,}}",
-        "control space": rf"\boxed{{{answer}\ }}",
-        "big": rf"\boxed{{\displaystyle {answer}}}",
-        "bold around": rf"**Answer:** **$\boxed{{{answer}}}$**",
-        "bold inside": rf"\boxed{{**{answer}**}}",
-        "twice": rf"\boxed{{\boxed{{{answer}}}}}",
-        "remark behind": rf"$\boxed{{{answer}}}$, which we had to find.",
-        "display": f"\\[\\boxed{{{answer}}}\\]",
-    }
+# N is the answer, or what the pattern's group holds of it.
+BOXES = (
+    r"so it is $\boxed{N}$.", r"\boxed{ N }", r"\boxed {N}", r"\fbox{N}", r"\boxed{$N$}", r"\boxed{\(N\)}",
+    r"\boxed{N.}", r"\boxed{{N}}", r"\boxed{\,N\,}", r"\boxed{N\ }", r"\boxed{\displaystyle N}",
+    r"**Answer:** **$\boxed{N}$**", r"\boxed{**N**}", r"\boxed{\boxed{N}}", r"$\boxed{N}$, which we had to find.",
+    "\\[\\boxed{N}\\]",
+)  # fmt: skip
+FORMS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
+    (re.compile(r"(-?\d+)"), ("N.0", "N.00", r"\text{N}", r"\mathbf{N}", r"\textbf{N}", r"\mathrm{N}", "x = N",
+                              "N units", r"N\text{ units}", r"N\ \text{cm}^2", r"N \cdot 1", r"\frac{N}{1}")),
+    (re.compile(r"(\d+)"), ("+N",)),
+    (re.compile(r"(\d+)\s*\\(?:text|mbox)\s*\{[^{}]*\}(?:\^\d)?"), ("N", "N miles per hour", r"N\,\mathrm{units}")),
+    (re.compile(r"\\text\{\(?([A-H])\)?\}"), ("N", "(N)", r"\text{N}", r"\textbf{(N)}", r"\mathrm{N}")),
+    (re.compile(r"\\(?:text|mbox)\{([A-Za-z]{3,})\}"), ("N", r"\textbf{N}", r"\mathrm{N}", r"\text{ N }")),
+)  # fmt: skip
 
 
 def same(truth: str) -> Iterator[tuple[str, str]]:
     """Other spellings of a published answer, each with its kind."""
+    for pattern, templates in FORMS:
+        if found := pattern.fullmatch(truth):
+            yield from lines(found[1], templates)
     if INTEGER.fullmatch(truth):
-        yield from _same_integer(truth)
+        yield from thousands(truth)
+    if found := WORD.fullmatch(truth):
+        yield "title", found[1].title()
     number = FORMATTED.sub("", truth)
     if truth.startswith("\\$") and number.isdigit():
         yield "dollars in words", f"{number} dollars"
@@ -86,28 +127,6 @@ def same(truth: str) -> Iterator[tuple[str, str]]:
         yield "\\left and \\right", re.sub(r"[)\]]", r"\\right\g<0>", re.sub(r"[(\[]", r"\\left\g<0>", truth))
     if "\\left" in truth:
         yield "no \\left", re.sub(r"\\(?:left|right)", "", truth)
-    if found := WITH_UNIT.fullmatch(truth):
-        yield "unit left out", found[1]
-        yield "unit in words", f"{found[1]} miles per hour"
-        yield "\\mathrm unit", rf"{found[1]}\,\mathrm{{units}}"
-    if found := CHOICE.fullmatch(truth):
-        for text in (
-            found[1],
-            f"({found[1]})",
-            rf"\text{{{found[1]}}}",
-            rf"\textbf{{({found[1]})}}",
-            rf"\mathrm{{{found[1]}}}",
-        ):
-            yield "letter", text
-    elif found := WORD.fullmatch(truth):
-        for text in (
-            found[1],
-            found[1].title(),
-            rf"\textbf{{{found[1]}}}",
-            rf"\mathrm{{{found[1]}}}",
-            rf"\text{{ {found[1]} }}",
-        ):
-            yield "word", text
     if LIST.fullmatch(truth) and not re.search(r"\d,\s*\d{3}", truth):
         yield "other order", ", ".join(reversed(re.split(r",\s*", truth)))
     if found := re.fullmatch(r"(\d+)_\{?(\d)\}?", truth):
@@ -115,22 +134,6 @@ def same(truth: str) -> Iterator[tuple[str, str]]:
         yield "base left out", found[1]
     if re.fullmatch(r"\(-?\d+,\s*-?\d+\)", truth):
         yield "decimals in a pair", re.sub(r"\d+", r"\g<0>.0", truth)
-
-
-def _same_integer(truth: str) -> Iterator[tuple[str, str]]:
-    for text in (f"{truth}.0", f"{truth}.00"):
-        yield "decimals", text
-    for command in ("text", "mathbf", "textbf", "mathrm"):
-        yield f"\\{command}", rf"\{command}{{{truth}}}"
-    yield "equation", f"x = {truth}"
-    yield "unit", rf"{truth}\text{{ units}}"
-    yield "unit in words", f"{truth} units"
-    yield "square unit", rf"{truth}\ \text{{cm}}^2"
-    yield "times one", rf"{truth} \cdot 1"
-    yield "over one", rf"\frac{{{truth}}}{{1}}"
-    if not truth.startswith("-"):
-        yield "plus", f"+{truth}"
-    yield from thousands(truth)
 
 
 def thousands(truth: str) -> Iterator[tuple[str, str]]:
@@ -212,3 +215,29 @@ def _other_pairs(truth: str) -> Iterator[tuple[str, str]]:
         yield "first left out", found[2]
     if UNION in truth:
         yield "last part left out", truth[: truth.rfind(UNION)].strip()
+
+
+def lines(answer: str, templates: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Each template with the answer in it, after the template."""
+    for template in templates:
+        yield template, template.replace("N", answer)
+
+
+def right(name: str, answer: str) -> Iterator[tuple[str, str]]:
+    """Responses to a row of `gsm8k` or `math` with a right answer, each after its kind."""
+    if name == "gsm8k":
+        yield from lines(answer, RIGHT_LINES)
+        yield from ((kind, f"#### {text}") for kind, text in thousands(answer))
+    else:
+        if "$" not in answer:
+            yield "no braces", rf"so it is $\boxed {answer}$."
+        yield from lines(answer, BOXES)
+        yield from ((kind, rf"so it is $\boxed{{{text}}}$.") for kind, text in same(answer))
+
+
+def wrong(name: str, answer: str) -> Iterator[tuple[str, str]]:
+    """Responses with an answer that is nearly right, each after its kind."""
+    if name == "gsm8k":
+        yield from lines(answer, WRONG_LINES) if float(answer) else ()
+    else:
+        yield from ((kind, rf"so it is $\boxed{{{text}}}$.") for kind, text in others(answer))

@@ -103,19 +103,19 @@ def test_splits_keep_to_the_published_ones_and_count_what_is_left_out(publish: P
     train, test = rows(0, 80), rows(500, 512)
     bad = [{"question": "No answer?", "answer": "none"}, {"question": "Long? " * 60, "answer": "#### 1"}]
     task = publish([*train, test[0], train[5], *bad], test)
-    drawn = draw_published(task)
+    drawn, left_out = draw_published(task)
     questions = {row["question"] for row in test}
-    for split, examples in drawn.examples.items():
+    for split, examples in drawn.items():
         assert len(examples) == task.splits[split]
         assert all((example.prompt.split("?")[0] + "?" in questions) == (split == "test") for example in examples)
-    assert drawn.left_out == {
+    assert left_out == {
         "train: longer than longest_prompt_bytes": 1,
         "train: no answer": 1,
         "train: prompt met before": 2,
     }
     build_task(task, tmp_path / "task")
     card = json.loads((tmp_path / "task" / "card.json").read_text())
-    assert card["left_out"] == drawn.left_out
+    assert card["left_out"] == left_out
     assert card["spec"]["params"]["revision"] == "main"
     for example in read_examples(tmp_path / "task" / "test.parquet"):
         assert score(example.demonstration, example.answer) == 1.0
@@ -168,7 +168,7 @@ def test_a_data_set_of_the_repository_takes_rows_from_no_file_elsewhere(
         named.unlink()
         named.symlink_to(secret)
     if way == "its own":
-        assert draw_published(task).examples["train"]
+        assert draw_published(task)[0]["train"]
         return
     with pytest.raises(BadInput, match=r"params\.repo = .*(secret|train)\.jsonl"):
         draw_published(task)

@@ -1,6 +1,6 @@
 """The reward of mathematics: equal answers in any form, everything else 0 with its reason, nothing of them executed."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,18 +17,10 @@ from groupppo.tasks.math_reward import boxed, compute_score, extract_answer
         ("so 3 + 4 = 7\n#### 7", "7"),
         ("#### 3\nno, wait\n#### 7\nthat is all", "7"),
         ("#### $1,234.", "1,234"),
-        ("**#### 18**", "18"),
-        ("#### 18 miles/hour", "18"),
-        ("#### 18 (apples)", "18"),
         ("#### 18 (or 20)", "18 (or 20)"),
-        ("#### 7\n####", "7"),
         (r"so $\boxed 5$ it is", "5"),
-        (r"\boxed {5}", "5"),
-        (r"\fbox{5}", "5"),
-        (r"\boxed{\boxed{5}}", "5"),
         (r"\boxed{90°}", "90^\\circ"),
         (r"\boxed{15\,600}", "15600"),
-        ("#### 18 dollars", "18"),
         ("#### -5", "-5"),
         (r"so $x = \boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
         (r"\boxed{1} then \boxed{\sqrt{\frac{2}{3}}}", r"\sqrt{\frac{2}{3}}"),
@@ -45,30 +37,12 @@ def test_the_answer_is_what_stands_last_after_a_mark_or_in_a_box(text: str, answ
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "7",
-        "the answer is 7",
-        r"\boxed{",
-        r"\boxed{}",
-        r"\boxed{(1",
-        r"\boxed",
-        r"\boxedness{7}",
-        "####",
-        "#### \n 7",
-    ],
+    "text", ["", "7", r"\boxed{", r"\boxed{}", r"\boxed{(1", r"\boxed", r"\boxedness{7}", "####", "#### \n 7"]
 )
 def test_a_text_without_an_answer_has_none_and_says_so(text: str) -> None:
     assert extract_answer(text) is None
-    assert compute_score("any", text, "7") == {
-        "score": 0.0,
-        "acc": 0.0,
-        "no_answer": 1.0,
-        "different": 0.0,
-        "unparsed": 0.0,
-        "timeout": 0.0,
-    }
+    reasons = {"no_answer": 1.0, "different": 0.0, "unparsed": 0.0, "timeout": 0.0}
+    assert compute_score("any", text, "7") == {"score": 0.0, "acc": 0.0} | reasons
 
 
 @given(
@@ -79,25 +53,13 @@ def test_a_box_ends_at_its_own_brace(content: str) -> None:
 
 
 EQUAL = [
-    (r"\boxed{\frac{1}{2}}", "0.5"),
     (r"\boxed{0.5}", r"\frac12"),
-    (r"\boxed{1/2}", r"\frac{1}{2}"),
     (r"\boxed{\dfrac{2}{4}}", r"\frac{1}{2}"),
-    ("#### 1,234,567", "1234567"),
-    (r"\boxed{1{,}234}", "1234"),
-    ("#### 72.0", "72"),
     (r"\boxed{5\sqrt{2}}", r"\sqrt{50}"),
     (r"\boxed{x^2+2x+1}", "(x+1)^2"),
     (r"\boxed{\{2,1\}}", r"\{1,2\}"),
-    (r"\boxed{Friday}", r"\text{Friday}"),
-    (r"\boxed{\$18}", "18"),
-    (r"\boxed{(100, 101)}", "(100,101)"),
-    (r"\boxed{15\,600}", "15,600"),
     (r"\boxed{15,600}", r"15\,600"),
-    (r"\boxed{90°}", r"90^\circ"),
     (r"\boxed{90}", r"90^{\circ}"),
-    (r"\boxed 5", "5"),
-    (r"\boxed{70, 110}", "70,110"),
     (r"\boxed{110, 70}", "70,110"),
     (r"\boxed{22500}", "22,500"),
     (r"\boxed{\{1,2\}}", "1,2"),
@@ -106,16 +68,11 @@ EQUAL = [
     (r"\boxed{6\frac16}", r"\frac{37}{6}\text{ feet}"),
     (r"\boxed{2½}", "2.5"),
     (r"\boxed{√50}", r"5\sqrt{2}"),
-    (r"\boxed{−5}", "-5"),  # noqa: RUF001 - a minus sign
     (r"\boxed{(2,∞) ∪ (−∞,1)}", r"(-\infty,1)\cup(2,\infty)"),  # noqa: RUF001 - the signs meant
     (r"\boxed{\lbrace 1,2 \rbrace}", r"\{2,1\}"),
-    (r"\boxed{4 feet}", r"4 \text{ feet}"),
-    (r"\boxed{20 dollars}", r"\$20"),
-    (r"\boxed{2516_{8}}", "2516_8"),
     (r"\boxed{even}", r"\text{Even}"),
     (r"\boxed{0.333333}", r"\frac{1}{3}"),
     ("#### 0.50", "1/2"),
-    ("#### 2½", "2.5"),
     ("#### 3¾ cups", "3.75"),
     ("#### 18 ⅓", r"\frac{55}{3}"),
     ("#### 2 million", "2000000"),
@@ -123,14 +80,10 @@ EQUAL = [
     ("#### 18k", "18000"),
     ("#### 2 dozen eggs", "24"),
     ("#### 10⁴", "10000"),
-    ("#### 18 = eighteen", "18"),
-    ("#### 42 = forty-two cups", "42"),
-    ("#### 18 = 3 x 6", "18"),
     ("#### 18 = 9 + 9 = 18 apples", "18"),
     ("#### 3 + 15 = 18", "18"),
     (r"\boxed{2 \text{ million dollars}}", "2,000,000"),
     (r"\boxed{\frac{\pi}{4}}", r"\frac\pi4"),
-    (r"\boxed{\frac{\pi}{2}}", r"\frac\pi 2"),
     (r"\boxed{1/\pi}", r"\frac1\pi"),
     (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac1{\sqrt2}"),
     (r"\boxed{101_{10}}", "101"),
@@ -138,32 +91,16 @@ EQUAL = [
 ]
 UNEQUAL = [
     (r"\boxed{\frac{1}{3}}", "0.5"),
-    ("#### 1,235", "1234"),
     ("#### 12,34", "1234"),
-    (r"\boxed{(2,1)}", "(1,2)"),
     (r"\boxed{x^2+2x-1}", "(x+1)^2"),
-    (r"\boxed{-5}", "5"),
-    (r"\boxed{Monday}", r"\text{Friday}"),
-    (r"\boxed{100101}", "(100,101)"),
     (r"\boxed{1234}", "(1,234)"),
-    (r"\boxed{(100,102)}", "(100,101)"),
-    (r"\boxed{(101,100)}", "(100,101)"),
-    (r"\boxed{[100,101)}", "[100,101]"),
     (r"\boxed{1234}", r"\{1,234\}"),
-    (r"\boxed{70, 111}", "70,110"),
     (r"\boxed{22, 501}", "22,500"),
     (r"\boxed{2}", "2t"),  # math-verify alone takes t for a unit
     (r"\boxed{2s}", "2t"),
-    (r"\boxed{2516_9}", "2516_8"),
-    (r"\boxed{2517}", "2516_8"),
     (r"\boxed{0.33333}", r"\frac{1}{3}"),
     (r"\boxed{1\,5}", "15"),
-    ("#### 18 or 20", "18"),
-    ("#### 18 (20)", "18"),
-    ("#### 18 2/3", "18"),
-    ("#### 18/2", "18"),
     ("#### 1,8", "18"),
-    ("#### 18 = 3 x 7", "18"),
     ("#### 18 = twenty", "18"),
     ("#### 18 = eighteen hundred", "18"),
     (r"\boxed{1/4 million}", r"\frac{1}{4000000}"),
@@ -176,7 +113,6 @@ UNEQUAL = [
     (r"\boxed{18 squared}", "18"),
     (r"\boxed{\frac{\pi}{3}}", r"\frac\pi4"),
     (r"\boxed{10_2}", "10"),
-    (r"\boxed{101_{2}}", "101"),
     (r"\boxed{101_{\text{two}}}", "101"),
     (r"\boxed{1,200}", "200,1"),
     (r"\boxed{100,200}", "200,100"),
@@ -221,13 +157,6 @@ def test_no_code_of_a_response_is_executed(tmp_path: Path) -> None:
 
 
 def test_rewards_may_be_asked_from_threads_where_signals_cannot_be_used() -> None:
-    found: list[float] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(math_reward.score(r"\boxed{\frac{2}{4}}", "0.5")))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [1.0] * 4
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(math_reward.score, [r"\boxed{\frac{2}{4}}", r"\boxed{\frac{2}{3}}"] * 2, ["0.5"] * 4))
+    assert found == [1.0, 0.0] * 2

@@ -25,14 +25,7 @@ def test_anything_after_the_answer_changes_the_score_to_what_the_new_end_says(te
     assert reward.score(f"{text}#{answer}{tail}", answer) == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("1|3;3|#13", "13"),
-        ("#7#13", "13"),
-        ("#-4", "-4"),
-    ],
-)
+@pytest.mark.parametrize(("text", "answer"), [("1|3;3|#13", "13"), ("#7#13", "13"), ("#-4", "-4")])
 def test_the_last_mark_at_the_end_holds_the_answer(text, answer):
     assert reward.extract_answer(text) == answer
 
@@ -49,10 +42,8 @@ def test_there_is_no_partial_credit(near):
 
 
 def test_verls_reward_is_the_score_under_two_names():
-    assert reward.compute_score("sorting", "1|#1", "1", {"index": 0}, reward_router_address=None) == {
-        "score": 1.0,
-        "acc": 1.0,
-    }
+    found = reward.compute_score("sorting", "1|#1", "1", {"index": 0}, reward_router_address=None)
+    assert found == {"score": 1.0, "acc": 1.0}
     assert reward.compute_score("sorting", "1|#2", "1")["score"] == 0.0
 
 

@@ -100,7 +100,7 @@ def hand_made_batch(policy: Plain, critic: Plain) -> Batch:
     lengths = torch.tensor([len(mask) for mask in RESPONSES])
     mask = torch.tensor([[int(valid) for valid in mask.ljust(longest, "0")] for mask in RESPONSES])
     shape = (rows, longest)
-    noise = [torch.randn(shape, generator=generator) for _ in range(3)]
+    noise = [torch.randn(shape, generator=generator) for _ in range(4)]
     empty = torch.zeros(shape)
     batch = Batch(
         input_ids=torch.randint(5, 250, (rows, longest + max(PROMPT_LENGTHS)), generator=generator),

@@ -1,11 +1,12 @@
 """The GPU matrices without a GPU: what cannot run is refused; for all cells see tests/cli/test_faults.py."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from groupppo.config import REPOSITORY, Arm, Benchmark, Model, Task, load_benchmark
+from groupppo.config import REPOSITORY, Model, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.verl import fits
 from groupppo.verl.compose import Cell, compose
@@ -16,39 +17,37 @@ NAMES = ("gsm8k", "origin_gsm8k", "origin_8gpu")
 MATRICES = {name: load_benchmark(HOME / f"{name}.yaml") for name in NAMES}
 
 
-class Cells:
-    """Cells of the GPU matrices, with the small model's folder in the place of what would be downloaded."""
-
-    def __init__(self, start: Path, out: Path):
-        self.start, self.out = start, out
-        self.density = out / "steps.jsonl"
-        self.density.write_text('{"step": 1, "group/density": 0.2}\n')
-
-    def __call__(self, benchmark: Benchmark, task: Task, model: Model, arm: Arm) -> Cell:
-        return Cell(
-            task=task,
-            model=model,
-            arm=arm,
-            seed=1,
-            train=benchmark.train,
-            task_folder=self.out,
-            start=self.start,
-            out=self.out,
-            device=benchmark.device,
-            ranks=model.resources["gpu"],
-            density_source=self.density if arm.density_from else None,
-        )
-
-
-@pytest.fixture(scope="module")
-def cells(small_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cells:
-    return Cells(small_model_folder, tmp_path_factory.mktemp("gpu"))
+GpuCell = Callable[..., Cell]
 
 
 @pytest.fixture
-def cell(cells: Cells) -> Cell:
-    gsm8k = MATRICES["gsm8k"]
-    return cells(gsm8k, gsm8k.tasks["gsm8k"], gsm8k.models["qwen2_5_0_5b"], gsm8k.arms["ppo"])
+def gpu_cell(small_model_folder: Path, tmp_path: Path) -> GpuCell:
+    """Cells of the GPU matrices, with the small model's folder in the place of what would be downloaded."""
+    density = tmp_path / "steps.jsonl"
+    density.write_text('{"step": 1, "group/density": 0.2}\n')
+
+    def make(name: str = "gsm8k", task: str = "gsm8k", model: str = "qwen2_5_0_5b", arm: str = "ppo") -> Cell:
+        matrix = MATRICES[name]
+        return Cell(
+            task=matrix.tasks[task],
+            model=matrix.models[model],
+            arm=matrix.arms[arm],
+            seed=1,
+            train=matrix.train,
+            task_folder=tmp_path,
+            start=small_model_folder,
+            out=tmp_path,
+            device=matrix.device,
+            ranks=matrix.models[model].resources["gpu"],
+            density_source=density if matrix.arms[arm].density_from else None,
+        )
+
+    return make
+
+
+@pytest.fixture
+def cell(gpu_cell: GpuCell) -> Cell:
+    return gpu_cell()
 
 
 def test_the_cuda_path_is_verls_own_and_the_cpu_path_is_unchanged(cell: Cell, make_cell: MakeCell) -> None:
@@ -99,9 +98,8 @@ def test_a_run_that_does_not_fit_is_refused_with_the_phase_and_its_gigabytes(cel
     assert error.value.file.endswith("models/qwen2_5_0_5b.yaml")
 
 
-def test_offloading_lets_a_7b_model_fit_that_did_not(cells: Cells) -> None:
-    gsm8k = MATRICES["gsm8k"]
-    seven = cells(gsm8k, gsm8k.tasks["gsm8k"], gsm8k.models["qwen2_5_7b"], gsm8k.arms["ppo"])
+def test_offloading_lets_a_7b_model_fit_that_did_not(gpu_cell: GpuCell) -> None:
+    seven = gpu_cell(model="qwen2_5_7b")
     assert compose(seven)
     stays = {key: value for key, value in seven.model.verl.items() if "offload" not in key}
     with pytest.raises(BadInput, match=r"resources\.gpu_memory_gb = 80"):
@@ -165,12 +163,12 @@ def test_a_machine_without_the_gpus_is_named(cell: Cell, monkeypatch: pytest.Mon
     fits.require_gpus(cell.model, 1)
 
 
-def test_the_origins_runs_have_its_published_numbers(cells: Cells) -> None:
+def test_the_origins_runs_have_its_published_numbers(gpu_cell: GpuCell) -> None:
     for name, gpus, batch, mini, threshold in (("origin_gsm8k", 1, 8, 4, 0.8), ("origin_8gpu", 8, 64, 32, 2.0)):
         origin = MATRICES[name]
         (task,), (model,) = origin.tasks.values(), origin.models.values()
-        arm = next(arm for arm in origin.arms.values() if arm.name.startswith("group_ppo_origin"))
-        config = compose(cells(origin, task, model, arm))
+        arm = next(arm for arm in origin.arms if arm.startswith("group_ppo_origin"))
+        config = compose(gpu_cell(name, task.name, model.name, arm))
         assert (config.trainer.n_gpus_per_node, config.data.train_batch_size) == (gpus, batch)
         assert config.actor_rollout_ref.actor.ppo_mini_batch_size == mini
         assert (config.data.max_prompt_length, config.data.max_response_length) == (256, 256)

@@ -113,17 +113,6 @@ def test_the_readings_differ_so_that_agreement_with_one_of_them_says_something(e
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_dividing_by_all_tokens_scales_the_gradient_by_the_density(engines: Engines, role: Role) -> None:
-    by_endpoints, by_tokens = (
-        engines.gradients(updates.every_way(role, reading)[0]) for reading in ("endpoint_endpoints", "endpoint_tokens")
-    )
-    mask = engines.batch.losses("endpoint_tokens").policy
-    density = float(mask.counts.sum() / mask.divides.sum())
-    assert 0.1 < density < 0.9
-    assert distance(by_tokens, density * by_endpoints) < ROUNDING
-
-
-@pytest.mark.parametrize("role", ROLES)
 def test_mistakes_in_what_divides_the_loss_or_where_it_counts_would_be_seen(engines: Engines, role: Role) -> None:
     expected, _ = engines.expected(updates.every_way(role, "endpoint_endpoints")[0])
     found = [engines.gradients(update) for update in updates.mistakes(role)]

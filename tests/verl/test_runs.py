@@ -181,6 +181,41 @@ def test_singleton_groups_train_the_parameters_of_dense_ppo_to_the_bit(run: Run,
     assert not same(weights(dense), start)
 
 
+def choosing(arm: Arm, name: str, **keys: object) -> Arm:
+    """An arm that trains on tokens that a rule chooses."""
+    return replace(arm, name=name, verl=arm.verl | {f"algorithm.group_params.{key}": keys[key] for key in keys})
+
+
+HALF = {"rule": "bernoulli", "weights": "horvitz_thompson", "loss_normalizer": "tokens"}
+
+
+@pytest.mark.parametrize("arm", ["ppo", "grpo"])
+def test_all_tokens_chosen_with_weights_train_the_parameters_of_the_dense_arm_to_the_bit(
+    run: Run, quick: Benchmark, arm: str
+) -> None:
+    every = run(choosing(quick.arms[arm], f"{arm}_every", **HALF, density=1.0))
+    assert same(weights(run(arm)), weights(every))
+    for dense, chosen in zip(map(repeatable, rows(run(arm))), map(repeatable, rows(every)), strict=True):
+        assert {key: chosen[key] for key in dense} == dense
+        assert chosen["group/weights/effective_tokens"] == chosen["group/total_tokens"]
+
+
+def test_a_gathered_update_without_a_critic_and_with_weights_is_the_masked_one(
+    make_cell: MakeCell, quick: Benchmark
+) -> None:
+    found = {}
+    for update in ("masked", "gathered"):
+        arm = choosing(quick.arms["grpo"], update, **HALF | {"rule": "prefix_cut"}, update=update)
+        cell = make_cell(arm, steps=1)
+        train(cell)
+        (found[update],) = rows(cell)
+    masked, gathered = found["masked"], found["gathered"]
+    assert gathered["actor/grad_norm"] == pytest.approx(masked["actor/grad_norm"], rel=1e-5)
+    assert gathered["actor/pg_loss"] == pytest.approx(masked["actor/pg_loss"], rel=1e-5)
+    assert (masked["group/update_density"], gathered["group/update_density"]) == (1.0, masked["group/density"])
+    assert 0.0 < masked["group/density"] < 1.0
+
+
 def test_all_arms_see_the_same_prompts_and_draw_the_same_first_responses(run: Run) -> None:
     first = {arm: rows(run(arm))[0] for arm in ("ppo", "grpo", "group_ppo")}
     for key in ("prompt_length/mean", "response_length/mean", "reward/mean", "actor/entropy"):

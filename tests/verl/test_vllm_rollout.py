@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from groupppo.verl import PLATFORM
-
 pytestmark = pytest.mark.verl
 JOB = "01000000"  # of the first job of any Ray
 
@@ -55,25 +53,3 @@ def test_two_runs_on_one_machine_have_two_sockets_where_verl_has_one(sides: Any,
     first, second = sides(tmp_path / "first"), sides(tmp_path / "second")
     assert first[0] != second[0]
     assert first[2] == second[2]  # verl's own, which this is for
-
-
-def test_the_servers_and_workers_of_a_run_are_these(monkeypatch: pytest.MonkeyPatch) -> None:
-    import groupppo.verl.cpu  # noqa: F401, I001  answers for the version of vLLM
-
-    from verl.workers.rollout.base import get_rollout_class
-    from verl.workers.rollout.replica import RolloutReplicaRegistry
-    from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
-
-    from groupppo.verl import patches, vllm_rollout
-    from groupppo.verl.rollouts import register_replicas
-
-    patches.rollouts()
-    register_replicas()
-    assert get_rollout_class("vllm", "async") is vllm_rollout.Adapter
-    assert RolloutReplicaRegistry.get("vllm") is vllm_rollout.Replica
-    server = vllm_rollout.Server
-    for platform, extension in (("cpu", "CPUWorkerExtension"), ("", "WorkerExtension")):
-        monkeypatch.setenv(PLATFORM, platform)
-        named = server._get_worker_extension_cls(server)
-        assert named == f"{vllm_rollout.__name__}.{extension}"
-        assert named != vLLMHttpServer._get_worker_extension_cls(server)

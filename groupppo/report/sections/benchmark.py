@@ -8,7 +8,7 @@ from groupppo.algorithm.params import COMMON, HOME
 from groupppo.config import Arm, Benchmark, CellPlan
 from groupppo.draw.blocks import Block, Link, Row, Section, Span, Table, Terms, Text, TextCell, Words, code, listed
 from groupppo.draw.wording import percentage, plural, seconds_text
-from groupppo.measure.memory import DEFINITION
+from groupppo.measure.stages import DEFINITION
 from groupppo.records.plain_json import read_object
 from groupppo.report.sections import Results
 

@@ -1,1 +1,1 @@
-"""One module, one generator of a task: a function registered with `groupppo.tasks.base.register`."""
+"""One module, one generator of a task: a function of the module's own name."""

@@ -7,11 +7,12 @@ run what it says.
 import json
 import random
 import re
-from typing import Any
+from typing import Any, Literal
 
-from groupppo.tasks.base import Example, ParamError, register
+from groupppo.errors import ParamError
+from groupppo.tasks.base import Example
 
-DATASETS = (
+Dataset = Literal[
     "base_conversion",
     "chain_sum",
     "fraction_simplification",
@@ -21,7 +22,7 @@ DATASETS = (
     "letter_counting",
     "spell_backward",
     "word_sorting",
-)
+]
 LARGEST = 1000
 """Of a whole number in a config, where it counts something; one that ends in _value is drawn from."""
 _WORD = re.compile("[A-Za-z0-9_]{1,100}")
@@ -30,26 +31,22 @@ _PEOPLE = {"n_people": 8, "depth_constraint": 3, "width_constraint": 3}
 ASK = "Think first. Then write only your final answer between <answer> and </answer>."
 
 
-@register("reasoning_gym")
-def reasoning_gym(rng: random.Random, *, dataset: str, config: dict[str, Any]) -> Example:
+def reasoning_gym(rng: random.Random, *, dataset: Dataset, config: dict[str, Any]) -> Example:
     """One entry of a reasoning-gym dataset.
 
     Its item i has the seed + i, so that datasets with near seeds share items. Each of ours is the only item of a
-    dataset with a seed of 63 bits.
+    dataset with a seed of 31 bits.
 
     Args:
-        dataset: one of DATASETS. config: keys of that dataset's config; its own defaults for the rest.
+        dataset: its name.
+        config: keys of that dataset's config; its own defaults for the rest.
 
     Returns:
         an example whose answer is JSON, what `groupppo.tasks.gym_reward` judges by; its size is the question's words.
 
     Raises:
-        ParamError: the dataset is not listed, or its config has no such key or takes no such value.
+        ParamError: the config has no such key or takes no such value.
     """
-    if dataset not in DATASETS:
-        raise ParamError("dataset", dataset, f"write one of {', '.join(DATASETS)}.")
-    if not isinstance(config, dict):
-        raise ParamError("config", config, "write a mapping, {} for the defaults.")
     for key, value in config.items():
         _check(key, value, _PEOPLE.get(key, LARGEST))
     from reasoning_gym import create_dataset

@@ -1,24 +1,22 @@
 """Selection sort of a string of digits, step by step."""
 
 import random
+from typing import Annotated
 
-from groupppo.tasks.base import Example, register, require_range
+from pydantic import Field
 
-LONGEST = 64
+from groupppo.tasks.base import Example, require_at_most
+
+Length = Annotated[int, Field(ge=1, le=64)]
 
 
-@register("sorting")
-def sorting(rng: random.Random, *, min_length: int, max_length: int) -> Example:
+def sorting(rng: random.Random, *, min_length: Length, max_length: Length) -> Example:
     """Sort `min_length` to `max_length` digits, drawn uniformly with repeats.
 
     ``sort 5313`` is answered ``1|533;3|53;3|5;5|#1335``: the smallest digit, what is left, and so on.
     A response of n digits has (n^2 + 7n) / 2 characters.
-
-    Raises:
-        ParamError: a length is not a whole number, is below 1, or the two are in the wrong order.
     """
-    require_range("max_length", max_length, 1, LONGEST)
-    require_range("min_length", min_length, 1, max_length)
+    require_at_most("min_length", min_length, max_length)
     size = rng.randint(min_length, max_length)
     digits = [rng.choice("0123456789") for _ in range(size)]
     rest, steps, ordered = list(digits), [], ""
