@@ -6,7 +6,7 @@ hatches repeat the distinction for a print in grey, and make it where colours re
 """
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -120,16 +120,17 @@ class Cell:
 
 
 class Facet(NamedTuple):
-    """What a figure shows of one task and model: its rows, their arms, and the panels, the first with the title."""
+    """What a figure shows of one task and model: its rows, the looks of their arms, and panels under its title."""
 
     rows: pd.DataFrame
-    arms: list[str]
+    arms: dict[str, Look]
     panels: Sequence[Axes]
 
 
-def arm_looks(benchmark: Benchmark) -> dict[str, Look]:
-    """How each arm is drawn, fixed by its place in the benchmark."""
-    return looks_of({name: arm.title for name, arm in benchmark.arms.items()}, benchmark.reference)
+def arm_looks(benchmark: Benchmark, data: pd.DataFrame) -> dict[str, Look]:
+    """How each arm that `data` has is drawn, fixed by its place in the benchmark."""
+    looks = looks_of({name: arm.title for name, arm in benchmark.arms.items()}, benchmark.reference)
+    return {arm: looks[arm] for arm in arms_in(data, benchmark)}
 
 
 def looks_of(titles: Mapping[str, str], reference: str) -> dict[str, Look]:
@@ -243,7 +244,7 @@ def facets(
     """
     found = cells(data, benchmark)
     rows = [cell.rows(data) for cell in found]
-    arms = [arms_in(own, benchmark) for own in rows]
+    arms = [arm_looks(benchmark, own) for own in rows]
     heights = [height + by_arm * len(own) for own in arms]
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.5), layout="constrained")
     ratios = [len(own) for own in arms] if by_arm else heights
@@ -253,10 +254,11 @@ def facets(
     return figure, [Facet(*parts) for parts in zip(rows, arms, axes, strict=True)]
 
 
-def label_rows(panel: Axes, labels: Sequence[str], letters: int = 22) -> None:
+def label_rows(panel: Axes, labels: Iterable[str], letters: int = 22) -> None:
     """Rows from the top down with their labels, and no grid between them."""
-    panel.set_yticks(range(len(labels)), [wrap(label, letters) for label in labels])
-    panel.set_ylim(len(labels) - 0.5, -0.5)
+    texts = [wrap(label, letters) for label in labels]
+    panel.set_yticks(range(len(texts)), texts)
+    panel.set_ylim(len(texts) - 0.5, -0.5)
     panel.grid(visible=False, axis="y")
     panel.tick_params(axis="y", length=0)
 
@@ -280,14 +282,15 @@ def beside(panel: Axes, text: str, at: tuple[float, float], **look: Any) -> None
     panel.annotate(text, at, xytext=(7, 0), textcoords="offset points", va="center", fontsize=8.5, **look)
 
 
-def legend_below(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:
+def legend_below(figure: Figure | SubFigure, handles: Iterable[Artist]) -> None:
     """One legend for all panels, under them, in as many columns as fit the width; the labels are the handles' own."""
+    handles = list(handles)
     labels = [wrap(str(handle.get_label()), 36) for handle in handles]
     longest = max(len(line) for label in labels for line in label.split("\n"))
     columns = min(6, len(labels), max(1, int(WIDTH / (LETTER * longest + 0.85))))
     # A line is as long as the longest dash pattern twice.
     shape = {"ncols": columns, "columnspacing": 1.4, "handlelength": 3.0}
-    figure.legend(list(handles), labels, loc="outside lower center", **shape)
+    figure.legend(handles, labels, loc="outside lower center", **shape)
 
 
 def steps_axis(panel: Axes, ticks: int) -> None:
@@ -300,7 +303,8 @@ def patch(colour: str, label: str, hatch: str = "") -> Artist:
 
 def mark(label: str, marker: str, colour: str = QUIET, **look: Any) -> Artist:
     """The entry of a legend for a marker, with a line through it where `look` has a style for one."""
-    return Line2D([], [], label=label, marker=marker, color=colour, **{"linestyle": "none", "markersize": 6, **look})
+    given = {"marker": marker, "color": colour, "markersize": 6, "linestyle": "none"}
+    return Line2D([], [], label=label, **given | look)
 
 
 def line(look: Look) -> Artist:
@@ -328,7 +332,7 @@ def draw_curves(panel: Axes, rows: pd.DataFrame, y: str, looks: dict[str, Look])
         panel: where they are drawn.
         rows: arm, seed (<NA>: the mean), x, low, high, and the column that `y` names.
         y: what is drawn over x.
-        looks: of every arm.
+        looks: of the arms that have rows.
     """
     crowded = rows["arm"].nunique() > MOST_BANDED
     for arm, look in looks.items():

@@ -52,7 +52,7 @@ class ReportFigure(ABC):
     id: str
     title: str
     order: int
-    tables: tuple[str, ...] = field(default=(), kw_only=True)
+    tables: tuple[str, ...] = field(default=("steps",), kw_only=True)
     metrics: tuple[str, ...] = field(default=(), kw_only=True)
     asked: Callable[[Benchmark], bool] = field(default=lambda _: True, kw_only=True)
 

@@ -30,11 +30,11 @@ def data(evals: pd.DataFrame) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """A row for each arm: a point for each run, seeds joined across arms, mean with interval, start as a line."""
-    metrics, looks = list(dict.fromkeys(data["metric"])), style.arm_looks(benchmark)
+    metrics = list(dict.fromkeys(data["metric"]))
     figure, facets = style.facets(data, benchmark, 0.9, columns=len(metrics), by_arm=0.4)
     for rows, arms, panels in facets:
         for panel, metric in zip(panels, metrics, strict=True):
-            _panel(panel, rows[rows["metric"] == metric], arms, looks)
+            _panel(panel, rows[rows["metric"] == metric], arms)
             panel.set_xlabel(f"held-out {metric}")
             panel.tick_params(labelleft=panel is panels[0])
     handles = [
@@ -47,17 +47,16 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     return figure
 
 
-def _panel(panel: Axes, rows: pd.DataFrame, arms: list[str], looks: dict[str, style.Look]) -> None:
+def _panel(panel: Axes, rows: pd.DataFrame, arms: dict[str, style.Look]) -> None:
     runs = rows[rows["arm"].isin(arms) & rows["seed"].notna()]
     seeds = sorted(runs["seed"].unique())
     # Each seed keeps its own place beside the mean, so that the same seed can be followed from arm to arm.
     offset = dict(zip(seeds, np.linspace(-0.12, 0.12, len(seeds)) if len(seeds) > 1 else [0.0], strict=True))
-    runs = runs.assign(at=runs["arm"].map(arms.index).astype(float) + runs["seed"].map(offset).astype(float))
+    runs = runs.assign(at=runs["arm"].map(list(arms).index).astype(float) + runs["seed"].map(offset).astype(float))
     for _, run in runs.sort_values("at").groupby("seed"):
         panel.plot(run["value"], run["at"], color=PAIRED, linewidth=0.9, zorder=1.5)
-    for place, arm in enumerate(arms):
-        own, look = runs[runs["arm"] == arm], looks[arm]
-        mean = rows[(rows["arm"] == arm) & rows["seed"].isna()].iloc[0]
+    for place, (arm, look) in enumerate(arms.items()):
+        own, mean = runs[runs["arm"] == arm], rows[(rows["arm"] == arm) & rows["seed"].isna()].iloc[0]
         panel.plot(own["value"], own["at"], markeredgecolor="white", markeredgewidth=0.5, **style.points(look, 6))
         panel.hlines(place + 0.3, mean["low"], mean["high"], color=look.colour, linewidth=1.4)
         panel.plot(mean["value"], place + 0.3, "|", color=look.colour, markersize=9, markeredgewidth=2.2)
@@ -66,7 +65,7 @@ def _panel(panel: Axes, rows: pd.DataFrame, arms: list[str], looks: dict[str, st
             start.value - start.stderr, start.value + start.stderr, color=style.QUIET, alpha=0.18, linewidth=0
         )
         panel.axvline(start.value, color=style.QUIET, linewidth=1.3, dashes=(5, 2))
-    style.label_rows(panel, [looks[arm].label for arm in arms])
+    style.label_rows(panel, [look.label for look in arms.values()])
     panel.set_xlim(*style.share_limits(rows[["value", "low", "high"]]))
 
 

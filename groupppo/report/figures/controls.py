@@ -28,11 +28,10 @@ def data(evals: pd.DataFrame, benchmark: Benchmark, groups: pd.DataFrame) -> pd.
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Difference in accuracy over density: arms at one density differ by which tokens they train on."""
     figure, facets = style.facets(data, benchmark, 3.4)
-    looks = style.arm_looks(benchmark)
     for rows, arms, (panel,) in facets:
         panel.axhline(0, **style.DOTTED)
-        for arm in arms:
-            own, look = rows[rows["arm"] == arm], looks[arm]
+        for arm, look in arms.items():
+            own = rows[rows["arm"] == arm]
             single, mean = own[own["seed"].notna()], own[own["seed"].isna()].iloc[0]
             panel.plot(single["density"], single["difference"], **style.points(look, 3.5))
             panel.vlines(mean["density"], mean["low"], mean["high"], color=look.colour, linewidth=1.6)
@@ -43,8 +42,8 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
         panel.set_xticks(ticks, [style.percent(tick) for tick in ticks])
         panel.minorticks_off()
         panel.set_xlim(least, 1.25)
-    handles = [style.mark(looks[arm].label, **style.points(looks[arm], 7)) for arm in style.arms_in(data, benchmark)]
-    style.legend_below(figure, handles)
+    looks = style.arm_looks(benchmark, data).values()
+    style.legend_below(figure, [style.mark(look.label, **style.points(look, 7)) for look in looks])
     return figure
 
 

@@ -37,7 +37,8 @@ def data(groups: pd.DataFrame) -> pd.DataFrame:
         curve = rows.groupby("x")[list(CLOSED_BY)].mean().loc[density.index]
         curve = curve.assign(density=mean, low=low, high=high, seed=pd.NA, seeds=density.shape[1]).reset_index()
         frames.append(curve.assign(**dict(zip(style.ARM_KEYS, keys, strict=True))))
-    return style.plain(pd.concat(frames, ignore_index=True)).astype({"seed": "Int64", "seeds": "Int64"})
+    columns = [*style.RUN_KEYS, "x", "density", *CLOSED_BY, "low", "high", "seeds"]
+    return style.plain(pd.concat(frames, ignore_index=True)[columns]).astype({"seed": "Int64", "seeds": "Int64"})
 
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
@@ -51,8 +52,8 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
 
 
 def _block(block: SubFigure, rows: pd.DataFrame, title: str, benchmark: Benchmark) -> None:
-    looks, arms = style.arm_looks(benchmark), style.arms_in(rows, benchmark)
-    columns = min(len(arms), COLUMNS)
+    looks = style.arm_looks(benchmark, rows)
+    arms, columns = list(looks), min(len(looks), COLUMNS)
     panels = [["density"] * columns]
     panels += [[*arms[i : i + columns], *["."] * (i + columns - len(arms))] for i in range(0, len(arms), columns)]
     axes = block.subplot_mosaic(panels, height_ratios=[1.2, *[1.0] * (len(panels) - 1)])
@@ -77,7 +78,7 @@ def _block(block: SubFigure, rows: pd.DataFrame, title: str, benchmark: Benchmar
         letters = int(5.5 / style.LETTER / columns)
         panel.set_title(style.wrap(looks[arm].label, letters), fontsize=9, color=looks[arm].colour)
     causes = [style.patch(colour, f"closed by {cause}") for cause, colour in style.CLOSED_COLOURS.items()]
-    style.legend_below(block, [*(style.line(looks[arm]) for arm in arms), *causes])
+    style.legend_below(block, [*map(style.line, looks.values()), *causes])
 
 
 def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:

@@ -38,21 +38,21 @@ def differences(evals: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """One row for each arm: seeds, mean and interval of its difference, over the margin's band."""
     figure, facets = style.facets(data, benchmark, 0.9, by_arm=0.38)
-    looks, margin = style.arm_looks(benchmark), data["margin"].iloc[0]
+    margin = data["margin"].iloc[0]
     for rows, arms, (panel,) in facets:
+        # One scale: a margin that is as wide everywhere is compared at a glance.
+        panel.sharex(figure.axes[0])
         if pd.notna(margin):
             panel.axvspan(-margin, margin, color=style.MARGIN, linewidth=0)
         panel.axvline(0, **style.DOTTED)
-        for place, arm in enumerate(arms):
-            own, look = rows[rows["arm"] == arm], looks[arm]
+        for place, (arm, look) in enumerate(arms.items()):
+            own = rows[rows["arm"] == arm]
             single, mean = own[own["seed"].notna()], own[own["seed"].isna()].iloc[0]
             panel.plot(single["difference"], [place + 0.22] * len(single), "|", color=look.colour, markersize=7)
             panel.plot([mean["low"], mean["high"]], [place, place], color=look.colour, linewidth=2.4)
             panel.plot(mean["difference"], place, markeredgecolor="white", **style.points(look, 7))
-        style.label_rows(panel, [looks[arm].label for arm in arms], 30)
+        style.label_rows(panel, [look.label for look in arms.values()], 30)
         panel.set_xlabel(f"held-out accuracy - that of {benchmark.arms[benchmark.reference].title}")
-        # One scale: a margin that is as wide everywhere is compared at a glance.
-        panel.sharex(figure.axes[0])
     handles = [
         *([style.patch(style.MARGIN, "margin of equivalence")] if pd.notna(margin) else []),
         style.mark("mean and 90 % interval", "o", style.INK, linestyle="-", linewidth=2),

@@ -1,6 +1,7 @@
 """What an endpoint-sparse update costs, in four pictures: measured speed-up, its bound, memory, what 16x would need."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,15 @@ def speedup_figure(data: pd.DataFrame) -> Figure:
     return figure
 
 
-def speedup_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
+def speedup(tables: ProfileTables) -> Picture:
+    data = speedup_data(tables)
     variants = tables.variants
     pairs = zip(variants["threads"], variants["device"], strict=True)
     devices = sorted({f"{plural(int(threads), 'thread')} of a {device.upper()}" for threads, device in pairs})
     counts = plurals(data["rounds"], "round")
     exact = data[data["bound"].notna()]
     best = (exact["flops_speedup"] / exact["bound"]).max()
-    return (
+    caption = (
         f"{measured_in_words(data)} "
         "Forward and backward pass of the policy loss over one sequence, by variant: how much fewer operations and "
         f"seconds it takes than the dense one. Measured on {' and '.join(devices)}, random weights, {counts} in turns; "
@@ -86,12 +88,12 @@ def speedup_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
         f"Streamed variants are approximate and have no such bound. {_streamed(data)}{_not_run(variants)}"
     ).strip()
 
-
-def speedup_alt(data: pd.DataFrame) -> str:
     def variant(row: Any) -> str:
         return f"{row.title} {ratio(row.flops_speedup)} in operations, {ratio(row.seconds_speedup)} in seconds"
 
-    return f"Bar chart of speed-ups over dense. {_listed(data, variant)}."
+    alt = f"Bar chart of speed-ups over dense. {_listed(data, variant)}."
+    title = "Measured speed-up of an update against its bound"
+    return Picture("profile_speedup", title, data, partial(speedup_figure, data), caption, alt)
 
 
 def _streamed(data: pd.DataFrame) -> str:
@@ -146,28 +148,28 @@ def bound_figure(data: pd.DataFrame) -> Figure:
     return figure
 
 
-def bound_caption(data: pd.DataFrame) -> str:
+def bound(tables: ProfileTables) -> Picture:
+    data = bound_data(tables)
     low, high = (data.loc[data["update_bound"].agg(which)] for which in ("idxmin", "idxmax"))
     shares = f"{percentage(data['eta'].min())} to {percentage(data['eta'].max())}"
 
     def place(row: pd.Series) -> str:
         return f"{row['title']}, response {row['response']:,}, {'' if row['checkpointing'] else 'no '}checkpointing"
 
-    return (
+    caption = (
         f"Counted from shapes at density {data['density'].iloc[0]}: the most an update with the dense gradient can "
         "gain over the dense one from computing the head and the last layer at endpoints only. It goes from "
         f"{ratio(low['update_bound'])} ({place(low)}) to {ratio(high['update_bound'])} ({place(high)}): it is the "
         f"head's share of the work, {shares}, that can be saved, and the share falls with the size of the model and, "
         "through attention, with the length of the response."
     )
-
-
-def bound_alt(data: pd.DataFrame) -> str:
     listed = [
         f"{model} {ratio(rows['update_bound'].min())} to {ratio(rows['update_bound'].max())}"
         for model, rows in data.groupby("title", sort=False)
     ]
-    return f"Line chart of the largest exact speed-up over response length. {'; '.join(listed)}."
+    alt = f"Line chart of the largest exact speed-up over response length. {'; '.join(listed)}."
+    title = "Largest exact speed-up by model and response length"
+    return Picture("profile_bound", title, data, partial(bound_figure, data), caption, alt)
 
 
 def memory_data(tables: ProfileTables) -> pd.DataFrame:
@@ -195,7 +197,8 @@ def memory_figure(data: pd.DataFrame) -> Figure:
     return figure
 
 
-def memory_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
+def memory(tables: ProfileTables) -> Picture:
+    data = memory_data(tables)
     whole = data.drop_duplicates(["setting", "variant"])
     error = whole["model_error"].abs().max()
     outside = whole[whole["model_error"].isna()]["title"].unique()
@@ -203,18 +206,16 @@ def memory_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
     held = tables.variants[tables.variants["held_bytes"] > 0]
     most = in_bytes(held["held_bytes"].max())
     kept = f" Kept keys and values of an earlier pass take up to {most}." if len(held) else ""
-    return (
+    caption = (
         f"{measured_in_words(data)} "
         "Memory an update needs above weights and gradients, at its fullest moment. Bars are the memory model, by "
         "cause; the mark is the measured peak, with its ratio to dense. The model is off by at most "
         f"{percentage(error)}.{rest}{kept} {_gathered(whole)}"
     )
-
-
-def memory_alt(data: pd.DataFrame) -> str:
-    whole = data.drop_duplicates(["setting", "variant"])
     listed = _listed(whole, lambda row: f"{row.title} {in_bytes(row.rise_bytes)}")
-    return f"Stacked bar chart of update memory. Measured peaks: {listed}."
+    alt = f"Stacked bar chart of update memory. Measured peaks: {listed}."
+    title = "Memory of an update by cause"
+    return Picture("profile_memory", title, data, partial(memory_figure, data), caption, alt)
 
 
 def _gathered(whole: pd.DataFrame) -> str:
@@ -268,7 +269,8 @@ def sixteen_figure(data: pd.DataFrame) -> Figure:
     return figure
 
 
-def sixteen_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
+def sixteen(tables: ProfileTables, profile: Profile) -> Picture:
+    data = sixteen_data(tables, profile)
     need = data["need"].iloc[0]
     modes = data[data["kind"] == "mode"].set_index("mode")
     gathered, streamed = modes.loc["gathered"], modes.loc["streamed_reuse"]
@@ -277,7 +279,7 @@ def sixteen_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
     best = exact["step_speedup"].max()
     reach = exact["needed_generation"].notna().any()
     could = "could" if reach else "cannot, at any share of generation,"
-    return (
+    caption = (
         f"Speed-up of a whole training step when all but generation gets faster. A step in which generation takes more "
         f"than {percentage(1 / need)} cannot be {need:g} times as fast, whatever the update does. Bands: what "
         "updates reach on that axis over all models, lengths and checkpointing counted, with old and reference "
@@ -286,12 +288,11 @@ def sixteen_caption(data: pd.DataFrame, tables: ProfileTables) -> str:
         f"{ratio(streamed['y'])}. An exact update {could} make a step {need:g} times as fast; with generation at "
         f"{percentage(exact['generation'].min())} of a dense step it gives {ratio(best)} at best."
     )
-
-
-def sixteen_alt(data: pd.DataFrame) -> str:
     ends = data[data["kind"] == "curve"].groupby("generation")["y"].last()
     listed = [f"generation {percentage(share)} ends at {ratio(end)}" for share, end in ends.items()]
-    return f"Line chart of step speed-up over the speed-up of all but generation. {'; '.join(listed)}."
+    alt = f"Line chart of step speed-up over the speed-up of all but generation. {'; '.join(listed)}."
+    title = "What the claimed speed-up of a step would need"
+    return Picture("profile_sixteen", title, data, partial(sixteen_figure, data), caption, alt)
 
 
 def _by_setting(data: pd.DataFrame, by_variant: float) -> tuple[Figure, list[tuple[pd.DataFrame, Axes]]]:
@@ -317,9 +318,9 @@ def _ratios(axis: Axis) -> None:
 
 def _listed(data: pd.DataFrame, describe: Callable[[Any], str]) -> str:
     """What is said of each row, by setting."""
-    settings = [rows for _, rows in data.groupby("setting", sort=False)]
     return ". ".join(
-        f"{setting_title(rows.iloc[0])}: {'; '.join(map(describe, rows.itertuples()))}" for rows in settings
+        f"{setting_title(rows.iloc[0])}: {'; '.join(map(describe, rows.itertuples()))}"
+        for _, rows in data.groupby("setting", sort=False)
     )
 
 
@@ -338,42 +339,7 @@ def measured_in_words(rows: pd.DataFrame) -> str:
 
 def profile_pictures(tables: ProfileTables, profile: Profile) -> list[Picture]:
     """The figures of a profile."""
-    speedup, bound, memory = speedup_data(tables), bound_data(tables), memory_data(tables)
-    sixteen = sixteen_data(tables, profile)
-    return [
-        Picture(
-            "profile_speedup",
-            "Measured speed-up of an update against its bound",
-            speedup,
-            lambda: speedup_figure(speedup),
-            speedup_caption(speedup, tables),
-            speedup_alt(speedup),
-        ),
-        Picture(
-            "profile_bound",
-            "Largest exact speed-up by model and response length",
-            bound,
-            lambda: bound_figure(bound),
-            bound_caption(bound),
-            bound_alt(bound),
-        ),
-        Picture(
-            "profile_memory",
-            "Memory of an update by cause",
-            memory,
-            lambda: memory_figure(memory),
-            memory_caption(memory, tables),
-            memory_alt(memory),
-        ),
-        Picture(
-            "profile_sixteen",
-            "What the claimed speed-up of a step would need",
-            sixteen,
-            lambda: sixteen_figure(sixteen),
-            sixteen_caption(sixteen, tables),
-            sixteen_alt(sixteen),
-        ),
-    ]
+    return [speedup(tables), bound(tables), memory(tables), sixteen(tables, profile)]
 
 
 def draw_profile(tables: ProfileTables, profile: Profile, out: Path, *, keep: bool = False) -> list[FigureRecord]:

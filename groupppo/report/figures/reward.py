@@ -73,12 +73,11 @@ def _mean(runs: list[np.ndarray], x_axis: str) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Reward against steps, seconds and endpoints, one row of panels for each task and model."""
-    looks = style.arm_looks(benchmark)
     figure, facets = style.facets(data, benchmark, 2.9, columns=len(AXES))
     for rows, arms, panels in facets:
         for panel, (x_axis, label) in zip(panels, AXES.items(), strict=True):
             own = rows[rows["x_axis"] == x_axis]
-            style.draw_curves(panel, own, "reward", looks)
+            style.draw_curves(panel, own, "reward", arms)
             panel.set(xlabel=label, xlim=(0, 1.04 * own["x"].max()))
             panel.sharey(panels[0])
             panel.tick_params(labelleft=panel is panels[0])
@@ -87,7 +86,7 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
         crowded = len(arms) > style.MOST_BANDED
         span = rows.loc[rows["seed"].isna(), ["reward"]] if crowded else rows[["reward", "low", "high"]]
         panels[0].set_ylim(*style.share_limits(span))
-    style.legend_below(figure, [style.line(looks[arm]) for arm in style.arms_in(data, benchmark)])
+    style.legend_below(figure, map(style.line, style.arm_looks(benchmark, data).values()))
     return figure
 
 
@@ -113,13 +112,5 @@ def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
 
 
 FIGURE = RunFigure(
-    "reward",
-    "Reward over training",
-    20,
-    lambda rows, _: data(rows),
-    draw,
-    caption,
-    alt,
-    tables=("steps",),
-    metrics=tuple(METRICS),
+    "reward", "Reward over training", 20, lambda rows, _: data(rows), draw, caption, alt, metrics=(*METRICS,)
 )

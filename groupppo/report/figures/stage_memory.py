@@ -32,20 +32,20 @@ def data(stages: pd.DataFrame) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Peak (left) and rise (right) of each stage, one bar for each arm (mean over seeds), a dot for each seed."""
-    looks, arms, found = style.arm_looks(benchmark), style.arms_in(data, benchmark), set(data["stage"])
+    looks, found = style.arm_looks(benchmark, data), set(data["stage"])
     order = [stage for stage in (*STAGES, WHOLE) if stage in found]
-    figure, facets = style.facets(data, benchmark, len(order) * (0.1 * len(arms) + 0.22) + 0.75, columns=len(AXES))
+    figure, facets = style.facets(data, benchmark, len(order) * (0.1 * len(looks) + 0.22) + 0.75, columns=len(AXES))
     for rows, own, panels in facets:
         for panel, (quantity, label) in zip(panels, AXES.items(), strict=True):
             divisor, unit = (1e9, "GB") if rows[quantity].max() >= 1e9 else (1e6, "MB")
             scaled = rows.assign(size=rows[quantity] / divisor)
-            for place, arm in enumerate(own):
-                _bars(panel, scaled[scaled["arm"] == arm], order, (place, len(own)), looks[arm])
+            for place, (arm, look) in enumerate(own.items()):
+                _bars(panel, scaled[scaled["arm"] == arm], order, (place, len(own)), look)
             style.label_rows(panel, ["whole step" if stage == WHOLE else stage for stage in order])
             panel.tick_params(labelleft=panel is panels[0])
             panel.set(xlabel=f"{label}, {unit}")
             panel.set_xlim(left=0)
-    style.legend_below(figure, [style.patch(looks[arm].colour, looks[arm].label, looks[arm].hatch) for arm in arms])
+    style.legend_below(figure, [style.patch(look.colour, look.label, look.hatch) for look in looks.values()])
     return figure
 
 

@@ -41,11 +41,11 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """One stacked bar for each arm (mean over seeds of each stage's median), whole steps as diamonds."""
     figure, facets = style.facets(data, benchmark, 0.8, by_arm=0.42)
     for rows, arms, (panel,) in facets:
-        mean = rows.groupby(["arm", "stage"])["seconds"].mean().unstack().reindex(arms)
+        mean = rows.groupby(["arm", "stage"])["seconds"].mean().unstack().reindex(list(arms))
         ends = style.stacked_bars(panel, mean, style.STAGE_COLOURS, mean[WHOLE])
         for place, (arm, end) in enumerate(zip(arms, ends, strict=True)):
             style.beside(panel, _seconds_label(mean[WHOLE], arm, benchmark.reference), (end, place), bbox=_CLEAR)
-        style.label_rows(panel, [benchmark.arms[arm].title for arm in arms])
+        style.label_rows(panel, [look.label for look in arms.values()])
         panel.set_xlabel("seconds per training step, median over steps")
     found = set(data["stage"])
     stages = [style.patch(colour, stage) for stage, colour in style.STAGE_COLOURS.items() if stage in found]

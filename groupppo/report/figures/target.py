@@ -40,18 +40,17 @@ def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """A row for each arm, a point for each seed, a bar at the median; runs that missed stand at the right."""
     figure, facets = style.facets(data, benchmark, 1.0, columns=len(AXES), by_arm=0.36)
-    looks = style.arm_looks(benchmark)
     for rows, arms, panels in facets:
         for panel, (unit, label) in zip(panels, AXES.items(), strict=True):
             own = rows[rows["unit"] == unit]
             own = own.assign(cost=own["cost"] / (1000 if unit == "tokens" else 1))
             finite = own.loc[np.isfinite(own["cost"]), "cost"]
             edge = 1.18 * float(finite.max()) if len(finite) else 1.0
-            for place, arm in enumerate(arms):
-                _row(panel, own[own["arm"] == arm], place, edge, looks[arm])
+            for place, (arm, look) in enumerate(arms.items()):
+                _row(panel, own[own["arm"] == arm], place, edge, look)
             panel.axvspan(0.92 * edge, 1.25 * edge, color="#f3f3f3", linewidth=0, zorder=0)
             panel.set(xlabel=label, xlim=(0, 1.25 * edge))
-            style.label_rows(panel, [looks[arm].label for arm in arms])
+            style.label_rows(panel, [look.label for look in arms.values()])
             panel.tick_params(labelleft=panel is panels[0])
     handles = [
         style.mark("one seed", "o"),
@@ -110,7 +109,6 @@ FIGURE = RunFigure(
     draw,
     caption,
     alt,
-    tables=("steps",),
     metrics=METRICS,
     asked=has_others,
     without=no_pair,

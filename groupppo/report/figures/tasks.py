@@ -123,12 +123,12 @@ def data(scores: list[TaskScores]) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """A panel for each model, a line for each arm."""
-    looks, models = style.arm_looks(benchmark), data.groupby("model", sort=False)
+    models = data.groupby("model", sort=False)
     figure = Figure(figsize=(style.WIDTH, 3.0 * len(models) + 0.5), layout="constrained")
     for panel, (model, rows) in zip(figure.subplots(len(models), 1, squeeze=False)[:, 0], models, strict=True):
-        arms = style.arms_in(rows, benchmark)
-        for arm in arms:
-            own, look = rows[rows["arm"] == arm], looks[arm]
+        arms = style.arm_looks(benchmark, rows)
+        for arm, look in arms.items():
+            own = rows[rows["arm"] == arm]
             if len(arms) <= MOST_BANDS:
                 band = {"color": look.colour, "alpha": 0.15, "linewidth": 0}
                 panel.fill_between(own["threshold"], own["low"], own["high"], **band)
@@ -136,7 +136,7 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
         panel.set_title(style.wrap(benchmark.models[model].title, 72))
         panel.set(xlabel=f"threshold of held-out {METRIC}", ylabel="share of runs above it", ylim=(-0.02, 1.02))
         panel.yaxis.set_major_formatter(style.percent)
-    style.legend_below(figure, [style.line(looks[arm]) for arm in style.arms_in(data, benchmark)])
+    style.legend_below(figure, map(style.line, style.arm_looks(benchmark, data).values()))
     return figure
 
 

@@ -75,7 +75,7 @@ def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Left: reward curves over one another. Right: the largest relative difference of a step's metrics, log scale."""
-    looks, cells = style.arm_looks(benchmark), style.cells(data, benchmark)
+    looks, cells = style.arm_looks(benchmark, data), style.cells(data, benchmark)
     rows = [(cell, family, own) for cell in cells for family, own in cell.rows(data).groupby("family", sort=False)]
     figure = Figure(figsize=(style.WIDTH, 2.9 * len(rows) + 0.5), layout="constrained")
     for (left, right), (cell, family, own) in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
@@ -93,7 +93,7 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
         right.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
         for panel in (left, right):
             style.steps_axis(panel, 6)
-    style.legend_below(figure, [style.line(looks[arm]) for arm in style.arms_in(data, benchmark)])
+    style.legend_below(figure, map(style.line, looks.values()))
     return figure
 
 
@@ -131,7 +131,6 @@ FIGURE = RunFigure(
     draw,
     caption,
     alt,
-    tables=("steps",),
     metrics=METRICS,
     asked=lambda benchmark: bool(twins(benchmark)),
     without=lambda _: "no arm has been run whose update is computed in another way",
