@@ -115,7 +115,7 @@ def save(figure: Figure, out: Path, name: str) -> None:
     # The layout found for the first format serves the second; finding it is most of the work, and `savefig` would lay
     # out all texts once more before it draws.
     figure.set_layout_engine("none")
-    dots = min(DOTS, MOST_DOTS / figure.get_figheight())
+    dots = min(DOTS, MOST_DOTS / float(figure.get_figheight()))
     figure.set_dpi(dots)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

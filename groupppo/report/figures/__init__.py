@@ -66,11 +66,9 @@ class RunFigure(ReportFigure):
     """A figure of the admissible runs.
 
     Args:
-        data: from the rows of one task and model of the first table, the benchmark, and the rows of the further tables,
-            to the tidy frame that is drawn. All rows of all tasks and models would not fit into memory.
-        draw: draws that frame.
-        caption: how to read it, and how many seeds it holds.
-        alt: what a reader would see in it.
+        data: the tidy frame that is drawn, from the rows of one task and model of the first table, the benchmark, and
+            the rows of the further tables. All rows of all tasks and models would not fit into memory.
+        draw: the figure of that frame. caption: how to read it, with the number of seeds. alt: what it shows.
         grouped: whether it is about arms that form groups alone.
         without: why the frame may be without rows though there are runs.
     """
@@ -139,7 +137,7 @@ def draw_figures(
         benchmark: gives titles, order and colours of arms.
         out: the folder for the figures; made when missing, its older figures replaced.
         judged: the content of verdicts.json.
-        processes: that draw, a figure each; more than one need tables that stay on disk.
+        processes: that draw, a figure each.
         keep: leave pictures that are there as they are, and write numbers, captions and the index again.
 
     Raises:

@@ -26,11 +26,7 @@ NO_EFFECT = {"x": 1.0, "difference in accuracy": 0.0}
 
 
 def data(judged: Mapping[str, Any], claims: Claims) -> pd.DataFrame:
-    """The claims that were judged by an interval.
-
-    Args:
-        judged: the content of verdicts.json.
-        claims: the claims it judges; they give the regions.
+    """The claims that were judged by an interval, from the content of verdicts.json and the claims that it judges.
 
     Returns:
         id, task, model, claim, unit, verdict, estimate, low, high, region_low, region_high (claimed region widened by
@@ -49,11 +45,15 @@ def data(judged: Mapping[str, Any], claims: Claims) -> pd.DataFrame:
         | {"region_low": regions[entry["id"]].low, "region_high": regions[entry["id"]].high}
         | {"measured_in": Where(**entry["elsewhere"]).told() if entry.get("elsewhere") else ""}
         for entry in judged["verdicts"]
-        if entry["verdict"] in VERDICT_COLOURS and entry["low"] is not None
+        if _by_interval(entry)
     ]
     data = pd.DataFrame(rows)
     style.refuse_empty(data, "verdicts")
     return data
+
+
+def _by_interval(entry: Mapping[str, Any]) -> bool:
+    return entry["verdict"] in VERDICT_COLOURS and entry["low"] is not None
 
 
 def drawn_verdicts(data: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +134,7 @@ def alt(data: pd.DataFrame) -> str:
 class _Verdicts(ReportFigure):
     def picture(self, evidence: Evidence) -> Picture | str:
         verdicts = evidence.judged.get("verdicts", ())
-        if not any(verdict["verdict"] in VERDICT_COLOURS and verdict["low"] is not None for verdict in verdicts):
+        if not any(map(_by_interval, verdicts)):
             return "no claim was judged by an interval."
         frame = data(evidence.judged, load_claims(evidence.benchmark.claims))
         shown = drawn_verdicts(frame)
