@@ -23,7 +23,7 @@ settings.register_profile("quick", deadline=None, max_examples=10)  # make check
 settings.load_profile("patient")
 
 # Folders of tests that start other processes, the longest highest.
-LENGTH = {"cluster": 2, "verl": 1, "workflow": 1, "profile": 1}
+LENGTH = {"cluster": 2, "verl": 1, "run": 1, "workflow": 1, "profile": 1}
 # Folders that one worker takes whole: two clusters would be twice the load at once, two smoke profiles twice the work.
 WHOLE = ("cluster", "profile")
 

@@ -1,10 +1,11 @@
-"""GROUP-PPO, top to bottom: tensors in, tensors out, with torch and numba alone.
+"""Token selection, GROUP-PPO's and others', top to bottom: tensors in, tensors out, with torch and numba alone.
 
 | file | what is in it |
 |---|---|
 | `params` | every key with its default; the registry of rules; tau and density from step to step |
 | `grouping` | what a rule reads (`Tokens`, scores) and returns (`Cause`, `Groups`) |
-| `rules/` | where a group ends: one file, one rule |
+| `rules/` | where a group ends, which is the token that is trained on: one file, one rule |
+| `weights` | how much a chosen token counts |
 | `kernels/` | the recursions over tokens: `reference` as they read, compiled by Numba |
 | `estimators` | dense GAE, advantages over endpoints, sharing within groups, whitening |
 | `loss` | where the losses count and what divides them (`group_batch`); the policy loss |
@@ -18,6 +19,7 @@ import torch
 
 from groupppo.algorithm.grouping import Cause, Groups, Tokens, last_valid
 from groupppo.algorithm.params import DensitySchedule, GroupParams, StepValues, known_rules, next_threshold
+from groupppo.algorithm.weights import horvitz_thompson
 
 __all__ = [
     "Cause",
@@ -51,4 +53,9 @@ def group_tokens(
         threshold=params.group_variance_threshold if threshold is None else threshold,
         density=params.density if density is None else density,
     )
-    return Groups.from_cause(params.definition.close(tokens, params, step), tokens.mask)
+    cause = params.definition.close(tokens, params, step)
+    if params.weights == "none":
+        return Groups.from_cause(cause, tokens.mask)
+    assert params.definition.inclusion is not None, "checked by GroupParams"
+    inclusion = params.definition.inclusion(tokens.mask, params, step)
+    return Groups.from_cause(cause, tokens.mask, horvitz_thompson(cause != Cause.NONE, inclusion))

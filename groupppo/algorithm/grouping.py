@@ -21,7 +21,8 @@ class Tokens:
 
     Attributes:
         mask: (B, T) bool, the valid tokens. Holes are allowed: a token outside the mask belongs to no group.
-        advantages: (B, T) per-token advantages before whitening.
+        advantages: (B, T) per-token advantages: dense GAE before whitening, or what an estimator of verl's gave.
+        returns: (B, T) targets of a critic that an estimator of verl's gave.
         rewards: (B, T) token-level rewards.
         values: (B, T) values of the state before each token.
         log_probs: (B, T) log-probability of each token under the policy to be trained, before its update.
@@ -33,6 +34,7 @@ class Tokens:
 
     mask: Tensor
     advantages: Tensor | None = None
+    returns: Tensor | None = None
     rewards: Tensor | None = None
     values: Tensor | None = None
     log_probs: Tensor | None = None
@@ -107,23 +109,28 @@ class Cause(IntEnum):
 class Groups:
     """Groups of a batch of B responses padded to T tokens.
 
+    A rule that chooses tokens one by one closes a group at each of them. What follows the last one of a response is
+    then a group without an endpoint, unless the estimator needs one there.
+
     Attributes:
-        endpoints: (B, T) bool, the last token of each group; inside the response mask.
+        endpoints: (B, T) bool, the last token of each group, the chosen one; inside the response mask.
         index: (B, T) int64, number of a token's group within its response from 0; -1 outside the mask.
         cause: (B, T) int8 `Cause` at endpoints, `Cause.NONE` elsewhere.
+        weights: (B, T) float64, how much each endpoint counts in a loss, zero elsewhere; None where each counts once.
     """
 
     endpoints: Tensor
     index: Tensor
     cause: Tensor
+    weights: Tensor | None = None
 
     @classmethod
-    def from_cause(cls, cause: Tensor, mask: Tensor) -> "Groups":
-        """Build from the cause of closing at every token; (B, T) int8 and (B, T) bool."""
+    def from_cause(cls, cause: Tensor, mask: Tensor, weights: Tensor | None = None) -> "Groups":
+        """Build from the cause of closing at every token, (B, T) int8, the mask, (B, T) bool, and maybe weights."""
         endpoints = (cause != Cause.NONE) & mask
         # A token belongs to the group after the last endpoint strictly before it.
         before = endpoints.long().cumsum(dim=1) - endpoints.long()
-        return cls(endpoints, torch.where(mask, before, -1), torch.where(endpoints, cause, Cause.NONE))
+        return cls(endpoints, torch.where(mask, before, -1), torch.where(endpoints, cause, Cause.NONE), weights)
 
     def sums(self, values: Tensor) -> Tensor:
         """(B, T): at every token the sum of `values` over its group, zero outside the mask, whose values are unread."""
@@ -138,16 +145,33 @@ def last_valid(mask: Tensor) -> Tensor:
     return mask & (remaining == 1)
 
 
-def close_share(priority: Tensor, mask: Tensor, density: float | None) -> Tensor:
-    """Close at round(density * N) of the batch's N valid tokens, (B, T) int8 `Cause`.
+def chosen(selected: Tensor, mask: Tensor, ends: bool) -> Tensor:
+    """Close a group at each of the selected tokens, (B, T) int8 `Cause`.
 
-    Each response's last valid token is one of them; the others are those of highest priority over the whole batch, at
-    equal priority the first ones. A density too low for one endpoint per response leaves the last tokens alone.
+    Args:
+        selected: (B, T) bool, inside the mask.
+        mask: (B, T) bool.
+        ends: whether the last valid token of a response closes a group, too.
+    """
+    cause = torch.where(last_valid(mask) & ends, Cause.END, Cause.NONE).to(torch.int8)
+    cause[selected] = Cause.CRITERION
+    return cause
+
+
+def share_of_highest(
+    priority: Tensor, mask: Tensor, density: float | None, ends: bool, by_response: bool = False
+) -> Tensor:
+    """Choose round(density * N) of N valid tokens, those of highest priority, at equal priority the first ones.
+
+    With `ends` each response's last valid token is one of them whatever its priority, so a density too low for one
+    token per response leaves those alone.
 
     Args:
         priority: (B, T) float.
         mask: (B, T) bool.
-        density: endpoints over valid tokens, in (0, 1].
+        density: chosen tokens over valid tokens, in (0, 1].
+        ends: as `chosen`, whose result this returns.
+        by_response: whether the N tokens are those of one response, not of the batch.
 
     Raises:
         BadInput: no density was given.
@@ -155,11 +179,29 @@ def close_share(priority: Tensor, mask: Tensor, density: float | None) -> Tensor
     if density is None:
         hint = "give the density of this step, a number above 0 and at most 1."
         raise BadInput("group_tokens", "density", None, hint)
-    last = last_valid(mask)
-    wanted = int(density * int(mask.sum()) + 0.5) - int(last.sum())
-    cause = torch.where(last, Cause.END, Cause.NONE).to(torch.int8)
-    places = (mask & ~last).flatten().nonzero().flatten()
-    if wanted > 0:
-        order = torch.sort(priority.flatten()[places], descending=True, stable=True).indices
-        cause.view(-1)[places[order[:wanted]]] = Cause.CRITERION
-    return cause
+    last = last_valid(mask) & ends
+    free = mask & ~last
+    selected = torch.zeros_like(mask)
+    for rows in range(len(mask)) if by_response else [slice(None)]:
+        places = free[rows].flatten().nonzero().flatten()
+        wanted = int(density * int(mask[rows].sum()) + 0.5) - int(last[rows].sum())
+        order = torch.sort(priority[rows].flatten()[places], descending=True, stable=True).indices
+        selected[rows].view(-1)[places[order[: max(0, wanted)]]] = True
+    return chosen(selected, mask, ends)
+
+
+def uniform(seeds: Tensor, number: Tensor) -> Tensor:
+    """(B, T) float64 in [0, 1), a hash of seeds, (B,), and numbers, (B, T), both int64.
+
+    The finaliser of splitmix64 (Steele et al., 2014): a draw depends on nothing else of the batch.
+    """
+    bits = seeds.long()[:, None] + number * -7046029254386353131  # the odd constant 0x9E3779B97F4A7C15, signed
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        bits = (bits ^ _shifted(bits, shift)) * factor
+    bits = bits ^ _shifted(bits, 31)
+    return _shifted(bits, 11).to(torch.float64) / 2.0**53
+
+
+def _shifted(bits: Tensor, shift: int) -> Tensor:
+    """Logical right shift: torch's own keeps the sign."""
+    return (bits >> shift) & ((1 << (64 - shift)) - 1)

@@ -20,12 +20,15 @@ class LossMask:
     Attributes:
         counts: (B, T) bool, the tokens whose terms are summed; entropy bonus and KL loss follow the policy's.
         divides: (B, T) bool, the tokens whose number divides the sum, over the whole mini-batch and all ranks.
+        weights: (B, T) float64, how often each term counts; None where each counts once.
     """
 
     counts: Tensor
     divides: Tensor
+    weights: Tensor | None = None
 
     def equals(self, other: "LossMask") -> bool:
+        """Whether both count the same tokens alike; weights are the groups', the same for all losses of a batch."""
         return torch.equal(self.counts, other.counts) and torch.equal(self.divides, other.divides)
 
 
@@ -34,8 +37,9 @@ class GroupBatch:
     """What the losses of a grouped batch need.
 
     Attributes:
-        advantages: (B, T), whitened over the tokens that carry one (not so `published`, which does not whiten).
-        returns: (B, T), targets of the value loss at endpoints.
+        advantages: (B, T), whitened over the tokens that carry one (not so `published`, which does not whiten, and
+            `stock`, which are taken as they are).
+        returns: (B, T), targets of the value loss at endpoints; with `stock`, and without a critic, zeros.
         policy: mask of the policy loss.
         value: mask of the value loss.
     """
@@ -51,7 +55,8 @@ def group_batch(tokens: Tokens, groups: Groups, params: GroupParams, gamma: floa
     """Advantages, returns and loss masks of a grouped batch, as `advantage`, `spread` and `loss_normalizer` say.
 
     Args:
-        tokens: needs rewards and values; dense `advantages` are used where given.
+        tokens: needs rewards and values; dense `advantages` are used where given, and needed, with nothing else, for
+            `stock`.
         groups: of the same tokens.
         params: the three keys above.
         gamma: discount, in [0, 1].
@@ -61,6 +66,10 @@ def group_batch(tokens: Tokens, groups: Groups, params: GroupParams, gamma: floa
         ValueError: fewer than two tokens would carry an advantage, so that it cannot be whitened.
     """
     policy, value = loss_masks(tokens.mask, groups, params)
+    if params.advantage == "stock":
+        advantages = tokens.get("advantages")
+        returns = torch.zeros_like(advantages) if tokens.returns is None else tokens.returns
+        return GroupBatch(advantages, returns, policy, value)
     advantages, returns = _estimates(tokens, groups, params, gamma, lam)
     if params.spread == "group":
         advantages = share_in_group(advantages, groups)
@@ -73,7 +82,7 @@ def loss_masks(mask: Tensor, groups: Groups, params: GroupParams) -> tuple[LossM
     """Masks of policy and value loss for a (B, T) bool mask of valid tokens and its groups."""
     policy = mask if params.spread == "group" else groups.endpoints
     if params.loss_normalizer == "tokens":
-        return LossMask(policy, mask), LossMask(groups.endpoints, mask)
+        return LossMask(policy, mask, groups.weights), LossMask(groups.endpoints, mask, groups.weights)
     return LossMask(policy, policy), LossMask(groups.endpoints, groups.endpoints)
 
 
@@ -116,5 +125,8 @@ def policy_loss(
 
 
 def masked_mean(terms: Tensor, mask: LossMask) -> Tensor:
-    """Sum of (B, T) terms over `mask.counts`, divided by the size of `mask.divides`."""
-    return torch.where(mask.counts, terms, 0.0).sum() / mask.divides.sum()
+    """Sum of (B, T) terms over `mask.counts`, each as often as its weight, over the size of `mask.divides`."""
+    counted = torch.where(mask.counts, terms, 0.0)
+    if mask.weights is not None:
+        counted = counted * mask.weights.to(terms.dtype)
+    return counted.sum() / mask.divides.sum()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from groupppo.algorithm.grouping import Cause, Groups, Score, Tokens
 from groupppo.algorithm.params import GroupParams
+from groupppo.algorithm.weights import effective_tokens, gini
 
 
 def group_metrics(groups: Groups, tokens: Tokens, params: GroupParams, threshold: float) -> dict[str, float]:
@@ -23,6 +24,8 @@ def group_metrics(groups: Groups, tokens: Tokens, params: GroupParams, threshold
         threshold: tau used.
     """
     count, endpoints = int(tokens.mask.sum()), int(groups.endpoints.sum())
+    if not endpoints:  # a rule that draws may choose nothing at all
+        return dense_metrics(count) | {"group/total_endpoints": 0, "group/density": 0.0, "group/empty_responses": 1.0}
     compression = 1.0 - endpoints / count
     sizes = group_sizes(groups).double()
     closed = groups.cause[groups.endpoints]
@@ -43,6 +46,13 @@ def group_metrics(groups: Groups, tokens: Tokens, params: GroupParams, threshold
         "group/size/p90": _quantile(sizes, 0.9),
         "group/endpoints_per_response/mean": endpoints / int(tokens.mask.any(dim=1).sum()),
     }
+    if not params.ends:
+        some = groups.endpoints.any(dim=1)[tokens.mask.any(dim=1)]
+        metrics["group/empty_responses"] = 1.0 - float(some.double().mean())
+    if groups.weights is not None:
+        weights = groups.weights[groups.endpoints]
+        metrics["group/weights/effective_tokens"] = effective_tokens(weights)
+        metrics["group/weights/gini"] = gini(weights)
     if "group_variance_threshold" in rule.uses:
         metrics["group/threshold"] = threshold
     if rule.evidence is not None:

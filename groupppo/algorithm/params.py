@@ -1,7 +1,8 @@
-"""The keys of GROUP-PPO, checked; the rules that read them; and what moves from step to step.
+"""The keys of a selection, checked; the rules that read them; and what moves from step to step.
 
-Names and defaults are the origin's where it has them. One file in `groupppo/algorithm/rules/` is one rule, found by
-being there.
+Four choices are independent: which tokens (`rule`), how much each counts (`weights`), what their advantages are
+(`advantage`) and what is computed (`update`). Names and defaults are the origin's where it has them. One file in
+`groupppo/algorithm/rules/` is one rule, found by being there.
 """
 
 import importlib
@@ -29,9 +30,21 @@ class StepValues:
     threshold: float
     density: float | None = None
 
+    def required_density(self) -> float:
+        """The density.
+
+        Raises:
+            BadInput: nobody gave one.
+        """
+        if self.density is None:
+            hint = "give the density of this step, a number above 0 and at most 1."
+            raise BadInput("group_tokens", "density", None, hint)
+        return self.density
+
 
 Close = Callable[[Tokens, "GroupParams", StepValues], Tensor]
 Evidence = Callable[[Tokens, "GroupParams"], tuple[Tensor, Score]]
+Inclusion = Callable[[Tensor, "GroupParams", StepValues], Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ class Rule:
         uses: the keys of `GroupParams` that change its groups.
         needs: the fields of `Tokens` it reads, next to those of the score where it uses one.
         evidence: advantages and scores that its variance ratio is made of; None for a rule without a ratio.
+        inclusion: from the mask to the probability of each token to be chosen, (B, T); None where there is none.
     """
 
     name: str
@@ -51,6 +65,7 @@ class Rule:
     uses: frozenset[str]
     needs: tuple[str, ...]
     evidence: Evidence | None
+    inclusion: Inclusion | None
 
     @property
     def known_before_update(self) -> bool:
@@ -62,7 +77,11 @@ _RULES: dict[str, Rule] = {}
 
 
 def rule(
-    *, uses: tuple[str, ...] = (), needs: tuple[str, ...] = (), evidence: Evidence | None = None
+    *,
+    uses: tuple[str, ...] = (),
+    needs: tuple[str, ...] = (),
+    evidence: Evidence | None = None,
+    inclusion: Inclusion | None = None,
 ) -> Callable[[Close], Close]:
     """Register a function as the rule of its name.
 
@@ -74,7 +93,7 @@ def rule(
         taken = _RULES.get(close.__name__)
         if taken is not None and taken.close.__module__ != close.__module__:
             raise ValueError(f"rule {close.__name__} of {close.__module__} is already in {taken.close.__module__}")
-        _RULES[close.__name__] = Rule(close.__name__, close, frozenset(uses), needs, evidence)
+        _RULES[close.__name__] = Rule(close.__name__, close, frozenset(uses), needs, evidence, inclusion)
         return close
 
     return register
@@ -144,9 +163,19 @@ _STREAMED, _ADAPTIVE = (("update", "streamed"),), (("adaptive_threshold", True),
 
 @dataclass(frozen=True)
 class GroupParams:
-    """How responses are grouped and trained on; the config keys are `algorithm.group_params.<field>`, each a `Key`."""
+    """Which tokens are trained on, and how; the config keys are `algorithm.group_params.<field>`, each a `Key`."""
 
-    rule: str = _key("variance_split", "Where a group ends; a file of this name in groupppo/algorithm/rules/.")
+    rule: str = _key(
+        "variance_split",
+        "Where a group ends, the token that is trained on; a file of this name in groupppo/algorithm/rules/. An "
+        "estimator of verl's trains on every token without it.",
+    )
+    weights: str = _key(
+        "none",
+        "How much a chosen token counts. `none`: once. `horvitz_thompson`: one over its probability to be chosen, over "
+        "all valid tokens, which leaves the dense loss and its gradient without bias.",
+        *("none", "horvitz_thompson"),
+    )
     score: str = _key(
         "unit",
         "Proxy of a token's score vector. `unit`: norm 1. `logit_norm`: 1 - 2p + sum p^2, the norm of the gradient in "
@@ -156,8 +185,9 @@ class GroupParams:
     advantage: str = _key(
         "segment_gae",
         "`segment_gae`: GAE over endpoints as macro-steps (reading A). `token_gae`: dense GAE, read at the endpoints "
-        "(reading B). `published`: reward inside the group minus value at the endpoint, not whitened.",
-        *("segment_gae", "token_gae", "published"),
+        "(reading B). `published`: reward inside the group minus value at the endpoint, not whitened. `stock`: of the "
+        "estimator of verl's that algorithm.adv_estimator names, with which it is the default.",
+        *("segment_gae", "token_gae", "published", "stock"),
     )
     spread: str = _key(
         "endpoint",
@@ -208,6 +238,17 @@ class GroupParams:
         "evidence for a claim about GROUP-PPO.",
         *("raise", "dense"),
     )
+    close: str = _key(
+        "before",
+        "Where a group ends when the variance ratio passes: `before` that token, or `at` it.",
+        *("before", "at"),
+    )
+    rule_advantage: str = _key(
+        "gae",
+        "The advantages that `variance_split` compares. `gae`: dense GAE; with `advantage: stock` verl's own. "
+        "`residual`: r_t - V_t, as the origin.",
+        *("gae", "residual"),
+    )
     group_variance_threshold: float = _key(
         1.0, "Tau, the ratio above which a group is split; the start value when adaptive.", limits=_POSITIVE
     )
@@ -223,10 +264,23 @@ class GroupParams:
         0.125, "Endpoints over valid tokens that tau is moved towards.", limits=_SHARE, only_with=_ADAPTIVE
     )
     density: float | None = _key(
-        None, "Endpoints over valid tokens for `random` and `entropy`, the same in every step.", limits=_SHARE
+        None,
+        "Chosen tokens over valid tokens, the same in every step; for `bernoulli` each token's probability.",
+        limits=_SHARE,
     )
     density_source: str | None = _key(None, "Instead of a number, the `steps.jsonl` of a run to follow step by step.")
     probability_cutoff: float = _key(0.9, "Rule `low_prob` closes at tokens less probable than this.", limits=_SHARE)
+    entropy_over: str = _key(
+        "batch", "Of what `density` is a share for `entropy`: the `batch`, or each `response`.", *("batch", "response")
+    )
+    side: str = _key("top", "Which advantages `abs_advantage` takes: the largest or the smallest.", *("top", "bottom"))
+    prefix_min: int = _key(1, "Shortest prefix that `prefix_cut` keeps, in tokens.", limits=(1, math.inf, True))
+    gap_low: float = _key(
+        0.5,
+        "Rule `gap` keeps no token whose probability by the trainer is below this many times the rollout's; ",
+        limits=_POSITIVE,
+    )
+    gap_high: float = _key(5.0, "or above this many times.", limits=_POSITIVE)
 
     def __post_init__(self) -> None:
         if self.rule not in tuple(known_rules()):
@@ -241,21 +295,38 @@ class GroupParams:
         if not self.min_threshold <= self.group_variance_threshold <= self.max_threshold:
             bounds = f"[{self.min_threshold}, {self.max_threshold}]"
             raise BadInput(HOME, "group_variance_threshold", self.group_variance_threshold, f"keep it in {bounds}.")
+        if self.gap_low > self.gap_high:
+            raise BadInput(HOME, "gap_low", self.gap_low, f"keep it at most {self.gap_high}.")
         self._check_live()
         self._check_density()
+        self._check_axes()
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "GroupParams":
+    def from_config(cls, config: Mapping[str, Any], stock: bool = False) -> "GroupParams":
         """Read the keys under `algorithm.group_params`.
 
+        Args:
+            config: keys and values; None for `rule` or `advantage` is as if the key was not there.
+            stock: whether `algorithm.adv_estimator` names an estimator of verl's.
+
         Raises:
-            BadInput: a key is unknown, has no effect with this rule, or its value is of the wrong type or out of range.
+            BadInput: a key is unknown, has no effect with this rule, its value is of the wrong type or out of range, or
+                a combination makes no sense.
         """
+        advantage = config.get("advantage") or ("stock" if stock else "segment_gae")
+        if stock != (advantage == "stock"):
+            hint = (
+                "write stock, or algorithm.adv_estimator: group_ppo."
+                if stock
+                else ("name verl's estimator in algorithm.adv_estimator, whose advantages are then taken.")
+            )
+            raise BadInput(HOME, "advantage", advantage, hint)
         for name in config:
             if name not in KEYS:
                 hint = f"unknown key; {suggest(name, KEYS)}Known keys: {', '.join(KEYS)}."
                 raise BadInput(HOME, str(name), config[name], hint)
-        return cls(**{str(name): value for name, value in config.items()})
+        given = {str(name): value for name, value in config.items() if not (name == "rule" and value is None)}
+        return cls(**given | {"advantage": advantage})
 
     @property
     def definition(self) -> Rule:
@@ -265,7 +336,15 @@ class GroupParams:
     def needs(self) -> frozenset[str]:
         """The fields of `Tokens` that rule and score read."""
         score = SCORE_NEEDS[self.score] if "score" in self.definition.uses else ()
-        return frozenset((*self.definition.needs, *score))
+        needs = {*self.definition.needs, *score}
+        if self.rule_advantage == "residual":
+            needs = needs - {"advantages"} | {"rewards", "values"}
+        return frozenset(needs)
+
+    @property
+    def ends(self) -> bool:
+        """Whether the last token of a response must be an endpoint, as it is for an estimator over groups."""
+        return self.advantage != "stock"
 
     def _check_live(self) -> None:
         """Refuse a key that was changed but cannot change anything: what a user writes is never ignored."""
@@ -291,11 +370,32 @@ class GroupParams:
         if self.density_source is not None and not isinstance(self.density_source, str):
             raise BadInput(HOME, "density_source", self.density_source, "write the path of a steps.jsonl.")
 
+    def _check_axes(self) -> None:
+        """Refuse combinations that make no sense, with the reason."""
+        if self.spread == "group" and not self.ends:
+            hint = "write endpoint: advantages of verl's estimator are each token's own, and there is nothing to share."
+            raise BadInput(HOME, "spread", self.spread, hint)
+        if self.weights == "none":
+            return
+        if self.definition.inclusion is None:
+            known = ", ".join(name for name, each in known_rules().items() if each.inclusion is not None)
+            hint = f"rule {self.rule} has no probabilities of inclusion; write none, or one of the rules {known}."
+            raise BadInput(HOME, "weights", self.weights, hint)
+        if self.ends:
+            hint = (
+                f"write none: with advantage {self.advantage} a token's advantage depends on which others are chosen, "
+                "and no weight takes that away. It is for an estimator of verl's (advantage: stock)."
+            )
+            raise BadInput(HOME, "weights", self.weights, hint)
+        if self.loss_normalizer != "tokens":
+            hint = "write tokens with weights: horvitz_thompson, whose sum stands for all valid tokens."
+            raise BadInput(HOME, "loss_normalizer", self.loss_normalizer, hint)
+
 
 KEYS: dict[str, Key] = {each.name: each.metadata["key"] for each in fields(GroupParams)}
 
 # Keys that act whatever the rule; the others act only where the rule uses them.
-COMMON: tuple[str, ...] = ("rule", "advantage", "spread", "loss_normalizer", "update", "on_error")
+COMMON: tuple[str, ...] = ("rule", "weights", "advantage", "spread", "loss_normalizer", "update", "on_error")
 COMMON += tuple(name for name, key in KEYS.items() if key.only_with[:1] == _STREAMED)
 
 

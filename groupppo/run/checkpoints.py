@@ -1,9 +1,8 @@
 """What an interrupted run goes on from: verl's last checkpoint, sealed with the rows that were written up to it.
 
 verl names a checkpoint as its latest before the row of its step is written, and a workflow deletes the rows of a job
-that failed. So the launcher seals a checkpoint once its step's row is there: it copies the rows into it and has the
-system write all of it out. Only a sealed checkpoint is resumed from, and only by the run that wrote it; older ones go.
-One that is no more what was sealed is set aside, and the one before it is resumed from, or none.
+that failed. So the launcher copies the rows into a checkpoint once its step's row is there, and has the system write
+all of it out. Only a sealed checkpoint is resumed from, and only by the run that wrote it.
 """
 
 import hashlib
@@ -11,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,6 @@ from groupppo.verl.compose import Cell
 STEPS, STAGES = RunFolder.STEPS, RunFolder.STAGES
 TRACKER = "latest_checkpointed_iteration.txt"
 """verl's file that names the checkpoint to resume from."""
-MOST_FAILURES = 2
-"""A checkpoint from which so many attempts made no step is taken for broken."""
 _FOLDER, _SEAL, _DAMAGED = "global_step_", "seal", "damaged_"
 _CODE = ("groupppo.verl", "groupppo.algorithm", "groupppo.tasks")
 
@@ -40,20 +37,15 @@ class Seal:
     Attributes:
         step: after which it was saved. run: `identity` of the run. elapsed: `elapsed_seconds` of its last row.
         files: bytes of each file, by its path in the checkpoint. rows: SHA-256 of the rows that it was sealed with.
-        resumed_after: steps after which the run had been resumed. failures: attempts from it that made no step.
+        resumed_after: steps after which the run had been resumed.
     """
 
     step: int
     run: str
     elapsed: float
-    files: Mapping[str, int]
+    files: dict[str, int]
     rows: str
-    resumed_after: tuple[int, ...] = ()
-    failures: int = 0
-
-
-class _Damaged(Exception):
-    """A sealed checkpoint is not what was sealed; the message says in what."""
+    resumed_after: list[int]
 
 
 def identity(cell: Cell, config: DictConfig) -> str:
@@ -73,8 +65,7 @@ class Checkpoints:
     """The checkpoints in a run's folder, one attempt long; made with what the last attempt left.
 
     Args:
-        folder: the run's. run: its `identity`, or None for a run without checkpoints before its end. last: its last
-            step, whose checkpoint is the run's result.
+        run: its `identity`, or None for a run without checkpoints before its end. last: its last step.
     """
 
     def __init__(self, folder: Path, run: str | None, last: int):
@@ -93,9 +84,9 @@ class Checkpoints:
             write_whole(folder / TRACKER, str(self.sealed.step))
 
     @property
-    def resumed_after(self) -> tuple[int, ...]:
+    def resumed_after(self) -> list[int]:
         """Steps after which the run was resumed, this attempt's last."""
-        return () if self.resumed is None else (*self.resumed.resumed_after, self.resumed.step)
+        return [] if self.resumed is None else [*self.resumed.resumed_after, self.resumed.step]
 
     @property
     def kept_seconds(self) -> float:
@@ -122,18 +113,11 @@ class Checkpoints:
             with file.open("rb") as written:
                 os.fsync(written.fileno())
             files[file.relative_to(place).as_posix()] = file.stat().st_size
-        older = self.sealed
-        self._seal(Seal(step, self.run, rows[-1]["elapsed_seconds"], files, _rows_of(place), self.resumed_after))
+        older, elapsed = self.sealed, rows[-1]["elapsed_seconds"]
+        self.sealed = Seal(step, self.run, elapsed, files, _rows_of(place), self.resumed_after)
+        _write(place / _SEAL / f"{_SEAL}.json", [asdict(self.sealed)])
         if older is not None:
             shutil.rmtree(self._place(older.step))
-
-    def failed(self) -> None:
-        """Count an attempt that ended by an error; one that made no step speaks against its checkpoint."""
-        self.look()
-        if self.resumed is not None and self.sealed == self.resumed:
-            rows = list(read_rows(self.folder / STEPS))
-            if not rows or rows[-1]["step"] <= self.resumed.step:
-                self._seal(replace(self.resumed, failures=self.resumed.failures + 1))
 
     def drop_unsealed(self) -> None:
         """Remove what no attempt could go on from: it takes room that a full disk does not have."""
@@ -153,24 +137,31 @@ class Checkpoints:
         (self.folder / TRACKER).unlink(missing_ok=True)
 
     def _newest(self) -> Seal | None:
+        """The seal of the newest checkpoint that is this run's; one that is not what was sealed is set aside."""
         usable = []
         for place in (file.parents[1] for file in list(self.folder.glob(f"{_FOLDER}*/{_SEAL}/{_SEAL}.json"))):
             try:
-                seal = _seal_of(place)
-                if seal is not None and seal.run == self.run and seal.failures < MOST_FAILURES:
-                    _require_whole(place, seal)
-                    usable.append(seal)
-            except _Damaged as found:
-                self._set_aside(place, str(found))
+                values = dict(json.loads((place / _SEAL / f"{_SEAL}.json").read_text(encoding="utf-8")))
+                # One of another version of this file has other fields, and is another run's, too.
+                if set(values) != set(Seal.__dataclass_fields__) or values["run"] != self.run:
+                    continue
+                seal = Seal(**values)
+                damage = _damage(place, seal)
+            except (OSError, ValueError, TypeError) as error:
+                damage = f"{_SEAL}.json cannot be read ({error})"
+            if damage:
+                self._set_aside(place, damage)
+            else:
+                usable.append(seal)
         return max(usable, key=lambda seal: seal.step, default=None)
 
-    def _set_aside(self, place: Path, why: str) -> None:
+    def _set_aside(self, place: Path, damage: str) -> None:
         """Keep one damaged checkpoint until the run has finished: what is wrong may be the disk's."""
         for older in self.folder.glob(f"{_DAMAGED}{_FOLDER}*"):
             shutil.rmtree(older)
         aside = place.rename(place.with_name(f"{_DAMAGED}{place.name}"))
         self.notes.append(
-            f"{place}: {why}; it is not resumed from, and kept as {aside.name} until the run has finished"
+            f"{place}: {damage}; it is not resumed from, and kept as {aside.name} until the run has finished"
         )
 
     def _latest(self) -> int | None:
@@ -185,43 +176,23 @@ class Checkpoints:
                 row["elapsed_seconds"] += self.kept_seconds
             yield row
 
-    def _seal(self, seal: Seal) -> None:
-        _write(self._place(seal.step) / _SEAL / f"{_SEAL}.json", [asdict(seal)])
-        self.sealed = seal
-
     def _place(self, step: int) -> Path:
         return self.folder / f"{_FOLDER}{step}"
 
 
-def _seal_of(place: Path) -> Seal | None:
-    """A checkpoint's seal; None for one of another version of this file, whose run is another's, too.
-
-    Raises:
-        _Damaged: it cannot be read, or is another checkpoint's.
-    """
-    file = place / _SEAL / f"{_SEAL}.json"
-    try:
-        values = dict(json.loads(file.read_text(encoding="utf-8")))
-        if set(values) != set(Seal.__dataclass_fields__):
-            return None
-        seal = Seal(**(values | {"resumed_after": tuple(values["resumed_after"]), "files": dict(values["files"])}))
-    except (OSError, ValueError, TypeError) as error:
-        raise _Damaged(f"{file.name} cannot be read ({error})") from error
+def _damage(place: Path, seal: Seal) -> str:
+    """What of a checkpoint is not as it was sealed: its step, the size of a file or its rows; empty if all is."""
     if place.name != f"{_FOLDER}{seal.step}":
-        raise _Damaged(f"{file.name} is of step {seal.step}")
-    return seal
-
-
-def _require_whole(place: Path, seal: Seal) -> None:
-    """Raise _Damaged unless a checkpoint has the files that were sealed, by size, and the rows, by hash."""
+        return f"{_SEAL}.json is of step {seal.step}"
     try:
-        for name, size in seal.files.items():
-            if (found := (place / name).stat().st_size) != size:
-                raise _Damaged(f"{name} has {found} bytes, and had {size}")
-        if _rows_of(place) != seal.rows:
-            raise _Damaged("its rows are not those that it was sealed with")
+        sizes = {name: (place / name).stat().st_size for name in seal.files}
+        rows = _rows_of(place)
     except OSError as error:
-        raise _Damaged(str(error)) from error
+        return str(error)
+    for name, size in seal.files.items():
+        if sizes[name] != size:
+            return f"{name} has {sizes[name]} bytes, and had {size}"
+    return "" if rows == seal.rows else "its rows are not those that it was sealed with"
 
 
 def _rows_of(place: Path) -> str:

@@ -1,7 +1,6 @@
 """What of the environment that a job is started in may reach it.
 
-Other programs leave variables for their own processes: another Ray cluster's address, the ranks of torchrun or MPI,
-switches of verl and vLLM that no config shows. A job that reads them joins a group that is not there, or computes
+Other programs leave variables for their own processes, by which a job would join a group that is not there, or compute
 something else than its config says. Whole families of names are taken out, so that a new member needs no line here.
 """
 
@@ -32,11 +31,7 @@ def for_job(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def for_run(variables: Mapping[str, str], device: str) -> dict[str, str]:
-    """What a training run may see: what a job may, without other programs' devices and threads.
-
-    Args:
-        device: "cuda", which keeps the GPUs and threads that a scheduler has given, or "cpu", which has its own.
-    """
+    """What a training run may see: what a job may, and on "cuda" the devices and threads that it was given."""
     seen = _without(for_job(variables), _THREADS if device == "cpu" else ())
     return {
         name: value for name, value in seen.items() if "_VISIBLE_" not in name or (device, name) == ("cuda", DEVICES)

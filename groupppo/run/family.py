@@ -1,4 +1,4 @@
-"""The processes of a run: found, ended, and ended later where whoever started them could not."""
+"""Find and stop the processes of a run, including those left by a launcher that was killed."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ from groupppo.records.storage import open_lock
 
 MARK = "GROUPPPO_RUN"
 """Variable by which the processes of a run are known; its value is in the run's folder, and nobody else reads it."""
-_PREFIX, _NEW, _HOLD, _MARK_FILE, _HOST_FILE = "gppo_", "new-", ".lock", "mark", "host"
+_PREFIX, _HOLD, _MARK_FILE, _HOST_FILE = "gppo_", ".lock", "mark", "host"
 _NAME = re.compile(f"{_PREFIX}[a-z0-9_]{{8}}")  # as tempfile.mkdtemp makes them
 # The longest that Ray binds in a run's folder, where the number of a process may have seven digits.
 _SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
@@ -40,15 +40,12 @@ _TRACKER = "multiprocessing.resource_tracker"
 def scratch() -> Iterator[Path]:
     """A folder for the sockets and files of a run, this user's alone and gone with the block.
 
-    The folder is locked by this process: one that is not was left by a run whose launcher was killed, and is removed
-    with the processes that were started with it.
+    This process locks it: one that is not locked was left by a launcher that was killed, and goes with its processes.
     """
     _sweep()
-    new = short_folder(f"{_NEW}{_PREFIX}")
-    with _locked(new):
-        private(new / _HOST_FILE, socket.gethostname())
-        # Nobody sees it unlocked, nor can have taken a name that follows from one they saw.
-        folder = new.rename(new.with_name(f"{_PREFIX}{secrets.token_hex(4)}"))
+    folder = short_folder(_PREFIX)
+    with _locked(folder, wait=True):
+        private(folder / _HOST_FILE, socket.gethostname())  # without which nobody sweeps it
         try:
             yield folder
         finally:
@@ -56,41 +53,38 @@ def scratch() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder.
-
-    Raises:
-        OSError: it is somebody else's, in use, gone, open to others, or no folder; in /tmp anybody may make anything.
-    """
+def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock of a folder; OSError where it is in use, open to others, somebody else's or no folder at all."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         found = os.fstat(opened)
         if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise PermissionError(errno.EPERM, "not this user's alone", str(folder))
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(opened)
 
 
 def short_folder(prefix: str) -> Path:
-    """Make a folder for a run's sockets: in TMPDIR, or in /tmp or /var/tmp where TMPDIR cannot hold them.
+    """Make a folder for a run's sockets: in TMPDIR, or in /tmp or /var/tmp where that cannot hold them, else BadInput.
 
     A socket's path has at most 107 characters, and some file systems know neither sockets nor locks.
-
-    Raises:
-        BadInput: none of them can.
     """
     for place in _places():
         with contextlib.suppress(OSError):
             folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
             try:
-                _require_sockets(folder)
-                return folder
+                probe = folder / ("x" * len(_SOCKET))
+                with socket.socket(socket.AF_UNIX) as listener:
+                    listener.bind(str(probe))
+                probe.unlink()
+                with _locked(folder, wait=True):
+                    return folder
             except OSError:
                 shutil.rmtree(folder)
                 raise
-    longest = _SOCKET_PATH - len(_SOCKET) - len(f"/{prefix.removeprefix(_NEW)}12345678/")
+    longest = _SOCKET_PATH - len(_SOCKET) - len(f"/{prefix}12345678/")
     hint = f"name a writable folder of at most {longest} characters, on a local disk, which holds sockets and locks."
     raise BadInput("environment", "TMPDIR", os.environ.get("TMPDIR"), hint)
 
@@ -102,36 +96,19 @@ def _places() -> list[str]:
         return list(_SHORT)
 
 
-def _require_sockets(folder: Path) -> None:
-    final = folder.with_name(folder.name.removeprefix(_NEW))
-    probe = folder / ("x" * (len(f"{final}/{_SOCKET}") - len(f"{folder}/")))
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(probe))
-    probe.unlink()
-    with _locked(folder):
-        pass
-
-
 def _sweep() -> None:
-    """Remove what killed launchers of this user left here; what others have put there is left alone.
-
-    TMPDIR may be a network file system that shows another machine's folders and not its locks.
-    """
+    """Remove what killed launchers of this user left here; a network file system may show other machines' folders."""
     for place in _places():
         with contextlib.suppress(OSError):
             for name in filter(_NAME.fullmatch, os.listdir(place)):
-                with contextlib.suppress(OSError), _locked(folder := Path(place, name)):
+                with contextlib.suppress(OSError), _locked(folder := Path(place, name), wait=False):
                     if (folder / _HOST_FILE).read_text(encoding="utf-8") == socket.gethostname():
                         end_all(folder)
                         shutil.rmtree(folder, ignore_errors=True)
 
 
 def private(file: Path, text: str) -> None:
-    """Make a file that this user alone can read.
-
-    Raises:
-        FileExistsError: there is one, or a link of that name.
-    """
+    """Make a file that this user alone can read; FileExistsError where there is one, or a link of that name."""
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
         opened.write(text)
 
@@ -146,8 +123,7 @@ def marked(folder: Path) -> dict[str, str]:
 def started_with(folder: Path) -> list[psutil.Process]:
     """This user's processes that were started with a folder's mark, and their descendants.
 
-    That a command line names the folder says nothing: others may have this user, root above all, run commands of their
-    wording, through sudo or a mail.
+    A command line that names the folder says nothing: others may have this user run commands of their wording.
     """
     try:
         mark = f"{MARK}={(folder / _MARK_FILE).read_text(encoding='utf-8')}".encode()
@@ -167,8 +143,7 @@ def _belongs(process: psutil.Process, mark: bytes, folder: Path) -> bool:
             return False
         if mark in (place / "environ").read_bytes().split(b"\0"):
             return True
-        # Ray's agents and workers write their title over their environment; they log to the folder, where others
-        # cannot open a file.
+        # Ray's agents and workers write their title over their environment; they log to the folder.
         return process.name().startswith(_TITLE) and any(
             os.readlink(file).startswith(f"{folder}/") for file in (place / "fd").iterdir()
         )
@@ -210,29 +185,25 @@ def end(members: list[psutil.Process]) -> None:
 
 
 def _wait(members: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that are still there after some seconds. One that has ended and that nobody asked about is not."""
+    """Those that are still there after some seconds; a zombie is not, whoever was to ask about it."""
+
+    def runs(member: psutil.Process) -> bool:
+        try:
+            return member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
     until = time.monotonic() + _STOP_SECONDS
-    while (members := [member for member in members if _runs(member)]) and time.monotonic() < until:
+    while (members := list(filter(runs, members))) and time.monotonic() < until:
         time.sleep(0.02)
     return members
 
 
-def _runs(member: psutil.Process) -> bool:
-    try:
-        return member.is_running() and member.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 class SharedMemory:
-    """Files in memory that a run's processes share: vLLM's are left when Ray ends its server, the run's end included.
+    """Files in memory that a run's processes share: vLLM's are left when Ray ends its server, at a run's end, too."""
 
-    Args:
-        root: of the run's processes. folder: as of `family`. memory: where Linux shows shared memory.
-    """
-
-    def __init__(self, root: subprocess.Popen[bytes], folder: Path, memory: Path = Path("/dev/shm")):
-        self.root, self.folder, self.memory = root, folder, memory
+    def __init__(self, root: subprocess.Popen[bytes], folder: Path):
+        self.root, self.folder = root, folder
         self.seen: set[Path] = set()
         self.began, self.next = time.time(), 0.0
 
@@ -244,7 +215,7 @@ class SharedMemory:
         for process in family(self.root, self.folder):
             with contextlib.suppress(psutil.Error, OSError):
                 mapped = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
-                self.seen |= {Path(word) for word in mapped.split() if word.startswith(f"{self.memory}/")}
+                self.seen |= {Path(word) for word in mapped.split() if word.startswith("/dev/shm/")}
 
     def remove(self) -> None:
         """Remove what is left of what was made since the run began."""
@@ -257,11 +228,7 @@ class SharedMemory:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, which is made: two processes that train one cell would mix their rows.
-
-    Raises:
-        BadInput: another process holds it.
-    """
+    """Hold a run's folder, which is made, or raise BadInput: two processes that train one cell would mix their rows."""
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder / _HOLD) as file:
         file.truncate(0)

@@ -1,9 +1,7 @@
 """Run one cell to its end: check inputs, start verl in a process of its own, keep what it wrote, say how it ended.
 
-Everything a run leaves is in its folder (see docs of `Cell`): config.yaml, log.txt, steps.jsonl, stages.jsonl,
-provenance.json, status.json, readings of the machine's sensors where it has any (gpu.jsonl, usage_stages.jsonl,
-rapl.jsonl) and, if it finished, checkpoint/. No process outlives `train`, however the run ends. A run that did not
-finish leaves its last checkpoint, too, from which the next `train` of the same cell goes on.
+Everything a run leaves is in its folder (records/folders.py). No process outlives `train`, however the run ends. A run
+that did not finish leaves its last checkpoint, from which the next `train` of the same cell goes on.
 """
 
 import json
@@ -31,7 +29,7 @@ from groupppo.records.storage import no_room, room_for, write_whole
 from groupppo.run.checkpoints import Checkpoints, identity, read_rows
 from groupppo.run.environment import DEVICES, for_run
 from groupppo.run.family import MARK, alone, marked, scratch
-from groupppo.run.ray_cluster import across_allocation, ask_for_stacks, with_secret
+from groupppo.run.ray_cluster import across_allocation, with_secret
 from groupppo.run.watch import Verl
 from groupppo.tasks.rows import check_prompt_lengths, check_splits
 from groupppo.verl import network
@@ -53,22 +51,23 @@ TENSORBOARD, WANDB = "tensorboard", "wandb"
 
 @dataclass(frozen=True)
 class _Ending:
-    status: str
     cause: str | None
     wall_seconds: float
     meter: UsageMeter
     no_room: BadInput | None = None
+
+    @property
+    def status(self) -> str:
+        return "finished" if self.cause is None else "failed"
 
 
 def train(cell: Cell) -> None:
     """Train one cell.
 
     Raises:
-        BadInput: an input file or a config key is wrong, this node cannot carry the run (start_check.py), or others
-            could talk to its processes (network.py): nothing was started. Or the disk had no room: what was sealed is
-            there, and the next call goes on from it.
-        RunFailed: verl ended with an error, made no step for too long, or did not end within `train.time_limit_s`;
-            status.json says which.
+        BadInput: an input or a config key is wrong, this node cannot carry the run, or others could talk to its
+            processes: nothing was started. Or the disk had no room: the next call goes on from what was sealed.
+        RunFailed: verl failed, made no step for too long, or did not end in time; status.json says which.
     """
     check_model_folder(cell.start, padded=cell.model.published)
     check_splits(cell.task_folder)
@@ -161,13 +160,8 @@ def environment(cell: Cell) -> dict[str, str]:
 
 
 def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.LOOPBACK) -> _Ending:
-    """Run verl in a process of its own.
-
-    Args:
-        folder: a scratch folder of this attempt, by which its processes are known. net: as of `network_of`.
-    """
-    # Whatever else makes sockets or files of names that others can guess does so in TMPDIR: in /tmp anybody could make
-    # them first.
+    """Run verl in a process of its own, which a scratch folder tells; `net` is as of `network_of`."""
+    # What makes files of names that can be guessed does so in TMPDIR: in /tmp anybody could make them first.
     places = dict(zip(_OF_THIS_NODE, map(str, (folder, folder, folder / "datasets")), strict=True))
     variables = environment(cell) | places | with_secret(folder) | marked(folder)
     variables |= {STACKS: str(RunFolder(cell.out).stacks), network.VARIABLE: net}
@@ -180,11 +174,9 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.
             print(f"==== {note}", file=log, flush=True)
         try:
             with _ray(cell, variables) as cluster:
-                cause = Verl(
-                    cell.out, folder, variables | cluster, cell.train, log, checkpoints.look, ask_for_stacks
-                ).run()
-                if cause is not None and no_room(cell.out, cause) is None:  # which is no fault of the checkpoint
-                    checkpoints.failed()
+                cause = Verl(cell.out, folder, variables | cluster, cell.train, log, checkpoints.look).run()
+                if cause is not None and no_room(cell.out, cause) is None:
+                    checkpoints.look()
         except (OSError, GroupPPOError) as error:  # a full disk; a node that did not join
             cause = f"{type(error).__name__}: {error}"
         finally:
@@ -192,8 +184,7 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.
     lack = None if cause is None else no_room(cell.out, cause)
     if lack is not None:
         checkpoints.drop_unsealed()  # room for the records
-    status = "finished" if cause is None else "failed"
-    return _Ending(status, cause, time.monotonic() - began, meter, lack)
+    return _Ending(cause, time.monotonic() - began, meter, lack)
 
 
 def _ray(cell: Cell, variables: dict[str, str]) -> AbstractContextManager[dict[str, str]]:
@@ -252,7 +243,7 @@ def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None
         "planned_steps": cell.train.steps,
         "rollout": cell.train.rollout,
         "fallbacks": sum(row.get("group/fallbacks", 0) for row in logged),
-        "resumed_after": list(checkpoints.resumed_after),
+        "resumed_after": checkpoints.resumed_after,
         "checkpoint_sha256": sha256_model(folder.checkpoint) if folder.checkpoint.is_dir() else None,
         "startup_seconds": startup,
         # As if nothing had been interrupted: what was lost and made again counts once.

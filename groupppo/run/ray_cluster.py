@@ -3,8 +3,7 @@
 with across_allocation(cpus=32, gpus=4) as variables: ...     # in the job, on its first node
 python -m groupppo.run.ray_cluster FOLDER NODE CPUS GPUS [HEAD]   # what srun starts, once on every node
 
-Several clusters may share a node: every port is one that is free, and temporary files are in a folder named by the job.
-Whatever ends the body ends the steps; whatever ends the job ends them, too, for Slurm does.
+Several clusters may share a node: every port is one that is free, and temporary files are in a folder of the job's.
 """
 
 import contextlib
@@ -17,31 +16,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from groupppo.errors import RunFailed
-from groupppo.run.family import end, end_all, marked, private, short_folder, started_with
-from groupppo.run.watch import ask
-from groupppo.verl.endings import ATTEMPTS, STACKS
+from groupppo.run.family import end_all, marked, private, short_folder, started_with
 from groupppo.verl.patches import TOKEN
 
 START_SECONDS = 180
 """Time that a node has to join; imports from a cold network file system take most of it."""
 STOP_SECONDS = 30
 """Time that a node has to end its processes."""
-_ADDRESS, _UP, _STOP, _ASK, _TOKEN = "address", ".up", "stop", "ask", "token"
-_ANSWER_SECONDS = 5.0
+_ADDRESS, _UP, _STOP, _TOKEN = "address", ".up", "stop", "token"
 
 
 def nodes_of_allocation() -> list[str]:
-    """Names of the nodes of the Slurm job this process is in; empty outside of one.
-
-    Slurm is asked, not SLURM_JOB_NODELIST: Snakemake's job step takes that away.
-    """
+    """Names of the nodes of the Slurm job this process is in; empty outside of one."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return []
+    # Snakemake's job step takes SLURM_JOB_NODELIST away.
     listed = _answer("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
     return _answer("scontrol", "show", "hostnames", listed).split() if listed else []
 
@@ -59,54 +52,37 @@ def across_allocation(
     """Start Ray on every node of the allocation, and end it with the body.
 
     Gives the variables with which Ray's clients find this cluster and may use it; none on one node, where a run starts
-    a Ray of its own. The cluster has a secret of its own: nodes may be shared with other users.
+    a Ray of its own. RunFailed is raised where the job has fewer nodes, or one does not join.
 
     Args:
-        cpus, gpus: of each node. scratch: an existing folder that all nodes see, for addresses and logs; by default
-            ./.snakemake. nodes: how many to start it on, the first ones; by default all.
-        slots: CPUs and GPUs that each node offers to Ray, where they are not its own: on a CPU they are places for
-            processes. environment: of Ray's processes, by default this one's.
-
-    Raises:
-        RunFailed: the job has fewer nodes, or one did not join; the message names it and ends with its log.
+        cpus, gpus: of each node. scratch: a folder that all nodes see, for addresses and logs; by default ./.snakemake.
+        nodes: how many to start it on, by default all. environment: of Ray's processes, by default this one's.
+        slots: CPUs and GPUs that each node offers to Ray, where they are places for processes and not its own.
     """
-    wanted = None if nodes == 1 else nodes
-    found = [] if nodes == 1 else nodes_of_allocation()[:wanted]
-    if wanted is not None and len(found) < wanted:
-        raise RunFailed(f"the run is planned for {wanted} nodes and its job has {len(found)}: submit it with --nodes")
+    found = [] if nodes == 1 else nodes_of_allocation()[:nodes]
+    if nodes is not None and 1 < nodes > len(found):
+        raise RunFailed(f"the run is planned for {nodes} nodes and its job has {len(found)}: submit it with --nodes")
     if len(found) < 2:
         yield {}
         return
-    offer = Offer(cpus, gpus, *(slots or (cpus, gpus)))
-    with _cluster(found, offer, scratch or Path.cwd() / ".snakemake", environment or os.environ) as variables:
-        yield variables
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What a step of Slurm gets of a node, and what Ray is told that it has."""
-
-    cpus: int
-    gpus: int
-    ray_cpus: int
-    ray_gpus: int
-
-
-@contextlib.contextmanager
-def _cluster(nodes: list[str], offer: Offer, scratch: Path, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    folder = scratch / "ray" / os.environ["SLURM_JOB_ID"]
+    head, *others = found
+    folder = (scratch or Path.cwd() / ".snakemake") / "ray" / os.environ["SLURM_JOB_ID"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     variables = with_secret(folder)
-    environment = {**environment, **variables}
     steps: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(node: str, *address: str) -> None:
+        offer = map(str, (*(slots or (cpus, gpus)), *address))
+        steps[node] = _step(node, cpus, gpus, folder, {**(environment or os.environ), **variables}, *offer)
+
     try:
-        steps[nodes[0]] = _step(nodes[0], folder, environment, offer)
-        _wait(folder / f"{nodes[0]}{_UP}", steps, folder)
+        start(head)
+        _wait(folder / f"{head}{_UP}", steps, folder)
         address = (folder / _ADDRESS).read_text(encoding="utf-8")
-        for node in nodes[1:]:
-            steps[node] = _step(node, folder, environment, offer, address)
-        for node in nodes[1:]:
+        for node in others:
+            start(node, address)
+        for node in others:
             _wait(folder / f"{node}{_UP}", steps, folder)
         yield variables | {"RAY_ADDRESS": address}
     finally:
@@ -125,30 +101,19 @@ def with_secret(folder: Path) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", TOKEN: str(folder / _TOKEN)}
 
 
-def ask_for_stacks(variables: Mapping[str, str]) -> None:
-    """Have every node of a cluster write the stacks of its processes; nothing where there is none.
-
-    Args:
-        variables: as `across_allocation` gave them.
-    """
-    if "RAY_ADDRESS" in variables and TOKEN in variables:
-        (Path(variables[TOKEN]).parent / _ASK).touch()
-        time.sleep(_ANSWER_SECONDS)
-
-
 def _answer(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 def _step(
-    node: str, folder: Path, environment: Mapping[str, str], offer: Offer, *address: str
+    node: str, cpus: int, gpus: int, folder: Path, environment: Mapping[str, str], *offer: str
 ) -> subprocess.Popen[bytes]:
+    """`serve` in a step of Slurm on a node; `offer` is what Ray has there, and the head's address on any other."""
     # Overlapping: the job's own step, in which this runs, already holds what the job has.
     srun = ["srun", f"--jobid={os.environ['SLURM_JOB_ID']}", "--overlap", "--nodes=1", "--ntasks=1", "--unbuffered"]
-    srun += [f"--nodelist={node}", f"--cpus-per-task={offer.cpus}", "--mem=0"]
-    srun += [f"--gpus={offer.gpus}"] if offer.gpus else []
-    ours = [sys.executable, "-m", "groupppo.run.ray_cluster", str(folder), node]
-    ours += [str(offer.ray_cpus), str(offer.ray_gpus), *address]
+    srun += [f"--nodelist={node}", f"--cpus-per-task={cpus}", "--mem=0"]
+    srun += [f"--gpus={gpus}"] if gpus else []
+    ours = [sys.executable, "-m", "groupppo.run.ray_cluster", str(folder), node, *offer]
     # The allocation's totals, in variables, would be taken for the step's own wishes.
     apart = ("SLURM_", "SRUN_", "SBATCH_")
     kept = {name: value for name, value in environment.items() if not name.startswith(apart) or name == "SLURM_CONF"}
@@ -187,33 +152,14 @@ def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> No
         address = head
         command += [f"--address={head}"]
     try:
-        _start([*command, f"--node-ip-address={own}"], place)
+        subprocess.run([*command, f"--node-ip-address={own}"], check=True)
         (folder / _ADDRESS).write_text(address, encoding="utf-8")
         (folder / f"{node}{_UP}").touch()
-        asked = False
-        while not (folder / _STOP).exists() and (family := started_with(place)):
-            if not asked and (folder / _ASK).exists():
-                asked = True
-                ask(Path(os.environ[STACKS]), family)
+        while not (folder / _STOP).exists() and started_with(place):
             time.sleep(0.5)
     finally:
         end_all(place)
         shutil.rmtree(place, ignore_errors=True)
-
-
-def _start(command: list[str], place: Path) -> None:
-    """Run `ray start`, again where it fails and there are attempts left.
-
-    Raises:
-        CalledProcessError: the last of them failed, too.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        started = subprocess.run(command)
-        if started.returncode == 0:
-            return
-        print(f"==== Ray did not start: attempt {attempt} of {ATTEMPTS}", flush=True)
-        end(started_with(place))
-    started.check_returncode()
 
 
 def _free_port() -> int:

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -31,12 +32,7 @@ _ERROR = re.compile(r"^([A-Za-z_][\w.]*(Error|Exception)|([A-Za-z_][\w.]*\.)?(Ex
 
 
 class Silence:
-    """How long a run may make no step, and whether it did.
-
-    Args:
-        steps: the run's steps.jsonl. limit: seconds; 0 for a limit drawn from the run's own steps.
-        clock: seconds, as of time.monotonic.
-    """
+    """How long a run may make no step, by its steps.jsonl, and whether it did; a limit of 0 is one from its steps."""
 
     def __init__(self, steps: Path, limit: float, clock: Callable[[], float] = time.monotonic):
         self.steps, self.fixed, self.clock = steps, limit, clock
@@ -50,67 +46,32 @@ class Silence:
             # The first row ends the start, which says nothing about steps.
             self.longest = 0.0 if self.longest is None else max(self.longest, now - self.since)
             self.size, self.since = size, now
-        limit = self._limit()
+        limit = self.fixed
+        if not limit:
+            limit = START_SECONDS if self.longest is None else max(LEAST_SECONDS, TIMES_THE_LONGEST * self.longest)
         return limit if now - self.since > limit else None
-
-    def _limit(self) -> float:
-        if self.fixed:
-            return self.fixed
-        return START_SECONDS if self.longest is None else max(LEAST_SECONDS, TIMES_THE_LONGEST * self.longest)
 
     def _size(self) -> int:
         return self.steps.stat().st_size if self.steps.is_file() else 0
 
 
-def wait(
-    process: subprocess.Popen[bytes], train: Train, steps: Path, look: Callable[[], None], stacks: Callable[[], str]
-) -> str | None:
-    """Wait for a run.
-
-    Args:
-        steps: its steps.jsonl. look: called about once a second.
-        stacks: called before a run is given up; says where it was.
-
-    Returns:
-        None if it ended well, "" if it ended by an error, else why it has to be ended.
-    """
-    until, silence = time.monotonic() + train.time_limit_s, Silence(steps, train.stall_limit_s)
-    while True:
-        try:
-            return None if process.wait(timeout=_POLL_SECONDS) == 0 else ""
-        except subprocess.TimeoutExpired:
-            look()
-        if (limit := silence.broken()) is not None:
-            return f"no step was finished for {limit:g} s (train.stall_limit_s){stacks()}"
-        if time.monotonic() > until:
-            return f"not finished within train.time_limit_s = {train.time_limit_s} s{stacks()}"
-
-
+@dataclass
 class Verl:
     """verl's processes of one run.
 
-    Args:
+    Attributes:
         out: the run's folder, which has its log.txt open as `log`.
         folder: a scratch folder, by which the processes are known.
         variables: their environment; names the file of their stacks.
-        train: how long they may take.
-        look: called about once a second.
-        ask_elsewhere: has processes on other nodes write their stacks.
+        train: how long they may take. look: called about once a second.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        folder: Path,
-        variables: dict[str, str],
-        train: Train,
-        log: TextIO,
-        look: Callable[[], None],
-        ask_elsewhere: Callable[[Mapping[str, str]], None],
-    ):
-        self.out, self.folder, self.variables, self.train, self.log = out, folder, variables, train, log
-        self.look, self.ask_elsewhere = look, ask_elsewhere
-        self.process: subprocess.Popen[bytes] | None = None
+    out: Path
+    folder: Path
+    variables: dict[str, str]
+    train: Train
+    log: TextIO
+    look: Callable[[], None]
 
     def run(self) -> str | None:
         """Train to the end, from the start again where Ray did not start in time; returns why it failed, if it did."""
@@ -126,14 +87,9 @@ class Verl:
         start = os.fstat(self.log.fileno()).st_size
         command = [sys.executable, "-m", "groupppo.verl.main", str(self.out)]
         process = subprocess.Popen(command, env=self.variables, stdout=self.log, stderr=subprocess.STDOUT)
-        self.process, shared = process, SharedMemory(process, self.folder)
-
-        def look() -> None:
-            self.look()
-            shared.look()
-
+        shared = SharedMemory(process, self.folder)
         try:
-            cause = wait(process, self.train, RunFolder(self.out).steps, look, self._where)
+            cause = self.wait(process, shared)
         finally:
             end_all(self.folder, process)
             code = process.wait()
@@ -144,15 +100,31 @@ class Verl:
             file.seek(start)
             return cause_of(file.read().decode(errors="replace"), code), code
 
-    def _where(self) -> str:
-        """Add the stacks of the run's processes to its log; names the trainer's place."""
+    def wait(self, process: subprocess.Popen[bytes], shared: SharedMemory) -> str | None:
+        """None if a run ended well, "" if it ended by an error, else why it has to be ended."""
+        until = time.monotonic() + self.train.time_limit_s
+        silence = Silence(RunFolder(self.out).steps, self.train.stall_limit_s)
+        while True:
+            try:
+                return None if process.wait(timeout=_POLL_SECONDS) == 0 else ""
+            except subprocess.TimeoutExpired:
+                self.look()
+                shared.look()
+            if (limit := silence.broken()) is not None:
+                return f"no step was finished for {limit:g} s (train.stall_limit_s){self._place(process)}"
+            if time.monotonic() > until:
+                limit = self.train.time_limit_s
+                return f"not finished within train.time_limit_s = {limit} s{self._place(process)}"
+
+    def _place(self, process: subprocess.Popen[bytes]) -> str:
+        """Add the stacks of this node's processes to the run's log; names the trainer's place."""
         stacks = Path(self.variables[STACKS])
-        self.ask_elsewhere(self.variables)
-        ask(stacks, family(self.process, self.folder))
+        ask(stacks, family(process, self.folder))
         text = stacks.read_text(encoding="utf-8", errors="replace") if stacks.is_file() else ""
         self.log.write(f"\n==== stacks of the run's processes\n{text}\n")
-        place = place_in(text, "groupppo/verl/trainer.py")
-        return f", in {place}; log.txt has the stacks of its processes" if place else ""
+        # The innermost frame comes first.
+        match = re.search(r'File "[^"]*groupppo/verl/trainer\.py", line \d+ in (\S+)', text)
+        return f", in {match[1]}; log.txt has the stacks of its processes" if match else ""
 
 
 def ask(file: Path, processes: Iterable[psutil.Process]) -> None:
@@ -172,16 +144,8 @@ def ask(file: Path, processes: Iterable[psutil.Process]) -> None:
 
 def _answers(pid: int) -> bool:
     """Whether a process has a handler: without one the signal would end it."""
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("SigCgt:"):
-            return bool(int(line.split()[1], 16) >> (SIGNAL - 1) & 1)
-    return False
-
-
-def place_in(text: str, file: str) -> str | None:
-    """The function of the innermost frame in a source file that stacks show; None where there is none."""
-    match = re.search(rf'File "[^"]*{re.escape(file)}", line \d+ in (\S+)', text)
-    return match[1] if match else None
+    caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (SIGNAL - 1) & 1)
 
 
 def cause_of(text: str, code: int) -> str:

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,23 +30,14 @@ class LostJobs:
 
     A job that stays PREEMPTED, as it does under PreemptMode=CANCEL and under --no-requeue, is cancelled for good and
     becomes CANCELLED, which is retried. One that the queue does not know becomes UNKNOWN: its output decides.
-
-    Args:
-        cancel: cancels a job by its id.
-        clock: seconds that only grow.
     """
 
-    def __init__(self, cancel: Callable[[str], None], clock: Callable[[], float] = time.monotonic):
-        self._cancel, self._clock = cancel, clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
         self._since: dict[str, tuple[str, float]] = {}
 
     def judge(self, jobs: Iterable[str], states: Mapping[str, str]) -> dict[str, str]:
-        """The state to act on of each job.
-
-        Args:
-            jobs: ids of the jobs that have not ended.
-            states: by id, as the queue has them now.
-        """
+        """The state to act on of each job that has not ended, from the states that the queue shows, by id."""
         now, since, judged = self._clock(), {}, {}
         for job in jobs:
             state = states.get(job, _ABSENT)
@@ -54,7 +45,7 @@ class LostJobs:
             since[job] = state, start if before == state else now
             seconds = now - since[job][1]
             if state == "PREEMPTED" and seconds >= PREEMPTED_SECONDS:
-                self._cancel(job)
+                cancel(job)
                 state = "CANCELLED"
             elif state == _ABSENT and seconds >= ABSENT_SECONDS:
                 state = "UNKNOWN"
@@ -76,7 +67,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job or a task of an array in the queue: id, run id of the Snakemake that submitted it, Slurm's state, mark."""
+    """A job in the queue: id, run id of the Snakemake that submitted it, Slurm's state, mark."""
 
     id: str
     run: str
@@ -85,12 +76,7 @@ class QueuedJob:
 
 
 def marked(outputs: Iterable[str], work: object) -> Mark:
-    """The mark of a job.
-
-    Args:
-        outputs: the files it writes; two jobs with one of them in common must not run at once.
-        work: all that decides what is in them, with a `repr` that says so.
-    """
+    """The mark of a job that writes these files, from all that decides what is in them, whose `repr` says so."""
     parts = ("\n".join(sorted(outputs)), repr(work))
     return Mark(*(hashlib.sha256(part.encode()).hexdigest()[:12] for part in parts))
 
@@ -107,54 +93,35 @@ def cancel_run(run: str) -> None:
 
 
 def in_queue(folder: Path) -> list[QueuedJob]:
-    """This user's jobs that a Snakemake submitted from a folder and that have not ended.
-
-    Raises:
-        BadInput: the queue does not answer.
-    """
+    """This user's jobs that a Snakemake submitted from a folder; BadInput where the queue does not answer."""
+    command = ["squeue", "--array", "--noheader", "--user", getpass.getuser(), "--format=%i|%j|%T|%Z|%k"]
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        message = str(getattr(error, "stderr", None) or error).strip()
+        hint = f"wait until Slurm's controller answers `squeue`; {_HERE}"
+        raise BadInput("Slurm", "squeue", message, hint) from error
     jobs = []
-    for job, run, state, place, comment in _squeue("%i|%j|%T|%Z|%k"):
-        marks = re.findall(_MARK, comment)
-        task = int(
-            job.partition("_")[2] or 1
-        )  # an array, whose tasks count from 1, has the marks of all in its comment
-        if Path(place) == folder and task <= len(marks):
-            jobs.append(QueuedJob(job, run, state, Mark(*marks[task - 1])))
+    for line in done.stdout.splitlines():
+        job, run, state, place, comment = line.split("|", 4)
+        if Path(place) == folder and (mark := re.search(_MARK, comment)):
+            jobs.append(QueuedJob(job, run, state, Mark(*mark.groups())))
     return jobs
 
 
-def queued_ids() -> set[str]:
-    """Ids of all jobs of this user that have not ended.
-
-    Raises:
-        BadInput: the queue does not answer.
-    """
-    return {job for (job,) in _squeue("%i")}
-
-
 class EarlierJobs:
-    """Jobs that were in the queue when Snakemake started: of one that was killed, or of another one in this folder.
+    """A folder's jobs that were in the queue when Snakemake started: of one that was killed, or of another there."""
 
-    Args:
-        jobs: those of this folder.
-        cancel: cancels a job by its id.
-        queued: ids in the queue now.
-        problem: why the queue could not be asked.
-    """
-
-    def __init__(
-        self,
-        jobs: Iterable[QueuedJob],
-        cancel: Callable[[str], None] = cancel,
-        queued: Callable[[], Collection[str]] = queued_ids,
-        sleep: Callable[[float], None] = time.sleep,
-        problem: BadInput | None = None,
-    ):
-        self.problem = problem
+    def __init__(self, folder: Path, programs: Sequence[str]):
+        self.problem: BadInput | None = None  # why the queue could not be asked
+        self._folder = folder
         self._jobs: dict[str, list[QueuedJob]] = {}
-        self._cancel, self._queued, self._sleep = cancel, queued, sleep
-        for job in jobs:
-            self._jobs.setdefault(job.mark.outputs, []).append(job)
+        try:
+            require_programs(programs)
+            for job in in_queue(folder):
+                self._jobs.setdefault(job.mark.outputs, []).append(job)
+        except BadInput as problem:
+            self.problem = problem
 
     def hold(self, outputs: Iterable[str]) -> bool:
         """Whether one of them, claimed by nobody yet, writes these files."""
@@ -163,42 +130,28 @@ class EarlierJobs:
     def claim(self, mark: Mark) -> QueuedJob | None:
         """The job to adopt instead of submitting another; None if there is none.
 
-        A job that writes the same files from anything else is cancelled; this returns once it has left the queue.
-
-        Raises:
-            TimeoutError: it has not left after two minutes.
-            BadInput: the queue does not answer.
+        A job that writes the same files from anything else is cancelled; this returns once it has left, or raises
+        TimeoutError after two minutes.
         """
         same_files = self._jobs.pop(mark.outputs, [])
         adopted = next((job for job in same_files if job.mark == mark and job.state != "COMPLETING"), None)
         leaving = {job.id for job in same_files if job is not adopted}
         for job in leaving:
-            self._cancel(job)
-        until = LEAVING_SECONDS
-        while leaving & set(self._queued()):
-            if until <= 0:
-                raise TimeoutError(f"cancelled, and still in the queue: {', '.join(sorted(leaving))}")
-            self._sleep(1)
-            until -= 1
-        return adopted
+            cancel(job)
+        for _ in range(LEAVING_SECONDS):
+            if not leaving or not leaving & {job.id for job in in_queue(self._folder)}:
+                return adopted
+            time.sleep(1)
+        raise TimeoutError(f"cancelled, and still in the queue: {', '.join(sorted(leaving))}")
 
 
 _at_start: dict[Path, EarlierJobs] = {}
 
 
 def at_start(folder: Path, programs: Sequence[str] = ("sbatch", "squeue", "scancel")) -> EarlierJobs:
-    """The jobs of a folder that were in the queue when this process asked first; it asks once.
-
-    Args:
-        folder: where they were submitted.
-        programs: what must be on PATH.
-    """
+    """The jobs of a folder that were in the queue when this process asked first; it asks once."""
     if folder not in _at_start:
-        try:
-            require_programs(programs)
-            _at_start[folder] = EarlierJobs(in_queue(folder))
-        except BadInput as problem:
-            _at_start[folder] = EarlierJobs([], problem=problem)
+        _at_start[folder] = EarlierJobs(folder, programs)
     return _at_start[folder]
 
 
@@ -218,7 +171,7 @@ def require_programs(names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    """A job as the queue shows it: its state, the reason of that and the nodes it has or had, empty where unknown."""
+    """A job as the queue shows it: its state, the reason of that and its nodes, empty where unknown."""
 
     state: str
     reason: str = ""
@@ -226,12 +179,7 @@ class Seen:
 
 
 def states(program: str, runs: Iterable[str]) -> dict[str, Seen] | None:
-    """Each job of some runs by id, `JOB_TASK` for a task of an array; None where there is no answer.
-
-    Args:
-        program: "squeue" or "sacct".
-        runs: run ids of Snakemakes, which are the names of their jobs.
-    """
+    """Each job of some Snakemakes, by their run ids, as "squeue" or "sacct" has it; None where it does not answer."""
     names = ",".join(runs)
     if program == "squeue":
         command = ["squeue", "--array", "--states=all", "--noheader", "--format=%i|%T|%r|%N", f"--name={names}"]
@@ -252,14 +200,3 @@ def states(program: str, runs: Iterable[str]) -> dict[str, Seen] | None:
             state = state.split()[0]  # of sacct's "CANCELLED by 1000"
             jobs[job] = Seen(state, *("" if text.startswith("None") else text for text in (reason, nodes)))
     return jobs
-
-
-def _squeue(form: str) -> list[list[str]]:
-    command = ["squeue", "--array", "--noheader", "--user", getpass.getuser(), f"--format={form}"]
-    try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        message = str(getattr(error, "stderr", None) or error).strip()
-        hint = f"wait until Slurm's controller answers `squeue`; {_HERE}"
-        raise BadInput("Slurm", "squeue", message, hint) from error
-    return [line.split("|", form.count("|")) for line in done.stdout.splitlines()]

@@ -16,11 +16,7 @@ class Site(SiteFile):
     """A Slurm cluster as its user sees it; None leaves a choice to the cluster. `SiteFile` describes the attributes."""
 
     def resources(self, wanted: Mapping[str, object]) -> dict[str, str | int]:
-        """Resources that a rule gets on top of those it names, as the executor for Slurm spells them.
-
-        Args:
-            wanted: the rule's own; only whether it names `gpu` and `nodes`, and what the latter is, matters.
-        """
+        """Resources that a rule which names the `wanted` ones gets on top, as the executor for Slurm spells them."""
         on_gpu = "gpu" in wanted
         asked: dict[str, str | int | None] = {
             "slurm_partition": (self.gpu_partition or self.partition) if on_gpu else self.partition,
@@ -39,13 +35,7 @@ class Site(SiteFile):
 
 
 def load_site(path: str | Path | None = None) -> Site:
-    """Read a site file; without a path, benchmarks/site.yaml where there is one, else a cluster with defaults only.
-
-    Raises:
-        BadInput: a key is unknown or out of range, or the file that was named is not there.
-    """
-    if path is None:
-        path = Path("benchmarks/site.yaml")
-        if not path.is_file():
-            return Site()
-    return Site(**vars(read_form(Path(path), SiteFile)))
+    """Read a site file; without a path, benchmarks/site.yaml where there is one, else a cluster with defaults only."""
+    if path is None and not Path("benchmarks/site.yaml").is_file():
+        return Site()
+    return Site(**vars(read_form(Path(path or "benchmarks/site.yaml"), SiteFile)))

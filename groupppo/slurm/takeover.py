@@ -28,13 +28,12 @@ _END_SECONDS = 60.0
 class Presence:
     """Says that a Snakemake works in a folder for as long as its process lives, and lifts the lock of one that died.
 
-    Snakemake's own lock is a file: kill -9 leaves it there, and the next start refuses to run. A lock of the kernel on
-    `.snakemake/holder` ends with the process. Whoever finds it free and this host's name in the file knows that the
-    holder was killed, since one that ends by itself takes its name out. Another host's name proves nothing, as not
-    every network file system shares these locks: Snakemake then refuses as before, and names --unlock.
+    A lock of the kernel on `.snakemake/holder` ends with the process. Whoever finds it free and this host's name in the
+    file knows that the holder was killed, since one that ends by itself takes its name out. Another host's name proves
+    nothing, as not every network file system shares these locks: Snakemake then refuses as ever, and names --unlock.
 
-    Jobs that ran on this machine end with their Snakemake (`end_with_snakemake`) and are waited for. Those that it left
-    to Slurm go on; only a Snakemake that submits finds them again, and lifts that lock.
+    Jobs that ran on this machine end with their Snakemake and are waited for. Those that it left to Slurm go on; only a
+    Snakemake that submits finds them again, and lifts that lock.
 
     Args:
         folder: `.snakemake`. submits: this Snakemake leaves its jobs to Slurm. patience: seconds that the jobs of one
@@ -78,14 +77,7 @@ def lead_none() -> None:
 def end_with_snakemake(folder: Path) -> None:
     """End this process as by SIGTERM when the Snakemake is gone that runs it as a job, or a shell between them.
 
-    Nobody would take down that the job has ended: the next Snakemake would find it half done, or done and on no record,
-    and make it again from its beginning, if need be beside it.
-
-    Args:
-        folder: `.snakemake`.
-
-    Raises:
-        SystemExit: it is gone already.
+    Nobody would take down that the job has ended: the next Snakemake would make it again, if need be beside it.
     """
     main, _, where = os.environ.get(_MAIN, "").partition(" ")
     if where != _processes():  # started by hand or by Slurm, or in a container that shows no process but its own
@@ -121,7 +113,7 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def _processes() -> str:
-    """The space of process numbers that this process sees: those of a container may be another one's."""
+    """The space of process numbers that this process sees: a container may have its own."""
     return os.readlink("/proc/self/ns/pid")
 
 

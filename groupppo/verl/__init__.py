@@ -11,12 +11,9 @@ def asked_for_cpu() -> bool:
 
 
 def require_platform() -> None:
-    """Check that verl uses the platform that the launcher asked for.
+    """Raise RuntimeError unless verl uses the platform that the launcher asked for.
 
     verl logs a plug-in that fails to load at debug level and goes on; this is how launcher and workers notice.
-
-    Raises:
-        RuntimeError: the plug-in was not loaded in this process.
     """
     from verl.plugin.platform import get_platform
 

@@ -1,8 +1,7 @@
 """What verl takes: the type of each key, the names in its registries, and what its own checks say of a whole config.
 
-verl reads most of its config without looking: text for a number or an unknown name shows minutes later, in a worker.
-Here verl's own dataclasses, registries and functions are asked before anything runs. Keys that would part training from
-evaluation are refused, too.
+verl reads most of its config without looking, so that text for a number or an unknown name shows minutes later, in a
+worker. Keys that would part training from evaluation are refused, too.
 """
 
 import json
@@ -50,10 +49,7 @@ _RANGES: dict[str, tuple[float, bool, float]] = {
 
 
 def require_type(own: DictConfig, key: str, value: Any, source: Path) -> None:
-    """Check a value against the type that verl's dataclass, or its default where it has none, gives the key.
-
-    Args:
-        own: verl's config with its defaults. key: dotted. source: the file that says so.
+    """Check a value, said by a file, against the type that verl's dataclass, or its default, gives the dotted key.
 
     Raises:
         BadInput: another type, out of range, or text that OmegaConf would replace by something else.
@@ -86,20 +82,13 @@ def _wanted(own: DictConfig, key: str) -> Any:
     if isinstance(default, DictConfig):
         return dict
     if isinstance(node, DictConfig) and "_target_" in node:
-        hint = _hints(str(node._target_)).get(name)
+        hint = _hints(get_class(str(node._target_))).get(name)
         if hint is not None:
             return hint if default is not None else hint | None
-    if default is None:
-        return Any
-    return {DictConfig: dict, ListConfig: list}.get(type(default), type(default))
+    return Any if default is None else {ListConfig: list}.get(type(default), type(default))
 
 
-@cache
-def _hints(target: str) -> Mapping[str, Any]:
-    return get_type_hints(get_class(target))
-
-
-_adapter = cache(TypeAdapter)
+_hints, _adapter = cache(get_type_hints), cache(TypeAdapter)
 
 
 def _refusal(value: Any, wanted: Any) -> str:
@@ -112,27 +101,22 @@ def _refusal(value: Any, wanted: Any) -> str:
 
 
 def require_accepted(config: DictConfig, place_of: PlaceOf, written: Collection[str]) -> None:
-    """Check a composed config as verl would once the run has begun.
+    """Check a composed config as verl would once the run has begun, by its registries, functions and own checks.
 
     Args:
         place_of: the file that says what a key is, and what the key is called there.
         written: keys that files set, to name the one that verl complains of.
-
-    Raises:
-        BadInput: an estimator, loss, aggregation or KL penalty that verl does not have, an estimator that lacks what it
-            needs or is given a critic it does not read, or whatever verl's own checks refuse.
     """
     from verl.trainer.ppo import core_algos
 
-    def require_known(key: str, known: Iterable[str]) -> None:
+    for key, known in (
+        ("algorithm.adv_estimator", [GROUPED, *core_algos.ADV_ESTIMATOR_REGISTRY]),
+        (f"{_ACTOR}.policy_loss.loss_mode", [*core_algos.POLICY_LOSS_REGISTRY]),
+    ):
         value = OmegaConf.select(config, key)
-        if value not in set(known):
+        if value not in known:
             hint = f"{suggest(value, known)}verl has: {', '.join(known)}."
             raise BadInput(*place_of(key), value, hint)
-
-    estimators = [GROUPED, *core_algos.ADV_ESTIMATOR_REGISTRY]
-    require_known("algorithm.adv_estimator", estimators)
-    require_known(f"{_ACTOR}.policy_loss.loss_mode", core_algos.POLICY_LOSS_REGISTRY)
     _require_computable(config, place_of)
     ratio, low, high = (f"{_ACTOR}.{name}" for name in ("clip_ratio", "clip_ratio_low", "clip_ratio_high"))
     if ratio in written and None not in (OmegaConf.select(config, low), OmegaConf.select(config, high)):
@@ -177,17 +161,20 @@ def _require_needs(config: DictConfig, place_of: PlaceOf, estimator: Callable[..
     if "values" not in reads and critic:
         hint = f"write false: {name} reads no values, and a critic would be trained for nothing."
         raise BadInput(*place_of("critic.enable"), critic, hint)
-    lacking = {
-        "reward_baselines": "verl's trainer makes no greedy responses, which it compares with",
-        "sum_pi_squared": None
-        if actor.calculate_sum_pi_squared
-        else "it reads sum_pi_squared: write actor_rollout_ref.actor.calculate_sum_pi_squared: true",
-        "non_tensor_batch": None
-        if config.algorithm.get("gdpo_reward_keys")
-        else "it reads several rewards, of which a task here has one",
-    }
-    for read, why in lacking.items():
-        if read in reads and why is not None:
+    for read, there, why in (
+        ("reward_baselines", False, "verl's trainer makes no greedy responses, which it compares with"),
+        (
+            "sum_pi_squared",
+            actor.calculate_sum_pi_squared,
+            "it reads sum_pi_squared: write actor_rollout_ref.actor.calculate_sum_pi_squared: true",
+        ),
+        (
+            "non_tensor_batch",
+            config.algorithm.get("gdpo_reward_keys"),
+            "it reads several rewards, of which a task here has one",
+        ),
+    ):
+        if read in reads and not there:
             raise BadInput(*place_of("algorithm.adv_estimator"), name, f"write another: {why}.")
 
 
@@ -261,13 +248,10 @@ def touches(keys: Iterable[str]) -> bool:
 
 
 def require_agreed(config: DictConfig, values: Mapping[str, Any], written: Mapping[str, tuple[Path, Any]]) -> None:
-    """Check that what files say of verl's keys left the values of `agreed` as they were.
-
-    Args:
-        values: before the files' keys. written: each key that a file says, with the file and the value.
+    """Check that what files say of verl's keys, each with the file and the value, left `agreed` as it was.
 
     Raises:
-        BadInput: they did not; training would then earn another reward or decode otherwise than evaluation.
+        BadInput: it did not; training would then earn another reward or decode otherwise than evaluation.
     """
     for place, value in agreed(config).items():
         if value != values[place]:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,10 @@ _OPEN = (
 class Cell:
     """One training run: a task, a model, an arm and a seed, with the folders it reads and writes.
 
-    `device` is "cpu" or "cuda"; `ranks` are training processes on each of `nodes` machines, on CUDA one for each GPU.
-    `density_source` is the steps.jsonl of the run that the arm takes its density from, where it takes it from one.
-    `matrix` is the benchmark's file, for messages. `network_is_ours` is what the site's file says (site.py).
+    Attributes:
+        device: "cpu" or "cuda". ranks: training processes on each of `nodes` machines, on CUDA one for each GPU.
+        density_source: steps.jsonl of the run that the arm takes its density from. matrix: the file, for messages.
+        network_is_ours: what the site's file says.
     """
 
     task: Task
@@ -74,19 +75,15 @@ def saves_between(train: Train) -> bool:
     return 0 < train.checkpoint_every < train.steps
 
 
+@dataclass(frozen=True)
 class Canvas:
     """What cells that are composed only to be checked share: combinations of keys that verl's own checks accepted."""
 
-    def __init__(self) -> None:
-        self.accepted: set[str] = set()
+    accepted: set[str] = field(default_factory=set)
 
 
 def _write(keys: dict[str, tuple[Path, Any]]) -> DictConfig:
-    """verl's config with these keys and values, each said by a file.
-
-    Raises:
-        BadInput: verl's config does not have a key.
-    """
+    """verl's config with these keys and values, each said by a file."""
     config = copy.deepcopy(_verls_own())
     for key, (source, value) in keys.items():
         _set(config, key, value, source)
@@ -94,27 +91,23 @@ def _write(keys: dict[str, tuple[Path, Any]]) -> DictConfig:
 
 
 def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
-    """verl's full config for this cell; later sources win: shared, device, model, matrix, arm.
+    """verl's full config for this cell, or BadInput; later sources win: shared, device, model, matrix, arm.
 
-    Args:
-        canvas: shared by cells that are composed only to be checked.
-
-    Raises:
-        BadInput: a key is not in verl's config, would part training from evaluation or can load code, a value has
-            another type than verl's or is out of range, a name is in none of verl's registries, the task does not fit
-            the model or the step, the device is unknown or cannot serve the rollout, or a run on a GPU needs more
-            memory than the model's file says the GPU has.
+    A canvas is shared by cells that are composed only to be checked.
     """
     _check_device(cell)
     _check_lengths(cell)
     own = _fixed("shared") | _fixed(cell.device) | _of_cell(cell) | _of_device(cell)
     if cell.density_source is not None:
         own["algorithm.group_params.density_source"] = str(cell.density_source)
-    said = [(source, key, value) for source, keys in _sources(cell) for key, value in leaves(keys)]
+    sources = ((cell.model.source, cell.model.verl), (cell.matrix, cell.train.verl), (cell.arm.source, cell.arm.verl))
+    said = [(source, key, value) for source, keys in sources for key, value in leaves(keys)]
     own_keys = {key: (_HERE, value) for key, value in own.items()}
     keys, written = dict(own_keys), dict[str, tuple[Path, Any]]()
     for source, key, value in said:  # in the place of what an earlier one said, and after it
-        _refuse_matched(key, value, own, source)
+        if key in own and key.endswith(_MATCHED) and value != own[key]:
+            hint = f"leave it out: the benchmark makes it {own[key]!r} for all arms alike."
+            raise BadInput(source, key, value, hint)
         for found in (keys, written):
             found.pop(key, None)
             found[key] = source, value
@@ -156,7 +149,7 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
 
 def leaves(keys: dict[str, Any], own: DictConfig | None = None) -> Iterator[tuple[str, Any]]:
     """Dotted keys of single values: a mapping is taken apart where verl has one, and is a value where it does not."""
-    own = _verls_own() if own is None else own
+    own = own or _verls_own()
     for key, value in keys.items():
         try:
             known = isinstance(OmegaConf.select(own, key), DictConfig)
@@ -166,17 +159,6 @@ def leaves(keys: dict[str, Any], own: DictConfig | None = None) -> Iterator[tupl
             yield from leaves({f"{key}.{name}": item for name, item in value.items()}, own)
         else:
             yield key, value
-
-
-def _refuse_matched(key: str, value: Any, own: dict[str, Any], source: Path) -> None:
-    """What all arms of a cell share is said by the benchmark, once."""
-    if key in own and key.endswith(_MATCHED) and value != own[key]:
-        raise BadInput(source, key, value, f"leave it out: the benchmark makes it {own[key]!r} for all arms alike.")
-
-
-def _sources(cell: Cell) -> tuple[tuple[Path, dict[str, Any]], ...]:
-    """What a cell's files say of verl's keys; later ones win."""
-    return (cell.model.source, cell.model.verl), (cell.matrix, cell.train.verl), (cell.arm.source, cell.arm.verl)
 
 
 @cache
@@ -207,10 +189,10 @@ def _check_device(cell: Cell) -> None:
 
 def _check_lengths(cell: Cell) -> None:
     """A step's prompts must be there, and the longest response must fit the model."""
-    task, train = cell.task, cell.train
-    if train.prompts_per_step > task.splits["train"]:
+    task, prompts = cell.task, cell.train.prompts_per_step
+    if prompts > task.splits["train"]:
         hint = f"write at most {task.splits['train']}, the training prompts of {task.name}."
-        raise BadInput(cell.matrix, "train.prompts_per_step", train.prompts_per_step, hint)
+        raise BadInput(cell.matrix, "train.prompts_per_step", prompts, hint)
     # Those of a published model are known when it has been downloaded (launch.py).
     positions = cell.model.params.get("max_position_embeddings")
     if isinstance(positions, int):
@@ -268,18 +250,15 @@ def _set(config: DictConfig, key: str, value: Any, source: Path) -> None:
     try:
         OmegaConf.update(config, key, value, merge=True, force_add=_open(f"{key}."))
     except OmegaConfBaseException as error:
-        hint = suggest(key, _dotted(config)) or "see verl.trainer.config for its keys."
+        hint = suggest(key, _dotted(OmegaConf.to_container(config))) or "see verl.trainer.config for its keys."
         raise BadInput(source, key, value, f"verl's config has no such key; {hint}".strip()) from error
 
 
-def _dotted(config: DictConfig) -> list[str]:
-    found, queue = [], [("", OmegaConf.to_container(config, resolve=False))]
-    while queue:
-        prefix, node = queue.pop()
-        if isinstance(node, dict):
-            queue.extend((f"{prefix}.{key}" if prefix else str(key), value) for key, value in node.items())
-        found.append(prefix)
-    return found
+def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every key of a mapping, at whatever depth."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield f"{prefix}{key}"
+        yield from _dotted(value, f"{prefix}{key}.")
 
 
 @cache

@@ -48,15 +48,20 @@ class _CPUBuilds(DistributionFinder):
 sys.meta_path.append(_CPUBuilds())
 
 
-def _device_module() -> ModuleType:
-    """torch.cpu with the functions verl calls on torch.cuda; memory is measured elsewhere, so it reads zero here."""
-    module = ModuleType("groupppo.verl.cpu.device")
-    functions: dict[str, Any] = {name: value for name, value in vars(torch.cpu).items() if not name.startswith("__")}
-    for name in ("empty_cache", "ipc_collect", "synchronize", "set_device", "reset_peak_memory_stats"):
-        functions[name] = lambda *args, **kwargs: None
-    for name in ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"):
-        functions[name] = lambda *args, **kwargs: 0
-    functions |= {
+def _nothing(*_: object, **__: object) -> None: ...
+
+
+def _zero(*_: object, **__: object) -> int:
+    return 0
+
+
+# torch.cpu with the functions verl calls on torch.cuda; memory is measured elsewhere, so it reads zero here.
+_DEVICE = ModuleType("groupppo.verl.cpu.device")
+vars(_DEVICE).update(
+    {name: value for name, value in vars(torch.cpu).items() if not name.startswith("__")}
+    | dict.fromkeys(("empty_cache", "ipc_collect", "synchronize", "set_device", "reset_peak_memory_stats"), _nothing)
+    | dict.fromkeys(("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"), _zero)
+    | {
         "is_available": lambda: False,
         "current_device": lambda: "cpu",
         "device_count": lambda: 1,
@@ -67,14 +72,7 @@ def _device_module() -> ModuleType:
         "manual_seed": torch.manual_seed,
         "manual_seed_all": torch.manual_seed,
     }
-    vars(module).update(functions)
-    return module
-
-
-_DEVICE = _device_module()
-
-
-def _nothing(*_: object) -> None: ...
+)
 
 
 @PlatformRegistry.register(platform="cpu")
@@ -92,15 +90,12 @@ class PlatformCPU(PlatformBase):
         return True
 
     def current_device(self) -> str:
-        return "cpu"  # verl passes this to Tensor.to, where an index would mean an accelerator
+        return "cpu"  # given to Tensor.to, where an index would mean an accelerator
 
     def device_count(self) -> int:
         return 1
 
-    def manual_seed(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    manual_seed_all = manual_seed
+    manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
 
     def get_device_capability(self, device_index: int = 0) -> tuple[None, None]:
         return None, None

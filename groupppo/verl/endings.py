@@ -1,12 +1,7 @@
 """How a run of verl ends, and where it hangs: what its processes and the launcher agree on.
 
-A run ends when one of its workers is lost: verl may wait for an answer that will never come. A killed rollout server
-fails the requests that it had; a killed agent loop or reward worker fails none, and the trainer would wait for its
-trajectories until a time limit. vLLM's engine is a process of its own, and its end is the end of no actor: requests
-fail, but a weight sync would wait for it.
-
-Every process that imports verl writes its stacks to one file when it gets a signal. Python's faulthandler answers in C,
-so that a process that waits in a library for ever answers, too.
+A run ends when one of its workers is lost: verl may wait for an answer that will never come. Every process that imports
+verl writes its stacks to one file when it gets a signal, also one that waits in a library for ever.
 """
 
 import contextlib
@@ -47,11 +42,7 @@ def answer() -> None:
 
 @contextlib.contextmanager
 def exits_unless_started(is_up: Callable[[], bool]) -> Iterator[None]:
-    """End the process with DID_NOT_START, its error printed, where the block fails because Ray did not start in time.
-
-    Args:
-        is_up: whether Ray has been started; what fails from then on is raised as ever.
-    """
+    """End the process with DID_NOT_START, its error printed, where the block fails because Ray is not up in time."""
     try:
         yield
     except Exception as error:
@@ -68,8 +59,7 @@ def ends_with_a_lost_worker(
     """While the block runs, end this process when a Ray actor's process has died, or its node, or a vLLM engine.
 
     Args:
-        look: names the workers that were lost, and how; by default Ray and the vLLM servers are asked.
-        give_up: ends the process, once the block had time to raise.
+        look: names what was lost, and how. give_up: ends the process, once the block had time to raise.
     """
     done = threading.Event()
 
@@ -92,13 +82,12 @@ def ends_with_a_lost_worker(
 
 
 def watch_engines(servers: Mapping[str, Any]) -> None:
-    """Watch these vLLM servers, too: Ray's handles of vllm_rollout.py's `Server`, by name."""
+    """Watch the engines of these vLLM servers, Ray's handles by name: an engine is no actor, and its end is none's."""
     _engines.clear()
     _engines.update(servers)
 
 
 def dead_engines() -> list[str]:
-    """Servers that report that their engine is dead."""
     import ray
 
     dead = []

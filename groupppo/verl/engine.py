@@ -1,13 +1,13 @@
 """verl's FSDP engines and workers with passes that compute endpoints only; without a plan the passes are verl's own.
 
-The plan arrives with the worker call (`extra_info`, see passes.py). Outputs have verl's shape, nested over prompt and
-response, and are zero where nothing was computed.
+The plan arrives with the worker call (passes.py). Outputs have verl's shape, nested over prompt and response, and are
+zero where nothing was computed.
 """
 
 import ctypes
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,57 +26,37 @@ from groupppo.measure.memory import AllocatorPeaks
 from groupppo.update.layout import Layout
 from groupppo.update.network import install
 from groupppo.update.passes import KeysValuesStore, LiveRows, Plan, caching_pass, policy_pass, value_pass
-from groupppo.verl import require_platform
+from groupppo.verl import patches, require_platform
 from groupppo.verl.passes import KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, WINDOW
-from groupppo.verl.patches import patch
 
 VENDOR = "groupppo"
 _ENGINE = {"backend": ["fsdp", "fsdp2"], "device": ["cpu", "cuda"], "vendor": VENDOR}
 
 
 class _Endpoints:
-    """Where a micro-batch's endpoints are in its stream of tokens, which verl packs without padding."""
+    """The rows of a micro-batch's packed stream of tokens that a pass computes: of endpoints, or all of responses."""
 
-    def __init__(self, engine: Any, micro_batch: TensorDict):
+    def __init__(self, engine: Any, micro_batch: TensorDict, every: bool):
         ids, mask = micro_batch["input_ids"], micro_batch["response_mask"]
         lengths, responses = ids.offsets().diff(), mask.offsets().diff()
         flash = str(engine.module.config._attn_implementation).startswith("flash")
         packed = flash and bool(tu.get_non_tensor_data(micro_batch, key="use_remove_padding", default=True))
         self.layout = Layout(ids.values(), lengths, packed)
-        self.offsets = ids.offsets()
+        self._offsets = ids.offsets()
         # The row before a token predicts it.
         before = torch.repeat_interleave(ids.offsets()[1:] - responses - mask.offsets()[:-1] - 1, responses)
-        self.response_rows = before + torch.arange(len(before), device=before.device)
-        self.rows = self.response_rows[mask.values().bool()]
-        self._temperature = micro_batch["temperature"]
+        rows = before + torch.arange(len(before), device=before.device)
+        found = rows if every else rows[mask.values().bool()]
+        # A rank without endpoints computes a row for nothing, as other ranks wait for it.
+        self.rows, self._counts = (found, True) if len(found) else (rows[:1], False)
+        self.labels = self.layout.input_ids[self.rows + 1]
+        each = micro_batch["temperature"]
+        self.temperature = each[self.layout.sequence[self.rows]] if isinstance(each, Tensor) else float(each)
 
-    def labels(self, rows: Tensor) -> Tensor:
-        return self.layout.input_ids[rows + 1]
-
-    def temperature(self, rows: Tensor) -> Tensor | float:
-        if isinstance(self._temperature, Tensor):
-            return self._temperature[self.layout.sequence[rows]]
-        return float(self._temperature)
-
-    def nested(self, rows: Tensor, values: Tensor) -> Tensor:
+    def nested(self, values: Tensor) -> Tensor:
         """(K,) values at the rows as verl's nested (B, prompt + response)."""
-        full = values.new_zeros(len(self.layout.input_ids)).index_put((rows,), values)
-        return torch.nested.nested_tensor_from_jagged(full, self.offsets)
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """What one micro-batch's pass computes.
-
-    Attributes:
-        where: the micro-batch's endpoints.
-        rows: rows of its stream that are computed.
-        counts: whether they count; a rank without endpoints computes a row for nothing, as other ranks wait for it.
-    """
-
-    where: _Endpoints
-    rows: Tensor
-    counts: bool
+        full = values.new_zeros(len(self.layout.input_ids)).index_put((self.rows,), values * self._counts)
+        return torch.nested.nested_tensor_from_jagged(full, self._offsets)
 
 
 class _EndpointPasses:
@@ -90,25 +70,22 @@ class _EndpointPasses:
         if self.use_ulysses_sp:  # type: ignore[attr-defined]
             raise BadInput("actor_rollout_ref.actor", "ulysses_sequence_parallel_size", "above 1", "write 1.")
         install(self.module)  # type: ignore[attr-defined]
-        where = _Endpoints(self, micro_batch)
-        rows = where.response_rows if plan is None else where.rows
-        ours = _Pass(where, rows, True) if len(rows) else _Pass(where, where.response_rows[:1], False)
-        return {"instead": self._pass(where, ours.rows, plan, micro_batch)}, {"pass": ours}
+        where = _Endpoints(self, micro_batch, every=plan is None)
+        return {"instead": self._pass(where, plan, micro_batch)}, {"endpoints": where}
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
     ) -> dict[str, Tensor]:
-        ours = output_args.get("pass")
-        if not isinstance(ours, _Pass):
-            stock: dict[str, Tensor] = super().prepare_model_outputs(  # type: ignore[misc]
-                output=output,
-                output_args=output_args,
-                micro_batch=micro_batch,
-                logits_processor_func=logits_processor_func,
-            )
-            return stock
-        named = self._named(output, micro_batch)
-        return {name: ours.where.nested(ours.rows, values * ours.counts) for name, values in named.items()}
+        if "endpoints" in output_args:
+            named = self._named(output, micro_batch)
+            return {name: output_args["endpoints"].nested(values) for name, values in named.items()}
+        stock: dict[str, Tensor] = super().prepare_model_outputs(  # type: ignore[misc]
+            output=output,
+            output_args=output_args,
+            micro_batch=micro_batch,
+            logits_processor_func=logits_processor_func,
+        )
+        return stock
 
     def _build_fsdp_module(self, module: Any) -> Any:
         """On a CPU without FSDP2's offload policy: it pins memory, which needs an accelerator."""
@@ -124,7 +101,7 @@ class _EndpointPasses:
         finally:
             self.engine_config = config
 
-    def _pass(self, where: _Endpoints, rows: Tensor, plan: Plan | None, micro_batch: TensorDict) -> Callable[..., Any]:
+    def _pass(self, where: _Endpoints, plan: Plan | None, micro_batch: TensorDict) -> Callable[..., Any]:
         raise NotImplementedError
 
     def _named(self, output: Any, micro_batch: TensorDict) -> dict[str, Tensor]:
@@ -143,20 +120,17 @@ class EndpointPolicyEngine(_EndpointPasses, FSDPEngineWithLMHead):
             self.store = KeysValuesStore(keep, device=str(data["input_ids"].device))
         return super().infer_batch(data, loss_function=loss_function)
 
-    def _pass(self, where: _Endpoints, rows: Tensor, plan: Plan | None, micro_batch: TensorDict) -> Callable[..., Any]:
-        labels, temperature = where.labels(rows), where.temperature(rows)
+    def _pass(self, where: _Endpoints, plan: Plan | None, micro_batch: TensorDict) -> Callable[..., Any]:
+        asked = where.layout, where.rows, where.labels, where.temperature
+        store = self.store
         if plan is None:
-            store = self.store
             assert store is not None
-            return caching_pass(where.layout, rows, labels, temperature, lambda kept: store.put(where.layout, kept))
-        cached = None
-        if _read(micro_batch, USE_KEPT, False):
-            if self.store is None:
-                raise BadInput(
-                    "algorithm.group_params", "kv", "reuse", "no pass kept keys and values; write recompute."
-                )
-            cached = self.store.get(where.layout)
-        return policy_pass(where.layout, rows, labels, temperature, plan, cached)
+            return caching_pass(*asked, lambda kept: store.put(where.layout, kept))
+        if not _read(micro_batch, USE_KEPT, False):
+            return policy_pass(*asked, plan, None)
+        if store is None:
+            raise BadInput("algorithm.group_params", "kv", "reuse", "no pass kept keys and values; write recompute.")
+        return policy_pass(*asked, plan, store.get(where.layout))
 
     def _named(self, output: Any, micro_batch: TensorDict) -> dict[str, Tensor]:
         log_probs, entropies = output
@@ -170,9 +144,8 @@ class EndpointPolicyEngine(_EndpointPasses, FSDPEngineWithLMHead):
 class EndpointValueEngine(_EndpointPasses, FSDPEngineWithValueHead):
     """Critic: values at endpoints, always exact."""
 
-    def _pass(self, where: _Endpoints, rows: Tensor, plan: Plan | None, micro_batch: TensorDict) -> Callable[..., Any]:
-        assert plan is not None
-        return value_pass(where.layout, rows, Plan("gathered"))
+    def _pass(self, where: _Endpoints, plan: Plan | None, micro_batch: TensorDict) -> Callable[..., Any]:
+        return value_pass(where.layout, where.rows, Plan("gathered"))
 
     def _named(self, output: Any, micro_batch: TensorDict) -> dict[str, Tensor]:
         return {"values": output}
@@ -258,13 +231,8 @@ def _begin() -> None:
         initialize_global_process_group_ray(backend="cpu:gloo")
 
 
-def _prepare() -> None:
-    """Make this process one of a training worker, or of a test that builds engines."""
-    require_platform()
-    os.environ["VERL_ENGINE_VENDOR"] = VENDOR
-    patch("rollouts")
-    if get_device_name() == "cpu":
-        patch("log-probabilities")
-
-
-_prepare()
+require_platform()
+os.environ["VERL_ENGINE_VENDOR"] = VENDOR  # also for tests, which build engines without a worker
+patches.rollouts()
+if get_device_name() == "cpu":
+    patches.log_probabilities()

@@ -15,11 +15,7 @@ HOST_PER_GPU = 12e9
 
 
 def run_shape(config: DictConfig, model: Model) -> RunShape:
-    """What decides the memory of a composed run.
-
-    Raises:
-        BadInput: policy and critic are offloaded differently, or responses cannot be packed into micro-batches.
-    """
+    """What decides the memory of a composed run; BadInput where it cannot be told or is too little for a response."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     params = config.algorithm.group_params
     offload = _offload(actor.fsdp_config)
@@ -50,12 +46,7 @@ def run_shape(config: DictConfig, model: Model) -> RunShape:
 
 
 def require_fit(config: DictConfig, model: Model) -> None:
-    """Refuse a composed run that needs more than the model's file says its machine has.
-
-    Raises:
-        BadInput: with the fullest phase and its gigabytes by cause; also for the rollout server's share, for the
-            machine's own memory, and for GPUs that do not make whole rollout servers.
-    """
+    """Raise BadInput where a run needs more than the model's file says its machine has, with gigabytes by cause."""
     run, resources = run_shape(config, model), model.resources
     if run.gpus % run.tensor_parallel:
         key = "actor_rollout_ref.rollout.tensor_model_parallel_size"
@@ -86,11 +77,7 @@ def require_fit(config: DictConfig, model: Model) -> None:
 
 
 def require_gpus(model: Model, ranks: int) -> None:
-    """Check that this machine has the GPUs that the run was planned for.
-
-    Raises:
-        BadInput: there are fewer, or one has less memory than the model's file says.
-    """
+    """Raise BadInput where this machine has fewer GPUs than the run was planned for, or one has less memory."""
     import torch
 
     found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
@@ -104,7 +91,6 @@ def require_gpus(model: Model, ranks: int) -> None:
 
 
 def _offload(engine: Any) -> str:
-    """FSDP2's own policy, verl's moves of states between its phases, or none."""
-    if engine.offload_policy:
+    if engine.offload_policy:  # FSDP2's own
         return "always"
     return "between" if engine.param_offload and engine.optimizer_offload else "none"

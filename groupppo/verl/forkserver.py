@@ -1,13 +1,13 @@
 """Ray workers as forks of one process that has imported everything already; halves the start-up of a run on a CPU.
 
-A verl run starts about eight Python processes, and each spends some nine CPU seconds on the same imports: more than the
-training of a tiny model takes. Here the launcher's process imports them once and forks a server before Ray starts,
-while it has no other threads. Ray runs this file in the place of its setup_worker.py, which spends half a second on
-imports (`runtime_env.py_executable` comes after it, and costs a run 4 s): it asks the server for a fork that runs the
-worker's script, and ends as the fork ends. That side imports next to nothing.
+A verl run starts about eight Python processes, and each spends some nine CPU seconds on the same imports. Here the
+launcher's process imports them once and forks a server before Ray starts, while it has no other threads. Ray runs this
+file in the place of its setup_worker.py: it asks the server for a fork that runs the worker's script, and ends as the
+fork ends. That side imports next to nothing.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -32,36 +32,29 @@ _LOOK_SECONDS, _IDLE_SECONDS = 0.1, 1.0
 
 
 def load_ray() -> None:
-    """Load Ray's library; must come before anything else imports it.
+    """Load Ray's library; must come before anything else imports it, or RuntimeError is raised.
 
     The library reads RAY_JOB_ID and RAY_RAYLET_PID when it is loaded and never again, and a worker does not start
-    without them. The first job of a cluster of our own always has the same number, and "the process whose end ends me"
-    may as well be this one as the raylet.
-
-    Raises:
-        RuntimeError: Ray was imported before.
+    without them. The first job of a cluster always has the same number, and a worker may end with this process as well
+    as with the raylet.
     """
     if "ray" in sys.modules:
         raise RuntimeError("Ray is loaded already: its workers could not be forked from this process")
     flags = {"RAY_JOB_ID": "01000000", "RAY_RAYLET_PID": str(os.getpid())}
     os.environ.update(flags)
-    from groupppo.verl.patches import patch
+    from groupppo.verl import patches
 
-    patch("actor class ids")
+    patches.actor_class_ids()
     for name in flags:
         del os.environ[name]
 
 
 def start(address: "Path") -> None:
-    """Import what workers need, fork the server from this process, and have Ray start its workers by it.
-
-    Args:
-        address: path of the Unix socket to make.
-    """
+    """Import what workers need, fork a server at this Unix socket, and have Ray start its workers by it."""
     import gc
     import importlib
 
-    from groupppo.verl.patches import patch
+    from groupppo.verl import patches
 
     for module in MODULES:
         importlib.import_module(module)
@@ -71,28 +64,22 @@ def start(address: "Path") -> None:
     listener.listen(64)
     parent = os.getpid()
     gc.collect()
-    gc.freeze()  # objects alive now are never collected, so collections in the forks do not copy their pages
+    gc.freeze()  # collections in the forks do not copy the pages of what is alive now
     if os.fork() == 0:
         _serve(listener, parent)
         os._exit(0)
     listener.close()
     os.environ[ADDRESS] = str(address)
-    patch("worker set-up")
+    patches.worker_setup()
 
 
 def _serve(listener: socket.socket, parent: int) -> None:
-    """Fork a worker for each connection until the parent is gone; report to each client how its worker ended.
-
-    Workers end with the parent: they would wait a minute for the rest of Ray, which is gone, too.
-    """
+    """Fork a worker for each connection and report how it ended; all end with the parent, as the rest of Ray does."""
     clients: dict[int, socket.socket] = {}
     while os.getppid() == parent:
         listener.settimeout(_LOOK_SECONDS if clients else _IDLE_SECONDS)
-        try:
+        with contextlib.suppress(TimeoutError):
             connection, _ = listener.accept()
-        except TimeoutError:
-            pass
-        else:
             pid = _fork_worker(connection, (listener, *clients.values()))
             clients[pid] = connection
             connection.sendall(f"{pid}\n".encode())
@@ -121,7 +108,7 @@ def _become(request: dict[str, Any]) -> NoReturn:
     import runpy
     import traceback
 
-    code = 0
+    code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.environ.clear()
@@ -133,11 +120,11 @@ def _become(request: dict[str, Any]) -> NoReturn:
         raylet.AuthenticationTokenLoader.instance().reset_cache()
         sys.argv = request["arguments"]
         runpy.run_path(sys.argv[0], run_name="__main__")
+        code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
-        code = 1
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -149,11 +136,9 @@ def _reap(clients: dict[int, socket.socket]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        with clients.pop(pid) as client:
-            try:
-                client.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-            except BrokenPipeError:
-                continue  # the client was ended before its worker
+        # The client may have been ended before its worker.
+        with clients.pop(pid) as client, contextlib.suppress(BrokenPipeError):
+            client.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
 def _ask() -> int:
@@ -176,10 +161,7 @@ def _ask() -> int:
 
 
 def _arguments() -> list[str]:
-    """The worker's script and its arguments; sets the runtime environment's variables as Ray's script does.
-
-    See ray/_private/workers/setup_worker.py, ray/_private/utils.py:1665.
-    """
+    """The worker's script and its arguments; sets variables as Ray's script does (ray/_private/utils.py:1665)."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--serialized-runtime-env-context", default="{}")
     parser.add_argument("--language")

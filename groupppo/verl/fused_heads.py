@@ -7,14 +7,17 @@ verl's own models use (`verl/models/transformers/dense_common.py`). The torch he
 from torch import Tensor
 
 
-def torch_head(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+def torch_head(hidden: Tensor, weight: Tensor, labels: Tensor, backend: str = "torch") -> Tensor:
     """`FusedLinearForPPO`, chunks of 512 rows whose logits are computed again in the backward pass."""
-    return _fused_linear(hidden, weight, labels, "torch")
+    from verl.utils.experimental.torch_functional import FusedLinearForPPO
+
+    log_probs: Tensor = FusedLinearForPPO(impl_backend=backend)(hidden, weight, labels, temperature=1.0)[0]
+    return log_probs
 
 
 def liger_head(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """`FusedLinearForPPO` with Liger's kernels; needs the package liger_kernel and a GPU."""
-    return _fused_linear(hidden, weight, labels, "liger")
+    """The same with Liger's kernels; needs the package liger_kernel and a GPU."""
+    return torch_head(hidden, weight, labels, "liger")
 
 
 def triton_head(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -22,11 +25,4 @@ def triton_head(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     from verl.utils.kernel.linear_cross_entropy import linear_cross_entropy
 
     log_probs: Tensor = linear_cross_entropy(hidden, weight, labels, 1.0, "none")[0]
-    return log_probs
-
-
-def _fused_linear(hidden: Tensor, weight: Tensor, labels: Tensor, backend: str) -> Tensor:
-    from verl.utils.experimental.torch_functional import FusedLinearForPPO
-
-    log_probs: Tensor = FusedLinearForPPO(impl_backend=backend)(hidden, weight, labels, temperature=1.0)[0]
     return log_probs

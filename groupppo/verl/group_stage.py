@@ -1,4 +1,7 @@
-"""GROUP-PPO's advantage stage on verl's batch fields: group, estimate, whiten, and say where the losses count."""
+"""The selection stage on verl's batch fields: group, estimate, whiten, and say where the losses count.
+
+With an estimator of verl's, which has run before, it chooses tokens and leaves advantages as they are.
+"""
 
 import hashlib
 import json
@@ -21,9 +24,10 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "group_ppo.json"
 
-# verl's name of each field of `Tokens`; the mask and the seeds are made here.
+# verl's name of each field of `Tokens`; mask, seeds and dense advantages are made here.
 _VERL_FIELDS = {
     "rewards": "token_level_rewards",
+    "returns": "returns",
     "values": "values",
     "log_probs": "old_log_probs",
     "rollout_log_probs": "rollout_log_probs",
@@ -56,8 +60,9 @@ class GroupStage:
         self.schedule = DensitySchedule.load(params.density_source) if params.density_source else None
 
     def fields(self) -> list[str]:
-        """verl's batch fields that the stage reads next to mask, scores and values."""
-        return [_VERL_FIELDS[name] for name in sorted(self.params.needs) if name in _VERL_FIELDS]
+        """verl's batch fields that the stage reads next to the mask."""
+        needs = self.params.needs | ({"advantages"} if self.params.advantage == "stock" else {"rewards", "values"})
+        return [_VERL_FIELDS[name] for name in sorted(needs) if name in _VERL_FIELDS]
 
     @property
     def early(self) -> bool:
@@ -66,7 +71,7 @@ class GroupStage:
         return (
             params.definition.known_before_update
             and params.spread == "endpoint"
-            and params.advantage != "token_gae"
+            and params.advantage not in ("token_gae", "stock")
             and params.update in ("auto", "gathered")
             and params.on_error == "raise"  # a step that falls back to dense PPO needs values everywhere
         )
@@ -80,8 +85,7 @@ class GroupStage:
         """Group one batch.
 
         Args:
-            batch: padded (B, T) tensors under verl's names: `response_mask`, `token_level_rewards`, `values` and what
-                `fields()` names.
+            batch: padded (B, T) tensors under verl's names: `response_mask` and what `fields()` names.
             keys: verl's key of each response. step: training step from 1.
 
         Raises:
@@ -91,7 +95,7 @@ class GroupStage:
         mask = batch["response_mask"].bool()
         if not mask.any():
             raise ValueError(f"step {step}: none of the batch's {len(mask)} responses has a valid token")
-        for field in ("token_level_rewards", "values", *self.fields()):
+        for field in self.fields():
             if batch.get(field) is None:
                 hint = f"rule {self.params.rule} with score {self.params.score} needs this field of verl's batch."
                 raise BadInput(f"batch of step {step}", field, None, hint)
@@ -129,7 +133,9 @@ class GroupStage:
     def _tokens(self, batch: dict[str, Tensor], mask: Tensor, keys: Sequence[str]) -> Tokens:
         found = {name: batch.get(field) for name, field in _VERL_FIELDS.items()}
         advantages = seeds = None
-        if "advantages" in self.params.needs or self.params.advantage == "token_gae":
+        if self.params.advantage == "stock":
+            advantages = batch["advantages"]
+        elif "advantages" in self.params.needs or self.params.advantage == "token_gae":
             advantages = gae(batch["token_level_rewards"], batch["values"], mask, self.gamma, self.lam)
         if "seeds" in self.params.needs:
             seeds = torch.tensor([response_seed(self.seed, key) for key in keys], dtype=torch.int64)

@@ -1,16 +1,13 @@
 """Who may talk to a run's processes: those that know its secret, and on one node nobody from elsewhere.
 
-verl's parts listen wherever they find a network, and two of them unpickle what comes: Ray and TransferQueue. Ray asks
-for the run's token (ray_cluster.py), TransferQueue for a key that is made of it, torch's processes meet in a file, and
-vLLM serves no HTTP (vllm_rollout.py). A run on one node listens on its loopback address only, where the node's other
-users may knock.
+Ray asks for the run's token (ray_cluster.py), TransferQueue for a key that is made of it, torch's processes meet in a
+file, and vLLM serves no HTTP. A run on one node listens on its loopback address only, where its other users may knock.
 
-Nobody can make torch's gloo and NCCL ask who it is that connects, and what they bring is unpickled, too. So several
-processes train in a network namespace of their own, where the kernel gives users one; several nodes, or several
-processes where it gives none, only where the user says in benchmarks/site.yaml that nobody else is on the network.
+torch's gloo and NCCL cannot be made to ask who connects, and unpickle what comes. So several processes train in a
+network namespace of their own, where the kernel gives users one; several nodes, or several processes where it gives
+none, only where the user says in benchmarks/site.yaml that nobody else is on the network.
 """
 
-import contextlib
 import ctypes
 import fcntl
 import os
@@ -41,13 +38,10 @@ _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1  # linux/sockios.h, linux/if.h
 
 
 def network_of(nodes: int, ranks: int, *, ours: bool, site: str | Path = "benchmarks/site.yaml") -> str:
-    """The network of a run: LOOPBACK, ALONE or OURS.
-
-    Args:
-        nodes, ranks: machines, and training processes on each. ours: what `network_is_ours` says in `site`.
+    """The network of a run on `nodes` machines with `ranks` training processes on each: LOOPBACK, ALONE or OURS.
 
     Raises:
-        BadInput: its processes would believe whoever connects to them, and nobody said that nobody else can.
+        BadInput: its processes would believe whoever connects, and `site` does not say that nobody else can.
     """
     if nodes * ranks == 1:
         return LOOPBACK
@@ -58,14 +52,10 @@ def network_of(nodes: int, ranks: int, *, ours: bool, site: str | Path = "benchm
     elif _can_be_alone():
         return ALONE
     else:
-        where, other = (
-            "uses the node while they train, for it gives users no network namespace",
-            "train with one process",
-        )
-    hint = (
-        f"write true if nobody else {where}: {nodes * ranks} processes of a run believe whoever connects; or {other}."
-    )
-    raise BadInput(site, "network_is_ours", False, hint)
+        where = "uses the node while they train, for it gives users no network namespace"
+        other = "train with one process"
+    believe = f"{nodes * ranks} processes of a run believe whoever connects"
+    raise BadInput(site, "network_is_ours", False, f"write true if nobody else {where}: {believe}; or {other}.")
 
 
 def _can_be_alone() -> bool:
@@ -74,17 +64,13 @@ def _can_be_alone() -> bool:
 
 
 def leave() -> None:
-    """Move this process, which must have no other threads, to a network of its own, which has a loopback address only.
-
-    Raises:
-        OSError: the kernel does not let this user.
-    """
+    """Move this process, which must have no other threads, to a network of its own with a loopback address only."""
     # Root's files may belong to users whom a namespace of users would not know.
     user, group = os.geteuid(), os.getegid()
-    try:
-        _unshare(_CLONE_NEWNET)
-    except PermissionError:
-        _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET):
+        if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "unshare")
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
@@ -92,29 +78,19 @@ def leave() -> None:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
 
 
-def _unshare(what: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).unshare(what):
-        number = ctypes.get_errno()
-        raise OSError(number, f"unshare: {os.strerror(number)}")
-
-
 def protect() -> None:
     """Change this process before it opens a socket; called in every process of a run.
 
-    torch's TCPStore listens on all addresses and believes everybody; on one node a file of the run does the same.
-    verl/utils/distributed.py:98 takes the place from DIST_INIT_METHOD. The port, which verl has found free for the
-    processes of one group, names the file.
+    torch's TCPStore listens on all addresses and believes everybody; on one node a file of the run does the same, which
+    is named by the port that verl has found for the group's processes (verl/utils/distributed.py:98).
     """
     folder, port = os.environ.get("RAY_TMPDIR"), os.environ.get("MASTER_PORT")
     if folder and port:
         os.environ["DIST_INIT_METHOD"] = f"file://{folder}/store-{port}"
-    from groupppo.verl.patches import patch
+    from groupppo.verl import patches
 
-    patch("transfer queue")
+    patches.transfer_queue()
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(OSError):
-        leave()
-        sys.exit(0)
-    sys.exit(1)
+    leave()

@@ -1,12 +1,13 @@
 """What the passes of a step compute: what of the batch they get, what they are asked for, how many operations it takes.
 
-verl's batch lies in its transfer queue. A worker call brings the engines keys of `extra_info`, which are taken away
-when it is done; an arm without groups sends none, so that its passes are verl's own.
+A worker call brings the engines keys of `extra_info`; an arm without groups sends none, so that its passes are verl's.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import torch
@@ -31,7 +32,10 @@ WINDOW, SHARE, SEED = "live_window", "live_share", "live_seed"
 # Keep the pass's keys and values, up to so many bytes; use what was kept.
 KEEP_BYTES, USE_KEPT = "keep_kv_bytes", "use_kept_kv"
 
-GATHERED = {MODE: "gathered"}
+
+def gathered_if(condition: bool) -> dict[str, Any]:
+    """What asks for a pass that computes endpoints only."""
+    return {MODE: "gathered"} if condition else {}
 
 
 def get_fields(batch: KVBatchMeta, fields: Sequence[str]) -> TensorDict:
@@ -64,23 +68,12 @@ def call_with(
     batch: KVBatchMeta, fields: Sequence[str], call: Callable[..., KVBatchMeta], metrics: dict[str, Any]
 ) -> KVBatchMeta:
     """Run a worker call with the batch narrowed to `fields`, and return the whole batch."""
-    narrowed = KVBatchMeta(
-        partition_id=batch.partition_id,
-        keys=batch.keys,
-        tags=batch.tags,
-        fields=list(fields),
-        extra_info=batch.extra_info,
-    )
-    call(narrowed, metrics)
+    call(replace(batch, fields=list(fields)), metrics)
     return batch
 
 
 class Asks:
-    """What a run asks the engines for.
-
-    Args:
-        params: of the run; None for an arm without groups.
-    """
+    """What a run asks the engines for; without parameters it is one of an arm without groups."""
 
     def __init__(self, params: GroupParams | None):
         self.params = params
@@ -103,47 +96,34 @@ class Asks:
 
     def log_probs(self, early: bool) -> dict[str, Any]:
         """Of the old-log-prob pass; `early` when the endpoints are known before it and nothing else is needed."""
-        keys: dict[str, Any] = dict(GATHERED) if early else {}
+        keys = gathered_if(early)
         if self.params is not None and "sum_pi_squared" in self.params.needs:
             keys["calculate_sum_pi_squared"] = True
-        if self.keeps and self.params is not None:
+        if self.params is not None and self.keeps:
             keys[KEEP_BYTES] = self.params.kv_bytes
         return keys
 
-    def values(self, early: bool) -> dict[str, Any]:
-        """Of the reference's and the critic's passes before the update."""
-        return dict(GATHERED) if early else {}
-
-    def critic_update(self, grouped: Grouped | None) -> dict[str, Any]:
-        return dict(GATHERED) if self.gathers(grouped) else {}
-
     def policy_update(self, grouped: Grouped | None, step: int) -> dict[str, Any]:
-        if not self.gathers(grouped) or self.params is None:
-            return {}
-        if self.params.update != "streamed":
-            return dict(GATHERED)
-        live = {WINDOW: self.params.live_window, SHARE: self.params.live_share, SEED: step}
-        return {MODE: "streamed", **live, USE_KEPT: self.params.kv == "reuse"}
+        gathers, params = self.gathers(grouped), self.params
+        if not gathers or params is None or params.update != "streamed":
+            return gathered_if(gathers)
+        live = {WINDOW: params.live_window, SHARE: params.live_share, SEED: step}
+        return {MODE: "streamed", **live, USE_KEPT: params.kv == "reuse"}
 
     def modes(self, grouped: Grouped | None, early: bool) -> Modes:
         """The passes' names, by which operations are counted."""
         before = "gathered" if early else "dense"
         gathers, params = self.gathers(grouped), self.params
-        update: str | None = "gathered" if gathers else "dense"
+        critic = policy = "gathered" if gathers else "dense"
         if gathers and params is not None and params.update == "streamed":
-            update = "streamed_reuse" if params.kv == "reuse" else "streamed"
-            if params.live_window or params.live_share:
-                update = None  # how many tokens flow next to the endpoints is known to the engine only
-        return Modes(before, before, "gathered" if gathers else "dense", update)
+            policy = "streamed_reuse" if params.kv == "reuse" else "streamed"
+            if params.live_window or params.live_share:  # how many more tokens flow is known to the engine only
+                return Modes(before, before, critic, None)
+        return Modes(before, before, critic, policy)
 
 
 class FlopsOfStep:
-    """Counts the operations of a step's passes over all its sequences.
-
-    Args:
-        config: verl's config of the run.
-        asks: what the engines are asked to compute.
-    """
+    """Counts the operations of a step's passes over all its sequences."""
 
     def __init__(self, config: Any, asks: Asks):
         self.asks, self.epochs = asks, (int(config.actor_rollout_ref.actor.ppo_epochs), int(config.critic.ppo_epochs))
@@ -159,21 +139,15 @@ class FlopsOfStep:
         """Operations by stage; empty where the model's shape or the sequences' lengths are not known.
 
         Args:
-            tags: verl's, one per sequence.
-            responses: tokens of each response.
+            tags: verl's, one per sequence. responses: tokens of each response. early: as of `log_probs`.
             grouped: the step's groups, None where it trains on every token.
-            early: whether the passes before the update compute endpoints only.
         """
         if self.shape is None or any("seq_len" not in tag for tag in tags):
             return {}
         policy = value = responses
         if grouped is not None:
             policy, value = (mask.counts.sum(-1).tolist() for mask in (grouped.losses.policy, grouped.losses.value))
-        real = [row for row, tag in enumerate(tags) if not tag.get("is_padding", False)]
-        sequences = Sequences(
-            [int(tags[row]["seq_len"]) for row in real],
-            [int(responses[row]) for row in real],
-            [int(policy[row]) for row in real],
-            [int(value[row]) for row in real],
-        )
+        counts = ([tag["seq_len"] for tag in tags], responses, policy, value)
+        real = [not tag.get("is_padding", False) for tag in tags]
+        sequences = Sequences(*([int(count) for count in compress(counted, real)] for counted in counts))
         return stage_flops(self.shape, sequences, self.asks.modes(grouped, early), self.epochs)

@@ -1,8 +1,8 @@
 """Every change that this project makes to other people's code, in one place.
 
-A patch is the last resort, where a library has no seam. Each says what it replaces, why, what upstream says of it, and
-when it can go; `patch(name)` makes it, once per process. tests/verl/test_patches.py fails when a library changes there.
-Versions are those of the lock: verl 0.9.1, Ray 2.60.0, vLLM 0.28.0, TransferQueue 0.1.11.
+A patch is the last resort, where a library has no seam. Each cached function here makes one, once per process and the
+forks of it. tests/verl/test_patches.py fails when a library changes there. Versions are those of the lock: verl 0.9.1,
+Ray 2.60.0, vLLM 0.28.0, TransferQueue 0.1.11.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,37 +19,6 @@ from torch import Tensor
 
 TOKEN = "RAY_AUTH_TOKEN_PATH"
 """Variable that holds the path of the file with the run's secret."""
-ROLLOUTS = {
-    "transformers": "groupppo.verl.rollouts.TransformersAdapter",
-    "vllm": "groupppo.verl.vllm_rollout.Adapter",
-}
-"""Our side of a training worker that sends weights, by the name of the rollout."""
-
-
-@dataclass(frozen=True)
-class Patch:
-    """One change.
-
-    Attributes:
-        what: the module or function that is changed.
-        why: what goes wrong without it.
-        upstream: the issue or pull request that it is about; "none known" after a search.
-        until: when it can go.
-        apply: makes the change.
-    """
-
-    what: str
-    why: str
-    upstream: str
-    until: str
-    apply: Callable[[], None]
-
-
-def patch(name: str) -> None:
-    """Make a patch of `PATCHES`; nothing if this process, or the one that it was forked from, has made it."""
-    if name not in _applied:
-        PATCHES[name].apply()
-        _applied.add(name)
 
 
 def log_probs_at_once(logits: Tensor, labels: Tensor) -> Tensor:
@@ -67,19 +36,40 @@ def curve_keys(token: bytes) -> tuple[bytes, bytes]:
     return zmq.curve_public(secret), secret
 
 
-def _log_probs() -> None:
+@cache
+def log_probabilities() -> None:
+    """verl.utils.torch_functional.logprobs_from_logits_v2: without flash attention it takes the logsumexp of one token
+    after the other; the same to the bit at once.
+
+    Upstream: https://github.com/verl-project/verl/pull/220, which made the loop over rows; no issue known. Until verl
+    loops over chunks of rows, or not at all on a CPU.
+    """
     import verl.utils.torch_functional as functional
 
     functional.logprobs_from_logits_v2 = log_probs_at_once
 
 
-def _rollouts() -> None:
+@cache
+def rollouts() -> None:
+    """verl.workers.rollout.base._ROLLOUT_REGISTRY: a training worker looks its rollout up there, and unlike
+    RolloutReplicaRegistry it has no `register`.
+
+    Upstream: none known. Until verl has a function that adds to it.
+    """
     from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
-    _ROLLOUT_REGISTRY.update({(name, "async"): adapter for name, adapter in ROLLOUTS.items()})
+    _ROLLOUT_REGISTRY["transformers", "async"] = "groupppo.verl.rollouts.TransformersAdapter"
+    _ROLLOUT_REGISTRY["vllm", "async"] = "groupppo.verl.vllm_rollout.Adapter"
 
 
-def _transfer_queue() -> None:
+@cache
+def transfer_queue() -> None:
+    """transfer_queue.utils.zmq_utils.create_zmq_socket: its sockets unpickle what anybody sends; with CurveZMQ, who
+    does not know the server's public key does not get past the greeting, and that key, made of the run's token, is
+    never sent.
+
+    Upstream: none known. Until TransferQueue asks for a secret.
+    """
     import transfer_queue.utils.zmq_utils as sockets
     import zmq
 
@@ -101,7 +91,14 @@ def _transfer_queue() -> None:
             setattr(module, name, create)
 
 
-def _linear() -> None:
+@cache
+def vllm_linear_layers() -> None:
+    """vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm: on a CPU it packs layer.weight away, and the next
+    weight sync hangs.
+
+    Upstream: none known of new weights; the function itself: https://github.com/vllm-project/vllm/issues/38591. Until
+    vLLM's CPU back end takes new weights.
+    """
     import torch
     import vllm.model_executor.layers.utils as layers
 
@@ -111,7 +108,13 @@ def _linear() -> None:
     layers.dispatch_cpu_unquantized_gemm = keep_weight
 
 
-def _no_http() -> None:
+@cache
+def vllm_http() -> None:
+    """verl.workers.rollout.vllm_rollout.vllm_async_server.run_uvicorn: vLLM's HTTP server serves everybody who can
+    connect; verl's workers ask through Ray.
+
+    Upstream: none known. Until verl can start its vLLM server without HTTP.
+    """
     import verl.workers.rollout.vllm_rollout.vllm_async_server as server
 
     async def no_http(*_: object) -> tuple[int, "asyncio.Task[None]"]:
@@ -120,7 +123,16 @@ def _no_http() -> None:
     server.run_uvicorn = no_http
 
 
-def _class_ids() -> None:
+@cache
+def actor_class_ids() -> None:
+    """ray.actor.ActorClassID: Ray's generator is seeded when it first draws, which `@ray.remote` on a class does while
+    modules are imported: all forks of that process then draw the same ids, and of two workers that start at once one
+    dies (ray/actor.py:2938; WarmupStore in plasma_store_provider.cc).
+
+    Upstream: none known; Ray does not support forked workers (a comment in
+    https://github.com/ray-project/ray/pull/13830). Until Ray draws ids from the system, or runs no longer fork their
+    workers.
+    """
     import ray.actor as actors
 
     stock: Any = actors.ActorClassID
@@ -133,7 +145,14 @@ def _class_ids() -> None:
     actors.ActorClassID = FromTheSystem
 
 
-def _worker_setup() -> None:
+@cache
+def worker_setup() -> None:
+    """ray._private.ray_constants.SETUP_WORKER_FILENAME: Ray starts each worker by a script of its own, which spends
+    half a second on imports before it looks at runtime_env.py_executable: 4 s of a run's start-up, when workers are
+    forks (forkserver.py).
+
+    Upstream: none known. Until runs no longer fork their workers.
+    """
     import ray._private.ray_constants as constants
 
     # ray/_private/node.py:163 joins it to the folder of its own script; an absolute path stays as it is.
@@ -141,12 +160,7 @@ def _worker_setup() -> None:
 
 
 class GatheredPuts:
-    """In the place of TransferQueue's module: what is put while a put is under way goes into the next one.
-
-    Args:
-        queue: the module, whose other functions stay what they are.
-        join: makes what the queue stores of a list of rows.
-    """
+    """In the place of TransferQueue's module: what is put while a put is under way is put in the next, by `join`."""
 
     def __init__(self, queue: Any, join: Callable[[list[dict[str, Any]]], Any]):
         self.queue, self.join = queue, join
@@ -183,75 +197,15 @@ class GatheredPuts:
                     one.set_result(None)
 
 
-def _gather_puts() -> None:
+@cache
+def gathered_puts() -> None:
+    """verl.trainer.ppo.v1.agent_loop_tq.{tq, list_of_dict_to_tensordict}: each response is stored by itself
+    (agent_loop_tq.py:219), 3 ms each: 0.4 s of a tiny model's 2 s step.
+
+    Upstream: none known. Until verl stores the responses of a step together.
+    """
     import verl.trainer.ppo.v1.agent_loop_tq as loops
     from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
     loops.tq = GatheredPuts(loops.tq, list_of_dict_to_tensordict)
     loops.list_of_dict_to_tensordict = list
-
-
-PATCHES = {
-    "log-probabilities": Patch(
-        what="verl.utils.torch_functional.logprobs_from_logits_v2",
-        why="without flash attention it takes the logsumexp of one token after the other; the same to the bit at once",
-        upstream="https://github.com/verl-project/verl/pull/220, which made the loop over rows; no issue known",
-        until="verl loops over chunks of rows, or not at all on a CPU",
-        apply=_log_probs,
-    ),
-    "rollouts": Patch(
-        what="verl.workers.rollout.base._ROLLOUT_REGISTRY",
-        why="a training worker looks its rollout up there, and unlike RolloutReplicaRegistry it has no `register`",
-        upstream="none known",
-        until="verl has a function that adds to it",
-        apply=_rollouts,
-    ),
-    "transfer queue": Patch(
-        what="transfer_queue.utils.zmq_utils.create_zmq_socket",
-        why="its sockets unpickle what anybody sends; with CurveZMQ, who does not know the server's public key does "
-        "not get past the greeting, and that key, made of the run's token, is never sent",
-        upstream="none known",
-        until="TransferQueue asks for a secret",
-        apply=_transfer_queue,
-    ),
-    "vllm linear layers": Patch(
-        what="vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm",
-        why="on a CPU it packs layer.weight away, and the next weight sync hangs",
-        upstream="none known of new weights; the function itself: https://github.com/vllm-project/vllm/issues/38591",
-        until="vLLM's CPU back end takes new weights",
-        apply=_linear,
-    ),
-    "vllm http": Patch(
-        what="verl.workers.rollout.vllm_rollout.vllm_async_server.run_uvicorn",
-        why="vLLM's HTTP server serves everybody who can connect; verl's workers ask through Ray",
-        upstream="none known",
-        until="verl can start its vLLM server without HTTP",
-        apply=_no_http,
-    ),
-    "actor class ids": Patch(
-        what="ray.actor.ActorClassID",
-        why="Ray's generator is seeded when it first draws, which `@ray.remote` on a class does while modules are "
-        "imported: all forks of that process then draw the same ids, and of two workers that start at once one dies "
-        "(ray/actor.py:2938; WarmupStore in plasma_store_provider.cc)",
-        upstream="none known; Ray does not support forked workers (a comment in "
-        "https://github.com/ray-project/ray/pull/13830)",
-        until="Ray draws ids from the system, or runs no longer fork their workers",
-        apply=_class_ids,
-    ),
-    "worker set-up": Patch(
-        what="ray._private.ray_constants.SETUP_WORKER_FILENAME",
-        why="Ray starts each worker by a script of its own, which spends half a second on imports before it looks at "
-        "runtime_env.py_executable: 4 s of a run's start-up, when workers are forks (forkserver.py)",
-        upstream="none known",
-        until="runs no longer fork their workers",
-        apply=_worker_setup,
-    ),
-    "gathered puts": Patch(
-        what="verl.trainer.ppo.v1.agent_loop_tq.{tq, list_of_dict_to_tensordict}",
-        why="each response is stored by itself (agent_loop_tq.py:219), 3 ms each: 0.4 s of a tiny model's 2 s step",
-        upstream="none known",
-        until="verl stores the responses of a step together",
-        apply=_gather_puts,
-    ),
-}
-_applied: set[str] = set()

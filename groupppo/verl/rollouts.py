@@ -1,11 +1,8 @@
-"""How responses are drawn: verl's agent loop with a seed per response, and the rollout servers known by name.
+"""How responses are drawn: verl's agent loop with a seed per response, and the rollout server `transformers`.
 
-`transformers`: a small server on Hugging Face `generate`-style decoding; no vLLM needed, repeats to the bit.
-`vllm`: verl's own vLLM server, see vllm_rollout.py.
-
-For a tiny model verl's bookkeeping around a response costs more than the response. So the loop object is built once for
-all responses and the load balancer is asked once; on a CPU a response is also scored where it arrives, and those that
-arrive while others are being stored are stored together.
+The server decodes with Hugging Face models, needs no vLLM and repeats to the bit. For a tiny model verl's bookkeeping
+around a response costs more than the response: the loop object is built once and the load balancer asked once, and on a
+CPU a response is scored where it arrives.
 """
 
 import asyncio
@@ -14,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import ray
@@ -33,7 +30,7 @@ from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry,
 
 from groupppo.errors import BadInput, RunFailed
 from groupppo.models.sampling import Request, Response, decode, end_tokens
-from groupppo.verl.patches import patch
+from groupppo.verl import patches
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +43,8 @@ _StockWorker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 def register_replicas() -> None:
     """Make the rollouts known in the trainer's process (the side that starts servers)."""
-
-    def vllm() -> type[RolloutReplica]:
-        from groupppo.verl.vllm_rollout import Replica
-
-        return Replica
-
     RolloutReplicaRegistry.register("transformers", lambda: TransformersReplica)
-    RolloutReplicaRegistry.register("vllm", vllm)
+    RolloutReplicaRegistry.register("vllm", lambda: import_module("groupppo.verl.vllm_rollout").Replica)
 
 
 # ---- agent loops and the order of what they give
@@ -105,7 +96,7 @@ class InPlaceWorker(_StockWorker):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        patch("gathered puts")
+        patches.gathered_puts()
         self.reward_function = get_custom_reward_fn(self.config)
         self.loop = SeededSingleTurn(
             trainer_config=DictConfigWrap(config=self.config),
@@ -178,20 +169,11 @@ def _key_parts(key: str) -> tuple[str, int, int]:
 
 # ---- the rollout server `transformers`
 
-
-@dataclass
-class _Waiting:
-    request: Request
-    future: "asyncio.Future[Response]"
+_Waiting = tuple[Request, "asyncio.Future[Response]"]
 
 
 class TransformersServer:
-    """One replica's decoder.
-
-    Args:
-        path: Hugging Face folder of the policy.
-        config: verl's rollout config (lengths, dtype, largest batch).
-    """
+    """One replica's decoder, of a policy's Hugging Face folder with verl's rollout config."""
 
     def __init__(self, path: str, config: Any):
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -227,7 +209,7 @@ class TransformersServer:
         longest = self.config.prompt_length + self.config.response_length - len(prompt_ids)
         request = as_request(list(prompt_ids), sampling_params, min(self.config.response_length, longest))
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        self.waiting.append(_Waiting(request, future))
+        self.waiting.append((request, future))
         self.announced = int(sampling_params.get("requests_in_step", 0))
         self.arrival.set()
         if self.loop_task is None or self.loop_task.done():
@@ -243,7 +225,7 @@ class TransformersServer:
     async def _serve(self) -> None:
         while self.waiting:
             await self._collect()
-            batch = sorted(self.waiting, key=lambda item: (item.request.seed, item.request.prompt_ids))
+            batch = sorted(self.waiting, key=lambda item: (item[0].seed, item[0].prompt_ids))
             self.waiting = []
             for start in range(0, len(batch), self.config.max_num_seqs):
                 await self._run(batch[start : start + self.config.max_num_seqs])
@@ -261,23 +243,19 @@ class TransformersServer:
                 return
 
     async def _run(self, batch: list[_Waiting]) -> None:
+        requests, futures = zip(*batch, strict=True)
+        eos, pad = end_tokens(self.model, self.tokenizer), self.tokenizer.pad_token_id
         try:
-            responses = await asyncio.to_thread(
-                decode,
-                self.model,
-                [item.request for item in batch],
-                eos=end_tokens(self.model, self.tokenizer),
-                pad=self.tokenizer.pad_token_id,
-            )
+            responses = await asyncio.to_thread(decode, self.model, list(requests), eos=eos, pad=pad)
         except Exception as error:  # handed to every caller, who raises it
-            for item in batch:
-                item.future.set_exception(error)
+            for future in futures:
+                future.set_exception(error)
             return
-        for item, response in zip(batch, responses, strict=True):
-            item.future.set_result(response)
+        for future, response in zip(futures, responses, strict=True):
+            future.set_result(response)
 
     async def _nothing(self, *args: Any, **kwargs: Any) -> None:
-        """Sleep, wake-up, caches, profiles: a server without caches between requests has nothing to do."""
+        """What a server without caches between requests has to do to sleep or wake up."""
 
     wake_up = sleep = clear_kv_cache = release_kv_cache = resume_kv_cache = _nothing
     abort_all_requests = resume_generation = start_profile = stop_profile = _nothing

@@ -1,8 +1,7 @@
 """The trainer `group_ppo`: verl's synchronous PPO trainer with grouping, fixed order and stage measurement.
 
-Every arm runs through it. With a stock advantage estimator (`gae`, `grpo`) the algorithm is verl's own, untouched; with
-`algorithm.adv_estimator=group_ppo` the advantage stage groups tokens, and each update gets its own masks: verl's stock
-losses count the tokens of `response_mask` and divide by the number of tokens in `loss_mask` over mini-batch and ranks.
+Every arm runs through it. With `algorithm.adv_estimator=group_ppo` the advantage stage groups tokens, and each update
+gets its own masks: verl's stock losses count the tokens of `response_mask` and divide by those of `loss_mask`.
 """
 
 import copy
@@ -42,7 +41,7 @@ from groupppo.records.storage import write_whole
 from groupppo.verl.endings import watch_engines
 from groupppo.verl.engine import ActorWorker, CriticWorker
 from groupppo.verl.group_stage import Grouped, GroupStage
-from groupppo.verl.passes import Asks, FlopsOfStep, asking, call_with, get_fields, mask_fields, put_fields
+from groupppo.verl.passes import Asks, FlopsOfStep, asking, call_with, gathered_if, get_fields, mask_fields, put_fields
 from groupppo.verl.rollouts import SingleServerClient, register_replicas
 
 logger = logging.getLogger(__name__)
@@ -62,12 +61,10 @@ class Step:
 
     Attributes:
         early: whether the passes before the update compute endpoints only.
-        grouped: its groups; None where it trains on every token.
-        nested_mask: the valid tokens, nested as verl's fields are; None where it trains on every token.
+        grouped: its groups, with nested_mask, the valid tokens in verl's form; None where it trains on every token.
         policy_masks: the policy's masks, where they differ from the critic's, which is updated first.
         controller: of the KL penalty in the reward, moved by this step; None without one.
-        lengths: tokens of each response.
-        metrics: of tokens, groups and critic.
+        lengths: tokens of each response. metrics: of tokens, groups and critic.
     """
 
     early: bool = False
@@ -90,9 +87,9 @@ class GroupPPOTrainer(PPOTrainerSync):
         super().__init__(config)
         self.group_stage: GroupStage | None = None
         if config.algorithm.adv_estimator == GROUPED:
-            params = GroupParams.from_config(dict(config.algorithm.group_params))
-            gamma, lam = float(config.algorithm.gamma), float(config.algorithm.lam)
-            self.group_stage = GroupStage(params, gamma, lam, seed=config.data.seed)
+            algorithm = config.algorithm
+            params = GroupParams.from_config(dict(algorithm.group_params))
+            self.group_stage = GroupStage(params, float(algorithm.gamma), float(algorithm.lam), seed=config.data.seed)
         self.asks = Asks(None if self.group_stage is None else self.group_stage.params)
         actor = config.actor_rollout_ref.actor
         updates = config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
@@ -178,11 +175,11 @@ class GroupPPOTrainer(PPOTrainerSync):
                 return call_with(batch, _TOKENS, super()._compute_old_log_prob, metrics)
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("ref"), asking(batch, self.asks.values(self.this_step.early)):
+        with self.meter.stage("ref"), asking(batch, gathered_if(self.this_step.early)):
             return call_with(batch, _TOKENS, super()._compute_ref_log_prob, metrics)
 
     def _compute_values(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("values"), asking(batch, self.asks.values(self.this_step.early)):
+        with self.meter.stage("values"), asking(batch, gathered_if(self.this_step.early)):
             return call_with(batch, _TOKENS, super()._compute_values, metrics)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
@@ -216,7 +213,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         return batch
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("update_critic"), asking(batch, self.asks.critic_update(self.this_step.grouped)):
+        with self.meter.stage("update_critic"), asking(batch, gathered_if(self.asks.gathers(self.this_step.grouped))):
             return call_with(batch, _VALUE_UPDATE, super()._update_critic, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
@@ -243,9 +240,7 @@ class GroupPPOTrainer(PPOTrainerSync):
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         if self.global_steps and self.group_stage is not None:
-            trainer = self.config.trainer
-            given = trainer.resume_from_path if trainer.resume_mode == "resume_path" else None
-            self.group_stage.load(Path(given or self.run_folder / f"global_step_{self.global_steps}"))
+            self.group_stage.load(self.run_folder / f"global_step_{self.global_steps}")
 
     def on_step_end(self) -> None:
         with self.meter.stage("update_weights"):
@@ -260,12 +255,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         return FULL_MASK if step.early or step.grouped is not None else "response_mask"
 
     def _fall_back(self, error: Exception, batch: KVBatchMeta, full: Tensor, metrics: dict[str, Any]) -> KVBatchMeta:
-        """Make this step one of dense PPO, whatever of its groups is written; raises the error with on_error=raise.
-
-        Args:
-            error: why the step cannot be grouped.
-            full: the valid tokens, nested.
-        """
+        """Make this step one of dense PPO, whatever of its groups is written; raises the error with on_error=raise."""
         if self.config.algorithm.group_params.on_error == "raise":
             raise error
         logger.error(
@@ -313,13 +303,11 @@ class GroupPPOTrainer(PPOTrainerSync):
             return False
         nested = get_fields(batch, ["response_mask"])["response_mask"]
         full = nested.to_padded_tensor(0)
-        mask = full.bool()
-        groups = stage.group_early(mask, batch.keys, self.global_steps)
-        if not self.asks.gathers_at(int(groups.endpoints.sum()) / max(1, int(mask.sum()))):
-            return False
-        endpoints = LossMask(groups.endpoints, groups.endpoints)
-        put_fields(batch, mask_fields(endpoints, full) | {FULL_MASK: full}, nested)
-        return True
+        endpoints = stage.group_early(full.bool(), batch.keys, self.global_steps).endpoints
+        gathers = self.asks.gathers_at(int(endpoints.sum()) / max(1, int(full.sum())))
+        if gathers:
+            put_fields(batch, mask_fields(LossMask(endpoints, endpoints), full) | {FULL_MASK: full}, nested)
+        return gathers
 
     # ---- records
 
@@ -373,19 +361,14 @@ def step_row(step: int, metrics: Mapping[str, Any], *, step_seconds: float, elap
     """One row of `steps.jsonl`: what verl logs, under verl's names, and what the tables read, under ours.
 
     Args:
-        step: training step from 1.
-        metrics: all metrics of the step.
-        step_seconds: seconds of the whole step.
-        elapsed: seconds since training began, start-up excluded.
-
-    Returns:
-        Numbers only, null where a number is not finite.
+        step: training step from 1. metrics: all metrics of the step; those that are not numbers are left out.
+        step_seconds: seconds of the whole step. elapsed: seconds since training began, start-up excluded.
     """
     row: dict[str, Any] = {"step": step}
     for name, value in metrics.items():
         number = value.item() if hasattr(value, "item") else value
         if isinstance(number, bool | int | float):
-            row[name] = number if math.isfinite(number) else None
+            row[name] = number if math.isfinite(number) else None  # JSON has no other numbers
     row["reward/mean"] = row["critic/score/mean"]
     row["tokens/response"] = row["group/total_tokens"]
     row["tokens/total"] = row["perf/total_num_tokens"]

@@ -1,10 +1,7 @@
 """verl's vLLM server, whose new weights come through a socket of the run's own, and which serves no HTTP.
 
-verl names the socket in /tmp by the job's id in Ray (vllm_rollout.py:141), which keeps the jobs of one Ray apart. Here
-each run has a Ray of its own, in which it is job 01000000. Two runs on one machine would take the socket from each
-other, and a server could load another run's weights without a word. This can go when verl lets the path be named.
-
-verl's workers ask the server through Ray, which asks them for the run's token; vLLM's HTTP server asks nobody.
+verl names the socket in /tmp by the job's id in Ray (vllm_rollout.py:141), which is the same for the runs here, each
+with a Ray of its own: a server could load another run's weights without a word. To go when verl lets the path be named.
 """
 
 import tempfile
@@ -15,8 +12,7 @@ from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
-from groupppo.verl import asked_for_cpu
-from groupppo.verl.patches import patch
+from groupppo.verl import asked_for_cpu, patches
 
 
 def in_runs_folder(address: str) -> str:
@@ -25,15 +21,13 @@ def in_runs_folder(address: str) -> str:
 
 
 class Adapter(ServerAdapter):
-    """In a training worker: the side that sends."""
-
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.zmq_handle: str = in_runs_folder(self.zmq_handle)
 
 
 class WorkerExtension(vLLMColocateWorkerExtension):
-    """Loaded by name inside vLLM's worker process: the side that receives."""
+    """Loaded by name in vLLM's worker process, which receives what a training worker's `Adapter` sends."""
 
     def _get_zmq_handle(self) -> str:
         return in_runs_folder(super()._get_zmq_handle())
@@ -43,13 +37,13 @@ class CPUWorkerExtension(WorkerExtension):
     """The same on a CPU; changed before the model is built."""
 
     def __new__(cls, **kwargs: object) -> "CPUWorkerExtension":
-        patch("vllm linear layers")
+        patches.vllm_linear_layers()
         return super().__new__(cls, **kwargs)
 
 
 class Server(vLLMHttpServer):
     async def run_server(self, args: Any) -> None:
-        patch("vllm http")
+        patches.vllm_http()
         await super().run_server(args)
 
     def get_server_address(self) -> tuple[str, int]:

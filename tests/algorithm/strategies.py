@@ -43,6 +43,7 @@ def batches(
     return Tokens(
         mask,
         advantages=grid(numbers),
+        returns=grid(numbers),
         rewards=grid(numbers),
         values=grid(numbers),
         log_probs=log_probs,
@@ -63,6 +64,7 @@ def fixed_batch(seed: int = 0, rows: int = 4, length: int = 32) -> Tokens:
     return Tokens(
         mask,
         advantages=torch.randn(rows, length, generator=generator),
+        returns=torch.zeros(rows, length),
         rewards=torch.randn(rows, length, generator=generator),
         values=torch.randn(rows, length, generator=generator),
         log_probs=log_probs,

@@ -58,14 +58,21 @@ def plain(loop: Callable[..., None], *tensors: Tensor, settings: tuple = ()) -> 
 
 @pytest.mark.parametrize("orthogonal", [True, False])
 @settings(max_examples=100)
-@given(batch=batches(torch.float64), tau=TAUS, cap=st.integers(1, 6), epsilon=st.sampled_from([0.0, 1e-6]))
+@given(
+    batch=batches(torch.float64),
+    tau=TAUS,
+    cap=st.integers(1, 6),
+    epsilon=st.sampled_from([0.0, 1e-6]),
+    at=st.booleans(),
+)
 def test_compiled_the_ratio_rules_are_their_loops(
-    orthogonal: bool, batch: Batch, tau: float, cap: int, epsilon: float
+    orthogonal: bool, batch: Batch, tau: float, cap: int, epsilon: float, at: bool
 ) -> None:
     advantages, scores, mask = batch
     scores = scores.abs() if orthogonal else scores
-    split = kernels.variance_split(advantages, scores, mask, orthogonal=orthogonal, tau=tau, epsilon=epsilon, cap=cap)
-    expected = plain(reference.variance_split, advantages, scores, mask, settings=(orthogonal, tau, epsilon, cap))
+    settings = {"orthogonal": orthogonal, "tau": tau, "epsilon": epsilon, "cap": cap, "at": at}
+    split = kernels.variance_split(advantages, scores, mask, **settings)
+    expected = plain(reference.variance_split, advantages, scores, mask, settings=tuple(settings.values()))
     assert torch.equal(split, expected)
     literal = kernels.literal(advantages, scores, mask, orthogonal=orthogonal)
     assert torch.equal(literal, plain(reference.literal, advantages, scores, mask, settings=(orthogonal,)))

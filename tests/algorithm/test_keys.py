@@ -28,14 +28,15 @@ Output = Callable[[GroupParams], object]
 
 @dataclass(frozen=True)
 class Witness:
-    """Values of a key, any two of which an output tells apart; `beside` are keys that this needs."""
+    """Values of a key, any two of which an output tells apart; `beside` are the keys that this needs."""
 
     values: tuple[object, ...]
     output: Output
     beside: dict[str, object] = field(default_factory=dict)
+    stock: bool = False
 
     def see(self, key: str, value: object) -> object:
-        return self.output(GroupParams.from_config({**self.beside, key: value}))
+        return self.output(GroupParams.from_config({**self.beside, key: value}, stock=self.stock))
 
 
 def _groups(params: GroupParams) -> Groups:
@@ -44,6 +45,11 @@ def _groups(params: GroupParams) -> Groups:
 
 def causes(params: GroupParams) -> object:
     return _groups(params).cause.tolist()
+
+
+def weights(params: GroupParams) -> object:
+    found = _groups(params).weights
+    return None if found is None else found.tolist()
 
 
 def losses(read: Callable[[GroupBatch], Any]) -> Output:
@@ -106,12 +112,15 @@ def run_of_density(folder: Path, density: float) -> str:
 def witnesses(folder: Path) -> dict[str, Witness]:
     few_and_many = tuple(run_of_density(folder, density) for density in (0.2, 0.6))
     draws, streams = {"rule": "random"}, {"update": "streamed"}
-    # The other two rules need a density, which these refuse.
-    rules = tuple(name for name, rule in known_rules().items() if "density" not in rule.uses)
+    # The others need a density, which these refuse; `gap` keeps every token of this batch, as `literal` does.
+    rules = tuple(name for name, rule in known_rules().items() if "density" not in rule.uses and name != "gap")
+    weighted = {"rule": "bernoulli", "density": 0.3, "loss_normalizer": "tokens"}
+    estimators = tuple(value for value in KEYS["advantage"].choices if value != "stock")
     return {
         "rule": Witness(rules, causes),
         "score": Witness(KEYS["score"].choices, causes),
-        "advantage": Witness(KEYS["advantage"].choices, losses(lambda batch: batch.advantages)),
+        "weights": Witness(KEYS["weights"].choices, weights, weighted, stock=True),
+        "advantage": Witness(estimators, losses(lambda batch: batch.advantages)),
         "spread": Witness(KEYS["spread"].choices, losses(lambda batch: batch.policy.counts)),
         "loss_normalizer": Witness(KEYS["loss_normalizer"].choices, losses(lambda batch: batch.policy.divides)),
         "update": Witness(KEYS["update"].choices, what_the_engines_are_asked_for),
@@ -131,6 +140,13 @@ def witnesses(folder: Path) -> dict[str, Witness]:
         "density": Witness((0.2, 0.6), causes, draws),
         "density_source": Witness(few_and_many, endpoints_of_the_first_step, draws),
         "probability_cutoff": Witness((0.9, 0.5), causes, {"rule": "low_prob"}),
+        "close": Witness(KEYS["close"].choices, causes),
+        "rule_advantage": Witness(KEYS["rule_advantage"].choices, causes),
+        "entropy_over": Witness(KEYS["entropy_over"].choices, causes, {"rule": "entropy", "density": 0.3}),
+        "side": Witness(KEYS["side"].choices, causes, {"rule": "abs_advantage", "density": 0.3}),
+        "prefix_min": Witness((1, 20), causes, {"rule": "prefix_cut"}),
+        "gap_low": Witness((0.5, 0.9), causes, {"rule": "gap"}),
+        "gap_high": Witness((5.0, 1.1), causes, {"rule": "gap"}),
     }
 
 

@@ -28,6 +28,13 @@ OTHERS = {
     "density": 0.25,
     "density_source": "steps.jsonl",
     "probability_cutoff": 0.5,
+    "close": "at",
+    "rule_advantage": "residual",
+    "entropy_over": "response",
+    "side": "bottom",
+    "prefix_min": 4,
+    "gap_low": 0.9,
+    "gap_high": 1.1,
 }
 
 
@@ -41,7 +48,6 @@ def test_defaults_are_those_of_the_origin() -> None:
 
 BAD_VALUES = [
     ("rule", "variance_spilt"),
-    ("rule", None),
     ("rule", ["stride"]),
     ("adaptive_threshold", "yes"),
     ("adaptive_threshold", 1),

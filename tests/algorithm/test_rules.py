@@ -12,26 +12,30 @@ from torch import Tensor
 
 from groupppo.algorithm import Cause, GroupParams, Tokens, group_tokens, known_rules, last_valid
 from groupppo.algorithm import params as registry
-from groupppo.algorithm.grouping import close_share
+from groupppo.algorithm.grouping import share_of_highest
 from groupppo.algorithm.metrics import group_sizes
 from groupppo.algorithm.params import StepValues
 from groupppo.errors import BadInput
 from tests.algorithm.strategies import EVERY_READING, batches, closings, fixed_batch, valid_tokens
 
 RULES = {
-    "variance_split",
-    "literal",
-    "published",
-    "stride",
-    "random",
+    "abs_advantage",
+    "bernoulli",
     "entropy",
+    "gap",
+    "literal",
     "low_prob",
-    "singleton",
+    "prefix_cut",
+    "published",
+    "random",
     "sequence",
+    "singleton",
+    "stride",
+    "variance_split",
 }
 
 
-def test_the_nine_rules_are_found() -> None:
+def test_the_rules_are_found() -> None:
     assert set(known_rules()) == RULES
 
 
@@ -51,7 +55,7 @@ def test_those_rules_and_no_others_work_from_mask_and_seeds_alone(name: str) -> 
     bare = Tokens(tokens.mask, seeds=tokens.seeds)
     params = GroupParams(rule=name, density=0.5 if "density" in known_rules()[name].uses else None)
     early = known_rules()[name].known_before_update
-    assert early == (name in ("stride", "random", "sequence", "singleton"))
+    assert early == (name in ("bernoulli", "prefix_cut", "stride", "random", "sequence", "singleton"))
     if early:
         assert torch.equal(group_tokens(bare, params).endpoints, group_tokens(tokens, params).endpoints)
     else:
@@ -119,7 +123,7 @@ def test_sequence_has_one_endpoint_for_each_response_that_is_not_empty(tokens: T
 
 
 DENSITIES = st.one_of(st.sampled_from([0.25, 0.5, 1.0]), st.floats(0.001, 1.0))
-TAKES_A_DENSITY = pytest.mark.parametrize("rule", ["entropy", "random"])
+TAKES_A_DENSITY = pytest.mark.parametrize("rule", ["abs_advantage", "entropy", "random"])
 
 
 @TAKES_A_DENSITY
@@ -193,7 +197,7 @@ def drawn(seeds: Tensor) -> Tensor:
 def leaning(seeds: Tensor) -> Tensor:
     """Wrong: of uniform numbers, those of late positions are raised a little."""
     uniform = torch.rand(MASK.shape, generator=torch.Generator().manual_seed(int(seeds[0])))
-    return close_share(uniform + 0.02 * torch.arange(MASK.shape[1]), MASK, 0.4) != 0
+    return share_of_highest(uniform + 0.02 * torch.arange(MASK.shape[1]), MASK, 0.4, ends=True) != 0
 
 
 def one_in_a_row(seeds: Tensor) -> Tensor:

@@ -17,11 +17,17 @@ EPSILON = 2.0**-20
 
 
 def definition(
-    advantages: list[Fraction], scores: list[Fraction], orthogonal: bool, tau: Fraction, epsilon: Fraction, cap: int
+    advantages: list[Fraction],
+    scores: list[Fraction],
+    orthogonal: bool,
+    tau: Fraction,
+    epsilon: Fraction,
+    cap: int,
+    close: str,
 ) -> dict[int, Cause]:
     """Where a response of valid tokens closes, in exact arithmetic and as the definition reads."""
 
-    def splits_before(t: int, start: int) -> bool:
+    def passes(t: int, start: int) -> bool:
         span = range(start, t + 1)
         if orthogonal:
             r_ppo = sum(advantages[k] ** 2 * scores[k] for k in span)
@@ -33,9 +39,9 @@ def definition(
 
     closed, start = {}, 0
     for t in range(len(advantages)):
-        if splits_before(t, start):
-            closed[t - 1] = Cause.CRITERION
-            start = t
+        if passes(t, start):
+            closed[t if close == "at" else t - 1] = Cause.CRITERION
+            start = t + 1 if close == "at" else t
         if t - start + 1 == cap:
             closed[t] = Cause.CAP
             start = t + 1
@@ -51,8 +57,11 @@ def definition(
     orthogonal=st.booleans(),
     tau=st.sampled_from([0.25, 1.0, 1.5, 2.0]),
     cap=st.integers(1, 6),
+    close=st.sampled_from(["before", "at"]),
 )
-def test_it_is_its_definition(tokens: Tokens, data: st.DataObject, orthogonal: bool, tau: float, cap: int) -> None:
+def test_it_is_its_definition(
+    tokens: Tokens, data: st.DataObject, orthogonal: bool, tau: float, cap: int, close: str
+) -> None:
     # On eighths float64 is exact, so that the rule has to agree with rationals on ties too.
     size = tokens.mask.numel()
     drawn = torch.tensor(data.draw(st.lists(EIGHTHS, min_size=size, max_size=size))).double().reshape(tokens.mask.shape)
@@ -64,21 +73,30 @@ def test_it_is_its_definition(tokens: Tokens, data: st.DataObject, orthogonal: b
     else:
         score, scores = "log_ratio", drawn
         tokens = replace(tokens, log_probs=torch.zeros_like(drawn), rollout_log_probs=drawn)
-    params = GroupParams(score=score, group_max_size=cap, group_epsilon=EPSILON)
+    params = GroupParams(score=score, group_max_size=cap, group_epsilon=EPSILON, close=close)
     groups = group_tokens(tokens, params, tau)
     for row in range(len(tokens.mask)):
         valid = valid_tokens(tokens.mask, row)
         a = [Fraction(float(tokens.get("advantages")[row, t])) for t in valid]
         s = [Fraction(float(scores[row, t])) for t in valid]
-        expected = definition(a, s, orthogonal, Fraction(tau), Fraction(EPSILON), cap)
+        expected = definition(a, s, orthogonal, Fraction(tau), Fraction(EPSILON), cap, close)
         assert closings(groups, row) == {valid[t]: cause for t, cause in expected.items()}
 
 
-def test_it_splits_before_the_token_that_passes_the_threshold_and_not_at_it() -> None:
+@pytest.mark.parametrize(("close", "first"), [("before", 0), ("at", 1)])
+def test_it_splits_before_the_token_that_passes_the_threshold_or_at_it(close: str, first: int) -> None:
     advantages, mask = torch.tensor([[0.1, 5.0, 0.1, 0.1]]), torch.ones(1, 4, dtype=torch.bool)
-    groups = group_tokens(Tokens(mask, advantages=advantages), GroupParams())
-    # Tokens 0 and 1: r_grpo = 2 * 25 > r_ppo = 25.01. A rule that closed AT token 1 would have endpoints 1 and 3.
-    assert closings(groups) == {0: Cause.CRITERION, 3: Cause.END}
+    groups = group_tokens(Tokens(mask, advantages=advantages), GroupParams(close=close))
+    # Tokens 0 and 1: r_grpo = 2 * 25 > r_ppo = 25.01.
+    assert closings(groups) == {first: Cause.CRITERION, 3: Cause.END}
+
+
+def test_it_compares_the_residuals_of_the_origin_where_asked() -> None:
+    rewards, values = torch.tensor([[0.0, 0.0, 0.0, 1.0]]), torch.tensor([[-0.1, -5.0, 0.9, 0.9]])
+    tokens = Tokens(torch.ones(1, 4, dtype=torch.bool), rewards=rewards, values=values)
+    residual = group_tokens(tokens, GroupParams(rule_advantage="residual"))
+    as_advantages = group_tokens(replace(tokens, advantages=rewards - values), GroupParams())
+    assert closings(residual) == closings(as_advantages) == {0: Cause.CRITERION, 3: Cause.END}
 
 
 @pytest.mark.parametrize("rule", ["variance_split", "stride"])

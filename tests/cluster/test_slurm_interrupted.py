@@ -45,11 +45,10 @@ def test_ctrl_c_cancels_the_jobs_and_a_restart_submits_each_once(
     assert len(attempts(stub, "slow1")) == 2
 
 
-@pytest.mark.parametrize("arrays", [(), ("--groupppo-slurm-array-jobs", "slow")])
 def test_after_kill_9_jobs_that_ended_are_kept_those_that_run_are_adopted_and_changed_ones_replaced(
-    cluster: Cluster, start: Start, stub: Path, arrays: tuple[str, ...]
+    cluster: Cluster, start: Start, stub: Path
 ) -> None:
-    wanted = (*arrays, "--", "slow1.done", "slow2.done", "slow3.done")
+    wanted = ("--", "slow1.done", "slow2.done", "slow3.done")
     first = start(stub, *wanted)
     assert eventually(lambda: running(stub, "slow1", "slow2", "slow3")), said(stub)
     os.kill(first.pid, signal.SIGKILL)
@@ -70,30 +69,6 @@ def test_after_kill_9_jobs_that_ended_are_kept_those_that_run_are_adopted_and_ch
     assert start(stub, "--config", "word3=other", "word1=new", *wanted).wait(timeout=PATIENCE) == 0, said(stub)
     assert (stub / "slow1.done").read_text().strip() == "new"
     assert [len(attempts(stub, f"slow{n}")) for n in (1, 2, 3)] == [2, 1, 2]
-
-
-def test_a_task_of_an_array_that_is_cancelled_is_tried_again_alone_and_touches_nothing_of_the_others(
-    cluster: Cluster, start: Start, stub: Path
-) -> None:
-    first = start(stub, "--groupppo-slurm-array-jobs", "slow", "--", "slow1.done", "slow2.done", "slow3.done")
-    assert eventually(lambda: running(stub, "slow1", "slow2", "slow3")), said(stub)
-    for name in ("go1", "go2"):
-        (stub / name).touch()
-    done = [stub / "slow1.done", stub / "slow2.done"]
-    assert eventually(lambda: len(cluster.jobs(states="pending,running,completing")) == 1)
-    # Snakemake touches what a job made when it sees that the job has ended.
-    assert eventually(lambda: said(stub).count("Finished jobid") == 2), said(stub)
-    before = [file.stat().st_mtime_ns for file in done]
-    ((task,),) = cluster.jobs("%i", states="running")
-    cluster.run("scancel", task)
-    assert eventually(lambda: len(attempts(stub, "slow3")) == 2), said(stub)
-    (stub / "go3").touch()
-    assert first.wait(timeout=PATIENCE) == 0, said(stub)
-    assert [len(attempts(stub, f"slow{n}")) for n in (1, 2, 3)] == [1, 1, 2]
-    assert [file.stat().st_mtime_ns for file in done] == before
-    assert not (stub / "superseded").exists()
-    logs = [log.name for log in (stub / ".snakemake" / "slurm_logs" / "rule_slow").glob("*_*.log")]
-    assert len(logs) == 3
 
 
 def test_two_snakemakes_leave_each_other_alone_and_sigterm_lets_the_running_jobs_of_one_end(

@@ -10,6 +10,7 @@ import pytest
 
 from groupppo.config import REPOSITORY
 from groupppo.run.environment import for_job, for_run
+from tests.conftest import shared_cache
 
 OF_OTHERS = {
     "RAY_ADDRESS": "10.0.0.1:6379",
@@ -64,7 +65,7 @@ def test_the_jobs_of_the_workflow_inherit_what_is_left(tmp_path: Path) -> None:
     for name in ("benchmarks", "results"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", "workflow.smk", "--cores", "1", "seen"]
-    variables = os.environ | OF_OTHERS | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONWARNINGS": "ignore"}
+    variables = os.environ | OF_OTHERS | {"XDG_CACHE_HOME": shared_cache(tmp_path), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(snakemake, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)

@@ -1,6 +1,5 @@
 """Jobs that will not come back are ended, and no two jobs of one folder write the same files."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groupppo.errors import BadInput
+from groupppo.slurm import queue
 from groupppo.slurm.queue import (
     ABSENT_SECONDS,
     LEAVING_SECONDS,
@@ -43,11 +43,12 @@ from groupppo.slurm.queue import (
     ],
 )
 def test_a_job_that_will_not_come_back_is_ended_and_any_other_is_left(
-    looks: list[tuple[float, str | None]], ends: str, cancelled: list[str]
+    monkeypatch: pytest.MonkeyPatch, looks: list[tuple[float, str | None]], ends: str, cancelled: list[str]
 ) -> None:
     calls: list[str] = []
+    monkeypatch.setattr(queue, "cancel", calls.append)
     times = iter([second for second, _ in looks])
-    lost = LostJobs(calls.append, lambda: next(times))
+    lost = LostJobs(lambda: next(times))
     for _, state in looks:
         judged = lost.judge(["1", "2"], {"2": "COMPLETED"} | ({"1": state} if state else {}))
         assert judged["2"] == "COMPLETED"
@@ -72,24 +73,30 @@ def test_a_mark_tells_files_from_work_and_is_found_again_in_a_comment(
 class Queue:
     """Jobs that leave some looks after they are cancelled; with `stuck`, never."""
 
-    def __init__(self, jobs: Sequence[QueuedJob], looks: int = 0, stuck: bool = False):
-        self.jobs, self.looks, self.stuck = list(jobs), looks, stuck
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.jobs, self.looks, self.stuck = list[QueuedJob](), 0, False
         self.cancelled: list[str] = []
         self.slept = 0.0
+        monkeypatch.setattr(queue, "require_programs", lambda names: None)
+        monkeypatch.setattr(queue, "in_queue", self.there)
+        monkeypatch.setattr(queue, "cancel", self.cancelled.append)
+        monkeypatch.setattr(queue.time, "sleep", self.sleep)
 
-    def cancel(self, job: str) -> None:
-        self.cancelled.append(job)
-
-    def ids(self) -> set[str]:
-        self.looks -= 1
-        gone = set(self.cancelled) if self.looks < 0 and not self.stuck else set()
-        return {job.id for job in self.jobs} - gone
+    def there(self, folder: Path) -> list[QueuedJob]:
+        gone = self.cancelled if not self.stuck and self.slept >= self.looks else []
+        return [job for job in self.jobs if job.id not in gone]
 
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
 
-    def earlier(self) -> EarlierJobs:
-        return EarlierJobs(self.jobs, self.cancel, self.ids, self.sleep)
+    def earlier(self, *jobs: QueuedJob) -> EarlierJobs:
+        self.jobs += jobs
+        return EarlierJobs(Path("/here"))
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    return Queue(monkeypatch)
 
 
 MARK = Mark("a" * 12, "b" * 12)
@@ -99,44 +106,37 @@ def job(number: str, mark: Mark = MARK, state: str = "RUNNING") -> QueuedJob:
     return QueuedJob(number, "run", state, mark)
 
 
-def test_a_job_that_does_the_same_is_adopted_once_and_not_cancelled() -> None:
-    queue = Queue([job("1"), job("2", Mark("c" * 12, "b" * 12))])
-    earlier = queue.earlier()
+@pytest.mark.parametrize("others", [[], [job("2")], [job("2", Mark("c" * 12, "b" * 12))]])
+def test_a_job_that_does_the_same_is_adopted_once_and_another_like_it_cancelled(
+    slurm: Queue, others: list[QueuedJob]
+) -> None:
+    earlier = slurm.earlier(job("1"), *others)
     assert earlier.claim(MARK) == job("1")
     assert earlier.claim(MARK) is None  # a retry is a new job
-    assert queue.cancelled == []
+    assert slurm.cancelled == [each.id for each in others if each.mark == MARK]
 
 
-def test_a_job_that_writes_the_same_files_from_something_else_is_gone_before_another_is_submitted() -> None:
-    queue = Queue([job("1", Mark(MARK.outputs, "d" * 12))], looks=3)
-    assert queue.earlier().claim(MARK) is None
-    assert queue.cancelled == ["1"]
-    assert queue.ids() == set()
-    assert queue.slept > 0
+@pytest.mark.parametrize("there", [job("1", Mark(MARK.outputs, "d" * 12)), job("1", state="COMPLETING")])
+def test_a_job_that_writes_the_same_files_and_does_not_do_the_same_is_gone_before_another_is_submitted(
+    slurm: Queue, there: QueuedJob
+) -> None:
+    slurm.looks = 3
+    assert slurm.earlier(there).claim(MARK) is None
+    assert slurm.cancelled == ["1"]
+    assert slurm.there(Path()) == []
+    assert slurm.slept == 3
 
 
-def test_of_two_jobs_that_do_the_same_one_is_adopted_and_the_other_cancelled() -> None:
-    queue = Queue([job("1"), job("2")])
-    assert queue.earlier().claim(MARK) == job("1")
-    assert queue.cancelled == ["2"]
-
-
-def test_a_job_that_is_ending_is_waited_for_and_not_adopted() -> None:
-    queue = Queue([job("1", state="COMPLETING")], looks=2)
-    assert queue.earlier().claim(MARK) is None
-    assert queue.slept > 0
-
-
-def test_a_job_that_does_not_leave_keeps_another_from_being_submitted() -> None:
-    queue = Queue([job("1", Mark(MARK.outputs, "d" * 12))], stuck=True)
+def test_a_job_that_does_not_leave_keeps_another_from_being_submitted(slurm: Queue) -> None:
+    slurm.stuck = True
     with pytest.raises(TimeoutError, match="still in the queue: 1"):
-        queue.earlier().claim(MARK)
-    assert queue.slept == LEAVING_SECONDS
+        slurm.earlier(job("1", Mark(MARK.outputs, "d" * 12))).claim(MARK)
+    assert slurm.slept == LEAVING_SECONDS
 
 
-def test_files_are_held_by_the_job_in_the_queue_that_writes_them_until_it_is_claimed() -> None:
+def test_files_are_held_by_the_job_in_the_queue_that_writes_them_until_it_is_claimed(slurm: Queue) -> None:
     mark = marked(["a", "b"], "work")
-    earlier = Queue([job("1", mark)]).earlier()
+    earlier = slurm.earlier(job("1", mark))
     assert earlier.hold(["b", "a"])
     assert not earlier.hold(["a"])
     earlier.claim(mark)
@@ -149,20 +149,14 @@ def program(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
-def test_the_jobs_of_a_folder_are_those_with_a_mark_and_a_task_has_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    second = Mark("c" * 12, "d" * 12)
+def test_the_jobs_of_a_folder_are_those_with_a_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [
         f"5|run-1|PENDING|/here|rule_train_wildcards_a|b {MARK}",
         f"6|run-1|RUNNING|/elsewhere|rule_train {MARK}",
         "7|shell|RUNNING|/here|(null)",
-        f"8_2|run-2|RUNNING|/here|rule_train {MARK}{second}",
-        f"8_3|run-2|RUNNING|/here|rule_train {MARK}{second}",  # an array of somebody else's making
     ]
     program(tmp_path, monkeypatch, "squeue", "cat <<'END'\n" + "\n".join(lines) + "\nEND")
-    jobs = [QueuedJob("5", "run-1", "PENDING", MARK), QueuedJob("8_2", "run-2", "RUNNING", second)]
-    assert in_queue(Path("/here")) == jobs
+    assert in_queue(Path("/here")) == [QueuedJob("5", "run-1", "PENDING", MARK)]
 
 
 def test_states_are_those_of_the_program_that_is_asked_and_none_where_it_fails(

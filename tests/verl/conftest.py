@@ -1,5 +1,6 @@
 """Cells of the default benchmark on the small task and model of tests/conftest.py."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,6 +22,10 @@ MEASURED = ("timing_", "perf/", "throughput/", "elapsed_seconds")
 def repeatable(row: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a step that must repeat to the bit when a run is repeated."""
     return {key: value for key, value in row.items() if not any(part in key for part in MEASURED)}
+
+
+def rows(cell: Cell, name: str = "steps.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (cell.out / name).read_text().splitlines()]
 
 
 @pytest.fixture(scope="session")

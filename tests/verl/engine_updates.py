@@ -33,16 +33,7 @@ from groupppo.verl.compose import Cell, compose
 from groupppo.verl.engine import CriticWorker  # also prepares verl's engines for the CPU
 from groupppo.verl.passes import MODE
 from tests.verl.plain_updates import flat
-from tests.verl.updates import (
-    ENTROPY_COEFFICIENT,
-    KL_COEFFICIENT,
-    LEARNING_RATE,
-    RESPONSES,
-    Batch,
-    Role,
-    Update,
-    all_updates,
-)
+from tests.verl.updates import LEARNING_RATE, RESPONSES, Batch, Role, Update, all_updates
 
 Loss = Callable[..., tuple[Tensor, dict[str, Any]]]
 
@@ -83,16 +74,10 @@ class Trainee:
         if role == "policy":
             part = omega_conf_to_dataclass(settings.actor_rollout_ref.actor)
             model, kind = omega_conf_to_dataclass(settings.actor_rollout_ref.model), "language_model"
-            self.losses = {False: partial(ppo_loss, config=part)}
-            settings.actor_rollout_ref.actor.entropy_coeff = ENTROPY_COEFFICIENT
-            settings.actor_rollout_ref.actor.use_kl_loss = True
-            settings.actor_rollout_ref.actor.kl_loss_coef = KL_COEFFICIENT
-            settings.actor_rollout_ref.actor.kl_loss_type = "kl"
-            self.losses[True] = partial(ppo_loss, config=omega_conf_to_dataclass(settings.actor_rollout_ref.actor))
         else:
             part = omega_conf_to_dataclass(settings.critic)
             model, kind = part.model, "value_model"
-            self.losses = {False: partial(value_loss, config=part)}
+        self.loss = partial(ppo_loss if role == "policy" else value_loss, config=part)
         self.worker = CriticWorker(
             TrainingWorkerConfig(
                 model_type=kind,
@@ -119,7 +104,7 @@ class Trainee:
         def keep(*_: object) -> None:
             gradients.append(flat([parameter.grad.full_tensor() for parameter in parameters]))
 
-        self.worker.set_loss_fn(_spoilt(self.losses[update.regularised], update))
+        self.worker.set_loss_fn(_spoilt(self.loss, update))
         hook = self.worker.engine.optimizer.register_step_pre_hook(keep)
         self.worker.train_mini_batch(_as_verl_sends_it(update, batch))
         hook.remove()
@@ -144,7 +129,6 @@ def _as_verl_sends_it(update: Update, batch: Batch) -> TensorDict:
     written = {"response_mask": mask.counts.long(), "loss_mask": mask.divides.long()}
     if update.role == "policy":
         written |= {"advantages": losses.advantages, "old_log_probs": batch.old_log_probs}
-        written |= {"ref_log_prob": batch.ref_log_prob} if update.regularised else {}
     else:
         written |= {"returns": losses.returns, "values": batch.values}
     data = _nested(batch, written, update.rows(torch.distributed.get_rank()))
@@ -165,7 +149,7 @@ def _as_verl_sends_it(update: Update, batch: Batch) -> TensorDict:
         seed=1,
         dataloader_kwargs={"shuffle": False},
         temperature=1.0,
-        calculate_entropy=update.regularised,
+        calculate_entropy=False,
     )
     return data
 
@@ -187,17 +171,13 @@ def _nested(batch: Batch, fields: dict[str, Tensor], rows: list[int]) -> TensorD
 def _spoilt(loss: Loss, update: Update) -> Loss:
     """The loss with the update's mistake in what divides it, and verl's own where it has none."""
 
-    def per_micro_batch(data: TensorDict, **rest: Any) -> tuple[Tensor, dict[str, Any]]:
-        own = int(data["loss_mask"].values().sum())
-        tu.assign_non_tensor(data, batch_num_tokens=max(1, own) * len(RESPONSES) // update.responses)
+    def spoilt(data: TensorDict, **rest: Any) -> tuple[Tensor, dict[str, Any]]:
+        own = max(1, int(data["loss_mask"].values().sum()))
+        scale = len(RESPONSES) // update.responses if update.responses else update.ranks
+        tu.assign_non_tensor(data, batch_num_tokens=own * scale)
         return loss(data=data, **rest)
 
-    def per_rank(data: TensorDict, **rest: Any) -> tuple[Tensor, dict[str, Any]]:
-        own = int(data["loss_mask"].values().sum())  # the rank's whole batch is one micro-batch here
-        tu.assign_non_tensor(data, batch_num_tokens=own * data["dp_size"])
-        return loss(data=data, **rest)
-
-    return {"normalised_per_micro_batch": per_micro_batch, "normalised_per_rank": per_rank}.get(update.wrong, loss)
+    return loss if update.divides_by == "all" else spoilt
 
 
 def run_rank(

@@ -8,16 +8,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
 from groupppo.algorithm.loss import LossMask, masked_mean, policy_loss
-from tests.verl.updates import (
-    ENTROPY_COEFFICIENT,
-    KL_COEFFICIENT,
-    LEARNING_RATE,
-    PROMPT_LENGTHS,
-    RESPONSES,
-    Batch,
-    Role,
-    Update,
-)
+from tests.verl.updates import LEARNING_RATE, PROMPT_LENGTHS, RESPONSES, Batch, Role, Update
 
 Statistic = Callable[[Tensor, Tensor], Tensor]
 """From logits (R, V) that predict the tokens (R,) of a response to a number for each."""
@@ -67,16 +58,12 @@ class Plain:
     def loss(self, batch: Batch, update: Update, rows: list[int]) -> Tensor:
         """Loss of the mini-batch that is made of these rows."""
         losses = batch.losses(update.reading)
-        mask = LossMask(*(_only(part, rows) for part in (losses.policy.counts, losses.policy.divides)))
+        of_all = losses.policy if self.role == "policy" else losses.value
+        mask = LossMask(*(_only(part, rows) for part in (of_all.counts, of_all.divides)))
         if self.role == "value":
-            mask = LossMask(*(_only(part, rows) for part in (losses.value.counts, losses.value.divides)))
             return value_loss(self.statistic(batch, value), batch.values.double(), losses.returns.double(), mask)
         log_probs = self.statistic(batch, log_prob)
-        loss = policy_loss(log_probs, batch.old_log_probs.double(), losses.advantages.double(), mask)
-        if update.regularised:
-            loss = loss - ENTROPY_COEFFICIENT * masked_mean(self.statistic(batch, entropy), mask)
-            loss = loss + KL_COEFFICIENT * masked_mean(log_probs - batch.ref_log_prob.double(), mask)
-        return loss
+        return policy_loss(log_probs, batch.old_log_probs.double(), losses.advantages.double(), mask)
 
     def train(self, batch: Batch, update: Update) -> tuple[list[Tensor], Tensor]:
         """Gradients of the steps, zero for a mini-batch without a valid token, and their change of the parameters."""
@@ -113,7 +100,7 @@ def hand_made_batch(policy: Plain, critic: Plain) -> Batch:
     lengths = torch.tensor([len(mask) for mask in RESPONSES])
     mask = torch.tensor([[int(valid) for valid in mask.ljust(longest, "0")] for mask in RESPONSES])
     shape = (rows, longest)
-    noise = [torch.randn(shape, generator=generator) for _ in range(4)]
+    noise = [torch.randn(shape, generator=generator) for _ in range(3)]
     empty = torch.zeros(shape)
     batch = Batch(
         input_ids=torch.randint(5, 250, (rows, longest + max(PROMPT_LENGTHS)), generator=generator),
@@ -123,7 +110,6 @@ def hand_made_batch(policy: Plain, critic: Plain) -> Batch:
         token_level_rewards=noise[0] * mask,
         values=empty,
         old_log_probs=empty,
-        ref_log_prob=empty,
     )
     inside = torch.arange(longest) < lengths[:, None]
     with torch.no_grad():
@@ -133,6 +119,5 @@ def hand_made_batch(policy: Plain, critic: Plain) -> Batch:
         | {
             "values": (values + 0.6 * noise[1]) * inside,
             "old_log_probs": (log_probs + 0.7 * noise[2]) * inside,
-            "ref_log_prob": (log_probs + 0.5 * noise[3]) * inside,
         }
     )

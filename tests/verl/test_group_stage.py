@@ -1,4 +1,4 @@
-"""The advantage stage on verl's batch fields: what responses, padding, steps and checkpoints do to it."""
+"""The advantage stage on verl's batch fields, steps and checkpoints; what it computes is in tests/algorithm."""
 
 import json
 from collections.abc import Sequence
@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from groupppo.algorithm import Cause, GroupParams, Groups, known_rules
-from groupppo.algorithm.estimators import whiten
+from groupppo.algorithm import GroupParams
 from groupppo.errors import BadInput
 from groupppo.verl.group_stage import Grouped, GroupStage, response_seed
 
@@ -55,128 +54,6 @@ def run(batch: dict[str, Tensor], keys: Sequence[str] = KEYS, step: int = 1, **p
     return stage(**params).run(batch, keys, step)
 
 
-def with_row(batch: dict[str, Tensor], row: int, other: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The batch with everything but the mask of one response taken from another batch."""
-    changed = {name: field.clone() for name, field in batch.items()}
-    for name in changed.keys() - {"response_mask"}:
-        changed[name][row] = other[name][row]
-    return changed
-
-
-# ---- responses of one prompt
-
-BY_RESPONSE = sorted(set(known_rules()) - {"entropy"})  # `entropy` ranks the tokens of the whole batch
-
-
-@pytest.mark.parametrize("spread", ["endpoint", "group"])
-@pytest.mark.parametrize("rule", BY_RESPONSE)
-@settings(max_examples=10)
-@given(changed=st.integers(0, len(MASKS) - 1), seed=st.integers(0, 10**6))
-def test_a_response_reaches_the_others_through_the_whitening_alone(
-    rule: str, spread: str, changed: int, seed: int
-) -> None:
-    batch = hand_made(seed=seed)
-    other = with_row(batch, changed, hand_made(seed=seed + 1))
-    before, after = run(batch, rule=rule, spread=spread), run(other, rule=rule, spread=spread)
-    rest = [row for row in range(len(MASKS)) if row != changed]
-    for name in ("endpoints", "index", "cause"):
-        assert torch.equal(getattr(before.groups, name)[rest], getattr(after.groups, name)[rest])
-    assert torch.equal(before.losses.returns[rest], after.losses.returns[rest])
-    carriers = before.losses.policy.counts[rest]
-    left, right = before.losses.advantages[rest][carriers], after.losses.advantages[rest][carriers]
-    # Whitening shifts and scales all of them alike, so that whitening them once more gives the same.
-    assert torch.allclose(standardised(left), standardised(right), atol=1e-4)
-
-
-def standardised(values: Tensor) -> Tensor:
-    return (values.double() - values.double().mean()) / values.double().std()
-
-
-def test_without_whitening_a_response_does_not_reach_the_others_at_all_and_with_it_it_does() -> None:
-    batch = hand_made()
-    other = with_row(batch, 0, hand_made(seed=1))
-    published = [run(fields, advantage="published").losses.advantages for fields in (batch, other)]
-    assert torch.equal(published[0][1:], published[1][1:])
-    assert not torch.equal(published[0][0], published[1][0])
-    whitened = [run(fields).losses.advantages for fields in (batch, other)]
-    assert not torch.equal(whitened[0][1:], whitened[1][1:])
-
-
-def looked_up_as_published(advantages: Tensor, groups: Groups) -> Tensor:
-    """The public code's broadcast: group numbers of one response, looked up among all responses to the prompt."""
-    listed = advantages[groups.endpoints]
-    return torch.where(groups.index >= 0, listed[groups.index.clamp(min=0)], 0.0)
-
-
-def test_the_public_codes_broadcast_hands_a_response_the_advantages_of_another_and_ours_does_not() -> None:
-    batch = {name: field[:2] for name, field in hand_made(("1111111111", "1111111")).items()}
-    other = with_row(batch, 0, hand_made(("1111111111", "1111111"), seed=1))
-    params = {"rule": "stride", "advantage": "published"}
-    ours, theirs = [], []
-    for fields in (batch, other):
-        ours.append(run(fields, KEYS[:2], spread="group", **params).losses.advantages)
-        endpoint = run(fields, KEYS[:2], **params)
-        theirs.append(looked_up_as_published(endpoint.losses.advantages, endpoint.groups))
-    assert torch.equal(ours[0][1], ours[1][1])
-    assert not torch.equal(theirs[0][1], theirs[1][1])
-    assert torch.equal(theirs[0][0], ours[0][0])  # the first response has its own: the formula is the public code's
-
-
-# ---- shapes
-
-
-@pytest.mark.parametrize("rule", sorted(known_rules()))
-@pytest.mark.parametrize("advantage", ["segment_gae", "token_gae", "published"])
-def test_padding_changes_nothing(rule: str, advantage: str) -> None:
-    batch = hand_made()
-    wide = {name: torch.nn.functional.pad(field, (0, 5)) for name, field in batch.items()}
-    for name in wide.keys() - {"response_mask"}:
-        wide[name][:, 20:] = 7.0
-    narrow, padded = (run(fields, rule=rule, advantage=advantage) for fields in (batch, wide))
-    assert torch.equal(padded.groups.endpoints[:, :20], narrow.groups.endpoints)
-    assert torch.equal(padded.losses.returns[:, :20], narrow.losses.returns)
-    assert torch.allclose(padded.losses.advantages[:, :20], narrow.losses.advantages, atol=1e-6)
-    for tensor in (padded.groups.endpoints, padded.losses.returns, padded.losses.advantages):
-        assert not tensor[:, 20:].any()
-    wide["response_mask"][0, 20] = 1  # a token more, which is no padding
-    assert run(wide, rule=rule, advantage=advantage).groups.endpoints[0, 20]
-
-
-@pytest.mark.parametrize("rule", sorted(known_rules()))
-def test_a_response_of_one_token_is_one_group_and_a_masked_one_is_none(rule: str) -> None:
-    grouped = run(hand_made(), rule=rule)
-    assert grouped.groups.endpoints[1].nonzero().flatten().tolist() == [0]
-    assert grouped.groups.cause[1, 0] != Cause.NONE
-    assert grouped.losses.advantages[1, 0] != 0.0
-    for tensor in (grouped.groups.endpoints, grouped.losses.advantages, grouped.losses.returns):
-        assert not tensor[2].any()
-    assert (grouped.groups.index[2] == -1).all()
-    for mask in (grouped.losses.policy, grouped.losses.value):
-        assert not mask.counts[2].any()
-        assert not mask.divides[2].any()
-
-
-@pytest.mark.parametrize("spread", ["endpoint", "group"])
-@pytest.mark.parametrize("rule", sorted(known_rules()))
-def test_nothing_counts_in_the_holes_of_a_conversation(rule: str, spread: str) -> None:
-    batch = hand_made()
-    hole = batch["response_mask"] == 0
-    grouped = run(batch, rule=rule, spread=spread, loss_normalizer="tokens")
-    for tensor in (grouped.groups.endpoints, grouped.losses.policy.counts, grouped.losses.policy.divides):
-        assert not tensor[hole].any()
-    assert not grouped.losses.advantages[hole].any()
-    filled = batch | {"response_mask": torch.ones_like(batch["response_mask"])}
-    assert run(filled, rule=rule, spread=spread).losses.advantages[hole].any()
-
-
-def test_advantages_are_the_whitened_returns_minus_values() -> None:
-    batch = hand_made()
-    grouped = run(batch)
-    raw = torch.where(grouped.groups.endpoints, grouped.losses.returns - batch["values"], 0.0)
-    assert torch.allclose(grouped.losses.advantages, whiten(raw, grouped.groups.endpoints.long()), atol=1e-5)
-    assert not torch.allclose(grouped.losses.advantages, whiten(raw, batch["response_mask"]), atol=1e-2)
-
-
 # ---- batches and inputs that cannot be used
 
 
@@ -184,14 +61,6 @@ def test_a_batch_without_a_valid_token_is_an_error_that_says_so() -> None:
     batch = hand_made(("000", "0"))
     with pytest.raises(ValueError, match="step 7: none of the batch's 2 responses has a valid token"):
         run(batch, KEYS[:2], step=7)
-
-
-def test_a_batch_with_one_endpoint_is_an_error_where_it_must_be_whitened_and_none_where_not() -> None:
-    batch = hand_made(("000", "11"))
-    with pytest.raises(ValueError, match="at least two tokens that carry an advantage, found 1"):
-        run(batch, KEYS[:2], rule="sequence")
-    assert run(batch, KEYS[:2], rule="sequence", advantage="published").groups.endpoints.sum() == 1
-    assert run(batch, KEYS[:2], rule="singleton").groups.endpoints.sum() == 2
 
 
 NEEDED = [

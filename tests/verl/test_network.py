@@ -85,7 +85,7 @@ def test_transfer_queue_hears_the_runs_processes_and_nobody_else(
         monkeypatch.setattr(module, name, stock)  # restored afterwards
     (tmp_path / "token").write_text("secret")
     monkeypatch.setenv(patches.TOKEN, str(tmp_path / "token"))
-    patches.PATCHES["transfer queue"].apply()
+    patches.transfer_queue.__wrapped__()
     assert all(getattr(module, name) is zmq_utils.create_zmq_socket is not stock for module in makers)
     assert patches.curve_keys(b"secret") != patches.curve_keys(b"another run's")
     with zmq.Context() as context:
@@ -138,7 +138,7 @@ def test_a_server_that_lets_everybody_in_is_seen_to() -> None:
 def test_torchs_processes_meet_in_the_runs_folder_on_one_node_only(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(patches, "_applied", {"transfer queue"})
+    monkeypatch.setattr(patches, "transfer_queue", lambda: None)
     monkeypatch.delenv("DIST_INIT_METHOD", raising=False)
     monkeypatch.setenv("MASTER_PORT", "7")
     monkeypatch.delenv("RAY_TMPDIR", raising=False)

@@ -96,7 +96,6 @@ class SlowQueue:
 
     def __init__(self) -> None:
         self.puts: list[tuple[list[str], list[dict[str, Any]], list[dict[str, Any]], str]] = []
-        self.other = "something else of the module"
 
     async def async_kv_batch_put(self, *, keys: Any, fields: Any, tags: Any, partition_id: str) -> None:
         await asyncio.sleep(0.01)
@@ -121,14 +120,11 @@ def put_all(keys: list[str], partition: str = "train") -> tuple[SlowQueue, list[
     return queue, asyncio.run(all_of_them())
 
 
-def test_rows_that_arrive_while_others_are_stored_are_stored_together_with_their_own_tags() -> None:
+def test_rows_that_arrive_while_others_are_stored_are_stored_together_with_their_own_tags_by_partition() -> None:
     queue, answers = put_all(["a", "b", "c"])
     assert [keys for keys, *_ in queue.puts] == [["first"], ["a", "b", "c"]]
     assert queue.puts[1][1:] == ([{"row": k} for k in "abc"], [{"tag": k} for k in "abc"], "train")
     assert answers == [None] * 4
-
-
-def test_rows_of_two_partitions_are_not_mixed() -> None:
     queue, _ = put_all(["a", "b"], partition="val")
     assert [(keys, where) for keys, _, _, where in queue.puts] == [(["first"], "train"), (["a", "b"], "val")]
 
@@ -138,10 +134,6 @@ def test_an_error_of_a_put_reaches_all_whose_rows_were_in_it_and_nobody_else() -
     assert first is None
     assert [keys for keys, *_ in queue.puts] == [["first"]]
     assert [str(error) for error in others] == ["no storage"] * 2
-
-
-def test_everything_else_of_the_queue_is_its_own() -> None:
-    assert GatheredPuts(SlowQueue(), list).other == "something else of the module"
 
 
 @pytest.mark.parametrize(("key", "value"), [("top_p", 0.9), ("top_k", 5), ("repetition_penalty", 1.2)])

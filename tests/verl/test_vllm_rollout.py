@@ -64,11 +64,10 @@ def test_the_servers_and_workers_of_a_run_are_these(monkeypatch: pytest.MonkeyPa
     from verl.workers.rollout.replica import RolloutReplicaRegistry
     from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
 
-    from groupppo.verl import vllm_rollout
-    from groupppo.verl.patches import patch
+    from groupppo.verl import patches, vllm_rollout
     from groupppo.verl.rollouts import register_replicas
 
-    patch("rollouts")
+    patches.rollouts()
     register_replicas()
     assert get_rollout_class("vllm", "async") is vllm_rollout.Adapter
     assert RolloutReplicaRegistry.get("vllm") is vllm_rollout.Replica

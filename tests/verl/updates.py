@@ -26,7 +26,6 @@ RESPONSES = (
 )  # fmt: skip
 PROMPT_LENGTHS = (5, 5, 8, 8, 3, 3, 6, 6, 1, 1, 7, 7)
 LEARNING_RATE: dict[Role, float] = {"policy": 0.1, "value": 0.003}
-ENTROPY_COEFFICIENT, KL_COEFFICIENT = 0.05, 0.1
 
 READINGS = {
     f"{spread}_{normalizer}": GroupParams(spread=spread, loss_normalizer=normalizer, group_max_size=4)
@@ -45,7 +44,6 @@ class Batch:
     token_level_rewards: Tensor
     values: Tensor
     old_log_probs: Tensor
-    ref_log_prob: Tensor
 
     def save(self, file: Path) -> None:
         save_file({field.name: getattr(self, field.name) for field in fields(self)}, file)
@@ -68,9 +66,8 @@ class Update:
     Attributes:
         tokens, responses: size of a micro-batch, by at most so many tokens (`use_dynamic_bsz`) or in responses.
         packed: without padding (`use_remove_padding`). ranks: of data-parallel training.
-        regularised: with entropy bonus and KL loss.
         computes: "gathered" where our engine computes endpoints only; verl's own passes else.
-        wrong: a mistake that the tests must be able to see.
+        divides_by: whose tokens divide the loss; anything but "all" is a mistake, and so is a shift of the endpoints.
     """
 
     role: Role
@@ -81,9 +78,9 @@ class Update:
     ranks: int = 1
     mini_batches: int = 1
     epochs: int = 1
-    regularised: bool = False
     computes: Literal["", "gathered"] = ""
-    wrong: Literal["", "normalised_per_micro_batch", "normalised_per_rank", "endpoints_one_token_later"] = ""
+    divides_by: Literal["all", "micro_batch", "rank"] = "all"
+    shift: int = 0
 
     @property
     def name(self) -> str:
@@ -97,14 +94,10 @@ class Update:
 
     def mask(self, losses: GroupBatch) -> LossMask:
         mask = losses.policy if self.role == "policy" else losses.value
-        if self.wrong == "endpoints_one_token_later":
-            return LossMask(mask.counts.roll(1, dims=1), mask.divides)
-        return mask
+        return LossMask(mask.counts.roll(self.shift, dims=1), mask.divides)
 
 
 WHOLE = 10_000
-PADDED = ({"tokens": WHOLE}, {"tokens": 60}, {"tokens": 30}, {"responses": 1}, {"responses": 3})
-PACKED = ({"tokens": WHOLE}, {"tokens": 60}, {"responses": 3})
 # With spread `group` the policy loss counts, and is divided by, all tokens; the value loss always counts endpoints.
 READINGS_OF_ROLE: dict[Role, tuple[str, ...]] = {
     "policy": ("endpoint_endpoints", "endpoint_tokens", "group_endpoints"),
@@ -113,36 +106,24 @@ READINGS_OF_ROLE: dict[Role, tuple[str, ...]] = {
 
 
 def every_way(role: Role, reading: str) -> list[Update]:
-    """One step on the whole batch, in all the ways that must not matter."""
-    ways = [(split, packed) for packed, splits in ((False, PADDED), (True, PACKED)) for split in splits]
-    return [Update(role, reading, packed=packed, ranks=ranks, **split) for split, packed in ways for ranks in (1, 2)]
+    """One step on the whole batch, in the ways that must not matter, of one reading in all of them."""
+    ways = [(False, {"tokens": 30}), (True, {"tokens": 60}), (False, {"responses": 1}), (True, {"responses": 3})]
+    if reading != "endpoint_endpoints":
+        return [Update(role, reading, packed=packed, ranks=1 + packed, **split) for packed, split in ways[:2]]
+    ways.append((False, {"tokens": WHOLE}))
+    return [Update(role, reading, packed=packed, ranks=ranks, **split) for packed, split in ways for ranks in (1, 2)]
 
 
 def several_steps(role: Role) -> list[Update]:
     """Two epochs of two mini-batches, in ways that must not matter."""
-    ways = product(({"tokens": WHOLE}, {"tokens": 30}, {"responses": 1}), (1, 2))
-    return [Update(role, ranks=ranks, mini_batches=2, epochs=2, packed=ranks == 2, **split) for split, ranks in ways]
+    ways = ((1, {"tokens": 30}), (2, {"responses": 1}))
+    return [Update(role, ranks=ranks, mini_batches=2, epochs=2, packed=ranks == 2, **split) for ranks, split in ways]
 
 
 def gathered(role: Role, reading: str) -> list[Update]:
     """The same step by the passes that compute endpoints only."""
-    ways = product(({"tokens": WHOLE}, {"tokens": 30}, {"responses": 1}), (1, 2))
-    return [Update(role, reading, computes="gathered", ranks=ranks, **split) for split, ranks in ways]
-
-
-def gathered_elsewhere() -> list[Update]:
-    """Passes at endpoints only, in the other ways of training."""
-    found = [replace(update, computes="gathered") for update in regularised()]
-    for role in READINGS_OF_ROLE:
-        found += [replace(update, computes="gathered") for update in several_steps(role)]
-        others = (one_response_at_a_time(role), one_token_later(role))
-        found += [replace(update, computes="gathered") for update in others]
-    return found
-
-
-def regularised() -> list[Update]:
-    ways = product(("endpoint_endpoints", "group_endpoints"), (1, 2))
-    return [Update("policy", reading, responses=3, ranks=ranks, regularised=True) for reading, ranks in ways]
+    ways = ((1, {"tokens": WHOLE}), (2, {"tokens": 30}), (2, {"responses": 1}))
+    return [Update(role, reading, computes="gathered", ranks=ranks, **split) for ranks, split in ways]
 
 
 def one_response_at_a_time(role: Role) -> Update:
@@ -150,23 +131,21 @@ def one_response_at_a_time(role: Role) -> Update:
     return Update(role, tokens=WHOLE, mini_batches=len(RESPONSES))
 
 
-def per_micro_batch(role: Role) -> list[Update]:
-    return [Update(role, responses=size, wrong="normalised_per_micro_batch") for size in (1, 3, 12)]
+def mistakes(role: Role) -> list[Update]:
+    divided = [Update(role, responses=size, divides_by="micro_batch") for size in (1, 3)]
+    return [*divided, Update(role, tokens=WHOLE, ranks=2, divides_by="rank"), Update(role, tokens=WHOLE, shift=1)]
 
 
-def per_rank(role: Role) -> list[Update]:
-    return [Update(role, tokens=WHOLE, ranks=ranks, wrong="normalised_per_rank") for ranks in (1, 2)]
-
-
-def one_token_later(role: Role) -> Update:
-    return Update(role, tokens=WHOLE, wrong="endpoints_one_token_later")
+def gathered_elsewhere(role: Role) -> list[Update]:
+    """Passes at endpoints only, in the other ways of training, the last of them a mistake."""
+    others = [*several_steps(role), one_response_at_a_time(role), Update(role, tokens=WHOLE, shift=1)]
+    return [replace(update, computes="gathered") for update in others]
 
 
 def all_updates() -> list[Update]:
-    found = regularised() + gathered_elsewhere()
+    found = []
     for role, readings in READINGS_OF_ROLE.items():
         for reading in readings:
             found += every_way(role, reading) + gathered(role, reading)
-        found += several_steps(role) + per_micro_batch(role) + per_rank(role)
-        found += [one_response_at_a_time(role), one_token_later(role)]
+        found += [*several_steps(role), one_response_at_a_time(role), *mistakes(role), *gathered_elsewhere(role)]
     return found

@@ -20,9 +20,17 @@ __all__ = ["literal", "published", "segment_gae", "variance_split"]
 
 
 def variance_split(
-    advantages: Tensor, scores: Tensor, mask: Tensor, *, orthogonal: bool, tau: float, epsilon: float, cap: int
+    advantages: Tensor,
+    scores: Tensor,
+    mask: Tensor,
+    *,
+    orthogonal: bool,
+    tau: float,
+    epsilon: float,
+    cap: int,
+    at: bool = False,
 ) -> Tensor:
-    """Close a group before the token whose variance ratio passes tau, at the cap, and at the last valid token.
+    """Close a group where the variance ratio passes tau, at the cap, and at the last valid token.
 
     The ratios are those of `rules/variance_split.py`: sums of squares for orthogonal scores, squares of sums for
     signed ones.
@@ -35,6 +43,7 @@ def variance_split(
         tau: threshold of the ratio.
         epsilon: added to r_ppo.
         cap: tokens of the largest group allowed.
+        at: close at the token whose ratio passes tau, which ends the group, or before it.
 
     Returns:
         (B, T) int8 cause of closing at each token.
@@ -44,7 +53,7 @@ def variance_split(
         ValueError: shapes or devices differ.
     """
     mask = _checked(mask, torch.float64, advantages=advantages, scores=scores)
-    settings = bool(orthogonal), float(tau), float(epsilon), int(cap)
+    settings = bool(orthogonal), float(tau), float(epsilon), int(cap), bool(at)
     return _causes(reference.variance_split, mask, advantages, scores, *settings)
 
 

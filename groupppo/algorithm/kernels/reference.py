@@ -20,7 +20,15 @@ Array = NDArray[Any]
 
 
 def variance_split(
-    advantages: Array, scores: Array, mask: Array, orthogonal: bool, tau: float, epsilon: float, cap: int, cause: Array
+    advantages: Array,
+    scores: Array,
+    mask: Array,
+    orthogonal: bool,
+    tau: float,
+    epsilon: float,
+    cap: int,
+    at: bool,
+    cause: Array,
 ) -> None:
     """Write the causes of `kernels.variance_split`; (B, T) each, float64."""
     for row in range(mask.shape[0]):
@@ -34,6 +42,10 @@ def variance_split(
             r_ppo = grown_p if orthogonal else grown_p * grown_p
             r_grpo = a * a * grown_q if orthogonal else (a * grown_q) * (a * grown_q)
             if size >= 1 and r_grpo > tau * (r_ppo + epsilon):
+                if at:
+                    cause[row, t] = CRITERION
+                    size, p, q = 0, 0.0, 0.0
+                    continue
                 cause[row, previous] = CRITERION
                 size, p, q = 1, weighted, s
             else:

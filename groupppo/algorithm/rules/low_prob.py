@@ -1,9 +1,8 @@
 """`low_prob`: cut where the policy was not sure of its token (the cut-point rule of Guo et al., 2025, "SPO")."""
 
-import torch
 from torch import Tensor
 
-from groupppo.algorithm.grouping import Cause, Tokens, last_valid
+from groupppo.algorithm.grouping import Tokens, chosen
 from groupppo.algorithm.params import GroupParams, StepValues, rule
 
 
@@ -11,6 +10,4 @@ from groupppo.algorithm.params import GroupParams, StepValues, rule
 def low_prob(tokens: Tokens, params: GroupParams, step: StepValues) -> Tensor:
     """Close at every token whose probability is below `probability_cutoff`."""
     below = tokens.mask & (tokens.get("log_probs").double().exp() < params.probability_cutoff)
-    cause = torch.where(last_valid(tokens.mask), Cause.END, Cause.NONE).to(torch.int8)
-    cause[below] = Cause.CRITERION
-    return cause
+    return chosen(below, tokens.mask, params.ends)

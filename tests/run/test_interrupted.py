@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,23 +17,19 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from groupppo.config import REPOSITORY, load_arm
 from groupppo.errors import RunFailed
 from groupppo.run import watch
 from groupppo.run.launch import train
 from groupppo.verl.compose import Cell
-from tests.verl import hang
-from tests.verl.conftest import MakeCell, repeatable
+from tests.run import hang
+from tests.verl.conftest import MakeCell, repeatable, rows
 
 OUTPUTS = ("steps.jsonl", "stages.jsonl", "provenance.json", "status.json", "config.yaml")
 # Of each attempt that is killed two steps at most are sealed, as it hangs at the fourth if it is killed too late.
-STEPS, EVERY, HANGS_AFTER = 16, 2, 4
-VICTIMS = ["server", "launcher", "tree", "some", "some"]
+STEPS, EVERY, HANGS_AFTER = 10, 2, 4
 SEED = "GROUPPPO_TEST_KILLS"
 """Variable that repeats the moments and victims of a test that failed; it prints its seed."""
-
-
-def rows(cell: Cell, name: str = "steps.jsonl") -> list[dict]:
-    return [json.loads(line) for line in (cell.out / name).read_text().splitlines()]
 
 
 def sealed(cell: Cell) -> int:
@@ -65,8 +62,8 @@ def users(place: Path) -> list[psutil.Process]:
 class Attempts:
     """Trains one cell again and again in processes of their own, as a workflow does, which deletes what a job wrote."""
 
-    def __init__(self, cell: Cell, place: Path, draw: random.Random, startup: float, step: float):
-        self.cell, self.place, self.draw, self.startup, self.step = cell, place, draw, startup, step
+    def __init__(self, cell: Cell, draw: random.Random, startup: float, step: float):
+        self.cell, self.draw, self.startup, self.step = cell, draw, startup, step
 
     def begin(self) -> None:
         self.before = sealed(self.cell)
@@ -132,18 +129,21 @@ def title(process: psutil.Process) -> str:
 
 @pytest.mark.verl
 @pytest.mark.timeout(1500)
-def test_a_run_that_is_killed_five_times_and_then_hangs_ends_as_one_that_was_left_alone(
+def test_a_run_that_is_killed_again_and_again_and_then_hangs_ends_as_one_that_was_left_alone(
     make_cell: MakeCell, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With advantages spread over groups, and a score for which verl has to compute more."""
     seed = int(os.environ.get(SEED) or time.time_ns() % 10**6)
     print(f"{SEED}={seed}")
-    alone, cell = (make_cell("group_ppo", steps=STEPS, checkpoint_every=EVERY) for _ in range(2))
+    arm = load_arm(REPOSITORY / "benchmarks" / "arms" / "group_ppo_broadcast.yaml")
+    arm = replace(arm, verl=arm.verl | {"algorithm.group_params.score": "logit_norm"})
+    alone, cell = (make_cell(arm, steps=STEPS, checkpoint_every=EVERY) for _ in range(2))
     train(alone)
     assert not list(temporary.iterdir())
     draw, undisturbed = random.Random(seed), rows(alone)
     startup = json.loads((alone.out / "status.json").read_text())["startup_seconds"]
-    attempts = Attempts(cell, temporary, draw, startup, undisturbed[-1]["timing_s/step"])
-    victims = draw.sample(VICTIMS, len(VICTIMS))
+    attempts = Attempts(cell, draw, startup, undisturbed[-1]["timing_s/step"])
+    victims = draw.sample(["server", *draw.sample(["launcher", "tree", "some"], 2)], 3)
     with monkeypatch.context() as hanging:
         hanging.setenv("VERL_USE_EXTERNAL_MODULES", hang.MODULE)
         for victim in victims:

@@ -1,5 +1,6 @@
 """Waiting for a run: silence that is too long ends it, and its cause is what ended it."""
 
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,26 +10,20 @@ import pytest
 
 from groupppo.config import Benchmark
 from groupppo.run import watch
-from groupppo.run.watch import LEAST_SECONDS, START_SECONDS, TIMES_THE_LONGEST, Silence, cause_of, wait
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from groupppo.run.family import SharedMemory
+from groupppo.run.watch import LEAST_SECONDS, START_SECONDS, TIMES_THE_LONGEST, Silence, Verl, cause_of
+from groupppo.verl.endings import STACKS
 
 
 class Run:
     """A run's steps.jsonl and a clock."""
 
     def __init__(self, folder: Path, limit: float):
-        self.file, self.clock = folder / "steps.jsonl", Clock()
-        self.silence = Silence(self.file, limit, self.clock)
+        self.file, self.now = folder / "steps.jsonl", 0.0
+        self.silence = Silence(self.file, limit, lambda: self.now)
 
     def after(self, seconds: float, row: bool = False) -> float | None:
-        self.clock.now += seconds
+        self.now += seconds
         if row:
             with self.file.open("a") as file:
                 file.write("{}\n")
@@ -60,37 +55,50 @@ def test_a_limit_that_the_benchmark_names_holds_from_the_start(tmp_path: Path) -
     assert run.after(51) == 50
 
 
-def python(code: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", code])
+STACKED = """
+File "/a/hang.py", line 2 in load_weights
+File "/a/groupppo/verl/trainer.py", line 3 in on_step_end
+File "/a/groupppo/verl/trainer.py", line 9 in fit
+"""
 
 
-@pytest.mark.parametrize(("code", "ending"), [("0", None), ("3", "")])
-def test_a_process_that_ends_by_itself_is_not_given_up(
-    quick: Benchmark, tmp_path: Path, code: str, ending: str | None
-) -> None:
-    with python(f"raise SystemExit({code})") as process:
-        asked: list[str] = []
-        found = wait(process, quick.train, tmp_path / "steps.jsonl", lambda: None, lambda: asked.append("x") or "")
-    assert found == ending
-    assert not asked
-
-
-def test_a_process_that_hangs_is_given_up_with_the_place_where_it_was(
-    quick: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("code", "settings", "ending"),
+    [
+        ("raise SystemExit(0)", {}, None),
+        ("raise SystemExit(3)", {}, ""),
+        (
+            "import time; time.sleep(60)",
+            {"time_limit_s": 0},
+            "not finished within train.time_limit_s = 0 s",
+        ),
+        (
+            "import time; time.sleep(60)",
+            {"stall_limit_s": 1},
+            "no step was finished for 1 s (train.stall_limit_s)",
+        ),
+    ],
+)
+def test_a_process_that_hangs_is_given_up_with_the_place_where_it_was_and_one_that_ends_by_itself_is_not(
+    quick: Benchmark,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    settings: dict[str, float],
+    ending: str | None,
 ) -> None:
     monkeypatch.setattr(watch, "_POLL_SECONDS", 0.05)
-    looks: list[int] = []
-    for settings, told in (
-        ({"stall_limit_s": 0, "time_limit_s": 0}, "not finished within train.time_limit_s = 0 s, in a wood"),
-        ({"stall_limit_s": 1, "time_limit_s": 60}, "no step was finished for 1 s (train.stall_limit_s), in a wood"),
-    ):
-        with python("import time; time.sleep(60)") as process:
-            train = replace(quick.train, **settings)
-            found = wait(process, train, tmp_path / "none", lambda: looks.append(1), lambda: ", in a wood")
-            assert process.poll() is None  # whoever asked ends it, with all that belongs to it
-            process.kill()
-        assert found == told
-    assert looks
+    (tmp_path / "stacks.txt").write_text(STACKED)
+    looks, log = [], io.StringIO()
+    train, variables = replace(quick.train, **settings), {STACKS: str(tmp_path / "stacks.txt")}
+    verl = Verl(tmp_path, tmp_path, variables, train, log, lambda: looks.append(1))
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        place = ", in on_step_end; log.txt has the stacks of its processes"
+        assert verl.wait(process, SharedMemory(process, tmp_path)) == (ending + place if ending else ending)
+        hangs = process.poll() is None  # whoever asked ends it, with all that belongs to it
+        process.kill()
+    assert hangs == bool(ending) == (STACKED in log.getvalue())
+    assert looks or not hangs
 
 
 def test_the_cause_of_a_process_that_was_killed_is_the_signal() -> None:

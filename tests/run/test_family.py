@@ -109,40 +109,32 @@ def test_a_folder_that_knows_no_sockets_or_cannot_be_written_is_passed_over_and_
         pass
 
 
-def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
+def test_one_process_at_a_time_trains_in_a_folder_and_one_whose_holder_was_killed_is_free(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    code = f"from groupppo.run.family import alone; from pathlib import Path; alone(Path({str(folder)!r})).__enter__()"
-    other = [sys.executable, "-c", code]
-    with alone(folder):
-        done = subprocess.run(other, capture_output=True, text=True)
-        assert done.returncode != 0
-        assert f"process {os.getpid()} on {os.uname().nodename} trains this cell" in done.stderr
-        with pytest.raises(BadInput, match="trains this cell"), alone(folder):
-            pass
-    assert not list(folder.iterdir())
-    subprocess.run(other, check=True)
-
-
-def test_a_folder_whose_holder_was_killed_is_free(tmp_path: Path) -> None:
     code = f"""
         import sys
         from pathlib import Path
         from groupppo.run.family import alone
-        with alone(Path({str(tmp_path)!r})):
+        with alone(Path({str(folder)!r})):
             print("held", flush=True)
             sys.stdin.read()
     """
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    other = [sys.executable, "-c", textwrap.dedent(code)]
+    with alone(folder):
+        done = subprocess.run(other, capture_output=True, text=True)
+        assert done.returncode != 0
+        assert f"process {os.getpid()} on {os.uname().nodename} trains this cell" in done.stderr
+    assert not list(folder.iterdir())
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         holder.stdout.readline()
-        with pytest.raises(BadInput), alone(tmp_path):
+        with pytest.raises(BadInput, match="trains this cell"), alone(folder):
             pass
         holder.kill()
         holder.wait()
-    assert (tmp_path / ".lock").exists()
-    with alone(tmp_path):
+    assert (folder / ".lock").exists()
+    with alone(folder):
         pass
-    assert not (tmp_path / ".lock").exists()
+    assert not (folder / ".lock").exists()
 
 
 # Starts a process without its environment, which starts another.
@@ -275,24 +267,13 @@ def test_what_another_user_makes_in_tmp_neither_holds_up_a_start_nor_ends_a_proc
             process.wait()
 
 
-def test_a_start_takes_no_name_that_follows_from_one_that_was_to_be_seen(
-    shared: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever watches /tmp sees new-NAME and can make NAME, which the owner of /tmp alone could then replace."""
-    stock, seen = family.short_folder, []
-
-    def watched(prefix: str) -> Path:
-        made = stock(prefix)
-        seen.append(made.with_name(made.name.removeprefix("new-")))
-        (seen[0] / "in the way").mkdir(parents=True)
-        return made
-
-    monkeypatch.setattr(family, "short_folder", watched)
-    with scratch() as folder:
-        assert folder != seen[0]
-        assert family._NAME.fullmatch(folder.name)  # by which a later start finds it
-        assert len(str(folder)) == len(str(seen[0]))  # for which sockets were tried
-    assert not folder.exists()
+def test_a_folder_that_a_start_has_just_made_is_not_swept_by_another(shared: Path) -> None:
+    (made := shared / "gppo_aaaaaaaa").mkdir(mode=0o700)  # not locked yet, and without a host
+    with scratch():
+        assert made.is_dir()
+    (made / "host").write_text(socket.gethostname())
+    with scratch():
+        assert not made.exists()
 
 
 @as_root
@@ -336,18 +317,6 @@ def test_the_folder_of_a_run_and_what_tells_its_processes_are_its_users_alone(sh
 def readable(file: Path) -> bool:
     """By another user."""
     return subprocess.run(["cat", str(file)], preexec_fn=as_nobody, capture_output=True).returncode == 0
-
-
-def test_a_process_that_got_the_number_of_one_that_ended_is_not_killed() -> None:
-    process = subprocess.Popen(SLEEP)
-    member = psutil.Process(process.pid)
-    member._ident = (member.pid, member.create_time() - 100.0)  # as if it had been looked at before this one began
-    try:
-        end([member])
-        assert process.poll() is None
-    finally:
-        process.kill()
-        process.wait()
 
 
 SHARER = """

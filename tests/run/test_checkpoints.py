@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groupppo.run.checkpoints import MOST_FAILURES, STAGES, STEPS, TRACKER, Checkpoints, identity
+from groupppo.run.checkpoints import STAGES, STEPS, TRACKER, Checkpoints, identity
 from groupppo.verl.compose import compose
 from tests.verl.conftest import MakeCell
 
@@ -121,14 +121,6 @@ def test_a_checkpoint_is_sealed_when_its_steps_row_is_written_and_then_the_one_b
     assert all(len(places) <= 2 for _, places in seen)
 
 
-def test_seconds_since_training_began_go_on_where_the_checkpoint_was(tmp_path: Path) -> None:
-    attempt(tmp_path, 6, 2, 20)
-    resumed = attempt(tmp_path, 6, 2, None)
-    assert resumed.resumed_after == (4,)
-    assert resumed.kept_seconds == 4.0
-    assert [row["elapsed_seconds"] for row in rows(tmp_path)] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-
-
 def test_another_runs_checkpoint_is_not_taken(tmp_path: Path) -> None:
     attempt(tmp_path, 6, 2, 20)
     assert (tmp_path / "global_step_4").is_dir()
@@ -136,15 +128,6 @@ def test_another_runs_checkpoint_is_not_taken(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path.with_name("same"), RUN, last=9).resumed is not None
     assert Checkpoints(tmp_path, "another", last=9).resumed is None
     assert not list(tmp_path.iterdir())
-
-
-def test_a_checkpoint_from_which_attempts_make_no_step_is_given_up(tmp_path: Path) -> None:
-    attempt(tmp_path, 6, 2, 20)
-    for _ in range(MOST_FAILURES):
-        began = Checkpoints(tmp_path, RUN, last=9)
-        assert began.resumed is not None
-        began.failed()
-    assert Checkpoints(tmp_path, RUN, last=9).resumed is None
 
 
 def cut(file: Path, left: int) -> None:
@@ -199,16 +182,6 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_resumed_from_or
     assert [row["state"] for row in rows(tmp_path)] == [1, 3, 6, 10, 15, 21]
     ended.remove()
     assert not list(tmp_path.glob("*global_step_*"))
-
-
-def test_an_attempt_that_made_a_step_does_not_speak_against_its_checkpoint(tmp_path: Path) -> None:
-    attempt(tmp_path, 9, 4, 20)
-    for _ in range(MOST_FAILURES + 1):
-        began = Checkpoints(tmp_path, RUN, last=9)
-        assert began.resumed is not None
-        Trainer(tmp_path, 9, 4).write(STEPS, {"step": 5, "elapsed_seconds": 1.0})
-        began.failed()
-    assert Checkpoints(tmp_path, RUN, last=9).resumed is not None
 
 
 def test_the_last_steps_checkpoint_is_the_runs_result_and_it_goes_on_from_the_one_before(

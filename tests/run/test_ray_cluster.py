@@ -5,17 +5,15 @@ srun, squeue and scontrol are scripts here; tests/cluster has the real ones, and
 
 import json
 import os
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from groupppo.config import REPOSITORY, load_benchmark
 from groupppo.errors import BadInput, RunFailed
 from groupppo.run import family, launch, ray_cluster
-from groupppo.run.ray_cluster import across_allocation, ask_for_stacks
-from groupppo.verl.compose import Cell, compose
+from groupppo.run.ray_cluster import across_allocation
+from groupppo.verl.compose import compose
 from groupppo.verl.endings import STACKS
 from groupppo.verl.network import ON_ONE_NODE, OURS
 from tests.verl.conftest import MakeCell
@@ -128,18 +126,6 @@ def test_a_node_that_does_not_join_is_named_with_its_log(slurm: Slurm, tmp_path:
     assert not (tmp_path / "ray" / "7").exists()
 
 
-def test_all_nodes_are_asked_for_stacks_by_a_file(
-    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray_cluster, "_ANSWER_SECONDS", 0.0)
-    ask_for_stacks({})  # no cluster, nobody to ask
-    with across_allocation(cpus=1, gpus=0, scratch=tmp_path) as variables:
-        folder = Path(variables["RAY_AUTH_TOKEN_PATH"]).parent
-        assert not (folder / "ask").exists()
-        ask_for_stacks(variables)
-        assert (folder / "ask").exists()
-
-
 def test_several_nodes_are_refused_before_anything_starts_unless_the_network_is_said_to_be_ours(
     make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,60 +161,15 @@ def test_responses_are_shared_among_the_processes_of_all_nodes(make_cell: MakeCe
         compose(replace(cell, nodes=2, ranks=2))
 
 
-@pytest.fixture
-def large(small_model_folder: Path, tmp_path: Path) -> Cell:
-    """The 7B model of a GPU matrix, on 4 GPUs of one node."""
-    gsm8k = load_benchmark(REPOSITORY / "benchmarks" / "gsm8k.yaml")
-    return Cell(
-        task=gsm8k.tasks["gsm8k"],
-        model=gsm8k.models["qwen2_5_7b"],
-        arm=gsm8k.arms["ppo"],
-        seed=1,
-        train=gsm8k.train,
-        task_folder=tmp_path,
-        start=small_model_folder,
-        out=tmp_path,
-        device="cuda",
-        ranks=4,
-    )
-
-
-def test_memory_is_shared_among_the_gpus_of_all_nodes(large: Cell) -> None:
-    stays = {key: value for key, value in large.model.verl.items() if "offload" not in key}
-    kept = replace(large, model=replace(large.model, verl=stays))
-    with pytest.raises(BadInput, match=r"resources\.gpu_memory_gb = 80"):
-        compose(kept)  # without offloading it does not fit four
-    assert compose(replace(kept, nodes=4)).trainer.nnodes == 4
-    scarce = replace(large.model, resources=large.model.resources | {"mem_mb": 160_000})
-    with pytest.raises(BadInput, match="for each node"):
-        compose(replace(large, model=scarce))
-    assert compose(replace(large, model=scarce, nodes=2))
-
-
-@pytest.mark.parametrize(("starts_at", "attempts"), [(1, 1), (3, 3), (4, None)])
-def test_a_node_whose_ray_does_not_start_tries_again_twice(
-    tmp_path: Path, starts_at: int, attempts: int | None
-) -> None:
-    script = tmp_path / "ray"
-    script.write_text(f"#!/bin/sh\necho >> {tmp_path}/attempts\ntest $(wc -l < {tmp_path}/attempts) -ge {starts_at}\n")
-    script.chmod(0o755)
-    if attempts is None:
-        with pytest.raises(subprocess.CalledProcessError):
-            ray_cluster._start([str(script)], tmp_path)
-    else:
-        ray_cluster._start([str(script)], tmp_path)
-    assert len((tmp_path / "attempts").read_text().splitlines()) == (attempts or 3)
-
-
 def test_a_node_with_a_long_name_has_a_short_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found: list[Path] = []
 
-    def start(command: list[str], place: Path) -> None:
-        found.append(place)
-        assert place.is_dir()
+    def start(command: list[str], *, check: bool) -> None:
+        found.append(Path(command[-3].removeprefix("--temp-dir=")))
+        assert found[0].is_dir()
         raise RuntimeError("started")
 
-    monkeypatch.setattr(ray_cluster, "_start", start)
+    monkeypatch.setattr(ray_cluster.subprocess, "run", start)
     monkeypatch.setattr(ray_cluster.signal, "signal", lambda *_: None)
     monkeypatch.setenv("SLURM_JOB_ID", "12345678")
     monkeypatch.setenv("TMPDIR", "restored afterwards")
