@@ -17,6 +17,7 @@ from typing import Any
 
 from groupppo.config import (
     FOLDERS,
+    GROUPED,
     KINDS,
     Arm,
     Benchmark,
@@ -198,7 +199,8 @@ def _arm_faults(path: Path) -> Iterator[BadInput]:
     stand_in = {} if arm.density_from is None else {"density": _STAND_IN}
     settings = {key.removeprefix(PARAMS): value for key, value in arm.verl.items() if key.startswith(PARAMS)}
     spoilt = set[str]()
-    for fault in _each(lambda keys: GroupParams.from_config(keys | stand_in), settings):
+    stock = arm.verl.get("algorithm.adv_estimator") != GROUPED
+    for fault in _each(lambda keys: GroupParams.from_config(keys | stand_in, stock), settings):
         spoilt.add(f"{PARAMS}{fault.key}")
         yield BadInput(path, f"verl.{PARAMS}{fault.key}", fault.value, fault.hint)
     composed = {key: value for key, value in arm.verl.items() if key not in spoilt}

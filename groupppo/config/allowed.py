@@ -19,8 +19,6 @@ VARIABLE = "GROUPPPO_ALLOW"
 CHOICES = (
     *("algorithm.adv_estimator", "algorithm.kl_penalty", "kl_ctrl.type", "filter_groups.metric"),
     *(f"rollout_correction.{name}" for name in ("rollout_is", "rollout_rs", "loss_type")),
-    *(f"group_params.{name}" for name in ("rule", "score", "advantage", "spread")),
-    *(f"group_params.{name}" for name in ("loss_normalizer", "update", "kv", "on_error")),
     *("policy_loss.loss_mode", "loss_agg_mode", "kl_loss_type", "pf_ppo.reweight_method"),
     *("optim.optimizer", "optim.lr_scheduler_type", "optim.warmup_style"),
     *("strategy", "dtype", "model_dtype", "param_dtype", "reduce_dtype", "buffer_dtype", "output_dtype"),
@@ -29,6 +27,8 @@ CHOICES = (
 )
 """How keys end whose text is a choice among names that verl, or this package, has."""
 _ENDINGS = tuple(f".{end}" for end in CHOICES)
+# Text there is a choice, each checked by `GroupParams`, but for the path of another run's steps.
+_SELECTION, _OTHER_RUN = ".algorithm.group_params.", ".density_source"
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _DOTTED = re.compile(rf"{_WORD.pattern}(\.{_WORD.pattern})*")
 # Switches that load code, open a port, or read and write files in /tmp, /dev/shm and the user's home (verl's `skip`
@@ -61,7 +61,10 @@ def require_choice(key: str, value: Any, source: Path) -> None:
         parts = place.replace("-", "_").split(".")
         off = item is False or (item is None and "include_dashboard" not in parts)
         switch = not off and any(map(_SWITCHES.search, parts))
-        text = isinstance(item, str) and not (f".{place}".endswith(_ENDINGS) and _WORD.fullmatch(item))
+        choice = f".{place}".endswith(_ENDINGS) or (
+            f".{place}".startswith(_SELECTION) and not place.endswith(_OTHER_RUN)
+        )
+        text = isinstance(item, str) and not (choice and _WORD.fullmatch(item))
         if (switch or text) and not is_allowed(place):
             hint = f"leave it out: it can load code or reach files. If it is yours, allow it: --config allow={place}"
             raise BadInput(source, place, item, f"{hint} or {VARIABLE}={place}.")

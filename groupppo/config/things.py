@@ -304,8 +304,8 @@ def load_arm(path: str | Path) -> Arm:
 
 
 def is_grouped(verl: Mapping[str, Any]) -> bool:
-    """Whether a run with these keys of verl's config, dotted, forms groups."""
-    return verl.get("algorithm.adv_estimator") == GROUPED
+    """Whether a run with these keys of verl's config, dotted, trains on chosen tokens."""
+    return verl.get("algorithm.adv_estimator") == GROUPED or verl.get("algorithm.group_params.rule") is not None
 
 
 def trains_critic(verl: Mapping[str, Any]) -> bool:

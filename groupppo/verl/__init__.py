@@ -23,3 +23,9 @@ def require_platform() -> None:
             f"{PLATFORM}={wanted}, but verl runs on platform {get_platform().device_name!r}: the entry point "
             "groupppo.verl.plugin was not loaded. Install this project into the environment (pip install -e .)."
         )
+
+
+# Where verl is to load the trainer by itself (register.py), verl comes first: a worker may ask for one of our modules
+# before it imports verl, which would then import the trainer while that module is half made.
+if "groupppo.verl.register" in os.environ.get("VERL_USE_EXTERNAL_MODULES", ""):
+    import verl  # noqa: F401

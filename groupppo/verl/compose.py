@@ -131,14 +131,16 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
         if key not in own or own[key] != value:
             require_choice(key, value, source)
     try:
-        params = GroupParams.from_config(dict(config.algorithm.group_params))
+        stock = config.algorithm.adv_estimator != GROUPED
+        params = GroupParams.from_config(dict(config.algorithm.group_params), stock)
     except BadInput as error:
         raise BadInput(*place_of(f"{error.file}.{error.key}"), error.value, error.hint) from error
-    if config.algorithm.adv_estimator == GROUPED:
-        _refuse_corrections(config, place_of)
-        _check_evidence(config, params, place_of)
-    else:
+    if stock and config.algorithm.group_params.rule is None:
         _refuse_idle_keys(cell.arm)
+    else:
+        _refuse_corrections(config, params, place_of)
+        _check_evidence(config, params, place_of)
+        _check_losses(config, params, place_of)
     if new:
         require_accepted(config, place_of, written)
         canvas.accepted.add(asked)
@@ -203,15 +205,18 @@ def _refuse_idle_keys(arm: Arm) -> None:
     """What an arm's file says of groups must not be ignored; a matrix may say it once for all its arms."""
     for key, value in leaves(arm.verl):
         if key.startswith("algorithm.group_params."):
-            hint = "without effect; leave it out or write algorithm.adv_estimator: group_ppo."
+            hint = "without effect; leave it out, or write algorithm.group_params.rule, which chooses tokens."
             raise BadInput(arm.source, key, value, hint)
 
 
 def _check_evidence(config: DictConfig, params: GroupParams, place_of: PlaceOf) -> None:
-    """What the rule reads must be computed, and `loss_normalizer` must have something to divide."""
-    if not config.critic.enable:
+    """What the rule reads must be computed."""
+    if params.ends and not config.critic.enable:
         raise BadInput(*place_of("critic.enable"), config.critic.enable, "write true: group_ppo needs values.")
-    rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
+    if "values" in params.needs and not config.critic.enable:
+        hint = f"rule {params.rule} reads values, and without a critic there are none; write another one."
+        raise BadInput(*place_of("algorithm.group_params.rule"), params.rule, hint)
+    rollout = config.actor_rollout_ref.rollout
     asked = f"rule {params.rule} with score {params.score}"
     if "rollout_log_probs" in params.needs and not rollout.calculate_log_probs:
         raise BadInput(
@@ -223,23 +228,50 @@ def _check_evidence(config: DictConfig, params: GroupParams, place_of: PlaceOf) 
     if "sum_pi_squared" in params.needs and params.update == "streamed" and params.kv == "reuse":
         hint = f"write recompute: {asked} needs a pass that cannot keep keys and values."
         raise BadInput(*place_of("algorithm.group_params.kv"), "reuse", hint)
+
+
+# Losses of verl's whose ratio is one of whole responses: a mean over the tokens that count.
+_OF_RESPONSES = ("gspo", "geo_mean")
+# Losses that are sums over tokens, each times its weight.
+_OF_TOKENS = ("vanilla", "dppo_tv", "dppo_kl", "gpg", "clip_cov", "kl_cov", "dro", "cispo")
+
+
+def _check_losses(config: DictConfig, params: GroupParams, place_of: PlaceOf) -> None:
+    """A loss must be one that a choice of tokens, and their weights, have a meaning for."""
+    actor, home = config.actor_rollout_ref.actor, "actor_rollout_ref.actor"
+    mode = actor.policy_loss.loss_mode
+    if mode in _OF_RESPONSES:
+        hint = "write another: its ratio is a mean over all tokens of a response, and a rule would make it one of some."
+        raise BadInput(*place_of(f"{home}.policy_loss.loss_mode"), mode, hint)
     if params.loss_normalizer == "tokens":
-        for key, mode in (("actor_rollout_ref.actor", actor.loss_agg_mode), ("critic", config.critic.loss_agg_mode)):
-            if mode != "token-mean":
-                raise BadInput(
-                    *place_of(f"{key}.loss_agg_mode"), mode, "write token-mean with loss_normalizer: tokens."
-                )
+        critics = [("critic", config.critic.loss_agg_mode)] if config.critic.enable else []
+        for place, agg in ((home, actor.loss_agg_mode), *critics):
+            if agg != "token-mean":
+                hint = "write token-mean with loss_normalizer: tokens."
+                raise BadInput(*place_of(f"{place}.loss_agg_mode"), agg, hint)
+    if params.weights == "none":
+        return
+    if mode not in _OF_TOKENS:
+        hint = f"with weights: {params.weights} write one that is a sum over tokens: {', '.join(_OF_TOKENS)}."
+        raise BadInput(*place_of(f"{home}.policy_loss.loss_mode"), mode, hint)
+    for key, value in (("entropy_coeff", actor.entropy_coeff), ("use_kl_loss", actor.use_kl_loss)):
+        if value:
+            hint = f"with weights: {params.weights} write {'false' if value is True else 0}: verl does not weight it."
+            raise BadInput(*place_of(f"{home}.{key}"), value, hint)
 
 
-def _refuse_corrections(config: DictConfig, place_of: PlaceOf) -> None:
-    """verl corrects for the rollout's own log-probs in its advantage stage, which group_ppo replaces."""
-    if config.algorithm.rollout_correction.bypass_mode:
-        hint = "leave it false with group_ppo, which needs the trainer's own log-probabilities."
-        raise BadInput(*place_of("algorithm.rollout_correction.bypass_mode"), True, hint)
-    for name in ("rollout_is", "rollout_rs"):
-        value = config.algorithm.rollout_correction[name]
-        if value is not None:
-            raise BadInput(*place_of(f"algorithm.rollout_correction.{name}"), value, "leave it null with group_ppo.")
+def _refuse_corrections(config: DictConfig, params: GroupParams, place_of: PlaceOf) -> None:
+    """Of verl's corrections for the rollout's own log-probabilities those that a selection leaves no room for."""
+    correction, home = config.algorithm.rollout_correction, "algorithm.rollout_correction"
+    if correction.bypass_mode:
+        hint = "leave it false where tokens are chosen, which needs the trainer's own log-probabilities."
+        raise BadInput(*place_of(f"{home}.bypass_mode"), True, hint)
+    if correction.rollout_rs is not None:
+        hint = "leave it null where tokens are chosen: it chooses, too; rule gap is such a choice."
+        raise BadInput(*place_of(f"{home}.rollout_rs"), correction.rollout_rs, hint)
+    if correction.rollout_is is not None and (params.ends or params.weights != "none"):
+        hint = "leave it null with group_ppo, and with weights, whose place in the loss it takes."
+        raise BadInput(*place_of(f"{home}.rollout_is"), correction.rollout_is, hint)
 
 
 def _open(key: str) -> bool:

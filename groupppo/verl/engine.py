@@ -27,6 +27,7 @@ from groupppo.update.layout import Layout
 from groupppo.update.network import install
 from groupppo.update.passes import KeysValuesStore, LiveRows, Plan, caching_pass, policy_pass, value_pass
 from groupppo.verl import patches, require_platform
+from groupppo.verl.losses import with_weights
 from groupppo.verl.passes import KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, WINDOW
 
 VENDOR = "groupppo"
@@ -86,6 +87,12 @@ class _EndpointPasses:
             logits_processor_func=logits_processor_func,
         )
         return stock
+
+    def forward_step(self, micro_batch: TensorDict, loss_function: Any, forward_only: bool) -> Any:
+        """verl's, where a mini-batch in which no token counts is a loss of zero, not zero over zero."""
+        if _read(micro_batch, "batch_num_tokens", None) == 0:
+            tu.assign_non_tensor(micro_batch, batch_num_tokens=1)
+        return super().forward_step(micro_batch, loss_function=loss_function, forward_only=forward_only)  # type: ignore[misc]
 
     def _build_fsdp_module(self, module: Any) -> Any:
         """On a CPU without FSDP2's offload policy: it pins memory, which needs an accelerator."""
@@ -219,6 +226,10 @@ class CriticWorker(TrainingWorker):
     def __init__(self, *args: Any, **kwargs: Any):
         _begin()
         super().__init__(*args, **kwargs)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def set_loss_fn(self, loss_fn: Any) -> None:
+        super().set_loss_fn(with_weights(loss_fn))
 
 
 def _begin() -> None:

@@ -61,8 +61,9 @@ class GroupStage:
 
     def fields(self) -> list[str]:
         """verl's batch fields that the stage reads next to the mask."""
-        needs = self.params.needs | ({"advantages"} if self.params.advantage == "stock" else {"rewards", "values"})
-        return [_VERL_FIELDS[name] for name in sorted(needs) if name in _VERL_FIELDS]
+        estimates = {"returns"} if self.params.advantage == "stock" else {"rewards", "values"}
+        fields = [_VERL_FIELDS[name] for name in sorted(self.params.needs | estimates) if name in _VERL_FIELDS]
+        return ["advantages", *fields] if self.params.advantage == "stock" else fields
 
     @property
     def early(self) -> bool:

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 MODE = "endpoint_update"
 # Of `streamed`: further tokens that flow, by window and random share, and the seed of the share.
 WINDOW, SHARE, SEED = "live_window", "live_share", "live_seed"
+# A token's weight in the policy's loss, which is verl's own field, and in the critic's (losses.py).
+POLICY_WEIGHTS, VALUE_WEIGHTS = "rollout_is_weights", "selection_weights"
 # Keep the pass's keys and values, up to so many bytes; use what was kept.
 KEEP_BYTES, USE_KEPT = "keep_kv_bytes", "use_kept_kv"
 
@@ -50,7 +52,11 @@ def put_fields(batch: KVBatchMeta, fields: dict[str, torch.Tensor], nested_mask:
 
 
 def mask_fields(mask: LossMask, like: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {"response_mask": mask.counts.to(like.dtype), "loss_mask": mask.divides.to(like.dtype)}
+    """verl's fields of a loss: the tokens that count, those whose number divides, and the weights, if any."""
+    fields = {"response_mask": mask.counts.to(like.dtype), "loss_mask": mask.divides.to(like.dtype)}
+    if mask.weights is not None:
+        fields |= dict.fromkeys((POLICY_WEIGHTS, VALUE_WEIGHTS), mask.weights.float())
+    return fields
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import ray
+import torch
 from omegaconf import OmegaConf
 from tensordict import TensorDict
 from torch import Tensor
@@ -41,7 +42,18 @@ from groupppo.records.storage import write_whole
 from groupppo.verl.endings import watch_engines
 from groupppo.verl.engine import ActorWorker, CriticWorker
 from groupppo.verl.group_stage import Grouped, GroupStage
-from groupppo.verl.passes import Asks, FlopsOfStep, asking, call_with, gathered_if, get_fields, mask_fields, put_fields
+from groupppo.verl.passes import (
+    POLICY_WEIGHTS,
+    VALUE_WEIGHTS,
+    Asks,
+    FlopsOfStep,
+    asking,
+    call_with,
+    gathered_if,
+    get_fields,
+    mask_fields,
+    put_fields,
+)
 from groupppo.verl.rollouts import SingleServerClient, register_replicas
 
 logger = logging.getLogger(__name__)
@@ -86,9 +98,11 @@ class GroupPPOTrainer(PPOTrainerSync):
         register_replicas()
         super().__init__(config)
         self.group_stage: GroupStage | None = None
-        if config.algorithm.adv_estimator == GROUPED:
-            algorithm = config.algorithm
-            params = GroupParams.from_config(dict(algorithm.group_params))
+        algorithm = config.algorithm
+        # Whether advantages are an estimate over groups; else they are those of an estimator of verl's.
+        self.over_groups = algorithm.adv_estimator == GROUPED
+        if self.over_groups or algorithm.group_params.rule is not None:
+            params = GroupParams.from_config(dict(algorithm.group_params), stock=not self.over_groups)
             self.group_stage = GroupStage(params, float(algorithm.gamma), float(algorithm.lam), seed=config.data.seed)
         self.asks = Asks(None if self.group_stage is None else self.group_stage.params)
         actor = config.actor_rollout_ref.actor
@@ -104,11 +118,14 @@ class GroupPPOTrainer(PPOTrainerSync):
         self.meter = self._meter(config.trainer.device)
         self.flops = FlopsOfStep(config, self.asks)
         self._fit_began = 0.0
-        self._policy_fields = [*_POLICY_UPDATE]
+        self._policy_fields, self._value_fields = [*_POLICY_UPDATE], [*_VALUE_UPDATE]
         if self.use_reference_policy:
             self._policy_fields.append("ref_log_prob")
-        if config.algorithm.rollout_correction.rollout_is is not None:
-            self._policy_fields.append("rollout_is_weights")
+        weighted = self.group_stage is not None and self.group_stage.params.weights != "none"
+        if weighted or config.algorithm.rollout_correction.rollout_is is not None:
+            self._policy_fields.append(POLICY_WEIGHTS)
+        if weighted:
+            self._value_fields.append(VALUE_WEIGHTS)
         self.this_step = Step()
 
     def _meter(self, device: str) -> StageMeter:
@@ -185,10 +202,10 @@ class GroupPPOTrainer(PPOTrainerSync):
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         step = Step(early=self.this_step.early)
         with self.meter.stage("adv"):
-            if self.group_stage is None:
+            full = get_fields(batch, [self._mask_name(step)])[self._mask_name(step)]
+            if not self.over_groups:
                 batch = super()._compute_advantage(batch, metrics)
-            else:
-                full = get_fields(batch, [self._mask_name(step)])[self._mask_name(step)]
+            if self.group_stage is not None:
                 try:
                     batch, step = self._group(self.group_stage, batch, step, full, metrics)
                 except Exception as error:
@@ -214,7 +231,7 @@ class GroupPPOTrainer(PPOTrainerSync):
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         with self.meter.stage("update_critic"), asking(batch, gathered_if(self.asks.gathers(self.this_step.grouped))):
-            return call_with(batch, _VALUE_UPDATE, super()._update_critic, metrics)
+            return call_with(batch, self._value_fields, super()._update_critic, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         step = self.this_step
@@ -255,14 +272,19 @@ class GroupPPOTrainer(PPOTrainerSync):
         return FULL_MASK if step.early or step.grouped is not None else "response_mask"
 
     def _fall_back(self, error: Exception, batch: KVBatchMeta, full: Tensor, metrics: dict[str, Any]) -> KVBatchMeta:
-        """Make this step one of dense PPO, whatever of its groups is written; raises the error with on_error=raise."""
+        """Make this step a dense one, whatever of its groups is written; raises the error with on_error=raise."""
         if self.config.algorithm.group_params.on_error == "raise":
             raise error
         logger.error(
-            "step %d: grouping failed, the step runs as dense PPO (on_error=dense)", self.global_steps, exc_info=error
+            "step %d: grouping failed, the step trains on every token (on_error=dense)",
+            self.global_steps,
+            exc_info=error,
         )
         mask = full.to_padded_tensor(0)
-        put_fields(batch, mask_fields(LossMask(mask, mask), mask), full)
+        weighted = VALUE_WEIGHTS in self._value_fields
+        put_fields(batch, mask_fields(LossMask(mask, mask, torch.ones_like(mask) if weighted else None), mask), full)
+        if not self.over_groups:
+            return batch  # whose advantages are verl's already
         dense = copy.copy(self)  # the same trainer, with another config
         dense.config = OmegaConf.merge(self.config, {"algorithm": {"adv_estimator": "gae"}})
         return super(GroupPPOTrainer, dense)._compute_advantage(batch, metrics)
@@ -270,8 +292,8 @@ class GroupPPOTrainer(PPOTrainerSync):
     def _group(
         self, stage: GroupStage, batch: KVBatchMeta, step: Step, full: Tensor, metrics: dict[str, Any]
     ) -> tuple[KVBatchMeta, Step]:
-        """Group the batch's tokens and write advantages, returns and the critic's masks back."""
-        penalised = self.config.algorithm.use_kl_in_reward
+        """Choose the batch's tokens and write advantages, returns and the critic's masks back."""
+        penalised = self.config.algorithm.use_kl_in_reward and self.over_groups
         fields = {"rm_scores", "old_log_probs", "ref_log_prob", "values", *stage.fields()} - {"token_level_rewards"}
         nested = get_fields(batch, sorted(fields))
         if "sum_pi_squared" in fields:  # verl writes this one over prompt and response
@@ -329,7 +351,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         """The step with lengths, counts of tokens, statistics, and the gap between rollout and trainer."""
         mask_name, grouped = self._mask_name(step), step.grouped
         names = [mask_name, "old_log_probs"]
-        if grouped is None and self.use_critic:
+        if self.use_critic and (grouped is None or not self.over_groups):
             names += ["values", "returns"]
         if self.config.actor_rollout_ref.rollout.calculate_log_probs:
             names.append("rollout_log_probs")
@@ -340,8 +362,6 @@ class GroupPPOTrainer(PPOTrainerSync):
             measured = dense_metrics(int(mask.sum()))
             if self.group_stage is not None:
                 measured["group/fallbacks"] = 1
-            if self.use_critic:
-                measured |= critic_metrics(data["values"], data["returns"], mask)
         else:
             measured = self.group_stage.metrics(grouped)
             policy = grouped.losses.policy.counts
@@ -350,8 +370,10 @@ class GroupPPOTrainer(PPOTrainerSync):
             measured["group/log_prob_density"] = computed if step.early else 1.0
             if step.early:
                 mask = policy  # nothing is known of the others
-            else:
+            elif self.over_groups:
                 measured |= critic_metrics(grouped.tokens.get("values"), self.group_stage.dense_returns(grouped), mask)
+        if "returns" in names:
+            measured |= critic_metrics(data["values"], data["returns"], mask)
         if "rollout_log_probs" in names:
             measured |= log_prob_gap(data["rollout_log_probs"], data["old_log_probs"], mask)
         return replace(step, lengths=lengths, metrics=measured)

@@ -88,7 +88,7 @@ def what_the_engines_are_asked_for(params: GroupParams) -> object:
 def what_a_failing_grouping_ends_in(params: GroupParams) -> str:
     """The trainer's step with a grouping that raises, and verl's own stage replaced by a note that it ran."""
     trainer = GroupPPOTrainer.__new__(GroupPPOTrainer)
-    trainer.global_steps = 1
+    trainer.global_steps, trainer.over_groups, trainer._value_fields = 1, True, []
     algorithm = {"adv_estimator": "group_ppo", "group_params": {"on_error": params.on_error}}
     trainer.config = OmegaConf.create({"algorithm": algorithm})
     mask = torch.nested.as_nested_tensor([torch.ones(2, dtype=torch.int64)], layout=torch.jagged)
