@@ -15,11 +15,11 @@ from groupppo.profile.config import measured_folder
 from groupppo.profile.tables import tables_of, write_tables
 from groupppo.records.where import Found
 from groupppo.report.figures.profile import (
-    FIGURES,
     bound_data,
     draw_profile,
     memory_data,
     memory_figure,
+    profile_pictures,
     sixteen_data,
     sixteen_figure,
     speedup_data,
@@ -43,7 +43,7 @@ def drawn(measured, tables, tmp_path_factory):
 
 def test_every_figure_has_pictures_data_a_caption_and_an_alternative_text(drawn):
     records, out = drawn
-    assert list(records) == [plan.id for plan in FIGURES]
+    assert list(records) == ["profile_speedup", "profile_bound", "profile_memory", "profile_sixteen"]
     assert read_figures(out / "figures") == list(records.values())
     for record in records.values():
         assert record.caption.endswith(".")
@@ -64,8 +64,7 @@ def test_captions_are_computed_from_the_data(measured, tables, drawn):
         assert f"{found.title} {found.flops_speedup:.2f}x in operations" in records["profile_speedup"].alt
     assert "6.2 %" in records["profile_sixteen"].caption
     other = replace(measured.profile, counted=replace(measured.profile.counted, need=4.0))
-    plan = next(plan for plan in FIGURES if plan.id == "profile_sixteen")
-    assert "25.0 %" in plan.caption(plan.data(tables, other), tables)
+    assert "25.0 %" in profile_pictures(tables, other)[3].caption
 
 
 def test_bars_of_memory_stack_to_the_model_and_marks_are_the_measurement(tables):
@@ -80,16 +79,15 @@ def test_bars_of_memory_stack_to_the_model_and_marks_are_the_measurement(tables)
     assert "MB" in figure.axes[-1].get_xlabel()
 
 
-def test_a_variant_that_the_model_is_not_about_has_a_mark_and_no_bar(tables):
+def test_a_variant_that_the_model_is_not_about_has_a_mark_and_no_bar(measured, tables):
     variants = tables.variants.copy()
     chosen = variants["variant"] == "dense_fused"
     variants.loc[chosen, [name for name in variants if name.startswith("model_")]] = None
-    data = memory_data(replace(tables, variants=variants))
-    assert data[data["variant"] == "dense_fused"]["bytes"].isna().all()
+    picture = profile_pictures(replace(tables, variants=variants), measured.profile)[2]
+    assert picture.data[picture.data["variant"] == "dense_fused"]["bytes"].isna().all()
     with figure_style():
-        memory_figure(data)
-    plan = next(plan for plan in FIGURES if plan.id == "profile_memory")
-    assert "dense, fused head (ours): measured only." in plan.caption(data, tables)
+        picture.draw()
+    assert "dense, fused head (ours): measured only." in picture.caption
 
 
 def overhang(figure) -> float:
@@ -150,7 +148,7 @@ def test_in_the_page_of_a_benchmark_its_links_lead_into_its_own_folder(measured,
     ids = re.findall(r'id="([^"]*)"', text)
     assert len(ids) == len(set(ids))
     links = [link for link in re.findall(r'href="([^"]*)"', text) if link.startswith("profile/")]
-    assert len(links) == 3 * len(FIGURES) + len(vars(tables))
+    assert len(links) == 3 * 4 + len(vars(tables))
     assert all((tmp_path / link).is_file() for link in links)
 
 

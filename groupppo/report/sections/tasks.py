@@ -7,9 +7,9 @@ import numpy as np
 from groupppo.config import Benchmark
 from groupppo.draw.blocks import Block, Link, Section, Table, Text, TextCell, with_interval
 from groupppo.draw.style import LEVEL
-from groupppo.draw.wording import MISSING, number, percentage
+from groupppo.draw.wording import MISSING, number, percentage, plurals
 from groupppo.report.figures import admissible_rows
-from groupppo.report.figures.tasks import METRIC, TaskScores, left_out, shared_plans, task_scores, tasks_in_words
+from groupppo.report.figures.tasks import METRIC, TaskScores, left_out, shared_plans, task_scores
 from groupppo.report.sections import Results
 from groupppo.stats.across_tasks import (
     FEWEST_SEEDS,
@@ -43,7 +43,7 @@ def across_tasks(results: Results) -> Table | None:
     title = benchmark.arms[benchmark.reference].title
     seeds = min((len(item.seeds) for item in scores if item.seeds), default=0)
     few = f" With fewer than {FEWEST_SEEDS} seeds these intervals are far too narrow." if seeds < FEWEST_SEEDS else ""
-    tasks = tasks_in_words(len(item.tasks) for item in shared)
+    tasks = plurals((len(item.tasks) for item in shared), "task")
     caption = (
         f"Held-out {METRIC} over {tasks}. Interquartile mean of all seeds and tasks; "
         f"probability that a run beats one of {title} on the same task, averaged over tasks, ties half. Intervals: "
