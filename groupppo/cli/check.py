@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.config import (
+    FILE,
     FOLDERS,
     KINDS,
     Arm,
@@ -28,6 +29,7 @@ from groupppo.config import (
     load_benchmark,
     load_model,
     load_task,
+    own_files,
 )
 from groupppo.config.allowed import allowed
 from groupppo.config.files import MOST_FAULTS, form_faults
@@ -36,7 +38,7 @@ from groupppo.models import model_faults
 from groupppo.profile.config import profile_faults
 from groupppo.records.code import code_sha256
 from groupppo.records.plain_yaml import read_yaml
-from groupppo.tasks.base import generator_faults
+from groupppo.tasks.base import generator_faults, own_reward_faults
 
 MOST_SET_ASIDE = 10
 """Keys of a file that are set aside: each costs another reading; what is left waits for these."""
@@ -72,7 +74,8 @@ def note_of_no_faults(benchmark: Benchmark, cache: Path) -> Path:
     named = ["groupppo.cli.check", "groupppo.config", "groupppo.tasks.generators", "groupppo.studies"]
     code = code_sha256(Path(__file__), entries=named)
     packages = [version(name) for name in ("verl", "torch", "transformers", "omegaconf", "pydantic")]
-    text = json.dumps([content, code, packages, sys.version, sorted(allowed())])
+    own = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in own_files(*benchmark.tasks.values(), *benchmark.models.values())]
+    text = json.dumps([content, own, code, packages, sys.version, sorted(allowed())])
     return cache / "groupppo" / "checked" / hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -158,7 +161,12 @@ def _deeper_faults(path: Path, kind: str) -> Iterator[BadInput]:
     if kind == "arm":
         yield from _arm_faults(load_arm(path))
     elif kind == "task":
-        yield from _task_faults(load_task(path))
+        try:
+            task = load_task(path)
+        except BadInput as fault:  # its reward's file
+            yield fault
+            return
+        yield from _task_faults(task)
     elif kind == "model":
         yield from model_faults(load_model(path))
     elif kind == "profile":
@@ -170,9 +178,16 @@ def _deeper_faults(path: Path, kind: str) -> Iterator[BadInput]:
 
 
 def _task_faults(task: Task) -> Iterator[BadInput]:
+    from groupppo.tasks.file_data import file_faults
     from groupppo.tasks.hub_data import FORMATS, published_faults
 
-    yield from published_faults(task) if task.generator in FORMATS else generator_faults(task)
+    own = own_reward_faults(task)
+    if own:
+        yield from own
+    elif task.generator == FILE:
+        yield from file_faults(task)
+    else:
+        yield from published_faults(task) if task.generator in FORMATS else generator_faults(task)
 
 
 def _arm_faults(arm: Arm) -> Iterator[BadInput]:

@@ -9,6 +9,8 @@ from groupppo.config.benchmark import load_benchmark as load_benchmark
 from groupppo.config.files import Form
 from groupppo.config.forms import ClaimsFile as ClaimsFile
 from groupppo.config.forms import ProfileFile, SiteFile
+from groupppo.config.things import FILE as FILE
+from groupppo.config.things import FOLDER as FOLDER
 from groupppo.config.things import GROUPED as GROUPED
 from groupppo.config.things import HUB as HUB
 from groupppo.config.things import Arm as Arm
@@ -17,10 +19,13 @@ from groupppo.config.things import Model as Model
 from groupppo.config.things import Task as Task
 from groupppo.config.things import Train as Train
 from groupppo.config.things import WarmStart as WarmStart
+from groupppo.config.things import beside as beside
 from groupppo.config.things import is_grouped as is_grouped
 from groupppo.config.things import load_arm as load_arm
 from groupppo.config.things import load_model as load_model
 from groupppo.config.things import load_task as load_task
+from groupppo.config.things import own_files as own_files
+from groupppo.config.things import own_path as own_path
 from groupppo.config.things import recorded as recorded
 from groupppo.config.things import trains_critic as trains_critic
 from groupppo.errors import BadInput
@@ -53,7 +58,7 @@ def kind_of(path: Path) -> str:
     if folder in FOLDERS:
         return FOLDERS[folder]
     keys = set(data) if isinstance(data, dict) else set()
-    known = {kind: set(form.__dataclass_fields__) - {"source"} for kind, form in KINDS.items()}
+    known = {kind: set(form.__dataclass_fields__) - {"source", "reward_text"} for kind, form in KINDS.items()}
     # A key that several kinds have, such as title, decides nothing.
     shared = {key for each in known.values() for key in each if sum(key in other for other in known.values()) > 2}
     scores = {kind: len(keys & (each - shared)) for kind, each in known.items()}

@@ -29,6 +29,7 @@ from groupppo.config.files import (
     read_form,
 )
 from groupppo.config.things import (
+    FOLDER,
     HUB,
     Arm,
     Evaluation,
@@ -361,5 +362,5 @@ def _device_faults(benchmark: Benchmark) -> Iterator[BadInput]:
     for plan in benchmark.plans():
         task, model = benchmark.tasks[plan.task], benchmark.models[plan.model]
         if task.warmstart is None and not model.published:
-            hint = f"add it, or use a model of factory {HUB}: {model.name} has random weights."
+            hint = f"add it, or use a model of factory {HUB} or {FOLDER}: {model.name} has random weights."
             yield BadInput(task.source, "warmstart", None, hint)

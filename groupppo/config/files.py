@@ -34,14 +34,18 @@ MOST_FAULTS = 100
 _NAME = "^[a-z0-9_]{1,100}$"
 _KEY = r"^[a-z0-9_]+(\.[a-zA-Z0-9_]+)+$"
 _FILE = "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
+_PYTHON = r"^[a-z0-9_]{1,100}\.py$"
 _PART = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _HUB, _REPO = f"^{_PART}(/{_PART})*$", f"^{_PART}/{_PART}$"
+_OWN = r"^[^\x00-\x1f]+$"
 # An expression says less than these.
 _HINTS = {
     _NAME: "write lower case letters, digits and _, at most 100.",
     _KEY: "write keys of verl as actor_rollout_ref.actor.optim.lr is written.",
     _FILE: "write the name of a file beside this one.",
+    _PYTHON: "write the name of a file in rewards/, in lower case letters, digits and _, such as my_reward.py.",
     _HUB: "write a name as the Hugging Face hub has it, such as openai/gsm8k, a commit, or main.",
+    _OWN: "write a path from the folder of the benchmark, such as data/questions.jsonl.",
     _REPO: "write a name as the Hugging Face hub has it, such as Qwen/Qwen3-0.6B.",
 }
 
@@ -94,8 +98,10 @@ Title = Annotated[str, Field(pattern=r"^[^\n]*\S[^\n]*$", max_length=120)]
 Prose = Annotated[str, Field(pattern=r"\S", max_length=4000)]
 Metric = Annotated[str, Field(pattern="^[A-Za-z0-9_@/.-]{1,100}$")]
 BesideName = Annotated[str, Field(pattern=_FILE)]
+PythonName = Annotated[str, Field(pattern=_PYTHON)]
 HubName = Annotated[str, Field(pattern=_HUB, max_length=200)]
 HubRepo = Annotated[str, Field(pattern=_REPO, max_length=200)]
+OwnPath = Annotated[str, Field(pattern=_OWN, max_length=1000)]
 VerlKey = Annotated[str, Field(pattern=_KEY, max_length=200)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), UNIQUE]
@@ -177,7 +183,7 @@ def _keywords(function: Callable[..., Any]) -> type:
 def _checked(path: Path, form: type[F], data: Any) -> tuple[F | None, list[BadInput]]:
     """The file's data as a form, None if its keys are at fault, and their faults."""
     schema = json_schema(form)
-    # Where the file is; no key of it.
+    # Where the file is, and what another file says; no keys of it.
     own = set(form.__dataclass_fields__) - set(schema["properties"])
     faults: list[BadInput] = []
     if isinstance(data, dict):
@@ -186,7 +192,7 @@ def _checked(path: Path, form: type[F], data: Any) -> tuple[F | None, list[BadIn
     thing, more = _validated(path, form, data)
     faults += more
     if thing is not None:
-        thing = replace(thing, **dict.fromkeys(own, path))
+        thing = replace(thing, **dict.fromkeys(own & {"source"}, path))
         named = getattr(thing, "name", path.stem)
         if named != path.stem:
             faults.append(BadInput(path, "name", named, f"write the file's own name: {path.stem}."))

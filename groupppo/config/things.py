@@ -1,13 +1,15 @@
 """What a benchmark is made of: tasks, models and arms, one file each, and what all of its runs share."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
+from groupppo.config.allowed import require_inside
 from groupppo.config.files import (
     AS_WRITTEN,
     LATER,
@@ -18,6 +20,7 @@ from groupppo.config.files import (
     Name,
     Names,
     Prose,
+    PythonName,
     Rate,
     Seed,
     Title,
@@ -26,8 +29,14 @@ from groupppo.config.files import (
 )
 from groupppo.errors import BadInput
 from groupppo.records.folders import REPOSITORY
+from groupppo.records.plain_json import read_bytes
 
-HUB = "hub"
+HUB, FOLDER = "hub", "folder"
+"""Factories of models that somebody else has made."""
+FILE = "file"
+"""The generator of tasks whose questions and answers are in a file of the user's."""
+REWARDS, LARGEST_REWARD = "rewards", 100_000
+"""The folder of Python files that judge responses, beside those of tasks, and the bytes of one at most."""
 GROUPED = "group_ppo"
 """verl's `algorithm.adv_estimator` of an arm that forms groups."""
 
@@ -89,13 +98,25 @@ class Task(Form):
     warmstart: Maybe[WarmStart] = None
     """The supervised start shared by all arms and seeds; without it they share the model as downloaded."""
     source: SkipJsonSchema[Path] = Path()
-    reward: Literal["exact", "math", "reasoning_gym"] = field(default="exact", metadata=LATER)
+    reward: Literal["exact", "math", "reasoning_gym", "python"] = field(default="exact", metadata=LATER)
     """How a response is judged; each gives 0 or 1."""
     stock: Names = field(default=(), metadata=LATER)
     """lm-eval's own tasks on the same subject; they download from the Hugging Face hub."""
+    reward_file: Maybe[PythonName] = field(default=None, metadata=LATER)
+    """For reward: python: a file in rewards/, beside tasks/, with a function score(response, answer). It is code: who
+    starts a run allows it."""
+    reward_text: SkipJsonSchema[str] = field(default="", metadata=LATER)
+
+    @property
+    def reward_params(self) -> dict[str, str]:
+        """Of a reward of the user's, what tells that it has changed; nothing for the others."""
+        return {"reward_sha256": hashlib.sha256(self.reward_text.encode()).hexdigest()} if self.reward_text else {}
 
     def faults(self) -> Iterator[BadInput]:
-        """A warm start that cannot end, or that looks at more prompts than there are."""
+        """A reward without its file, a warm start that cannot end, or that looks at more prompts than there are."""
+        if (self.reward == "python") != (self.reward_file is not None):
+            hint = "write reward: python with reward_file: NAME.py, or neither."
+            yield BadInput(self.source, "reward_file", self.reward_file, hint)
         start = self.warmstart
         if start is None:
             return
@@ -194,7 +215,7 @@ class Model(Form):
     @property
     def published(self) -> bool:
         """Whether its weights are somebody's publication, which may have more embeddings than its tokenizer tokens."""
-        return self.factory == HUB
+        return self.factory in (HUB, FOLDER)
 
 
 @dataclass(frozen=True)
@@ -285,7 +306,42 @@ class Evaluation:
 
 
 def load_task(path: str | Path) -> Task:
-    return read_form(Path(path), Task)
+    """A task, with the text of its own reward; BadInput where a file is missing or at fault."""
+    task = read_form(Path(path), Task)
+    if task.reward_file is None:
+        return task
+    home = beside(task.source, REWARDS)
+    file = require_inside(home / task.reward_file, task.source, "reward_file", REPOSITORY, home)
+    try:
+        text = read_bytes(file, "write the file, or name one that is there.", LARGEST_REWARD).decode()
+    except UnicodeDecodeError as error:
+        raise BadInput(file, "file", str(error), "save it as UTF-8.") from error
+    if not text.strip():
+        raise BadInput(file, "file", text, "write a function score(response, answer).")
+    return replace(task, reward_text=text)
+
+
+def beside(source: Path, folder: str) -> Path:
+    """A folder of the benchmark that the file of a task or a model is of."""
+    return source.parent.parent / folder
+
+
+def own_path(thing: "Task | Model") -> Path | None:
+    """The file or folder of the user's that a task or a model is made of: as it is written, from the benchmark's folder."""
+    kind = thing.generator if isinstance(thing, Task) else thing.factory
+    named = thing.params.get("path")
+    return thing.source.parent.parent / named if kind in (FILE, FOLDER) and isinstance(named, str) else None
+
+
+def own_files(*things: "Task | Model") -> list[Path]:
+    """The files of `own_path` that are there, sorted."""
+    found: set[Path] = set()
+    for path in filter(None, map(own_path, things)):
+        try:
+            found |= {file for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()}
+        except (OSError, ValueError):
+            continue  # the check of the thing names it
+    return sorted(found)
 
 
 def load_model(path: str | Path) -> Model:

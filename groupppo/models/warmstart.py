@@ -112,7 +112,7 @@ def _accuracy(
     temperature: float,
 ) -> float:
     """Share of `examples` answered right by one response each; temperature 0 is greedy."""
-    score = scorer(task.reward)
+    score = scorer(task)
     model.eval()
     prompts = [chat_ids(tokenizer, example.prompt) for example in examples]
     seeds = range(seed * len(prompts), (seed + 1) * len(prompts))

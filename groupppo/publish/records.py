@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groupppo.config import Benchmark, Task
+from groupppo.config.allowed import is_allowed
 from groupppo.config.benchmark import RATE_KEY as RATE
 from groupppo.errors import BadInput
 from groupppo.publish.contents import LOCKS, Difference
@@ -20,6 +21,7 @@ from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import read_lines, value_at
 from groupppo.records.seal import KEY, OF_A_RUN, STAMP, published_sha256
 from groupppo.tables.keys import Keys
+from groupppo.tasks.own_reward import KEY as REWARD_FILE
 from groupppo.tasks.reward import scorer
 from groupppo.verdicts.item_scores import ItemScores
 
@@ -131,9 +133,15 @@ def evaluation_differences(folder: Path, benchmark: Benchmark) -> Iterator[Diffe
                         yield f"{name}: {metric} {key}", f"{theirs} as in {report.name}", ours
 
 
+def may_judge(task: Task) -> bool:
+    """Whether responses are judged again here: by the author's own Python only where somebody allows it."""
+    return task.reward != "python" or is_allowed(REWARD_FILE)
+
+
 def _judged_again(folder: Path, file: Path, keys: Keys, task: Task, asked: _Asked) -> Iterator[Difference]:
     """The score of every line by the task's reward, and its question and answer by those of other evaluations."""
-    judge, name = scorer(task.reward), _name(folder, file)
+    name = _name(folder, file)
+    judge = scorer(task) if may_judge(task) else None
     kind = file.name.removeprefix("samples_").rpartition("_")[0]
     first, known = asked.setdefault((keys.task, keys.model, kind), (name, {}))
     place = name
@@ -142,7 +150,10 @@ def _judged_again(folder: Path, file: Path, keys: Keys, task: Task, asked: _Aske
             place = f"{name}: {line}"
             question, responses = {key: row[key] for key in _QUESTION}, row["resps"][0]
             metric = f"mean@{len(responses)}" if kind.endswith("_sampled") else "accuracy"
-            expected = sum(judge(str(text), row["doc"]["answer"]) for text in responses) / len(responses)
+            if judge is not None:
+                expected = sum(judge(str(text), row["doc"]["answer"]) for text in responses) / len(responses)
+            else:
+                expected = row[metric]
             earlier = known.setdefault(row["doc_id"], question)
             if not same_number(expected, row.get(metric)):
                 yield f"{place} {metric}", f"{expected}, as the reward of task {task.name} judges", row.get(metric)

@@ -21,6 +21,7 @@ import yaml
 from groupppo.config import KINDS, REPOSITORY, Benchmark, ClaimsFile, load_benchmark
 from groupppo.config.allowed import require_inside
 from groupppo.config.files import read_form
+from groupppo.config.things import LARGEST_REWARD, REWARDS
 from groupppo.errors import BadInput
 from groupppo.publish.archive import extract
 from groupppo.publish.contents import CONFIG, LOCKS, RECORD, RIGHTS, SUMS, VERDICTS, Difference, files_in
@@ -33,7 +34,8 @@ BUNDLE, UNPACKED, RESULTS = "bundle", "unpacked bundle", "results folder"
 _KINDS = ("models", "tasks", "arms")
 # Keys of a matrix that name a file beside it, and its kind; a record has their places instead, as it has each source.
 _BESIDE = {"claims": "claims", "profile": "profile", "pilot": "benchmark"}
-_PLACES = ("source", *_BESIDE)
+_PLACES = ("source", "reward_text", *_BESIDE)
+"""Of a record, and of no file that is made of it: the text of a reward is a file of its own."""
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]+\Z")]
 _COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -157,11 +159,16 @@ def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
 def written_files(record: Mapping[str, Any]) -> dict[str, bytes]:
     """Files of a benchmark's config that are made of its record, by name below config/."""
     written = {f"{kind}/{name}.yaml": _without_places(entry) for kind in _KINDS for name, entry in record[kind].items()}
+    rewards = {
+        f"{REWARDS}/{task['reward_file']}": task["reward_text"].encode()
+        for task in record["tasks"].values()
+        if task.get("reward_file") is not None
+    }
     matrix = {key: value for key, value in record.items() if key not in _PLACES and value is not None}
     matrix |= {kind: list(record[kind]) for kind in _KINDS}
     matrix |= {key: Path(record[key]).name for key in _BESIDE if record.get(key) is not None}
     written[f"{record['name']}.yaml"] = matrix
-    return {
+    return rewards | {
         name: yaml.safe_dump(entry, sort_keys=False, allow_unicode=True).encode() for name, entry in written.items()
     }
 
@@ -182,6 +189,11 @@ def _copied_files(record: Mapping[str, Any], claims: Path) -> dict[str, Path]:
     copied = {f"arms/{arm}.yaml": arms / f"{arm}.yaml" for arm in sorted(named - set(record["arms"]))}
     copied |= {f"studies/{name}.py": Path("groupppo", "studies", f"{name}.py") for name in record["studies"] or []}
     return copied | {Path(record[key]).name: Path(record[key]) for key in _BESIDE if record.get(key) is not None}
+
+
+class _OwnReward(msgspec.Struct):
+    reward_file: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]+\.py\Z")]
+    reward_text: Annotated[str, msgspec.Meta(max_length=LARGEST_REWARD)]
 
 
 class _Record(msgspec.Struct):
@@ -206,7 +218,9 @@ def read_record(file: Path) -> dict[str, Any]:
     """
     record = read_yaml(file)
     try:
-        msgspec.convert(record, _Record)
+        for task in msgspec.convert(record, _Record).tasks.values():
+            if task.get("reward_file") is not None:
+                msgspec.convert(task, _OwnReward)
     except msgspec.ValidationError as error:
         raise BadInput(file, "file", str(error), "run the benchmark again with this version.") from None
     return {**record, "studies": record.get("studies")}

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from groupppo.config import Benchmark
+from groupppo.config.allowed import VARIABLE
+from groupppo.config.things import REWARDS
 from groupppo.draw.wording import plural
 from groupppo.errors import BadInput
 from groupppo.publish import contents
 from groupppo.publish.bundle import underived
-from groupppo.publish.contents import LISTS, SUMS, VERDICTS, Kind, files_in, is_picture
+from groupppo.publish.contents import CONFIG, LISTS, SUMS, VERDICTS, Kind, files_in, is_picture
 from groupppo.publish.derive import derive, derived_files, made_by
 from groupppo.publish.reading import difference, read_json, same_number
-from groupppo.publish.records import evaluation_differences, notes, record_differences
+from groupppo.publish.records import REWARD_FILE, evaluation_differences, may_judge, notes, record_differences
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened, source_differences, why_unchecked
 from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_parquet import refuse_bomb
@@ -111,6 +113,7 @@ class _Check:
             with loaded_config(self.folder) as (benchmark, claims):
                 self.outcome.benchmark = benchmark.name
                 self.compare("records", "raw records", record_differences(self.folder, benchmark))
+                self.not_judged(benchmark)
                 self.compare("evaluations", "scores", evaluation_differences(self.folder, benchmark))
                 again = self.derived(benchmark, claims, pictures)
                 self.compare("derived", "all that is made of raw records", again)
@@ -140,6 +143,15 @@ class _Check:
         self.compare("sources", covered, source_differences(self.folder, commit))
         if unchecked:
             self.outcome.notes.append(f"Sources that were copied are unchecked: {unchecked}")
+
+    def not_judged(self, benchmark: Benchmark) -> None:
+        """Say of which tasks no response is judged again, because their reward is somebody's code."""
+        for task in benchmark.tasks.values():
+            if not may_judge(task):
+                self.outcome.notes.append(
+                    f"Responses of task {task.name} are not judged again: their reward is its author's Python, "
+                    f"{CONFIG}/{REWARDS}/{task.reward_file}. Read it, then: {VARIABLE}={REWARD_FILE} groupppo verify ..."
+                )
 
     def derived(self, benchmark: Benchmark, claims: Claims, pictures: bool) -> Iterator[contents.Difference]:
         """Every derived file, made again in a folder beside the bundle.

@@ -72,10 +72,21 @@ def generator_faults(task: Task) -> list[BadInput]:
         example = generator(random.Random(task.seed), **task.params)
     except ParamError as error:
         return [BadInput(task.source, f"params.{error.key}", error.value, error.hint)]
-    if scorer(task.reward)(example.demonstration, example.answer) != 1.0:
+    if own := own_reward_faults(task):
+        return own
+    if scorer(task)(example.demonstration, example.answer) != 1.0:
         hint = f"write the reward that judges the answers of {task.generator}: its own demonstration earns nothing."
         return [BadInput(task.source, "reward", task.reward, hint)]
     return []
+
+
+def own_reward_faults(task: Task) -> list[BadInput]:
+    """Why the user's own reward cannot judge; nothing for the others."""
+    if task.reward != "python":
+        return []
+    from groupppo.tasks.own_reward import own_faults
+
+    return own_faults(task)
 
 
 def require_at_most(key: str, value: int, most: int) -> None:

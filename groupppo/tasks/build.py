@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from groupppo.config import Task, recorded
+from groupppo.config import FILE, Task, recorded
 from groupppo.errors import BadInput
 from groupppo.records.hashing import sha256_file
 from groupppo.tasks.base import Example, bind
+from groupppo.tasks.file_data import data_file, draw_file, file_faults
 from groupppo.tasks.hub_data import FORMATS, draw_published
 from groupppo.tasks.rows import SHARES, check_splits, split_of, write_split
 from groupppo.tasks.tokenizer import byte_tokenizer, chat_ids
@@ -35,6 +36,11 @@ def build_task(task: Task, out: Path) -> None:
     more: dict[str, Any] = {}
     if task.generator in FORMATS:
         examples, more["left_out"] = draw_published(task)
+    elif task.generator == FILE:
+        for fault in file_faults(task):
+            raise fault
+        examples, more["left_out"] = draw_file(task)
+        more["data_sha256"] = sha256_file(data_file(task))
     else:
         examples = draw_splits(task)
     described = {split: _describe(task, part) for split, part in examples.items()}
@@ -46,7 +52,7 @@ def build_task(task: Task, out: Path) -> None:
     check_splits(out)
     spec = {key: value for key, value in recorded(task).items() if key not in ("source", "warmstart")}
     named = {"task": task.name, "title": task.title, "version": task.version}
-    card = named | {"spec": spec, "splits": splits} | more
+    card = named | {"spec": spec, "splits": splits} | task.reward_params | more
     (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 

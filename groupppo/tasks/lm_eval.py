@@ -7,12 +7,13 @@ The files hold no path, so that their hash is the same everywhere. The prompts a
         --tasks sorting_greedy --apply_chat_template --metadata '{"test_file": "TASK/test.parquet"}'
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from groupppo.config import Task
-from groupppo.tasks.reward import scorer
+from groupppo.tasks.reward import MODULES
 
 TEMPLATE = """\
 task: {name}
@@ -43,6 +44,8 @@ metadata:
 {reward}{first}"""
 # Greedy decoding refuses these; without them sampling would be cut to the model's own default of 50 tokens.
 FULL_DISTRIBUTION = "  top_k: 0\n  top_p: 1.0\n"
+_OWN: dict[str, Callable[[str, str], float]] = {}
+"""Rewards of the user's that `load_test` has found, by what their rows have in the column `reward`."""
 
 
 def write_yaml(task: Task, folder: Path, repeats: int, sampled_prompts: int, temperature: float) -> dict[str, str]:
@@ -82,12 +85,19 @@ def write_yaml(task: Task, folder: Path, repeats: int, sampled_prompts: int, tem
 def load_test(test_file: str, first: int | None = None, reward: str = "exact", **metadata: object) -> dict[str, Any]:
     """The test split, or its `first` prompts, as lm-eval wants it: in memory, not in the cache of `datasets`.
 
-    `reward`, by which responses are judged, is a column unless it is exact; `metadata` is what else lm-eval knows.
+    `reward`, by which responses are judged, is a column unless it is exact; a reward of the user's is that of the card
+    beside the file. `metadata` is what else lm-eval knows.
     """
     from datasets import Dataset  # only the harness needs it, and it takes a second to import
 
     from groupppo.tasks.rows import read_examples
 
+    if reward == "python":
+        from groupppo.tasks.own_reward import of_card
+
+        sha256, function = of_card(Path(test_file).with_name("card.json"))
+        reward = f"python {sha256}"
+        _OWN[reward] = function
     judged = {} if reward == "exact" else {"reward": reward}
     examples = read_examples(Path(test_file))[:first]
     rows = [{"prompt": each.prompt, "answer": each.answer, "size": each.size} | judged for each in examples]
@@ -105,5 +115,6 @@ def process_sampled(doc: dict[str, Any], results: Sequence[Sequence[str]]) -> di
 
 
 def _mean(doc: dict[str, Any], responses: Sequence[str]) -> float:
-    score = scorer(doc.get("reward", "exact"))
+    reward = doc.get("reward", "exact")
+    score = _OWN[reward] if reward in _OWN else import_module(MODULES[reward]).score
     return sum(score(text, doc["answer"]) for text in responses) / len(responses)

@@ -7,19 +7,40 @@ standard library alone; what another reward needs is imported when it is asked f
 import re
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from groupppo.config import Task
 
 MODULES = {
     "exact": "groupppo.tasks.reward",
     "math": "groupppo.tasks.math_reward",
     "reasoning_gym": "groupppo.tasks.gym_reward",
+    "python": "groupppo.tasks.own_reward",
 }
 
 ANSWER = re.compile(r"#([^#\s]+)\Z")
 
 
-def scorer(reward: str) -> Callable[[str, str], float]:
-    """The function from a response and the true answer to 0.0 or 1.0, by the reward's name in a task's file."""
-    score: Callable[[str, str], float] = import_module(MODULES[reward]).score
+def scorer(task: "Task") -> Callable[[str, str], float]:
+    """The function from a response and the true answer to 0.0 or 1.0 that a task's file names.
+
+    Raises:
+        BadInput: it is a reward of the user's that nobody allows, or that cannot be run.
+    """
+    module = import_module(MODULES[task.reward])
+    score: Callable[[str, str], float] = module.own_scorer(task) if task.reward == "python" else module.score
+    return score
+
+
+def scorer_of_card(card: Path) -> Callable[[str, str], float]:
+    """The same function, of a built task's card.json."""
+    from groupppo.records.plain_json import read_object, value_at
+
+    reward = value_at(read_object(card, "build the task first."), "spec", "reward") or "exact"
+    module = import_module(MODULES[reward])
+    score: Callable[[str, str], float] = module.of_card(card)[1] if reward == "python" else module.score
     return score
 
 

@@ -26,7 +26,7 @@ from groupppo.models.sampling import Request, decode, end_tokens
 from groupppo.records.plain_json import read_object
 from groupppo.studies.shared.study import RolloutParameters
 from groupppo.tasks.base import Example
-from groupppo.tasks.reward import score
+from groupppo.tasks.reward import score, scorer_of_card
 from groupppo.tasks.rows import read_examples
 from groupppo.tasks.tokenizer import chat_ids
 
