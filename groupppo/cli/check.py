@@ -74,7 +74,8 @@ def note_of_no_faults(benchmark: Benchmark, cache: Path) -> Path:
     named = ["groupppo.cli.check", "groupppo.config", "groupppo.tasks.generators", "groupppo.studies"]
     code = code_sha256(Path(__file__), entries=named)
     packages = [version(name) for name in ("verl", "torch", "transformers", "omegaconf", "pydantic")]
-    own = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in own_files(*benchmark.tasks.values(), *benchmark.models.values())]
+    found = [(file, file.stat()) for file in own_files(*benchmark.tasks.values(), *benchmark.models.values())]
+    own = [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in found]
     text = json.dumps([content, own, code, packages, sys.version, sorted(allowed())])
     return cache / "groupppo" / "checked" / hashlib.sha256(text.encode()).hexdigest()
 

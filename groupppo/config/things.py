@@ -327,7 +327,7 @@ def beside(source: Path, folder: str) -> Path:
 
 
 def own_path(thing: "Task | Model") -> Path | None:
-    """The file or folder of the user's that a task or a model is made of: as it is written, from the benchmark's folder."""
+    """The file or folder of the user's that a task or a model is made of; its path begins at the benchmark's folder."""
     kind = thing.generator if isinstance(thing, Task) else thing.factory
     named = thing.params.get("path")
     return thing.source.parent.parent / named if kind in (FILE, FOLDER) and isinstance(named, str) else None

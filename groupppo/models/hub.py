@@ -1,9 +1,10 @@
-"""Folders of models: those of the Hugging Face hub, downloaded at a pinned revision, and the check of any.
+"""Folders of models: of the Hugging Face hub, downloaded at a pinned revision, the user's own, and the check of any.
 
-`origin.json` beside a downloaded model says from where it is and which commit the revision was.
+`origin.json` beside a model says from where it is: which commit the revision was, or the SHA-256 of each file.
 """
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 from math import prod
@@ -13,8 +14,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from groupppo.config import Model
-from groupppo.config.files import HubName, HubRepo, Maybe
+from groupppo.config.files import HubName, HubRepo, Maybe, OwnPath
 from groupppo.errors import BadInput, ParamError
+from groupppo.records.hashing import sha256_file
 from groupppo.update.flops import Shape
 
 COMPLETE = "copy the whole Hugging Face folder: config, tokenizer, chat template and safetensors."
@@ -55,15 +57,53 @@ def hub_model(
             f"the hub says: {str(error).splitlines()[0]}"
         )
         raise ParamError("repo", f"{repo}@{revision}", hint) from error
+    _copy([file for file in sorted(source.iterdir()) if file.is_file()], folder, pad_token, chat_template_set)
+    _write_json(folder / "origin.json", {"repo": repo, "revision": revision, "commit": source.name})
+
+
+def folder_model(
+    folder: Path,
+    *,
+    seed: int,
+    path: OwnPath,
+    pad_token: Maybe[Annotated[str, Field(pattern=r"\S")]] = None,
+    chat_template_set: Maybe[dict[str, bool]] = None,
+) -> None:
+    """Copy a Hugging Face folder on disk into `folder`: weights, config, tokenizer, template, model card and licence.
+
+    Args:
+        folder: made if missing.
+        seed: of random weights; such a folder has its own.
+        path: the folder, from the benchmark's; in models/ there, in the repository, or wherever who starts allows.
+        pad_token, chat_template_set: as of `hub_model`.
+
+    Raises:
+        ParamError: the folder has no such token or variable.
+    """
+    source = Path(path)
+    files = own_model_files(source)
+    _copy(files, folder, pad_token, chat_template_set)
+    card = source / "README.md"
+    licence = re.search(r"^license: *(\S+)", card.read_text(errors="replace"), re.MULTILINE) if card.is_file() else None
+    hashes = {file.name: sha256_file(file) for file in files}
+    origin = {"folder": source.name, "license": licence[1] if licence else None, "files": hashes}
+    _write_json(folder / "origin.json", origin)
+
+
+def own_model_files(folder: Path) -> list[Path]:
+    """The files of a folder that a model is made of, sorted: no code, no pickles, no note of an earlier copy."""
+    found = {file for pattern in (*FILES, "README.md") for file in folder.glob(pattern) if file.is_file()}
+    return sorted(file for file in found if file.name != "origin.json")
+
+
+def _copy(files: list[Path], folder: Path, pad_token: str | None, chat_template_set: dict[str, bool] | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for file in sorted(source.iterdir()):
-        if file.is_file():
-            shutil.copyfile(file, folder / file.name)
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
     if pad_token is not None:
         _write_pad_token(pad_token, folder / "tokenizer_config.json")
     if chat_template_set is not None:
         _write_template(chat_template_set, folder)
-    _write_json(folder / "origin.json", {"repo": repo, "revision": revision, "commit": source.name})
 
 
 def _write_pad_token(token: str, file: Path) -> None:
@@ -91,12 +131,19 @@ def _write_json(file: Path, content: dict[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def check_shape(model: Model, folder: Path) -> None:
-    """Raise BadInput where the model's file plans with another shape than the folder has."""
+def shape_of(folder: Path) -> dict[str, Any]:
+    """The shape of a model's folder, as a model's file has it."""
     from transformers import AutoConfig
 
-    found = asdict(Shape.of(AutoConfig.from_pretrained(folder)))
-    for key, value in (model.shape or {}).items():
+    return asdict(Shape.of(AutoConfig.from_pretrained(folder, trust_remote_code=False)))
+
+
+def check_shape(model: Model, folder: Path) -> None:
+    """Raise BadInput where the model's file plans with another shape than the folder has."""
+    if model.shape is None:
+        return
+    found = shape_of(folder)
+    for key, value in model.shape.items():
         if found[key] != value:
             raise BadInput(model.source, f"shape.{key}", value, f"write {found[key]}, as {folder.name} is published.")
 

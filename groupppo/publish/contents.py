@@ -54,7 +54,9 @@ _PATTERNS = {
         rf"profile/(?:measured/{_NAME}|found)\.json",
         r"pilot/(?:benchmark\.yaml|sweep\.parquet)",
     ),
-    Kind.WEIGHTS: (rf"(?:{RUN}/(?:checkpoint|critic)|{_START})/.+\.(?:safetensors|json|jinja|txt|model)",),
+    Kind.WEIGHTS: (
+        rf"(?:{RUN}/(?:checkpoint|critic)|{_START})/(?:.+\.(?:safetensors|json|jinja|txt|model|md)|LICENSE[^/]*)",
+    ),
     Kind.DERIVED: (
         rf"tables/{_NAME}\.parquet|{_EVALUATION}/lm_eval/{_NAME}\.yaml",
         rf"{VERDICTS}|report\.html|report\.md",

@@ -149,8 +149,8 @@ class _Check:
         for task in benchmark.tasks.values():
             if not may_judge(task):
                 self.outcome.notes.append(
-                    f"Responses of task {task.name} are not judged again: their reward is its author's Python, "
-                    f"{CONFIG}/{REWARDS}/{task.reward_file}. Read it, then: {VARIABLE}={REWARD_FILE} groupppo verify ..."
+                    f"Responses of task {task.name} are not judged again: its reward is the author's Python, "
+                    f"{CONFIG}/{REWARDS}/{task.reward_file}, which nobody allows: {VARIABLE}={REWARD_FILE}."
                 )
 
     def derived(self, benchmark: Benchmark, claims: Claims, pictures: bool) -> Iterator[contents.Difference]:

@@ -31,6 +31,7 @@ from groupppo.run.environment import DEVICES, for_run
 from groupppo.run.family import MARK, alone, marked, scratch
 from groupppo.run.ray_cluster import across_allocation, with_secret
 from groupppo.run.watch import Verl
+from groupppo.tasks.reward import scorer
 from groupppo.tasks.rows import check_prompt_lengths, check_splits
 from groupppo.verl import network
 from groupppo.verl.compose import Cell, compose, ray_cpus, saves_between
@@ -75,6 +76,7 @@ def train(cell: Cell) -> None:
         check_prompt_lengths(cell.task, cell.task_folder, cell.start)
         published = json.loads((cell.start / "config.json").read_text(encoding="utf-8"))
         cell.task.require_fit(published.get("max_position_embeddings", math.inf), cell.model.name)
+    scorer(cell.task)  # one of the user's may not run here, or not at all
     config = compose(cell)
     check_node(cell.out, needs(cell))
     net = network.network_of(cell.nodes, cell.ranks, ours=cell.network_is_ours)

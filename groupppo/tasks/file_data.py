@@ -62,18 +62,24 @@ def file_rows(
 
 def file_faults(task: Task) -> list[BadInput]:
     """What keeps a task of the generator `file` from being built."""
+    faults = _param_faults(task)
+    if not faults:
+        try:
+            draw_file(task)
+        except BadInput as fault:
+            faults.append(fault)
+    return faults
+
+
+def _param_faults(task: Task) -> list[BadInput]:
     faults = keyword_faults(task.source, "params", file_rows, task.params)
     prompt, shown = task.params.get("prompt", QUESTION), task.params.get("demonstration", ANSWER)
     for key, text, place in (("prompt", prompt, QUESTION), ("demonstration", shown, ANSWER)):
         if isinstance(text, str) and place not in text:
             faults.append(BadInput(task.source, f"params.{key}", text, f"write {place} where it belongs."))
     if task.reward == "reasoning_gym":
-        faults.append(BadInput(task.source, "reward", task.reward, "write exact, math or python: it judges its own."))
-    if not faults:
-        try:
-            drawdata_file(task)
-        except BadInput as fault:
-            faults.append(fault)
+        hint = "write exact, math or python: it judges tasks of its own."
+        faults.append(BadInput(task.source, "reward", task.reward, hint))
     return faults
 
 
@@ -81,9 +87,11 @@ def draw_file(task: Task) -> tuple[dict[str, list[Example]], dict[str, int]]:
     """The splits of a task of the generator `file`, and how many rows were left out, by reason.
 
     Raises:
-        BadInput: a row cannot be used, two give one question different answers, an answer cannot be earned, or there
-            are too few rows.
+        BadInput: bad parameters, a row cannot be used, two give one question different answers, an answer cannot be
+            earned, or there are too few rows.
     """
+    for fault in _param_faults(task):
+        raise fault
     met: dict[str, tuple[str, Example]] = {}
     again = long = 0
     file, score = data_file(task), scorer(task)
@@ -119,7 +127,12 @@ def _turn(seed: int, prompt: str) -> str:
     return hashlib.sha256(f"{seed}\n{prompt}".encode()).hexdigest()
 
 
-def _file(task: Task) -> Path:
+def data_file(task: Task) -> Path:
+    """The task's file.
+
+    Raises:
+        BadInput: it is not there, or lies where no file of a task may, and nobody allows that.
+    """
     file = own_path(task)
     assert file is not None
     require_inside(file, task.source, "params.path", REPOSITORY, beside(task.source, "data"))

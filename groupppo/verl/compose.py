@@ -36,7 +36,7 @@ _MATCHED = (
 # Mappings that verl hands on to somebody else; their keys are not verl's to know.
 _OPEN = (
     *("override_config.", "override_optimizer_config.", "engine_kwargs."),
-    *("ray_kwargs.ray_init.", "rollout.custom."),
+    *("ray_kwargs.ray_init.", "rollout.custom.", "custom_reward_function.reward_kwargs."),
 )
 
 
@@ -340,6 +340,11 @@ def _of_cell(cell: Cell) -> dict[str, Any]:
         keys[f"{part}.ppo_mini_batch_size"] = train.prompts_per_step // train.mini_batches
         keys[f"{part}.ppo_epochs"] = train.epochs
     seeds = ("data", f"{_ACTOR}.data_loader_", f"{_ACTOR}.fsdp_config", "critic.data_loader_", "critic.fsdp", _ROLLOUT)
+    if task.reward == "python":
+        keys["reward.custom_reward_function.reward_kwargs"] = {
+            "card": str(cell.task_folder / "card.json"),
+            "sha256": task.reward_params["reward_sha256"],
+        }
     keys |= {f"{part}seed" if part.endswith("_") else f"{part}.seed": cell.seed for part in seeds}
     return keys | dict.fromkeys(("actor_rollout_ref.model.path", "critic.model.path"), str(cell.start))
 

@@ -17,6 +17,8 @@ rule resolve:
 
 
 rule task:
+    input:
+        own_files_of("task"),
     output:
         train=f"{RESULTS}/assets/tasks/{{task}}/train.parquet",
         dev=f"{RESULTS}/assets/tasks/{{task}}/dev.parquet",
@@ -41,6 +43,8 @@ rule task:
 
 
 rule model:
+    input:
+        own_files_of("model"),
     output:
         directory(f"{RESULTS}/assets/models/{{model}}"),
     log:
@@ -79,7 +83,7 @@ rule warmstart:
         mem_mb=2000,
         runtime=20,
     params:
-        spec=lambda wildcards: recorded(BENCHMARK.tasks[wildcards.task])["warmstart"],
+        spec=warm_start_spec,
     message:
         "warm start {wildcards.model} on {wildcards.task}"
     script:

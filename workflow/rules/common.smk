@@ -1,6 +1,6 @@
 # Functions of wildcards that rules take their inputs from.
 
-from groupppo.config import recorded
+from groupppo.config import own_files, recorded
 from groupppo.studies.shared.study import find_study
 
 
@@ -30,6 +30,23 @@ def of_reference(pattern):
         )
 
     return place
+
+
+def own_files_of(kind):
+    """The user's own files that a task or a model is made of; none for most."""
+    return lambda wildcards: own_files(getattr(BENCHMARK, f"{kind}s")[wildcards[kind]])
+
+
+def with_own_reward(settings):
+    """Parameters of a job, and the hash of its task's reward where that is the user's: a change of it makes it stale."""
+    return lambda wildcards: settings | BENCHMARK.tasks[wildcards.task].reward_params
+
+
+def warm_start_spec(wildcards):
+    """Of a task without a warm start: None, whatever judges it."""
+    task = BENCHMARK.tasks[wildcards.task]
+    spec = recorded(task)["warmstart"]
+    return spec and spec | task.reward_params
 
 
 def density_source(wildcards):

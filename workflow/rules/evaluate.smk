@@ -19,8 +19,9 @@ rule evaluate_start:
         mem_mb=2500 if BENCHMARK.device == "cpu" else 32000,
         runtime=15 if BENCHMARK.device == "cpu" else 240,
     params:
-        evaluation=asdict(BENCHMARK.evaluation)
-        | {"temperature": BENCHMARK.train.temperature},
+        evaluation=with_own_reward(
+            asdict(BENCHMARK.evaluation) | {"temperature": BENCHMARK.train.temperature}
+        ),
     message:
         "evaluate the start of {wildcards.model} on {wildcards.task}"
     script:

@@ -26,7 +26,7 @@ rule train:
         mem_mb=lambda wildcards: BENCHMARK.models[wildcards.model].resources["mem_mb"],
         runtime=needs("runtime", -(-BENCHMARK.train.time_limit_s // 60) + 5),
     params:
-        train=recorded(BENCHMARK.train),
+        train=with_own_reward(recorded(BENCHMARK.train)),
         arm=lambda wildcards: BENCHMARK.arms[wildcards.arm].verl,
         model=lambda wildcards: BENCHMARK.models[wildcards.model].verl,
     message:

@@ -1,7 +1,7 @@
 """Responses sampled from a trained policy, batch by batch, and what a trainer would know about each of their tokens."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -133,12 +133,13 @@ def draw_batches(
     sampler = policy if dtype == torch.float32 else load_policy(folder, dtype)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     longest, temperature = max_response_tokens(parameters.task), parameters.temperature
+    judge = scorer_of_card(parameters.task / "card.json")
     rollouts, per_batch = [], parameters.prompts * parameters.responses
     for batch in range(batches or parameters.batches):
         prompts = examples[batch * parameters.prompts :][: parameters.prompts]
         asked = [example for example in prompts for _ in range(parameters.responses)]
         seed = (parameters.seed * parameters.batches + batch) * per_batch
-        rollouts.append(sample_rollouts(sampler, tokenizer, asked, longest, temperature, seed))
+        rollouts.append(sample_rollouts(sampler, tokenizer, asked, longest, temperature, seed, judge))
     settings = {"temperature": temperature, "gamma": parameters.gamma, "lam": parameters.lam}
     return Sampled(rollouts, [trainer_tokens(policy, critic, drawn, **settings) for drawn in rollouts])
 
@@ -150,8 +151,9 @@ def sample_rollouts(
     max_tokens: int,
     temperature: float,
     seed: int,
+    judge: Callable[[str, str], float] = score,
 ) -> Rollouts:
-    """Draw a response to every example, number i with seed + i, and score it with the task's own reward."""
+    """Draw a response to every example, number i with seed + i, and score it with the task's own reward, `judge`."""
     prompts = [chat_ids(tokenizer, example.prompt) for example in examples]
     requests = [Request(ids, max_tokens, temperature, seed + number) for number, ids in enumerate(prompts)]
     pad_id = tokenizer.pad_token_id
@@ -159,7 +161,7 @@ def sample_rollouts(
     texts = tokenizer.batch_decode([response.token_ids for response in responses], skip_special_tokens=True)
     lengths = torch.tensor([len(response.token_ids) for response in responses])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
-    scores = torch.tensor([score(text, example.answer) for text, example in zip(texts, examples, strict=True)])
+    scores = torch.tensor([judge(text, example.answer) for text, example in zip(texts, examples, strict=True)])
     whole = [torch.tensor(ids + response.token_ids) for ids, response in zip(prompts, responses, strict=True)]
     log_probs = [torch.tensor(response.log_probs) for response in responses]
     return Rollouts(
