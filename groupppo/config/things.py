@@ -312,8 +312,10 @@ def load_task(path: str | Path) -> Task:
         return task
     home = beside(task.source, REWARDS)
     file = require_inside(home / task.reward_file, task.source, "reward_file", REPOSITORY, home)
+    if not file.is_file():
+        raise BadInput(task.source, "reward_file", task.reward_file, f"write {file}, or name a file that is there.")
     try:
-        text = read_bytes(file, "write the file, or name one that is there.", LARGEST_REWARD).decode()
+        text = read_bytes(file, "put the file back.", LARGEST_REWARD).decode()
     except UnicodeDecodeError as error:
         raise BadInput(file, "file", str(error), "save it as UTF-8.") from error
     if not text.strip():

@@ -1,4 +1,4 @@
-"""Folders of models: what is refused, and those of the hub, which is a folder here."""
+"""Folders of models: what is refused, those of the hub, which is a folder here, and the user's own."""
 
 import json
 import shutil
@@ -9,11 +9,13 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from groupppo.config import REPOSITORY, Model, load_model
+from groupppo.config.allowed import VARIABLE
 from groupppo.errors import BadInput
-from groupppo.models import build_model
+from groupppo.models import build_model, model_faults
 from groupppo.models.hub import check_model_folder
 from groupppo.models.warmstart import start_as_published
 from groupppo.profile.config import load_profile
+from groupppo.records.hashing import sha256_file
 from groupppo.tasks.rows import check_prompt_lengths
 from groupppo.tasks.tokenizer import chat_ids
 from groupppo.update.flops import Shape
@@ -120,6 +122,78 @@ def test_what_the_hub_does_not_give_is_an_error_that_names_the_key(
         build_model(replace(model, **(changes | {"params": params})), tmp_path / "out")
     assert error.value.key == key
     assert error.value.hint
+
+
+@pytest.fixture
+def own(folder: Path, tmp_path: Path) -> Model:
+    """A model whose folder, with a card, a licence, code and pickles, lies beside the model's file."""
+    home = tmp_path / "models"
+    home.mkdir()
+    folder.rename(home / "ours")
+    for name, text in {"README.md": "---\nlicense: mit\n---\n", "LICENSE": "MIT", "a.py": "1/0", "w.bin": "x"}.items():
+        (home / "ours" / name).write_text(text)
+    tiny = load_model(REPOSITORY / "benchmarks" / "models" / "tiny.yaml")
+    return replace(tiny, factory="folder", params={"path": "models/ours"}, source=home / "ours.yaml")
+
+
+def test_a_folder_on_disk_is_copied_with_its_card_and_licence_and_no_code(own: Model, tmp_path: Path) -> None:
+    assert not model_faults(own)
+    parameters = build_model(own, tmp_path / "out")
+    origin = json.loads((tmp_path / "out" / "origin.json").read_text())
+    assert (origin["folder"], origin["license"]) == ("ours", "mit")
+    for name, sha256 in origin["files"].items():
+        assert sha256_file(tmp_path / "out" / name) == sha256
+    there = {file.name for file in (tmp_path / "out").iterdir()}
+    assert there == {file.name for file in (tmp_path / "models" / "ours").iterdir()} - {"a.py", "w.bin"} | {
+        "origin.json"
+    }
+    assert parameters == AutoModelForCausalLM.from_pretrained(tmp_path / "out").num_parameters()
+    assert own.published  # a padded vocabulary is its right, and it may do without a warm start
+    again = replace(own, params=own.params | {"chat_template_set": {"add_generation_prompt": False}})
+    build_model(again, tmp_path / "again")
+    assert "set add_generation_prompt = false" in (tmp_path / "again" / "chat_template.jinja").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "hint"),
+    [
+        ({"params": {"path": "models/none"}}, "folder", "does not exist"),
+        ({"params": {"path": "/etc"}}, "params.path", "--config allow=params.path"),
+        ({"params": {"path": "../model"}}, "params.path", "--config allow=params.path"),
+        ({"params": {"repo": "a/b"}}, "params.repo", "unknown key"),
+        ({"params": {"pad_token": "<|none|>"}}, "params.pad_token", "special tokens"),
+        ({"shape": {"hidden": 999}}, "shape.hidden", "write 32"),
+        ({"resources": {"mem_mb": 8000, "gpu": 1, "gpu_memory_gb": 80}}, "shape", "'hidden': 32"),
+        ({"resources": {"mem_mb": 0}}, "resources.mem_mb", "Adam"),
+    ],
+)
+def test_a_folder_on_disk_that_cannot_be_used_is_named(
+    own: Model, tmp_path: Path, changes: dict, key: str, hint: str
+) -> None:
+    params = own.params | changes.get("params", {})
+    with pytest.raises(BadInput) as error:
+        build_model(replace(own, **(changes | {"params": params})), tmp_path / "out")
+    assert error.value.key == key
+    assert hint in error.value.hint
+
+
+def test_a_folder_on_disk_takes_no_file_from_elsewhere_unless_that_is_allowed(
+    own: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints may be published."""
+    file = tmp_path / "models" / "ours" / "README.md"
+    file.rename(tmp_path / "secret")
+    file.symlink_to(tmp_path / "secret")
+    assert [fault.key for fault in model_faults(own)] == ["params.path"]
+    monkeypatch.setenv(VARIABLE, "params.path")
+    assert not model_faults(own)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "chat_template.jinja"])
+def test_a_folder_on_disk_that_is_not_complete_is_refused_before_anything_runs(own: Model, name: str) -> None:
+    (own.source.with_name("ours") / name).unlink()
+    [fault] = model_faults(own)
+    assert name in fault.file
 
 
 def test_a_variable_of_the_chat_template_is_set_for_all_who_read_it(model: Model, tmp_path: Path) -> None:

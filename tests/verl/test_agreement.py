@@ -66,11 +66,19 @@ def test_what_changes_nothing_is_taken(make_cell: MakeCell) -> None:
     assert {key: OmegaConf.select(config, key) for key in keys} == keys
 
 
-def test_the_reward_of_training_is_the_one_that_evaluation_looks_up(make_cell: MakeCell) -> None:
+def test_the_reward_of_training_is_the_one_that_evaluation_looks_up(
+    make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from groupppo.config.allowed import VARIABLE
     from groupppo.tasks.reward import MODULES, scorer
 
     cell = make_cell("ppo")
+    monkeypatch.setenv(VARIABLE, "reward_file")
+    own = {"reward_file": "mine.py", "reward_text": "def score(response, answer):\n    return 1\n"}
     for name, module in MODULES.items():
-        config = compose(replace(cell, task=replace(cell.task, reward=name)))
+        task = replace(cell.task, reward=name, **(own if name == "python" else {}))
+        config = compose(replace(cell, task=task))
         assert config.reward.custom_reward_function.path == f"pkg://{module}"
-        assert scorer(name).__module__ == module
+        assert scorer(task).__module__ == module
+    given = config.reward.custom_reward_function.reward_kwargs
+    assert given == {"card": str(cell.task_folder / "card.json"), "sha256": task.reward_params["reward_sha256"]}

@@ -12,9 +12,27 @@ import pytest
 import yaml
 
 from groupppo.config import REPOSITORY
+from groupppo.config.allowed import VARIABLE
 from tests.conftest import shared_cache
 
+REWARD = Path("benchmarks/rewards/mine.py")
 COSTLY = {"task", "model", "warmstart", "train", "evaluate", "evaluate_start"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def allowed() -> Iterator[None]:
+    """The task's own reward, in this process, too, which checks in the place of the plan."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "reward_file")
+        yield
+
+
+def _own_reward(folder: Path) -> None:
+    """The task is judged by a file of the user's."""
+    file = folder / "benchmarks" / "tasks" / "sorting.yaml"
+    file.write_text(f"{file.read_text()}reward: python\nreward_file: {REWARD.name}\n")
+    (folder / REWARD).parent.mkdir()
+    (folder / REWARD).write_text("def score(response, answer):\n    return response.endswith(answer)\n")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = yaml.safe_load(file.read_text()) | {"arms": ["ppo", "group_ppo"], "seeds": [1], "studies": []}
     del data["profile"]
     file.write_text(yaml.safe_dump(data))
+    _own_reward(folder)
     summary = snakemake(folder, "--summary").splitlines()
     for output in (line.split("\t")[0] for line in summary if line.startswith("results/")):
         place = folder / output
@@ -162,6 +181,7 @@ def test_a_rule_and_a_generator_make_what_uses_them_stale_and_nothing_else(
         ("groupppo/algorithm/rules/variance_split.py", "\nfrom", "\nUNUSED = 1\nfrom", {"train", "evaluate"}),
         ("groupppo/verl/config/group_ppo.yaml", "\n", "\nunused: 1\n", {"train", "evaluate"}),
         ("groupppo/evaluate.py", "\nimport", "\nUNUSED = 1\nimport", {"evaluate", "evaluate_start"}),
+        (str(REWARD), "return response", "return response.strip()", COSTLY - {"model"}),
         ("benchmarks/quick.yaml", "steps: 24", "steps: 25", {"train", "evaluate"}),
         (
             "benchmarks/arms/ppo.yaml",
