@@ -35,7 +35,7 @@ HUB, FOLDER = "hub", "folder"
 """Factories of models that somebody else has made."""
 FILE = "file"
 """The generator of tasks whose questions and answers are in a file of the user's."""
-REWARDS, LARGEST_REWARD = "rewards", 100_000
+REWARDS, LARGEST_REWARD = "rewards", 20_000
 """The folder of Python files that judge responses, beside those of tasks, and the bytes of one at most."""
 GROUPED = "group_ppo"
 """verl's `algorithm.adv_estimator` of an arm that forms groups."""
@@ -315,11 +315,15 @@ def load_task(path: str | Path) -> Task:
     if not file.is_file():
         raise BadInput(task.source, "reward_file", task.reward_file, f"write {file}, or name a file that is there.")
     try:
-        text = read_bytes(file, "put the file back.", LARGEST_REWARD).decode()
+        text = read_bytes(file, "put the file back.", LARGEST_REWARD).decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise BadInput(file, "file", str(error), "save it as UTF-8.") from error
     if not text.strip():
         raise BadInput(file, "file", text, "write a function score(response, answer).")
+    for character in text:
+        if not (character.isprintable() or character in "\n\t"):
+            hint = "write it as an escape, for nobody sees it and no record can hold it."
+            raise BadInput(file, "file", f"the character U+{ord(character):04X}", hint)
     return replace(task, reward_text=text)
 
 

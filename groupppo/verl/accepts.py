@@ -207,7 +207,7 @@ def _ask_verl(config: DictConfig, place_of: PlaceOf, written: Collection[str]) -
 
 
 _MODEL = "actor_rollout_ref.model"
-_REWARD = "write the task file's reward (exact, math or reasoning_gym)"
+_REWARD = "write the task file's reward (exact, math, reasoning_gym, or python with a reward_file)"
 _LENGTH = "write max_prompt_tokens and max_response_tokens of the task's file"
 _PROMPT = "write the model file's params.chat_template_set"
 _PLAIN = "leave it out: responses are drawn from the policy's own distribution"

@@ -203,6 +203,8 @@ def test_code_that_nobody_allows_is_not_run(make: Make, tmp_path: Path, monkeypa
         ("def reward(response, answer):\n    return 1.0\n", "score"),
         ("def score(response, answer):\n    return open('/a/b/c')\n", "reward_file"),
         ("  \n", "file"),
+        ("# \x0c\n", "file"),
+        (f"# {'x' * 20_000}\n", "size"),
     ],
 )
 def test_a_reward_that_cannot_judge_is_named(make: Make, text: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
