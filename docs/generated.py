@@ -86,16 +86,15 @@ def group_params() -> str:
     """Keys of `algorithm.group_params`: defaults, meaning, and the rules that read them."""
     from dataclasses import fields
 
-    from groupppo.algorithm.params import COMMON, GroupParams, known_rules
-    from groupppo.cli.new import PARAMS, group_docs
+    from groupppo.algorithm.params import COMMON, GroupParams, key_docs, known_rules
 
-    docs = group_docs()
+    docs = key_docs()
     readers = {
         field.name: ", ".join(f"`{name}`" for name, rule in known_rules().items() if field.name in rule.uses)
         for field in fields(GroupParams)
     }
     rows = [
-        (f"`{field.name}`", f"`{_plain(field.default)}`", docs[f"{PARAMS}{field.name}"],
+        (f"`{field.name}`", f"`{_plain(field.default)}`", docs[field.name],
          "any" if field.name in COMMON else readers[field.name])
         for field in fields(GroupParams)
     ]  # fmt: skip
@@ -170,16 +169,11 @@ def _claim(claim: Any) -> str:
 
 def quantities() -> str:
     """What a claim can be about."""
-    from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES, cost_to_target
-
-    def told(name: str, each: Any) -> str:
-        # The three costs to a target are one function's, made for their units.
-        text = _summary(each.measure) or f"{_summary(cost_to_target)} In {name.partition('_')[0]}."
-        return f"{text} Stage `{each.stage}`." if each.stage else text
+    from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES
 
     rows = [
-        (f"`{name}`", told(name, each), f"[{each.table}](../tables.md#{each.table})", each.unit,
-         _code(sorted(each.needs)))
+        (f"`{name}`", each.what + (f" Stage `{each.stage}`." if each.stage else ""),
+         f"[{each.table}](../tables.md#{each.table})", each.unit, _code(sorted(each.needs)))
         for name, each in QUANTITIES.items()
     ]  # fmt: skip
     rows += [

@@ -38,23 +38,15 @@ SLOW_STEPS = 2
 
 @dataclass(frozen=True)
 class Effect:
-    """What one arm does, as means over seeds.
-
-    Args:
-        accuracy: held-out greedy accuracy.
-        density: endpoints / valid response tokens.
-        speedup: seconds of the reference / seconds of this arm, by stage; "step" speeds up every stage not named.
-        memory: rise of memory in `update_actor`, as a ratio to the reference's.
-        base: memory before any rise, as a ratio to the reference's.
-        closed_by: shares of groups closed by criterion, cap and end.
-    """
+    """What one arm does, as means over seeds: held-out accuracy, endpoints / tokens, seconds of the reference / its own
+    by stage ("step" for every stage not named), and to the reference's the rise of memory in `update_actor` and the
+    memory before it."""
 
     accuracy: float = 0.80
     density: float = 1.0
     speedup: Mapping[str, float] = field(default_factory=dict)
     memory: float = 1.0
     base: float = 1.0
-    closed_by: tuple[float, float, float] = (0.10, 0.80, 0.10)
 
 
 @dataclass(frozen=True)
@@ -84,23 +76,21 @@ def write_results(
     cells: Collection[CellPlan] = (),
     spread: Spread = Spread(),
     start_accuracy: float = 0.40,
-    device: str = "cpu",
     fallbacks: Mapping[tuple[str, int], int] | None = None,
     failed: Mapping[tuple[str, int], str] | None = None,
 ) -> Benchmark:
     """Write benchmark.yaml, runs/ and evals/ under `folder` and return the benchmark they belong to.
 
     Args:
-        folder: the results folder, such as `tmp_path / "quick"`; made when missing.
+        folder: the results folder; made when missing.
         arms: names of files in benchmarks/arms with their effects; must hold the reference arm, ppo.
         seeds: training seeds. With one seed the spread is zero.
-        steps: training steps of each run; use 6 or more where the first five are skipped as warm-up.
+        steps: of each run; use 6 or more where the first five are skipped as warm-up.
         tasks: names of files in benchmarks/tasks; every task gets the same effects.
         cells: tasks that have fewer arms or seeds than these, with the model tiny.
-        spread: standard deviations over seeds.
+        spread: over seeds.
         start_accuracy: held-out accuracy of the start checkpoint.
-        device: "cpu" or "cuda".
-        fallbacks: fallbacks to dense PPO of the runs of (arm, seed).
+        fallbacks: to dense PPO of the runs of (arm, seed).
         failed: causes of the runs of (arm, seed) that failed: half their steps, and no evaluation.
     """
     benchmark = synthetic_benchmark(arms=tuple(arms), seeds=seeds, steps=steps, tasks=tasks, cells=cells)
@@ -119,7 +109,7 @@ def write_results(
                 together = replace(shifted, accuracy=shifted.accuracy + 0.004 * index)
                 cell = _Cell(folder, benchmark, plan.task, plan.model, arm, seed, together)
                 cause = (failed or {}).get((arm, seed))
-                cell.write_run(device, start_accuracy, (fallbacks or {}).get((arm, seed), 0), cause)
+                cell.write_run(start_accuracy, (fallbacks or {}).get((arm, seed), 0), cause)
                 if cause is None:
                     cell.write_evaluation()
     return benchmark
@@ -182,7 +172,7 @@ class _Cell:
     def keys(self) -> dict[str, Any]:
         return {"task": self.task, "model": self.model, "arm": self.arm, "seed": self.seed}
 
-    def write_run(self, device: str, start_accuracy: float, fallbacks: int, cause: str | None) -> None:
+    def write_run(self, start_accuracy: float, fallbacks: int, cause: str | None) -> None:
         run = self.folder / "runs" / self.place
         (run / "checkpoint").mkdir(parents=True, exist_ok=True)
         planned = self.benchmark.train.steps
@@ -196,7 +186,7 @@ class _Cell:
         status |= {"startup_seconds": 9.0, "wall_seconds": 9.0 + sum(whole), "finished_at": "2026-11-22T12:00:00+00:00"}
         _write_json(run / "status.json", status)
         versions = {"torch": "2.13.0", "verl": "0.9.1", "transformers": "5.9.0"}
-        _write_json(run / "provenance.json", {"device": device, "host": "synthetic", "cpu": "one", **versions})
+        _write_json(run / "provenance.json", {"device": "cpu", "host": "synthetic", "cpu": "one", **versions})
         verl = self.benchmark.arms[self.arm].verl
         (run / "config.yaml").write_text(yaml.safe_dump(verl | {"data.seed": self.seed}), encoding="utf-8")
         (run / "log.txt").write_text(f"{self.arm} seed {self.seed}: {cause or 'finished'}\n", encoding="utf-8")
@@ -276,15 +266,14 @@ class _Cell:
             yield row | (self._group_metrics(tokens, endpoints, step, fallbacks) if self.grouped else {})
 
     def _group_metrics(self, tokens: int, endpoints: int, step: int, fallbacks: int) -> dict[str, Any]:
-        criterion, cap, end = self.effect.closed_by
         size = tokens / endpoints
         return {
             "group/compression_ratio": 1 - endpoints / tokens,
             "group/efficiency_gain": size,
             "group/threshold": math.exp(0.002 * step),
-            "group/closed_by/criterion": criterion,
-            "group/closed_by/cap": cap,
-            "group/closed_by/end": end,
+            "group/closed_by/criterion": 0.10,
+            "group/closed_by/cap": 0.80,
+            "group/closed_by/end": 0.10,
             "group/size/mean": size,
             "group/size/p10": max(1.0, 0.5 * size),
             "group/size/p50": min(size * 1.1, MAX_GROUP),

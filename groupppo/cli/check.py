@@ -1,8 +1,8 @@
 """What is wrong in a file of benchmarks/, all of it, before anything runs.
 
 `groupppo validate` asks `check`, and so does every plan. A job asks the functions that `check` asks, of what it is
-given: `load_benchmark`, `generator_faults` or `published_faults`, `model_faults` and `compose`. Where one of these
-stops at its first fault and a key on its own can be wrong, the key is set aside and the function asked again.
+given. Where one of these stops at its first fault and a key on its own can be wrong, the key is set aside and the
+function asked again.
 """
 
 import hashlib
@@ -17,14 +17,12 @@ from typing import Any
 
 from groupppo.config import (
     FOLDERS,
-    GROUPED,
     KINDS,
     Arm,
     Benchmark,
     Model,
     Task,
     Train,
-    WarmStart,
     kind_of,
     load_arm,
     load_benchmark,
@@ -34,13 +32,14 @@ from groupppo.config import (
 from groupppo.config.allowed import allowed
 from groupppo.config.files import MOST_FAULTS, form_faults
 from groupppo.errors import BadInput
+from groupppo.models import model_faults
+from groupppo.profile.config import profile_faults
 from groupppo.records.code import code_sha256
 from groupppo.records.plain_yaml import read_yaml
+from groupppo.tasks.base import generator_faults
 
-PARAMS = "algorithm.group_params."
 MOST_SET_ASIDE = 10
 """Keys of a file that are set aside: each costs another reading; what is left waits for these."""
-_STAND_IN = 0.5  # density of another arm's run, which is not there yet
 _NOWHERE = Path("none")
 # Keys of a benchmark that name a file beside it, and the kinds that it may be of.
 _BESIDE = {"claims": "claims", "profile": "profile", "pilot": "benchmark"}
@@ -85,11 +84,9 @@ def _faults(path: Path, known: dict[Path, list[BadInput]]) -> list[BadInput]:
         return [fault]
     faults = form_faults(path, KINDS[kind], data)
     if kind == "benchmark":
-        named = list(_named(path, data))
-        faults += [fault for key, file in named for fault in _other_kind(path, key, file)]
-        below = [fault for key, file in named if key != "pilot" for fault in check(file, known)]
+        below = [fault for key, file in _named(path, data) for fault in _faults_below(path, key, file, known)]
         return [*faults, *below] or _matrix_faults(path)
-    return faults or (list(islice(_CHECKS[kind](path), MOST_FAULTS)) if kind in _CHECKS else [])
+    return faults or list(islice(_deeper_faults(path, kind), MOST_FAULTS))
 
 
 def _named(path: Path, data: Any) -> Iterator[tuple[str, Path]]:
@@ -105,17 +102,19 @@ def _named(path: Path, data: Any) -> Iterator[tuple[str, Path]]:
                 yield key, file
 
 
-def _other_kind(path: Path, key: str, file: Path) -> Iterator[BadInput]:
-    """A file beside the benchmark that is of another kind than its key says."""
-    if key not in _BESIDE:
-        return
-    try:
-        kind = kind_of(file)
-    except BadInput as fault:
-        yield fault
-        return
-    if kind != _BESIDE[key]:
-        yield BadInput(path, key, file.name, f"name a file of kind {_BESIDE[key]}; this one is of kind {kind}.")
+def _faults_below(path: Path, key: str, file: Path, known: dict[Path, list[BadInput]]) -> Iterator[BadInput]:
+    """Of a file that a benchmark names, its kind included; a pilot is checked where it is run."""
+    if key in _BESIDE:
+        try:
+            kind = kind_of(file)
+        except BadInput as fault:
+            yield fault
+            return
+        if kind != _BESIDE[key]:
+            hint = f"name a file of kind {_BESIDE[key]}; this one is of kind {kind}."
+            yield BadInput(path, key, file.name, hint)
+    if key != "pilot":
+        yield from check(file, known)
 
 
 def _matrix_faults(path: Path) -> list[BadInput]:
@@ -147,73 +146,40 @@ def _matrix_faults(path: Path) -> list[BadInput]:
                 density_source=None if arm.density_from is None else _NOWHERE,
                 matrix=benchmark.source,
             )
-            for refused in _first(compose, cell, canvas):
-                faults.setdefault(str(refused), refused)
+            try:
+                compose(cell, canvas)
+            except BadInput as fault:
+                faults.setdefault(str(fault), fault)
     return list(faults.values())
 
 
-def _first(function: Callable[..., object], *arguments: object) -> list[BadInput]:
-    try:
-        function(*arguments)
-    except BadInput as fault:
-        return [fault]
-    return []
+def _deeper_faults(path: Path, kind: str) -> Iterator[BadInput]:
+    """What the form of a kind does not see."""
+    if kind == "arm":
+        yield from _arm_faults(load_arm(path))
+    elif kind == "task":
+        yield from _task_faults(load_task(path))
+    elif kind == "model":
+        yield from model_faults(load_model(path))
+    elif kind == "profile":
+        yield from profile_faults(path)
+    elif kind == "claims":
+        from groupppo.verdicts.claims import claims_faults
+
+        yield from claims_faults(path)
 
 
-def _each(load: Callable[[dict[str, Any]], object], keys: Mapping[str, Any], prefix: str = "") -> Iterator[BadInput]:
-    """The faults of a mapping: a key at fault is set aside and the rest tried again, until a fault is no such key's."""
-    left, gone = dict(keys), set[str]()
-    for faults in (_first(load, left) for _ in range(MOST_SET_ASIDE)):
-        key = faults[0].key.removeprefix(prefix) if faults else None
-        if key is None or key in gone:
-            return
-        yield faults[0]
-        if key not in left:
-            return
-        gone.add(key)
-        del left[key]
-
-
-def _task_faults(path: Path) -> Iterator[BadInput]:
-    from groupppo.tasks.base import generator_faults
+def _task_faults(task: Task) -> Iterator[BadInput]:
     from groupppo.tasks.hub_data import FORMATS, published_faults
 
-    task = load_task(path)
-    return published_faults(task) if task.generator in FORMATS else iter(generator_faults(task))
+    yield from published_faults(task) if task.generator in FORMATS else generator_faults(task)
 
 
-def _model_faults(path: Path) -> Iterator[BadInput]:
-    from groupppo.models import model_faults
-
-    return iter(model_faults(load_model(path)))
-
-
-def _arm_faults(path: Path) -> Iterator[BadInput]:
+def _arm_faults(arm: Arm) -> Iterator[BadInput]:
     """An arm against verl's config in a cell that is otherwise plain: any matrix may name it later."""
-    from groupppo.algorithm.params import GroupParams
-
-    arm = load_arm(path)
-    stand_in = {} if arm.density_from is None else {"density": _STAND_IN}
-    settings = {key.removeprefix(PARAMS): value for key, value in arm.verl.items() if key.startswith(PARAMS)}
-    spoilt = set[str]()
-    stock = arm.verl.get("algorithm.adv_estimator") != GROUPED
-    for fault in _each(lambda keys: GroupParams.from_config(keys | stand_in, stock), settings):
-        spoilt.add(f"{PARAMS}{fault.key}")
-        yield BadInput(path, f"verl.{PARAMS}{fault.key}", fault.value, fault.hint)
-    composed = {key: value for key, value in arm.verl.items() if key not in spoilt}
-    for fault in _each(_composed(arm), composed):
-        if fault.key in spoilt:
-            continue
-        yield BadInput(path, f"verl.{fault.key}", fault.value, fault.hint)
-        if fault.key == "algorithm.adv_estimator":
-            return  # what else is right depends on it
-
-
-def _composed(arm: Arm) -> Callable[[dict[str, Any]], object]:
     from groupppo.verl.compose import Canvas, Cell, compose
 
-    start = WarmStart(0.5, 0.9, 1, 1, 1e-3, 0, 1, 1)
-    task = Task("any", "any", "1.0", "any", {}, {"train": 2, "dev": 1, "test": 1}, 0, 16, 16, start, _NOWHERE)
+    task = Task("any", "any", "1.0", "any", {}, {"train": 2, "dev": 1, "test": 1}, 0, 16, 16, None, _NOWHERE)
     model = Model("any", "any", "any", {}, 0, {"mem_mb": 1}, {}, _NOWHERE)
     # Two of each, for estimators that compare responses and losses that clip.
     train = Train(
@@ -226,27 +192,26 @@ def _composed(arm: Arm) -> Callable[[dict[str, Any]], object]:
         rollout="transformers",
         time_limit_s=60,
     )
-    cell = Cell(task, model, arm, 0, train, _NOWHERE, _NOWHERE, _NOWHERE)
     density, canvas = None if arm.density_from is None else _NOWHERE, Canvas()
-    return lambda keys: compose(replace(cell, arm=replace(arm, verl=keys), density_source=density), canvas)
+    cell = Cell(task, model, arm, 0, train, _NOWHERE, _NOWHERE, _NOWHERE, density_source=density)
+    for fault in _each(lambda keys: compose(replace(cell, arm=replace(arm, verl=keys)), canvas), arm.verl):
+        yield BadInput(arm.source, f"verl.{fault.key}", fault.value, fault.hint)
+        if fault.key == "algorithm.adv_estimator":
+            return  # what else is right depends on it
 
 
-def _claims_faults(path: Path) -> Iterator[BadInput]:
-    from groupppo.verdicts.claims import claims_faults
-
-    return claims_faults(path)
-
-
-def _profile_faults(path: Path) -> Iterator[BadInput]:
-    from groupppo.profile.config import profile_faults
-
-    return profile_faults(path)
-
-
-_CHECKS: dict[str, Callable[[Path], Iterator[BadInput]]] = {
-    "task": _task_faults,
-    "model": _model_faults,
-    "arm": _arm_faults,
-    "claims": _claims_faults,
-    "profile": _profile_faults,
-}
+def _each(load: Callable[[dict[str, Any]], object], keys: Mapping[str, Any]) -> Iterator[BadInput]:
+    """The faults of a mapping: a key at fault is set aside and the rest tried again, until a fault is no such key's."""
+    left = dict(keys)
+    for _ in range(MOST_SET_ASIDE):
+        try:
+            load(left)
+        except BadInput as fault:
+            key = fault.key
+            if key in left or key not in keys:
+                yield fault
+            if key not in left:
+                return
+            del left[key]
+        else:
+            return

@@ -32,10 +32,10 @@ def cost(
 ) -> None:
     """Say how many jobs, core-hours (or GPU-hours) and bytes each arm of a benchmark takes, as ranges. Runs nothing.
 
-    From earlier runs in results/ of the same task, model and arm; of other arms where there are none of this one;
-    else from operations counted from the model's shape over a stated range of speeds. It says which. An hour is one of
-    a job on the one core (or GPU) that it holds. The whole matrix is counted, runs that are there already included.
-    Storage is what stays; a run that is under way keeps checkpoints to be resumed from besides, which the peak counts.
+    Hours are those of earlier runs in results/ of the same task, model and arm; of other arms where there are none of
+    this one; else of operations counted from the model's shape over a stated range of speeds. It says which. An hour is
+    one of a job on the one core (or GPU) that it holds. The whole matrix is counted, runs that are there already
+    included. Storage is counted from shapes: what stays; the peak also has what runs keep to be resumed from.
 
     \b
     Examples:
@@ -53,11 +53,7 @@ def cost(
     if as_json:
         say_json(asdict(found))
         return
-    for line in _head(found):
-        say(line)
-    hours = found.hours
-    head = ("arm", "jobs", hours, "storage", "a run", "from")
-    shares = [*found.arms, found.shared, found.total]
+    say(f"{found.benchmark}: {found.total.jobs} jobs, {found.runs} training runs")
     rows = [
         (
             share.name,
@@ -67,30 +63,26 @@ def cost(
             share.run.text(60, " min") if share.run.high else "",
             ", ".join(share.basis) if share is not found.total else "",
         )
-        for share in shares
+        for share in (*found.arms, found.shared, found.total)
     ]
-    say_table(head, rows, right=("jobs", hours, "storage", "a run"))
-    for line in _foot(found):
+    head = ("arm", "jobs", found.hours, "storage", "a run", "from")
+    say_table(head, rows, right=head[1:-1])
+    say()
+    for line in _notes(found):
         say(line)
 
 
-def _head(found: "Estimate") -> Iterator[str]:
-    there = f", {found.finished} of them finished already in results/{found.benchmark}" if found.finished else ""
-    yield f"{found.benchmark}: {found.total.jobs} jobs, {found.runs} training runs{there}"
-
-
-def _foot(found: "Estimate") -> Iterator[str]:
+def _notes(found: "Estimate") -> Iterator[str]:
     from groupppo.cost.estimate import COUNTED
     from groupppo.cost.model import SPEEDS
 
-    yield ""
     if found.total.resumable.high:
         each = found.total.resumable.bytes_text()
         yield (
             f"peak of storage: {found.peak.bytes_text()} with {found.at_once} training runs under way at once "
             f"(--at-once), the largest with {each} of checkpoints to be resumed from, gone when it has finished"
         )
-    for source in found.sources:
+    for source in found.total.sources:
         yield f"from: {source}"
     if COUNTED in found.total.basis:
         speed = SPEEDS[found.device]

@@ -1,7 +1,6 @@
 """groupppo ls and groupppo validate: the files of benchmarks/, and every fault in them."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from groupppo.cli.terminal import complain, root, say, say_json, say_table, short
+from groupppo.draw.wording import plural
 from groupppo.errors import BadInput
 
 
@@ -19,16 +19,6 @@ class Kind(StrEnum):
     claims = "claims"
     benchmarks = "benchmarks"
     profiles = "profiles"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One thing of a kind: its name, title, one line about it, and its file."""
-
-    name: str
-    title: str
-    line: str
-    file: str
 
 
 def add(app: typer.Typer) -> None:
@@ -51,70 +41,64 @@ def ls(
       groupppo ls claims --json
     """
     home, faults = root() / "benchmarks", dict[str, BadInput]()
-    listed = {each.value: _entries(home, each.value, faults) for each in ([kind] if kind else Kind)}
+    listed = {each.value: _entries(home, each, faults) for each in ([kind] if kind else Kind)}
     if as_json:
-        say_json({name: [asdict(entry) for entry in entries] for name, entries in listed.items()})
-    for number, (name, entries) in enumerate(listed.items() if not as_json else ()):
-        if not kind:
-            say(f"{chr(10) if number else ''}{name}")
-        rows = [(entry.name, entry.title, entry.line) for entry in entries]
-        say_table(("name", "title", ""), rows, indent=0 if kind else 2)
-        if not rows:
-            say(f"none in {short(home)}")
+        say_json(listed)
+    else:
+        for name, entries in listed.items():
+            if not kind:
+                say(f"{name}" if name == Kind.models else f"\n{name}")
+            rows = [(entry["name"], entry["title"], entry["line"]) for entry in entries]
+            say_table(("name", "title", ""), rows, indent=0 if kind else 2)
+            if not rows:
+                say(f"none in {short(home)}")
     for fault in faults.values():
         complain(str(fault))
     if faults:
         raise typer.Exit(1)
 
 
-def _entries(home: Path, folder: str, faults: dict[str, BadInput]) -> list[Entry]:
-    """All entries of one kind; the first fault of a file that cannot be read goes to `faults`."""
+def _entries(home: Path, kind: Kind, faults: dict[str, BadInput]) -> list[dict[str, str]]:
+    """Name, title, line and file of all of one kind; the first fault of a file that cannot be read goes to `faults`."""
     from groupppo.config import FOLDERS, KINDS, kind_of
     from groupppo.config.files import read_form
 
-    kind = FOLDERS.get(folder) or {"benchmarks": "benchmark", "profiles": "profile"}.get(folder, folder)
-    entries = list[Entry]()
-    for file in sorted((home / folder if folder in FOLDERS else home).glob("*.yaml")):
+    form = "claims" if kind is Kind.claims else kind.removesuffix("s")
+    entries = []
+    for file in sorted((home / kind if kind in FOLDERS else home).glob("*.yaml")):
         path = short(file)
         try:
-            if kind_of(path) == kind:
-                form: Any = read_form(path, KINDS[kind])
-                named = list(_claims(form)) if kind == "claims" else [(form.name, form.title, _LINES[kind](form))]
-                entries += [Entry(name, title, line, str(path)) for name, title, line in named]
+            if kind_of(path) == form:
+                for name, title, line in _shown(form, read_form(path, KINDS[form])):
+                    entries.append({"name": name, "title": title, "line": line, "file": str(path)})
         except BadInput as fault:
             faults.setdefault(fault.file, fault)
     return entries
 
 
-def _model(model: Any) -> str:
-    sizes = ", ".join(f"{key} {value}" for key, value in model.params.items())
-    return f"{model.factory}: {sizes}; {model.resources['mem_mb']:,} MB a run"
-
-
-def _task(task: Any) -> str:
-    splits = ", ".join(f"{number:,} {name}" for name, number in task.splits.items())
-    return f"{task.generator} {task.version}: {splits}; at most {task.max_response_tokens} tokens"
-
-
-def _benchmark(benchmark: Any) -> str:
-    axes = {axis: len(getattr(benchmark, axis)) for axis in ("models", "tasks", "arms", "seeds")}
-    counts = [f"{count} {axis.removesuffix('s') if count == 1 else axis}" for axis, count in axes.items()]
-    return f"{' x '.join(counts)}, {benchmark.train.steps} steps"
-
-
-_LINES: dict[str, Callable[[Any], str]] = {
-    "model": _model,
-    "task": _task,
-    "arm": lambda arm: " ".join(arm.description.split()),
-    "benchmark": _benchmark,
-    "profile": lambda form: f"{len(form.shapes)} shapes counted, {len(form.measured)} settings measured",
-}
-
-
-def _claims(file: Any) -> Iterator[tuple[str, str, str]]:
-    for claim in file.claims:
-        against = f" against {claim.against}" if claim.against else ""
-        yield claim.id, claim.claim, f"{claim.arm}{against}: {claim.quantity} {claim.claimed} ({claim.rule})"
+def _shown(kind: str, form: Any) -> Iterator[tuple[str, str, str]]:
+    """Name, title and a line about a file; of each of its claims where it has claims."""
+    if kind == "claims":
+        for claim in form.claims:
+            against = f" against {claim.against}" if claim.against else ""
+            yield claim.id, claim.claim, f"{claim.arm}{against}: {claim.quantity} {claim.claimed} ({claim.rule})"
+        return
+    line = ""
+    if kind == "model":
+        sizes = ", ".join(f"{key} {value}" for key, value in form.params.items())
+        line = f"{form.factory}: {sizes}; {form.resources['mem_mb']:,} MB a run"
+    elif kind == "task":
+        splits = ", ".join(f"{number:,} {name}" for name, number in form.splits.items())
+        line = f"{form.generator} {form.version}: {splits}; at most {form.max_response_tokens} tokens"
+    elif kind == "arm":
+        line = " ".join(form.description.split())
+    elif kind == "benchmark":
+        axes = ("model", "task", "arm", "seed")
+        counts = " x ".join(plural(len(getattr(form, f"{axis}s")), axis) for axis in axes)
+        line = f"{counts}, {form.train.steps} steps"
+    elif kind == "profile":
+        line = f"{len(form.shapes)} shapes counted, {len(form.measured)} settings measured"
+    yield form.name, form.title, line
 
 
 def validate(
@@ -134,16 +118,16 @@ def validate(
     from groupppo.cli.check import check
     from groupppo.config import kind_of, load_benchmark
 
-    wrong, known, shown = 0, dict[Path, list[BadInput]](), set[str]()
+    wrong, known, told = 0, dict[Path, list[BadInput]](), set[str]()
     for file in files:
         faults = check(file, known)
         wrong += bool(faults)
         # A file that two benchmarks name is at fault once.
         for message in dict.fromkeys(map(str, faults)):
-            if message not in shown:
+            if message not in told:
                 complain(message)
-        shown.update(map(str, faults))
-        say(f"{file}: {f'{len(faults)} fault' + 's' * (len(faults) > 1) if faults else f'ok ({kind_of(file)})'}")
+        told.update(map(str, faults))
+        say(f"{file}: {plural(len(faults), 'fault') if faults else f'ok ({kind_of(file)})'}")
         if not faults and kind_of(file) == "benchmark":
             for note in load_benchmark(file).notes():
                 say(f"  note: {note}")

@@ -1,18 +1,16 @@
 """groupppo report, verify and compare: results that are there, that come from elsewhere, or from before."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from groupppo.cli.terminal import results_folder, root, say, say_table
+from groupppo.draw.wording import plural
 from groupppo.errors import BadInput
 
 if TYPE_CHECKING:
-    from groupppo.config import Benchmark
     from groupppo.publish.verify import Verification
 
 
@@ -35,8 +33,6 @@ def report(
       groupppo report results/profile
     """
     folder = results_folder(results)
-    if not folder.is_dir():
-        raise BadInput(folder, "folder", None, "name a results folder, such as results/quick.")
     if (folder / "benchmark.yaml").is_file():
         say(str(_benchmark_page(folder)))
     elif (folder / "measured").is_dir():
@@ -49,6 +45,7 @@ def report(
 def _benchmark_page(folder: Path) -> Path:
     from groupppo.profile.tables import read_tables
     from groupppo.publish.derive import draw_report
+    from groupppo.publish.source import loaded_config
     from groupppo.records.plain_json import read_object
     from groupppo.records.plain_parquet import refuse_bomb
     from groupppo.report.sections import PROFILE
@@ -58,28 +55,9 @@ def _benchmark_page(folder: Path) -> Path:
             refuse_bomb(file)
     hint = "decide the verdicts first: snakemake --config benchmark=<file> makes the tables and verdicts it lacks."
     judged = read_object(folder / "verdicts.json", hint)
-    with _matrix(folder, judged) as benchmark:
+    with loaded_config(folder) as (benchmark, _):
         costs = read_tables(folder / PROFILE / "tables") if benchmark.profile is not None else None
         return draw_report(folder, benchmark, judged, costs, keep=False)
-
-
-@contextlib.contextmanager
-def _matrix(folder: Path, judged: dict[str, Any]) -> Iterator["Benchmark"]:
-    """The matrix of the results: the repository's where that and its claims are still the same, else the one recorded
-    with them."""
-    from groupppo.config import load_benchmark
-    from groupppo.publish.contents import RECORD
-    from groupppo.publish.source import loaded_config, read_record
-    from groupppo.verdicts.claims import load_claims
-
-    record = read_record(folder / RECORD)
-    with contextlib.suppress(BadInput):
-        benchmark = load_benchmark(root() / record["source"])
-        if benchmark.resolved() == record and load_claims(benchmark.claims).sha256 == judged.get("claims_sha256"):
-            yield benchmark
-            return
-    with loaded_config(folder) as (benchmark, _):
-        yield benchmark
 
 
 def _profile_page(folder: Path) -> Path:
@@ -119,12 +97,15 @@ def verify(
 
     named = results_folder(path)
     bundles = bundles_in(named)
-    for other in sorted(set(named.iterdir()) - set(bundles)) if bundles else []:
-        say(f"{other}: no bundle, not looked at")
-    found = [verify_path(each, pictures=pictures) for each in bundles or [named]]
-    for each in found:
-        _say_found(each)
-    raise typer.Exit(max(each.exit_code for each in found))
+    if bundles:
+        for other in sorted(set(named.iterdir()) - set(bundles)):
+            say(f"{other}: no bundle, not looked at")
+    codes = []
+    for each in bundles or [named]:
+        found = verify_path(each, pictures=pictures)
+        _say_found(found)
+        codes.append(found.exit_code)
+    raise typer.Exit(max(codes))
 
 
 def _say_found(found: "Verification") -> None:
@@ -137,9 +118,8 @@ def _say_found(found: "Verification") -> None:
         say(f"  SHA-256 of the list of checksums, to compare with the publisher's: {found.sums_sha256}")
     for difference in found.differences:
         say(f"  differs: {difference}")
-    count, left = len(found.differences), len(found.not_compared)
-    ok = f"ok, but for {left} file{'s' if left > 1 else ''} not compared" if left else "ok"
-    say(ok if found.ok else f"{count} difference{'s' if count > 1 else ''}")
+    left = f", but for {plural(len(found.not_compared), 'file')} not compared" if found.not_compared else ""
+    say(f"ok{left}" if found.ok else plural(len(found.differences), "difference"))
 
 
 def compare(

@@ -1,5 +1,6 @@
 """Where commands look for files, and what they print: plain text in a pipe or a file, tables as wide as a terminal."""
 
+import contextlib
 import json
 import os
 import sys
@@ -10,11 +11,6 @@ from typing import Any
 import typer
 
 from groupppo.errors import BadInput
-from groupppo.records.folders import REPOSITORY
-
-_MARKS = ("Snakefile", "benchmarks")
-_WIDE = 1000
-_SAFE = "\n\t"
 
 
 def root() -> Path:
@@ -25,17 +21,15 @@ def root() -> Path:
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if all((folder / mark).exists() for mark in _MARKS):
+        if (folder / "Snakefile").exists() and (folder / "benchmarks").exists():
             return folder
-    installed = f", such as {REPOSITORY}" if all((REPOSITORY / mark).exists() for mark in _MARKS) else ""
-    hint = f"change into a clone of the repository (with Snakefile and benchmarks/){installed}."
+    hint = "change into a clone of the repository (with Snakefile and benchmarks/)."
     raise BadInput(here, "folder", "outside of the repository", hint)
 
 
 def short(path: Path) -> Path:
     """The path as one would type it here: relative to the working folder unless that is longer."""
-    relative = os.path.relpath(path)
-    return Path(min(relative, str(path), key=len))
+    return Path(min(os.path.relpath(path), str(path), key=len))
 
 
 def benchmark_file(named: str) -> Path:
@@ -44,22 +38,20 @@ def benchmark_file(named: str) -> Path:
     Raises:
         BadInput: it is a name, and this is outside of the repository.
     """
-    return Path(named) if _is_path(named) else short(root() / "benchmarks" / f"{named}.yaml")
+    path = Path(named)
+    return path if _is_path(path) else short(root() / "benchmarks" / f"{named}.yaml")
 
 
 def results_folder(named: str) -> Path:
     """Results named by path, or inside of the repository by name for results/<name>; a path wins."""
-    if _is_path(named):
-        return Path(named)
-    try:
-        return short(root() / "results" / named)
-    except BadInput:
-        return Path(named)
-
-
-def _is_path(named: str) -> bool:
     path = Path(named)
-    return path.exists() or path.name != named or bool(path.suffix)
+    with contextlib.suppress(BadInput):
+        return path if _is_path(path) else short(root() / "results" / named)
+    return path
+
+
+def _is_path(path: Path) -> bool:
+    return path.exists() or len(path.parts) > 1 or bool(path.suffix)
 
 
 def say(text: str = "") -> None:
@@ -77,7 +69,7 @@ def say_json(value: Any) -> None:
 
 def printable(text: str) -> str:
     """The text with control characters written out: names in a file could hold a terminal's escape sequences."""
-    return "".join(c if c.isprintable() or c in _SAFE else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def say_table(
@@ -87,21 +79,15 @@ def say_table(
     from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text
 
     terminal = sys.stdout.isatty()
-    console = Console(
-        file=sys.stdout,
-        force_terminal=terminal,
-        width=None if terminal else _WIDE,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
+    console = Console(force_terminal=terminal, width=None if terminal else 1000, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in head:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(printable, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     with console.capture() as capture:
         console.print(Padding(table, (0, 0, 0, indent), expand=False))
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))

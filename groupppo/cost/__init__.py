@@ -2,8 +2,8 @@
 
     estimate = estimate_cost(load_benchmark("benchmarks/quick.yaml"), Path("results"))
 
-Earlier runs of the same cells are scaled where there are some (`records`); else work is counted from shapes and divided
-by stated ranges of speed (`model`).
+Hours are those of earlier runs of the same cells, scaled, where there are some; else work is counted from shapes and
+divided by stated ranges of speed (`model`). Bytes are counted.
 """
 
 from groupppo.cost.estimate import Estimate, Share, cost_line, estimate_cost

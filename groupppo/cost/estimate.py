@@ -1,25 +1,25 @@
-"""A benchmark's jobs, hours and storage by arm: earlier runs first, the model of work where there are none."""
+"""A benchmark's jobs, hours and storage by arm; hours from earlier runs, where there are some."""
 
-from collections.abc import Callable, Mapping, Sequence
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-from groupppo.config import Arm, Benchmark, CellPlan, Model, Task
+from groupppo.config import Arm, Benchmark, CellPlan
 from groupppo.cost import model as counted
-from groupppo.cost.model import NOTHING, Span, around, largest, total
-from groupppo.cost.records import PastRun, finished, past_job, past_runs
+from groupppo.cost.model import NOTHING, Span
 from groupppo.errors import BadInput
+from groupppo.records.folders import ResultsFolder, RunFolder
+from groupppo.records.plain_json import value_at
+from groupppo.records.plain_yaml import read_yaml
 
 SAME_ARM, OTHER_ARM = 1.25, 2.0
 """How far a range is widened beyond the runs it comes from: the next machine or hour differs; another arm more."""
 RUNS, OTHER_RUNS, COUNTED = "runs", "runs of other arms", "counted"
-MOST_NAMES = 4
-"""Other arms that an estimate names as its source."""
 HOUR = 3600
-_Past = Mapping[tuple[str, str], Sequence[PastRun]]
-"""Earlier runs by task and model."""
-_LATE = ("collect", "verdicts", "figures", "report")
+_ONCE = ("collect", "verdicts", "figures", "report")
 _AT_ONCE = ("resolve", "all")  # jobs that take no time
 _STUDY = Span(60, 1800)  # up to the time that its rule asks for
 _OFFICE = Span(1e6, 3e7)  # tables, figures and page
@@ -31,10 +31,14 @@ class Share:
     """What one arm costs, or what all share.
 
     Attributes:
-        jobs: of the whole matrix, as Snakemake counts them. seconds: of all its jobs one after the other, each on
-            one core or GPU. size: bytes that stay on disk. run: seconds of its longest training run.
+        name: of the arm.
+        jobs: of the whole matrix, as Snakemake counts them.
+        seconds: of all its jobs one after the other, each on one core or GPU.
+        size: bytes that stay on disk.
+        run: seconds of its longest training run.
         resumable: bytes that its largest training run keeps besides, until it has finished.
         basis: RUNS, OTHER_RUNS and COUNTED, those that apply.
+        sources: what the seconds come from.
     """
 
     name: str
@@ -44,13 +48,19 @@ class Share:
     run: Span
     resumable: Span
     basis: tuple[str, ...]
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """`finished`: training runs already there, which the arms still count. `peak`: bytes on disk with `at_once`
-    training runs under way, the largest ones, and all others finished. `capped`: arms that may meet the time limit.
-    `sources`: what the numbers come from. `notes`: runs that were not used, and why."""
+    """What a benchmark costs.
+
+    Attributes:
+        runs: training runs.
+        peak: bytes on disk with `at_once` training runs under way, the largest ones, and all others finished.
+        capped: arms that may meet the time limit.
+        notes: runs that were not used, and why.
+    """
 
     benchmark: str
     device: str
@@ -58,11 +68,9 @@ class Estimate:
     shared: Share
     total: Share
     runs: int
-    finished: int
     at_once: int
     peak: Span
     capped: tuple[str, ...]
-    sources: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
@@ -72,16 +80,24 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class _Cell:
-    """One training run on `ranks` cores or GPUs, and its evaluation; `source` says what the numbers come from."""
+class PastRun:
+    """A finished run that a benchmark's cell of the same task and model can be costed by.
 
-    train: Span
-    ranks: int
-    evaluate: Span
-    size: Span
-    resumable: Span
-    basis: str
-    source: str
+    Attributes:
+        results: its results folder.
+        machine: the processor or GPU it says it ran on.
+        start: wall-clock seconds before the first step.
+        step: of one step, at the benchmark's number of responses.
+        evaluation: of the evaluation, None where it was not timed.
+    """
+
+    arm: str
+    results: Path
+    machine: str
+    steps: int
+    start: float
+    step: float
+    evaluation: float | None
 
 
 def estimate_cost(
@@ -96,35 +112,17 @@ def estimate_cost(
         at_once: how many training runs are under way at a time, by default all.
 
     Raises:
-        BadInput: a model has neither earlier runs nor sizes to count from.
+        BadInput: a model states no shape and has no sizes to count from.
     """
-    device = device or benchmark.device
-    runs, notes = past_runs(benchmark, results, device)
-    past = dict[tuple[str, str], list[PastRun]]()
-    for run in runs:
-        past.setdefault((run.task, run.model), []).append(run)
-    limit, plans = benchmark.train.time_limit_s, benchmark.plans()
-    cells = {
-        arm.name: [
-            (_cell(benchmark, *_named(plan, benchmark), arm, past, device), len(plan.seeds))
-            for plan in plans
-            if arm.name in plan.arms
-        ]
-        for arm in benchmark.arms.values()
-    }
-    arms = [_of_arm(name, own, limit) for name, own in cells.items()]
-    shared = _shared(benchmark, past, device)
-    parts = [*arms, shared]
-    whole = Share(
-        "total",
-        sum(share.jobs for share in parts),
-        total(share.seconds for share in parts),
-        total(share.size for share in parts),
-        largest(share.run for share in parts),
-        largest(share.resumable for share in parts),
-        tuple(dict.fromkeys(basis for share in parts for basis in share.basis)),
-    )
-    kept = [cell.resumable for own in cells.values() for cell, seeds in own for _ in range(seeds)]
+    device, limit, plans = device or benchmark.device, benchmark.train.time_limit_s, benchmark.plans()
+    cells, notes = list[tuple[Share, int]](), list[str]()
+    for plan in plans:
+        runs = past_runs(benchmark, plan, results, device, notes)
+        cells += [(_cell(benchmark, plan, benchmark.arms[arm], runs, device), len(plan.seeds)) for arm in plan.arms]
+    arms = [_summed(name, [cell for cell, _ in cells if cell.name == name]) for name in benchmark.arms]
+    shared = _shared(benchmark, device)
+    whole = _summed("total", [*arms, shared])
+    kept = [cell.resumable for cell, seeds in cells for _ in range(seeds)]
     kept = sorted(kept, key=lambda span: span.high, reverse=True)[:at_once]
     return Estimate(
         benchmark.name,
@@ -133,29 +131,10 @@ def estimate_cost(
         shared,
         whole,
         runs=sum(len(plan.runs) for plan in plans),
-        finished=finished(benchmark, results),
         at_once=len(kept),
-        peak=whole.size + total(kept),
-        capped=tuple(name for name, own in cells.items() if any(cell.train.high > limit for cell, _ in own)),
-        sources=tuple(dict.fromkeys(cell.source for own in cells.values() for cell, _ in own)),
+        peak=sum(kept, whole.size),
+        capped=tuple(arm.name for arm in arms if arm.run.high >= limit),
         notes=tuple(notes),
-    )
-
-
-def _of_arm(name: str, cells: Sequence[tuple[_Cell, int]], limit: float) -> Share:
-    """Of an arm's cells with their numbers of seeds; a run ends at its time limit in seconds."""
-    trains = [cell.train.below(limit) for cell, _ in cells]
-    seconds = total(
-        (train * cell.ranks + cell.evaluate) * seeds for train, (cell, seeds) in zip(trains, cells, strict=True)
-    )
-    return Share(
-        name,
-        2 * sum(seeds for _, seeds in cells),
-        seconds,
-        total(cell.size * seeds for cell, seeds in cells),
-        largest(trains),
-        largest(cell.resumable for cell, _ in cells),
-        tuple(dict.fromkeys(cell.basis for cell, _ in cells)),
     )
 
 
@@ -163,6 +142,7 @@ def cost_line(benchmark: Benchmark, results: Path) -> str:
     """One line for whoever looks at a plan: what the whole matrix costs, and how to see it by arm.
 
     Args:
+        benchmark: its matrix.
         results: the folder of results folders.
     """
     ask = f"groupppo cost {benchmark.source}"
@@ -171,84 +151,163 @@ def cost_line(benchmark: Benchmark, results: Path) -> str:
     except BadInput as error:
         return f"The cost of {benchmark.name} is not known: {error.file}: {error.key}; {ask} says why."
     whole = found.total
-    there = f", {found.finished} of its {found.runs} runs finished already" if found.finished else ""
     return (
         f"All of {benchmark.name}: {whole.jobs:,} jobs, {whole.seconds.text(HOUR)} {found.hours}, "
-        f"{whole.size.bytes_text()}{there} (from: {', '.join(whole.basis)}); by arm: {ask}"
+        f"{whole.size.bytes_text()} (from: {', '.join(whole.basis)}); by arm: {ask}"
     )
 
 
-def _named(plan: CellPlan, benchmark: Benchmark) -> tuple[Task, Model]:
-    return benchmark.tasks[plan.task], benchmark.models[plan.model]
+def _summed(name: str, parts: Sequence[Share]) -> Share:
+    """Several shares as one."""
+
+    def largest(spans: Sequence[Span]) -> Span:
+        return Span(max(span.low for span in spans), max(span.high for span in spans)) if spans else NOTHING
+
+    return Share(
+        name,
+        sum(part.jobs for part in parts),
+        sum((part.seconds for part in parts), NOTHING),
+        sum((part.size for part in parts), NOTHING),
+        largest([part.run for part in parts]),
+        largest([part.resumable for part in parts]),
+        tuple(dict.fromkeys(basis for part in parts for basis in part.basis)),
+        tuple(dict.fromkeys(source for part in parts for source in part.sources)),
+    )
 
 
-def _cell(benchmark: Benchmark, task: Task, model: Model, arm: Arm, past: _Past, device: str) -> _Cell:
-    here = past.get((task.name, model.name), ())
-    same = [run for run in here if run.arm == arm.name]
-    ranks = counted.gpus(model) if device == "cuda" else 1
-    if not here:
-        train = counted.train_seconds(benchmark, task, model, arm, device)
-        evaluate = counted.evaluate_seconds(benchmark, task, model, device)
-        size = counted.train_bytes(benchmark, model, arm) + counted.evaluate_bytes(benchmark, task)
-        source = f"{task.name}/{model.name}: no earlier run; operations counted from the model's shape"
-        weights = Span(4.0, 4.0) * counted.shape_of(model).parameters
-        resumable = counted.resumable_bytes(benchmark, arm, weights)
-        return _Cell(train, ranks, evaluate, size, resumable, COUNTED, source)
-    runs, wide = (same, SAME_ARM) if same else (here, OTHER_ARM)
-    steps = benchmark.train.steps
-    train = around(run.start + steps * run.step for run in runs).widened(wide)
-    timed = [run.evaluation for run in runs if run.evaluation is not None]
-    evaluate = around(timed).widened(wide) if timed else counted.evaluate_seconds(benchmark, task, model, device)
-    kept = 2 if benchmark.train.save_critic and benchmark.trains_critic(arm) else 1
-    size = around(kept * run.checkpoint + steps * run.log + run.samples for run in runs).widened(wide)
-    # A finished run's checkpoint may be bfloat16.
-    weights = around(twice * run.checkpoint for run in runs for twice in (1, 2))
-    resumable = counted.resumable_bytes(benchmark, arm, weights)
-    return _Cell(train, ranks, evaluate, size, resumable, RUNS if same else OTHER_RUNS, _source(arm, runs, bool(same)))
+def _cell(benchmark: Benchmark, plan: CellPlan, arm: Arm, past: Sequence[PastRun], device: str) -> Share:
+    """All training runs of an arm on a task and model, and their evaluations; a run ends at its time limit."""
+    task, model = benchmark.tasks[plan.task], benchmark.models[plan.model]
+    same = [run for run in past if run.arm == arm.name]
+    train = counted.train_seconds(benchmark, task, model, arm, device)
+    evaluate = counted.evaluate_seconds(benchmark, task, model, device)
+    place, basis = f"{task.name}/{model.name}", COUNTED
+    source = f"{place}: no earlier run; operations counted from the model's shape"
+    if past:
+        runs, wide = (same, SAME_ARM) if same else (past, OTHER_ARM)
+        basis, source = (RUNS if same else OTHER_RUNS), f"{place}/{_source(arm.name if same else 'other arms', runs)}"
+        train = _around([run.start + benchmark.train.steps * run.step for run in runs]).widened(wide)
+        timed = [run.evaluation for run in runs if run.evaluation is not None]
+        evaluate = _around(timed).widened(wide) if timed else evaluate
+    limit, seeds = benchmark.train.time_limit_s, len(plan.seeds)
+    train = Span(min(train.low, limit), min(train.high, limit))
+    return Share(
+        arm.name,
+        2 * seeds,
+        (train * counted.ranks(model, device) + evaluate) * seeds,
+        counted.run_bytes(benchmark, task, model, arm) * seeds,
+        train,
+        counted.resumable_bytes(benchmark, model, arm),
+        (basis,),
+        (source,),
+    )
 
 
-def _source(arm: Arm, runs: Sequence[PastRun], same: bool) -> str:
+def _around(values: Sequence[float]) -> Span:
+    return Span(min(values), max(values))
+
+
+def _source(arms: str, runs: Sequence[PastRun]) -> str:
     folders = ", ".join(dict.fromkeys(str(run.results) for run in runs))
     machines = ", ".join(dict.fromkeys(run.machine for run in runs))
-    steps = "-".join(dict.fromkeys(str(n) for n in (min(run.steps for run in runs), max(run.steps for run in runs))))
-    names = list(dict.fromkeys(run.arm for run in runs))
-    if len(names) > MOST_NAMES:
-        names[MOST_NAMES:] = [f"and {len(names) - MOST_NAMES} more"]
-    who = arm.name if same else f"other arms ({', '.join(names)})"
-    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
-    return f"{runs[0].task}/{runs[0].model}/{who}: {count} of {steps} steps in {folders} on {machines}"
+    steps = "-".join(map(str, sorted({min(run.steps for run in runs), max(run.steps for run in runs)})))
+    return f"{arms}: {len(runs)} run{'s' if len(runs) > 1 else ''} of {steps} steps in {folders} on {machines}"
 
 
-def _shared(benchmark: Benchmark, past: _Past, device: str) -> Share:
+def _shared(benchmark: Benchmark, device: str) -> Share:
     """Tasks, models, supervised starts and their evaluations, studies, and from tables to the report."""
-    job, seconds, size, basis = counted.SPEEDS[device].job, list[Span](), _OFFICE, dict[str, None]()
-    folders = sorted({run.results for runs in past.values() for run in runs})
-
-    def timed(rule: str, stem: str, otherwise: Callable[[], Span]) -> None:
-        known = past_job(folders, rule, stem)
-        basis[RUNS if known else COUNTED] = None
-        seconds.append(around(known).widened(SAME_ARM) if known else otherwise())
-
+    job, plans = counted.SPEEDS[device].job, benchmark.plans()
+    once = len(_ONCE) + (benchmark.profile is not None) + len(benchmark.tasks) + len(benchmark.models)
+    seconds, size = [job] * once + [_STUDY] * (len(benchmark.studies) * len(plans)), _OFFICE
     for task in benchmark.tasks.values():
-        timed("task", task.name, lambda: job)
         size = size + _PROMPT * sum(task.splits.values())
     for model in benchmark.models.values():
-        timed("model", model.name, lambda: job)
-        starts = sum(plan.model == model.name for plan in benchmark.plans())
-        size = size + _folder_bytes(model, past) * (1 + starts)
-    for plan in benchmark.plans():
-        task, model = _named(plan, benchmark)
-        place = f"{task.name}.{model.name}"
-        timed("warmstart", place, partial(counted.warmstart_seconds, task, model, device))
-        timed("evaluate", f"{place}.start", partial(counted.evaluate_seconds, benchmark, task, model, device))
-        size = size + counted.evaluate_bytes(benchmark, task)
-        for study in benchmark.studies:
-            timed(f"{study}_study", place, lambda: _STUDY)
-    seconds += [job] * len((*_LATE, *(["update_costs"] if benchmark.profile else [])))
-    return Share("shared", len(seconds) + len(_AT_ONCE), total(seconds), size, NOTHING, NOTHING, tuple(basis))
+        size = size + counted.folder_bytes(model)
+    for plan in plans:
+        task, model = benchmark.tasks[plan.task], benchmark.models[plan.model]
+        seconds += [
+            counted.warmstart_seconds(task, model, device),
+            counted.evaluate_seconds(benchmark, task, model, device),
+        ]
+        size = size + counted.folder_bytes(model) + counted.evaluate_bytes(benchmark, task)
+    jobs = len(seconds) + len(_AT_ONCE)
+    return Share("shared", jobs, sum(seconds, NOTHING), size, NOTHING, NOTHING, (COUNTED,))
 
 
-def _folder_bytes(model: Model, past: _Past) -> Span:
-    """A model's folder, which is as large as a checkpoint of it."""
-    known = [float(run.checkpoint) for (_, name), runs in past.items() if name == model.name for run in runs]
-    return around(known) if known else Span(2.0, 4.0) * counted.shape_of(model).parameters + Span(2e4, 2e7)
+# ---- earlier runs: read from the results folders, never changed
+
+
+def past_runs(benchmark: Benchmark, plan: CellPlan, results: Path, device: str, notes: list[str]) -> list[PastRun]:
+    """Runs of a task and model in all folders of `results` that can be used; why others cannot is added to `notes`."""
+    found = list[PastRun]()
+    for record in sorted(results.glob(f"*/{ResultsFolder.BENCHMARK}")):
+        folder = record.parent / "runs" / plan.task / plan.model
+        if not folder.is_dir():
+            continue
+        where = f"{record.parent}, {plan.task}/{plan.model}: not used: "
+        try:
+            matrix = read_yaml(record)
+        except BadInput as error:
+            notes.append(f"{where}{error.key} of {record.name} cannot be read")
+            continue
+        differs = next(_differences(benchmark, matrix, plan), None)
+        if differs:
+            notes.append(f"{where}{differs} differs")
+            continue
+        left_out: dict[str, list[str]] = {}
+        for file in sorted(folder.glob(f"*/seed*/{RunFolder.STATUS}")):
+            outcome = _past_run(benchmark, matrix["train"], file, device)
+            if isinstance(outcome, PastRun):
+                found.append(outcome)
+            else:
+                left_out.setdefault(outcome, []).append("/".join(file.parent.parts[-2:]))
+        notes += [f"{where}{', '.join(runs)}: {reason}" for reason, runs in left_out.items()]
+    return found
+
+
+def _differences(benchmark: Benchmark, matrix: Any, plan: CellPlan) -> Iterator[str]:
+    """The settings by which a step there is another one than here, number of responses aside."""
+    train, task, model = benchmark.train, benchmark.tasks[plan.task], benchmark.models[plan.model]
+    here = {
+        ("train", "rollout"): train.rollout,
+        ("train", "epochs"): train.epochs,
+        ("train", "mini_batches"): train.mini_batches,
+        ("tasks", plan.task, "params"): task.params,
+        ("tasks", plan.task, "max_response_tokens"): task.max_response_tokens,
+        ("models", plan.model, "params"): model.params,
+    }
+    yield from (".".join(keys) for keys, value in here.items() if value_at(matrix, *keys) != value)
+
+
+def _past_run(benchmark: Benchmark, train: Mapping[str, Any], file: Path, device: str) -> PastRun | str:
+    """The run of a status.json, or why it cannot be used."""
+    folder = RunFolder(file.parent)
+    task, model, arm, seed = folder.path.parts[-4:]
+    results = folder.path.parents[4]
+    try:
+        status = json.loads(file.read_text(encoding="utf-8"))
+        provenance = json.loads(folder.provenance.read_text(encoding="utf-8"))
+        if status["status"] != "finished":
+            return "failed"
+        if provenance["device"] != device:
+            return f"ran on {provenance['device']}"
+        steps, start = int(status["steps"]), float(status["startup_seconds"])
+        responses = benchmark.train.prompts_per_step * benchmark.train.responses_per_prompt
+        scale = responses / (train["prompts_per_step"] * train["responses_per_prompt"])
+        step = (float(status["wall_seconds"]) - start) / steps * scale
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        return f"{file.name} or provenance.json cannot be read ({type(error).__name__})"
+    if start < 0 or step <= 0:
+        return "its seconds make no sense"
+    machine = value_at(provenance, "machine", "gpu") or value_at(provenance, "machine", "cpu") or "an unnamed machine"
+    evaluation = _timed(results / "benchmarks" / "evaluate" / f"{task}.{model}.{arm}.{seed}.tsv")
+    return PastRun(arm, results, str(machine), steps, start, step, evaluation)
+
+
+def _timed(file: Path) -> float | None:
+    """Wall-clock seconds in a file of Snakemake's benchmarks; None where there is none that can be read."""
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            return float(next(csv.DictReader(lines, delimiter="\t"))["s"])
+    except (OSError, ValueError, KeyError, StopIteration):
+        return None

@@ -4,11 +4,11 @@ The ranges are wide on purpose. They are what such devices have been seen to rea
 measurement of yours; one earlier run of a cell is worth more.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from groupppo.config import Arm, Benchmark, Model, Task, is_grouped
+from groupppo.draw.wording import in_bytes
 from groupppo.errors import BadInput
 from groupppo.update.flops import Shape, Work, forward_flops, update_flops
 
@@ -20,15 +20,15 @@ class Span:
     low: float
     high: float
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high:
-            raise ValueError(f"no range of a cost: {self.low} to {self.high}")
-
     def __add__(self, other: "Span") -> "Span":
         return Span(self.low + other.low, self.high + other.high)
 
     def __mul__(self, factor: float) -> "Span":
         return Span(self.low * factor, self.high * factor)
+
+    def times(self, other: "Span") -> "Span":
+        """Of a range of positions, each of a range of seconds."""
+        return Span(self.low * other.low, self.high * other.high)
 
     def over(self, speed: "Span") -> "Span":
         """Work over a range of speeds."""
@@ -38,43 +38,17 @@ class Span:
         """Both ends moved apart by a factor."""
         return Span(self.low / factor, self.high * factor)
 
-    def below(self, limit: float) -> "Span":
-        return Span(min(self.low, limit), min(self.high, limit))
-
     def text(self, unit: float = 1.0, suffix: str = "") -> str:
         """Both ends in a unit, two digits of each: "0.34 - 1.4"."""
-        return f"{_short(self.low / unit)} - {_short(self.high / unit)}{suffix}"
+        low, high = (f"{end:,.0f}" if end >= 100 else f"{end:.2g}" for end in (self.low / unit, self.high / unit))
+        return f"{low} - {high}{suffix}"
 
     def bytes_text(self) -> str:
-        """Both ends in the decimal unit that fits the higher one: "16 - 81 MB"."""
-        unit, name = next(((10.0**power, name) for power, name in _UNITS if self.high >= 10.0**power), (1.0, "B"))
-        return self.text(unit, f" {name}")
+        """Both ends in decimal units: "16 MB - 1.1 GB"."""
+        return f"{in_bytes(self.low)} - {in_bytes(self.high)}"
 
 
 NOTHING = Span(0.0, 0.0)
-_UNITS = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB"))
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
-
-
-def around(values: Iterable[float]) -> Span:
-    """The range of some values."""
-    found = list(values)
-    return Span(min(found), max(found))
-
-
-def largest(spans: Iterable[Span]) -> Span:
-    """The largest of both ends; there must be one."""
-    found = list(spans)
-    return Span(max(span.low for span in found), max(span.high for span in found))
-
-
-def total(spans: Iterable[Span]) -> Span:
-    return sum(spans, NOTHING)
-
-
 BYTE_VOCABULARY = 261
 """Tokens of groupppo.tasks.tokenizer, which the models without a vocabulary of their own have."""
 _UPDATE, _KV = "algorithm.group_params.update", "algorithm.group_params.kv"
@@ -135,7 +109,7 @@ def shape_of(model: Model) -> Shape:
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         hint = "its cost is counted from hidden_size, layers, attention_heads, key_value_heads and intermediate_size; "
-        raise BadInput(model.source, "params", sizes, f"{hint}write them, or run one of its cells first.") from error
+        raise BadInput(model.source, "params", sizes, f"{hint}write them, or a shape.") from error
 
 
 def step_flops(benchmark: Benchmark, task: Task, model: Model, arm: Arm) -> tuple[Span, Span]:
@@ -167,34 +141,30 @@ def _mode(keys: dict[str, Any], share: float) -> str:
     return mode if mode in ("dense", "masked", "gathered") else "dense"
 
 
-def gpus(model: Model) -> int:
-    """GPUs that a run of the model holds, 1 where it says nothing."""
-    return int(model.resources.get("gpu", 1))
-
-
 def train_seconds(benchmark: Benchmark, task: Task, model: Model, arm: Arm, device: str) -> Span:
     """Wall-clock seconds of one run; several GPUs share its operations evenly."""
     speed, train = SPEEDS[device], benchmark.train
     sampling, passes = step_flops(benchmark, task, model, arm)
     waves = -(-train.prompts_per_step * train.responses_per_prompt // 256)
-    positions = Span(0.5, 1.0) * (waves * task.max_response_tokens)
-    tokens = Span(positions.low * speed.token.low, positions.high * speed.token.high)
-    ranks = gpus(model) if device == "cuda" else 1
-    step = speed.step + tokens + sampling.over(speed.decode * ranks) + passes.over(speed.update * ranks)
+    tokens = Span(0.5, 1.0).times(speed.token) * (waves * task.max_response_tokens)
+    gpus = ranks(model, device)
+    step = speed.step + tokens + sampling.over(speed.decode * gpus) + passes.over(speed.update * gpus)
     return speed.start + step * train.steps
 
 
+def ranks(model: Model, device: str) -> int:
+    """Cores or GPUs that a run of the model holds."""
+    return int(model.resources.get("gpu", 1)) if device == "cuda" else 1
+
+
 def evaluate_seconds(benchmark: Benchmark, task: Task, model: Model, device: str) -> Span:
-    speed, how, shape = SPEEDS[device], benchmark.evaluation, shape_of(model)
-    responses = evaluated(benchmark, task)
-    limit = task.max_response_tokens
-    flops = [
-        responses * sum(forward_flops(shape, Work(task.max_prompt_tokens + r, r, r), "dense").values())
-        for r in (max(1, limit // 2), limit)
-    ]
-    positions = -(-responses // how.batch_size) * limit
-    tokens = Span(0.5 * positions * speed.token.low, positions * speed.token.high)
-    return speed.job + tokens + Span(*flops).over(speed.decode)
+    """Of one evaluation; responses between half and all of their limit."""
+    speed, responses, limit = SPEEDS[device], evaluated(benchmark, task), task.max_response_tokens
+    short, long = (Work(task.max_prompt_tokens + size, size, size) for size in (max(1, limit // 2), limit))
+    shape = shape_of(model)
+    flops = Span(*(responses * sum(forward_flops(shape, work, "dense").values()) for work in (short, long)))
+    waves = -(-responses // benchmark.evaluation.batch_size)
+    return speed.job + Span(0.5, 1.0).times(speed.token) * (waves * limit) + flops.over(speed.decode)
 
 
 def evaluated(benchmark: Benchmark, task: Task) -> int:
@@ -205,35 +175,37 @@ def evaluated(benchmark: Benchmark, task: Task) -> int:
 
 def warmstart_seconds(task: Task, model: Model, device: str) -> Span:
     """From a thirtieth of the steps allowed to all of them; without a warm start, a copy of the model."""
-    speed, start, shape = SPEEDS[device], task.warmstart, shape_of(model)
+    speed, start = SPEEDS[device], task.warmstart
     if start is None:
         return speed.job
-    tokens = task.max_prompt_tokens + task.max_response_tokens
-    one = start.batch_size * sum(update_flops(shape, Work(tokens, task.max_response_tokens, 1), "dense").values())
+    work = Work(task.max_prompt_tokens + task.max_response_tokens, task.max_response_tokens, 1)
+    one = start.batch_size * sum(update_flops(shape_of(model), work, "dense").values())
     step = Span(0.3 * one, one).over(speed.update) + Span(0.005, 0.05)
-    return speed.job + Span(step.low * max(1, start.max_steps // 30), step.high * start.max_steps)
+    return speed.job + step.times(Span(max(1, start.max_steps // 30), start.max_steps))
 
 
-def train_bytes(benchmark: Benchmark, model: Model, arm: Arm) -> Span:
-    """Checkpoint in two or four bytes a weight, with its tokenizer; the critic's where kept; logs."""
+def folder_bytes(model: Model) -> Span:
+    """A Hugging Face folder: two or four bytes a weight, and its tokenizer."""
+    return Span(2.0, 4.0) * shape_of(model).parameters + _FOLDER
+
+
+def run_bytes(benchmark: Benchmark, task: Task, model: Model, arm: Arm) -> Span:
+    """Checkpoints of the policy, and of the critic where it is kept, logs, and the evaluation."""
     copies = 2 if benchmark.train.save_critic and benchmark.trains_critic(arm) else 1
-    weights = Span(2.0, 4.0) * shape_of(model).parameters + _FOLDER
-    return weights * copies + Span(2e5, 2e6) + Span(4e3, 3e4) * benchmark.train.steps
+    logs = Span(2e5, 2e6) + Span(4e3, 3e4) * benchmark.train.steps
+    return folder_bytes(model) * copies + logs + evaluate_bytes(benchmark, task)
 
 
-def resumable_bytes(benchmark: Benchmark, arm: Arm, weights: Span) -> Span:
-    """What one run keeps to be resumed from until it has finished.
-
-    Args:
-        weights: bytes of one network in float32.
-    """
+def resumable_bytes(benchmark: Benchmark, model: Model, arm: Arm) -> Span:
+    """What one run keeps to be resumed from until it has finished."""
     critic = benchmark.trains_critic(arm)
     copies = benchmark.train.resumable_copies(critic)
     if not copies:
         return NOTHING
+    weights = 4.0 * copies * shape_of(model).parameters
     # Tokenizer and config beside each Hugging Face copy.
     folders = 2 * (2 if critic and benchmark.train.save_critic else 1)
-    return weights * copies + Span(0.0, folders * _FOLDER.high)
+    return Span(weights, weights + folders * _FOLDER.high)
 
 
 def evaluate_bytes(benchmark: Benchmark, task: Task) -> Span:

@@ -2,21 +2,15 @@
 
     Section("across", "Across tasks", nav="Across tasks", order=30, blocks=[Table(...), Text("...")], markdown=True)
 
-A section is made by one file and returns these values; `groupppo.report.render` writes them as HTML and as Markdown.
-What both renderers hold to:
-
-- Every text is data. It is escaped, so that nothing in it is HTML, Markdown, a link or a formula; a link, code or a
-  badge is a value of its own (`Link`, `code`, `badge`).
-- A `Link` leads to a file of the results folder (its path from there) or to a place on the page ("#" and its id).
-  Markdown has no such places: there the words of the link stand alone.
-- A `FigureBlock` names a record and its folder. The renderer inlines the picture in HTML, and makes pictures smaller
-  where all of a page's would be too large; Markdown links to the PNG.
-- `Details` are closed in HTML and open in Markdown. What `TextCell.details` folds away is left out of Markdown.
-- Sections stand in the order of their `order`; Markdown has those with `markdown` and names the others.
+A file of `groupppo.report.sections` makes these values, and `groupppo.report.render` writes them as HTML and Markdown.
+Every text is data and is escaped; a link, code or a badge is a value of its own. `Details`, closed in HTML, are open in
+Markdown, and what `TextCell.details` folds away is left out of it. Sections stand in the order of their `order`;
+Markdown has those with `markdown` and names the others.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from groupppo.draw.figures import FigureRecord
@@ -33,7 +27,8 @@ class Span:
 
 @dataclass(frozen=True)
 class Link:
-    """Words that lead to a file, by its path in the results folder, or to "#" and an id of the page."""
+    """Words that lead to a file, by its path in the results folder, or to "#" and an id of the page. Markdown has no
+    such ids: there the words stand alone."""
 
     text: str
     to: str
@@ -42,23 +37,14 @@ class Link:
 Piece = str | Span | Link
 Words = Piece | tuple[Piece, ...]
 """A text of one piece or of several, which are joined without a space."""
+strong = partial(Span, style="strong")
+code = partial(Span, style="code")
+badge = partial(Span, style="badge")
 
 
 def listed(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
     """The pieces with commas between them."""
     return tuple(part for piece in pieces for part in (piece, ", "))[:-1]
-
-
-def strong(text: str) -> Span:
-    return Span(text, "strong")
-
-
-def code(text: str) -> Span:
-    return Span(text, "code")
-
-
-def badge(text: str) -> Span:
-    return Span(text, "badge")
 
 
 @dataclass(frozen=True)
@@ -68,7 +54,7 @@ class TextCell:
     Args:
         text: the value.
         under: smaller lines below it, such as its interval; a list for several.
-        details: what is folded away below, each with the words to click on; not in Markdown.
+        details: what is folded away below, each with the words to click on.
         value: what a sortable table sorts by, where the text does not sort.
         id: the cell's id on the page, for links to it.
         mark: "nowrap" keeps the text on one line, "break" breaks it anywhere, "quiet" is for what is the same.
@@ -87,6 +73,8 @@ class TextCell:
         return self.under if isinstance(self.under, list) else [self.under] if self.under else []
 
 
+MOST_ROWS = 200
+"""Rows that a page shows of a table whose rows are all in a file."""
 Row = Sequence[TextCell | Words]
 """Cells; one without more to it may be given as its words."""
 
@@ -102,6 +90,7 @@ class Table:
         rows: of as many cells.
         kind: "prose" for sentences rather than numbers, "sortable" for a table that a click on a heading sorts.
         id: the table's id on the page.
+        whole: a file of the results that has all rows; the page then shows the first MOST_ROWS.
     """
 
     label: str
@@ -110,11 +99,13 @@ class Table:
     rows: Sequence[Row]
     kind: Literal["", "prose", "sortable"] = ""
     id: str = ""
+    whole: str = ""
 
     @property
     def cells(self) -> list[list[TextCell]]:
-        """The rows with every cell a `TextCell`."""
-        return [[cell if isinstance(cell, TextCell) else TextCell(cell) for cell in row] for row in self.rows]
+        """The rows that are shown, every cell a `TextCell`."""
+        rows = self.rows[:MOST_ROWS] if self.whole else self.rows
+        return [[cell if isinstance(cell, TextCell) else TextCell(cell) for cell in row] for row in rows]
 
 
 @dataclass(frozen=True)
@@ -134,13 +125,8 @@ class Heading:
 
 @dataclass(frozen=True)
 class FigureBlock:
-    """A figure, or why it is not drawn.
-
-    Args:
-        record: of `read_figures`.
-        folder: the folder of its files, from the results folder on.
-        prefix: keeps ids apart where figures of one name stand on a page; the id is "figure-", this, and the record's.
-    """
+    """A figure by its record, or why it is not drawn. `folder` has its files, from the results folder on; `prefix`
+    keeps ids apart where figures of one name stand on a page."""
 
     record: FigureRecord
     folder: str
@@ -185,17 +171,11 @@ Block = Text | Heading | Table | FigureBlock | List | Terms | Details | Warn
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a page.
+    """One part of a page; `id` is part of links, so it stays.
 
-    Args:
-        id: its id on the page; part of links, so it stays.
-        title: its heading; empty for the part under the page's own title.
-        nav: its name in the contents.
-        order: sections stand from the lowest to the highest. The report has 10 verdicts, 20 claims and items, 30 across
-            tasks, 40 excluded runs, 50 figures, 60 to 69 studies, 70 the profile, 80 learning rates and what runs took,
-            90 and more runs, arms, settings, warm start, method, provenance and data.
-        blocks: what it says.
-        markdown: whether the page in Markdown has it, too.
+    The report's `order`: 10 verdicts, 20 claims and items, 30 across tasks, 40 excluded runs, 50 figures, 60 to 69
+    studies, 70 the profile, 80 learning rates and what runs took, from 90 runs, arms, settings, provenance and data.
+    A section without a `title` stands under the page's own; `nav` is its name in the contents.
     """
 
     id: str
@@ -208,15 +188,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page.
-
-    Args:
-        title: its heading, and the window's title with "GROUP-PPO bench" after it.
-        eyebrow: a small line above the heading.
-        skip: the words of the link over the contents.
-        head: what stands below the heading, the answer first.
-        sections: in any order.
-    """
+    """A page: a line above its heading (`eyebrow`), the words of the link over the contents (`skip`), what stands below
+    the heading, the answer first (`head`), and sections in any order."""
 
     title: str
     eyebrow: str

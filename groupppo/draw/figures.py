@@ -36,7 +36,7 @@ class FigureRecord:
         id: what verdicts and links call it.
         title: its heading.
         caption: how to read it, number of seeds included; for a figure without files, why it is not drawn.
-        files: file names by format ("svg", "png", "csv"), beside `figures.json`; empty when it is not drawn.
+        files: file names by format of FORMATS, beside `figures.json`; empty when it is not drawn.
         alt: what the picture shows, in words and numbers, for readers who do not see it.
     """
 
@@ -49,12 +49,7 @@ class FigureRecord:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure ready to be drawn.
-
-    Args:
-        data: what is drawn; becomes the CSV.
-        draw: makes the figure; called only where its pictures are to be written.
-    """
+    """A figure ready to be drawn: `data` becomes the CSV; `draw` is called only where pictures are to be written."""
 
     id: str
     title: str
@@ -70,13 +65,8 @@ class Picture:
 
 
 def write_figures(pictures: Iterable[Picture], out: Path, *, keep: bool = False) -> list[FigureRecord]:
-    """Write every figure into `out` as `<id>.svg`, `<id>.png` and `<id>.csv`, and `figures.json`.
-
-    Args:
-        pictures: in their order.
-        out: the folder for the figures; made when missing.
-        keep: leave pictures that are there as they are.
-    """
+    """Write every figure into `out`, which is made when missing, as `<id>.svg`, `<id>.png` and `<id>.csv`, and
+    `figures.json`; with `keep`, pictures that are there stay as they are."""
     out.mkdir(parents=True, exist_ok=True)
     records = [write_figure(picture, out, keep=keep) for picture in pictures]
     write_index(out, records)
@@ -84,10 +74,9 @@ def write_figures(pictures: Iterable[Picture], out: Path, *, keep: bool = False)
 
 
 def write_figure(picture: Picture, out: Path, *, keep: bool = False) -> FigureRecord:
-    """Write one figure's numbers and pictures; with `keep`, pictures that are there stay as they are, because drawing
-    is most of the work and the numbers say what they show."""
+    """As `write_figures`, of one figure and without the index. Drawing, which `keep` saves, is most of the work."""
     record = picture.record
-    if not keep or not all((out / file).is_file() for file in record.files.values() if not file.endswith(".csv")):
+    if not keep or not all((out / record.files[suffix]).is_file() for suffix in ("svg", "png")):
         with figure_style():
             save(picture.draw(), out, picture.id)
     picture.data.to_csv(out / record.files["csv"], index=False)
@@ -126,15 +115,13 @@ def save(figure: Figure, out: Path, name: str) -> None:
     # The layout found for the first format serves the second; finding it is most of the work, and `savefig` would lay
     # out all texts once more before it draws.
     figure.set_layout_engine("none")
-    dots = min(DOTS, MOST_DOTS / figure.get_figheight())
+    dots = min(DOTS, MOST_DOTS / float(figure.get_figheight()))
     figure.set_dpi(dots)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    if dots == DOTS:
-        picture.save(out / f"{name}.png", dpi=(dots, dots))
-    else:
-        few_colours(picture).save(out / f"{name}.png", dpi=(dots, dots), optimize=True)
+    picture = picture if dots == DOTS else few_colours(picture)
+    picture.save(out / f"{name}.png", dpi=(dots, dots), optimize=dots < DOTS)
 
 
 def few_colours(picture: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 MISSING = "–"  # noqa: RUF001 - an en dash is what tables of numbers use
 
@@ -83,6 +84,12 @@ def most_frequent(reasons: Counter[str], noun: str, whole: str) -> list[str]:
 
 def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def plurals(counts: Iterable[float], noun: str) -> str:
+    """Such as "2 tasks", or "2 to 3 tasks" where the counts differ."""
+    found = sorted({int(count) for count in counts})
+    return plural(found[0], noun) if len(found) == 1 else f"{found[0]} to {found[-1]} {noun}s"
 
 
 def _signed(value: float) -> str:

@@ -10,7 +10,7 @@ advantages, weight transfer) has no MFU.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from groupppo.update.flops import Shape, Work, forward_flops, update_flops
@@ -34,13 +34,6 @@ _PEAKS = (
 )
 
 
-_VERLS = (
-    *("B200", "MI300X", "MI350X", "MI355X", "H100", "H800", "H200", "A100", "A800", "L40", "A40", "L20", "H20", "910B"),
-    *("A2G3", "Ascend950DT", "Ascend910", "RTX 3070 Ti"),
-)
-"""Parts of the names by which verl 0.9.1 knows a device: verl/utils/flops_counter.py:_DEVICE_FLOPS."""
-
-
 @dataclass(frozen=True)
 class Peak:
     """Dense bfloat16 FLOP/s of a device, and where that is published."""
@@ -55,74 +48,31 @@ def peak_of(device: str) -> Peak | None:
     return next((Peak(rate, source) for pattern, rate, source in _PEAKS if re.fullmatch(pattern, name)), None)
 
 
-def known_to_verl(device: str, gpu: str | None) -> bool:
-    """Whether verl has a peak for what a run was on; where it has none, it logs an MFU of 0 in every step.
-
-    Args:
-        device: "cpu" or "cuda". gpu: the driver's name, None where the run does not say.
-    """
-    return device == "cpu" or any(part in (gpu or "") for part in _VERLS)
-
-
-def utilisation(flops: float, seconds: float, gpus: int, peak: Peak) -> float:
-    """MFU of a stage, a share of 1; above 1 only where time or operations were counted wrongly."""
-    return flops / (seconds * gpus * peak.flops_per_second)
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Sizes of a batch's sequences, each of length B.
-
-    Args:
-        tokens: of prompt and response. responses: of the response. policy_rows, value_rows: response tokens that count
-            in the policy's and in the value loss.
-    """
-
-    tokens: Sequence[int]
-    responses: Sequence[int]
-    policy_rows: Sequence[int]
-    value_rows: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Modes:
-    """How each pass is computed, by `update.flops.MODES`; None for one whose operations are not known."""
-
-    log_probs: str | None
-    values: str | None
-    update_critic: str | None
-    update_actor: str | None
-
-
-def stage_flops(shape: Shape, sequences: Sequences, modes: Modes, epochs: tuple[int, int]) -> dict[str, float | None]:
+def stage_flops(
+    shape: Shape,
+    policy: Iterable[Work],
+    value: Iterable[Work],
+    modes: Mapping[str, str | None],
+    epochs: tuple[int, int],
+) -> dict[str, float | None]:
     """Operations of a step's passes over the whole batch, by stage.
 
     Args:
         shape: of the policy; the critic has a head of one value in the place of its vocabulary.
+        policy, value: the batch's sequences as the policy's and as the value loss sees them.
+        modes: how each stage is computed, by `update.flops.MODES`; None for one whose operations are not known.
         epochs: of policy and critic updates.
     """
     critic = replace(shape, vocabulary=1, tied=True)
-    policy_works = _works(sequences, sequences.policy_rows)
-    value_works = _works(sequences, sequences.value_rows)
-    log_probs = _total(shape, policy_works, modes.log_probs, forward=True)
-    return {
-        "old_log_prob": log_probs,
-        "ref": log_probs,
-        "values": _total(critic, value_works, modes.values, forward=True),
-        "update_critic": _total(critic, value_works, modes.update_critic, times=epochs[1]),
-        "update_actor": _total(shape, policy_works, modes.update_actor, times=epochs[0]),
-    }
-
-
-def _works(sequences: Sequences, rows: Sequence[int]) -> Counter[Work]:
-    """Sequences of one size are counted once: a batch has far fewer sizes than sequences."""
-    return Counter(map(Work, sequences.tokens, sequences.responses, rows))
-
-
-def _total(
-    shape: Shape, works: Counter[Work], mode: str | None, *, forward: bool = False, times: int = 1
-) -> float | None:
-    if mode is None:
-        return None
-    count = forward_flops if forward else update_flops
-    return float(times * sum(number * sum(count(shape, work, mode).values()) for work, number in works.items()))
+    # Sequences of one size are counted once: a batch has far fewer sizes than sequences.
+    policy_works, value_works = Counter(policy), Counter(value)
+    found: dict[str, float | None] = dict.fromkeys(modes)
+    for stage, mode in modes.items():
+        if mode is None:
+            continue
+        of_shape, works = (critic, value_works) if stage in ("values", "update_critic") else (shape, policy_works)
+        flops = update_flops if stage.startswith("update") else forward_flops
+        once = sum(number * sum(flops(of_shape, work, mode).values()) for work, number in works.items())
+        times = {"update_actor": epochs[0], "update_critic": epochs[1]}.get(stage, 1)
+        found[stage] = float(times * once)
+    return found

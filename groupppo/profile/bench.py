@@ -1,7 +1,6 @@
 """A model with its micro-batch at a real shape, and the passes of variants over it, each failure kept as a result.
 
-Weights and tokens are random. Fused heads of other projects are called through their own public functions: none of
-their code is here, and only `verl_fused` has been run by us.
+Weights and tokens are random, which changes neither operations nor memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -62,8 +61,7 @@ class Batch:
         """The same batch, its old log-probabilities (R,) up to CLIP_SAFE away from the given ones."""
         generator = torch.Generator().manual_seed(seed)
         noise = (2 * torch.rand(len(log_probs), generator=generator) - 1) * CLIP_SAFE
-        old = log_probs.detach().float() + noise.to(log_probs.device)
-        return replace(self, old_log_probs=old)
+        return replace(self, old_log_probs=log_probs.detach().float() + noise.to(log_probs.device))
 
 
 def random_batch(vocabulary: int, prompt: int, response: int, density: Fraction, seed: int, device: str) -> Batch:
@@ -115,38 +113,8 @@ def build_model(family: str, shape: Shape, *, dtype: torch.dtype, checkpointing:
     return model
 
 
-# (N, H) hidden rows, (V, H) weights, (N,) labels -> (N,) log-probabilities.
-Head = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def _of_verl(function: str) -> Head:
-    def head(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        # Imported when it runs, for verl's import takes seconds.
-        log_probs: Tensor = getattr(import_module("groupppo.verl.fused_heads"), function)(hidden, weight, labels)
-        return log_probs
-
-    return head
-
-
-def _cut_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    loss: Tensor = import_module("cut_cross_entropy").linear_cross_entropy(hidden, weight, labels, reduction="none")
-    return -loss
-
-
-HEADS: dict[str, Head] = {
-    "verl_fused": _of_verl("torch_head"),
-    "verl_triton": _of_verl("triton_head"),
-    "liger": _of_verl("liger_head"),
-    "cce": _cut_cross_entropy,
-}
-
-
-# What a variant computes before it is measured, and whose memory it holds while it is.
-Prepared = KeysValuesStore | None
-
-
-def prepare(variant: Variant, model: Any, batch: Batch) -> Prepared:
-    """Keys and values of an earlier pass where the variant reuses them."""
+def prepare(variant: Variant, model: Any, batch: Batch) -> KeysValuesStore | None:
+    """Keys and values of an earlier pass, where the variant reuses them."""
     if not variant.reuse:
         return None
     store = KeysValuesStore(budget_bytes=2**40, device=str(batch.layout.input_ids.device))
@@ -155,7 +123,7 @@ def prepare(variant: Variant, model: Any, batch: Batch) -> Prepared:
     return store
 
 
-def loss(variant: Variant, model: Any, batch: Batch, prepared: Prepared) -> Tensor:
+def loss(variant: Variant, model: Any, batch: Batch, prepared: KeysValuesStore | None) -> Tensor:
     """The policy loss of one micro-batch, a scalar: its mean over the response's tokens, or over its endpoints."""
     log_probs = log_probs_of(variant, model, batch, prepared)[None]
     old, advantages = batch.old_log_probs[None], batch.advantages[None]
@@ -167,24 +135,46 @@ def loss(variant: Variant, model: Any, batch: Batch, prepared: Prepared) -> Tens
     return policy_loss(log_probs, old, advantages, LossMask(counts, counts))
 
 
-def log_probs_of(variant: Variant, model: Any, batch: Batch, prepared: Prepared) -> Tensor:
+def log_probs_of(variant: Variant, model: Any, batch: Batch, prepared: KeysValuesStore | None) -> Tensor:
     """Log-probabilities with a gradient: (R,) of the response's tokens, or (K,) of its endpoints."""
-    if variant.name in HEADS:
-        head = HEADS[variant.name]
-        return head(_body(model, batch)[batch.rows], model.lm_head.weight, batch.labels)
-    if variant.name in _OWN:
-        return _OWN[variant.name](model, batch)
-    cached = None if prepared is None else prepared.get(batch.layout)
     labels = batch.labels[batch.endpoints]
-    log_probs: Tensor = run_inside(
-        model, policy_pass(batch.layout, batch.endpoint_rows, labels, 1.0, _plan(variant), cached)
-    )[0]
+    if variant.package:
+        return _head_of(variant.name, _body(model, batch)[batch.rows], model.lm_head.weight, batch.labels)
+    if variant.name == "dense_fused":
+        return fused_log_probs(model, batch)
+    if variant.name == "gathered_head":
+        return _picked(model.lm_head(_body(model, batch)[batch.endpoint_rows]), labels)
+    if variant.mode in ("dense", "masked"):
+        ids, positions = batch.layout.network_input()
+        logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+        # A slice, not an index: the rows lie side by side, and an index would copy them.
+        return _picked(logits[0, batch.rows[0] : batch.rows[-1] + 1], batch.labels)
+    plan = Plan("gathered", cut=variant.cut, last_layer=variant.mode == "gathered")
+    if variant.streamed:
+        plan = Plan("streamed", live=_live(variant))
+    cached = None if prepared is None else prepared.get(batch.layout)
+    log_probs: Tensor = run_inside(model, policy_pass(batch.layout, batch.endpoint_rows, labels, 1.0, plan, cached))[0]
     return log_probs
 
 
-def live_tokens(variant: Variant, batch: Batch) -> int:
-    """Tokens that flow through the network in a streamed variant; 0 in others, where all do."""
-    return len(_live(variant).places(batch.layout, batch.endpoint_rows)) if variant.streamed else 0
+def _picked(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.log_softmax(logits.float(), dim=-1).gather(1, labels[:, None]).squeeze(1)
+
+
+def _body(model: Any, batch: Batch) -> Tensor:
+    ids, positions = batch.layout.network_input()
+    hidden: Tensor = base_of(model)(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[0]
+    return hidden
+
+
+def _head_of(variant: str, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """(N,) log-probabilities by another project's own function; only `verl_fused` has been run by us."""
+    if variant == "cce":
+        return -import_module("cut_cross_entropy").linear_cross_entropy(hidden, weight, labels, reduction="none")
+    name = {"verl_fused": "torch_head", "verl_triton": "triton_head", "liger": "liger_head"}[variant]
+    # Imported when it runs, for verl's import takes seconds.
+    log_probs: Tensor = getattr(import_module("groupppo.verl.fused_heads"), name)(hidden, weight, labels)
+    return log_probs
 
 
 def fused_log_probs(model: Any, batch: Batch) -> Tensor:
@@ -202,47 +192,18 @@ def fused_log_probs(model: Any, batch: Batch) -> Tensor:
     return log_probs
 
 
-def _dense(model: Any, batch: Batch) -> Tensor:
-    ids, positions = batch.layout.network_input()
-    logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits
-    # A slice, not an index: the rows lie side by side, and an index would copy them.
-    log_pi = torch.log_softmax(logits[0, batch.rows[0] : batch.rows[-1] + 1].float(), dim=-1)
-    return log_pi.gather(1, batch.labels[:, None]).squeeze(1)
-
-
-def _head_at_endpoints(model: Any, batch: Batch) -> Tensor:
-    logits = model.lm_head(_body(model, batch)[batch.endpoint_rows])
-    log_pi = torch.log_softmax(logits.float(), dim=-1)
-    return log_pi.gather(1, batch.labels[batch.endpoints, None]).squeeze(1)
-
-
-def _body(model: Any, batch: Batch) -> Tensor:
-    ids, positions = batch.layout.network_input()
-    hidden: Tensor = base_of(model)(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[0]
-    return hidden
-
-
-def _plan(variant: Variant) -> Plan:
-    if variant.streamed:
-        return Plan("streamed", live=_live(variant))
-    return Plan("gathered", cut=variant.cut, last_layer=variant.mode == "gathered")
+def live_tokens(variant: Variant, batch: Batch) -> int:
+    """Tokens that flow through the network in a streamed variant; 0 in others, where all do."""
+    return len(_live(variant).places(batch.layout, batch.endpoint_rows)) if variant.streamed else 0
 
 
 def _live(variant: Variant) -> LiveRows:
     return LiveRows(window=variant.window, share=variant.percent / 100)
 
 
-_OWN: dict[str, Callable[[Any, Batch], Tensor]] = {
-    "dense": _dense,
-    "masked": _dense,
-    "dense_fused": fused_log_probs,
-    "gathered_head": _head_at_endpoints,
-}
-
-
 @dataclass
 class Outcome:
-    """Whether a variant could be measured, and why not. `status`: one of the four of the catalogue."""
+    """Whether a variant could be measured, and why not; `status`: one of the four of the catalogue."""
 
     variant: str
     status: str = MEASURED
@@ -253,26 +214,21 @@ class Bench:
     """What all variants of a setting share."""
 
     def __init__(self, setting: Setting):
-        self.setting, self.shape = setting, setting.shape.shape
+        self.setting, self.shape = setting, setting.model.shape
         torch.set_num_threads(setting.threads)
         self.model = build_model(
-            setting.shape.family,
+            setting.model.family,
             self.shape,
             dtype=getattr(torch, setting.dtype),
             checkpointing=setting.checkpointing,
             seed=setting.seed,
             device=setting.device,
         )
-        sizes = setting.prompt, setting.response, setting.density
+        sizes = setting.prompt, setting.response, Fraction(setting.density)
         batch = random_batch(self.shape.vocabulary, *sizes, setting.seed, setting.device)
         with torch.no_grad():
             self.batch = batch.with_old(fused_log_probs(self.model, batch), setting.seed)
-        self._prepared: dict[str, Prepared] = {}
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of all weights; gradients take as many."""
-        return sum(parameter.nbytes for parameter in self.model.parameters())
+        self.prepared: dict[str, KeysValuesStore | None] = {}
 
     @property
     def gradient_norm(self) -> float:
@@ -290,8 +246,9 @@ class Bench:
             kept=int(batch.rows[-1]) + 1 if variant.cut else 0,
         )
 
-    def prepare(self, variant: Variant, outcome: Outcome) -> None:
-        """Make what the variant needs before its passes, or note why it cannot run."""
+    def prepare(self, outcome: Outcome) -> None:
+        """Make what a variant needs before its passes, or note why it cannot run."""
+        variant = find(outcome.variant)
         if missing := variant.missing(self.setting.device):
             outcome.status, outcome.reason = NOT_RUN, missing
             return
@@ -302,12 +259,7 @@ class Bench:
             outcome.reason = f"not started: the memory model asks for {needed:.3g} bytes, more than are free"
             return
         with guarded(outcome):
-            self._prepared[variant.name] = prepare(variant, self.model, self.batch)
-
-    def held_bytes(self, variant: Variant) -> int:
-        """What `prepare` left in memory."""
-        kept = self._prepared[variant.name]
-        return 0 if kept is None else kept.nbytes
+            self.prepared[variant.name] = prepare(variant, self.model, self.batch)
 
     def passes(self, outcome: Outcome) -> Callable[[], None]:
         """One forward and backward pass, ready to run; gradients are zero before it."""
@@ -316,7 +268,7 @@ class Bench:
             parameter.grad.zero_()
 
         def run() -> None:
-            loss(variant, self.model, self.batch, self._prepared[variant.name]).backward()
+            loss(variant, self.model, self.batch, self.prepared[variant.name]).backward()
 
         return run
 

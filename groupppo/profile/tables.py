@@ -1,11 +1,7 @@
-"""From result files to tidy tables: ratios within rounds, their intervals, bounds, and whether targets are met.
-
-write_tables(profile, Path("results/profile/measured"), Path("results/profile/tables"))
-"""
+"""From result files to tidy tables: ratios within rounds, their intervals, bounds, and whether targets are met."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from groupppo.config.forms import TargetEntry
 from groupppo.errors import BadInput
-from groupppo.profile.config import BYTES, Profile, Setting, Target
+from groupppo.profile.config import BYTES, Profile, Setting, work_of
 from groupppo.records.plain_json import read_object
 from groupppo.records.where import Found
 from groupppo.stats.intervals import Interval, paired_ratio
@@ -43,7 +40,12 @@ FOUND = "found.json"
 
 @dataclass(frozen=True)
 class ProfileTables:
-    """Tidy tables of a profile; `tables_of` says what a row is."""
+    """Tidy tables of a profile.
+
+    Attributes:
+        variants: one row per setting and variant, also those that could not run. rounds: one row per timed pass.
+        counted, steps: see `counted_table` and `steps_table`. targets: one row per target with its value.
+    """
 
     variants: pd.DataFrame
     rounds: pd.DataFrame
@@ -55,9 +57,6 @@ class ProfileTables:
 def tables_of(profile: Profile, measured: Path, found: Found | None = None) -> ProfileTables:
     """Tables from the result files `<setting>.seconds.json` and `<setting>.memory.json` in a folder.
 
-    variants: one row per setting and variant, also those that could not run. rounds: one row per timed pass. counted
-    and steps: see `counted_table` and `steps_table`. targets: one row per target with its value.
-
     Args:
         found: where the result files were found, if they are not of the results that the tables are for.
 
@@ -67,8 +66,11 @@ def tables_of(profile: Profile, measured: Path, found: Found | None = None) -> P
     rows, rounds = [], []
     for setting in profile.measured.values():
         seconds, memory = (_read(measured / f"{setting.name}.{what}.json", setting) for what in ("seconds", "memory"))
+        machines = {str(each["machine"].get("gpu") or each["machine"]["cpu"]) for each in (seconds, memory)}
+        first, last = sorted(each["finished_at"][:10] for each in (seconds, memory))
         place = found.columns() if found else {"measured_in": "", "published": False}
-        place |= {"machine": _machine(seconds, memory), "measured": _days(seconds, memory)}
+        place |= {"machine": " and ".join(sorted(machines))}
+        place |= {"measured": first if first == last else f"{first} to {last}"}
         rows += [_row(setting, name, seconds, memory) | place for name in setting.variants]
         rounds += [
             {"setting": setting.name, "variant": result["variant"]}
@@ -117,28 +119,21 @@ def _read(file: Path, setting: Setting) -> dict[str, Any]:
     return content | {"results": results}
 
 
-def _machine(*contents: dict[str, Any]) -> str:
-    machines = (content["machine"] for content in contents)
-    return " and ".join(sorted({str(machine.get("gpu") or machine["cpu"]) for machine in machines}))
-
-
-def _days(*contents: dict[str, Any]) -> str:
-    """The first and the last day, such as "2026-11-22 to 2026-11-23"."""
-    days = sorted({content["finished_at"][:10] for content in contents})
-    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-
-
 def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str, Any]) -> dict[str, Any]:
     variant = find(name)
     timed, weighed = seconds["results"][name], memory["results"][name]
     failed = next((result for result in (timed, weighed) if result["status"] != MEASURED), None)
-    work = Work(**weighed["work"])
+    shape, work = setting.model.shape, Work(**weighed["work"])
+    # A plain dense pass computes the logits of the prompt too.
+    logits = work.response if variant.on == "response" else work.endpoints
+    logits = work.tokens if variant.mode in ("dense", "masked") else logits
+    bounds = {"head": head_bound, "update": update_bound}
     row: dict[str, Any] = {
         "setting": setting.name,
-        "shape": setting.shape.name,
-        "model": setting.shape.title,
+        "shape": setting.model.name,
+        "model": setting.model.title,
         "response": setting.response,
-        "density": str(setting.density),
+        "density": setting.density,
         "checkpointing": setting.checkpointing,
         "dtype": setting.dtype,
         "device": setting.device,
@@ -150,8 +145,8 @@ def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str,
         "reason": "" if failed is None else failed["reason"],
         "endpoints": work.endpoints,
         "live": work.live,
-        "logits_ratio": _logit_rows(variant, work) / work.tokens,
-        "bound": _bound(setting, variant, work),
+        "logits_ratio": logits / work.tokens,
+        "bound": bounds[variant.bound](shape, work) if variant.bound else None,
     }
     if failed is None:
         row |= _measured(setting, name, seconds["results"], memory["results"])
@@ -163,28 +158,14 @@ def _row(setting: Setting, name: str, seconds: dict[str, Any], memory: dict[str,
 
 def _modelled(setting: Setting, variant: Variant, work: Work, weighed: dict[str, Any]) -> dict[str, float]:
     """The formulas' operations and bytes, and how far they are from what was found."""
-    flops = sum(update_flops(setting.shape.shape, work, variant.mode).values())
+    flops = sum(update_flops(setting.model.shape, work, variant.mode).values())
     row = {"flops_formula": flops, "flops_error": flops / weighed["flops"] - 1}
     if variant.package:
         return row
-    causes = update_bytes(setting.shape.shape, work, variant.mode, eager=variant.eager, element=BYTES[setting.dtype])
+    causes = update_bytes(setting.model.shape, work, variant.mode, eager=variant.eager, element=BYTES[setting.dtype])
     total = sum(causes.values())
     row |= {f"model_{cause}": causes[cause] for cause in CAUSES}
     return row | {"model_bytes": total, "model_error": total / weighed["rise_bytes"] - 1}
-
-
-def _logit_rows(variant: Variant, work: Work) -> int:
-    """Tokens whose logits the update computes; a plain dense pass has those of the prompt too."""
-    if variant.mode in ("dense", "masked"):
-        return work.tokens
-    return work.response if variant.on == "response" else work.endpoints
-
-
-def _bound(setting: Setting, variant: Variant, work: Work) -> float | None:
-    """Largest speed-up in operations that an exact variant of this kind can have; none for other variants."""
-    if variant.bound == "head":
-        return head_bound(setting.shape.shape, work)
-    return update_bound(setting.shape.shape, work) if variant.bound == "update" else None
 
 
 def _measured(
@@ -218,78 +199,68 @@ def _paired(base: dict[str, Any], timed: dict[str, Any], clock: str) -> Interval
     return paired_ratio([slow[number] / fast[number] for number in sorted(slow.keys() & fast.keys())], LEVEL)
 
 
-def _target(target: Target, variants: pd.DataFrame) -> dict[str, Any]:
+def _target(target: TargetEntry, variants: pd.DataFrame) -> dict[str, Any]:
     chosen = variants[(variants["setting"] == target.setting) & (variants["variant"] == target.variant)].iloc[0]
-    value = chosen.get(target.quantity)
-    value = None if value is None or pd.isna(value) else float(value)
-    row = {
+    value = _known(chosen, target.quantity)
+    # Its interval is that of the seconds it is a share of.
+    interval, scale = target.quantity, 1.0
+    if interval == "seconds_of_bound":
+        interval, scale = "seconds_speedup", chosen["bound"]
+    low, high = (
+        None if end is None else end / scale for end in (_known(chosen, f"{interval}_{end}") for end in ("low", "high"))
+    )
+    # Rounding of two sums of operations must not decide.
+    most = np.inf if target.at_most is None else target.at_most * (1 + 1e-4)
+    return {
         "setting": target.setting,
         "variant": target.variant,
         "quantity": target.quantity,
-        "at_least": target.low,
-        "at_most": target.high,
+        "at_least": target.at_least,
+        "at_most": target.at_most,
         "value": value,
-        "low": _end(chosen, target.quantity, "low"),
-        "high": _end(chosen, target.quantity, "high"),
+        "low": low,
+        "high": high,
+        "met": None if value is None else bool((target.at_least or -np.inf) <= value <= most),
     }
-    if value is None:
-        return row | {"met": None}
-    # Rounding of two sums of operations must not decide.
-    low, high = target.low or -np.inf, np.inf if target.high is None else target.high * (1 + 1e-4)
-    return row | {"met": bool(low <= value <= high)}
 
 
-def _end(row: pd.Series, quantity: str, end: str) -> float | None:
-    """An end of the interval of a quantity that has one."""
-    scale = 1.0
-    if quantity == "seconds_of_bound":
-        quantity, scale = "seconds_speedup", row["bound"]
-    value = row.get(f"{quantity}_{end}")
-    return None if value is None or pd.isna(value) else float(value) / scale
+def _known(row: pd.Series, column: str) -> float | None:
+    return None if pd.isna(row.get(column)) else float(row[column])
 
 
-STAGES = ("old_log_prob", "ref", "update")
 PARTS = ("layers", "attention", "head", "keys_values")
 
 
-def endpoints_of(response: int, density: Fraction) -> int:
-    """Every (1/density)-th token of a response, and the last one."""
-    return -(-response // density.denominator)
-
-
 def counted_table(profile: Profile) -> pd.DataFrame:
-    """One row for each shape, response length, density, checkpointing and mode.
+    """One row for each shape, response length, density, checkpointing and mode, all from shapes alone.
 
-    Columns: shape, title, parameters, response, density, checkpointing, mode, tokens, endpoints; operations by part and
-    `flops`; `speedup` over dense; `eta`, `head_bound`, `update_bound`; bytes by cause, `bytes`, and `memory_ratio` to
-    dense; `needed_head_share`: eta at which `head_bound` would be the profile's `need`, missing where 1 is too little.
+    Columns beside the keys: operations and bytes by part or cause and as a whole; `speedup` and `memory_ratio`, both
+    over dense; `eta`, the head's share; `needed_head_share`: eta at which `head_bound` would be the profile's `need`,
+    missing where 1 is too little.
     """
     rows = []
     for keys, shape, work in _cells(profile):
         dense = sum(update_bytes(shape, work, "dense").values())
         for mode in MODES:
             parts, causes = update_flops(shape, work, mode), update_bytes(shape, work, mode)
-            rows.append(
-                keys
-                | {"parameters": shape.parameters, "mode": mode, "tokens": work.tokens, "endpoints": work.endpoints}
-                | {f"flops_{part}": parts[part] for part in PARTS}
-                | {"flops": sum(parts.values()), "speedup": speedup(shape, work, mode)}
-                | {"eta": head_share(shape, work), "head_bound": head_bound(shape, work)}
-                | {"update_bound": update_bound(shape, work)}
-                | {f"bytes_{cause}": causes[cause] for cause in CAUSES}
-                | {"bytes": sum(causes.values()), "memory_ratio": sum(causes.values()) / dense}
-                | {"needed_head_share": needed_head_share(profile.counted.need, work.endpoints / work.tokens)}
-            )
+            row = {"parameters": shape.parameters, "mode": mode, "tokens": work.tokens, "endpoints": work.endpoints}
+            row |= {f"flops_{part}": parts[part] for part in PARTS}
+            row |= {"flops": sum(parts.values()), "speedup": speedup(shape, work, mode)}
+            row |= {"eta": head_share(shape, work), "head_bound": head_bound(shape, work)}
+            row |= {"update_bound": update_bound(shape, work)}
+            row |= {f"bytes_{cause}": causes[cause] for cause in CAUSES}
+            row |= {"bytes": sum(causes.values()), "memory_ratio": sum(causes.values()) / dense}
+            row["needed_head_share"] = needed_head_share(profile.counted.need, work.endpoints / work.tokens)
+            rows.append(keys | row)
     return pd.DataFrame(rows)
 
 
 def steps_table(profile: Profile) -> pd.DataFrame:
     """One row as in `counted_table` and each generation share, twice: endpoints known before the first pass, or not.
 
-    Columns: the keys, mode, `known`, `generation`; `update_share`: the update's share of a dense step without
-    generation; `rest_speedup`: of all but generation; `step_speedup`; `needed_generation`: the largest share of
-    generation at which the step gets the profile's `need`; `needed_speedup`: of all but generation for that. Missing
-    where nothing suffices.
+    Columns beside the keys: `update_share`: the update's share of a dense step without generation; `rest_speedup`: of
+    all but generation; `step_speedup`; `needed_generation`: the largest share of generation at which the step gets the
+    profile's `need`; `needed_speedup`: of all but generation for that. Missing where nothing suffices.
     """
     rows, need = [], profile.counted.need
     for keys, shape, work in _cells(profile):
@@ -298,21 +269,19 @@ def steps_table(profile: Profile) -> pd.DataFrame:
             speedups = stage_speedups(shape, work, mode, known=known)
             rest = step_bound(0.0, shares, speedups)
             for generation in profile.counted.generation:
-                rows.append(
-                    keys
-                    | {"mode": mode, "known": known, "generation": generation, "update_share": shares["update"]}
-                    | {"rest_speedup": rest, "step_speedup": step_bound(generation, shares, speedups)}
-                    | {"needed_generation": needed_generation(need, rest)}
-                    | {"needed_speedup": needed_speedup(need, generation)}
-                )
+                row = {"mode": mode, "known": known, "generation": generation, "update_share": shares["update"]}
+                row |= {"rest_speedup": rest, "step_speedup": step_bound(generation, shares, speedups)}
+                row |= {"needed_generation": needed_generation(need, rest)}
+                row |= {"needed_speedup": needed_speedup(need, generation)}
+                rows.append(keys | row)
     return pd.DataFrame(rows)
 
 
 def stage_shares(shape: Shape, work: Work) -> dict[str, float]:
     """Shares of a dense step without generation by operations: two forward passes and one update per sequence."""
-    forward = sum(forward_flops(shape, work, "dense").values())
-    flops = {"old_log_prob": forward, "ref": forward, "update": sum(update_flops(shape, work, "dense").values())}
-    return {stage: flops[stage] / sum(flops.values()) for stage in STAGES}
+    forward, update = (sum(flops(shape, work, "dense").values()) for flops in (forward_flops, update_flops))
+    whole = 2 * forward + update
+    return {"old_log_prob": forward / whole, "ref": forward / whole, "update": update / whole}
 
 
 def stage_speedups(shape: Shape, work: Work, mode: str, *, known: bool) -> dict[str, float]:
@@ -337,6 +306,5 @@ def _cells(profile: Profile) -> Iterator[tuple[dict[str, Any], Shape, Work]]:
     for model, response, density, again in product(
         profile.shapes.values(), grid.responses, grid.densities, (False, True)
     ):
-        keys = {"shape": model.name, "title": model.title, "response": response, "density": str(density)}
-        work = Work(profile.prompt + response, response, endpoints_of(response, density), again)
-        yield keys | {"checkpointing": again}, model.shape, work
+        keys = {"shape": model.name, "title": model.title, "response": response, "density": density}
+        yield keys | {"checkpointing": again}, model.shape, work_of(profile.prompt, response, density, again)

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from groupppo.draw.blocks import Page, Section, Table, Terms, Text, TextCell
 from groupppo.draw.wording import MISSING, in_bytes, number, plural, ratio, seconds_text
-from groupppo.publish.compare import LARGER, LEVEL, PEAK, SLOWER, ArmDifference, Comparison, Gap
-from groupppo.report.render import html, markdown, write_page
+from groupppo.publish.compare import LARGER, LEVEL, PEAK, SLOWER, ArmDifference, Comparison, Gap, is_cost
+from groupppo.records.storage import write_whole
+from groupppo.report.render import html, markdown
 
 MOST_CELLS = 12
 """Cells of a differing setting that are named; further ones are counted."""
@@ -37,7 +38,7 @@ def write_comparison(comparison: Comparison, page: Path, text: Path) -> None:
     shown = Page(title, "GROUP-PPO bench, comparison", "Skip to the regressions", [answered, sides], sections)
     for file, content in ((page, html(shown, page.parent)), (text, markdown(shown))):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_page(file, content)
+        write_whole(file, content)
 
 
 def answer(comparison: Comparison) -> str:
@@ -64,7 +65,7 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
             f"memory, {metric} with an interval wholly below zero or beyond the margin ({margin}), runs "
             "that are no longer evidence.",
             ("Kind", "Where", "What"),
-            [(found.kind, found.place, found.message) for found in comparison.regressions],
+            comparison.regressions,
             "None.",
         ),
         TextTable(
@@ -89,22 +90,6 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
             [_arm(arm) for arm in comparison.arms],
             "No cell can be compared.",
         ),
-        TextTable(
-            "Cells",
-            f"Each run in both: median seconds of a step, memory at the peak, held-out {metric}. A cell that is no "
-            "evidence on a side is not shown.",
-            ("Cell", *(f"{what} in {side}" for what in ("Step", "Memory", metric) for side in "ab")),
-            [
-                (
-                    cell.cell,
-                    *map(seconds_text, cell.seconds),
-                    *map(in_bytes, cell.peak_bytes),
-                    *map(number, cell.accuracy),
-                )
-                for cell in comparison.cells
-            ],
-            "No cell can be compared.",
-        ),
     ]
 
 
@@ -118,9 +103,10 @@ def _cells(cells: tuple[str, ...]) -> str:
 
 
 def _arm(arm: ArmDifference) -> tuple[str, ...]:
-    form = in_bytes if arm.quantity == PEAK else seconds_text if arm.ratio else number
+    costs = is_cost(arm.quantity)
+    form = in_bytes if arm.quantity == PEAK else seconds_text if costs else number
     change, low, high = (
-        MISSING if x is None else ratio(x) if arm.ratio else f"{x:+.4f}" for x in (arm.estimate, arm.low, arm.high)
+        MISSING if x is None else ratio(x) if costs else f"{x:+.4f}" for x in (arm.estimate, arm.low, arm.high)
     )
     interval = MISSING if arm.low is None else f"[{low}, {high}]"
-    return f"{arm.task}/{arm.model}/{arm.arm}", arm.quantity, form(arm.a), form(arm.b), change, interval, str(arm.seeds)
+    return arm.arm, arm.quantity, form(arm.a), form(arm.b), change, interval, str(arm.seeds)

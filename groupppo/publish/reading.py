@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import pandas as pd
 import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
 from groupppo.records.plain_json import read_object
 from groupppo.records.plain_parquet import refuse_bomb
+from groupppo.records.plain_yaml import read_yaml
+from groupppo.records.seal import scrub_record
 from groupppo.tables import SCHEMA, Only, Tables, load_tables
 from groupppo.tables.schema import arrow_schema
 
@@ -28,7 +29,6 @@ _NUMBER = re.compile(rb"(?<![\w.])-?\d+\.\d+(?:[eE][+-]?\d+)?(?![\w.])")
 # Names that matplotlib gives to clip paths by where objects lie in memory.
 _CLIP = re.compile(rb'(?<=["#])p[0-9a-f]{10}(?=[")])')
 _SHOWN = 120
-_HINT = "fetch it again, or make it again from its results."
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -37,7 +37,30 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         BadInput: as `groupppo.records.plain_json.read_object`.
     """
-    return read_object(file, _HINT)
+    return read_object(file, "fetch it again, or make it again from its results.")
+
+
+def flat(value: Any) -> dict[str, Any]:
+    """Nested mappings and lists as one mapping with dotted keys."""
+
+    def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, Mapping | list):
+            for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+                yield from leaves(item, f"{place}.{key}" if place else str(key))
+        else:
+            yield place, value
+
+    return dict(leaves(value, ""))
+
+
+def config_values(file: Path) -> dict[str, Any]:
+    """verl's config of a run by dotted keys, without the paths of a machine.
+
+    Raises:
+        BadInput: as `groupppo.records.plain_yaml.read_yaml`.
+    """
+    values = flat(read_yaml(file))
+    return {key: scrub_record(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
 def safe_tables(folder: Path, only: Mapping[str, Only]) -> Tables:
@@ -107,21 +130,9 @@ def _table_difference(made: Path, found: Path) -> tuple[str, str] | None:
     if not ours.schema.equals(theirs.schema):
         columns = (", ".join(f"{field.name} {field.type}" for field in table.schema) for table in (ours, theirs))
         return f"columns {next(columns)}", next(columns)
-    if len(ours) != len(theirs):
-        return f"{len(ours)} rows", f"{len(theirs)} rows"
-    return next(_column_differences(ours, theirs), None)
-
-
-def _column_differences(ours: pa.Table, theirs: pa.Table) -> Iterator[tuple[str, str]]:
-    for name in ours.column_names:
-        kind = ours[name].type
-        plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-        a, b = (table[name].cast(plain) for table in (ours, theirs))
-        if a.equals(b):
-            continue
-        x, y = a.to_numpy(), b.to_numpy()
-        if pa.types.is_floating(kind) and np.isclose(x, y, rtol=RELATIVE, atol=_NOTHING, equal_nan=True).all():
-            continue
-        for row, (x, y) in enumerate(zip(a.to_pylist(), b.to_pylist(), strict=True)):
-            if x != y and not same_number(x, y):
-                yield f"row {row} {name} = {x}", str(y)
+    rows = (table.to_pandas(integer_object_nulls=True) for table in (theirs, ours))
+    try:
+        pd.testing.assert_frame_equal(*rows, rtol=RELATIVE, atol=_NOTHING, check_categorical=False)
+    except AssertionError as error:
+        return "the table as made", " ".join(str(error).split())[:300]
+    return None

@@ -1,29 +1,25 @@
 """What raw records say of one another: hashes, cells, settings and scores; nothing can make these files again.
 
-`record_differences` and `evaluation_differences` yield what contradicts, `notes` what is missing and why nobody can
-check it. A held-out accuracy is followed from what it rests on: responses are judged again by the task's own reward,
-their scores give the means and standard errors of result.json, and these are lm-eval's own. Where a bundle holds no
-samples, its scores by item are where this begins.
+A held-out accuracy is followed from what it rests on: responses are judged again by the task's own reward, their scores
+give the means and standard errors of result.json, and these are lm-eval's own.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from groupppo.config import Benchmark, Task
 from groupppo.config.benchmark import RATE_KEY as RATE
 from groupppo.errors import BadInput
-from groupppo.publish.contents import CONFIG, LOCKS, Difference
+from groupppo.publish.contents import LOCKS, Difference
 from groupppo.publish.derive import has_steps
-from groupppo.publish.reading import read_json, same_number
-from groupppo.publish.settings import as_written, config_values
-from groupppo.publish.source import flat
+from groupppo.publish.reading import config_values, flat, read_json, same_number
 from groupppo.records.folders import START, RunFolder
 from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import read_lines, value_at
 from groupppo.records.seal import KEY, OF_A_RUN, STAMP, published_sha256
-from groupppo.tables.keys import Keys, found_keys
+from groupppo.tables.keys import Keys
 from groupppo.tasks.reward import scorer
 from groupppo.verdicts.item_scores import ItemScores
 
@@ -37,34 +33,18 @@ _Asked = dict[tuple[str, str, str], tuple[str, dict[int, Any]]]
 _HINT = "fetch the bundle again."
 
 
-def record_differences(
-    folder: Path, benchmark: Benchmark, listed: Mapping[str, Mapping[str, Any]]
-) -> Iterator[Difference]:
-    """Every raw record that contradicts another one, or the matrix.
-
-    Args:
-        folder: the bundle's, or a results folder.
-        benchmark: its matrix.
-        listed: what the manifest says of each file; `original_sha256` is its hash before its paths were taken out.
-    """
+def record_differences(folder: Path, benchmark: Benchmark) -> Iterator[Difference]:
+    """Every raw record of a bundle or a results folder that contradicts another one, or the matrix."""
     for record in [*_statuses(folder), *_results(folder), *sorted(folder.glob("studies/*/*/study.json"))]:
-        yield from _seal_differences(folder, record, listed)
+        yield from _seal_differences(folder, record)
     for status in _statuses(folder):
-        yield from _run_differences(folder, benchmark, status, listed)
+        yield from _run_differences(folder, benchmark, RunFolder(status.parent))
     for result in _results(folder):
         card = folder / "assets" / "tasks" / _keys(folder, result).task / "card.json"
-        if card.is_file():
-            expected = value_at(read_json(card), "splits", "test", "sha256")
-            yield from _unlike(f"{_name(folder, result)}: data_sha256", expected, read_json(result).get("data_sha256"))
-    for start in sorted(folder.glob("assets/starts/*/*/warmstart.json")):
-        log = start.with_suffix(".jsonl")
-        lines = list(read_lines(log, _HINT)) if log.is_file() else []
-        last = {key: value for key, value in read_json(start).items() if key != "task"}
-        if lines and lines[-1][1] != last:
-            yield _name(folder, start), "the last line of warmstart.jsonl", last
+        yield from _other_hash(folder, result, read_json(result), "data_sha256", card, "splits", "test", "sha256")
 
 
-def _seal_differences(folder: Path, record: Path, listed: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
+def _seal_differences(folder: Path, record: Path) -> Iterator[Difference]:
     """The files that a record names by their hashes: they are there, they are these, and no other lies beside it."""
     sealed = read_json(record).get(KEY)
     if not isinstance(sealed, dict):
@@ -74,46 +54,36 @@ def _seal_differences(folder: Path, record: Path, listed: Mapping[str, Mapping[s
         yield f"{_name(folder, record)}: {KEY}", f"the SHA-256 of {name}", "nothing"
     for name, expected in sealed.items():
         file = folder / STAMP if name == STAMP else record.parent / name
-        told, samples = f"SHA-256 {expected}, as {record.name} says", file.match(_SAMPLES)
-        if "/" in name or "\\" in name:
+        if Path(name).name != name:
             yield f"{_name(folder, record)}: {KEY}", "names of files beside it", name
-        elif not file.is_file():
-            if not samples:  # they may be left out; the notes say so
-                yield _name(folder, file), told, "no file"
-        elif (found := published_sha256(file)) != expected:
-            before = listed.get(_name(folder, file), {}).get("original_sha256")
-            if not samples or before is None or before != expected:
-                yield _name(folder, file), told, found
+        elif file.is_file() or not file.match(_SAMPLES):  # samples may be left out; the notes say so
+            found = published_sha256(file) if file.is_file() else "no file"
+            if found != expected:
+                yield _name(folder, file), f"SHA-256 {expected}, as {record.name} says", found
 
 
-def _run_differences(
-    folder: Path, benchmark: Benchmark, status: Path, listed: Mapping[str, Mapping[str, Any]]
-) -> Iterator[Difference]:
+def _run_differences(folder: Path, benchmark: Benchmark, run: RunFolder) -> Iterator[Difference]:
     """A run's config has the keys of its arm; its data and start are those that other records name."""
-    task, model, arm, seed = status.relative_to(folder).parts[1:5]
-    config, provenance = RunFolder(status.parent).config, RunFolder(status.parent).provenance
-    name = _name(folder, config)
-    if config.is_file():
-        values = config_values(config)
-        for key, expected in as_written(_asked(benchmark, model, arm, seed)).items():
-            yield from _unlike(f"{name}: {key}", expected, values.get(key))
-    inputs = value_at(read_json(provenance), "inputs") if provenance.is_file() else None
-    if not isinstance(inputs, dict):
-        return
-    expected = inputs.get("config_sha256")
-    if config.is_file() and expected is not None and not isinstance(read_json(status).get(KEY), dict):
-        found = listed.get(name, {}).get("original_sha256") or sha256_file(config)
-        if found != expected:
-            yield name, f"SHA-256 {expected} before scrubbing", found
-    card = folder / "assets" / "tasks" / task / "card.json"
-    start = Keys(task, model, START, None).below(folder / "evals") / "result.json"
-    for key, record, place in (
-        ("train_data_sha256", card, ("splits", "train", "sha256")),
-        ("start_model_sha256", start, ("checkpoint_sha256",)),
-    ):
-        if key in inputs and record.is_file():
-            expected = value_at(read_json(record), *place)
-            yield from _unlike(f"{_name(folder, provenance)}: {key}", expected, inputs[key])
+    task, model, arm, seed = run.path.relative_to(folder).parts[1:5]
+    if run.config.is_file():
+        values = config_values(run.config)
+        for key, expected in _asked(benchmark, model, arm, seed).items():
+            yield from _unlike(f"{_name(folder, run.config)}: {key}", expected, values.get(key))
+    if run.provenance.is_file():
+        inputs = value_at(read_json(run.provenance), "inputs")
+        card = folder / "assets" / "tasks" / task / "card.json"
+        start = Keys(task, model, START, None).below(folder / "evals") / "result.json"
+        for key, other, *place in (
+            ("train_data_sha256", card, "splits", "train", "sha256"),
+            ("start_model_sha256", start, "checkpoint_sha256"),
+        ):
+            yield from _other_hash(folder, run.provenance, inputs, key, other, *place)
+
+
+def _other_hash(folder: Path, file: Path, record: Any, key: str, other: Path, *place: str) -> Iterator[Difference]:
+    """A hash that a record says, where another file says it too."""
+    if isinstance(record, dict) and key in record and other.is_file():
+        yield from _unlike(f"{_name(folder, file)}: {key}", value_at(read_json(other), *place), record[key])
 
 
 def _asked(benchmark: Benchmark, model: str, arm: str, seed: str) -> dict[str, Any]:
@@ -213,16 +183,13 @@ def notes(folder: Path) -> list[str]:
 def _gaps(folder: Path) -> Iterator[tuple[str, str]]:
     """Each file that is missing, or says less than it could, and why that matters."""
     lock = sha256_file(folder / LOCKS[0]) if (folder / LOCKS[0]).is_file() else ""
-    for keys in sorted(found_keys(folder / "runs")[0] if (folder / "runs").is_dir() else ()):
-        run = RunFolder(keys.below(folder / "runs"))
-        file = next((file for file in (run.provenance, run.failed.provenance) if file.is_file()), None)
-        used = value_at(read_json(file), "software", "lock_sha256") if file else None
-        if file is None:
-            yield _name(folder, run.provenance), "missing; the run did not get as far as to write it."
-        elif used not in (None, lock):
-            why = f"the run used another lock (SHA-256 {used}) than {LOCKS[0]} of this bundle."
-            yield _name(folder, file), why
     for status in _statuses(folder):
+        file = RunFolder(status.parent).provenance
+        used = value_at(read_json(file), "software", "lock_sha256") if file.is_file() else None
+        if not file.is_file():
+            yield _name(folder, file), "missing; the run did not get as far as to write it."
+        elif used not in (None, lock):
+            yield _name(folder, file), f"the run used another lock (SHA-256 {used}) than {LOCKS[0]} of this bundle."
         if not isinstance(read_json(status).get(KEY), dict):
             yield _name(folder, status), "the run, of an earlier version, recorded no hashes of its files."
     scores = ItemScores(folder)
@@ -231,18 +198,11 @@ def _gaps(folder: Path) -> Iterator[tuple[str, str]]:
             nothing = "neither samples nor scores by item; its metrics cannot be made again."
             known = scores.has(_keys(folder, result))
             yield _name(folder, result), "no samples; its responses cannot be judged again." if known else nothing
-        if not any(result.parent.glob(_REPORTS)):
-            yield _name(folder, result), "lm-eval's own results are missing."
     if not (folder / STAMP).is_file():
         yield STAMP, "missing; nothing says what was fixed before the first run."
     if not has_steps(folder):
         why = "no run has its steps.jsonl and stages.jsonl, so single steps cannot be compared with them."
         yield "tables/steps.parquet and tables/stages.parquet are raw", why
-    for record in sorted(folder.glob("studies/*/*/study.json")):
-        script = folder / CONFIG / "studies" / f"{record.parts[-3]}.py"
-        used = value_at(read_json(record), "inputs", "script_sha256")
-        if used is not None and script.is_file() and sha256_file(script) != used:
-            yield _name(folder, record), f"the study was run by another script (SHA-256 {used})."
 
 
 def _statuses(folder: Path) -> list[Path]:

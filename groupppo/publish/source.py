@@ -1,30 +1,31 @@
 """Results wherever they are: a bundle, a bundle unpacked, or the folder a benchmark wrote; read and never changed.
 
 A results folder records its matrix in benchmark.yaml with all names resolved. `config_files` turns the record back into
-benchmark, model, task and arm files, so that they are those of the results even where the repository has moved on;
-claims, a profile and arms that only claims name are copied, from the repository or the results alone: whoever made the
-record may have put any path into it. Studies are the repository's own. A bundle has these files in config/.
+benchmark, model, task and arm files; claims, a profile and arms that only claims name are copied, from the repository
+or the results alone: whoever made the record may have put any path into it. A bundle has these files in config/.
 """
 
 import contextlib
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import yaml
 
-from groupppo.config import KINDS, REPOSITORY, Benchmark, BenchmarkFile, ClaimsFile, load_benchmark
+from groupppo.config import KINDS, REPOSITORY, Benchmark, ClaimsFile, load_benchmark
 from groupppo.config.allowed import require_inside
 from groupppo.config.files import read_form
 from groupppo.errors import BadInput
-from groupppo.publish.archive import LIMITS, Limits, extract
+from groupppo.publish.archive import extract
 from groupppo.publish.contents import CONFIG, LOCKS, RECORD, RIGHTS, SUMS, VERDICTS, Difference, files_in
 from groupppo.records.hashing import sha256_file
-from groupppo.records.plain_json import read_object
+from groupppo.records.plain_json import read_bytes, read_object
 from groupppo.records.plain_yaml import read_yaml
 from groupppo.verdicts.claims import Claims, load_claims
 
@@ -33,23 +34,17 @@ _KINDS = ("models", "tasks", "arms")
 # Keys of a matrix that name a file beside it, and its kind; a record has their places instead, as it has each source.
 _BESIDE = {"claims": "claims", "profile": "profile", "pilot": "benchmark"}
 _PLACES = ("source", *_BESIDE)
-_NAME = re.compile("[a-z0-9_]+")
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]+\Z")]
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Results that can be read.
+    """Results that can be read."""
 
-    Args:
-        path: what the user named.
-        folder: where the files are, unpacked if need be.
-        kind: BUNDLE, UNPACKED or RESULTS.
-    """
-
-    path: Path
-    folder: Path
-    kind: str
+    path: Path  # what the user named
+    folder: Path  # where the files are, unpacked if need be
+    kind: str  # BUNDLE, UNPACKED or RESULTS
 
     def placed(self, error: BadInput) -> BadInput:
         """The error with the place of the file inside the bundle, not that of a folder that is gone by then."""
@@ -58,7 +53,7 @@ class Source:
 
 
 @contextlib.contextmanager
-def opened(path: Path, limits: Limits = LIMITS) -> Iterator[Source]:
+def opened(path: Path) -> Iterator[Source]:
     """Give the files of a bundle or folder; a bundle is unpacked into a temporary folder for as long as it lasts.
 
     Raises:
@@ -75,7 +70,7 @@ def opened(path: Path, limits: Limits = LIMITS) -> Iterator[Source]:
         raise BadInput(path, "file", None, "name a bundle.zip, an unpacked bundle or a results folder.")
     with tempfile.TemporaryDirectory(prefix="groupppo-") as place:
         source = Source(path, Path(place).resolve(), BUNDLE)
-        extract(path, source.folder, limits)
+        extract(path, source.folder)
         yield source
 
 
@@ -114,19 +109,11 @@ def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
         BadInput: a file is missing or not in its schema, or the config is not the matrix that `record_file` records.
     """
     record = read_record(record_file)
-    matrix = config / f"{record['name']}.yaml"
-    given = read_form(matrix, BenchmarkFile)
-    for key in _BESIDE:
-        name = getattr(given, key)
-        if name is not None and Path(name).name != name:
-            raise BadInput(matrix, key, name, "name a file beside this one.")
-    benchmark = load_benchmark(matrix)
-    recorded, loaded = (_without_places(each) for each in (record, benchmark.resolved()))
-    for was, now in ((flat(recorded), flat(loaded)), (recorded, loaded)):  # the second time, lists with nothing in them
-        for key in dict.fromkeys([*was, *now]):
-            if key not in was or key not in now or was[key] != now[key]:
-                hint = f"{record_file.name} says {was.get(key)!r}: not the same matrix."
-                raise BadInput(matrix, key, now.get(key), hint)
+    for name, content in written_files(record).items():
+        if read_bytes(config / name, "unpack the bundle again.") != content:
+            hint = f"not what {record_file.name} makes of it: not the same matrix."
+            raise BadInput(config / name, "file", "another content", hint)
+    benchmark = load_benchmark(config / f"{record['name']}.yaml")
     return benchmark, load_claims(benchmark.claims)
 
 
@@ -155,15 +142,15 @@ def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
         hint = f"decide the verdicts again: they were decided with claims whose SHA-256 is {claims_sha256}."
         raise BadInput(claims, "file", found, hint)
     copied = {name: REPOSITORY / place for name, place in _copied_files(record, claims).items()}
-    kinds = {Path(record[key]).name: kind for key, kind in _BESIDE.items() if record.get(key) is not None}
     for name, file in copied.items():
-        kind = "arm" if name.startswith("arms/") else kinds.get(name)
-        if kind == "arm":
-            require_inside(file, claims, "arm", *homes, claims.parent)
         if not file.is_file():
             raise BadInput(file, "file", None, "put it back: the claims or the benchmark of these results name it.")
-        if kind is not None:
-            read_form(file, KINDS[kind])  # a file of another kind is nothing to publish
+        if name.startswith("arms/"):
+            require_inside(file, claims, "arm", *homes, claims.parent)
+            read_form(file, KINDS["arm"])
+    for key, kind in _BESIDE.items():
+        if record.get(key) is not None:
+            read_form(REPOSITORY / record[key], KINDS[kind])  # a file of another kind is nothing to publish
     return written_files(record) | {name: file.read_bytes() for name, file in copied.items()}
 
 
@@ -197,42 +184,32 @@ def _copied_files(record: Mapping[str, Any], claims: Path) -> dict[str, Path]:
     return copied | {Path(record[key]).name: Path(record[key]) for key in _BESIDE if record.get(key) is not None}
 
 
+class _Record(msgspec.Struct):
+    """What must be so in a record before it can be taken apart; a file made of it takes its name from it."""
+
+    name: _Name
+    source: str
+    claims: str
+    models: dict[_Name, dict[str, Any]]
+    tasks: dict[_Name, dict[str, Any]]
+    arms: dict[_Name, dict[str, Any]]
+    studies: list[_Name] | None = None
+    profile: str | None = None
+    pilot: str | None = None
+
+
 def read_record(file: Path) -> dict[str, Any]:
     """benchmark.yaml, far enough checked to be taken apart.
 
     Raises:
-        BadInput: missing, not YAML, with aliases (a few lines of which can stand for gigabytes), not a matrix, or with
-            a name by which a file made from it could leave its folder.
+        BadInput: missing, not YAML, not a matrix, or with a name by which a file made from it could leave its folder.
     """
     record = read_yaml(file)
-    again = "run the benchmark again with this version."
-    if not isinstance(record, dict):
-        raise BadInput(file, "file", record, again)
-    record.setdefault("studies", None)
-    texts, maybe = ("name", "source", "claims"), {"studies": list, "profile": str, "pilot": str}
-    for key, kind in (*((key, str) for key in texts), *((key, dict) for key in _KINDS), *maybe.items()):
-        value = record.get(key)
-        entries = value.values() if key in _KINDS and isinstance(value, dict) else ()
-        good = isinstance(value, kind) and all(isinstance(entry, dict) for entry in entries)
-        if not (good or (value is None and key in maybe)):
-            raise BadInput(file, key, value, again)
-    for name in (record["name"], *(record["studies"] or []), *(name for key in _KINDS for name in record[key])):
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise BadInput(file, "name", name, "write lower case letters, digits and _.")
-    return record
-
-
-def flat(value: Any) -> dict[str, Any]:
-    """Nested mappings and lists as one mapping with dotted keys."""
-
-    def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, Mapping | list):
-            for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-                yield from leaves(item, f"{place}.{key}" if place else str(key))
-        else:
-            yield place, value
-
-    return dict(leaves(value, ""))
+    try:
+        msgspec.convert(record, _Record)
+    except msgspec.ValidationError as error:
+        raise BadInput(file, "file", str(error), "run the benchmark again with this version.") from None
+    return {**record, "studies": record.get("studies")}
 
 
 def _without_places(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,24 +231,24 @@ def source_differences(folder: Path, commit: str) -> Iterator[Difference]:
     """
     record = read_record(folder / RECORD)
     claims = folder / CONFIG / Path(record["claims"]).name
-    copied = {f"{CONFIG}/{name}": place.as_posix() for name, place in _copied_files(record, claims).items()}
-    copied |= {name: name for name in (*LOCKS, *RIGHTS)}
     expected: dict[str, tuple[bytes | None, str]] = {
         f"{CONFIG}/{name}": (content, f"what {RECORD} makes of it") for name, content in written_files(record).items()
     }
-    if commit:
-        for name, place in copied.items():
-            content = _git("cat-file", "blob", f"{commit}:{place}")
-            if content is None and name.startswith(f"{CONFIG}/studies/"):
-                # Where studies lay before they were modules of the package.
-                content = _git("cat-file", "blob", f"{commit}:benchmarks/{name.removeprefix(f'{CONFIG}/')}")
+    copied = {f"{CONFIG}/{name}": place.as_posix() for name, place in _copied_files(record, claims).items()}
+    for name, place in (copied | {name: name for name in (*LOCKS, *RIGHTS)}).items():
+        if commit:
+            # Before studies were modules of the package, they lay beside the benchmarks.
+            for each in (place, place.replace("groupppo/studies/", "benchmarks/studies/")):
+                content = _git("cat-file", "blob", f"{commit}:{each}")
+                if content is not None:
+                    break
             expected[name] = content, f"{place} of commit {commit}"
+        else:
+            file = folder / name
+            expected[name] = file.read_bytes() if file.is_file() else b"", "a file: the matrix or the claims name it"
     present = {f"{CONFIG}/{name}" for name in files_in(folder / CONFIG)}
-    for name in sorted(present - {*expected, *copied}):
-        yield name, "no such file: neither the matrix nor the claims name it", "a file"
-    for name in sorted(copied.keys() - {*expected, *present, *LOCKS, *RIGHTS}):
-        yield name, "a file: the matrix or the claims name it", "no file"
-    for name, (content, whose) in sorted(expected.items()):
+    for name in sorted({*expected, *present}):
+        content, whose = expected.get(name, (None, "what the matrix and the claims name"))
         found = (folder / name).read_bytes() if (folder / name).is_file() else None
         if found != content:
             told = whose if content is not None else f"no such file: {whose} is none"
@@ -285,18 +262,13 @@ def why_unchecked(source: Mapping[str, Any]) -> str:
         return "the bundle names no commit."
     if source.get("uncommitted_sha256") is not None:
         return f"they were copied from commit {commit} with uncommitted changes."
-    if _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
-        return f"this repository does not have commit {commit}."
-    return ""
+    return "" if _git("cat-file", "-e", f"{commit}^{{commit}}") is not None else f"no commit {commit} is known here."
 
 
 def _git(*arguments: str) -> bytes | None:
     """What git prints about this package's repository; None where it fails, or where there is none."""
-    if not (REPOSITORY / ".git").exists():
+    if not (REPOSITORY / ".git").exists() or shutil.which("git") is None:
         return None
     command = ["git", "-c", "safe.directory=*", "-C", str(REPOSITORY), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False)
-    except OSError as error:
-        raise BadInput("git", "file", str(error), "install git, by which sources are compared.") from error
+    done = subprocess.run(command, capture_output=True, check=False)
     return done.stdout if done.returncode == 0 else None

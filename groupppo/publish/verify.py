@@ -3,9 +3,7 @@
     outcome = verify(Path("bundle.zip"))
     print(outcome.ok, *outcome.differences, sep="\\n")
 
-A hostile archive raises `BadInput`; whatever else is wrong is named in the outcome, all of it. Nothing is needed but
-the bundle and this package. Who makes raw records up consistently is not found: compare `Verification.sums_sha256`
-with the one that the publisher gives.
+Who makes raw records up consistently is not found: compare `Verification.sums_sha256` with the publisher's.
 """
 
 import os
@@ -13,13 +11,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from groupppo.config import Benchmark
 from groupppo.draw.wording import plural
 from groupppo.errors import BadInput
 from groupppo.publish import contents
-from groupppo.publish.archive import LIMITS, Limits
 from groupppo.publish.bundle import underived
 from groupppo.publish.contents import LISTS, SUMS, VERDICTS, Kind, files_in, is_picture
 from groupppo.publish.derive import derive, derived_files, made_by
@@ -38,19 +35,11 @@ _DECIDES = {"verdicts", "id", "verdict"}
 """What no version leaves out."""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Something that is not as the bundle says; texts for a reader.
+class Difference(NamedTuple):
+    """Something that is not as the bundle says; texts for a reader."""
 
-    Args:
-        check: "checksums", "files", "records", "evaluations", "sources", "schemas" or "derived".
-        place: file, and what in it.
-        expected: what should be there.
-        found: what is.
-    """
-
-    check: str
-    place: str
+    check: str  # "checksums", "files", "records", "evaluations", "sources", "schemas" or "derived"
+    place: str  # file, and what in it
     expected: str
     found: str
 
@@ -60,27 +49,16 @@ class Difference:
 
 @dataclass
 class Verification:
-    """What `verify` found.
-
-    Args:
-        path: what was verified.
-        kind: "bundle", "unpacked bundle" or "results folder".
-        benchmark: its name, empty where it cannot be read.
-        checks: what each check covered, by name of the check.
-        differences: everything that is wrong; empty when nothing is.
-        notes: what the bundle itself says is missing, and which checks could not be made and why.
-        not_compared: derived files that differ from this version's, in a bundle that another version made.
-        sums_sha256: SHA-256 of the list of checksums, which stands for all contents; empty for a results folder.
-    """
+    """What `verify` found."""
 
     path: Path
-    kind: str
-    benchmark: str = ""
-    checks: dict[str, str] = field(default_factory=dict)
+    kind: str  # "bundle", "unpacked bundle" or "results folder"
+    benchmark: str = ""  # its name, empty where it cannot be read
+    checks: dict[str, str] = field(default_factory=dict)  # what each covered
     differences: list[Difference] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    not_compared: list[str] = field(default_factory=list)
-    sums_sha256: str = ""
+    notes: list[str] = field(default_factory=list)  # what is missing, and which checks could not be made and why
+    not_compared: list[str] = field(default_factory=list)  # files of another version's that differ from this one's
+    sums_sha256: str = ""  # of the list of checksums, which stands for all contents; empty for a results folder
 
     @property
     def ok(self) -> bool:
@@ -92,7 +70,7 @@ class Verification:
         return 0 if self.ok else 1
 
 
-def verify(path: Path, limits: Limits = LIMITS, *, pictures: bool = False) -> Verification:
+def verify(path: Path, *, pictures: bool = False) -> Verification:
     """Check a bundle, an unpacked bundle or a results folder.
 
     A results folder has no lists and no sources of its own: it is derived again with the repository's claims, if these
@@ -100,13 +78,12 @@ def verify(path: Path, limits: Limits = LIMITS, *, pictures: bool = False) -> Ve
 
     Args:
         path: what is to be verified.
-        limits: of an archive.
         pictures: also draw every picture again and compare its pixels, which takes most of the time.
 
     Raises:
         BadInput: nothing is there, the archive is hostile or damaged, or a folder holds links.
     """
-    with opened(path, limits) as source:
+    with opened(path) as source:
         return _Check(source).all(pictures)
 
 
@@ -133,8 +110,7 @@ class _Check:
                     refuse_bomb(self.folder / table)
             with loaded_config(self.folder) as (benchmark, claims):
                 self.outcome.benchmark = benchmark.name
-                listed = self.manifest.get("files", {})
-                self.compare("records", "raw records", record_differences(self.folder, benchmark, listed))
+                self.compare("records", "raw records", record_differences(self.folder, benchmark))
                 self.compare("evaluations", "scores", evaluation_differences(self.folder, benchmark))
                 again = self.derived(benchmark, claims, pictures)
                 self.compare("derived", "all that is made of raw records", again)
@@ -144,19 +120,15 @@ class _Check:
         return self.outcome
 
     def lists(self) -> None:
-        """Every file is the one that SHA256SUMS and manifest.json list."""
-        if (self.folder / SUMS).is_file():
+        """Every file is one that SHA256SUMS lists, and of a kind that bundles have."""
+        names = sorted(files_in(self.folder))
+        if SUMS in names:
             self.outcome.sums_sha256 = sha256_file(self.folder / SUMS)
-        try:
-            hashes = contents.read_sums(self.folder)
-            found = contents.sums_differences(self.folder, hashes)
-            self.compare("checksums", f"SHA-256 of {len(hashes):,} files", found)
-        except BadInput as error:
-            self.unusable("checksums", error)
+        self.compare("checksums", f"SHA-256 of {len(names):,} files", contents.sums_differences(self.folder))
+        unknown = [(name, "no file: no bundle has one", "a file") for name in names if not contents.kind_of(name)]
+        self.compare("files", f"{len(names):,} files by kind", unknown)
         try:
             self.manifest = contents.read_manifest(self.folder)
-            listed = self.manifest["files"]
-            self.compare("files", f"{len(listed):,} files by kind", contents.listed_differences(self.folder, listed))
         except BadInput as error:
             self.unusable("schemas", error)
 
@@ -188,11 +160,11 @@ class _Check:
                 told = notes(again)
                 self.outcome.notes += told
                 said = {key: self.manifest.get(key) for key in contents.SAID} | {"notes": told}
-                contents.write_lists(again, benchmark, files_in(self.folder), said, self.manifest["files"])
+                contents.write_lists(again, benchmark, files_in(self.folder), said)
                 made |= LISTS
-            kinds = contents.kinds_in(files_in(self.folder))
-            lists = (Kind.LIST,) if self.source.kind != RESULTS else ()
-            for name in sorted(made | {name for name, kind in kinds.items() if kind in (Kind.DERIVED, *lists)}):
+            asked = {Kind.DERIVED} if self.source.kind == RESULTS else {Kind.DERIVED, Kind.LIST}
+            there = {name for name, kind in contents.kinds_in(files_in(self.folder)).items() if kind in asked}
+            for name in sorted(made | there):
                 if name in made and (self.folder / name).is_file():
                     differs = difference(again / name, self.folder / name)
                 else:
@@ -215,8 +187,7 @@ class _Check:
         except BadInput as error:
             self.unusable(check, error)
         except _ERRORS as error:
-            found = repr(error)[:300]
-            self.outcome.differences.append(Difference(check, "records", "records of a run", found))
+            self.outcome.differences.append(Difference(check, "records", "records of a run", repr(error)[:300]))
         self.outcome.checks[check] = f"{covered}, {plural(len(self.outcome.differences) - before, 'difference')}"
 
     def unusable(self, check: str, error: BadInput) -> None:

@@ -1,7 +1,7 @@
 """What code a job runs: one hash that changes when it does, and not for comments, docstrings or layout.
 
-Modules are found by reading imports, those inside functions too, from a rule's script on. A rule keeps the hash among
-its parameters: a change of code that a run depends on marks the run stale, and one of the report's does not.
+A rule keeps the hash among its parameters: a change of code that a run depends on marks the run stale, and one of the
+report's does not.
 """
 
 import ast
@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "groupppo"
+_READ = (".py", ".yaml", ".json", ".j2", ".css", ".js")
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -24,21 +25,20 @@ def code_sha256(script: Path, *, entries: Collection[str] = (), apart: Collectio
     """
     total = hashlib.sha256()
     for file in modules(script, entries=entries, apart=apart):
-        total.update(f"{file.relative_to(_ROOT).as_posix()}\0{_content(file)}\n".encode())
+        total.update(f"{file.relative_to(_ROOT).as_posix()}\0{_read(file)[1]}\n".encode())
     return total.hexdigest()
 
 
 def modules(script: Path, *, entries: Collection[str] = (), apart: Collection[str] = ()) -> list[Path]:
     """The files that `code_sha256` hashes, sorted."""
-    waiting = [file for name in entries for file in _files(name)] + list(_imported(script))
+    waiting = [file for name in entries for file in _files(name)] + list(_read(script)[0])
     found: set[Path] = set()
     while waiting:
         file = waiting.pop()
         if file in found or any(_inside(file, name) for name in apart):
             continue
         found.add(file)
-        if file.suffix == ".py":
-            waiting += _imported(file)
+        waiting += _read(file)[0]
     return sorted(found)
 
 
@@ -52,18 +52,10 @@ def _files(name: str) -> Iterator[Path]:
     place = _ROOT.joinpath(*name.split("."))
     if place.is_dir():
         for file in place.rglob("*"):
-            if file.suffix in (".py", ".yaml", ".json"):
+            if file.suffix in _READ:
                 yield file
     elif place.with_suffix(".py").is_file():
         yield place.with_suffix(".py")
-
-
-def _imported(file: Path) -> tuple[Path, ...]:
-    return _read(file)[0]
-
-
-def _content(file: Path) -> str:
-    return _read(file)[1]
 
 
 @cache

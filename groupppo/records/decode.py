@@ -1,10 +1,9 @@
 """A process that reads Parquet files of strangers to their ends, so that whatever they do is done to it.
 
 A footer may say anything: a page of a kilobyte unpacks to gigabytes, one long text stands for a million rows, and some
-damage ends the process in Arrow's own code. Here a file is read as anybody will read it, with as much memory and
-time as one of its size may take. It gets a JSON list of path, bytes of memory and seconds on each line, and answers
-each with one of a word, rows, bytes and columns. It needs nothing of this package, and is not started in the folder
-that it is asked about.
+damage ends the process in Arrow's own code. It gets a JSON list of path, bytes of memory and seconds on each line, and
+answers each with one of a word, rows, bytes and columns. It needs nothing of this package, and is not started in the
+folder that it is asked about.
 """
 
 import json
@@ -52,7 +51,7 @@ def _read(path: str) -> tuple[int, int, list[str]]:
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         for chunk in (group.column(i) for group in groups for i in range(group.num_columns)):
             if chunk.statistics is not None and chunk.statistics.has_min_max:
-                _ = chunk.statistics.min, chunk.statistics.max
+                _ = chunk.statistics.min, chunk.statistics.max  # by them rows are chosen
         table = file.read(use_threads=False)
     plain = (
         column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column

@@ -1,9 +1,4 @@
-"""Where a results folder keeps what, and a training run its files: every name of a folder or file, once.
-
-results = ResultsFolder(Path("results/quick"))
-run = results.run("sorting", "tiny", "ppo", 1)  # results/quick/runs/sorting/tiny/ppo/seed1
-run.status, run.steps
-"""
+"""Where a results folder keeps what, and a training run its files: every name of a folder or file, once."""
 
 from dataclasses import dataclass
 from pathlib import Path

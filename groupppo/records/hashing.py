@@ -17,10 +17,7 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_folder(folder: Path, *, exclude: Collection[str] = ()) -> str:
-    """SHA-256 over the relative paths and contents of all files below `folder`, in hexadecimal.
-
-    Paths are sorted, so the order in which a file system lists them does not matter; neither do times, owners,
-    empty folders, the place of the folder itself and Snakemake's mark in it.
+    """SHA-256, in hexadecimal, over the relative paths and contents of all files below `folder` but Snakemake's mark.
 
     Args:
         folder: an existing folder.

@@ -1,17 +1,9 @@
-"""JSON that anybody may have written, read in bounded time and memory and taken for nothing else than it says.
+"""JSON that anybody may have written, read to the letter (UTF-8, finite numbers) in bounded time and memory."""
 
-Refused are what Python's reader lets pass and other readers take otherwise, or what later computing would fail on: keys
-written twice, NaN and infinities, numbers beyond all floats, half of a surrogate pair; and what would cost too much.
-"""
-
-import json
-import math
-import re
-from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
@@ -22,10 +14,8 @@ LARGEST, MOST_VALUES, DEEPEST = 64 << 20, 2_000_000, 60
 LONGEST_LINE = 8 << 20
 """Bytes of a line."""
 _SHOWN = 80
-_Whole = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
-_FLAT = msgspec.json.Decoder(dict[str, _Whole | float | str | bool | None])
-"""Reads no more than `parse_json` does, in a tenth of the time: UTF-8, JSON to the letter, finite numbers."""
-_HALF = re.compile("[\ud800-\udfff]")
+_LARGEST_WHOLE = 2**1023
+"""Beyond it a whole number may be no float."""
 
 
 def read_json(file: Path, hint: str) -> Any:
@@ -100,52 +90,15 @@ def parse_json(text: bytes, file: Path, place: str, hint: str) -> Any:
         file, place: where the text is from, for messages. hint: what to do about text that is no JSON.
 
     Raises:
-        BadInput: not JSON, not UTF-8, a key written twice, a number that is not finite, text that is no Unicode, more
-            than `MOST_VALUES` values or `DEEPEST` levels.
+        BadInput: not JSON, not UTF-8, a number that no float holds, more than `MOST_VALUES` values or `DEEPEST` levels.
     """
     if sum(text.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
         raise BadInput(file, place, "length", f"refused: more than {MOST_VALUES:,} values.")
-
     try:
-        flat = _FLAT.decode(text)
-    except ValueError:  # nested, or something is wrong with it
-        pass
-    else:
-        if text.count(b":") == len(flat):  # no key is written twice
-            return flat
-
-    def number(literal: str) -> float:
-        if not math.isfinite(float(literal)):
-            raise BadInput(file, place, literal[:_SHOWN], "not a finite number; find out why it was written.")
-        return float(literal)
-
-    def whole(literal: str) -> int:
-        if len(literal) > 300:  # beyond that it may be no float
-            number(literal)
-        return int(literal)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            raise BadInput(file, place, twice, "this key is written twice; keep the one that is meant.")
-        return found
-
-    try:
-        value = json.loads(
-            text.decode(), parse_constant=number, parse_float=number, parse_int=whole, object_pairs_hook=unique
-        )
-    except (ValueError, RecursionError) as error:
-        # Python says of too many levels that it went too deep into itself.
-        said = "too many levels" if isinstance(error, RecursionError) else str(error)
+        value = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         shown = text[:_SHOWN].decode(errors="replace")
-        raise BadInput(file, place, shown, f"not valid JSON ({said}); {hint}") from error
-    _require_plain(value, file, place)
-    return value
-
-
-def _require_plain(value: Any, file: Path, place: str) -> None:
-    """Level by level, for what is nested too deeply could not be walked otherwise."""
+        raise BadInput(file, place, shown, f"not valid JSON ({error}); {hint}") from error
     level, depth = [value], 0
     while level:
         depth += 1
@@ -154,10 +107,10 @@ def _require_plain(value: Any, file: Path, place: str) -> None:
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                below += item
                 below += item.values()
             elif isinstance(item, list):
                 below += item
-            elif isinstance(item, str) and not item.isascii() and _HALF.search(item):
-                raise BadInput(file, place, repr(item[:_SHOWN]), "half of a surrogate pair is no text; write it anew.")
+            elif isinstance(item, int) and abs(item) > _LARGEST_WHOLE:
+                raise BadInput(file, place, str(item)[:_SHOWN], "no float holds this number; find out who wrote it.")
         level = below
+    return value

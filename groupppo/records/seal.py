@@ -1,7 +1,6 @@
 """What a record says of the files beside it: their SHA-256 as they are published, without the paths of a machine.
 
-A run's status.json names its config, provenance, steps, stages and the stamp of the first run; result.json names what
-lm-eval wrote; study.json names its tables. A reader of a bundle, whose paths are taken out, computes the same hashes.
+A reader of a bundle, whose paths are taken out, computes the same hashes.
 """
 
 import hashlib
@@ -42,20 +41,24 @@ def seal(files: Iterable[Path]) -> dict[str, str]:
 
 def published_sha256(file: Path) -> str:
     """SHA-256, in hexadecimal, of a file as a bundle holds it; the same before and after its paths are taken out."""
-    if file.suffix not in RECORDS:
-        return sha256_file(file)
-    text = file.read_bytes().decode("utf-8", "surrogateescape")
-    return hashlib.sha256(scrub_record(text)[0].encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(published(file)).hexdigest() if file.suffix in RECORDS else sha256_file(file)
 
 
-def scrub_record(text: str) -> tuple[str, int]:
-    """The text of a record without absolute paths, and how many were replaced.
+def published(record: Path) -> bytes:
+    """The content of a record without absolute paths. Bytes that are no text, of a broken run, stay as they are."""
+    text = record.read_bytes().decode("utf-8", "surrogateescape")
+    return scrub_record(text).encode("utf-8", "surrogateescape")
+
+
+def scrub_record(text: str) -> str:
+    """The text of a record without absolute paths.
 
     What follows results/ or site-packages/ stays; of other paths the last name does.
     """
-    return ABSOLUTE.subn(lambda match: without_place(match.group()), text)
+    return ABSOLUTE.sub(_without_place, text)
 
 
-def without_place(path: str) -> str:
+def _without_place(match: re.Match[str]) -> str:
+    path = match.group()
     kept = _KEPT.search(path)
     return kept.group(1) if kept else f"{REMOVED}/{path.rstrip('/').rpartition('/')[2]}"

@@ -1,11 +1,8 @@
 """Finished results that are to be made again: set aside until the new ones are there, and found again till then.
 
-Snakemake removes a job's outputs as the job starts, and when it fails or cannot be submitted. Here they move into
-`superseded/` beside their place, with what Snakemake recorded of how they were made. They come back when the same is
-asked for again, and go when a successor has finished: there is never more than one generation of them.
-
-A generation is a folder that gets its name when it is whole, by one rename. Whoever is killed in between leaves it
-under a name that says so: what was half moved aside moves back, and what was half moved back goes on doing so.
+Snakemake removes a job's outputs as the job starts. Here they move into `superseded/` beside their place, in a folder
+that gets its name when it is whole, by one rename. Whoever is killed in between leaves it under a name that says so:
+what was half moved aside moves back, and what was half moved back goes on doing so.
 """
 
 import contextlib
@@ -21,7 +18,6 @@ FOLDER = "superseded"
 NOTE = ".made_from.json"
 # What stays in the folder of a run: what its next attempt goes on from, what a failed one said, who holds it.
 _STAYS = re.compile(rf"(damaged_)?global_step_\d+|latest_checkpointed_iteration\.txt|failed|\.lock|{FOLDER}")
-_TRIES = 10
 
 
 class Superseded:
@@ -81,14 +77,7 @@ class Superseded:
         self.settle()
         if not any(map(os.path.lexists, self.outputs)):
             return
-        for attempt in range(_TRIES):  # another job's last generation may take the folder with it
-            self.generation.parent.mkdir(exist_ok=True)
-            try:
-                self._leaving.mkdir()
-                break
-            except FileNotFoundError:
-                if attempt == _TRIES - 1:
-                    raise
+        self._leaving.mkdir(parents=True)
         with (self._leaving / NOTE).open("w", encoding="utf-8") as note:
             json.dump(records, note)
             note.flush()

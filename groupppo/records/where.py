@@ -1,9 +1,4 @@
-"""Where measurements are from that a results folder shows: made in it, or found elsewhere. A value that tables carry.
-
-found = find(Path("results"), lambda home: home / "profile")
-table = table.assign(**found.columns(), machine="AMD EPYC", measured="2026-11-23")
-where_of(table).told()  # "from results/reference/profile (published), measured 2026-11-23 on AMD EPYC"
-"""
+"""Where measurements are from that a results folder shows: made in it, or found elsewhere; tables carry it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groupppo.records.folders import REPOSITORY
+from groupppo.records.seal import scrub_record
 
 if TYPE_CHECKING:  # a plan, which asks where measurements are, needs no pandas
     import pandas as pd
@@ -28,25 +24,19 @@ class Found:
     published: bool
 
     def columns(self) -> dict[str, str | bool]:
-        """The first two of COLUMNS."""
+        """The first two of COLUMNS, as they may be published."""
         place = self.path if not self.path.is_relative_to(REPOSITORY) else self.path.relative_to(REPOSITORY)
-        return {"measured_in": place.as_posix(), "published": self.published}
+        return {"measured_in": scrub_record(place.as_posix()), "published": self.published}
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where measurements were made.
+    """Where measurements were made."""
 
-    Attributes:
-        folder: that holds their records; "" for the results that show them, None where these do not say it.
-        published: whether the repository publishes them, so that any machine may have made them.
-        machine: processors or GPUs. measured: the first and the last day. Both empty where they are not known.
-    """
-
-    folder: str | None
-    published: bool
-    machine: str
-    measured: str
+    folder: str | None  # that holds their records; "" for the results that show them, None where these do not say it
+    published: bool  # by the repository, so that any machine may have made them
+    machine: str  # processors or GPUs, empty where they are not known
+    measured: str  # the first and the last day, empty where they are not known
 
     @property
     def here(self) -> bool:

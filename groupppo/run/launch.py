@@ -117,7 +117,6 @@ def needs(cell: Cell) -> Needs:
     weights = 2 * sum(file.stat().st_size for file in cell.start.glob("*.safetensors"))
     resumable = cell.train.resumable_copies(critic=True) * weights
     return Needs(
-        device=cell.device,
         lock=lock_of(cell.device),
         packages=[name for name in PACKAGES if cell.train.rollout == "vllm" or not name.startswith("vllm")],
         disk_bytes=networks * weights + resumable + _LOG_BYTES,
@@ -144,7 +143,10 @@ def environment(cell: Cell) -> dict[str, str]:
         "WANDB_CACHE_DIR": str(cell.out / WANDB / "cache"),
         "WANDB_MODE": os.environ.get("WANDB_MODE", "offline"),
     }
-    if cell.device == "cpu":
+    if cell.device == "cuda":
+        # As NVML numbers them (measure/sensors.py).
+        variables["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    else:
         variables |= {
             "GROUPPPO_PLATFORM": "cpu",
             # No GPU is seen, and Ray may give out as many places as the run has ranks.

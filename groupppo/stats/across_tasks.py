@@ -10,7 +10,7 @@ For the interquartile mean it is 66 % with 3 seeds of one task and 79 % of six. 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,15 +20,8 @@ FEWEST_SEEDS = 10
 _CHUNK = 500
 
 
-@dataclass(frozen=True)
-class BootstrapInterval:
-    """Percentile interval of a statistic over resamples of the seeds.
-
-    Args:
-        estimate: the statistic of the scores themselves.
-        low: lower end, of the shape of `estimate`.
-        high: upper end, of the shape of `estimate`.
-    """
+class BootstrapInterval(NamedTuple):
+    """A statistic of the scores themselves, and the ends of its percentile interval over resamples of the seeds."""
 
     estimate: np.ndarray
     low: np.ndarray
@@ -38,41 +31,21 @@ class BootstrapInterval:
 def interquartile_mean(scores: ArrayLike) -> np.ndarray:
     """Mean of the middle half of all seeds and tasks together: the 25 % trimmed mean.
 
-    floor(n / 4) of the n = seeds x tasks scores are left out at each end.
-
-    Args:
-        scores: (..., seeds, tasks).
-
-    Returns:
-        Shape (...).
-
-    Raises:
-        ValueError: fewer than two axes, an empty one, or a score that is not finite.
+    floor(n / 4) of the n = seeds x tasks scores are left out at each end. Scores (..., seeds, tasks) give shape (...).
     """
-    array = _scores(scores)
+    array = np.asarray(scores, dtype=float)
     flat = np.sort(array.reshape(*array.shape[:-2], -1), axis=-1)
     cut = flat.shape[-1] // 4
-    return flat[..., cut : flat.shape[-1] - cut].mean(axis=-1)
+    return np.asarray(flat[..., cut : flat.shape[-1] - cut].mean(axis=-1))
 
 
 def probability_of_improvement(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Probability that a run of `first` beats a run of `second` on a task, averaged over tasks; a tie counts half.
 
-    For each task it is the Mann-Whitney U over the number of pairs of runs. Runs are not matched by seed.
-
-    Args:
-        first: (..., seeds, tasks).
-        second: (..., seeds, tasks); as many tasks, the seeds may be others.
-
-    Returns:
-        Shape (...).
-
-    Raises:
-        ValueError: as `interquartile_mean`, or another number of tasks.
+    For each task it is the Mann-Whitney U over the number of pairs of runs. Runs are not matched by seed. Both are
+    (..., seeds, tasks), of the same tasks; the seeds may be others. Returns shape (...).
     """
-    x, y = _scores(first), _scores(second)
-    if x.shape[-1] != y.shape[-1]:
-        raise ValueError(f"{x.shape[-1]} and {y.shape[-1]} tasks: both need the same tasks")
+    x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     first_seeds, second_seeds = x.shape[-2], y.shape[-2]
     # By ranks: all pairs of a hundred seeds would fill the memory of many resamples.
     ranks = stats.rankdata(np.concatenate([x, y], axis=-2), axis=-2)[..., :first_seeds, :].sum(axis=-2)
@@ -81,22 +54,9 @@ def probability_of_improvement(first: ArrayLike, second: ArrayLike) -> np.ndarra
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
-    """Share of runs, over all seeds and tasks, with a score above each threshold.
-
-    Args:
-        scores: (..., seeds, tasks).
-        thresholds: (thresholds,).
-
-    Returns:
-        Shape (..., thresholds).
-
-    Raises:
-        ValueError: as `interquartile_mean`, or thresholds that are no numbers in one dimension.
-    """
-    array, limits = _scores(scores), np.asarray(thresholds, dtype=float)
-    if limits.ndim != 1 or not limits.size or np.any(np.isnan(limits)):
-        raise ValueError("thresholds must be numbers in one dimension, at least one")
-    return np.stack([(array > limit).mean(axis=(-2, -1)) for limit in limits], axis=-1)
+    """Share of runs, over all seeds and tasks, with a score above each threshold: (..., thresholds)."""
+    array = np.asarray(scores, dtype=float)
+    return np.stack([(array > limit).mean(axis=(-2, -1)) for limit in np.asarray(thresholds)], axis=-1)
 
 
 def stratified_bootstrap(
@@ -116,21 +76,15 @@ def stratified_bootstrap(
         scores: one or more arrays (seeds, tasks).
         level: confidence of the two-sided interval.
         draws: number of resamples.
-        paired: resample the arrays together, for arms that share their seeds; otherwise each on its own.
+        paired: resample the arrays, of one shape, together, for arms that share their seeds; otherwise each on its own.
         random_seed: of the resampling.
 
     Raises:
-        ValueError: as `interquartile_mean`, no array, a level outside (0, 1), no draw, or paired arrays of different
-            shapes.
+        ValueError: a score that is not finite.
     """
-    arrays = [_scores(array) for array in scores]
-    shapes = {array.shape for array in arrays}
-    if not arrays or any(len(shape) != 2 for shape in shapes):
-        raise ValueError("one or more arrays of shape (seeds, tasks) are needed")
-    if paired and len(shapes) > 1:
-        raise ValueError(f"paired arrays of shapes {sorted(shapes)}: all need the same seeds and tasks")
-    if not 0 < level < 1 or draws < 1:
-        raise ValueError(f"level = {level} must lie between 0 and 1 and draws = {draws} be at least 1")
+    arrays = [np.asarray(array, dtype=float) for array in scores]
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("every score must be finite: a missing run must be named, not averaged over")
     generator = np.random.default_rng(random_seed)
     results = []
     for start in range(0, draws, _CHUNK):
@@ -141,12 +95,3 @@ def stratified_bootstrap(
         results.append(statistic(*resampled))
     low, high = np.quantile(np.concatenate(results), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return BootstrapInterval(np.asarray(statistic(*arrays)), low, high)
-
-
-def _scores(scores: ArrayLike) -> np.ndarray:
-    array = np.asarray(scores, dtype=float)
-    if array.ndim < 2 or not array.size:
-        raise ValueError(f"scores of shape {array.shape}: seeds and tasks are needed")
-    if not np.all(np.isfinite(array)):
-        raise ValueError("every score must be finite: a missing run must be named, not averaged over")
-    return array

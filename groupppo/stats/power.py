@@ -10,12 +10,10 @@ integrated over the quantiles of s (Gauss-Legendre). For low = -margin, high = m
 TOST; for one infinite end it is the power of the one-sided t test.
 
 Every number here takes the spread as known. One seen in three seeds may be 4.4 times as large in truth (upper end of
-`spread_interval` at level 0.90), and a plan should hold at that end.
+its chi-square interval at level 0.90), and a plan should hold at that end.
 """
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable
 
 import numpy as np
 from scipy import stats
@@ -25,23 +23,15 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(400)
 
 
 def power_inside(mean: float, spread: float, low: float, high: float, seeds: int, level: float) -> float:
-    """Probability that the t interval of `seeds` paired differences lies wholly inside (low, high).
+    """Probability that the t interval of `seeds` paired differences, at least 2, lies wholly inside (low, high).
 
     Args:
         mean: true mean of the differences.
         spread: true standard deviation of the differences, above zero.
-        low: lower end of the region; may be infinite.
-        high: upper end of the region; may be infinite.
-        seeds: number of differences, at least 2.
+        low: lower end of the region; it and the upper one may be infinite.
+        high: upper end.
         level: confidence of the two-sided interval.
-
-    Raises:
-        ValueError: spread not above zero, fewer than two seeds, or a level outside (0, 1).
     """
-    _check(spread=spread)
-    _check_shares(level=level)
-    if seeds < 2:
-        raise ValueError(f"seeds = {seeds}: one seed has no interval")
     degrees = seeds - 1
     s = spread * np.sqrt(stats.chi2.ppf((_NODES + 1) / 2, degrees) / degrees)
     half = stats.t.ppf((1 + level) / 2, degrees) * s / math.sqrt(seeds)
@@ -54,12 +44,8 @@ def seeds_for_equivalence(spread: float, margin: float, level: float, power: flo
     """Smallest number of seeds with which TOST at `margin` succeeds with probability `power` when nothing differs.
 
     `spread` is the standard deviation of the paired differences, in the unit of `margin`; None: more than 1,000 seeds.
-
-    Raises:
-        ValueError: spread or margin not above zero, level or power outside (0, 1).
     """
-    _check(spread=spread, margin=margin)
-    return _fewest(lambda seeds: power_inside(0.0, spread, -margin, margin, seeds, level), power)
+    return seeds_for_interval(0.0, spread, -margin, margin, level, power)
 
 
 def seeds_for_interval(mean: float, spread: float, low: float, high: float, level: float, power: float) -> int | None:
@@ -67,32 +53,14 @@ def seeds_for_interval(mean: float, spread: float, low: float, high: float, leve
 
     That is inside (low, high) for a mean inside it, and wholly beyond the nearer end for a mean outside. None: more
     than 1,000 seeds, as for a mean at an end of the region.
-
-    Raises:
-        ValueError: spread not above zero, level or power outside (0, 1).
     """
-    _check(spread=spread)
     if mean <= low:
         low, high = -math.inf, low
     elif mean >= high:
         low, high = high, math.inf
-    return _fewest(lambda seeds: power_inside(mean, spread, low, high, seeds, level), power)
-
-
-def spread_interval(spread: float, seeds: int, level: float) -> tuple[float, float]:
-    """Chi-square interval of the true standard deviation, from the sample standard deviation of `seeds` values.
-
-    Two-sided at `level`, for normal values.
-
-    Raises:
-        ValueError: spread below zero, fewer than two seeds, or a level outside (0, 1).
-    """
-    _check_shares(level=level)
-    if spread < 0 or seeds < 2:
-        raise ValueError(f"spread = {spread} must not be below zero, and seeds = {seeds} not below 2")
-    ends = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], seeds - 1)
-    low, high = spread * np.sqrt((seeds - 1) / ends)
-    return float(low), float(high)
+    # One after another: below a power of one half, power need not rise with every seed.
+    counts = range(2, MOST_SEEDS + 1)
+    return next((seeds for seeds in counts if power_inside(mean, spread, low, high, seeds, level) >= power), None)
 
 
 def seeds_for_sign_flip(alpha: float) -> int:
@@ -100,28 +68,5 @@ def seeds_for_sign_flip(alpha: float) -> int:
 
     The interval of a median from order statistics, the sign test inverted, exists from the same number on, at level
     1 - alpha.
-
-    Raises:
-        ValueError: alpha outside (0, 1).
     """
-    _check_shares(alpha=alpha)
     return math.ceil(1 - math.log2(alpha))
-
-
-def _fewest(power_with: Callable[[int], float], power: float) -> int | None:
-    _check_shares(power=power)
-    counts = range(2, MOST_SEEDS + 1)
-    place = bisect_left(counts, True, key=lambda seeds: power_with(seeds) >= power)
-    return counts[place] if place < len(counts) else None
-
-
-def _check(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} = {value} must be above zero")
-
-
-def _check_shares(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < 1:
-            raise ValueError(f"{name} = {value} must lie between 0 and 1")

@@ -5,10 +5,9 @@
         --out results/updates/studies/faults/sorting.tiny
 
 GROUP-PPO with `on_error: dense`, with a masked, a gathered and a streamed update, is trained for three steps once for
-each point at which a fault can be raised, and once without any. The fault is raised once, in the first step. There
-every arm begins from the state that dense PPO begins from, so parameters and optimizer state at the end of the step
-must be dense PPO's to the bit. The steps after it show what the fault left behind: prompts, responses, the threshold.
-verl loads this module in every process of such a run; the code under test knows of no fault.
+each point at which a fault can be raised, and once without any. The fault is raised once, in the first step, which
+every arm begins in dense PPO's state; so parameters and optimizer state at its end must be dense PPO's to the bit. The
+later steps show what the fault left behind. verl loads this module in every process of such a run.
 """
 
 import hashlib
@@ -58,7 +57,7 @@ _ONLY = {"critic_pass": ("gathered", "streamed"), "policy_pass": ("gathered", "s
 
 
 class InjectedError(RuntimeError):
-    """The fault; a name by which the cause of a failed run is found in its log."""
+    """The fault, found by this name in the log of a failed run."""
 
 
 def inject(point: str, folder: Path) -> None:
@@ -139,8 +138,14 @@ class FaultParameters(Parameters):
 
 @dataclass(frozen=True)
 class Trace:
-    """What one run left: why it ended (empty where it finished), whether the fault was raised, the rows of steps.jsonl,
-    and hashes in their order: of prompts and responses step by step, of policy and critic update by update."""
+    """What one run left.
+
+    Attributes:
+        cause: why it ended, empty where it finished.
+        raised: whether the fault was.
+        rows: of steps.jsonl.
+        events: hashes of prompts and responses step by step, of policy and critic update by update.
+    """
 
     cause: str
     raised: bool
@@ -149,12 +154,7 @@ class Trace:
 
 
 def measure(parameters: FaultParameters, clock: Clock) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """The table.
-
-    Raises:
-        BadInput: the benchmark lacks task or model, the model takes several GPUs, or the reference is not dense PPO.
-        RunFailed: a run without a fault failed or trained like dense PPO, or a fault was not raised.
-    """
+    """The table."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="gppo-faults-") as home:
         run = dense_run(parameters, Path(home) / "dense")
@@ -166,8 +166,7 @@ def measure(parameters: FaultParameters, clock: Clock) -> tuple[dict[str, pd.Dat
                 with clock.stage(f"{arm.name}, {point}"):
                     found = trace(replace(run, arm=fallback, out=Path(home) / arm.name / point), point)
                 control = control or found  # the first has no fault
-                named = {"arm": arm.name, "point": point}
-                rows.append(compare(named, found, control, dense))
+                rows.append(compare({"arm": arm.name, "point": point}, found, control, dense))
     return {"faults": pd.DataFrame(rows)}, {}
 
 
@@ -181,8 +180,8 @@ def dense_run(parameters: FaultParameters, out: Path) -> "Cell":
     from groupppo.verl.compose import Cell
 
     benchmark = load_benchmark(parameters.benchmark)
-    models, tasks = list(benchmark.models), list(benchmark.tasks)
-    for key, name, known in (("models", parameters.model, models), ("tasks", parameters.task.name, tasks)):
+    for key, name in (("models", parameters.model), ("tasks", parameters.task.name)):
+        known = getattr(benchmark, key)
         if name not in known:
             raise BadInput(benchmark.source, key, name, f"write one of: {', '.join(known)}.")
     model, arm = benchmark.models[parameters.model], benchmark.arms[benchmark.reference]

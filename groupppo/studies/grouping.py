@@ -6,17 +6,11 @@
         --task results/quick/assets/tasks/sorting \\
         --out results/quick/studies/grouping/sorting.tiny
 
-Policy and critic are those of the reference arm, dense PPO, so that no grouping rule has shaped the rollouts that it is
-studied on. Three questions, in this order:
-
-1. How dense are the endpoints of every rule, and what closes the groups? The public code takes the gap between rollout
-   and trainer log-probabilities for a score vector, so that rollouts are drawn in float32 and in bfloat16.
-2. The rule compares norms of sums of score vectors, and every implementation puts a proxy in their place. How well do
-   the proxies' endpoints agree with those of the vectors themselves?
-3. Where does each arm's policy update point, beside dense PPO's on the same batch (bias), and how much does it scatter
-   from batch to batch (variance)?
-
-One process, one thread, float32 except where it says otherwise.
+Policy and critic are the reference arm's, dense PPO, so that no grouping rule has shaped the rollouts. How dense are
+the endpoints of every rule, and what closes the groups, with rollouts in float32 and in bfloat16, as the public code
+takes the gap between rollout and trainer log-probabilities for a score vector? How well do the endpoints of every proxy
+agree with those of the score vectors themselves? Where does each arm's policy update point beside dense PPO's on the
+same batch (bias), and how much does it scatter over batches (variance)? One process, one thread, else float32.
 """
 
 from pathlib import Path
@@ -74,18 +68,13 @@ class Parameters(RolloutParameters):
 
 
 def measure(parameters: Parameters, clock: Clock) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """The tables, and counts and arms for the record.
-
-    Raises:
-        BadInput: a folder is missing or is not what it should be, or an arm's parameters are wrong.
-    """
+    """The tables, and counts and arms for the record."""
     import torch
 
     from groupppo.algorithm import GroupParams
-    from groupppo.studies.shared.arms import group_arms
-    from groupppo.studies.shared.directions import arm_gradients, direction_summary
     from groupppo.studies.shared.rollouts import draw_batches, load_policy, pool
     from groupppo.studies.shared.rules import agreement_table, cosine_table, density_table, exact_scores
+    from groupppo.studies.shared.updates import arm_gradients, direction_summary, group_arms
 
     torch.set_num_threads(1)
     with clock.stage("rollouts"):
@@ -105,7 +94,7 @@ def measure(parameters: Parameters, clock: Clock) -> tuple[dict[str, pd.DataFram
         policy = load_policy(parameters.policy, torch.float32)
         inner, compared = arm_gradients(policy, fine, arms, **settings)
         tables["direction_summary"] = direction_summary(inner, compared)
-    return tables, {"counts": fine.counts(), "arms": [arm.name for arm in compared], "arms_left_out": left_out}
+    return tables, {"counts": fine.counts(), "arms": list(compared["arm"]), "arms_left_out": left_out}
 
 
 # ---- its tables
@@ -165,7 +154,7 @@ COLUMNS: dict[str, dict[str, str]] = {
 }
 
 
-# ---- the figure of agreement
+# ---- its figures
 
 PROXY_LABELS = {
     "true_norm": "exact norms alone",
@@ -183,35 +172,23 @@ def setting_label(cap: float | None, epsilon: float) -> str:
 def agreement(tables: Tables) -> Picture:
     """F1 of each proxy's endpoints, with intervals."""
     rows, cosines = tables["agreement"], tables["cosines"].set_index("statistic")["value"]
-    rows = rows.assign(proxy=rows["proxy"].replace(PROXY_LABELS))
-    rows = rows.assign(setting=[setting_label(*one) for one in zip(rows["cap"], rows["epsilon"], strict=True)])
-    parts = []
-    for setting, own in rows[rows["cap"].isna()].groupby("setting", sort=False):
-        f1 = own.set_index("proxy")["f1"].sort_values(ascending=False)
-        parts.append(f"With {setting} F1 is: {'; '.join(f'{name} {number(value)}' for name, value in f1.items())}.")
-    caption = (
-        "F1 between the endpoints that variance_split (tau 1) takes with a proxy and those it takes with the score "
-        "vectors themselves, the gradients in all parameters, on "
+    settings = [setting_label(*one) for one in zip(rows["cap"], rows["epsilon"], strict=True)]
+    return picture(
+        "agreement",
+        "Proxies against exact score vectors",
+        rows.assign(proxy=rows["proxy"].replace(PROXY_LABELS), setting=settings),
+        {"f1": "F1 with the exact rule's endpoints"},
+        keys=["proxy", "setting"],
+        caption="F1 between the endpoints that variance_split (tau 1) takes with a proxy and those it takes with the "
+        "score vectors themselves, the gradients in all parameters, on "
         f"{plural(int(rows['responses'].iloc[0]), 'response')} to different prompts ({rows['tokens'].iloc[0]:,} "
         "tokens). Random and stride have the exact rule's density and know nothing else: only what lies to the right "
         "of them is knowledge. Epsilon is what both rules add to r_ppo. Whiskers are 90 % jackknife intervals over "
         f"responses. Cosines between the exact vectors of two tokens of a response are {number(cosines['mean'])} on "
-        f"average and {number(cosines['mean_abs'])} in absolute value. {' '.join(parts)}"
+        f"average and {number(cosines['mean_abs'])} in absolute value.",
+        row="proxy",
+        series="setting",
     )
-    panels = {"f1": "F1 with the exact rule's endpoints"}
-    says = {"caption": caption, "alt": f"Point chart of F1 by proxy. {' '.join(parts)}"}
-    title = "Proxies against exact score vectors"
-    return picture("agreement", title, rows, panels, **says, keys=["proxy", "setting"], row="proxy", series="setting")
-
-
-# ---- the figure of update directions
-
-PANELS = {
-    "cosine": "cosine with dense PPO",
-    "expected_cosine": "cosine of expectations",
-    "norm_ratio": "norm / dense PPO's",
-    "relative_variance": "relative variance",
-}
 
 
 def directions(tables: Tables) -> Picture:
@@ -219,42 +196,29 @@ def directions(tables: Tables) -> Picture:
     summary = tables["direction_summary"]
     summary = pd.concat([summary[summary["arm"] == DENSE_OTHER], summary[summary["arm"] != DENSE_OTHER]])
     titles = summary.set_index("arm")["title"]
-    arms = summary[~summary["arm"].isin((DENSE, DENSE_OTHER))]
-    apart = arms[arms["same_as"] != DENSE].sort_values("cosine")
-    span = " to ".join(f"{number(row.cosine)} ({row.title})" for row in apart.iloc[[0, -1]].itertuples())
-    floor = number(summary["cosine"].iloc[0])
-    says = [f"Cosines on the same batch run from {span}, with {floor} for dense PPO on another batch."]
-    for density in arms.loc[arms["arm"] == "random", "density"]:
-        alike = arms[((arms["density"] - density).abs() < 0.002) & (arms["same_as"] == "")].sort_values("cosine")
-        listed = ", ".join(f"{row.title} {number(row.cosine)}" for row in alike.itertuples())
-        says.append(f"At the density of the random control, {percentage(density)}: {listed}.")
-    says += [f"{row.title} has the gradients of {titles[row.same_as]}." for row in arms.itertuples() if row.same_as]
-    caption = (
-        "The gradient of each arm's policy loss on a batch, as it would train at the threshold it starts with, beside "
-        f"dense PPO's: cosine on the same batch, mean over {summary['batches'].iloc[0]} batches; cosine of the two "
-        "expected gradients, estimated between different batches only, so that noise which both share does not count "
-        "(an interval below 1 is bias); ratio of norms; variance over batches in units of the squared expected "
-        "gradient (the smaller, the surer is the direction of one batch). The first line is dense PPO against itself "
-        "on another batch: a cosine means nothing without it. Whiskers are 90 % intervals over batches, and may leave "
-        f"the panel. {' '.join(says)}"
-    )
-    parts = (
-        f"{row.title} {number(row.cosine)}, expected {number(row.expected_cosine)}, norm {number(row.norm_ratio)}, "
-        f"variance {number(row.relative_variance)}"
-        for row in arms.itertuples()
-    )
-    alt = f"Four point charts. Dense PPO on another batch: cosine {floor}. Cosines with dense PPO: {'; '.join(parts)}."
+    twins = summary[~summary["same_as"].isin(("", DENSE))]
+    same = "".join(f" {row.title} has the gradients of {titles[row.same_as]}." for row in twins.itertuples())
     return picture(
         "directions",
         "Update direction against dense PPO",
         summary,
-        PANELS,
+        {
+            "cosine": "cosine with dense PPO",
+            "expected_cosine": "cosine of expectations",
+            "norm_ratio": "norm / dense PPO's",
+            "relative_variance": "relative variance",
+        },
         keys=["arm", "title"],
-        caption=caption,
-        alt=alt,
+        caption="The gradient of each arm's policy loss on a batch, as it would train at the threshold it starts with, "
+        f"beside dense PPO's: cosine on the same batch, mean over {summary['batches'].iloc[0]} batches; cosine of the "
+        "two expected gradients, estimated between different batches only, so that noise which both share does not "
+        "count (an interval below 1 is bias); ratio of norms; variance over batches in units of the squared expected "
+        "gradient (the smaller, the surer is the direction of one batch). The first line is dense PPO against itself "
+        "on another batch: a cosine means nothing without it. Whiskers are 90 % intervals over batches, and may leave "
+        f"the panel.{same}",
         row="title",
-        logarithmic=list(PANELS)[2:],
-        around_one=list(PANELS)[:3],
+        logarithmic=["norm_ratio", "relative_variance"],
+        around_one=["cosine", "expected_cosine", "norm_ratio"],
     )
 
 
@@ -292,7 +256,6 @@ STUDY = Study(
     title="Study: what the grouping rules do",
     nav="Grouping study",
     order=60,
-    anchor="study",
     parameters=Parameters,
     measure=measure,
     columns=COLUMNS,

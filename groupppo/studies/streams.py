@@ -8,37 +8,28 @@
         --out results/quick/studies/streams/sorting.tiny
 
 The streamed update lets only endpoints flow through the policy, past constant keys and values of all other tokens. Its
-values are exact and its gradient is not. Policies are those of the reference arm, dense PPO, in the order of its
-training; values come from its trained critic at every checkpoint, so that between checkpoints only the policy
-changes. Four questions, in this order:
-
-1. Which parameters' gradients are wrong, and by how much?
-2. Does that change over the training?
-3. What do a window before each endpoint or a random share of the tokens buy back, and at what cost? All tokens of an
-   endpoint's own group are a window as long as the longest group: groups follow each other without gaps.
-4. Kept keys and values grow old with every optimizer step of the same batch. How fast does that hurt?
-
-One process, one thread, float32.
+values are exact and its gradient is not. By how much, in which parameters, and does it change over the training? What
+do a window before each endpoint or a random share of the tokens buy back, and at what cost? How fast do kept keys and
+values grow old with the optimizer steps of a batch? Policies are the reference arm's, dense PPO, in the order of its
+training, with the values of its trained critic throughout. One process, one thread, float32.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import Field, ValidationInfo, field_validator
 
-from groupppo.config import load_arm
+from groupppo.config import Arm, load_arm
 from groupppo.draw.blocks import Block, Text
 from groupppo.draw.figures import Picture
-from groupppo.draw.wording import number, percentage, plural, ratio
+from groupppo.draw.wording import number, percentage
 from groupppo.errors import BadInput
 from groupppo.studies.shared.charts import picture
 from groupppo.studies.shared.study import (
     ENDPOINTS,
     GATHERED,
     RECOMPUTE,
-    REUSE,
-    SHARE,
     WINDOW,
     Clock,
     Positive,
@@ -48,9 +39,6 @@ from groupppo.studies.shared.study import (
     Tables,
     estimated,
 )
-
-if TYPE_CHECKING:
-    from groupppo.studies.shared.arms import GroupArm
 
 WINDOWS, SHARES, STEPS = (1, 2, 4, 8, 16), (0.05, 0.1, 0.25, 0.5), (0, 1, 2, 4, 8)
 
@@ -85,24 +73,18 @@ class Parameters(RolloutParameters):
 
 
 def measure(parameters: Parameters, clock: Clock) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """The tables, and counts for the record.
-
-    Raises:
-        BadInput: a folder is missing or is not what it should be, or an arm has no endpoints that could be streamed.
-    """
+    """The tables, and counts for the record."""
     import torch
 
     from groupppo.studies.shared import streaming
-    from groupppo.studies.shared.arms import group_updates
     from groupppo.studies.shared.rollouts import draw_batches, load_policy
+    from groupppo.studies.shared.updates import group_updates
     from groupppo.update.passes import LiveRows
 
     torch.set_num_threads(1)
     ways = [LiveRows(), *(LiveRows(window=size) for size in WINDOWS), *(LiveRows(share=size) for size in SHARES)]
-    arms = followed(parameters)
-    last, temperature = list(parameters.checkpoints)[-1], parameters.temperature
+    arms, last, temperature = followed(parameters), list(parameters.checkpoints)[-1], parameters.temperature
     rows, stale, counts = [], [], {}
-    expected: dict[tuple[str, str, str, float], Any] = {}
     for name, folder in parameters.checkpoints.items():
         policy = load_policy(folder, torch.float32)
         with clock.stage(f"rollouts of {name}"):
@@ -115,40 +97,39 @@ def measure(parameters: Parameters, clock: Clock) -> tuple[dict[str, pd.DataFram
             ]
             endpoints = list(map(streaming.Endpoints.of, sampled.rollouts, updates))
             with clock.stage(f"bias of {arm.name} at {name}"):
-                curve = streaming.measure_curve(policy, endpoints, ways, temperature)
-            density = curve.rows["batch"].map(dict(enumerate(update.density for update in updates)))
-            rows.append(curve.rows.assign(**place, density=density))
-            expected |= {(name, arm.name, *way): cosine for way, cosine in curve.expected.items()}
+                curve, gradients = streaming.measure_curve(policy, endpoints, ways, temperature)
+            density = curve["batch"].map(dict(enumerate(update.density for update in updates)))
+            rows.append(curve.assign(**place, density=density))
             if name == last:
                 with clock.stage(f"staleness of {arm.name} at {name}"):
                     chosen, rate = endpoints[: parameters.stale], parameters.actor_lr
-                    aged = streaming.stale_rows(policy, chosen, curve.gradients, STEPS, rate, temperature)
+                    aged = streaming.stale_rows(policy, chosen, gradients, STEPS, rate, temperature)
                     stale.append(pd.DataFrame(aged).assign(**place))
     measured = pd.concat(rows, ignore_index=True)
     tables = {
         "stream_groups": streaming.group_table(measured),
-        "stream_costs": streaming.cost_table(measured, expected),
+        "stream_costs": streaming.cost_table(measured),
         "stream_staleness": streaming.staleness_table(pd.concat(stale, ignore_index=True)),
     }
     return tables, {"counts": counts}
 
 
-def followed(parameters: Parameters) -> list["GroupArm"]:
+def followed(parameters: Parameters) -> list[Arm]:
     """The arms that were asked for.
 
     Raises:
         BadInput: there is no such arm, it is not about groups, or its loss counts all tokens, so that all would flow.
     """
-    from groupppo.studies.shared.arms import group_arms
+    from groupppo.studies.shared.updates import PREFIX, group_arms
 
     arms, left_out = group_arms(map(load_arm, parameters.arm_files))
     known = {arm.name: arm for arm in arms if arm.density_from is None}
     for name in parameters.follow:
-        reason = None if name in known else left_out.get(name, f"write one of: {', '.join(known)}.")
-        if reason is None and known[name].settings.get("spread") == "group":
-            reason = "its loss counts all tokens; write an arm of endpoints."
-        if reason is not None:
+        if name not in known:
+            reason = left_out.get(name, f"write one of: {', '.join(known)}.")
             raise BadInput("study streams", "--follow", name, reason)
+        if known[name].verl.get(f"{PREFIX}spread") == "group":
+            raise BadInput("study streams", "--follow", name, "its loss counts all tokens; write an arm of endpoints.")
     return [known[name] for name in dict.fromkeys(parameters.follow)]
 
 
@@ -163,15 +144,14 @@ _CASE = {
 _BOTH = {
     **estimated("cosine", "Between the streamed and the exact gradient of the same batch, mean over batches."),
     **estimated("norm_ratio", "Norm of the streamed gradient / of the exact one, mean over batches."),
+    "batches": "Batches.",
 }
-_BATCHES = {"batches": "Batches."}
 
 COLUMNS: dict[str, dict[str, str]] = {
     "stream_groups": {
         **_CASE,
         "group": "Parameter group, or `all`; the streamed update is of endpoints alone.",
         **_BOTH,
-        **_BATCHES,
     },
     "stream_costs": {
         **_CASE,
@@ -183,9 +163,6 @@ COLUMNS: dict[str, dict[str, str]] = {
         "speedup": "Operations of a dense update / of this one, keys and values at hand.",
         "speedup_recompute": "The same where the update makes keys and values itself.",
         **_BOTH,
-        **estimated("expected_cosine", "The same for expected gradients: products between different batches only."),
-        "pareto": "Whether no other way has a larger speed-up or cosine without a smaller one of the other.",
-        **_BATCHES,
     },
     "stream_staleness": {
         **_CASE,
@@ -193,117 +170,82 @@ COLUMNS: dict[str, dict[str, str]] = {
         "kv": "`reuse`: made before the steps; `recompute`: at the present weights.",
         **_BOTH,
         **estimated("log_prob_error", "Mean |streamed - exact log-probability| over endpoints, in nats."),
-        "log_prob_error_max": "The largest in any batch.",
         **estimated("moved", "Mean |exact log-probability - the one before the steps| over endpoints, in nats."),
-        **_BATCHES,
     },
 }
 
 
 # ---- its figures
 
-KIND_LABELS = {
-    ENDPOINTS: "endpoints alone",
-    WINDOW: "window before each",
-    SHARE: "random share",
-    GATHERED: "gathered (exact)",
-}
-_KEYS = ["checkpoint", "arm", "title"]
+KIND_LABELS = {ENDPOINTS: "endpoints alone", GATHERED: "gathered (exact)"}
+_COSINE = "cosine with the exact gradient"
 
 
 def way_label(kind: str, size: float) -> str:
     """Such as "window of 4" or "share of 25 %"."""
-    return {WINDOW: f"window of {size:g}", SHARE: f"share of {percentage(size)}"}.get(kind, KIND_LABELS.get(kind, kind))
+    return KIND_LABELS.get(kind) or (f"window of {size:g}" if kind == WINDOW else f"share of {percentage(size)}")
 
 
 def parameters_figure(tables: Tables) -> Picture:
     """Cosine and norm ratio of every parameter group, for each arm at each checkpoint."""
-    rows, parts = tables["stream_groups"], []
-    rows = rows.assign(case=_cases(rows))
-    for case, own in rows.groupby("case", sort=False):
-        cosines = own.set_index("group")["cosine"]
-        each = cosines.drop("all")
-        parts.append(
-            f"{case}: {number(cosines['all'])} over all parameters, from {number(each.min())} ({each.idxmin()}) to "
-            f"{number(each.max())} ({each.idxmax()})"
-        )
-    says = f"Cosines: {'; '.join(parts)}."
-    caption = (
-        "The streamed gradient of a batch against the exact one when endpoints alone flow, means over "
-        f"{_batches(rows)} with 90 % t intervals. What flows through other tokens' keys and values is missing, so that "
-        f"the projections of keys and values are hit first. {says}"
+    rows = _with_cases(tables["stream_groups"])
+    return picture(
+        "parameters",
+        "The streamed gradient's bias by parameter group",
+        rows,
+        {"cosine": _COSINE, "norm_ratio": "norm / the exact gradient's"},
+        keys=[*_CASE, "case", "group"],
+        caption="The streamed gradient of a batch against the exact one when endpoints alone flow, means over "
+        f"{rows['batches'].iloc[0]} batches with 90 % t intervals. What flows through other tokens' keys and values is "
+        "missing, so that the projections of keys and values are hit first.",
+        row="group",
+        series="case",
+        around_one=["cosine", "norm_ratio"],
     )
-    panels = {"cosine": "cosine with the exact gradient", "norm_ratio": "norm / the exact gradient's"}
-    title, alt = "The streamed gradient's bias by parameter group", f"Two point charts by parameter group. {says}"
-    keys = [*_KEYS, "case", "group"]
-    look = {"row": "group", "series": "case", "around_one": panels}
-    return picture("parameters", title, rows, panels, keys=keys, caption=caption, alt=alt, **look)
 
 
 def costs_figure(tables: Tables) -> Picture:
     """Speed-up and cosine of each way, for each arm at each checkpoint."""
-    rows, parts = tables["stream_costs"], []
-    for (_, title, checkpoint), own in rows.groupby(["arm", "title", "checkpoint"], sort=False):
-        bare, close = own[own["kind"] == ENDPOINTS].iloc[0], own[own["kind"].isin((WINDOW, SHARE))]
-        near = close.loc[close["cosine"].idxmax()]
-        parts.append(
-            f"{title}, {checkpoint} (density {percentage(bare['density'])}): endpoints alone "
-            f"{ratio(bare['speedup'])} at cosine {number(bare['cosine'])}, {way_label(near['kind'], near['size'])} "
-            f"{ratio(near['speedup'])} at {number(near['cosine'])}"
-        )
-    says = f"{'; '.join(parts)}."
-    caption = (
-        "Operations of a dense update over the streamed one's with keys and values at hand, counted for this model's "
-        "shape, and cosine of the streamed gradient with the exact one, for what flows next to the endpoints. Means "
-        f"over {_batches(rows)}, 90 % t intervals. A way with no more speed-up than the exact gathered update buys "
-        f"nothing. {says}"
+    rows = _with_cases(tables["stream_costs"])
+    return picture(
+        "costs",
+        "What streaming costs and what it gets wrong",
+        rows.assign(way=[way_label(*way) for way in zip(rows["kind"], rows["size"], strict=True)]),
+        {"speedup": "operations of a dense update / of this one", "cosine": _COSINE},
+        keys=[*_CASE, "case", "way"],
+        caption="Operations of a dense update over the streamed one's with keys and values at hand, counted for this "
+        "model's shape, and cosine of the streamed gradient with the exact one, for what flows next to the endpoints. "
+        f"Means over {rows['batches'].iloc[0]} batches, 90 % t intervals. A way with no more speed-up than the exact "
+        "gathered update buys nothing.",
+        row="way",
+        series="case",
+        logarithmic=["speedup"],
     )
-    panels = {"speedup": "operations of a dense update / of this one", "cosine": "cosine with the exact gradient"}
-    rows = rows.assign(case=_cases(rows), way=[way_label(*way) for way in zip(rows["kind"], rows["size"], strict=True)])
-    title, alt = "What streaming costs and what it gets wrong", f"Two point charts of speed-up and cosine. {says}"
-    look = {"keys": [*_KEYS, "case", "way", "pareto"], "row": "way", "series": "case", "logarithmic": ["speedup"]}
-    return picture("costs", title, rows, panels, caption=caption, alt=alt, **look)
 
 
 def staleness_figure(tables: Tables) -> Picture:
     """Cosine, and error of log-probabilities beside the policy's own move, by steps since they were made."""
-    rows, parts = tables["stream_staleness"], []
-    for title, own in rows.groupby("title", sort=False):
-        kept, fresh = (own[own["kv"] == kv].set_index("steps") for kv in (REUSE, RECOMPUTE))
-        last, first = kept.index.max(), kept.index[kept.index > 0].min()
-        once, often = (plural(int(count), "step") for count in (first, last))
-        parts.append(
-            f"{title}: cosine {number(kept.loc[0, 'cosine'])} at first, {number(kept.loc[first, 'cosine'])} after "
-            f"{once} and {number(kept.loc[last, 'cosine'])} after {often} (fresh keys and values: "
-            f"{number(fresh.loc[last, 'cosine'])}); after {once} the error is "
-            f"{percentage(kept.loc[first, 'log_prob_error'] / kept.loc[first, 'moved'])} of the policy's own move"
-        )
-    says = f"{'; '.join(parts)}."
-    caption = (
-        "Cosine of the streamed gradient at endpoints alone with the exact one, after optimizer steps on the same "
-        "batch, with keys and values kept from before the steps (reuse) and made again (recompute); mean error of the "
-        "streamed log-probabilities with kept ones, beside how far the exact ones have moved. Means over "
-        f"{_batches(rows)} with 90 % t intervals. {says}"
-    )
-    panels = {
-        "cosine": "cosine with the exact gradient",
-        "log_prob_error": "mean log-prob error, nats",
-        "moved": "policy's own move, nats",
-    }
-    rows = rows.assign(case=_cases(rows) + ", " + rows["kv"], steps=rows["steps"].map("{:g} steps".format))
+    rows = _with_cases(tables["stream_staleness"])
+    drawn = rows.assign(case=rows["case"] + ", " + rows["kv"], steps=rows["steps"].map("{:g} steps".format))
     # How far the policy has moved does not depend on keys and values; the error of fresh ones is rounding.
-    rows.loc[rows["kv"] == RECOMPUTE, ["log_prob_error", "moved"]] = float("nan")
-    title, alt = "Keys and values that grow old", f"Three point charts by optimizer steps. {says}"
-    look = {"keys": [*_KEYS, "kv", "case", "steps"], "row": "steps", "series": "case"}
-    return picture("staleness", title, rows, panels, caption=caption, alt=alt, **look)
+    drawn.loc[drawn["kv"] == RECOMPUTE, ["log_prob_error", "moved"]] = float("nan")
+    return picture(
+        "staleness",
+        "Keys and values that grow old",
+        drawn,
+        {"cosine": _COSINE, "log_prob_error": "mean log-prob error, nats", "moved": "policy's own move, nats"},
+        keys=[*_CASE, "kv", "case", "steps"],
+        caption="Cosine of the streamed gradient at endpoints alone with the exact one, after optimizer steps on the "
+        "same batch, with keys and values kept from before the steps (reuse) and made again (recompute); mean error "
+        "of the streamed log-probabilities with kept ones, beside how far the exact ones have moved. Means over "
+        f"{rows['batches'].iloc[0]} batches with 90 % t intervals.",
+        row="steps",
+        series="case",
+    )
 
 
-def _cases(rows: pd.DataFrame) -> pd.Series:
-    return rows["title"] + ", " + rows["checkpoint"]
-
-
-def _batches(rows: pd.DataFrame) -> str:
-    return f"{int(rows['batches'].iloc[0])} batches"
+def _with_cases(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(case=rows["title"] + ", " + rows["checkpoint"])
 
 
 # ---- its section of the page

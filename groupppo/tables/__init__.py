@@ -8,7 +8,7 @@ and line.
 
 from groupppo.tables.collecting import collect
 from groupppo.tables.gates import GATES
-from groupppo.tables.loading import HasCells, Only, StoredTables, Tables, load_table, load_tables
+from groupppo.tables.loading import Only, StoredTables, Tables, load_table, load_tables
 from groupppo.tables.schema import GROUP_METRICS, MATCHED_EVALUATION, SCHEMA, Column
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "MATCHED_EVALUATION",
     "SCHEMA",
     "Column",
-    "HasCells",
     "Only",
     "StoredTables",
     "Tables",

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -19,12 +19,7 @@ _HINT = "delete the tables folder and collect the results again."
 
 @dataclass(frozen=True)
 class Only:
-    """Part of a table.
-
-    Args:
-        columns: in the table's order; none named: all.
-        where: the texts that a column may have, by column.
-    """
+    """Part of a table: columns in the table's order, none named for all, and the texts that a column may have."""
 
     columns: tuple[str, ...] = ()
     where: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -46,23 +41,9 @@ class Tables:
         return table[(table["task"] == task) & (table["model"] == model)]
 
 
-class HasCells(Protocol):
-    """What `Tables` and `StoredTables` share, for whoever looks at one task and model after another."""
-
-    @property
-    def runs(self) -> pd.DataFrame: ...
-
-    def cell(self, name: str, task: str, model: str) -> pd.DataFrame: ...
-
-
 @dataclass(frozen=True)
 class StoredTables:
-    """Tables that stay on disk: `cell` reads the rows of a task and model when they are asked for, and keeps nothing.
-
-    Args:
-        folder: the tables folder.
-        only: what of each table `cell` reads; a table that is not named is read whole.
-    """
+    """As `Tables`, on disk: `cell` reads of a task and model what `only` names of the table, and keeps nothing."""
 
     folder: Path
     only: Mapping[str, Only] = field(default_factory=dict)
@@ -77,29 +58,19 @@ class StoredTables:
         return load_table(self.folder, name, replace(part, where={**part.where, "task": [task], "model": [model]}))
 
 
-class _NotLoaded:
-    """Stands for a table that was not asked for; using it raises AttributeError."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, attribute: str) -> Any:
-        raise AttributeError(f"the table {self._name} was not loaded: name it in `only` ({attribute} was wanted)")
-
-
 def load_tables(folder: Path, only: Mapping[str, Only] | None = None) -> Tables:
     """Read the tables that `collect` wrote to `folder`.
 
     Args:
         folder: the tables folder.
-        only: the tables to read, by name, and what of each; None for all of all.
+        only: the tables to read, by name, and what of each; None for all of all. Others are None.
 
     Raises:
         BadInput: a table is missing, truncated, damaged, or has other columns than `SCHEMA`.
     """
     wanted = dict.fromkeys(SCHEMA, Only()) if only is None else only
     tables: dict[str, Any] = {
-        name: load_table(folder, name, wanted[name]) if name in wanted else _NotLoaded(name) for name in SCHEMA
+        name: load_table(folder, name, wanted[name]) if name in wanted else None for name in SCHEMA
     }
     return Tables(**tables)
 
@@ -125,14 +96,13 @@ def load_table(folder: Path, name: str, only: Only | None = None) -> pd.DataFram
 def _rows(source: pq.ParquetFile, columns: list[str], where: Mapping[str, Collection[str]]) -> pa.Table:
     """The rows that `where` picks, read a row group at a time. Arrow's own filters read every row group, for they do
     not look at the statistics of dictionary columns."""
-    wanted = {column: pa.array(sorted(values), pa.string()) for column, values in where.items()}
     read = list(dict.fromkeys([*columns, *where]))
     parts = [source.schema_arrow.empty_table().select(read)]
     for number in range(source.num_row_groups):
         if _may_hold(source.metadata.row_group(number), where):
             part = source.read_row_group(number, columns=read)
-            for column, values in wanted.items():
-                part = part.filter(pc.is_in(part[column].cast(pa.string()), values))
+            for column, values in where.items():
+                part = part.filter(pc.is_in(part[column].cast(pa.string()), pa.array(sorted(values), pa.string())))
             parts.append(part)
     return pa.concat_tables(parts).select(columns)
 

@@ -1,7 +1,7 @@
 """What a run wrote, read strictly: every value is checked, and an error names file, line, key, value and hint."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from groupppo.errors import BadInput
-from groupppo.records.plain_json import parse_json, read_bytes
+from groupppo.records.plain_json import read_json, read_lines
 from groupppo.tables.schema import GROUP_METRICS, RULE_METRICS
 
-LARGEST_LOG = 1 << 30
-_GONE = "run this cell again: a finished run writes this file."
+_AGAIN = "the run broke off here: run it again."
 _REALS, _COUNTS = ("seconds", "cpu_seconds"), ("peak_bytes", "rise_bytes", "tokens", "endpoints")
 _STAGE_TYPES = {"step": "int64", "stage": "str"} | dict.fromkeys(_REALS, "float64") | dict.fromkeys(_COUNTS, "int64")
 _NUMBERS_OR_NULL = {int, float, type(None)}
@@ -30,15 +29,14 @@ class Record:
     values: dict[str, Any]
 
     @classmethod
-    def parse(cls, text: bytes, file: Path, line: str = "") -> "Record":
-        value = parse_json(text, file, line or "file", "the run broke off here: run it again.")
-        if not isinstance(value, dict):
-            raise BadInput(file, line or "file", value, "write a JSON object.")
-        return cls(file, line, value)
+    def of_file(cls, file: Path, hint: str) -> "Record":
+        return cls.of(file, "", read_json(file, hint))
 
     @classmethod
-    def of_file(cls, file: Path, hint: str) -> "Record":
-        return cls.parse(read_bytes(file, hint), file)
+    def of(cls, file: Path, place: str, value: Any) -> "Record":
+        if not isinstance(value, dict):
+            raise BadInput(file, place or "file", value, "write a JSON object.")
+        return cls(file, place, value)
 
     def value(self, key: str) -> Any:
         if key not in self.values:
@@ -68,17 +66,8 @@ class Record:
         """As `real`; None where the key is missing or null."""
         return None if self.values.get(key) is None else self.real(key, least)
 
-    def reals(self, keys: Sequence[str]) -> list[float | None]:
-        """`optional` of each key."""
-        values = list(map(self.values.get, keys))
-        if set(map(type, values)) <= _NUMBERS_OR_NULL:
-            return values
-        return [self.optional(key) for key in keys]
-
     def part(self, key: str) -> "Record":
-        if not isinstance(self.value(key), dict):
-            raise self.bad(key, "write an object.")
-        return Record(self.file, f"{self.place} {key}".strip(), self.values[key])
+        return Record.of(self.file, f"{self.place} {key}".strip(), self.value(key))
 
     def check_keys(self, keys: Mapping[str, Any]) -> None:
         for key, expected in keys.items():
@@ -91,10 +80,9 @@ class Record:
 
 @dataclass(frozen=True)
 class StepLog:
-    """steps.jsonl, one row per line.
+    """steps.jsonl, one row per line; `file` is where it was read, for messages.
 
     Args:
-        file: where it was read, for messages; line k is row k - 1.
         names: metrics of the first line, then of the last, then of others as they come; without `step`.
         steps: int64, (lines,).
         values: float64, (lines, metrics); NaN where the line has null or lacks the metric.
@@ -120,12 +108,16 @@ def read_steps(file: Path) -> StepLog:
     """
     records = _records(file)
     steps = _column(records, "step", whole=True, least=1).astype(np.int64)
-    _refuse_repeats(records, ("step",), [(step,) for step in steps.tolist()])
+    _refuse_repeats(records, [f"step {step}" for step in steps])
     ends = [records[i] for i in (0, -1) if records]
     names = tuple(dict.fromkeys(name for record in (*ends, *records) for name in record.values if name != "step"))
     shape = (len(records), len(names))
+    if not {type(value) for record in records for value in record.values.values()} <= _NUMBERS_OR_NULL:
+        for record in records:  # one of them raises
+            for name in names:
+                record.optional(name)
     # numpy takes None for NaN.
-    values = np.array([record.reals(names) for record in records], dtype=np.float64)
+    values = np.array([list(map(record.values.get, names)) for record in records], dtype=np.float64)
     logged = np.array([list(map(record.values.__contains__, names)) for record in records], dtype=bool)
     return StepLog(file, names, steps, values.reshape(shape), logged.reshape(shape))
 
@@ -146,7 +138,7 @@ def read_stages(file: Path) -> pd.DataFrame:
         **{key: _column(records, key, whole=True) for key in _COUNTS},
     }
     stages = pd.DataFrame(columns).astype(_STAGE_TYPES)
-    _refuse_repeats(records, ("step", "stage"), list(zip(stages["step"].tolist(), names, strict=True)))
+    _refuse_repeats(records, [f"step {step}, stage {name}" for step, name in zip(stages["step"], names, strict=True)])
     return stages
 
 
@@ -160,39 +152,30 @@ def read_groups(log: StepLog, fell_back: bool) -> dict[str, np.ndarray]:
     Raises:
         BadInput: a line lacks a group metric, or its density is not endpoints / tokens.
     """
-    columns = {name: _group_column(log, name, fell_back) for name in GROUP_METRICS}
-    tokens, endpoints, density = (columns[name] for name in ("tokens", "endpoints", "density"))
-    wrong = np.abs(density - endpoints / tokens) > _DENSITY_SLACK * np.maximum(density, endpoints / tokens)
-    if wrong.any():
-        row = int(wrong.argmax())
-        hint = (
-            f"the same line has {endpoints[row]:.0f} endpoints in {tokens[row]:.0f} tokens: "
-            "the metrics contradict each other."
-        )
-        raise BadInput(log.file, f"line {row + 1} {GROUP_METRICS['density']}", float(density[row]), hint)
-    return {"step": log.steps, **columns, "tokens": tokens.astype(np.int64), "endpoints": endpoints.astype(np.int64)}
 
+    def refuse(wrong: np.ndarray, name: str, hint: str) -> None:
+        if wrong.any():
+            row, metric = int(wrong.argmax()), GROUP_METRICS[name]
+            value = None if np.isnan(columns[name][row]) else float(columns[name][row])
+            raise BadInput(log.file, f"line {row + 1} {metric}", value, hint)
 
-def _group_column(log: StepLog, name: str, fell_back: bool) -> np.ndarray:
-    metric, count = GROUP_METRICS[name], name in ("tokens", "endpoints")
-    logged = log.column(metric)
-    values = np.full(len(log.steps), np.nan) if logged is None else logged
-    # A step that fell back to dense PPO has no groups; its run is not evidence in any case.
-    needed = count or name == "density" or not (fell_back or name in RULE_METRICS)
-    if needed and np.isnan(values).any():
-        hint = "produce this file again with this version."
-        raise BadInput(log.file, f"line {int(np.isnan(values).argmax()) + 1} {metric}", None, hint)
-    wrong = (values < 1) | (values != np.floor(values)) if count else np.zeros(len(values), dtype=bool)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise BadInput(log.file, f"line {row + 1} {metric}", float(values[row]), "write a whole number, at least 1.")
-    return values
+    columns = {}
+    for name, metric in GROUP_METRICS.items():
+        logged, count = log.column(metric), name in ("tokens", "endpoints")
+        columns[name] = values = np.full(len(log.steps), np.nan) if logged is None else logged
+        # A step that fell back to dense PPO has no groups; its run is not evidence in any case.
+        if count or name == "density" or not (fell_back or name in RULE_METRICS):
+            refuse(np.isnan(values), name, "produce this file again with this version.")
+        if count:
+            refuse((values < 1) | (values != np.floor(values)), name, "write a whole number, at least 1.")
+    density, expected = columns["density"], columns["endpoints"] / columns["tokens"]
+    hint = "it is not endpoints / tokens of the same line: the metrics contradict each other."
+    refuse(np.abs(density - expected) > _DENSITY_SLACK * np.maximum(density, expected), "density", hint)
+    return {"step": log.steps, **columns} | {key: columns[key].astype(np.int64) for key in ("tokens", "endpoints")}
 
 
 def _records(file: Path) -> list[Record]:
-    """One record per line."""
-    lines = read_bytes(file, _GONE, LARGEST_LOG).splitlines()
-    return [Record.parse(line, file, f"line {number}") for number, line in enumerate(lines, start=1)]
+    return [Record.of(file, place, value) for place, value in read_lines(file, _AGAIN)]
 
 
 def _column(records: list[Record], key: str, whole: bool = False, least: int = 0) -> np.ndarray:
@@ -207,11 +190,10 @@ def _column(records: list[Record], key: str, whole: bool = False, least: int = 0
     return np.array(checked, dtype=np.float64)
 
 
-def _refuse_repeats(records: list[Record], keys: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Raise BadInput, naming both lines, where two records have the same `rows`, the values of `keys`."""
-    first: dict[tuple[Any, ...], str] = {}
+def _refuse_repeats(records: list[Record], rows: list[str]) -> None:
+    """Raise BadInput, naming both lines, where two records are of the same step, or step and stage."""
+    first: dict[str, str] = {}
     for record, row in zip(records, rows, strict=True):
         earlier = first.setdefault(row, record.place)
         if earlier != record.place:
-            shown = ", ".join(f"{key} {value}" for key, value in zip(keys, row, strict=True))
-            raise BadInput(record.file, record.place, shown, f"{earlier} has the same row; run this cell again.")
+            raise BadInput(record.file, record.place, row, f"{earlier} has the same row; run this cell again.")

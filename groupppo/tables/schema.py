@@ -1,6 +1,7 @@
 """The columns of every tidy table, declared once; docs/tables.md explains them."""
 
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -33,8 +34,7 @@ _ARROW = {
 }
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """`dtype` is pandas' name of the type; "Int64" is the whole number that may be missing, "category" a text that few
     rows tell apart, kept once."""
 
@@ -44,16 +44,20 @@ class Column:
     missing: bool = False
 
 
+_maybe = partial(Column, missing=True)
+
+
 def _keys(text: str) -> tuple[Column, ...]:
     return (
         Column("task", text, "Name of the task."),
         Column("model", text, "Name of the model."),
         Column("arm", text, "Name of the arm; `start` is the checkpoint that every run starts from."),
-        Column("seed", "Int64", "Training seed, the unit of replication; missing for the arm `start`.", missing=True),
+        _maybe("seed", "Int64", "Training seed, the unit of replication; missing for the arm `start`."),
     )
 
 
 _STEP = Column("step", "int64", "Training step, from 1.")
+_TOKENS = Column("tokens", "int64", "Valid response tokens of the step.")
 
 USAGE_FIGURES = {
     "energy_joules": ("float64", "Energy of the run's GPUs, whole boards, start-up included, in joules"),
@@ -67,42 +71,29 @@ USAGE_FIGURES = {
 }
 """Type and meaning of what a run's status.json says of its machine; `usage_reason` says why one is missing."""
 
-_USAGE = (
-    *(Column(name, dtype, f"{text}; or missing.", missing=True) for name, (dtype, text) in USAGE_FIGURES.items()),
-    Column("usage_reason", "str", "Why any of the eight before it is not there; else missing.", missing=True),
-)
-
 SCHEMA: dict[str, tuple[Column, ...]] = {
     "runs": (
         *_keys("str")[:3],
-        Column(
-            "seed",
-            "Int64",
-            "Training seed, the unit of replication; missing for a folder whose name tells none.",
-            missing=True,
-        ),
+        _maybe("seed", "Int64", "Training seed, the unit of replication; missing for a folder whose name tells none."),
         Column("status", "str", "`finished`, `failed`, `missing` or `unreadable`."),
-        Column("cause", "str", "Why a failed run failed; else missing.", missing=True),
-        Column(
-            "rollout", "str", "Rollout server, `transformers` or `vllm`; missing where no status tells.", missing=True
-        ),
-        Column("device", "str", "`cpu` or `cuda`; missing where the run did not say.", missing=True),
+        _maybe("cause", "str", "Why a failed run failed; else missing."),
+        _maybe("rollout", "str", "Rollout server, `transformers` or `vllm`; missing where no status tells."),
+        _maybe("device", "str", "`cpu` or `cuda`; missing where the run did not say."),
         Column("steps", "int64", "Training steps done; 0 where no status tells."),
         Column("planned_steps", "int64", "Training steps the run set out to do, or the benchmark's."),
         Column("fallbacks", "int64", "Steps that fell back to dense PPO."),
-        Column(
-            "startup_seconds", "float64", "Wall-clock seconds before the first step; missing as `device`.", missing=True
-        ),
-        Column("wall_seconds", "float64", "Wall-clock seconds of the whole run; missing as `device`.", missing=True),
-        *_USAGE,
+        _maybe("startup_seconds", "float64", "Wall-clock seconds before the first step; missing as `device`."),
+        _maybe("wall_seconds", "float64", "Wall-clock seconds of the whole run; missing as `device`."),
+        *(_maybe(name, dtype, f"{text}; or missing.") for name, (dtype, text) in USAGE_FIGURES.items()),
+        _maybe("usage_reason", "str", "Why any of the eight before it is not there; else missing."),
         Column("admissible", "bool", "Whether the run may serve as evidence."),
-        Column("reason", "str", "Why it may not; missing when it may.", missing=True),
+        _maybe("reason", "str", "Why it may not; missing when it may."),
     ),
     "steps": (
         *_keys("category"),
         _STEP,
         Column("metric", "category", "Name of the metric, as in steps.jsonl."),
-        Column("value", "float64", "Its value at this step; missing where the run logged null.", missing=True),
+        _maybe("value", "float64", "Its value at this step; missing where the run logged null."),
     ),
     "stages": (
         *_keys("category"),
@@ -112,31 +103,29 @@ SCHEMA: dict[str, tuple[Column, ...]] = {
         Column("cpu_seconds", "float64", "CPU seconds of all processes of the run."),
         Column("peak_bytes", "int64", "Largest memory during the stage, in bytes."),
         Column("rise_bytes", "int64", "Peak minus the memory at entry to the stage, in bytes."),
-        Column("tokens", "int64", "Valid response tokens of the step."),
+        _TOKENS,
         Column("endpoints", "int64", "Endpoints of the step; equals `tokens` for a dense arm."),
     ),
     "groups": (
         *_keys("category"),
         _STEP,
-        Column("tokens", "int64", "Valid response tokens of the step."),
+        _TOKENS,
         Column("endpoints", "int64", "Group endpoints of the step."),
         Column("density", "float64", "endpoints / tokens."),
-        Column("threshold", "float64", "Threshold tau; missing for a rule that has none.", missing=True),
-        Column(
+        _maybe("threshold", "float64", "Threshold tau; missing for a rule that has none."),
+        _maybe(
             "criterion",
             "float64",
             "Share of groups closed by the rule's criterion; it and the rest are missing where a step fell back.",
-            missing=True,
         ),
-        Column("cap", "float64", "Share of groups closed by the largest group size.", missing=True),
-        Column("end", "float64", "Share of groups closed by the end of the response.", missing=True),
-        Column("size_mean", "float64", "Mean group size, in tokens.", missing=True),
-        Column("size_p50", "float64", "Median group size, in tokens.", missing=True),
-        Column(
+        _maybe("cap", "float64", "Share of groups closed by the largest group size."),
+        _maybe("end", "float64", "Share of groups closed by the end of the response."),
+        _maybe("size_mean", "float64", "Mean group size, in tokens."),
+        _maybe("size_p50", "float64", "Median group size, in tokens."),
+        _maybe(
             "r_ratio_p50",
             "float64",
             "Median over groups of r_grpo / r_ppo at the endpoint; missing for a rule without a ratio.",
-            missing=True,
         ),
     ),
     "evals": (

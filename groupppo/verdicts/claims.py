@@ -1,9 +1,10 @@
 """Claims under test: data read from benchmarks/claims.yaml, never code."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 from groupppo.config.files import read_form
@@ -15,6 +16,7 @@ from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES, Cost, Quanti
 
 REFERENCE = "reference"
 EQUIVALENCE = "equivalence"
+_KNOWN: dict[str, Quantity | Cost | Share] = {**QUANTITIES, **COSTS, **SHARES}
 
 
 @dataclass(frozen=True)
@@ -28,37 +30,23 @@ class Claim(ClaimEntry):
         return Region(self.claimed.low - margin, self.claimed.high + margin)
 
     @property
-    def cost(self) -> Cost | None:
-        """What it measures of a profile; None for every other claim."""
-        return COSTS.get(self.quantity)
-
-    @property
-    def share(self) -> Share | None:
-        """What it counts in a study's table; None for every other claim."""
-        return SHARES.get(self.quantity)
-
-    @property
-    def of_runs(self) -> bool:
-        """Whether it is about training runs of the matrix."""
-        return self.quantity in QUANTITIES
+    def about(self) -> Quantity | Cost | Share:
+        """What it measures: of training runs, of a profile, or counted in a study's table."""
+        return _KNOWN[self.quantity]
 
     @property
     def measured(self) -> Quantity:
-        """What it measures of training runs; `of_runs` holds."""
+        """What it measures of training runs, for a claim about these."""
         return QUANTITIES[self.quantity]
-
-    @property
-    def unit(self) -> str:
-        return (self.cost or self.share or self.measured).unit
-
-    def compared(self, reference: str) -> str | None:
-        """The arm it is paired with, `reference` resolved."""
-        return reference if self.against == REFERENCE else self.against
 
     @property
     def variant_rows(self) -> str:
         """Its row of the table `variants` as a `DataFrame.query` expression: the evidence that a verdict names."""
         return f"setting == {self.setting!r} and variant == {self.variant!r}"
+
+    def compared(self, reference: str) -> str | None:
+        """The arm it is paired with, `reference` resolved."""
+        return reference if self.against == REFERENCE else self.against
 
     def sample(self, task: str, model: str, reference: str) -> Sample:
         stage, metrics = self.measured.stage or self.stage, self.measured.metrics
@@ -87,8 +75,7 @@ def load_claims(path: str | Path) -> Claims:
     """
     path = Path(path)
     # Every figure and verdict asks for them, and reading them takes half a second.
-    arms = tuple(sorted(file.stem for file in (path.parent / "arms").glob("*.yaml")))
-    return _read(path, sha256_file(path) if path.is_file() else "", arms)
+    return _read(path, sha256_file(path) if path.is_file() else "", _arms(path))
 
 
 @lru_cache(maxsize=8)
@@ -102,28 +89,37 @@ def _read(path: Path, sha256: str, arms: tuple[str, ...]) -> Claims:
 
 def claims_faults(path: Path) -> Iterator[BadInput]:
     """What is wrong with each claim of a file whose keys are sound."""
-    arms = tuple(sorted(file.stem for file in (path.parent / "arms").glob("*.yaml")))
-    return _faults(path, read_form(path, ClaimsFile), arms)
+    return _faults(path, read_form(path, ClaimsFile), _arms(path))
 
 
-def _faults(path: Path, file: ClaimsFile, arms: Sequence[str]) -> Iterator[BadInput]:
+def _arms(path: Path) -> tuple[str, ...]:
+    return tuple(sorted(file.stem for file in (path.parent / "arms").glob("*.yaml")))
+
+
+def _faults(path: Path, file: ClaimsFile, arms: tuple[str, ...]) -> Iterator[BadInput]:
     seen = set[str]()
     for index, entry in enumerate(file.claims):
-        for key, value, hint in _complaints(entry, path.parent / "arms", arms):
+        # What else is right depends on the first.
+        for key, value, hint in islice(_complaints(entry, path.parent / "arms", arms), 1):
             yield BadInput(path, f"claims.{index}.{key}", value, hint)
-            break  # what else is right depends on it
         if entry.id in seen:
             yield BadInput(path, f"claims.{index}.id", entry.id, "give each claim an id of its own.")
         seen.add(entry.id)
 
 
-def _complaints(entry: ClaimEntry, folder: Path, arms: Sequence[str]) -> Iterator[tuple[str, object, str]]:
+def _complaints(entry: ClaimEntry, folder: Path, arms: tuple[str, ...]) -> Iterator[tuple[str, object, str]]:
     """(key, value, hint) of what does not fit the quantity or the rule of a claim."""
-    name, known = entry.quantity, (*QUANTITIES, *COSTS, *SHARES)
-    if name not in known:
-        yield "quantity", name, f"{suggest(name, known)}Known: {', '.join(known)}."
+    name, about = entry.quantity, _KNOWN.get(entry.quantity)
+    if about is None:
+        yield "quantity", name, f"{suggest(name, _KNOWN)}Known: {', '.join(_KNOWN)}."
         return
-    needs = QUANTITIES[name].needs if name in QUANTITIES else {"setting", "variant"} if name in COSTS else frozenset()
+    needs = (
+        about.needs
+        if isinstance(about, Quantity)
+        else {"setting", "variant"}
+        if isinstance(about, Cost)
+        else frozenset()
+    )
     for key in ("against", "stage", "metric", "setting", "variant"):
         value = getattr(entry, key)
         if key in needs and value is None:
@@ -133,32 +129,34 @@ def _complaints(entry: ClaimEntry, folder: Path, arms: Sequence[str]) -> Iterato
     for key, arm in (("arm", entry.arm), ("against", entry.against or REFERENCE)):
         if arm not in arms and not (key == "against" and arm == REFERENCE):
             yield key, arm, f"{suggest(arm, arms)}Name a file in {folder}: {', '.join(arms)}."
-    if name in QUANTITIES:
-        yield from _of_runs(entry, QUANTITIES[name])
+    if isinstance(about, Quantity):
+        yield from _of_runs(entry, about)
+        ratio, identity = about.ratio, about.identity is not None
     else:
-        yield from _unseeded(entry)
+        yield from _unseeded(entry, about)
+        ratio, identity = isinstance(about, Cost), False
+    if not identity:
+        yield from _of_region(entry.claimed, entry.margin, ratio)
 
 
-def _unseeded(entry: ClaimEntry) -> Iterator[tuple[str, object, str]]:
-    """A claim that is judged from the profile or from a study, not from training runs of the matrix."""
-    cost = entry.quantity in COSTS
-    if cost:
+def _unseeded(entry: ClaimEntry, about: Cost | Share) -> Iterator[tuple[str, object, str]]:
+    """Of a claim that is judged from the profile or from a study, not from training runs of the matrix."""
+    if isinstance(about, Cost):
         try:
             find(entry.variant or "")
         except ValueError as error:
             yield "variant", entry.variant, f"{error}."
-    source = "measured of one update" if cost else "counted in a study"
+    source = "measured of one update" if isinstance(about, Cost) else "counted in a study"
     for key, value in (("rule", "interval"), ("warmup_steps", 0), ("needs_learning", False)):
         if getattr(entry, key) != value:
             hint = f"write {str(value).lower()}: {entry.quantity} is {source}, not of a training run."
             yield key, getattr(entry, key), hint
-    yield from _of_region(entry, ratio=cost)
 
 
 def _of_runs(entry: ClaimEntry, quantity: Quantity) -> Iterator[tuple[str, object, str]]:
+    identity = entry.rule == "identity"
     if quantity.table == "evals" and entry.warmup_steps:
         yield "warmup_steps", entry.warmup_steps, "write 0: evaluations have no steps."
-    identity = entry.rule == "identity"
     if identity and quantity.identity is None:
         yield "rule", "identity", f"write interval: {entry.quantity} is a measurement."
     if not identity and quantity.identity is not None:
@@ -167,15 +165,12 @@ def _of_runs(entry: ClaimEntry, quantity: Quantity) -> Iterator[tuple[str, objec
         yield "margin", entry.margin, "remove it: an identity has no margin."
     if entry.rule == EQUIVALENCE and not _bounded(entry.claimed):
         yield "claimed", str(entry.claimed), "write low and high: equivalence has two ends."
-    if not identity:
-        yield from _of_region(entry, ratio=quantity.ratio)
 
 
-def _of_region(entry: ClaimEntry, *, ratio: bool) -> Iterator[tuple[str, object, str]]:
-    if entry.margin is None:
+def _of_region(claimed: Region, margin: float | None, ratio: bool) -> Iterator[tuple[str, object, str]]:
+    if margin is None:
         yield "margin", None, "state the margin, 0 for none."
         return
-    claimed, margin = entry.claimed, entry.margin
     if _bounded(claimed) and claimed.low - margin >= claimed.high + margin:
         yield "claimed", str(claimed), "write low below high, or a margin above 0."
     if ratio and -math.inf < claimed.low <= margin:

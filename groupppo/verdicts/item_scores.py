@@ -5,18 +5,17 @@ Where results are published without samples, `evals/items.parquet` has the score
 
 import io
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
+from groupppo.records.plain_json import read_lines
 from groupppo.tables.keys import Keys
 
 ITEMS = "evals/items.parquet"
@@ -25,20 +24,13 @@ _COLUMNS = pa.schema(
     + [("seed", pa.int64()), ("metric", pa.string()), ("scores", pa.list_(pa.float32()))]
 )
 _HINT = "evaluate this checkpoint again."
-LONGEST_LINE, MOST_LINES = 8 << 20, 1_000_000
-_WRONG = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What reading values raises that no evaluation writes, such as a number of 400 digits."""
 _ABSENT, _ROUNDING = "absent", 1e-6
 """Stands for a score that a line lacks; rounding of a mean over items, added up in another order."""
 
 
 @dataclass(frozen=True)
 class ItemScores:
-    """The samples of a results folder, read when they are asked for: of thousands of runs few are compared.
-
-    Args:
-        results: the results folder.
-    """
+    """The samples of a results folder, read when they are asked for: of thousands of runs few are compared."""
 
     results: Path
     _known: dict[tuple[Keys, str], np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -75,12 +67,16 @@ class ItemScores:
         folder = run.below(Path("evals"))
         for file in sorted((self.results / folder).glob("samples_*.jsonl")):
             name = folder / file.name
+            rows = []
             try:
-                rows = [(row.get("doc_id"), row.get(metric, _ABSENT)) for row in _rows(file)]
-                if rows and rows[0][1] != _ABSENT:
-                    return _by_item(name, metric, rows)
-            except (*_WRONG, OSError, RecursionError, msgspec.MsgspecError) as error:
-                raise BadInput(name, "file", str(error)[:300], f"not JSON lines; {_HINT}") from error
+                for place, row in read_lines(file, _HINT):
+                    if not isinstance(row, dict):
+                        raise BadInput(file, place, row, f"write a JSON object; {_HINT}")
+                    rows.append((row.get("doc_id"), row.get(metric, _ABSENT)))
+            except BadInput as error:
+                raise BadInput(name, error.key, error.value, error.hint) from error
+            if rows and rows[0][1] != _ABSENT:
+                return _by_item(name, metric, rows)
         if (run, metric) in self._alone:
             return self._alone[run, metric]
         raise BadInput(folder, "samples_*.jsonl", None, f"no scores by item; {_HINT}")
@@ -115,27 +111,15 @@ def items_table(results: Path, evals: pd.DataFrame) -> bytes:
     return written.getvalue()
 
 
-def _rows(file: Path) -> Iterator[dict[str, object]]:
-    """The samples, one a line.
-
-    Raises:
-        ValueError: there are more of them, or one is longer, than any evaluation writes.
-    """
-    with file.open("rb") as stream:
-        for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE + 1), b"")):
-            if len(line) > LONGEST_LINE or number > MOST_LINES:
-                raise ValueError(f"more than {LONGEST_LINE:,} bytes in a line, or {MOST_LINES:,} lines")
-            yield msgspec.json.decode(line, type=dict)
-
-
 def _by_item(file: Path, metric: str, rows: list[tuple[object, object]]) -> np.ndarray:
     by_item: dict[int, float] = {}
-    for place, score in rows:
-        if not isinstance(place, int) or not isinstance(score, int | float):
+    for item, score in rows:
+        if not isinstance(item, int) or not isinstance(score, int | float):
             raise BadInput(file, metric, score, f"each line needs a doc_id and a number; {_HINT}")
-        if place in by_item:
-            raise BadInput(file, "doc_id", place, f"an item is there twice; {_HINT}")
-        by_item[place] = float(score)
-    if sorted(by_item) != list(range(len(by_item))):
+        if item in by_item:
+            raise BadInput(file, "doc_id", item, f"an item is there twice; {_HINT}")
+        by_item[item] = float(score)
+    items = range(len(by_item))
+    if by_item.keys() != set(items):
         raise BadInput(file, "doc_id", None, f"items are missing; {_HINT}")
-    return np.array([by_item[place] for place in range(len(by_item))])
+    return np.array([by_item[item] for item in items])

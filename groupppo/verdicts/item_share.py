@@ -2,7 +2,7 @@
 
 The interval covers training seeds: its half-width is t s / sqrt(K), and s holds both what seeds do and item noise
 (`item_noise`). The choice of the items is not in it. For all items like these the two add in quadrature, as in
-`assay.learning_gain`:
+`engine.learning_gain`:
 
     h(K, n) = sqrt( t_{K-1}^2 (var(a) + var(e) / n) / K  +  z^2 var(b) / n )
 
@@ -29,22 +29,16 @@ class ItemShare:
     """Item noise in one comparison; half-widths are in the unit of the accuracy, at the level of the interval.
 
     Without scores by item there is a bound alone, that of two independent standard errors; what it does not say is
-    None.
+    None, and `why` says why.
 
     Args:
         items: held-out items, the same for every seed and arm.
         share: of the variance over seeds, the part that items make; where `bound` holds, at most that.
-        share_low: lower end of the share's interval.
-        share_high: upper end of the share's interval.
-        bound: whether there is a bound alone.
         half_width: of the interval over seeds.
         of_seeds: what would be left of it with endless items; where `bound` holds, at least that.
         of_choice: what the choice of the items adds, which the interval does not cover.
-        together: half-width of both together.
-        twice_items: the same with 2n items.
-        twice_seeds: the same with 2K seeds.
+        together: half-width of both together; then the same with 2n items and with 2K seeds.
         more: what would narrow both together more, "items" or "seeds".
-        why: there is only a bound; None where there is more.
         reason: one to three sentences.
     """
 
@@ -77,24 +71,20 @@ def item_share(rows: pd.DataFrame, sample: Sample, interval: Interval, scores: I
     if scores is None:
         return _bound(runs, interval, "the scores by item are not at hand")
     try:
-        return _split(split_spread(_differences(runs, sample, scores), interval.level), interval)
+        arm, other = (
+            np.stack(
+                [
+                    scores.of(Keys(sample.task, sample.model, arm, int(seed)), str(sample.metric), value)
+                    for seed, value in runs.loc[arm, "value"].items()
+                ]
+            )
+            for arm in (sample.arm, str(sample.against))
+        )
+        return _split(split_spread(arm - other, interval.level), interval)
     except BadInput as error:
         return _bound(runs, interval, f"{error.file}: {error.hint.rstrip('.')}")
     except ValueError as error:  # unequal numbers of items, or a single one
         return _bound(runs, interval, str(error))
-
-
-def _differences(runs: pd.DataFrame, sample: Sample, scores: ItemScores) -> np.ndarray:
-    arm, other = (
-        np.stack(
-            [
-                scores.of(Keys(sample.task, sample.model, arm, int(seed)), str(sample.metric), value)
-                for seed, value in runs.loc[arm, "value"].items()
-            ]
-        )
-        for arm in (sample.arm, str(sample.against))
-    )
-    return np.asarray(arm - other)
 
 
 def _split(noise: ItemNoise, interval: Interval) -> ItemShare:

@@ -5,7 +5,6 @@ changes(results, benchmark)            # for the report
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
@@ -22,9 +20,8 @@ from groupppo.measure.provenance import source
 from groupppo.records.plain_json import read_object
 from groupppo.records.plain_yaml import read_yaml
 from groupppo.records.seal import STAMP
-from groupppo.records.storage import write_whole
+from groupppo.records.storage import room_for
 
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 ABSENT = "absent"
 
 
@@ -39,15 +36,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What was registered when the first run of a benchmark started.
+    """What was registered when the first run of a benchmark started, at a time in UTC, and what has changed since.
 
-    Args:
-        at: UTC.
-        commit: of the repository, empty outside one.
-        clean: whether nothing differed from the commit.
-        claims_sha256: of the content, whatever its comments and layout.
-        matrix_sha256: as `claims_sha256`.
-        changes: since then.
+    `commit` is the repository's, empty outside one, `clean` where nothing differed from it. Hashes are of content,
+    whatever its comments and layout.
     """
 
     at: str
@@ -73,25 +65,16 @@ def register(results: Path, benchmark: Benchmark) -> None:
         "claims": claims,
         "matrix": matrix,
     }
-    part, text = results / f".{STAMP}.{uuid4().hex}", json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    try:
-        write_whole(part, text)
-        os.link(part, results / STAMP)
-    except FileExistsError:
-        pass  # another run of the benchmark was first
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
+    stamp = results / STAMP
+    # It is made by one run alone; another one of the benchmark may have been first.
+    with contextlib.suppress(FileExistsError), room_for(stamp), stamp.open("x", encoding="utf-8") as file:
+        try:
+            file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:  # half a stamp would stand for ever
+            stamp.unlink()
             raise
-        # A file system without hard links: the stamp is written once, too, and not all at once.
-        with contextlib.suppress(FileExistsError), (results / STAMP).open("x", encoding="utf-8") as stamp:
-            try:
-                stamp.write(text)
-                stamp.flush()
-            except OSError:  # half a stamp would stand for ever
-                os.unlink(stamp.name)
-                raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_stamp(results: Path, benchmark: Benchmark) -> Stamp | None:

@@ -5,7 +5,6 @@ Series indexed by training seed. A seed whose value cannot be formed (an arm wit
 missing, never zero.
 """
 
-import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -23,17 +22,9 @@ TARGET_SHARE, QUARTER = 0.95, 4
 
 @dataclass(frozen=True)
 class Sample:
-    """What is measured where.
+    """What is measured where: in a cell, of an arm and of the one it is paired with by seed (None for no comparison).
 
-    Args:
-        task: with `model`, the cell of the matrix.
-        model: with `task`, the cell of the matrix.
-        arm: the arm under test.
-        against: the arm it is paired with by seed; None where nothing is compared.
-        stage: of the table's rows, where the quantity has one.
-        metric: of the table's rows, where the quantity has one.
-        warmup_steps: steps at the start of each run that are left out.
-        metrics: those that a quantity of several reads.
+    `stage`, `metric` and `metrics` are of the table's rows, where the quantity has them.
     """
 
     task: str
@@ -67,9 +58,8 @@ class Quantity:
     """How a quantity of training runs is measured and read.
 
     Args:
-        measure: from rows and their sample to one value per seed.
-        table: the tidy table it reads.
-        unit: unit of its values.
+        what: one sentence for readers.
+        measure: from rows of `table` and their sample to one value per seed.
         ratio: whether its mean and interval are formed on the log scale.
         counted: whether it counts things, so that seeds may agree to the last digit; timings or accuracies that do
             are copies of one run.
@@ -81,6 +71,7 @@ class Quantity:
             of two infinite costs has no ratio (NaN).
     """
 
+    what: str
     measure: Measure
     table: str
     unit: str
@@ -111,79 +102,57 @@ def density(rows: pd.DataFrame, sample: Sample) -> pd.Series:
 
 
 def compression(rows: pd.DataFrame, sample: Sample) -> pd.Series:
-    """Share of positions dropped: 1 - density."""
     return 1 - density(rows, sample)
 
 
 def tokens_per_endpoint(rows: pd.DataFrame, sample: Sample) -> pd.Series:
-    """Valid response tokens / endpoints: 1 / density."""
     return 1 / density(rows, sample)
 
 
-def stage_seconds_ratio(rows: pd.DataFrame, sample: Sample) -> pd.Series:
-    """Speed-up: median seconds of the stage over steps, of the compared arm / of the arm under test."""
-    medians = _by_arm(rows, sample, "seconds", "median")
-    return medians[sample.against] / medians[sample.arm]
+def ratio(rows: pd.DataFrame, sample: Sample, column: str, over_steps: str = "median") -> pd.Series:
+    """Of the arm under test / of the compared arm; medians of costs, because single steps wait on other processes."""
+    arm, against = _by_arm(rows.groupby(["seed", "arm"])[column].agg(over_steps), sample)
+    return arm / against
 
 
-def rise_bytes_ratio(rows: pd.DataFrame, sample: Sample) -> pd.Series:
-    """Median rise of memory over the stage's entry, of the arm under test / of the compared arm."""
-    medians = _by_arm(rows, sample, "rise_bytes", "median")
-    return medians[sample.arm] / medians[sample.against]
-
-
-def peak_bytes_ratio(rows: pd.DataFrame, sample: Sample) -> pd.Series:
-    """Largest memory in any step, of the arm under test / of the compared arm."""
-    peaks = _by_arm(rows, sample, "peak_bytes", "max")
-    return peaks[sample.arm] / peaks[sample.against]
+def speed_up(rows: pd.DataFrame, sample: Sample) -> pd.Series:
+    arm, against = _by_arm(rows.groupby(["seed", "arm"])["seconds"].median(), sample)
+    return against / arm
 
 
 def accuracy_difference(rows: pd.DataFrame, sample: Sample) -> pd.Series:
-    """Held-out accuracy of the arm under test - of the compared arm."""
-    values = rows.pivot(index="seed", columns="arm", values="value")
-    values = values.reindex(columns=[sample.arm, sample.against])
-    return values[sample.arm] - values[sample.against]
+    arm, against = _by_arm(rows.set_index(["seed", "arm"])["value"], sample)
+    return arm - against
 
 
-def _by_arm(rows: pd.DataFrame, sample: Sample, column: str, over_steps: str) -> pd.DataFrame:
-    """Values over steps, (seeds, the two arms). Medians of costs, because single steps wait on other processes."""
-    values = rows.groupby(["seed", "arm"])[column].agg(over_steps).unstack("arm")
-    return values.reindex(columns=[sample.arm, sample.against]).astype(float)
+def _by_arm(values: pd.Series, sample: Sample) -> tuple[pd.Series, pd.Series]:
+    """Of values by seed and arm, those of the arm under test and of the compared one, each by seed."""
+    wide = values.unstack("arm").reindex(columns=[sample.arm, sample.against]).astype(float)
+    return wide[sample.arm], wide[sample.against]
 
 
-def cost_to_target(unit: str) -> Measure:
-    """The compared arm's cost to its own late reward / that of the arm under test: above 1 where the latter is sooner.
+def cost_to_target(rows: pd.DataFrame, sample: Sample, unit: str) -> pd.Series:
+    """Ratios by `arrivals`; a run that never gets there costs infinity. `unit` is "steps", "seconds" or "tokens"."""
+    found, against = arrivals(rows, str(sample.against)), str(sample.against)
 
-    See `arrivals`; a run that never gets there costs infinity.
+    def cost(arm: str, seed: int) -> float:
+        return float(getattr(found[arm, seed], unit))
 
-    Args:
-        unit: "steps", "seconds" or "tokens" (of responses), counted from the first step on.
-    """
-
-    def measure(rows: pd.DataFrame, sample: Sample) -> pd.Series:
-        costs = {run: float(getattr(arrival, unit)) for run, arrival in arrivals(rows, str(sample.against)).items()}
-        ratios = {}
-        for seed in sorted({seed for _, seed in costs}):
-            other, mine = costs.get((str(sample.against), seed)), costs.get((sample.arm, seed))
-            if other is not None and mine is not None:
-                ratios[seed] = math.nan if math.isinf(other) and math.isinf(mine) else other / mine
-        return pd.Series(ratios, dtype=float)
-
-    return measure
+    seeds = sorted(seed for arm, seed in found if arm == sample.arm and (against, seed) in found)
+    # Of two infinite costs the ratio is nan.
+    return pd.Series({seed: cost(against, seed) / cost(sample.arm, seed) for seed in seeds}, dtype=float)
 
 
 def arrivals(steps: pd.DataFrame, reference: str) -> dict[tuple[str, int], Arrival]:
-    """When each run reaches the reward that the reference's run of its seed ends with: steps, seconds and tokens.
+    """When each run reaches the reward that the reference's run of its seed ends with, by arm and seed.
 
     A target is TARGET_SHARE of the way from the reference's mean reward over the first quarter of its run to that over
     the last, and a run arrives with its mean over a quarter: a few lucky steps, which any run has, are no arrival.
+    Runs without the metrics, and seeds whose reference is missing or gained nothing, are left out.
 
     Args:
         steps: rows of the table `steps` of one task and model with TARGET_METRICS.
         reference: the arm that sets the targets.
-
-    Returns:
-        by arm and seed; runs without the metrics, and seeds whose reference is missing or gained nothing, are left out.
     """
     rows = steps[steps["metric"].isin(TARGET_METRICS)].astype({"arm": str, "metric": str})
     wide = rows.pivot(index=["arm", "seed", "step"], columns="metric", values="value")
@@ -192,66 +161,77 @@ def arrivals(steps: pd.DataFrame, reference: str) -> dict[tuple[str, int], Arriv
     wide = wide.dropna().sort_index()
     values = wide[list(TARGET_METRICS)].to_numpy(float)
     runs = {key: values[places] for key, places in wide.groupby(["arm", "seed"]).indices.items()}
-    targets = {seed: _target(run[:, 0]) for (arm, seed), run in runs.items() if arm == reference}
-    return {
-        (arm, int(seed)): _arrival(run, targets[seed])
-        for (arm, seed), run in runs.items()
-        if math.isfinite(targets.get(seed, math.nan))
-    }
+    targets = {}
+    for (arm, seed), run in runs.items():
+        window = max(1, len(run) // QUARTER)
+        first, last = float(run[:window, 0].mean()), float(run[-window:, 0].mean())
+        if arm == reference and last > first:
+            targets[seed] = first + TARGET_SHARE * (last - first)
+    found = {}
+    for (arm, seed), run in runs.items():
+        if seed in targets:
+            reward, elapsed, tokens = run.T
+            window, seconds = max(1, len(run) // QUARTER), np.diff(elapsed, prepend=0.0)
+            found[arm, int(seed)] = time_to_target(reward, seconds, tokens, targets[seed], window)
+    return found
 
 
-def _target(rewards: np.ndarray) -> float:
-    """The reward to reach, NaN where the run gained nothing."""
-    window = max(1, len(rewards) // QUARTER)
-    first, last = float(rewards[:window].mean()), float(rewards[-window:].mean())
-    return first + TARGET_SHARE * (last - first) if last > first else math.nan
-
-
-def _arrival(run: np.ndarray, target: float) -> Arrival:
-    """Of a run's TARGET_METRICS, (steps, 3)."""
-    reward, elapsed, tokens = run.T
-    return time_to_target(reward, np.diff(elapsed, prepend=0.0), tokens, target, max(1, len(run) // QUARTER))
-
-
-_paired_ratio = partial(Quantity, unit="x", ratio=True, needs=frozenset({"against"}))
-_of_stage = partial(_paired_ratio, table="stages", needs=frozenset({"against", "stage"}))
+_of_groups = partial(Quantity, table="groups", counted=True)
+_paired = partial(Quantity, unit="x", ratio=True, needs=frozenset({"against"}))
+_of_stage = partial(_paired, table="stages", needs=frozenset({"against", "stage"}))
+_SPEED_UP = "Speed-up: median seconds of the stage over steps, of the compared arm / of the arm under test."
 
 QUANTITIES: dict[str, Quantity] = {
-    "compression": Quantity(compression, "groups", "share of positions", counted=True),
-    "density": Quantity(density, "groups", "share of positions", counted=True),
-    "tokens_per_endpoint": Quantity(
+    "compression": _of_groups("Share of positions dropped: 1 - density.", compression, unit="share of positions"),
+    "density": _of_groups("Endpoints / valid response tokens, pooled over steps.", density, unit="share of positions"),
+    "tokens_per_endpoint": _of_groups(
+        "Valid response tokens / endpoints: 1 / density.",
         tokens_per_endpoint,
-        "groups",
-        "tokens per endpoint",
+        unit="tokens per endpoint",
         ratio=True,
-        counted=True,
         identity="tokens / endpoints is 1 / density, the compression written another way, and measures no cost",
     ),
-    "stage_seconds_ratio": _of_stage(stage_seconds_ratio),
-    "step_seconds_ratio": _paired_ratio(stage_seconds_ratio, table="stages", stage="step"),
-    "rise_bytes_ratio": _of_stage(rise_bytes_ratio, counted=True),
-    "peak_bytes_ratio": _paired_ratio(peak_bytes_ratio, table="stages", counted=True, stage="step"),
+    "stage_seconds_ratio": _of_stage(_SPEED_UP, speed_up),
+    "step_seconds_ratio": _paired(_SPEED_UP, speed_up, table="stages", stage="step"),
+    "rise_bytes_ratio": _of_stage(
+        "Median rise of memory over the stage's entry, of the arm under test / of the compared arm.",
+        partial(ratio, column="rise_bytes"),
+        counted=True,
+    ),
+    "peak_bytes_ratio": _paired(
+        "Largest memory in any step, of the arm under test / of the compared arm.",
+        partial(ratio, column="peak_bytes", over_steps="max"),
+        table="stages",
+        counted=True,
+        stage="step",
+    ),
     **{
-        f"{unit}_to_target_ratio": _paired_ratio(
-            cost_to_target(unit), table="steps", metrics=TARGET_METRICS, ordinal=True
+        f"{unit}_to_target_ratio": _paired(
+            "The compared arm's cost to its own late reward / that of the arm under test: above 1 where the latter is "
+            f"sooner. In {unit}.",
+            partial(cost_to_target, unit=unit),
+            table="steps",
+            metrics=TARGET_METRICS,
+            ordinal=True,
         )
         for unit in ("steps", "seconds", "tokens")
     },
     "accuracy_difference": Quantity(
-        accuracy_difference, "evals", "difference in accuracy", needs=frozenset({"against", "metric"})
+        "Held-out accuracy of the arm under test - of the compared arm.",
+        accuracy_difference,
+        "evals",
+        "difference in accuracy",
+        needs=frozenset({"against", "metric"}),
     ),
 }
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A number of one variant of an update in one setting of a profile.
+    """A number of one variant of an update in one setting of a profile: a column of the table `variants`.
 
-    Args:
-        column: of the table `variants`; with `timed`, its interval is in `<column>_low` and `<column>_high`.
-        timed: whether it is a ratio of seconds, compared within rounds of one process; else it is counted or read once.
-        counted: whether it is the same on every device.
-        unit: unit of its values.
+    A `timed` one is a ratio of seconds, compared within rounds of one process, with its interval in `<column>_low` and
+    `<column>_high`; others are counted or read once, and a `counted` one is the same on every device.
     """
 
     column: str
@@ -272,15 +252,9 @@ COSTS: dict[str, Cost] = {
 
 @dataclass(frozen=True)
 class Share:
-    """The share of the rows of a study's table in which a column holds.
+    """The share of the rows of a study's table, those of a `DataFrame.query` expression, in which a column holds.
 
-    Args:
-        study: name of the study.
-        table: name of its table.
-        rows: those that count, as a `DataFrame.query` expression.
-        column: of true and false.
-        label: columns that name a row.
-        cases: what a row is, in the plural.
+    `label` are columns that name a row, `cases` what a row is, in the plural.
     """
 
     study: str

@@ -6,15 +6,15 @@ the same: does the value, or its whole interval, lie inside the region, outside 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from groupppo.config.forms import Region
-from groupppo.stats.intervals import EXACT_LIMIT, Interval, holm, one_sided, paired_ratio, paired_t, sign_flip, tost
+from groupppo.stats.intervals import EXACT_LIMIT, Interval, holm, one_sided, paired_ratio, paired_t, sign_flip
 from groupppo.stats.power import MOST_SEEDS, seeds_for_equivalence, seeds_for_interval, seeds_for_sign_flip
-from groupppo.stats.targets import median_above, median_below, median_ratio
+from groupppo.stats.targets import median_above, median_ratio
 from groupppo.update.variants import MEASURED
 from groupppo.verdicts.claims import EQUIVALENCE, Claim, Claims
 from groupppo.verdicts.quantities import Cost, Share
@@ -54,101 +54,33 @@ class Finding:
     asked: bool = True
 
 
-@dataclass(frozen=True)
-class _Mean:
-    """Values of one cell on the scale of inference (logarithms for ratios), judged by the t interval of their mean.
+_WHERE = {
+    SUPPORTED: "wholly inside",
+    REFUTED: "wholly outside",
+    INCONCLUSIVE: "neither wholly inside nor wholly outside",
+}
 
-    `region` is on that scale, too; `interval` is in the quantity's unit.
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Values of one cell and the region, both on the scale of inference: logarithms for ratios.
+
+    `interval` is in the quantity's unit; None for ratios of costs that may be infinite, which are judged by their
+    median.
     """
 
-    scaled: np.ndarray
+    values: np.ndarray
     region: Region
-    interval: Interval
+    interval: Interval | None
 
-    @property
-    def p_inside(self) -> float:
-        """p-value against "the mean lies outside the region"."""
-        if not self.region.low < self.region.high:  # ratios are above zero, whatever an end says
-            return 1.0
-        return tost(self.scaled, self.region.low, self.region.high)
-
-    @property
-    def p_outside(self) -> float:
-        """p-value against "the mean lies inside the region"."""
-        return min(one_sided(-self.scaled, -self.region.low), one_sided(self.scaled, self.region.high))
-
-    def conclude(self, verdict: str, claim: Claim, claims: Claims, cells: int) -> Finding:
-        interval = self.interval
-        numbers = (interval.estimate, interval.low, interval.high, interval.seeds)
-        measured = f"{shown(interval)} over {interval.seeds} seeds lies"
-        place = f"the region ({claim.region}{_family(cells)})"
-        opinion = self._second_opinion() if claim.rule == EQUIVALENCE else ""
-        if verdict != INCONCLUSIVE:
-            return Finding(verdict, f"{measured} wholly {_WHERE[verdict]} {place}.{opinion}", *numbers)
-        needed = self._seeds_needed(claim, claims)
-        many = f"about {needed}" if needed else f"more than {MOST_SEEDS:,}"
-        decide = f"{many} seeds would decide it ({claims.power:.0%} power at this spread)"
-        reason = f"{measured} neither wholly inside nor wholly outside {place}; {decide}.{opinion}"
-        return Finding(verdict, reason, *numbers, needed)
-
-    def _second_opinion(self) -> str:
-        text = f" TOST p = {self.p_inside:.2g}"
-        if len(self.scaled) <= EXACT_LIMIT:
-            least = 2.0 ** (1 - len(self.scaled))
-            p_value = sign_flip(self.scaled)
-            text += f"; sign-flip test of no difference p = {p_value:.2g} (cannot fall below {least:.2g})"
-        return f"{text}."
-
-    def _seeds_needed(self, claim: Claim, claims: Claims) -> int | None:
-        """Seeds for a decision at the spread seen, were the estimate the truth; None for more than `MOST_SEEDS`.
-
-        Equivalence takes no fewer than arms without any difference would need, and that many where the estimate lies
-        so near an end that no number would do.
-        """
-        spread, mean, region = self.interval.spread, float(self.scaled.mean()), self.region
-        if spread == 0:
-            return None
-        needed = [seeds_for_interval(mean, spread, region.low, region.high, claims.level, claims.power)]
-        if claim.rule == EQUIVALENCE and region.low < mean < region.high:
-            needed.append(seeds_for_equivalence(spread, (region.high - region.low) / 2, claims.level, claims.power))
-        known = [number for number in needed if number]
-        return max([*known, self.interval.seeds + 1]) if known else None
-
-
-@dataclass(frozen=True)
-class _Median:
-    """Ratios of costs that may be infinite, judged by the interval of their median from order statistics."""
-
-    ratios: np.ndarray
-    region: Region
-
-    @property
-    def p_inside(self) -> float:
-        return max(median_above(self.ratios, self.region.low), median_below(self.ratios, self.region.high))
-
-    @property
-    def p_outside(self) -> float:
-        return min(median_below(self.ratios, self.region.low), median_above(self.ratios, self.region.high))
-
-    def conclude(self, verdict: str, claim: Claim, claims: Claims, cells: int) -> Finding:
-        bounds, seeds = median_ratio(self.ratios, claims.level), len(self.ratios)
-        known = bounds.median_low if bounds.median_low == bounds.median_high else math.nan
-        numbers = (_finite(known), _finite(bounds.low) if bounds.low else None, _finite(bounds.high), seeds)
-        missed = f"; in {bounds.undetermined} both missed the target" if bounds.undetermined else ""
-        median = f"{known:.3g}x" if not math.isnan(known) else "not determined"
-        measured = f"Median {median}, interval {bounds.low:.3g} to {bounds.high:.3g} over {seeds} seeds{missed}"
-        place = f"the region ({self.region}, on the median{_family(cells)})"
-        if verdict != INCONCLUSIVE:
-            return Finding(verdict, f"{measured}: wholly {_WHERE[verdict]} {place}.", *numbers)
-        # Holm asks the smallest of the p-values for alpha / cells.
-        needed = seeds_for_sign_flip((1 - claims.level) / cells)
-        lacking = "have no interval at all" if cells == 1 else f"decide nothing over {cells} cells"
-        few = f"; fewer than {needed} seeds {lacking}" if seeds < needed else ""
-        reason = f"{measured}: neither wholly inside nor wholly outside {place}{few}."
-        return Finding(verdict, reason, *numbers, needed if few else None)
-
-
-_WHERE = {SUPPORTED: "inside", REFUTED: "outside"}
+    def p_values(self) -> tuple[float, float]:
+        """Of one-sided tests at the ends: against "it lies outside the region", and against "it lies inside"."""
+        above = one_sided if self.interval else median_above
+        low, high = self.region.low, self.region.high
+        outside = min(above(-self.values, -low), above(self.values, high))
+        if not low < high:  # ratios are above zero, whatever an end says
+            return 1.0, outside
+        return max(above(self.values, low), above(-self.values, -high)), outside
 
 
 def judge(claim: Claim, claims: Claims, cells: Sequence[dict[int, float]], planned: Sequence[int]) -> list[Finding]:
@@ -169,16 +101,20 @@ def judge(claim: Claim, claims: Claims, cells: Sequence[dict[int, float]], plann
         _evidence(claim, claims.level, values) if len(values) == count else None
         for values, count in zip(cells, planned, strict=True)
     ]
-    complete = [item for item in evidence if item]
-    inside, outside = (iter(holm([getattr(item, p) for item in complete])) for p in ("p_inside", "p_outside"))
+    pairs = [item.p_values() for item in evidence if item]
+    adjusted = zip(*(holm([pair[end] for pair in pairs]) for end in (0, 1)), strict=True)
     alpha, findings = (1 - claims.level) / 2 * (1 - _ROUNDING), []
     for item, values, count in zip(evidence, cells, planned, strict=True):
         if item is None:
             findings.append(_undecided(values, count))
             continue
-        supported, refuted = next(inside) < alpha, next(outside) < alpha
-        verdict = SUPPORTED if supported else REFUTED if refuted else INCONCLUSIVE
-        findings.append(item.conclude(verdict, claim, claims, len(complete)))
+        inside, outside = next(adjusted)
+        verdict = SUPPORTED if inside < alpha else REFUTED if outside < alpha else INCONCLUSIVE
+        family = f"; Holm over {len(pairs)} cells" if len(pairs) > 1 else ""
+        if item.interval:
+            findings.append(_of_mean(item, item.interval, verdict, claim, claims, family))
+        else:
+            findings.append(_of_median(item, verdict, claims.level, len(pairs), family))
     return findings
 
 
@@ -194,17 +130,69 @@ def shown(interval: Interval) -> str:
     return f"{interval.estimate:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
 
 
-def _evidence(claim: Claim, level: float, values: dict[int, float]) -> _Mean | _Median | None:
+def _evidence(claim: Claim, level: float, values: dict[int, float]) -> _Evidence | None:
     array, region = np.array(list(values.values())), claim.region
     if claim.measured.ordinal:
-        return _Median(array, region)
+        return _Evidence(array, region, None)
     interval = summarise(claim, level, values)
     if interval is None or (interval.spread == 0 and not claim.measured.counted):
         return None
-    if claim.measured.ratio:
-        low, high = (math.log(end) if end > 0 else -math.inf for end in (region.low, region.high))
-        return _Mean(np.log(array), Region(low, high), interval)
-    return _Mean(array, region, interval)
+    if not claim.measured.ratio:
+        return _Evidence(array, region, interval)
+    low, high = (math.log(end) if end > 0 else -math.inf for end in (region.low, region.high))
+    return _Evidence(np.log(array), Region(low, high), interval)
+
+
+def _of_mean(item: _Evidence, interval: Interval, verdict: str, claim: Claim, claims: Claims, family: str) -> Finding:
+    """By the t interval of the mean."""
+    reason = f"{shown(interval)} over {interval.seeds} seeds lies {_WHERE[verdict]} the region ({claim.region}{family})"
+    needed = None
+    if verdict == INCONCLUSIVE:
+        needed = _seeds_needed(item, interval, claim, claims)
+        many = f"about {needed}" if needed else f"more than {MOST_SEEDS:,}"
+        reason += f"; {many} seeds would decide it ({claims.power:.0%} power at this spread)"
+    reason += "."
+    if claim.rule == EQUIVALENCE:
+        reason += f" TOST p = {item.p_values()[0]:.2g}"
+        if interval.seeds <= EXACT_LIMIT:
+            p_value, least = sign_flip(item.values), 2.0 ** (1 - interval.seeds)
+            reason += f"; sign-flip test of no difference p = {p_value:.2g} (cannot fall below {least:.2g})"
+        reason += "."
+    return Finding(verdict, reason, interval.estimate, interval.low, interval.high, interval.seeds, needed)
+
+
+def _seeds_needed(item: _Evidence, interval: Interval, claim: Claim, claims: Claims) -> int | None:
+    """Seeds for a decision at the spread seen, were the estimate the truth; None for more than `MOST_SEEDS`.
+
+    Equivalence takes no fewer than arms without any difference would need, and that many where the estimate lies so
+    near an end that no number would do.
+    """
+    spread, mean, low, high = interval.spread, float(item.values.mean()), item.region.low, item.region.high
+    if spread == 0:
+        return None
+    needed = [seeds_for_interval(mean, spread, low, high, claims.level, claims.power)]
+    if claim.rule == EQUIVALENCE and low < mean < high:
+        needed.append(seeds_for_equivalence(spread, (high - low) / 2, claims.level, claims.power))
+    known = [number for number in needed if number]
+    return max([*known, interval.seeds + 1]) if known else None
+
+
+def _of_median(item: _Evidence, verdict: str, level: float, cells: int, family: str) -> Finding:
+    """By the interval of the median from order statistics."""
+    bounds, seeds = median_ratio(item.values, level), len(item.values)
+    known = bounds.median_low if bounds.median_low == bounds.median_high else math.nan
+    missed = f"; in {bounds.undetermined} both missed the target" if bounds.undetermined else ""
+    median = f"{known:.3g}x" if not math.isnan(known) else "not determined"
+    measured = f"Median {median}, interval {bounds.low:.3g} to {bounds.high:.3g} over {seeds} seeds{missed}"
+    reason = f"{measured}: {_WHERE[verdict]} the region ({item.region}, on the median{family})"
+    # Holm asks the smallest of the p-values for alpha / cells.
+    least, needed = seeds_for_sign_flip((1 - level) / cells), None
+    if verdict == INCONCLUSIVE and seeds < least:
+        lacking = "have no interval at all" if cells == 1 else f"decide nothing over {cells} cells"
+        needed, reason = least, f"{reason}; fewer than {least} seeds {lacking}"
+    numbers = (known, bounds.low, bounds.high)
+    estimate, low, high = (number if math.isfinite(number) else None for number in numbers)
+    return Finding(verdict, f"{reason}.", estimate, low or None, high, seeds, needed)
 
 
 def _undecided(values: dict[int, float], planned: int) -> Finding:
@@ -221,26 +209,17 @@ def _undecided(values: dict[int, float], planned: int) -> Finding:
     return Finding(INCONCLUSIVE, reason, finite[0] if count == planned else None, seeds=count)
 
 
-def _family(cells: int) -> str:
-    return f"; Holm over {cells} cells" if cells > 1 else ""
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def judge_cost(claim: Claim, cost: Cost, variants: pd.DataFrame | None) -> Finding:
     """The verdict on one number of a profile; of seconds the unit of replication is the round.
+
+    `supported` or `refuted` where the number, or its whole interval, lies inside or outside the claim's region;
+    `inconclusive` where the interval crosses an end; `not testable` where the profile lacks the variant or could not
+    run it; `not measurable here` for a number of a device that the claim does not accept.
 
     Args:
         claim: names setting and variant.
         cost: the number.
         variants: the profile's table; None where the benchmark names no profile.
-
-    Returns:
-        `supported` or `refuted` where the number, or its whole interval, lies inside or outside the claim's region;
-        `inconclusive` where the interval crosses an end; `not testable` where the profile lacks the variant or could
-        not run it; `not measurable here` for a number of a device that the claim does not accept.
     """
     if variants is None:
         return Finding(NOT_TESTABLE, "This benchmark names no profile of an update's cost.", asked=False)
@@ -261,18 +240,21 @@ def judge_cost(claim: Claim, cost: Cost, variants: pd.DataFrame | None) -> Findi
         names = " or ".join(claim.evidence).upper()
         reason = f"The claim takes evidence from a {names}; the profile, measured on a {kind.upper()}, has {measured}."
         return Finding(NOT_MEASURABLE, f"{reason} It does not decide it.")
-    verdict, place, more = INCONCLUSIVE, "neither inside nor outside", "; more rounds would narrow it"
+    verdict, place = INCONCLUSIVE, "neither inside nor outside"
     if region.low < low and high < region.high:
-        verdict, place, more = SUPPORTED, "inside", ""
+        verdict, place = SUPPORTED, "inside"
     elif high < region.low or region.high < low:
-        verdict, place, more = REFUTED, "outside", ""
+        verdict, place = REFUTED, "outside"
+    more = "; more rounds would narrow it" if verdict == INCONCLUSIVE else ""
     replicates = f"{rounds} rounds" if cost.timed else "counted" if cost.counted else "read once"
-    finding = Finding(verdict, f"{measured} lies {place} the region ({region}){more}.", value, replicates=replicates)
-    return replace(finding, low=low, high=high) if cost.timed else finding
+    reason = f"{measured} lies {place} the region ({region}){more}."
+    if not cost.timed:
+        return Finding(verdict, reason, value, replicates=replicates)
+    return Finding(verdict, reason, value, low, high, replicates=replicates)
 
 
 def judge_share(share: Share, region: Region, table: pd.DataFrame | None) -> Finding:
-    """The verdict on one task and model by a study's table, whose rows are counted.
+    """The verdict on one task and model by a study's table, whose rows are counted; not testable without rows.
 
     No training seed enters and nothing is sampled: the study does every case that its table names. So there is no
     interval, and an end of the region belongs to it: of a claim "always" that is 1, one exception refutes it.
@@ -281,9 +263,6 @@ def judge_share(share: Share, region: Region, table: pd.DataFrame | None) -> Fin
         share: what is counted.
         region: the claimed region widened by the margin.
         table: the study's; None where the benchmark does not ask for the study.
-
-    Returns:
-        `supported` or `refuted` where the share lies inside or outside the region; `not testable` without rows.
     """
     if table is None:
         return Finding(NOT_TESTABLE, f"This benchmark does not ask for the study {share.study}.", asked=False)
@@ -293,8 +272,8 @@ def judge_share(share: Share, region: Region, table: pd.DataFrame | None) -> Fin
     held = rows[share.column].isin((True,))  # a word is not true
     value = float(held.mean())
     counted = f"{int(held.sum())} of {len(rows)} {share.cases}"
-    verdict = SUPPORTED if region.low <= value <= region.high else REFUTED
+    verdict, place = (SUPPORTED, "inside") if region.low <= value <= region.high else (REFUTED, "outside")
     exceptions = [" ".join(row) for row in rows.loc[~held, list(share.label)].itertuples(index=False)]
     listed = f" Not: {', '.join(exceptions)}." if exceptions else ""
-    reason = f"{counted}, {value:.3g}, lies {_WHERE[verdict]} the region ({region}).{listed}"
+    reason = f"{counted}, {value:.3g}, lies {place} the region ({region}).{listed}"
     return Finding(verdict, reason, value, replicates=counted)

@@ -27,26 +27,14 @@ from groupppo.tables import Only, load_tables
 RECORD, TABLE = "benchmark.yaml", "sweep.parquet"
 METRIC = "accuracy"
 _READ = (RECORD, "tables/runs.parquet", "tables/evals.parquet")
-COLUMNS = {
-    "task": "Task of the pilot's cell.",
-    "model": "Model of the pilot's cell.",
-    "arm": "Name of the arm's file.",
-    "title": "The arm's title.",
-    "rate": "Learning rate of the policy.",
-    "seed": "Training seed.",
-    "accuracy": "Held-out greedy accuracy after training.",
-}
+COLUMNS = ("task", "model", "arm", "title", "rate", "seed", "accuracy")
+"""Of the table: cell, the arm's file and title, the policy's learning rate, training seed, held-out greedy accuracy."""
 
 
 def pilot_place(pilot: Path, results: Path) -> Found:
-    """Where a pilot's tables are: this machine's own in `results`/<name>/ if there are any, else the published ones.
+    """Where a pilot's tables are, a folder of results or a bundle.zip of the pilot's name.
 
-    Args:
-        pilot: the pilot's benchmark file; its results are in a folder, or a bundle, of its name.
-        results: the folder of results folders.
-
-    Returns:
-        A folder of results or a bundle.zip.
+    This machine's own in the folder of results folders `results` if there are any, else the published ones.
 
     Raises:
         BadInput: there is neither.
@@ -77,8 +65,7 @@ def opened_pilot(place: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="groupppo-") as folder:
         try:
             with zipfile.ZipFile(place) as bundle:
-                for file in _READ:
-                    bundle.extract(file, folder)
+                bundle.extractall(folder, _READ)
         except (zipfile.BadZipFile, KeyError) as error:
             raise BadInput(place, "file", str(error), "restore the bundle from a copy, or run the pilot.") from error
         yield Path(folder)
@@ -111,23 +98,16 @@ def read_record(file: Path) -> dict[str, Any]:
     Raises:
         BadInput: it is missing, or no matrix with swept arms.
     """
-    if not file.is_file():
-        raise BadInput(file, "file", None, "run the pilot first.")
-    record = read_yaml(file)
+    record = read_yaml(file) if file.is_file() else None
     if not isinstance(record, dict) or not isinstance(record.get("arms"), dict):
-        raise BadInput(file, "arms", None, "run the pilot again with this version.")
+        raise BadInput(file, "arms", None, "run the pilot first, with this version.")
     if not any(arm.get("swept_from") for arm in record["arms"].values()):
         raise BadInput(file, "arms", list(record["arms"]), "give its arms several rates under learning_rates.")
     return record
 
 
 def sweep_table(record: dict[str, Any], runs: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
-    """One row for each swept run, columns COLUMNS, in the order of the pilot's arms.
-
-    Args:
-        record: the pilot's resolved matrix.
-        runs: its tidy table of that name.
-        evals: its tidy table of that name.
+    """One row for each swept run of the pilot's resolved matrix, columns COLUMNS, in the order of its arms.
 
     Raises:
         BadInput: a run is missing or inadmissible: a rate chosen among what is left would not be the pilot's.

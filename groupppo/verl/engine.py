@@ -22,7 +22,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDP
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from groupppo.errors import BadInput
-from groupppo.measure.memory import AllocatorPeaks
+from groupppo.measure.stages import AllocatorPeaks
 from groupppo.update.layout import Layout
 from groupppo.update.network import install
 from groupppo.update.passes import KeysValuesStore, LiveRows, Plan, caching_pass, policy_pass, value_pass

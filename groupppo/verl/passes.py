@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import compress
 from typing import Any
 
 import torch
@@ -19,8 +18,8 @@ from verl.workers.utils.padding import response_to_nested
 
 from groupppo.algorithm import GroupParams
 from groupppo.algorithm.loss import LossMask
-from groupppo.measure.mfu import Modes, Sequences, stage_flops
-from groupppo.update.flops import Shape
+from groupppo.measure.mfu import stage_flops
+from groupppo.update.flops import Shape, Work
 from groupppo.verl.group_stage import Grouped
 
 logger = logging.getLogger(__name__)
@@ -116,16 +115,18 @@ class Asks:
         live = {WINDOW: params.live_window, SHARE: params.live_share, SEED: step}
         return {MODE: "streamed", **live, USE_KEPT: params.kv == "reuse"}
 
-    def modes(self, grouped: Grouped | None, early: bool) -> Modes:
-        """The passes' names, by which operations are counted."""
+    def modes(self, grouped: Grouped | None, early: bool) -> dict[str, str | None]:
+        """How each stage is computed, by which operations are counted."""
         before = "gathered" if early else "dense"
         gathers, params = self.gathers(grouped), self.params
-        critic = policy = "gathered" if gathers else "dense"
+        critic: str = "gathered" if gathers else "dense"
+        policy: str | None = critic
         if gathers and params is not None and params.update == "streamed":
             policy = "streamed_reuse" if params.kv == "reuse" else "streamed"
-            if params.live_window or params.live_share:  # how many more tokens flow is known to the engine only
-                return Modes(before, before, critic, None)
-        return Modes(before, before, critic, policy)
+            if params.live_window or params.live_share:
+                policy = None  # how many tokens flow next to the endpoints is known to the engine only
+        first = dict.fromkeys(("old_log_prob", "ref", "values"), before)
+        return {**first, "update_critic": critic, "update_actor": policy}
 
 
 class FlopsOfStep:
@@ -153,7 +154,12 @@ class FlopsOfStep:
         policy = value = responses
         if grouped is not None:
             policy, value = (mask.counts.sum(-1).tolist() for mask in (grouped.losses.policy, grouped.losses.value))
-        counts = ([tag["seq_len"] for tag in tags], responses, policy, value)
-        real = [not tag.get("is_padding", False) for tag in tags]
-        sequences = Sequences(*([int(count) for count in compress(counted, real)] for counted in counts))
-        return stage_flops(self.shape, sequences, self.asks.modes(grouped, early), self.epochs)
+
+        def works(rows: list[int]) -> list[Work]:
+            return [
+                Work(int(tag["seq_len"]), int(response), int(row))
+                for tag, response, row in zip(tags, responses, rows, strict=True)
+                if not tag.get("is_padding", False)
+            ]
+
+        return stage_flops(self.shape, works(policy), works(value), self.asks.modes(grouped, early), self.epochs)

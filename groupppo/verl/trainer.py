@@ -35,8 +35,7 @@ from groupppo.algorithm import GroupParams
 from groupppo.algorithm.loss import LossMask
 from groupppo.algorithm.metrics import critic_metrics, dense_metrics, log_prob_gap
 from groupppo.config import GROUPED
-from groupppo.measure.memory import AllocatorProbe, ProcessTreeProbe
-from groupppo.measure.stages import StageMeter
+from groupppo.measure.stages import AllocatorProbe, ProcessTreeProbe, StageMeter
 from groupppo.records.folders import RunFolder
 from groupppo.records.storage import write_whole
 from groupppo.verl.endings import watch_engines
@@ -224,8 +223,8 @@ class GroupPPOTrainer(PPOTrainerSync):
         if step.controller is not None:
             self.kl_ctrl_in_reward = step.controller
         tokens, endpoints = (int(step.metrics[f"group/total_{name}"]) for name in ("tokens", "endpoints"))
-        self.meter.count(tokens=tokens, endpoints=endpoints)
-        self.meter.count_flops(self.flops.count(batch.tags, step.lengths, step.grouped, step.early))
+        flops = self.flops.count(batch.tags, step.lengths, step.grouped, step.early)
+        self.meter.count(tokens=tokens, endpoints=endpoints, flops=flops)
         self.this_step = step
         return batch
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from groupppo.measure.memory import DEFINITION
+from groupppo.config import REPOSITORY
+from groupppo.measure.stages import DEFINITION
 from groupppo.publish.bundle import make_bundle
 from groupppo.publish.derive import derive
 from groupppo.tables import collect, load_tables
@@ -44,39 +45,33 @@ def test_report_makes_page_and_figures_again_from_tables_and_verdicts(groupppo, 
     assert {name: (results / name).read_bytes() for name in kept} == kept
 
 
-def test_report_without_verdicts_says_what_makes_them(groupppo, results: Path) -> None:
+def test_what_a_report_needs_is_named(groupppo, results: Path, tmp_path: Path) -> None:
     (results / "verdicts.json").unlink()
     done = groupppo("report", results)
     assert done.code == 1
     assert "verdicts.json: file = missing" in done.err
     assert "hint: decide the verdicts first" in done.err
+    for folder in (tmp_path / "absent", tmp_path):
+        done = groupppo("report", folder)
+        assert (done.code, "benchmark.yaml" in done.err) == (1, True)
 
 
-def test_report_of_a_folder_that_is_no_results_folder_is_refused(groupppo, tmp_path: Path) -> None:
-    assert groupppo("report", tmp_path / "absent").code == 1
-    done = groupppo("report", tmp_path)
-    assert done.code == 1
-    assert "benchmark.yaml" in done.err
-
-
-def test_results_are_found_by_name_from_inside_the_repository(groupppo, results: Path, project: Path) -> None:
-    done = groupppo("verify", "quick")
-    assert done.code == 0, done.out
-    assert "results folder results/quick" in done.out
-
-
-def test_verify_ends_with_0_for_a_sound_bundle_and_with_1_for_a_changed_verdict(
-    groupppo, results: Path, tmp_path: Path
+def test_verify_ends_with_0_for_a_sound_bundle_and_with_1_for_a_changed_verdict_of_results_by_name(
+    groupppo, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = make_bundle(results, tmp_path / "bundle.zip", checkpoints=False)
     done = groupppo("verify", bundle)
     assert done.code == 0, done.out
     assert done.out.rstrip().endswith("ok")
+    shutil.copy(REPOSITORY / "Snakefile", tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    monkeypatch.chdir(tmp_path)
     judged = json.loads((results / "verdicts.json").read_text())
     judged["verdicts"][0]["verdict"] = "supported" if judged["verdicts"][0]["verdict"] != "supported" else "refuted"
     (results / "verdicts.json").write_text(json.dumps(judged))
-    done = groupppo("verify", results)
+    done = groupppo("verify", "quick")
     assert done.code == 1
+    assert "results folder results/quick" in done.out
     assert "differs: derived: verdicts.json" in done.out
 
 
@@ -112,34 +107,21 @@ def test_verify_of_what_is_no_bundle_is_an_error_without_traceback(groupppo, tmp
         assert "hint:" in done.err
 
 
-def test_compare_ends_with_the_exit_code_of_the_comparison(groupppo, results: Path, tmp_path: Path) -> None:
+def test_compare_prints_its_tables_writes_pages_when_asked_and_ends_with_the_code_of_the_comparison(
+    groupppo, results: Path, tmp_path: Path
+) -> None:
     from groupppo.publish.compare import compare
 
-    same = Path(shutil.copytree(results, tmp_path / "same" / "quick"))
-    assert groupppo("compare", results, same).code == compare(results, same).exit_code == 0
-    fewer = tmp_path / "fewer" / "quick"
-    benchmark = write_results(fewer, seeds=(1, 2), steps=8)
-
-    def judge() -> None:
-        collect(fewer, benchmark)
-        judged = decide(load_claims(benchmark.claims), load_tables(fewer / "tables"), benchmark)
-        (fewer / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-
-    judge()
-    said = groupppo("compare", results, fewer)
-    assert said.code == compare(results, fewer).exit_code == 0  # nobody planned a third seed there
-    assert "seed3" in said.out
-    shutil.rmtree(fewer / "runs" / "sorting" / "tiny" / "grpo" / "seed2")
-    judge()
-    expected = compare(results, fewer)
-    assert expected.exit_code in (1, 2)
-    assert groupppo("compare", results, fewer).code == expected.exit_code
-
-
-def test_compare_prints_its_tables_and_writes_pages_only_when_asked(groupppo, results: Path, tmp_path: Path) -> None:
-    out = tmp_path / "pages"
-    done = groupppo("compare", results, results)
-    assert "Settings that differ" in done.out
-    assert not out.exists()
-    assert groupppo("compare", results, results, "--out", out).code == 0
+    out, fewer = tmp_path / "pages", tmp_path / "fewer" / "quick"
+    same = groupppo("compare", results, results, "--out", out)
+    assert same.code == compare(results, results).exit_code == 0
+    assert "Settings that differ" in same.out
     assert {file.name for file in out.iterdir()} == {"compare.html", "compare.md"}
+    benchmark = write_results(fewer, seeds=(1, 2, 3), steps=8)
+    shutil.rmtree(fewer / "runs" / "sorting" / "tiny" / "grpo" / "seed2")
+    collect(fewer, benchmark)
+    judged = decide(load_claims(benchmark.claims), load_tables(fewer / "tables"), benchmark)
+    (fewer / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
+    done = groupppo("compare", results, fewer)
+    assert done.code == compare(results, fewer).exit_code != 0
+    assert "seed2" in done.out

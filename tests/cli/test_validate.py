@@ -52,14 +52,6 @@ def test_a_file_of_no_kind_is_refused(project: Path) -> None:
         kind_of(project / "benchmarks")
 
 
-def test_the_repositorys_own_files_have_no_fault(groupppo, project: Path) -> None:
-    home = project / "benchmarks"
-    files = [home / "quick.yaml", home / "claims.yaml", home / "profile.yaml", home / "arms" / "random.yaml"]
-    done = groupppo("validate", *files)
-    assert done.code == 0, done.err
-    assert "4 of 4 files can be used" in done.out
-
-
 def test_all_files_are_checked_after_one_that_fails(groupppo, project: Path) -> None:
     home = project / "benchmarks"
     spoil(home / "tasks" / "sorting.yaml", seed=-1)

@@ -14,7 +14,7 @@ from groupppo.config import REPOSITORY
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Workflow and benchmarks of the repository in a folder, with its environment and nothing computed."""
-    for name in (
+    for name in [
         "Snakefile",
         "workflow",
         "benchmarks",
@@ -22,10 +22,9 @@ def project(tmp_path: Path) -> Path:
         "environment.yml",
         "pyproject.toml",
         "Makefile",
-    ):
+    ]:
         source = REPOSITORY / name
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, tmp_path / name)
-    shutil.copytree(REPOSITORY / "results" / "reference", tmp_path / "results" / "reference")
     (tmp_path / "profiles").symlink_to((REPOSITORY / "profiles").readlink())
     (tmp_path / ".venv").symlink_to(Path(sys.prefix))
     return tmp_path
@@ -33,7 +32,8 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shell(project: Path):
-    """Run a line in bash, in the project, with its environment's commands on the path."""
+    """Run a line in bash, in the project with what is published, with its environment's commands on the path."""
+    shutil.copytree(REPOSITORY / "results" / "reference", project / "results" / "reference")
 
     def run(line: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {

@@ -75,9 +75,12 @@ def test_prompts_and_demonstrations_of_a_shown_task_fit_its_limits(name: str, sh
         build_task(replace(task, max_response_tokens=longest - 1), tmp_path / "short")
 
 
-@pytest.mark.usefixtures("reverse")
-def test_the_task_of_a_new_kind_draws_examples_that_earn_the_reward(shown: Path) -> None:
+def test_the_task_of_a_new_kind_draws_examples_that_earn_the_reward_with_its_generator_alone(
+    shown: Path, request: pytest.FixtureRequest
+) -> None:
     file = shown / "benchmarks" / "tasks" / "reverse.yaml"
+    assert [(fault.key, fault.value) for fault in check(file)] == [("generator", "reverse")]
+    request.getfixturevalue("reverse")
     assert check(file) == []
     draw, state = base.bind(load_task(file)), random.Random(1)
     for _ in range(50):
@@ -87,23 +90,15 @@ def test_the_task_of_a_new_kind_draws_examples_that_earn_the_reward(shown: Path)
         assert score(f"{example.demonstration}0", example.answer) == 0.0
 
 
-def test_without_its_generator_the_task_is_refused(shown: Path) -> None:
-    [fault] = check(shown / "benchmarks" / "tasks" / "reverse.yaml")
-    assert (fault.key, fault.value) == ("generator", "reverse")
-
-
-def test_the_model_has_the_parameters_that_its_page_says(shown: Path, tmp_path: Path) -> None:
+def test_the_model_has_the_parameters_that_its_page_says_and_the_claim_can_be_judged(
+    shown: Path, tmp_path: Path
+) -> None:
     model = load_model(shown / "benchmarks" / "models" / "medium.yaml")
     count = build_model(model, tmp_path / "medium")
     assert f"{count:,} parameters" in (DOCS / "howto" / "model.md").read_text(encoding="utf-8")
-    heads = model.params["hidden_size"] / model.params["attention_heads"]
-    assert heads >= 32
-
-
-def test_the_claim_is_one_that_can_be_judged(shown: Path) -> None:
+    assert model.params["hidden_size"] / model.params["attention_heads"] >= 32
     [claim] = load_claims(shown / "benchmarks" / "stride_claims.yaml").claims
-    assert (claim.region.low, claim.region.high) == (-0.05, 0.05)
-    assert claim.compared("ppo") == "ppo"
+    assert (claim.region.low, claim.region.high, claim.compared("ppo")) == (-0.05, 0.05, "ppo")
 
 
 def test_the_study_shows_that_short_responses_close_groups_by_their_end(shown: Path, tmp_path: Path) -> None:

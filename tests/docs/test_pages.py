@@ -21,14 +21,7 @@ from tests.docs.pages import DOCS
 from tests.test_repository import lock, manifest, normal
 
 CLOSED = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-FETCHED = {
-    ("link", "href"),
-    ("script", "src"),
-    ("img", "src"),
-    ("iframe", "src"),
-    ("source", "src"),
-    ("object", "data"),
-}
+FETCHED = {("link", "href"), ("object", "data"), *((tag, "src") for tag in ("script", "img", "iframe", "source"))}
 """What a browser gets by itself, without a click."""
 
 
@@ -123,17 +116,15 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[other](none.md)", "none"),
-        ("[other](index.md#none)", "none"),
-        ("<!-- generated: none -->", "nothing generates 'none'"),
-        ("<!-- generated: columns none -->", "none"),
+        ("[other](none.md), [other](index.md#nowhere)", ("none", "nowhere")),
+        ("<!-- generated: none -->", ("nothing generates 'none'",)),
     ],
 )
-def test_a_broken_page_does_not_build(text: str, said: str, tmp_path: Path) -> None:
+def test_a_broken_page_does_not_build(text: str, said: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "index.md").write_text(f"# One\n\n{text}\n")
     done = build(tmp_path, tmp_path / "out")
     assert done.returncode != 0
-    assert said in done.stdout + done.stderr
+    assert all(words in done.stdout + done.stderr for words in said)
 
 
 def test_the_reference_has_what_the_code_has(site: Path) -> None:

@@ -2,14 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any
 
-
-class NVMLError(Exception):
-    def __init__(self, value: int):
-        super().__init__(FakeNvml.TEXTS.get(value, f"NVML error {value}"))
-        self.value = value
+import pynvml
 
 
 @dataclass
@@ -27,34 +24,41 @@ class Device:
     after_reading: Callable[["Device"], None] = lambda device: None
 
 
-class FakeNvml:
-    """Stands for the module `pynvml`; codes are those of nvml.h."""
+_ANSWERS: dict[str, Callable[[Device], Any]] = {
+    "nvmlDeviceGetUUID": lambda device: device.uuid,
+    "nvmlDeviceGetName": lambda device: device.name,
+    "nvmlDeviceGetMigMode": lambda device: [int(device.divided), 0],
+    "nvmlDeviceGetMemoryInfo": lambda device: SimpleNamespace(used=device.used),
+    "nvmlDeviceGetUtilizationRates": lambda device: SimpleNamespace(gpu=device.busy),
+    "nvmlDeviceGetPowerUsage": lambda device: device.milliwatts,
+    "nvmlDeviceGetTotalEnergyConsumption": lambda device: device.millijoules,
+}
 
-    NVMLError = NVMLError
-    NVML_ERROR_UNINITIALIZED = 1
-    NVML_ERROR_NOT_SUPPORTED = 3
-    NVML_ERROR_NO_PERMISSION = 4
-    NVML_ERROR_NOT_FOUND = 6
-    NVML_ERROR_DRIVER_NOT_LOADED = 9
-    NVML_ERROR_FUNCTION_NOT_FOUND = 13
-    NVML_ERROR_GPU_IS_LOST = 15
-    NVML_ERROR_RESET_REQUIRED = 16
-    NVML_ERROR_UNKNOWN = 999
-    TEXTS: ClassVar[dict[int, str]] = {
-        3: "Not Supported",
-        4: "Insufficient Permissions",
-        6: "Not Found",
-        9: "Driver Not Loaded",
-        15: "GPU is lost",
-    }
+
+class FakeNvml:
+    """Stands for the module `pynvml`, with its own errors."""
+
+    NVMLError = pynvml.NVMLError
 
     def __init__(self, *devices: Device, init: int = 0, instances: tuple[Device, ...] = ()):
         self.devices, self.init, self.instances = devices, init, instances
         self.open = 0
 
+    def __getattr__(self, name: str) -> Callable[[Device], Any]:
+        assert hasattr(pynvml, name)  # the installed package has every name that is used
+        return partial(self._answer, name)
+
+    def _answer(self, name: str, device: Device) -> Any:
+        if name in device.errors:
+            raise pynvml.NVMLError(device.errors[name])
+        value = _ANSWERS[name](device)
+        if name == "nvmlDeviceGetTotalEnergyConsumption":
+            device.after_reading(device)
+        return value
+
     def nvmlInit(self) -> None:  # noqa: N802  the library's names, here and below
         if self.init:
-            raise NVMLError(self.init)
+            raise pynvml.NVMLError(self.init)
         self.open += 1
 
     def nvmlShutdown(self) -> None:  # noqa: N802
@@ -67,38 +71,12 @@ class FakeNvml:
         return len(self.devices)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Device:  # noqa: N802
-        return self._answer(self.devices[index], "nvmlDeviceGetHandleByIndex", self.devices[index])
+        if index >= len(self.devices):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return self.devices[index]
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Device:  # noqa: N802
         for device in (*self.devices, *self.instances):
             if device.uuid == uuid:
                 return device
-        raise NVMLError(self.NVML_ERROR_NOT_FOUND)
-
-    def nvmlDeviceGetUUID(self, device: Device) -> str:  # noqa: N802
-        return device.uuid
-
-    def nvmlDeviceGetName(self, device: Device) -> str:  # noqa: N802
-        return device.name
-
-    def nvmlDeviceGetMigMode(self, device: Device) -> list[int]:  # noqa: N802
-        return self._answer(device, "nvmlDeviceGetMigMode", [int(device.divided), 0])
-
-    def nvmlDeviceGetMemoryInfo(self, device: Device) -> SimpleNamespace:  # noqa: N802
-        return self._answer(device, "nvmlDeviceGetMemoryInfo", SimpleNamespace(used=device.used))
-
-    def nvmlDeviceGetUtilizationRates(self, device: Device) -> SimpleNamespace:  # noqa: N802
-        return self._answer(device, "nvmlDeviceGetUtilizationRates", SimpleNamespace(gpu=device.busy))
-
-    def nvmlDeviceGetPowerUsage(self, device: Device) -> int:  # noqa: N802
-        return self._answer(device, "nvmlDeviceGetPowerUsage", device.milliwatts)
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, device: Device) -> int:  # noqa: N802
-        joules = self._answer(device, "nvmlDeviceGetTotalEnergyConsumption", device.millijoules)
-        device.after_reading(device)
-        return joules
-
-    def _answer(self, device: Device, function: str, value):
-        if function in device.errors:
-            raise NVMLError(device.errors[function])
-        return value
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)

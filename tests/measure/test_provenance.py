@@ -1,4 +1,4 @@
-"""Provenance: the lock of the device, the node's clock and the driver."""
+"""Provenance: the lock of the device, the driver, the start, and the code."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from groupppo.measure import sensors
 from groupppo.measure.provenance import lock_of, provenance, source
 from groupppo.records.hashing import sha256_file
 from tests.measure.fake_nvml import FakeNvml
@@ -30,13 +31,6 @@ def of(tmp_path):
     return made
 
 
-def test_a_run_on_a_cpu_names_its_lock_and_its_clock_and_no_driver(of):
-    record = of("cpu")
-    assert record["software"]["lock_sha256"] == sha256_file(lock_of("cpu"))
-    assert record["clock_skew_seconds"] == 0.0
-    assert "driver" not in record["machine"]
-
-
 def test_a_chat_template_in_the_tokenizers_settings_is_hashed_as_its_text(of, tmp_path):
     in_a_file = of("cpu")["inputs"]["chat_template_sha256"]
     (tmp_path / "chat_template.jinja").unlink()
@@ -46,30 +40,20 @@ def test_a_chat_template_in_the_tokenizers_settings_is_hashed_as_its_text(of, tm
     assert of("cpu")["inputs"]["chat_template_sha256"] != in_a_file
 
 
-def test_starts_of_equal_weights_have_equal_hashes_however_long_they_took(of, tmp_path):
-    hashes = []
-    for seconds, weights in ((1.5, "w"), (2.5, "w"), (2.5, "v")):
-        (tmp_path / "warmstart.jsonl").write_text(json.dumps({"step": 1, "seconds": seconds}))
-        (tmp_path / "model.safetensors").write_text(weights)
-        hashes.append(of("cpu")["inputs"]["start_model_sha256"])
-    assert hashes[0] == hashes[1] != hashes[2]
-
-
-def test_a_run_on_a_gpu_names_the_gpu_lock_and_the_driver(of, monkeypatch):
+@pytest.mark.parametrize(
+    ("code", "driver", "missing"), [(0, "570.86.15", None), (4, None, "NVML: Insufficient Permissions")]
+)
+def test_a_run_names_the_lock_of_its_device_and_on_a_gpu_the_driver_or_why_it_is_not_known(
+    of, monkeypatch, code, driver, missing
+):
     monkeypatch.setitem(sys.modules, "torch", TORCH)
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
-    record = of("cuda")
-    assert record["software"]["lock_sha256"] == sha256_file(lock_of("cuda")) != sha256_file(lock_of("cpu"))
-    assert record["machine"]["driver"] == "570.86.15"
-    assert "driver_missing" not in record["machine"]
-
-
-def test_a_driver_that_does_not_tell_its_version_leaves_the_reason(of, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", TORCH)
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(init=4))
-    machine = of("cuda")["machine"]
-    assert machine["driver"] is None
-    assert "Insufficient Permissions" in machine["driver_missing"]
+    monkeypatch.setattr(sensors, "pynvml", FakeNvml(init=code))
+    on_cpu, on_gpu = of("cpu"), of("cuda")
+    assert "driver" not in on_cpu["machine"]
+    assert (on_gpu["machine"]["driver"], on_gpu["machine"].get("driver_missing")) == (driver, missing)
+    hashes = [record["software"]["lock_sha256"] for record in (on_cpu, on_gpu)]
+    assert hashes == [sha256_file(lock_of("cpu")), sha256_file(lock_of("cuda"))]
+    assert hashes[0] != hashes[1]
 
 
 @pytest.fixture
@@ -88,16 +72,13 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def test_a_checkout_as_it_was_committed_names_the_commit_alone(checkout):
-    found = source(checkout)
-    assert len(found["commit"]) == 40
-    assert found["uncommitted_sha256"] is None
-    (checkout / "results").write_bytes(b"another")
-    assert source(checkout) == found
-
-
 def test_every_change_of_what_runs_gives_another_hash_also_in_files_that_git_does_not_have(checkout):
-    seen = [None]
+    committed = source(checkout)
+    assert len(committed["commit"]) == 40
+    (checkout / "results").write_bytes(b"another")
+    assert source(checkout) == committed
+    seen = [committed["uncommitted_sha256"]]
+    assert seen == [None]
     changes = [("a.py", b"x = 2\n"), ("new.py", b"y = 1\n"), ("new.py", b"y = 2\n"), ("z.py", b"y = 2\n")]
     for name, content in [*changes, ("b.bin", b"\0\xfe"), ("b.bin", b"\0\xfd")]:
         (checkout / name).write_bytes(content)

@@ -26,10 +26,10 @@ def smoke() -> Profile:
 
 @pytest.fixture(scope="session")
 def measured(smoke: Profile, tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    from groupppo.profile.measure import MEASURES, write
+    from groupppo.profile.measure import MEASURES, write_measured
 
     folder = tmp_path_factory.mktemp("profile") / "measured"
     for name, setting in smoke.measured.items():
-        for what, measure in MEASURES.items():
-            write(folder / f"{name}.{what}.json", measure(setting, command="a test"))
+        for what in MEASURES:
+            write_measured(folder / f"{name}.{what}.json", what, setting, command="a test")
     return Measured(smoke, folder)

@@ -1,8 +1,6 @@
 """Measuring a setting: turns, rows for what fails, files that say where they come from; the counter and the probes."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,11 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from groupppo.config import REPOSITORY
 from groupppo.profile import bench as benches
-from groupppo.profile import measure
-from groupppo.profile.counter import count
-from groupppo.profile.measure import CudaProbe, HostProbe, probe_for
+from groupppo.profile.measure import CudaProbe, HostProbe, count, measure_memory, measure_seconds
 from groupppo.update.variants import FAILED, MEASURED, NO_MEMORY, NOT_RUN
 
 
@@ -22,45 +17,44 @@ def results_of(content):
     return {result["variant"]: result for result in content["results"]}
 
 
-def read(measured, name):
-    return json.loads((measured.folder / name).read_text())
+@pytest.fixture(scope="module")
+def contents(measured):
+    """What the result files of a setting say, by what was measured."""
+    return {what: json.loads((measured.folder / f"tiny.{what}.json").read_text()) for what in ("seconds", "memory")}
 
 
-def test_every_round_has_every_variant_once_in_the_reverse_order_of_the_round_before(measured):
-    content = read(measured, "tiny.seconds.json")
+def test_every_round_has_every_variant_once_in_the_reverse_order_of_the_round_before(contents):
     orders = {}
-    for result in content["results"]:
+    for result in contents["seconds"]["results"]:
         for one in result["rounds"]:
             orders.setdefault(one["round"], {})[one["place"]] = result["variant"]
+            assert one["reading"]["seconds"] >= 0.5 * one["reading"]["cpu_seconds"] > 0
     first, second = ([names[place] for place in sorted(names)] for names in (orders[0], orders[1]))
     assert first == second[::-1]
     assert first != second
-    ran = [name for name, result in results_of(content).items() if result["status"] == MEASURED]
+    ran = [name for name, result in results_of(contents["seconds"]).items() if result["status"] == MEASURED]
     assert sorted(first) == sorted(ran)
 
 
-def test_what_cannot_run_here_is_a_row_with_its_reason(measured):
-    for what in ("seconds", "memory"):
-        found = results_of(read(measured, f"tiny.{what}.json"))
-        assert found["verl_triton"]["status"] == NOT_RUN
-        assert "GPU" in found["verl_triton"]["reason"]
-        assert found["dense"]["status"] == MEASURED
-        assert found["dense"]["reason"] == ""
+@pytest.mark.parametrize("what", ["seconds", "memory"])
+def test_result_files_say_where_they_come_from_and_what_cannot_run_here_is_a_row_with_its_reason(
+    measured, contents, what
+):
+    content = contents[what]
+    assert content["command"] == "a test"
+    assert content["machine"]["cpu_cores"] >= 1
+    assert content["software"]["torch"]
+    assert set(content["source"]) == {"commit", "uncommitted_sha256"}
+    assert content["setting"]["model"]["shape"]["hidden"] == 64
+    found = results_of(content)
+    assert found["verl_triton"]["status"] == NOT_RUN
+    assert "GPU" in found["verl_triton"]["reason"]
+    assert (found["dense"]["status"], found["dense"]["reason"]) == (MEASURED, "")
     assert list(found) == list(measured.profile.measured["tiny"].variants)
 
 
-def test_result_files_carry_machine_software_source_and_command(measured):
-    for what in ("seconds", "memory"):
-        content = read(measured, f"tiny.{what}.json")
-        assert content["command"] == "a test"
-        assert content["machine"]["cpu_cores"] >= 1
-        assert content["software"]["torch"]
-        assert set(content["source"]) == {"commit", "uncommitted_sha256"}
-        assert content["setting"]["shape"]["shape"]["hidden"] == 64
-
-
-def test_equal_gradients_have_equal_norms_and_kept_keys_are_counted_apart(measured):
-    found = results_of(read(measured, "tiny.memory.json"))
+def test_equal_gradients_have_equal_norms_and_kept_keys_are_counted_apart(contents):
+    found = results_of(contents["memory"])
     masked = found["masked"]["gradient_norm"]
     assert found["gathered"]["gradient_norm"] == pytest.approx(masked, rel=0.01)
     assert found["gathered_head"]["gradient_norm"] == pytest.approx(masked, rel=0.01)
@@ -70,70 +64,57 @@ def test_equal_gradients_have_equal_norms_and_kept_keys_are_counted_apart(measur
     assert found["gathered"]["held_bytes"] == 0
 
 
-def failing(error, variant="gathered"):
-    stock = benches.loss
+@pytest.fixture
+def failing(smoke, monkeypatch):
+    """A setting of which one variant raises an error."""
 
-    def loss(chosen, *args):
-        if chosen.name == variant:
-            raise error
-        return stock(chosen, *args)
+    def make(error, variant="gathered"):
+        stock = benches.loss
 
-    return loss
+        def loss(chosen, *args):
+            if chosen.name == variant:
+                raise error
+            return stock(chosen, *args)
+
+        monkeypatch.setattr(benches, "loss", loss)
+        return replace(smoke.measured["tiny"], variants=("dense", "gathered", "masked"))
+
+    return make
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    ("measure", "error", "status"),
     [
-        (RuntimeError("shapes do not match"), FAILED),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"), NO_MEMORY),
-        (MemoryError(), NO_MEMORY),
+        (measure_seconds, RuntimeError("shapes do not match"), FAILED),
+        (measure_memory, RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), NO_MEMORY),
+        (measure_memory, MemoryError(), NO_MEMORY),
     ],
     ids=["error", "allocator", "python"],
 )
-@pytest.mark.parametrize("what", ["seconds", "memory"])
-def test_a_variant_that_fails_leaves_a_row_and_the_others_go_on(smoke, monkeypatch, what, error, status):
-    setting = replace(smoke.measured["tiny"], variants=("dense", "gathered", "masked"))
-    monkeypatch.setattr(benches, "loss", failing(error))
-    found = results_of(measure.MEASURES[what](setting, command=""))
+def test_a_variant_that_fails_leaves_a_row_and_the_others_go_on(failing, measure, error, status):
+    found = results_of(measure(failing(error)))
     assert found["gathered"]["status"] == status
     assert found["gathered"]["reason"] == " ".join(str(error).split())
     assert found["masked"]["status"] == MEASURED
 
 
-def test_a_failure_of_the_reference_is_a_failure_of_the_setting(smoke, monkeypatch):
-    setting = replace(smoke.measured["tiny"], variants=("dense", "gathered"))
-    monkeypatch.setattr(benches, "loss", failing(RuntimeError("broken"), "dense"))
-    with pytest.raises(RuntimeError, match="broken"):
-        measure.measure_seconds(setting, command="")
-
-
-def test_other_errors_are_not_taken_for_results(smoke, monkeypatch):
-    setting = replace(smoke.measured["tiny"], variants=("dense", "gathered"))
-    monkeypatch.setattr(benches, "loss", failing(ValueError("a mistake of ours")))
-    with pytest.raises(ValueError, match="mistake"):
-        measure.measure_seconds(setting, command="")
+@pytest.mark.parametrize(
+    ("error", "variant"), [(RuntimeError("broken"), "dense"), (ValueError("a mistake"), "gathered")]
+)
+def test_a_failure_of_the_reference_and_an_error_of_ours_are_no_results(failing, error, variant):
+    with pytest.raises(type(error), match=str(error)):
+        measure_seconds(failing(error, variant))
 
 
 def test_a_variant_that_would_not_fit_is_not_started(smoke, monkeypatch):
-    setting = replace(smoke.measured["tiny"], variants=("dense", "gathered"))
-    bench = benches.Bench(setting)
+    bench = benches.Bench(smoke.measured["tiny"])
     outcome = benches.Outcome("gathered")
-    bench.prepare(benches.find("gathered"), outcome)
+    bench.prepare(outcome)
     assert outcome.status == MEASURED
-    monkeypatch.setattr(benches.psutil, "virtual_memory", lambda: type("Free", (), {"available": 10}))
-    bench.prepare(benches.find("gathered"), outcome)
+    monkeypatch.setattr(benches.psutil, "virtual_memory", lambda: SimpleNamespace(available=10))
+    bench.prepare(outcome)
     assert outcome.status == NO_MEMORY
     assert "not started" in outcome.reason
-
-
-def test_the_command_line_writes_a_file_and_names_an_unknown_setting(tmp_path):
-    out = tmp_path / "out" / "tiny_ckpt.memory.json"
-    command = [sys.executable, "-m", "groupppo.profile.measure", "memory", "benchmarks/profile_smoke.yaml"]
-    subprocess.run([*command, "tiny_ckpt", str(out)], check=True, cwd=REPOSITORY, capture_output=True)
-    assert f"memory benchmarks/profile_smoke.yaml tiny_ckpt {out}" in json.loads(out.read_text())["command"]
-    done = subprocess.run([*command, "tinny", str(out)], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "name one of: tiny, tiny_ckpt" in done.stderr
 
 
 def test_a_storage_is_counted_once_and_parameters_not_at_all():
@@ -161,14 +142,11 @@ def test_what_was_freed_during_the_pass_does_not_add_up():
     assert thrice.saved_bytes == once.saved_bytes > 0
 
 
-def test_products_in_place_are_counted():
+def test_products_in_place_are_counted_and_attention_is_two_products_forward_and_five_backward():
     left, right, total = torch.randn(3, 5), torch.randn(5, 7), torch.zeros(3, 7)
     with count() as found:
         total.addmm_(left, right)
     assert found.flops == 2 * 3 * 5 * 7
-
-
-def test_attention_is_two_products_forward_and_five_backward():
     query, keys, values = (torch.randn(1, heads, 6, 4, requires_grad=True) for heads in (4, 2, 2))
     with count() as found:
         output = functional.scaled_dot_product_attention(query, keys, values, is_causal=True, enable_gqa=True)
@@ -176,44 +154,20 @@ def test_attention_is_two_products_forward_and_five_backward():
     assert found.flops == (2 + 5) * 2 * (4 * 6 * 6 * 4)
 
 
-MB = 2**20
-EXACT = """
-import torch
-from groupppo.profile.measure import HostProbe
-
-torch.set_num_threads(1)
-probe = HostProbe(exact=True)
-kept = torch.ones(8 << 20)
-
-def run(megabytes):
-    def inner():
-        for _ in range(5):
-            torch.ones(megabytes << 18).sum()
-    return inner
-
-run(24)()
-print(probe.rise(run(24)) / 2**20, probe.rise(run(48)) / 2**20, probe.rise(run(0)) / 2**20)
-"""
-
-
 def test_memory_freed_within_a_pass_counts_once_and_memory_from_before_does_not():
-    done = subprocess.run([sys.executable, "-c", EXACT], check=True, capture_output=True, text=True, cwd=REPOSITORY)
-    small, large, none = map(float, done.stdout.split())
-    assert small == pytest.approx(24, abs=3)
-    assert large == pytest.approx(48, abs=3)
-    assert none < 3
+    probe, kept = HostProbe(exact=True), torch.ones(8 << 20)
 
+    def run(megabytes):
+        def inner():
+            for _ in range(5):
+                torch.ones(megabytes << 18).sum()
 
-def test_seconds_are_those_of_the_pass():
-    def busy():
-        total = 0
-        while total < 200_000:
-            total += 1
+        return inner
 
-    reading = HostProbe().seconds(busy)
-    assert reading.cpu_seconds > 0
-    assert reading.seconds >= 0.5 * reading.cpu_seconds
-    assert HostProbe().seconds(lambda: None).cpu_seconds < reading.cpu_seconds
+    run(24)()
+    for megabytes in (24, 48, 0):
+        assert probe.rise(run(megabytes)) / 2**20 == pytest.approx(megabytes, abs=3)
+    assert len(kept) == 8 << 20
 
 
 class FakeCuda:
@@ -237,10 +191,8 @@ class FakeCuda:
 def test_a_gpu_pass_is_timed_between_events_and_read_after_it_has_finished(monkeypatch):
     fake = FakeCuda(held=70, peak=100)
     monkeypatch.setattr(torch, "cuda", fake)
-    probe = probe_for("cuda", exact=True)
-    assert isinstance(probe, CudaProbe)
-    reading = probe.seconds(lambda: fake.calls.append("pass"))
-    assert reading.seconds == 1.5
+    probe = CudaProbe()
+    assert probe.seconds(lambda: fake.calls.append("pass"))["seconds"] == 1.5
     assert fake.calls.index("record") < fake.calls.index("pass")
     assert fake.calls[-2:] == ["record", "synchronize"]
     fake.calls.clear()

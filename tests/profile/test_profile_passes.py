@@ -1,5 +1,6 @@
 """What variants compute: exact ones have the gradient they say they have, and no ratio meets the clip."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -15,6 +16,7 @@ from groupppo.profile.bench import (
     prepare,
     random_batch,
 )
+from groupppo.profile.config import work_of
 from groupppo.update.flops import Shape
 from groupppo.update.variants import VARIANTS, find
 
@@ -57,8 +59,6 @@ def test_exact_variants_have_the_gradient_of_the_dense_or_the_masked_update(fami
 
 
 def test_a_variant_at_endpoints_one_off_has_another_gradient():
-    from dataclasses import replace
-
     model, batch = bench()
     _, right = gradient(model, batch, find("gathered"))
     moved = replace(batch, endpoints=(batch.endpoints - 1))
@@ -89,11 +89,12 @@ def test_live_tokens_grow_with_windows_and_shares():
 
 
 @pytest.mark.parametrize(
-    ("response", "density", "expected"), [(16, "1/16", 1), (17, "1/16", 2), (32, "1/5", 7), (9, "1", 9)]
+    ("response", "density", "expected"),
+    [(16, "1/16", 1), (17, "1/16", 2), (32, "1/5", 7), (9, "1", 9), (8192, "1/5", 1639)],
 )
 def test_every_nth_token_and_the_last_are_endpoints(response, density, expected):
     batch = random_batch(50, 4, response, Fraction(density), 0, "cpu")
-    assert len(batch.endpoints) == expected
+    assert len(batch.endpoints) == work_of(4, response, density, False).endpoints == expected
     assert batch.endpoints[-1] == response - 1
     assert batch.endpoints.unique().equal(batch.endpoints)
     torch.testing.assert_close(batch.labels, batch.layout.input_ids[4:])

@@ -1,6 +1,5 @@
 """Figures and page of a profile: they show the tables, say so in words, and fetch nothing."""
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -8,31 +7,26 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from groupppo.config import REPOSITORY
+from groupppo.draw.blocks import Page, Section
 from groupppo.draw.figures import read_figures
 from groupppo.draw.style import figure_style
 from groupppo.errors import BadInput
 from groupppo.profile.config import measured_folder
 from groupppo.profile.tables import tables_of, write_tables
 from groupppo.records.where import Found
-from groupppo.report.figures import draw_figures
 from groupppo.report.figures.profile import (
-    FIGURES,
     bound_data,
     draw_profile,
     memory_data,
     memory_figure,
+    profile_pictures,
     sixteen_data,
     sixteen_figure,
     speedup_data,
     speedup_figure,
 )
-from groupppo.report.page import write_report
-from groupppo.report.sections.profile import write_profile_page
-from groupppo.tables import collect, load_tables
-from groupppo.verdicts.claims import load_claims
-from groupppo.verdicts.engine import decide
-from tests.synthetic import write_results
+from groupppo.report.render import html
+from groupppo.report.sections.profile import profile_parts, write_profile_page
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +43,7 @@ def drawn(measured, tables, tmp_path_factory):
 
 def test_every_figure_has_pictures_data_a_caption_and_an_alternative_text(drawn):
     records, out = drawn
-    assert list(records) == [plan.id for plan in FIGURES]
+    assert list(records) == ["profile_speedup", "profile_bound", "profile_memory", "profile_sixteen"]
     assert read_figures(out / "figures") == list(records.values())
     for record in records.values():
         assert record.caption.endswith(".")
@@ -66,16 +60,11 @@ def test_captions_are_computed_from_the_data(measured, tables, drawn):
     assert f"{low:.2f}x" not in records["profile_bound"].caption  # of another density
     assert "2 rounds" in records["profile_speedup"].caption
     assert "cut cross-entropy: not run, needs" in records["profile_speedup"].caption
+    for found in speedup_data(tables).itertuples():
+        assert f"{found.title} {found.flops_speedup:.2f}x in operations" in records["profile_speedup"].alt
     assert "6.2 %" in records["profile_sixteen"].caption
     other = replace(measured.profile, counted=replace(measured.profile.counted, need=4.0))
-    plan = next(plan for plan in FIGURES if plan.id == "profile_sixteen")
-    assert "25.0 %" in plan.caption(plan.data(tables, other), tables)
-
-
-def test_alternative_texts_name_every_variant_with_its_numbers(tables, drawn):
-    text = drawn[0]["profile_speedup"].alt
-    for found in speedup_data(tables).itertuples():
-        assert f"{found.title} {found.flops_speedup:.2f}x in operations" in text
+    assert "25.0 %" in profile_pictures(tables, other)[3].caption
 
 
 def test_bars_of_memory_stack_to_the_model_and_marks_are_the_measurement(tables):
@@ -90,16 +79,15 @@ def test_bars_of_memory_stack_to_the_model_and_marks_are_the_measurement(tables)
     assert "MB" in figure.axes[-1].get_xlabel()
 
 
-def test_a_variant_that_the_model_is_not_about_has_a_mark_and_no_bar(tables):
+def test_a_variant_that_the_model_is_not_about_has_a_mark_and_no_bar(measured, tables):
     variants = tables.variants.copy()
     chosen = variants["variant"] == "dense_fused"
     variants.loc[chosen, [name for name in variants if name.startswith("model_")]] = None
-    data = memory_data(replace(tables, variants=variants))
-    assert data[data["variant"] == "dense_fused"]["bytes"].isna().all()
+    picture = profile_pictures(replace(tables, variants=variants), measured.profile)[2]
+    assert picture.data[picture.data["variant"] == "dense_fused"]["bytes"].isna().all()
     with figure_style():
-        memory_figure(data)
-    plan = next(plan for plan in FIGURES if plan.id == "profile_memory")
-    assert "dense, fused head (ours): measured only." in plan.caption(data, tables)
+        picture.draw()
+    assert "dense, fused head (ours): measured only." in picture.caption
 
 
 def overhang(figure) -> float:
@@ -122,13 +110,10 @@ def page(measured, tables, drawn):
     return write_profile_page(drawn[1], measured.profile, tables, measured.folder).read_text()
 
 
-def test_the_page_says_which_targets_are_met(page):
+def test_the_page_says_which_targets_are_met_and_shows_every_variant_or_why_it_is_missing(page, tables):
     assert "1 of 2 targets set beforehand is met." in page
     assert "<td>missed</td>" in page
     assert "<td>met</td>" in page
-
-
-def test_the_page_shows_every_variant_and_why_some_are_missing(page, tables):
     for title in tables.variants["title"]:
         assert title.replace("'", "&#39;") in page
     assert "needs an NVIDIA GPU" in page
@@ -141,41 +126,29 @@ def test_the_page_fetches_nothing_and_runs_only_its_own_script(page):
     assert len(re.findall("<script", page)) == 1
 
 
-def test_texts_of_a_profile_are_escaped(measured, tables, drawn):
+def test_texts_of_a_profile_are_escaped_and_a_page_without_figures_is_refused(measured, tables, drawn, tmp_path):
     named = replace(measured.profile, title="<b>bold</b>")
     text = write_profile_page(drawn[1], named, tables, measured.folder).read_text()
     assert "<b>bold" not in text
     assert "&lt;b&gt;bold" in text
-
-
-def test_a_page_without_figures_is_refused(measured, tables, tmp_path):
     with pytest.raises(BadInput, match="draw the figures"):
         write_profile_page(tmp_path, measured.profile, tables, measured.folder)
 
 
-def test_a_benchmark_that_names_a_profile_shows_it_with_ids_and_links_of_its_own(measured, tables, tmp_path):
-    benchmark = write_results(tmp_path, seeds=(1, 2), steps=4)
-    collect(tmp_path, benchmark)
-    decided = decide(load_claims(benchmark.claims), load_tables(tmp_path / "tables"), benchmark)
-    (tmp_path / "verdicts.json").write_text(json.dumps(decided), encoding="utf-8")
-    of_costs = sum(verdict["quantity"].startswith("update_") for verdict in decided["verdicts"])
-    draw_figures(load_tables(tmp_path / "tables"), benchmark, tmp_path / "figures", decided)
-    plain = write_report(tmp_path, benchmark).read_text()
-    assert 'id="profile"' not in plain
-
+def test_in_the_page_of_a_benchmark_its_links_lead_into_its_own_folder(measured, tables, drawn, tmp_path):
     home = tmp_path / "profile"
-    shutil.copytree(measured.folder, home / "measured")
-    write_tables(measured.profile, home / "measured", home / "tables")
-    draw_profile(tables, measured.profile, home / "figures")
-    judged = decide(load_claims(benchmark.claims), load_tables(tmp_path / "tables"), benchmark, tables.variants)
-    (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    asked = replace(benchmark, profile=REPOSITORY / "benchmarks" / "profile_smoke.yaml")
-    text = write_report(tmp_path, asked).read_text()
-    assert "1 of 2 targets set beforehand is met." in text
+    shutil.copytree(drawn[1] / "figures", home / "figures")
+    write_tables(measured.profile, measured.folder, home / "tables")
+    blocks = [
+        block
+        for *_, own in profile_parts(tmp_path, "profile/", measured.profile, tables, measured.folder)
+        for block in own
+    ]
+    text = html(Page("title", "eyebrow", "skip", [], [Section("profile", "Costs", "Costs", 70, blocks)]), tmp_path)
     ids = re.findall(r'id="([^"]*)"', text)
     assert len(ids) == len(set(ids))
     links = [link for link in re.findall(r'href="([^"]*)"', text) if link.startswith("profile/")]
-    assert len(links) == 3 * len(FIGURES) + len(vars(tables)) + of_costs
+    assert len(links) == 3 * 4 + len(vars(tables))
     assert all((tmp_path / link).is_file() for link in links)
 
 

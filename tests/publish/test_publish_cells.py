@@ -13,9 +13,8 @@ from groupppo.publish.bundle import make_bundle
 from groupppo.publish.compare import Gap, compare
 from groupppo.publish.compare_page import answer, comparison_tables
 from groupppo.publish.derive import derive
-from groupppo.publish.source import config_files, load_config
+from groupppo.publish.source import loaded_config
 from groupppo.publish.verify import verify
-from groupppo.records.hashing import sha256_file
 from groupppo.tables import collect
 from groupppo.tables.keys import planned_keys
 from groupppo.verdicts.claims import load_claims
@@ -52,20 +51,6 @@ def narrowed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return results
 
 
-def test_the_config_of_a_bundle_has_the_cells_and_is_read_as_the_same_benchmark(narrowed, tmp_path) -> None:
-    benchmark = synthetic_benchmark(steps=6, cells=[CHAIN], **TASKS)
-    for name, content in config_files(narrowed, sha256_file(benchmark.claims)).items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(content)
-    matrix = yaml.safe_load((tmp_path / "quick.yaml").read_text())
-    assert matrix["cells"] == [{"task": "chain", "model": "tiny", "arms": ["ppo", "group_ppo"], "seeds": [2, 3]}]
-    assert load_config(tmp_path, narrowed / "benchmark.yaml")[0].plans() == benchmark.plans()
-    for other in ([matrix["cells"][0] | {"seeds": [1, 2, 3]}], []):  # more than the record says
-        (tmp_path / "quick.yaml").write_text(yaml.safe_dump(matrix | {"cells": other}))
-        with pytest.raises(BadInput, match="not the same matrix"):
-            load_config(tmp_path, narrowed / "benchmark.yaml")
-
-
 def test_a_bundle_of_narrowed_cells_verifies_and_says_that_they_are(narrowed, tmp_path) -> None:
     bundle = make_bundle(narrowed, tmp_path / "bundle.zip", checkpoints=False)
     assert [verify(path).differences for path in (bundle, narrowed)] == [[], []]
@@ -73,11 +58,14 @@ def test_a_bundle_of_narrowed_cells_verifies_and_says_that_they_are(narrowed, tm
     crate = json.loads((tmp_path / "unpacked" / "ro-crate-metadata.json").read_text())
     told = next(entity for entity in crate["@graph"] if entity["@id"] == "./")["description"]
     assert "2 tasks, 1 models, 3 seeds; not every task and model is run with all arms and seeds" in told
-    # Negative control: without the cells its verdicts are not those of its matrix.
-    file = tmp_path / "unpacked" / "benchmark.yaml"
-    record = yaml.safe_load(file.read_text())
-    file.write_text(yaml.safe_dump({key: value for key, value in record.items() if key != "cells"}))
-    assert any("not the same matrix" in found.expected for found in verify(tmp_path / "unpacked").differences)
+    # Negative control: with other cells its verdicts are not those of its matrix.
+    file = tmp_path / "unpacked" / "config" / "quick.yaml"
+    matrix = yaml.safe_load(file.read_text())
+    assert matrix["cells"] == [{"task": "chain", "model": "tiny", "arms": ["ppo", "group_ppo"], "seeds": [2, 3]}]
+    for other in ([matrix["cells"][0] | {"seeds": [1, 2, 3]}], []):
+        file.write_text(yaml.safe_dump(matrix | {"cells": other}))
+        with pytest.raises(BadInput, match="not the same matrix"), loaded_config(tmp_path / "unpacked"):
+            pass
 
 
 def test_cells_that_one_side_does_not_plan_are_told_and_not_missing(whole, narrowed) -> None:

@@ -3,18 +3,21 @@
 import json
 import math
 import re
-import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
 
 from groupppo.errors import BadInput
-from groupppo.publish.compare import Gap, compare
+from groupppo.publish.compare import Gap, compare, is_cost
 from groupppo.publish.compare_page import write_comparison
 from groupppo.publish.contents import read_sums, sums_text
 from groupppo.records.hashing import sha256_file
 from tests.publish.conftest import change_column
+from tests.synthetic import rewrite_json
 
+RUN = "runs/sorting/tiny/ppo/seed1"
 ATTACK = "<script>alert(1)</script>|x"
 
 
@@ -45,7 +48,7 @@ def test_results_compared_with_their_own_bundle_differ_in_nothing(finished, bund
     assert same.exit_code == 0
     assert same.settings == same.regressions == same.not_compared == ()
     assert len(same.cells) == 9
-    assert all(arm.estimate == (1 if arm.ratio else 0) for arm in same.arms)
+    assert all(arm.estimate == pytest.approx(1 if is_cost(arm.quantity) else 0) for arm in same.arms)
 
 
 @pytest.mark.parametrize(("factor", "flagged"), [(1.16, True), (1.14, False), (0.5, False)])
@@ -80,7 +83,7 @@ def test_accuracy_is_flagged_below_zero_or_beyond_the_margin(finished, copy, by,
 
 def test_intervals_are_paired_by_seed(finished, copy):
     shift(copy, {1: -0.01, 2: -0.02, 3: -0.03})
-    arm = next(a for a in compare(finished, copy).arms if (a.arm, a.quantity) == ("grpo", "accuracy"))
+    arm = next(a for a in compare(finished, copy).arms if (a.arm, a.quantity) == ("sorting/tiny/grpo", "accuracy"))
     # t quantile 2.92 at 2 degrees of freedom, spread 0.01, 3 seeds.
     assert (arm.estimate, arm.seeds) == (pytest.approx(-0.02), 3)
     assert arm.high - arm.estimate == pytest.approx(2.91999 * 0.01 / 3**0.5, rel=1e-4)
@@ -89,41 +92,48 @@ def test_intervals_are_paired_by_seed(finished, copy):
 def test_another_machine_is_named_and_its_seconds_are_not_compared(finished, copy):
     slower(copy, 2.0)
     file = copy / "runs/sorting/tiny/grpo/seed2/provenance.json"
-    record = json.loads(file.read_text())
-    file.write_text(json.dumps(record | {"machine": record["machine"] | {"cpu": "another"}}))
+    rewrite_json(file, machine=json.loads(file.read_text())["machine"] | {"cpu": "another"})
     found = compare(finished, copy)
-    assert kinds(found) == []
-    assert found.exit_code == 2
+    assert (kinds(found), found.exit_code) == ([], 2)
     assert gaps(found, Gap.WITHHELD) == ["sorting/tiny/grpo/seed2"]
     assert [(item.key, item.a, item.b) for item in found.settings] == [("machine.cpu", "one", "another")]
 
 
-def test_a_config_key_that_differs_is_named_with_both_values(finished, copy):
-    file = copy / "runs/sorting/tiny/ppo/seed1/config.yaml"
-    config = yaml.safe_load(file.read_text())
-    file.write_text(
-        yaml.safe_dump(config | {"actor.lr": 0.5, "trainer.default_local_dir": "/other/results/quick/runs/seed1"})
-    )
-    found = compare(finished, copy).settings
-    assert [(item.key, item.a, item.b, item.cells) for item in found] == [
-        ("config actor.lr", "not set", "0.5", ("sorting/tiny/ppo/seed1",))
-    ]
+def another_rate(side: Path) -> None:
+    file = side / RUN / "config.yaml"
+    other = {"actor.lr": 0.5, "trainer.default_local_dir": "/other/results/quick/runs/seed1"}
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | other))
 
 
-def test_equal_starts_are_equal_to_an_older_run_that_hashed_their_seconds_and_others_are_not(finished, copy):
-    model = json.loads((finished / "evals/sorting/tiny/start/result.json").read_text())["checkpoint_sha256"]
+def start_hashed_with_seconds(side: Path) -> None:
+    file = side / RUN / "provenance.json"
+    rewrite_json(file, inputs=json.loads(file.read_text())["inputs"] | {"start_model_sha256": "with seconds"})
 
-    def recorded(side, **inputs) -> None:
-        for file in side.glob("runs/*/*/*/*/provenance.json"):
-            file.write_text(json.dumps(json.loads(file.read_text()) | {"inputs": inputs}))
 
-    with_seconds = shutil.copytree(copy, copy.parent / "older")
-    recorded(with_seconds, start_checkpoint_sha256="of weights and seconds")
-    recorded(copy, start_model_sha256=model)
-    assert compare(with_seconds, copy).settings == ()
-    recorded(copy, start_model_sha256="of other weights")
-    found = compare(with_seconds, copy).settings
-    assert [(item.key, item.a, item.b) for item in found] == [("inputs.start_model_sha256", model, "of other weights")]
+START = "evals/sorting/tiny/start/result.json"
+SETTINGS: dict[str, tuple[Callable[[Path], object], list[tuple[str, str, int]]]] = {
+    "a key, but for the place of the run": (another_rate, [("config actor.lr", "0.5", 1)]),
+    "a config that is gone, once and not a thousand times": (
+        lambda side: (side / RUN / "config.yaml").unlink(),
+        [("config", "not set", 1)],
+    ),
+    "the start, as older runs hashed it": (start_hashed_with_seconds, []),
+    "the start": (
+        lambda side: rewrite_json(side / START, checkpoint_sha256="other weights"),
+        [("start (SHA-256)", "other weights", 9)],
+    ),
+    "the data": (
+        lambda side: rewrite_json(side / RUN.replace("runs", "evals") / "result.json", data_sha256="others"),
+        [("evaluation data_sha256", "others", 1)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_that_differs_is_named_with_its_cells(finished, copy, name):
+    change, expected = SETTINGS[name]
+    change(copy)
+    assert [(item.key, item.b, len(item.cells)) for item in compare(finished, copy).settings] == expected
 
 
 def test_cells_of_one_side_and_runs_that_are_no_longer_evidence_are_named(finished, copy):
@@ -140,43 +150,22 @@ def test_cells_of_one_side_and_runs_that_are_no_longer_evidence_are_named(finish
 
 
 @pytest.mark.parametrize(
-    ("table", "column", "gone", "told"),
-    [
-        ("evals", "metric", "accuracy", "accuracy of sorting/tiny/grpo/seed1 and 2 more cells"),
-        (
-            "stages",
-            "stage",
-            "update_actor",
-            "seconds of update_actor of sorting/tiny/grpo/seed1 and 2 more cells",
-        ),
-    ],
+    ("table", "column", "lost"),
+    [("evals", "metric", "accuracy"), ("evals", "value", "accuracy"), ("stages", "stage", "update_actor")],
 )
-def test_a_value_that_one_side_lost_is_named_and_not_passed_over(finished, copy, tmp_path, table, column, gone, told):
-    def rename(row: dict) -> str:
-        return "renamed" if (row["arm"], row[column]) == ("grpo", gone) else row[column]
+def test_a_value_that_one_side_lost_is_named_and_not_passed_over(finished, copy, tmp_path, table, column, lost):
+    def change(row: dict) -> object:
+        if column == "value":
+            return math.nan if row["arm"] == "grpo" else row["value"]
+        return "renamed" if (row["arm"], row[column]) == ("grpo", lost) else row[column]
 
-    change_column(copy, table, column, rename)
+    change_column(copy, table, column, change)
     found = compare(finished, copy)
+    told = f"{'seconds of ' if table == 'stages' else ''}{lost} of sorting/tiny/grpo/seed1 and 2 more cells"
     assert (told, "only in a") in [(each.what, each.why) for each in found.gaps(Gap.LOST)]
     assert (found.comparable, found.exit_code) == (False, 2)
     write_comparison(found, tmp_path / "c.html", tmp_path / "c.md")
-    page = (tmp_path / "c.html").read_text()
-    assert told in page
-    assert "kinds of values on one side only" in page
-
-
-def test_an_accuracy_that_is_no_number_is_a_lost_value_and_no_pass(finished, copy):
-    this = ("grpo", 2)
-    change_column(copy, "evals", "value", lambda r: math.nan if (r["arm"], r["seed"]) == this else r["value"])
-    found = compare(finished, copy)
-    assert "accuracy of sorting/tiny/grpo/seed2" in gaps(found, Gap.LOST)
-    assert found.exit_code == 2
-
-
-def test_a_config_that_one_side_lost_is_one_difference_and_not_a_thousand(finished, copy):
-    (copy / "runs/sorting/tiny/ppo/seed1/config.yaml").unlink()
-    found = compare(finished, copy).settings
-    assert [(item.key, item.a, item.b) for item in found] == [("config", "a file", "not set")]
+    assert told in (tmp_path / "c.html").read_text()
 
 
 def test_claims_that_differ_are_named_for_margin_and_metric_are_those_of_a(finished, unpacked):

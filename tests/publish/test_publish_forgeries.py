@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -46,6 +47,7 @@ STUDY = "studies/grouping/sorting.tiny"
 STATUS, PROVENANCE, CONFIG = (f"{RUN}/{name}" for name in ("status.json", "provenance.json", "config.yaml"))
 RESULT, REPORT = (f"{EVALUATION}/{name}" for name in ("result.json", "results_2026-11-22.json"))
 GREEDY, SAMPLED = (f"{EVALUATION}/samples_sorting_{kind}_2026-11-22.jsonl" for kind in ("greedy", "sampled"))
+OF_A_RUN = {CONFIG, PROVENANCE, f"{RUN}/steps.jsonl", f"{RUN}/stages.jsonl"}
 Change = Callable[[Path], None]
 
 
@@ -67,28 +69,26 @@ def list_again(folder: Path, listed: Path) -> None:
     """New manifest, metadata and checksums, as whoever forges on purpose makes them. `listed`: as it was before."""
     manifest = json.loads((listed / MANIFEST).read_text())
     with loaded_config(listed) as (benchmark, _):
-        write_lists(folder, benchmark, files_in(folder), {key: manifest[key] for key in SAID}, manifest["files"])
+        write_lists(folder, benchmark, files_in(folder), {key: manifest[key] for key in SAID})
 
 
 def change(file: Path) -> None:
     """Something else than before, still in its form."""
+    text = "" if file.suffix == ".parquet" else file.read_text()
     if file.suffix == ".parquet":
         table = pq.read_table(file)
         place = next(i for i, field in enumerate(table.schema) if str(field.type) in ("double", "int64"))
         values = [value if value is None else value + 1 for value in table.column(place).to_pylist()]
         field = table.schema.field(place)
         pq.write_table(table.set_column(place, field, pa.array(values, field.type)), file)
-    elif file.suffix == ".json" and isinstance(value := json.loads(file.read_text()), dict):
-        file.write_text(json.dumps(value | {"forged": 1}))
+    elif file.suffix == ".json" and text.startswith("{"):
+        rewrite_json(file, forged=1)
     elif file.suffix == ".html":
-        file.write_text(file.read_text().replace("</style>", "td { display: none }</style>", 1))
+        file.write_text(text.replace("</style>", "td { display: none }</style>", 1))
     elif file.suffix == ".jsonl":
-        lines = file.read_text().splitlines()
-        file.write_text("\n".join([lines[0].replace("1", "2"), *lines[1:]]) + "\n")
+        file.write_text(text.replace("1", "2", 1))
     else:
-        file.write_text(
-            file.read_text() + ("# forged\n" if file.suffix in (".yaml", ".py", ".yml", ".cff") else "forged\n")
-        )
+        file.write_text(text + "# forged\n")
 
 
 def found_at(outcome: Verification, check: str) -> set[str]:
@@ -101,10 +101,12 @@ def places(differences: Iterable[tuple[str, object, object]]) -> set[str]:
     return {place.partition(":")[0] for place, _, _ in differences}
 
 
-def test_a_bundle_that_nobody_forged_is_sound(laden: Path) -> None:
+def test_a_bundle_that_nobody_forged_is_sound(laden: Path, light: Path, benchmark: Benchmark) -> None:
     outcome = verify(laden)
     assert (outcome.differences, outcome.not_compared) == ([], [])
     assert not any("unchecked" in note for note in outcome.notes)
+    assert places(record_differences(light, benchmark)) == set()
+    assert places(evaluation_differences(light, benchmark)) == set()
 
 
 def files_of(folder: Path, kind: Kind) -> list[str]:
@@ -112,31 +114,29 @@ def files_of(folder: Path, kind: Kind) -> list[str]:
     return [name for name, each in kinds_in(sorted(files_in(folder))).items() if each == kind and not is_picture(name)]
 
 
-def test_every_derived_file_is_compared_with_what_its_records_give(laden: Path, tmp_path: Path) -> None:
-    forged = Path(shutil.copytree(laden, tmp_path / "forged"))
-    names = files_of(laden, Kind.DERIVED)
-    for name in names:
-        change(forged / name)
-    list_again(forged, laden)
-    assert len(names) >= 50
-    assert found_at(verify(forged), "derived") == set(names)
+@pytest.fixture
+def forged(laden: Path, tmp_path: Path) -> Path:
+    """The laden bundle, to be forged."""
+    return Path(shutil.copytree(laden, tmp_path / "forged"))
 
 
-def test_every_derived_file_that_is_gone_is_named_and_so_is_one_that_nothing_makes(laden: Path, tmp_path: Path) -> None:
-    forged = Path(shutil.copytree(laden, tmp_path / "forged"))
+def test_every_derived_file_is_compared_with_what_its_records_give(laden: Path, forged: Path) -> None:
+    """Every one is changed or gone, and some are there that nothing makes."""
     names = files_of(laden, Kind.DERIVED)
-    for name in names:
+    for name in names[::2]:
         (forged / name).unlink()
+    for name in names[1::2]:
+        change(forged / name)
     more = {f"figures/more.{suffix}": f"figures/reward.{suffix}" for suffix in ("csv", "png")}
     more |= {f"{STUDY}/figures/more.svg": "figures/reward.svg", "tables/more.parquet": "tables/runs.parquet"}
     for name, like in more.items():
         shutil.copy(laden / like, forged / name)
     list_again(forged, laden)
+    assert len(names) >= 50
     assert found_at(verify(forged), "derived") == {*names, *more}
 
 
-def test_every_source_is_that_of_its_commit_or_of_the_matrix(laden: Path, tmp_path: Path) -> None:
-    forged = Path(shutil.copytree(laden, tmp_path / "forged"))
+def test_every_source_is_that_of_its_commit_or_of_the_matrix(laden: Path, forged: Path) -> None:
     commit = json.loads((laden / MANIFEST).read_text())["source"]["commit"]
     names = files_of(laden, Kind.SOURCE)
     gone = ["requirements/gpu.lock", "config/studies/grouping.py", "LICENSE"]
@@ -146,50 +146,43 @@ def test_every_source_is_that_of_its_commit_or_of_the_matrix(laden: Path, tmp_pa
     (forged / "config" / "claims.yaml").write_text((laden / "config" / "claims.yaml").read_text() + "# forged\n")
     (forged / "config" / "arms" / "more.yaml").write_text("name: more\n")
     assert len(names) >= 20
-    assert places(source_differences(laden, commit)) == set()
+    assert places(source_differences(laden, commit)) == places(source_differences(laden, "")) == set()
     assert places(source_differences(forged, commit)) == {*names, "config/arms/more.yaml"}
-
-
-def test_a_source_that_is_gone_is_named_even_if_its_commit_is_unknown(laden: Path, tmp_path: Path) -> None:
-    forged = Path(shutil.copytree(laden, tmp_path / "forged"))
-    (forged / "config" / "studies" / "grouping.py").unlink()
-    assert places(source_differences(laden, "")) == set()
-    assert places(source_differences(forged, "")) == {"config/studies/grouping.py"}
+    # Where nobody knows the commit, files that are copied can be missed, and those that are written compared.
+    assert {*gone, "config/quick.yaml", "config/arms/more.yaml"} <= places(source_differences(forged, ""))
 
 
 @pytest.mark.parametrize("gone", [False, True])
-def test_every_raw_file_that_a_record_seals_is_found(laden: Path, tmp_path: Path, gone: bool) -> None:
-    forged = Path(shutil.copytree(laden, tmp_path / "forged"))
-    names = {
-        CONFIG,
-        PROVENANCE,
-        REPORT,
-        "preregistration.json",
-        *(f"{RUN}/{name}.jsonl" for name in ("steps", "stages")),
-    }
+def test_every_raw_file_that_a_record_seals_is_found(laden: Path, forged: Path, gone: bool) -> None:
+    names = {*OF_A_RUN, REPORT, "preregistration.json"}
     # A bundle may leave samples out, and a table of a study is missed where the study is read.
     names |= set() if gone else {GREEDY, SAMPLED, *(f"{STUDY}/{file.name}" for file in (laden / STUDY).glob("*.csv"))}
     for name in names:
         (forged / name).unlink() if gone else change(forged / name)
     assert len(names) == (6 if gone else 12)
     with loaded_config(laden) as (benchmark, _):
-        assert places(record_differences(laden, benchmark, {})) == set()
-        found = places(record_differences(forged, benchmark, {}))
+        assert places(record_differences(laden, benchmark)) == set()
+        found = places(record_differences(forged, benchmark))
     assert found == names if gone else found >= names
+
+
+def test_a_table_of_a_study_that_was_changed_and_sealed_again_is_told_by_what_is_made_of_it(
+    laden: Path, forged: Path
+) -> None:
+    place = forged / STUDY
+    table = pd.read_csv(place / "agreement.csv")
+    table.assign(**{key: table[key] / 2 for key in ("f1", "f1_low", "f1_high")}).to_csv(
+        place / "agreement.csv", index=False
+    )
+    rewrite_json(place / "study.json", **{KEY: seal(place.glob("*.csv"))})
+    list_again(forged, laden)
+    assert {f"{STUDY}/figures/agreement.csv", "report.html"} <= found_at(verify(forged), "derived")
 
 
 def test_a_seal_without_a_hash_seals_nothing(unpacked: Path, benchmark: Benchmark) -> None:
     for record in (STATUS, RESULT):
         rewrite_json(unpacked / record, **{KEY: dict.fromkeys(json.loads((unpacked / record).read_text())[KEY])})
-    named = places(record_differences(unpacked, benchmark, {}))
-    assert named >= {
-        CONFIG,
-        PROVENANCE,
-        REPORT,
-        GREEDY,
-        SAMPLED,
-        *(f"{RUN}/{name}.jsonl" for name in ("steps", "stages")),
-    }
+    assert places(record_differences(unpacked, benchmark)) >= {*OF_A_RUN, REPORT, GREEDY, SAMPLED}
 
 
 def again(folder: Path, run: str) -> None:
@@ -200,14 +193,12 @@ def again(folder: Path, run: str) -> None:
     rewrite_json(place / "result.json", **{KEY: seal(files)})
 
 
-def in_json(name: str, **values: object) -> Change:
-    return lambda folder: rewrite_json(folder / name, **values)
+def in_json(name: str, key: str = "", **values: object) -> Change:
+    """Values of a JSON object, or of the one at its `key`."""
 
-
-def in_part(name: str, key: str, **values: object) -> Change:
     def changed(folder: Path) -> None:
-        part = json.loads((folder / name).read_text())[key]
-        rewrite_json(folder / name, **{key: part | values})
+        part = json.loads((folder / name).read_text())[key] | values if key else {}
+        rewrite_json(folder / name, **({key: part} if key else values))
 
     return changed
 
@@ -221,11 +212,12 @@ def in_yaml(name: str, **values: object) -> Change:
     return changed
 
 
-def in_line(pattern: str, **values: object) -> Change:
+def in_line(name: str, **values: object) -> Change:
+    """Values of the first line of a file of JSON lines."""
+
     def changed(folder: Path) -> None:
-        [file] = folder.glob(pattern)
-        first, *rest = file.read_text().splitlines()
-        file.write_text("\n".join([json.dumps(json.loads(first) | values), *rest]) + "\n")
+        first, *rest = (folder / name).read_text().splitlines()
+        (folder / name).write_text("\n".join([json.dumps(json.loads(first) | values), *rest]) + "\n")
 
     return changed
 
@@ -259,12 +251,12 @@ FORGED: dict[str, tuple[Change, str, str]] = {
     "the checkpoint of an evaluation": (in_json(RESULT, checkpoint_sha256="0" * 64), "derived", "tables/runs.parquet"),
     "the device of a run": (in_json(PROVENANCE, device="cuda"), "derived", "tables/runs.parquet"),
     "a seed that is left out": (drop_seed, "derived", "tables/runs.parquet"),
-    "the hardware of a run": (in_part(PROVENANCE, "machine", cpu="another"), "derived", "report.html"),
-    "the commit of a run": (in_part(PROVENANCE, "source", commit="d" * 40), "derived", "report.html"),
-    "the lock of a run": (in_part(PROVENANCE, "software", lock_sha256="0" * 64), "derived", MANIFEST),
+    "the hardware of a run": (in_json(PROVENANCE, "machine", cpu="another"), "derived", "report.html"),
+    "the commit of a run": (in_json(PROVENANCE, "source", commit="d" * 40), "derived", "report.html"),
+    "the lock of a run": (in_json(PROVENANCE, "software", lock_sha256="0" * 64), "derived", MANIFEST),
     "the seeds of the matrix": (in_yaml("benchmark.yaml", seeds=[1, 2]), "schemas", ""),
-    "the training data": (in_part(PROVENANCE, "inputs", train_data_sha256="0" * 64), "records", PROVENANCE),
-    "the start of a run": (in_part(PROVENANCE, "inputs", start_model_sha256="0" * 64), "records", PROVENANCE),
+    "the training data": (in_json(PROVENANCE, "inputs", train_data_sha256="0" * 64), "records", PROVENANCE),
+    "the start of a run": (in_json(PROVENANCE, "inputs", start_model_sha256="0" * 64), "records", PROVENANCE),
     "the held-out data": (in_json(RESULT, data_sha256="0" * 64), "records", RESULT),
     "a key of the arm": (in_yaml(CONFIG, algorithm__adv_estimator="gae"), "records", CONFIG),
     "the seed": (in_yaml(CONFIG, data__seed=7), "records", CONFIG),
@@ -279,7 +271,7 @@ FORGED: dict[str, tuple[Change, str, str]] = {
     "a question": (in_line(GREEDY, doc={"prompt": "sort 1", "answer": "0"}), "evaluations", GREEDY),
     "an accuracy and lm-eval's": (higher, "evaluations", RESULT),
     "lm-eval's results": (in_json(REPORT, results={}), "evaluations", RESULT),
-    "the number of items": (in_part(RESULT, "metrics", accuracy={"value": 0.8, "n": 9}), "evaluations", RESULT),
+    "the number of items": (in_json(RESULT, "metrics", accuracy={"value": 0.8, "n": 9}), "evaluations", RESULT),
 }
 
 
@@ -296,7 +288,7 @@ def test_a_record_that_was_changed_and_sealed_again_contradicts_another(
         with pytest.raises(BadInput, match="not the same matrix"), loaded_config(unpacked):
             pass
     elif check == "records":
-        assert place in places(record_differences(unpacked, benchmark, {}))
+        assert place in places(record_differences(unpacked, benchmark))
     elif check == "evaluations":
         assert place in places(evaluation_differences(unpacked, benchmark))
     else:
@@ -306,33 +298,10 @@ def test_a_record_that_was_changed_and_sealed_again_contradicts_another(
         assert place in found_at(verify(unpacked), check)
 
 
-def test_records_that_nobody_changed_contradict_nothing(light: Path, benchmark: Benchmark) -> None:
-    assert places(record_differences(light, benchmark, {})) == set()
-    assert places(evaluation_differences(light, benchmark)) == set()
-
-
-PAGES: dict[str, tuple[str, str]] = {
-    "a style": ("</style>", ".refuted { display: none }</style>"),
-    "an attribute": ("<table ", "<table hidden "),
-    "a script": ("</script>", "document.title = 1</script>"),
-    "a template": ("<main ", "<template><p></p></template><main "),
-    "a noscript": ("<main ", "<noscript>supported</noscript><main "),
-    "a redirect": ("<title>", '<meta http-equiv="refresh" content="0; url=https://example.org"><title>'),
-    "a policy": ("default-src &#39;none&#39;", "default-src *"),
-    "a comment": ("</body>", "<!-- supported --></body>"),
-    "an estimate": (">0.", ">1."),
-    "a verdict": (">refuted</span>", ">supported</span>"),
-    "a picture": ("data:image/svg+xml;base64,", "data:image/svg+xml;base64,AAAA"),
-    "a link": ('href="verdicts.json"', 'href="https://example.org"'),
-}
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_of_another_byte_differs(light: Path, tmp_path: Path, name: str) -> None:
-    old, new = PAGES[name]
+@pytest.mark.parametrize("old", ["</style>", ">0.", ">refuted</span>", "default-src &#39;none&#39;", "</body>"])
+def test_a_page_of_another_byte_differs(light: Path, tmp_path: Path, old: str) -> None:
     page = (light / "report.html").read_text()
-    assert old in page
-    (tmp_path / "report.html").write_text(page.replace(old, new, 1))
+    (tmp_path / "report.html").write_text(page.replace(old, f"<!-- forged -->{old}" if "<" in old else "1", 1))
     assert difference(light / "report.html", tmp_path / "report.html") is not None
 
 
@@ -355,14 +324,13 @@ def test_the_last_digit_of_a_number_may_be_that_of_another_processor(tmp_path: P
 
 def test_lists_that_nobody_made_again_are_found(unpacked: Path) -> None:
     manifest = json.loads((unpacked / MANIFEST).read_text())
-    manifest["files"][f"{RUN}/status.json"]["kind"] = "derived"
     del manifest["files"]["LICENSE"]
     (unpacked / MANIFEST).write_text(json.dumps(manifest))
     crate = (unpacked / METADATA).read_text()
-    (unpacked / METADATA).write_text(crate.replace("The report", "No report"))
+    (unpacked / METADATA).write_text(crate.replace("report.html", "report.htm"))
     (unpacked / "notes.txt").write_text("A file that belongs into no bundle.")
     outcome = verify(unpacked)
-    assert found_at(outcome, "files") == {f"{RUN}/status.json", "LICENSE", "notes.txt"}
+    assert found_at(outcome, "files") == {"notes.txt"}
     assert LISTS - {SUMS} <= found_at(outcome, "derived")
     assert LISTS - {SUMS} <= found_at(outcome, "checksums")
 
@@ -399,23 +367,9 @@ def another_version(folder: Path) -> None:
 PAGES_OF_ANOTHER = ["figures/figures.json", "figures/reward.csv", "report.html", "report.md"]
 
 
-def test_of_another_version_pages_are_not_compared_and_that_is_said(
+def test_another_version_decides_the_same_verdicts_of_the_same_data_and_its_pages_are_not_compared(
     unpacked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    another_version(unpacked)
-    list_again(unpacked, unpacked)
-    outcome = verify(unpacked)
-    assert (outcome.differences, outcome.not_compared) == ([], PAGES_OF_ANOTHER)
-    assert any(note.endswith(f"not compared were {', '.join(PAGES_OF_ANOTHER)}.") for note in outcome.notes)
-    # Negative control: whoever says that this version made them is held to its bytes.
-    manifest = json.loads((unpacked / MANIFEST).read_text())
-    (unpacked / MANIFEST).write_text(json.dumps(manifest | {"made_by": made_by()}))
-    list_again(unpacked, unpacked)
-    monkeypatch.setattr("groupppo.publish.verify.derive", lambda *_: None)
-    assert found_at(verify(unpacked), "derived") >= set(PAGES_OF_ANOTHER)
-
-
-def test_another_version_decides_the_same_verdicts_of_the_same_data(unpacked: Path) -> None:
     another_version(unpacked)
     judged = json.loads((unpacked / "verdicts.json").read_text())
     judged["verdicts"][0] |= {"reason": "in other words", "a later key": 1}
@@ -423,11 +377,18 @@ def test_another_version_decides_the_same_verdicts_of_the_same_data(unpacked: Pa
     list_again(unpacked, unpacked)
     outcome = verify(unpacked)
     assert (outcome.differences, outcome.not_compared) == ([], [*PAGES_OF_ANOTHER, "verdicts.json"])
+    assert any(note.endswith(f"not compared were {', '.join(outcome.not_compared)}.") for note in outcome.notes)
     judged["verdicts"][0]["verdict"] = "supported"
     (unpacked / "verdicts.json").write_text(json.dumps(judged))
     change(unpacked / "tables" / "runs.parquet")
     list_again(unpacked, unpacked)
     assert found_at(verify(unpacked), "derived") == {"verdicts.json", "tables/runs.parquet"}
+    # Negative control: whoever says that this version made them is held to its bytes.
+    manifest = json.loads((unpacked / MANIFEST).read_text())
+    (unpacked / MANIFEST).write_text(json.dumps(manifest | {"made_by": made_by()}))
+    list_again(unpacked, unpacked)
+    monkeypatch.setattr("groupppo.publish.verify.derive", lambda *_: None)
+    assert found_at(verify(unpacked), "derived") >= set(PAGES_OF_ANOTHER)
 
 
 @pytest.mark.parametrize("gone", ["verdict", "id"])
@@ -443,7 +404,7 @@ def test_what_was_made_up_consistently_is_not_found_as_the_documentation_says(fi
     """A machine, with its seal, and all that is derived made again by the package itself."""
     results = Path(shutil.copytree(finished, tmp_path / "quick"))
     for run in results.glob("runs/*/*/*/*"):
-        in_part("provenance.json", "machine", cpu="another")(run)
+        in_json("provenance.json", "machine", cpu="another")(run)
         rewrite_json(run / "status.json", **{KEY: seal_run(run)})
     assert verify(make_bundle(results, tmp_path / "bundle.zip", checkpoints=False)).ok
     told = (REPOSITORY / "docs" / "publish.md").read_text()

@@ -26,17 +26,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.mark.parametrize(
-    ("command", "last_line"), [("verify {bundle}", "ok"), ("compare {bundle} {bundle} --out page", "page/compare.md")]
-)
-def test_a_wheel_reads_bundles_outside_of_the_repository(
-    installed: Path, bundle: Path, tmp_path: Path, command: str, last_line: str
-) -> None:
-    arguments = [sys.executable, "-m", "groupppo.cli", *command.format(bundle=bundle).split()]
+def test_a_wheel_reads_bundles_outside_of_the_repository(installed: Path, bundle: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "groupppo.cli", "compare", bundle, bundle, "--out", "page"]
     env = os.environ | {"PYTHONPATH": str(installed)}
     done = subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == last_line
+    assert done.stdout.splitlines()[-1] == "page/compare.md"
 
 
 def test_a_wheel_has_every_file_of_the_package_that_is_read_at_run_time(installed: Path) -> None:

@@ -148,14 +148,6 @@ def test_the_printed_page_is_light_without_menu_and_has_its_pages(browser, repor
     opened.context.close()
 
 
-@pytest.mark.parametrize("width", [360, 1280])
-def test_the_page_itself_never_scrolls_sideways(browser, report, width):
-    opened = Visit(browser, report.as_uri(), viewport={"width": width, "height": 900})
-    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
-    assert opened.page.locator("#verdict-table").bounding_box()["width"] > 300
-    opened.context.close()
-
-
 def test_the_keyboard_skips_to_the_verdicts_and_sorts_the_runs(visit):
     page = visit.page
     page.keyboard.press("Tab")
@@ -197,20 +189,18 @@ def test_a_link_in_the_verdict_table_leads_to_its_figure(visit):
     assert visit.page.url.endswith(target)
 
 
-def test_every_link_within_a_page_of_several_tasks_leads_somewhere(browser, report_of_two_tasks):
-    opened = Visit(browser, report_of_two_tasks.as_uri())
-    page = opened.page
-    targets = set(page.locator("a[href^='#']").evaluate_all("links => links.map((link) => link.getAttribute('href'))"))
-    assert {"#claim-parity-ppo", "#items", "#across", "#usage", "#figure-profiles"} <= targets
-    assert {target: page.locator(target).count() for target in targets} == dict.fromkeys(targets, 1)
-    assert opened.complaints == []
-    opened.context.close()
-
-
 @pytest.mark.parametrize("width", [360, 1280])
-def test_tables_of_several_tasks_scroll_inside_the_page(browser, report_of_two_tasks, width):
-    opened = Visit(browser, report_of_two_tasks.as_uri(), viewport={"width": width, "height": 900})
-    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
-    for section in ("claims", "items", "across", "usage"):
-        assert opened.page.locator(f"#{section} table").bounding_box()["width"] > 250
-    opened.context.close()
+def test_no_page_scrolls_sideways_and_every_link_within_it_leads_somewhere(browser, report, report_of_two_tasks, width):
+    for address in (report, report_of_two_tasks):
+        opened = Visit(browser, address.as_uri(), viewport={"width": width, "height": 900})
+        page = opened.page
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("#verdict-table").bounding_box()["width"] > 300
+        for section in ("claims", "items", "across", "usage") if address == report_of_two_tasks else ():
+            assert page.locator(f"#{section} table").bounding_box()["width"] > 250
+        links = page.locator("a[href^='#']")
+        targets = set(links.evaluate_all("links => links.map((link) => link.getAttribute('href'))"))
+        assert {"#claim-parity-ppo", "#items", "#across", "#usage"} <= targets
+        assert {target: page.locator(target).count() for target in targets} == dict.fromkeys(targets, 1)
+        assert opened.complaints == []
+        opened.context.close()

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +14,15 @@ from markupsafe import escape
 
 from groupppo.config import Benchmark
 from groupppo.draw import wording
-from groupppo.draw.captions import place
 from groupppo.errors import BadInput
-from groupppo.measure.memory import DEFINITION
+from groupppo.measure.stages import DEFINITION
 from groupppo.records.where import Where
 from groupppo.report import render
 from groupppo.report.page import write_report
+from groupppo.report.render import escaped
 from groupppo.report.sections import read_verdicts
 from groupppo.report.sections.benchmark import arm_differences
-from groupppo.report.sections.verdicts import ANSWERS, answer
+from groupppo.report.sections.verdicts import MEANINGS, answer
 from groupppo.verdicts.preregistration import register
 from groupppo.verdicts.rules import VERDICTS
 from groupppo.verl.network import OURS
@@ -29,13 +30,15 @@ from tests.report.conftest import build, table_of, verdict
 from tests.synthetic import rewrite_json
 
 ATTACK = "<script>alert(1)</script>"
+MARKDOWN_ATTACK = f"{ATTACK} | [x](javascript:alert(1)) ![i](http://e.vil/x.png) `a` $x$ **b** @someone www.e.vil"
 WARM_START = {"task": "sorting", "step": 575, "sampled_accuracy": 0.415, "greedy_accuracy": 0.463, "seconds": 81.2}
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory) -> tuple[Path, Benchmark]:
     results = tmp_path_factory.mktemp("quick")
-    return results, build(results, seeds=(1, 2, 3), steps=8, failed={("grpo", 3): "out of memory"})
+    failed = {("grpo", 3): f"out of memory {MARKDOWN_ATTACK}"}
+    return results, build(results, seeds=(1, 2, 3), steps=8, failed=failed)
 
 
 @pytest.fixture(scope="module")
@@ -76,65 +79,54 @@ def test_the_verdict_table_is_the_first_table_and_comes_before_any_figure(text):
     assert order == sorted(order)
 
 
-def test_the_first_sentence_counts_the_verdicts(quick, text):
-    verdicts = json.loads((quick[0] / "verdicts.json").read_text())["verdicts"]
-    sentence = re.search(r'<p class="answer">(.*?)</p>', text).group(1)
-    assert sentence == answer(read_verdicts(quick[0] / "verdicts.json").verdicts)
-    assert sentence.startswith(f"Of {sum(entry['asked'] for entry in verdicts)} verdicts, ")
+def given(kind: str, *, asked: bool = True, published: bool | None = None):
+    """A verdict; one on measurements from elsewhere where it is said whether these are published."""
+    return verdict(verdict=kind, asked=asked, elsewhere=None if published is None else Where("x", published, "", ""))
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "sentence"),
+    ("verdicts", "told"),
     [
-        ([], "No claim was tested."),
-        (["refuted"], "Of 1 verdict, 1 is refuted."),
-        (["refuted", "identity", "refuted"], "Of 3 verdicts, 2 are refuted and 1 is true by arithmetic alone."),
+        ([], "No claim was tested on what was run here."),
         (
-            ["supported", "not testable", "inconclusive"],
-            "Of 3 verdicts, 1 is supported, 1 is inconclusive and 1 is not testable.",
+            [given("refuted"), given("identity"), given("refuted")],
+            "3 verdicts on what was run here: 2 refuted, 1 identity.",
+        ),
+        (
+            [given("refuted"), given("supported", published=True), given("refuted", asked=False)],
+            "1 verdict on what was run here: 1 refuted. 1 verdict on published measurements, not made here: 1 "
+            "supported.",
+        ),
+        (
+            [given("supported", published=False), given("supported", published=True)],
+            "No claim was tested on what was run here. 2 verdicts on measurements made elsewhere: 2 supported.",
         ),
     ],
 )
-def test_the_answer_is_a_sentence(verdicts, sentence):
-    assert answer([verdict(verdict=one) for one in verdicts]) == sentence
+def test_the_answer_counts_verdicts_those_from_elsewhere_apart_and_unasked_ones_not(verdicts, told):
+    assert answer(verdicts) == told
 
 
-def test_verdicts_from_elsewhere_are_counted_apart():
-    def judged(published: bool):
-        there = Where("x", published, "", "")
-        return [verdict(verdict="supported", elsewhere=there)] * 2 + [verdict(verdict="refuted", asked=False)]
-
-    assert answer([verdict(verdict="refuted"), *judged(True)]) == (
-        "Of 1 verdict on what was run here, 1 is refuted. Of 2 verdicts on published measurements, not made here, 2 "
-        "are supported. 1 more is about what this benchmark leaves out."
-    )
-    assert answer(judged(False)[:2]) == (
-        "No claim was tested on what was run here. Of 2 verdicts on measurements made elsewhere, 2 are supported."
-    )
+def test_every_verdict_that_can_be_given_is_explained():
+    assert {kind for kind, _ in MEANINGS} == set(VERDICTS)
 
 
-def test_claims_that_a_benchmark_does_not_ask_are_counted_apart_and_stand_last(spare):
+def test_claims_that_a_benchmark_does_not_ask_are_named_apart(spare):
     file = spare[0] / "verdicts.json"
     verdicts = json.loads(file.read_text())["verdicts"]
     away = verdicts[0]["id"]
     for one in verdicts:
         one["asked"] = one["id"] != away
     rewrite_json(file, verdicts=verdicts)
-    others = len({one["id"] for one in verdicts}) - 1
-    sentence = re.search(r'<p class="answer">(.*?)</p>', rendered(spare)).group(1)
-    assert sentence.startswith(f"Of {others} verdicts, ")
-    assert sentence.endswith(" 1 more is about what this benchmark leaves out.")
-    claims = [row[0].text for row in table_of(*spare, "verdicts").cells]
-    assert [isinstance(claim, str) for claim in claims] == [*[False] * others, True]  # what is asked is in bold
-
-
-def test_the_page_knows_every_verdict_that_can_be_given():
-    assert set(ANSWERS) == set(VERDICTS)
+    shown = [row[1].text.text for row in table_of(*spare, "verdicts").cells]
+    assert shown == list(dict.fromkeys(one["id"] for one in verdicts[1:]))
+    assert f'What this benchmark leaves out (1 claim)</summary>\n<ul class="notes">\n<li>{away}: ' in rendered(spare)
 
 
 def test_each_verdict_is_shown_with_its_estimate_interval_and_reason(quick, text):
     for entry in json.loads((quick[0] / "verdicts.json").read_text())["verdicts"]:
         assert str(escape(entry["claim"])) in text
+        assert str(escape(entry["reason"])) in text
         assert f">{entry['verdict']}</span>" in text
         assert wording.quantity(entry["estimate"], entry["unit"]) in text
         if entry["low"] is not None:
@@ -183,13 +175,6 @@ def test_the_matrix_has_a_row_for_each_run_and_shows_what_happened(quick, text):
     assert 'href="runs/sorting/tiny/grpo/seed3/status.json"' in rows[5]
 
 
-def test_a_planned_run_without_record_is_shown_as_missing(quick, tmp_path):
-    results, benchmark = quick
-    rows = table_of(results, replace(benchmark, seeds=(1, 2, 3, 4)), "matrix").cells
-    assert [row[4].text for row in rows if row[3].text == "4"] == ["missing"] * 3
-    assert all(row[4].text != "missing" for row in rows if row[3].text != "4")
-
-
 def shown_keys(benchmark: Benchmark) -> dict[str, list[str]]:
     """The table of how arms differ, by key."""
     table = arm_differences(benchmark)
@@ -220,9 +205,9 @@ def test_an_arm_that_leaves_a_key_out_is_shown_with_the_default_it_gets(quick):
     assert shown["algorithm.group_params.score"] == ["not set", "not set", "unit", "not set"]  # a stride has no score
 
 
-def test_matched_settings_are_in_words_with_their_values(text):
+def test_matched_settings_have_the_keys_of_the_benchmark_s_file(text):
     settings = section(text, "settings")
-    assert "128 responses per step" in settings
+    assert re.search(r">train.prompts_per_step</th><td[^>]*>16<", settings)
     assert "20,000 training and 1,000 held-out prompts" in settings
 
 
@@ -259,34 +244,47 @@ def test_the_memory_definition_and_the_limits_are_stated(text):
     method = section(text, "method")
     assert str(escape(DEFINITION)) in method
     assert "unit of replication is the training seed" in method
-    assert "All runs trained on a CPU." in method
+    assert "Runs trained on: cpu." in method
 
 
-def test_text_from_files_cannot_become_markup(spare):
+@pytest.fixture
+def hostile(spare) -> tuple[str, str]:
+    """Page and Markdown of results in which every text that comes from a file is an attack."""
     results, benchmark = spare
-    arm = replace(benchmark.arms["ppo"], title=f"PPO {ATTACK}", description=ATTACK)
-    hostile = replace(benchmark, title=ATTACK, arms=benchmark.arms | {"ppo": arm})
+    arm = replace(benchmark.arms["ppo"], title=f"PPO {MARKDOWN_ATTACK}", description=ATTACK)
+    named = replace(benchmark, title=MARKDOWN_ATTACK, arms=benchmark.arms | {"ppo": arm})
     judged = json.loads((results / "verdicts.json").read_text())
-    for key in ("claim", "source", "reading", "reason", "unit"):
-        judged["verdicts"][0][key] = f"{key} {ATTACK}"
-    judged["verdicts"][0]["evidence"] = {"table": f"a{ATTACK}", "file": f"javascript:{ATTACK}", "rows": ATTACK}
-    judged["verdicts"][0]["what_would_change"] = judged["verdicts"][0]["replicates"] = ATTACK
-    noisy(judged)["reason"] = ATTACK
+    first = judged["verdicts"][0]
+    for key in ("claim", "source", "reading", "reason", "unit", "what_would_change", "replicates"):
+        first[key] = f"{key} {MARKDOWN_ATTACK}\n\n# big"
+    first["evidence"] = {"table": f"a{ATTACK}", "file": f"javascript:{ATTACK}", "rows": ATTACK}
+    noisy(judged)["reason"] = judged["claims_sha256"] = ATTACK
     register(results, replace(benchmark, title=f"before {ATTACK}"))
-    judged["claims_sha256"] = ATTACK
-    judged["excluded"][0]["reason"] = ATTACK
     rewrite_json(results / "verdicts.json", **judged)
     rewrite_json(results / "runs/sorting/tiny/ppo/seed1/provenance.json", **{ATTACK: ATTACK, "host": f'"{ATTACK}'})
     records = json.loads((results / "figures" / "figures.json").read_text())
-    records[0] |= {"title": ATTACK, "caption": ATTACK, "alt": f'"><img src=x onerror=alert(1)>{ATTACK}'}
+    image = f'"><img src=x onerror=alert(1)>]({MARKDOWN_ATTACK}'
+    records[0] |= {"title": MARKDOWN_ATTACK, "caption": MARKDOWN_ATTACK, "alt": image}
     (results / "figures" / "figures.json").write_text(json.dumps(records))
-    text = write_report(results, hostile).read_text(encoding="utf-8")
-    assert ATTACK in (results / "verdicts.json").read_text()
+    text = write_report(results, named).read_text(encoding="utf-8")
+    return text, (results / "report.md").read_text(encoding="utf-8")
+
+
+def test_text_from_files_cannot_become_markup(hostile):
+    text, _ = hostile
     assert ATTACK not in text
     assert text.count(html.escape(ATTACK)) > 15
     assert "<img src=x" not in text
-    assert "javascript:" not in text
+    assert not re.search(r'href="[^"]*javascript:', text)
     assert text.count("<script>") == 1
+
+
+def test_no_text_from_a_file_is_markdown(hostile):
+    _, markdown = hostile
+    assert markdown.count("alert(1)") >= 8
+    for raw in ("<script", " | [x]", "[x](", "![i]", "://e.vil", "`a`", " $x", "**b**", "@someone", "www.e", "\n# big"):
+        assert not re.search(rf"(?<!\\){re.escape(raw)}", markdown), raw
+    assert "\n# " not in markdown[2:]
 
 
 def test_the_policy_allows_no_request_and_only_the_page_s_own_script_and_style(text):
@@ -332,13 +330,6 @@ def test_a_figure_that_is_not_drawn_is_explained(spare):
     assert text.count("<img ") == 8
 
 
-def test_several_tasks_put_their_name_beside_each_verdict(quick):
-    _, benchmark = quick
-    two = replace(benchmark, tasks=benchmark.tasks | {"chain": replace(benchmark.tasks["sorting"], name="chain")})
-    assert place(two, "sorting", "tiny") == "Selection sort, Qwen2 0.1M"
-    assert place(benchmark, "sorting", "tiny") == ""
-
-
 def test_the_page_is_replaced_as_a_whole_or_not_at_all(spare, monkeypatch):
     report = spare[0] / "report.html"
     report.write_text("the page before", encoding="utf-8")
@@ -347,17 +338,11 @@ def test_the_page_is_replaced_as_a_whole_or_not_at_all(spare, monkeypatch):
         raise OSError("disk full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(render.os, "replace", refuse)
+        broken.setattr(Path, "replace", refuse)
         with pytest.raises(OSError, match="disk full"):
             rendered(spare)
     assert report.read_text(encoding="utf-8") == "the page before"
     assert rendered(spare) != "the page before"
-
-
-def test_unreadable_verdicts_are_refused_by_file(spare):
-    (spare[0] / "verdicts.json").write_text("{", encoding="utf-8")
-    with pytest.raises(BadInput, match=r"verdicts\.json"):
-        rendered(spare)
 
 
 @pytest.mark.parametrize(
@@ -366,6 +351,8 @@ def test_unreadable_verdicts_are_refused_by_file(spare):
         (lambda judged: judged.pop("level"), "level"),
         (lambda judged: judged["verdicts"][1].pop("reason"), r"verdicts\[1\].reason"),
         (lambda judged: judged["verdicts"][0].update(verdict="proven"), r"verdicts\[0\].verdict = 'proven'"),
+        (lambda judged: judged["verdicts"][0].update(elsewhere={"folder": "x"}), r"verdicts\[0\].elsewhere"),
+        (lambda judged: judged["verdicts"][0].pop("elsewhere"), r"verdicts\[0\].elsewhere = missing"),
         (lambda judged: noisy(judged).update(share="<b>"), r"item_noise.share = '<b>'"),
         (lambda judged: noisy(judged).update(reason=None), r"item_noise.reason = "),
         (lambda judged: noisy(judged).update(bound="no"), r"item_noise.bound = 'no'"),
@@ -389,80 +376,33 @@ def test_a_missing_file_is_named(spare, name):
         rendered(spare)
 
 
-@pytest.mark.parametrize(
-    ("shown", "wanted"),
-    [
-        (wording.number(0.84321), "0.843"),
-        (wording.number(0), "0"),
-        (wording.number(12.34), "12.3"),
-        (wording.number(12345.6), "12,346"),
-        (wording.number(0.000021), "2.1e-05"),
-        (wording.number(None), "–"),  # noqa: RUF001
-        (wording.number(float("nan")), "–"),  # noqa: RUF001
-        (wording.number(float("-inf")), "-infinity"),
-        (wording.ratio(1.0249), "1.02x"),
-        (wording.ratio(1234.5), "1,234x"),
-        (wording.percentage(0.9375), "93.8 %"),
-        (wording.seconds_text(0.0123), "12.3 ms"),
-        (wording.seconds_text(0.529), "0.53 s"),
-        (wording.seconds_text(12.34), "12.3 s"),
-        (wording.seconds_text(119.96), "120.0 s"),
-        (wording.seconds_text(900), "15 min 00 s"),
-        (wording.seconds_text(3599.7), "1 h 00 min"),
-        (wording.seconds_text(7384), "2 h 03 min"),
-        (wording.in_bytes(256e6), "256 MB"),
-        (wording.in_bytes(4.049e9), "4.05 GB"),
-        (wording.in_bytes(999.9e6), "1 GB"),
-        (wording.in_bytes(512), "512 B"),
-        (wording.plural(1, "run"), "1 run"),
-        (wording.plural(0, "run"), "0 runs"),
-        (wording.quantity(-0.0412, "difference in accuracy"), "-0.041"),
-        (wording.quantity(0.0412, "difference in accuracy"), "+0.041"),
-        (wording.quantity(0.9201, "share of positions"), "92.0 %"),
-        (wording.quantity(12.5, "tokens per endpoint"), "12.5"),
-        (wording.interval(0.977, 1.023, "x"), "[0.98x, 1.02x]"),
-        (wording.interval(None, None, "x"), ""),
-    ],
-)
-def test_numbers_are_written_for_readers(shown, wanted):
-    assert shown == wanted
-
-
-MARKDOWN_ATTACK = (
-    "<script>alert(1)</script> | [x](javascript:alert(1)) ![i](http://e.vil/x.png) `a` $x$ **b** @someone www.e.vil"
-)
+def test_numbers_are_written_for_readers():
+    numbers = {0.84321: "0.843", 0: "0", 12.34: "12.3", 12345.6: "12,346", 0.000021: "2.1e-05", -math.inf: "-infinity"}
+    assert {value: wording.number(value) for value in numbers} == numbers
+    assert wording.number(None) == wording.number(math.nan) == wording.MISSING
+    assert [wording.ratio(1.0249), wording.ratio(1234.5), wording.percentage(0.9375)] == ["1.02x", "1,234x", "93.8 %"]
+    times = {0.0123: "12.3 ms", 0.529: "0.53 s", 12.34: "12.3 s", 119.96: "120.0 s", 900: "15 min 00 s"}
+    times |= {3599.7: "1 h 00 min", 7384: "2 h 03 min"}
+    assert {value: wording.seconds_text(value) for value in times} == times
+    sizes = {256e6: "256 MB", 4.049e9: "4.05 GB", 999.9e6: "1 GB", 512: "512 B"}
+    assert {value: wording.in_bytes(value) for value in sizes} == sizes
+    assert [wording.plural(count, "run") for count in (1, 0)] == ["1 run", "0 runs"]
+    units = {"difference in accuracy": "+0.041", "share of positions": "4.1 %", "tokens per endpoint": "0.041"}
+    assert {unit: wording.quantity(0.0412, unit) for unit in units} == units
+    assert (wording.interval(0.977, 1.023, "x"), wording.interval(None, None, "x")) == ("[0.98x, 1.02x]", "")
 
 
 def test_the_markdown_page_has_the_verdicts_and_the_figures_of_the_page(spare):
     text = rendered(spare)
     markdown = (spare[0] / "report.md").read_text(encoding="utf-8")
     for entry in json.loads((spare[0] / "verdicts.json").read_text())["verdicts"]:
-        row = next(line for line in markdown.splitlines() if re.search(rf"(; |\| ){entry['id']}(\)| \()", line))
-        assert f"**{entry['verdict']}**" in row
-        assert row.count(" | ") == 6
+        if entry["asked"]:
+            row = next(line for line in markdown.splitlines() if f" | {escaped(entry['id'])} | " in line)
+            assert f"**{entry['verdict']}**" in row
+            assert row.count(" | ") == 6
     for link in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", markdown):
         assert (spare[0] / link).is_file()
     assert markdown.count("![") == text.count("<img ")
-
-
-def test_no_text_from_a_file_is_markdown(spare):
-    results, benchmark = spare
-    judged = json.loads((results / "verdicts.json").read_text())
-    for key in ("claim", "reading", "reason", "replicates"):
-        judged["verdicts"][0][key] = MARKDOWN_ATTACK
-    judged["excluded"][0]["reason"] = f"{MARKDOWN_ATTACK}\n\n# big"
-    rewrite_json(results / "verdicts.json", **judged)
-    records = json.loads((results / "figures" / "figures.json").read_text())
-    records[0] |= {"title": MARKDOWN_ATTACK, "caption": MARKDOWN_ATTACK, "alt": f"]({MARKDOWN_ATTACK}"}
-    (results / "figures" / "figures.json").write_text(json.dumps(records))
-    ppo = replace(benchmark.arms["ppo"], title=MARKDOWN_ATTACK)
-    hostile = replace(benchmark, title=MARKDOWN_ATTACK, arms=benchmark.arms | {"ppo": ppo})
-    write_report(results, hostile)
-    markdown = (results / "report.md").read_text(encoding="utf-8")
-    assert markdown.count("alert(1)") >= 8
-    for raw in ("<script", " | [x]", "[x](", "![i]", "://e.vil", "`a`", " $x", "**b**", "@someone", "www.e", "\n# big"):
-        assert not re.search(rf"(?<!\\){re.escape(raw)}", markdown), raw
-    assert "\n# " not in markdown[2:]
 
 
 def test_what_is_compared_comes_first_and_an_arm_that_clips_what_cannot_be_clipped_is_noted(spare):

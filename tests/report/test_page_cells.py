@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 
 from groupppo.config import Benchmark, CellPlan
-from groupppo.draw.captions import place
 from groupppo.report.figures import tasks
 from groupppo.report.figures.tasks import shared_plans, task_scores
 from groupppo.report.sections import Judged, Results
-from groupppo.report.sections import runs as runs_section
-from groupppo.report.sections.benchmark import matched_settings, warm_starts
+from groupppo.report.sections.benchmark import warm_starts
+from groupppo.report.sections.runs import run_table, scope
 from groupppo.report.sections.tasks import across_tasks
 from groupppo.report.sections.usage import usage_table
 from groupppo.report.sections.verdicts import verdict_table
@@ -21,7 +20,7 @@ from groupppo.tables import Tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from tests.report.conftest import collected, results_of
-from tests.synthetic import synthetic_benchmark
+from tests.synthetic import rewrite_json, synthetic_benchmark
 
 CHAIN = CellPlan("chain", "tiny", ("ppo", "group_ppo"), (2, 3))
 TASKS = {"tasks": ("sorting", "chain"), "seeds": (1, 2, 3)}
@@ -42,36 +41,12 @@ def judged(results: Path, tables: Tables, benchmark: Benchmark, *only: str) -> N
     (results / "verdicts.json").write_text(json.dumps(decided), encoding="utf-8")
 
 
-def statuses(results: Path, tables: Tables, benchmark: Benchmark) -> list[str]:
-    table = next(runs_section._matrix(results_of(results, tables, benchmark)))
-    return [getattr(row[4].text, "text", row[4].text) for row in table.cells]
-
-
-def test_the_matrix_lists_planned_runs_alone(made) -> None:
+def test_runs_and_usage_have_a_row_for_what_is_planned_alone(made) -> None:
     results, tables, benchmark = made
-    assert statuses(results, tables, benchmark) == ["finished"] * (3 * 3 + 2 * 2)
-    assert statuses(results, tables, replace(benchmark, cells=())).count("missing") == 5
-    fewer = "not all arms and seeds with every task and model: 13 runs, none excluded"
-    assert fewer in runs_section.scope(benchmark, tables.runs)
-    assert fewer not in runs_section.scope(replace(benchmark, cells=()), tables.runs)
-
-
-def test_the_settings_say_in_words_what_a_cell_is_run_with(made) -> None:
-    benchmark = made[2]
-    cell = place(benchmark, "chain", "tiny")
-    told = matched_settings(benchmark)
-    assert told["Seeds"] == "1, 2, 3, where no row below says fewer"
-    assert told[cell] == "seeds 2, 3 of PPO (dense), GROUP-PPO"
-    one = replace(benchmark, cells=(replace(CHAIN, arms=tuple(benchmark.arms), seeds=(1,)),))
-    assert matched_settings(one)[cell] == "seed 1 of all arms"
-    assert matched_settings(replace(benchmark, cells=(replace(CHAIN, arms=()),)))[cell] == "not run"
-    whole = matched_settings(replace(benchmark, cells=()))
-    assert whole["Seeds"] == "1, 2, 3"
-    assert cell not in whole
-
-
-def test_usage_has_a_row_for_each_planned_arm(made) -> None:
-    _, tables, benchmark = made
+    statuses = [row[4].text.text for row in run_table(results_of(results, tables, benchmark), tables.runs, "").cells]
+    assert statuses == ["finished"] * (3 * 3 + 2 * 2)
+    assert "not all arms and seeds with every task and model: 13 runs, none excluded" in scope(benchmark, tables.runs)
+    assert "not all" not in scope(replace(benchmark, cells=()), tables.runs)
     rows = [(cells[0].text, cells[1].text) for cells in usage_table(tables.runs, benchmark).cells]
     sorting = [("PPO (dense)", "3 of 3"), ("GRPO", "3 of 3"), ("GROUP-PPO", "3 of 3")]
     assert rows == [*sorting, ("PPO (dense)", "2 of 2"), ("GROUP-PPO", "2 of 2")]
@@ -112,6 +87,8 @@ def test_verdicts_of_all_cells_that_are_run_are_one_row(made, tmp_path: Path) ->
     unrun = CellPlan("chain", "small", (), (1,))
     three = replace(benchmark, models=benchmark.models | {"small": other}, cells=(CHAIN, unrun))
     judged(tmp_path, tables, three, "published")
+    file = tmp_path / "verdicts.json"
+    rewrite_json(file, verdicts=[entry | {"asked": True} for entry in json.loads(file.read_text())["verdicts"]])
     [row] = verdict_table(results_of(tmp_path, tables, three)).cells
     assert (row[0].lines, row[2].lines) == (["all 3 tasks and models"], ["3 verdicts"])
 

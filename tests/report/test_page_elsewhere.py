@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from groupppo.config import REPOSITORY, Benchmark
 from groupppo.draw.style import figure_style
-from groupppo.errors import BadInput
 from groupppo.profile.config import Profile, load_profile, measured_folder
 from groupppo.profile.tables import ProfileTables, tables_of, write_tables
 from groupppo.publish.reading import difference
@@ -27,7 +26,6 @@ from groupppo.report.figures.profile import (
     speedup_figure,
 )
 from groupppo.report.page import write_report
-from groupppo.report.sections import read_verdicts
 from groupppo.tables import Tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide, verdicts_text
@@ -107,8 +105,8 @@ def test_a_machine_s_own_results_come_first_and_are_not_published(tmp_path: Path
     assert find(tmp_path, place) == Found(tmp_path / "x", published=False)
 
 
-def test_the_place_is_a_value_of_the_verdict_and_runs_have_none(
-    made: Made, published: tuple[Found, ProfileTables]
+def test_the_place_is_a_value_of_the_verdict_and_there_is_none_for_runs_and_own_measurements(
+    made: Made, profile: Profile, published: tuple[Found, ProfileTables]
 ) -> None:
     judged = judged_with(made, published[1].variants)["verdicts"]
     of_profile = [verdict for verdict in judged if verdict["quantity"] in COSTS]
@@ -119,47 +117,22 @@ def test_the_place_is_a_value_of_the_verdict_and_runs_have_none(
             assert (where.folder, where.published, where.machine) == (PLACE, True, "AMD EPYC")
         else:
             assert verdict["elsewhere"] is None
-
-
-def test_measured_for_these_results_there_is_no_other_place(
-    made: Made, profile: Profile, published: tuple[Found, ProfileTables]
-) -> None:
     own = tables_of(profile, published[0].path)
     assert where_of(own.variants).here
-    judged = judged_with(made, own.variants)["verdicts"]
-    assert all(verdict["elsewhere"] is None for verdict in judged)
+    assert all(verdict["elsewhere"] is None for verdict in judged_with(made, own.variants)["verdicts"])
 
 
-def test_tables_and_verdicts_of_before_do_not_become_the_results_own(
-    made: Made, published: tuple[Found, ProfileTables], tmp_path: Path
-) -> None:
+def test_tables_of_before_do_not_become_the_results_own(made: Made, published: tuple[Found, ProfileTables]) -> None:
     before = published[1].variants.drop(columns=list(COLUMNS))
     assert where_of(before) == UNRECORDED
-    judged = judged_with(made, before)
-    for verdict in judged["verdicts"]:
+    for verdict in judged_with(made, before)["verdicts"]:
         assert (verdict["elsewhere"] is not None) == (verdict["quantity"] in COSTS)
-        del verdict["elsewhere"]
-    (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    read = read_verdicts(tmp_path / "verdicts.json").verdicts
-    of_profile = sum(verdict.quantity in COSTS for verdict in read)
-    assert [verdict.elsewhere for verdict in read if verdict.elsewhere] == [UNRECORDED] * of_profile
     with figure_style():
-        assert "do not record" in said(speedup_figure(speedup_data(replace(published[1], variants=before))))
-
-
-def test_a_place_that_is_none_is_named(made: Made, tmp_path: Path) -> None:
-    judged = judged_with(made, pd.DataFrame({"setting": [], "variant": []}))
-    judged["verdicts"][0]["elsewhere"] = {"folder": "x"}
-    (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    with pytest.raises(BadInput, match=r"verdicts\[0\]\.elsewhere"):
-        read_verdicts(tmp_path / "verdicts.json")
+        assert "do not record" in told(speedup_figure(speedup_data(replace(published[1], variants=before))))
 
 
 def test_the_page_says_it_in_the_row_the_head_the_section_and_the_caption(
-    made: Made,
-    profile: Profile,
-    published: tuple[Found, ProfileTables],
-    tmp_path: Path,
+    made: Made, profile: Profile, published: tuple[Found, ProfileTables], tmp_path: Path
 ) -> None:
     page, markdown = page_of(made, tmp_path / "quick", profile, published[0], own=False)
     read_once = row_of(page, "75 % less memory", "0.10x")
@@ -171,7 +144,7 @@ def test_the_page_says_it_in_the_row_the_head_the_section_and_the_caption(
     assert "not measured here" not in row_of(page, "93.75 %", "92.0 %")
     answer = re.search(r'<p class="answer">(.*?)</p>', page).group(1)
     assert "verdicts on what was run here" in answer
-    assert "2 are supported" in answer[answer.index("verdicts on published measurements, not made here") :]
+    assert re.search(r"verdicts on published measurements, not made here: 2 supported", answer)
     section = page[page.index('<section id="profile">') :]
     assert re.search(r"<p>(.*?)</p>", section, re.DOTALL).group(1).startswith(FIRST)
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", section, re.DOTALL)
@@ -181,20 +154,17 @@ def test_the_page_says_it_in_the_row_the_head_the_section_and_the_caption(
 
 
 def test_what_was_measured_for_the_results_is_shown_as_theirs(
-    made: Made,
-    profile: Profile,
-    published: tuple[Found, ProfileTables],
-    tmp_path: Path,
+    made: Made, profile: Profile, published: tuple[Found, ProfileTables], tmp_path: Path
 ) -> None:
     page, markdown = page_of(made, tmp_path / "quick", profile, published[0], own=True)
-    assert "not measured here" not in page
+    assert ">not measured here<" not in page
     assert "Not measured in this results folder" not in page
-    assert "not measured here" not in markdown
+    assert "(not measured here)" not in markdown
     section = page[page.index('<section id="profile">') :]
     assert "Measured 2026-11-22 to 2026-11-23 on AMD EPYC." in section
 
 
-def said(figure: Figure) -> str:
+def told(figure: Figure) -> str:
     """The line above a figure's panels, on one line."""
     return " ".join(figure.get_suptitle().split())
 
@@ -203,8 +173,8 @@ def test_the_picture_says_it_itself(profile: Profile, published: tuple[Found, Pr
     found, tables = published
     with figure_style():
         for data, draw in ((speedup_data, speedup_figure), (memory_data, memory_figure)):
-            assert said(draw(data(tables))) == FIRST
-            own = said(draw(data(tables_of(profile, found.path))))
+            assert told(draw(data(tables))) == FIRST
+            own = told(draw(data(tables_of(profile, found.path))))
             assert own == "Measured 2026-11-22 to 2026-11-23 on AMD EPYC."
 
 
@@ -212,9 +182,9 @@ def test_an_interval_from_elsewhere_says_it_in_the_overview(made: Made, publishe
     on_gpu = published[1].variants.assign(device="cuda")
     claims = load_claims(made[1].claims)
     data = verdicts.data(judged_with(made, on_gpu), claims)
-    told = data.set_index("id")["measured_in"]
-    assert told["speedup-update-streamed-seconds"].startswith(f"from {PLACE} (published)")
-    assert (told.drop("speedup-update-streamed-seconds") == "").all()
+    places = data.set_index("id")["measured_in"]
+    assert places["speedup-update-streamed-seconds"].startswith(f"from {PLACE} (published)")
+    assert (places.drop("speedup-update-streamed-seconds") == "").all()
     with figure_style():
         figure = verdicts.draw(data, made[1])
     labels = [" ".join(panel.get_ylabel().split()) for panel in figure.axes]

@@ -3,23 +3,21 @@
 import json
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from groupppo.config import Benchmark
-from groupppo.draw.wording import MOST_REASONS
+from groupppo.draw.wording import MISSING, percentage
 from groupppo.report.page import write_report
-from groupppo.report.sections import Judged, Results, items
+from groupppo.report.sections import items
 from groupppo.report.sections.verdicts import share_in_words
 from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import read_studied
 from groupppo.verdicts.item_share import ItemShare
-from tests.report.conftest import prepare, verdict
+from tests.report.conftest import prepare
 from tests.synthetic import ITEMS, rewrite_json, write_results
 
 
@@ -67,24 +65,20 @@ def table(text: str) -> str:
     return re.search(r'<section id="items">(.*?)</section>', text, re.DOTALL).group(1)
 
 
-def test_each_comparison_has_a_row_with_its_shares_and_widths(with_and_without):
+def test_each_comparison_has_a_row_with_its_shares_and_widths_and_a_sentence(with_and_without):
     noise, text, markdown = with_and_without[True]
     assert set(noise) == {"parity-ppo", "parity-grpo"}
     for name, found in noise.items():
         row = re.search(rf"<tr><th[^>]*>{name}.*?</tr>", table(text), re.DOTALL).group(0)
-        assert items.percentage(found["share"]) in row
-        assert f"±{items.number(found['of_seeds'])}" in row
+        assert percentage(found["share"]) in row
+        assert items.half(found["of_seeds"]) in row
         assert f"<td>{found['more']}</td>" in row
         assert f"| {name} (" in markdown
         assert share_in_words(ItemShare(**found)) in text
-
-
-def test_the_words_stand_on_the_page_and_in_the_markdown(with_and_without):
-    noise, text, markdown = with_and_without[True]
-    for name, found in noise.items():
         assert f"More {found['more']} would help more" in found["reason"]
         assert f"<li>{name}: {found['reason']}</li>" in text
         assert re.search(rf"^- {name}: Items make .* of the variance over seeds", markdown, re.MULTILINE)
+    assert (items.half(None), items.half(0.0)) == (MISSING, "±0")
 
 
 def test_without_scores_by_item_the_page_says_at_most_and_why_no_more(with_and_without):
@@ -92,7 +86,7 @@ def test_without_scores_by_item_the_page_says_at_most_and_why_no_more(with_and_w
     noise, text, _ = with_and_without[False]
     assert all(found["bound"] for found in noise.values())
     assert "at most" in table(text)
-    assert "no scores by item; evaluate this checkpoint again (2 comparisons)" in table(text)
+    assert "no scores by item; evaluate this checkpoint again" in table(text)
     assert not re.search(r"<td>(items|seeds)<", table(text))
     assert "would help more:" not in text
 
@@ -105,29 +99,3 @@ def test_a_benchmark_without_an_accuracy_interval_has_no_such_section(tmp_path):
     assert '<section id="items">' not in text
     assert 'href="#items"' not in text
     assert "Noise of the held-out items" not in markdown
-
-
-def test_of_very_many_comparisons_the_first_are_listed_and_the_rest_counted(with_and_without, tmp_path):
-    noise = ItemShare(**with_and_without[True][0]["parity-ppo"])
-    benchmark = write_results(tmp_path, seeds=(1,), steps=1)
-    one = verdict(id="parity-ppo", claim="Same.", task="sorting", model="tiny", item_noise=noise)
-    for count, shown in ((100, 100), (101, 100)):
-        judged = Judged.model_construct(verdicts=[one] * count)
-        [section] = items.sections(Results(tmp_path, benchmark, pd.DataFrame(), pd.DataFrame(), judged, ()))
-        assert len(section.blocks[0].rows) == shown
-        assert ("The first 100 of 101 comparisons" in section.blocks[0].caption) == (count > shown)
-
-
-def test_of_very_many_reasons_for_a_bound_the_most_frequent_are_listed(with_and_without):
-    one = ItemShare(**with_and_without[True][0]["parity-ppo"])
-    known, *bounds = (verdict(item_noise=replace(one, why=why)) for why in (None, *(f"file {i}" for i in range(25))))
-    listed = items.bounds([known, verdict(), *bounds, bounds[7]])
-    assert listed[0] == "file 7 (2 comparisons)"
-    assert listed[-1] == "and 5 more reasons; verdicts.json has all"
-    assert len(listed) == MOST_REASONS + 1
-    assert items.bounds([known]) == []
-
-
-def test_missing_numbers_are_dashes_never_zeros():
-    assert items._half(None) == items.MISSING
-    assert items._half(0.0) == "±0"

@@ -11,20 +11,17 @@ import pytest
 from PIL import Image
 
 from groupppo.config import Benchmark
-from groupppo.draw import style
+from groupppo.draw import blocks, style
 from groupppo.draw.blocks import FigureBlock, Page, Section
-from groupppo.draw.captions import left_out
 from groupppo.draw.figures import FigureRecord, few_colours
 from groupppo.report import render
 from groupppo.report.figures import draw_figures
 from groupppo.report.figures import verdicts as overview
 from groupppo.report.page import write_report
 from groupppo.report.render import largest_picture
-from groupppo.report.sections import runs as runs_section
 from groupppo.report.sections.verdicts import verdict_table
 from groupppo.tables import load_tables
 from tests.report.conftest import build, collected, results_of, table_of
-from tests.synthetic import rewrite_json
 
 MOST = 5_000_000
 CELLS = 200
@@ -61,28 +58,28 @@ def test_the_text_of_thousands_of_verdicts_and_the_largest_pictures_fit_into_fiv
     judged = copied(json.loads((results / "verdicts.json").read_text()), wide)
     for name in ("figures", "tables"):
         (tmp_path / name).symlink_to(results / name)
-    excluded = judged["excluded"][0]
-    judged["excluded"] = [excluded | {"seed": seed, "reason": "x" * 200} for seed in range(10_000)]
     (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
     text = write_report(tmp_path, wide).read_text(encoding="utf-8")
-    told = re.sub(r'src="data:[^"]*"', "", text)
+    words = re.sub(r'src="data:[^"]*"', "", text)
     assert len(judged["verdicts"]) > 3000
-    assert len(told.encode()) + render.PICTURES * 4 / 3 < MOST
-    # Negative control: with all that a page of one task and model says of each verdict it would be too large.
-    one = page_of(small)
-    rows = one[one.index('id="verdict-table"') : one.index("</table>")]
-    each = len(rows) / rows.count("<tr>")
-    assert each * len(judged["verdicts"]) + render.PICTURES * 4 / 3 > MOST
+    assert len(words.encode()) + render.PICTURES * 4 / 3 < MOST
 
 
-def page_of(small: tuple[Path, Benchmark]) -> str:
-    return write_report(*small).read_text(encoding="utf-8")
+def test_of_many_runs_the_first_are_listed_and_the_table_of_all_is_named(small, monkeypatch):
+    results, benchmark = small
+    assert len(table_of(results, benchmark, "matrix").cells) == 6
+    monkeypatch.setattr(blocks, "MOST_ROWS", 5)
+    assert len(table_of(results, benchmark, "matrix").cells) == 5
+    assert len(table_of(results, benchmark, "verdicts").cells) > 5, "no verdict is left out"
+    text = write_report(results, benchmark).read_text(encoding="utf-8")
+    assert text.count('The first 5 of 6; all are in <a href="tables/runs.parquet">tables/runs.parquet</a>.') == 1
 
 
 def test_no_verdict_is_dropped_and_those_without_a_number_and_one_reason_are_one_row(small, tmp_path):
     results, benchmark = small
     wide = widened(benchmark, 4)
     judged = copied(json.loads((results / "verdicts.json").read_text()), wide)
+    judged["verdicts"] = [entry | {"asked": True} for entry in judged["verdicts"]]
 
     def rows() -> dict[str, list[tuple[int, str, str]]]:
         """Verdicts, place and reason of the rows of each claim."""
@@ -110,18 +107,6 @@ def test_no_verdict_is_dropped_and_those_without_a_number_and_one_reason_are_one
     assert "Tiny Qwen2, copy 1; " in apart[1][1]
 
 
-def test_of_many_runs_those_that_are_no_evidence_are_listed_and_the_others_counted(small, monkeypatch):
-    results, benchmark = small
-    assert len(table_of(results, benchmark, "matrix").rows) == 6
-    monkeypatch.setattr(runs_section, "MOST_ROWS", 5)
-    [listed] = table_of(results, benchmark, "matrix").cells
-    assert (listed[2].text, listed[3].text, listed[4].under) == ("GRPO", "2", "out of memory")
-    text = page_of(small)
-    assert "6 runs, of which 1 is no evidence" in text
-    assert "Runs that are no evidence." in text
-    assert "1 of 2<" in text
-
-
 def test_a_figure_shows_the_first_tasks_and_models_and_its_data_has_all(tmp_path, monkeypatch):
     monkeypatch.setattr("groupppo.report.figures.MOST_FACETS", 1)
     monkeypatch.setattr("groupppo.draw.captions.MOST_FACETS", 1)
@@ -131,11 +116,6 @@ def test_a_figure_shows_the_first_tasks_and_models_and_its_data_has_all(tmp_path
         assert "Drawn are the first 1 of 2 tasks and models" in records[name].caption
         assert "Running sum" not in records[name].alt
         assert set(pd.read_csv(tmp_path / f"{name}.csv")["task"]) == {"sorting", "chain"}
-
-
-def test_few_tasks_and_models_are_all_drawn_and_nothing_is_said():
-    assert left_out(style.MOST_FACETS, "models") == ""
-    assert "the first 6 of 7 models" in left_out(7, "models")
 
 
 def test_the_overview_draws_some_verdicts_of_every_claim():
@@ -163,8 +143,8 @@ def record(folder: Path, name: str, size: int, svg: int = 0) -> FigureRecord:
 def test_pictures_that_are_too_large_together_are_reduced_the_largest_first(tmp_path, monkeypatch):
     monkeypatch.setattr(render, "PICTURES", 300_000)
     records = [record(tmp_path / "figures", *sizes) for sizes in (("a", 400_000), ("b", 200_000), ("c", 1, 30_000))]
-    largest = largest_picture([(tmp_path / "figures", one) for one in records])
-    assert largest == (300_000 - 30_000) // 2
+    files = [tmp_path / "figures" / name for name in ("a.png", "b.png", "c.svg")]
+    assert largest_picture(files) == (300_000 - 30_000) // 2
     text = page_of_figures(tmp_path, records)
     sources = re.findall(r'<img src="([^"]*)"', text)
     assert sum(map(len, sources)) <= 300_000 * 4 / 3 + 100
@@ -172,7 +152,7 @@ def test_pictures_that_are_too_large_together_are_reduced_the_largest_first(tmp_
     assert sources[2].startswith("data:image/svg+xml")
     # Negative control: with room for all they stay as they are.
     monkeypatch.setattr(render, "PICTURES", 10_000_000)
-    assert largest_picture([(tmp_path / "figures", one) for one in records]) is None
+    assert largest_picture(files) is None
     assert "is reduced" not in page_of_figures(tmp_path, records)
 
 
@@ -198,25 +178,3 @@ def test_a_reduced_picture_keeps_the_colours_of_thin_lines():
     assert farthest(few_colours(drawn)) < 10
     # Negative control: a palette shared out by area gives lines another arm's colour.
     assert farthest(drawn.quantize(256, dither=Image.Dither.NONE)) > 100
-
-
-def test_the_page_says_which_pictures_are_reduced(small, tmp_path, monkeypatch):
-    assert "is reduced to keep the page small" not in page_of(small)
-    monkeypatch.setattr(render, "LARGEST_SVG", 10)
-    monkeypatch.setattr(render, "PICTURES", 200_000)
-    assert "is reduced to keep the page small" in page_of(small)
-
-
-def test_excluded_runs_in_the_markdown_are_counted_beyond_the_first(small, tmp_path):
-    results, benchmark = small
-    judged = json.loads((results / "verdicts.json").read_text())
-    for name in ("figures", "tables"):
-        (tmp_path / name).symlink_to(results / name)
-    (tmp_path / "verdicts.json").write_text(json.dumps(judged), encoding="utf-8")
-    excluded = judged["excluded"][0]
-    for count in (runs_section.MOST_ROWS, runs_section.MOST_ROWS + 1):
-        rewrite_json(tmp_path / "verdicts.json", excluded=[excluded | {"seed": seed} for seed in range(count)])
-        write_report(tmp_path, benchmark)
-        markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
-        assert markdown.count("| failed: out of memory |") == runs_section.MOST_ROWS
-        assert ("The first 500 of 501" in markdown) == (count > runs_section.MOST_ROWS)

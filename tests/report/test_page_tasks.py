@@ -17,7 +17,7 @@ from groupppo.report.figures import draw_figures, tasks
 from groupppo.report.figures.tasks import TaskScores, task_scores
 from groupppo.report.page import write_report
 from groupppo.report.sections import Judged, Results
-from groupppo.report.sections.tasks import ONE_TASK, across_tasks
+from groupppo.report.sections.tasks import ONE_TASK, across_tasks, sections
 from groupppo.stats.across_tasks import interquartile_mean, probability_of_improvement
 from groupppo.tables import Tables
 from tests.report.conftest import collected, prepare, row
@@ -126,15 +126,11 @@ def test_the_figure_has_a_line_for_each_arm_and_bands_while_they_can_be_told_apa
     assert len(drawn(data, benchmark).axes[0].collections) == 0
 
 
-def reported(folder: Path, tables: Tables, benchmark: Benchmark) -> tuple[str, str]:
-    prepare(folder, tables, benchmark)
-    text = write_report(folder, benchmark).read_text(encoding="utf-8")
-    return text, (folder / "report.md").read_text(encoding="utf-8")
-
-
 def test_table_and_figure_are_on_the_page_and_in_the_markdown(two_tasks):
     tables, benchmark, folder = two_tasks
-    text, markdown = reported(folder, tables, benchmark)
+    prepare(folder, tables, benchmark)
+    text = write_report(folder, benchmark).read_text(encoding="utf-8")
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
     assert "Interquartile mean" in text[text.index('<section id="across">') : text.index('<section id="excluded">')]
     assert 'id="figure-profiles"' in text
     assert "figures/profiles.csv" in text
@@ -149,13 +145,13 @@ def test_table_and_figure_are_on_the_page_and_in_the_markdown(two_tasks):
     assert "half of the runs lie above" in record["alt"]
 
 
-def test_with_one_task_a_sentence_says_why_there_is_none(tmp_path):
-    tables, benchmark = collected(tmp_path, seeds=(1, 2))
-    text, markdown = reported(tmp_path, tables, benchmark)
-    assert ONE_TASK in text
-    assert ONE_TASK in markdown
-    assert "figure-profiles" not in text
-    assert not (tmp_path / "figures" / "profiles.csv").exists()
+def test_with_one_task_a_sentence_says_why_there_is_none(two_tasks, tmp_path):
+    tables, benchmark, _ = two_tasks
+    one = replace(benchmark, tasks={"sorting": benchmark.tasks["sorting"]})
+    made = Results(tmp_path, one, tables.runs, tables.evals, Judged.model_construct(), ())
+    [section] = sections(made)
+    assert [block.words for block in section.blocks] == [ONE_TASK]
+    assert not tasks.FIGURE.asked(one)
 
 
 def test_several_tasks_without_a_complete_seed_leave_a_record_that_says_so(two_tasks, tmp_path):

@@ -73,32 +73,15 @@ def test_a_missing_sensor_is_a_dash_with_its_reason_and_never_zero(tmp_path):
     assert row(of(tmp_path / "zero", zero), "PPO (dense)")["Processor energy"] == TextCell("0 Wh")
 
 
-def test_a_sum_over_some_of_the_runs_says_of_how_many(tmp_path):
-    benchmark = written(tmp_path, {("ppo", 1): MEASURED})
-    found = row(of(tmp_path, benchmark), "PPO (dense)")
-    assert found["GPU energy"] == TextCell("2.000 Wh", "1 of 2 runs")
-    assert found["Run time"].under == ""
-
-
 def test_failed_runs_are_counted_and_runs_without_any_record_named(tmp_path):
-    benchmark = written(tmp_path, {}, failed={("grpo", 2): "killed"})
+    benchmark = written(tmp_path, {("ppo", 1): MEASURED}, failed={("grpo", 2): "killed"})
     wider = replace(benchmark, seeds=(1, 2, 3))
     collect(tmp_path, wider)
     found = of(tmp_path, wider)
     assert row(found, "GRPO")["Finished"] == TextCell("1 of 3", "2 excluded")
     assert row(found, "GRPO")["Run time"].under == "2 of 3 runs"
+    assert row(found, "PPO (dense)")["GPU energy"] == TextCell("2.000 Wh", "1 of 3 runs")
     assert "every number: the run left no record (3 runs)" in missing(tmp_path)
-
-
-def test_each_task_and_model_has_its_rows_until_these_are_too_many(tmp_path, monkeypatch):
-    benchmark = written(tmp_path, {}, tasks=("sorting", "chain"), seeds=(1,), steps=2)
-    found = of(tmp_path, benchmark)
-    assert len(found.cells) == 6
-    assert found.cells[0][0].under
-    monkeypatch.setattr(usage, "MOST_LINES", 5)
-    pooled = of(tmp_path, benchmark)
-    assert [cells[1].text for cells in pooled.cells] == ["2 of 2"] * 3
-    assert "over all tasks and models; the table runs has each" in pooled.caption
 
 
 def test_of_very_many_reasons_the_most_frequent_are_told(tmp_path):

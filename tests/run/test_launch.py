@@ -14,6 +14,7 @@ import pytest
 
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput, RunFailed
+from groupppo.measure import sensors
 from groupppo.measure.provenance import PACKAGES
 from groupppo.measure.usage import GPU_FILE, STAGES_FILE, UsageMeter
 from groupppo.records.hashing import sha256_folder
@@ -149,7 +150,7 @@ def test_energy_of_a_run_that_was_resumed_is_not_that_of_its_last_attempt(ended)
     resumed = Checkpoints(cell.out, None, last=1)
     resumed.resumed = Seal(step=7, run="x", elapsed=5.0, files={}, rows="")
     (cell.out / GPU_FILE).unlink()
-    with UsageMeter(cell.out, "cuda", 1, nvml=FakeNvml(Device(after_reading=spend)), interval=0.05) as meter:
+    with UsageMeter(cell.out, "cuda", 1, interval=0.05) as meter:
         time.sleep(0.3)
     ending = launch._Ending(None, 1.0, meter)
     used = launch._usage(cell, ending, [], resumed)
@@ -209,7 +210,7 @@ def ended(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         for folder in (cell.out, tmp_path / "ray"):
             folder.mkdir(exist_ok=True)
         monkeypatch.setattr(sys, "executable", str(script))
-        monkeypatch.setitem(sys.modules, "pynvml", nvml)
+        monkeypatch.setattr(sensors, "pynvml", nvml)
         checkpoints = Checkpoints(cell.out, None, last=1)
         launch._write_status(cell, launch._run(cell, tmp_path / "ray", checkpoints), checkpoints)
         return cell, json.loads((cell.out / "status.json").read_text())

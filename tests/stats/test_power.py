@@ -15,7 +15,6 @@ from groupppo.stats.power import (
     seeds_for_equivalence,
     seeds_for_interval,
     seeds_for_sign_flip,
-    spread_interval,
 )
 from groupppo.stats.targets import median_ratio
 
@@ -34,16 +33,6 @@ def test_seeds_for_equivalence_at_80_percent_power(spread_over_margin, seeds, re
     # Negative control: with a known spread, z for t, it would be fewer.
     normal = (stats.norm.ppf(0.95) + stats.norm.ppf(0.90)) * spread_over_margin
     assert math.ceil(normal**2) < seeds
-
-
-def test_ten_seeds_fall_short_of_80_percent_by_simulation_too():
-    draws, seeds = 200_000, 10
-    samples = np.random.default_rng(5).normal(size=(draws, seeds))
-    half = stats.t.ppf(0.95, seeds - 1) * samples.std(axis=1, ddof=1) / math.sqrt(seeds)
-    share = np.mean(np.abs(samples.mean(axis=1)) + half < 1)
-    error = math.sqrt(0.8 * 0.2 / draws)
-    assert share == pytest.approx(power_inside(0.0, 1.0, -1.0, 1.0, seeds, 0.90), abs=4 * error)
-    assert share < 0.80 - 4 * error
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 12])
@@ -78,7 +67,7 @@ def test_the_number_of_seeds_is_the_smallest_that_suffices(mean, spread, power):
 def test_seeds_for_an_interval_of_the_median_are_the_fewest_whose_whole_range_covers_enough(level, seeds):
     assert seeds_for_sign_flip(1 - level) == seeds
     for count, exists in ((seeds, True), (seeds - 1, False)):
-        assert (median_ratio(np.arange(1.0, count + 1), level).coverage < 1) == exists
+        assert (median_ratio(np.arange(1.0, count + 1), level).low > 0) == exists
 
 
 def test_no_number_of_seeds_decides_a_mean_at_an_end_of_the_region():
@@ -86,39 +75,7 @@ def test_no_number_of_seeds_decides_a_mean_at_an_end_of_the_region():
     assert seeds_for_interval(12.8, 1.0, 12.8, math.inf, 0.90, 0.80) is None
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_the_interval_of_the_spread_covers_the_true_spread_as_often_as_it_says(seeds):
-    draws, level = 20_000, 0.90
-    spreads = np.random.default_rng(seeds).normal(0.0, 2.0, (draws, seeds)).std(axis=1, ddof=1)
-    low, high = (end * spreads for end in spread_interval(1.0, seeds, level))
-    error = math.sqrt(level * (1 - level) / draws)
-    assert np.mean((low < 2.0) & (high > 2.0)) == pytest.approx(level, abs=4 * error)
-    # Negative control: the normal approximation s (1 -+ z / sqrt(2 (n - 1))) covers less.
-    half = stats.norm.ppf((1 + level) / 2) / math.sqrt(2 * (seeds - 1))
-    covered = np.mean((spreads * (1 - half) < 2.0) & (spreads * (1 + half) > 2.0))
-    assert covered < level - 4 * error
-
-
-def test_three_seeds_may_understate_the_spread_four_times():
-    assert spread_interval(1.0, 3, 0.90) == pytest.approx((0.578, 4.415), abs=1e-3)
-
-
-def test_impossible_arguments_raise():
-    with pytest.raises(ValueError, match="above zero"):
-        seeds_for_equivalence(0.0, 0.05, 0.9, 0.8)
-    with pytest.raises(ValueError, match="above zero"):
-        seeds_for_equivalence(0.1, 0.0, 0.9, 0.8)
-    with pytest.raises(ValueError, match="above zero"):
-        seeds_for_interval(0.0, 0.0, -1, 1, 0.9, 0.8)
-    with pytest.raises(ValueError, match="above zero"):
-        power_inside(0.0, float("nan"), -1, 1, 5, 0.9)
-    with pytest.raises(ValueError, match="one seed"):
-        power_inside(0.0, 1.0, -1, 1, 1, 0.9)
-    with pytest.raises(ValueError, match="level"):
-        seeds_for_equivalence(0.1, 0.05, 90, 0.8)
-    with pytest.raises(ValueError, match="power"):
-        seeds_for_equivalence(0.1, 0.05, 0.9, 80)
-    with pytest.raises(ValueError, match="below 2"):
-        spread_interval(1.0, 1, 0.9)
-    with pytest.raises(ValueError, match="alpha"):
-        seeds_for_sign_flip(0.0)
+def test_with_little_power_asked_for_the_smallest_number_is_found_where_power_falls_before_it_rises():
+    powers = [power_inside(0.0, 3.0, -1.0, 1.0, seeds, 0.90) for seeds in (2, 3, 30)]
+    assert powers[1] < powers[0] < powers[2]
+    assert seeds_for_equivalence(3.0, 1.0, 0.90, powers[0]) == 2

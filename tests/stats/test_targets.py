@@ -7,12 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groupppo.stats.targets import (
-    median_above,
-    median_below,
-    median_ratio,
-    time_to_target,
-)
+from groupppo.stats.targets import median_above, median_ratio, time_to_target
 
 INF = math.inf
 METRIC, SECONDS, TOKENS = [0.1, 0.9, 0.2, 0.6, 0.8, 0.9], [5, 1, 1, 1, 1, 1], [10, 20, 30, 40, 50, 60]
@@ -53,7 +48,7 @@ def test_a_higher_target_or_a_shorter_run_never_arrives_sooner(metric, window, t
 def test_ratios_with_misses_by_hand():
     bounds = median_ratio([0.5, 1, INF, 0, 0], 0.90)
     assert (bounds.median_low, bounds.median_high, bounds.undetermined) == (0.5, 0.5, 0)
-    assert (bounds.low, bounds.high, bounds.coverage) == (0.0, INF, 1 - 2 / 32)
+    assert (bounds.low, bounds.high) == (0.0, INF)
 
 
 def test_pairs_that_both_missed_leave_the_median_between_two_bounds():
@@ -61,22 +56,20 @@ def test_pairs_that_both_missed_leave_the_median_between_two_bounds():
     assert (bounds.median_low, bounds.median_high, bounds.undetermined) == (0.5, 1.0, 1)
 
 
-@pytest.mark.parametrize(("many", "rank", "coverage"), [(4, 0, 1.0), (5, 1, 0.9375), (8, 2, 0.9297), (10, 2, 0.9785)])
-def test_the_interval_of_the_median_ratio_is_that_of_the_tables_of_order_statistics(many, rank, coverage):
+@pytest.mark.parametrize(("many", "rank"), [(4, 0), (5, 1), (8, 2), (10, 2)])
+def test_the_interval_of_the_median_ratio_is_that_of_the_tables_of_order_statistics(many, rank):
     ratios = np.random.default_rng(1).lognormal(0.0, 1.0, many)
     bounds = median_ratio(ratios, 0.90)
-    assert bounds.coverage == pytest.approx(coverage, abs=1e-4)
     ends = (np.sort(ratios)[rank - 1], np.sort(ratios)[-rank]) if rank else (0.0, INF)
     assert (bounds.low, bounds.high) == ends
 
 
-@pytest.mark.parametrize("seeds", [5, 10])
-def test_the_interval_of_the_median_ratio_covers_what_it_says(seeds):
+@pytest.mark.parametrize(("seeds", "nominal"), [(5, 0.9375), (10, 0.9785)])
+def test_the_interval_of_the_median_ratio_covers_what_it_says(seeds, nominal):
     draws = 2000
     ratios = np.random.default_rng(2).lognormal(math.log(2), 1.5, (draws, seeds))
     found = [median_ratio(row, 0.90) for row in ratios]
     covered = np.mean([bounds.low <= 2 <= bounds.high for bounds in found])
-    nominal = found[0].coverage
     error = math.sqrt(nominal * (1 - nominal) / draws)
     assert covered == pytest.approx(nominal, abs=4 * error)
     # Negative control: one order statistic further in.
@@ -94,31 +87,12 @@ ratios_of_any_kind = st.lists(
 def test_the_interval_of_the_median_clears_a_bound_where_the_sign_test_says_so(ratios, bound, level):
     bounds, alpha = median_ratio(ratios, level), (1 - level) / 2
     assert (bounds.low > bound) == (median_above(ratios, bound) <= alpha)
-    assert (bounds.high < bound) == (median_below(ratios, bound) <= alpha)
+    assert (bounds.high < bound) == (median_above(-np.array(ratios), -bound) <= alpha)
 
 
 def test_the_sign_test_of_a_median_by_hand():
     assert median_above([2, 3, 4, 5, 6], 1.0) == 1 / 32
-    assert median_below([2, 3, 4, 5, 6], 1.0) == 1
+    assert median_above([-2, -3, -4, -5, -6], -1.0) == 1
     # Negative control: a tie, and a pair that both missed, count against.
     assert median_above([2, 3, 4, 5, 1], 1.0) == median_above([2, 3, 4, 5, math.nan], 1.0) == 6 / 32
-    assert median_above([2, math.nan], -INF) == median_below([2, INF], INF) == 0
-
-
-def test_impossible_arguments_raise():
-    with pytest.raises(ValueError, match="one of each per step"):
-        time_to_target([0.1], [1, 2], [1], 0.5)
-    with pytest.raises(ValueError, match="finite"):
-        time_to_target([0.1, math.nan], [1, 2], [1, 1], 0.5)
-    with pytest.raises(ValueError, match="less than nothing"):
-        time_to_target([0.1, 0.2], [1, -2], [1, 1], 0.5)
-    for window in (0, 3):
-        with pytest.raises(ValueError, match="window"):
-            time_to_target([0.1, 0.2], [1, 2], [1, 1], 0.5, window)
-    with pytest.raises(ValueError, match="target"):
-        time_to_target([0.1, 0.2], [1, 2], [1, 1], math.nan)
-    with pytest.raises(ValueError, match="level"):
-        median_ratio([1.0], 90)
-    for bad in ([], [-1.0], [[1.0]]):
-        with pytest.raises(ValueError, match="zero to infinity"):
-            median_ratio(bad, 0.9)
+    assert median_above([2, math.nan], -INF) == 0

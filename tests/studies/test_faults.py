@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,32 +157,17 @@ def test_a_task_or_a_model_that_the_benchmark_lacks_is_named(change: dict[str, s
         dense_run(parameters, Path("o"))
 
 
-# ---- where faults enter, each in a process of its own as in a run
+# ---- where faults enter, in processes of their own as in a run
 
-
-@pytest.fixture
-def in_a_run(tmp_path: Path) -> Callable[..., str]:
-    def run(point: str | None, body: str) -> str:
-        environment = os.environ | ({VARIABLE: json.dumps([point, str(tmp_path)])} if point else {})
-        code = f"import groupppo.studies.faults, importlib, sys\n{body}"
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, cwd=REPOSITORY)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
-
-
-CHANGED = """
+WRAPPED = """
 import wrapt
-from groupppo.studies.faults import POINTS
 for point, (module, name) in POINTS.items():
     found = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
     print(point, isinstance(found, (wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper)))
 """
-ONCE = """
+CALLED = """
 from groupppo.verl import group_stage
 for _ in range(2):
     try:
@@ -193,15 +177,22 @@ for _ in range(2):
 """
 
 
-@pytest.mark.parametrize("point", ["policy_pass", NO_FAULT, None])
-def test_only_the_place_of_the_fault_is_wrapped_and_without_a_fault_none(
-    in_a_run: Callable[..., str], point: str | None
-) -> None:
-    found = dict(line.split() for line in in_a_run(point, CHANGED).splitlines())
-    assert found == {name: str(name == point) for name in POINTS}
+def in_a_run(point: str, folder: Path, body: str) -> list[str]:
+    code = f"import importlib\nfrom groupppo.studies.faults import POINTS\n{body}"
+    environment = os.environ | {VARIABLE: json.dumps([point, str(folder)])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
-def test_a_fault_is_raised_once_and_leaves_its_mark(in_a_run: Callable[..., str], tmp_path: Path) -> None:
-    assert in_a_run("rule", ONCE).split() == ["InjectedError", "TypeError"]  # then the stock function's own
+def test_a_fault_is_raised_once_at_its_place_alone_and_leaves_its_mark(tmp_path: Path) -> None:
+    found = in_a_run("rule", tmp_path, CALLED + WRAPPED)
+    assert found[:2] == ["InjectedError", "TypeError"]  # then the stock function's own
+    assert dict(zip(found[2::2], found[3::2], strict=True)) == {name: str(name == "rule") for name in POINTS}
     assert (tmp_path / RAISED).is_file()
     assert not (tmp_path / EVENTS).exists()
+
+
+def test_without_a_fault_no_place_is_wrapped(tmp_path: Path) -> None:
+    assert set(in_a_run(NO_FAULT, tmp_path, WRAPPED)[1::2]) == {"False"}

@@ -5,29 +5,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from groupppo.config import Benchmark
-from groupppo.tables import SCHEMA, Tables, collect, load_tables
+from groupppo.tables import SCHEMA, Tables, collect
 from tests.synthetic import Effect, rewrite_json, synthetic_benchmark, write_results
-
-RUN = Path("runs/sorting/tiny/group_ppo/seed2")
-EVAL = Path("evals/sorting/tiny/group_ppo/seed2/result.json")
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> tuple[Path, Benchmark]:
-    return tmp_path, write_results(tmp_path, steps=4)
-
-
-def tables_of(folder: Path, benchmark: Benchmark) -> Tables:
-    collect(folder, benchmark)
-    return load_tables(folder / "tables")
-
-
-def run_row(tables: Tables, arm: str = "group_ppo", seed: int = 2) -> pd.Series:
-    return tables.runs.set_index(["arm", "seed"]).loc[(arm, seed)]
+from tests.tables.conftest import EVAL, RUN, STEPS, run_row, tables_of
 
 
 def assert_nothing_of_the_run_is_measured(tables: Tables, seed: int = 2) -> None:
@@ -67,7 +49,7 @@ def test_every_fact_of_the_files_is_one_row(results):
     assert len(tables.steps) == sum(len(line) - 1 for line in logged)
     assert len(tables.stages) == sum(len(file.read_text().splitlines()) for file in folder.glob("runs/**/stages.jsonl"))
     assert set(tables.groups["arm"]) == {"group_ppo"}
-    assert len(tables.groups) == 2 * 4
+    assert len(tables.groups) == 2 * STEPS
     assert len(tables.evals) == (1 + 3 * 2) * 2
 
 
@@ -132,18 +114,11 @@ def test_a_fallback_that_only_the_steps_tell_of_counts_too(results):
     assert (row["fallbacks"], row["admissible"]) == (1, False)
 
 
-def test_a_seed_taken_out_of_the_matrix_stays_visible(tmp_path):
-    write_results(tmp_path, steps=4, seeds=(1, 2))
-    tables = tables_of(tmp_path, synthetic_benchmark(seeds=(1,), steps=4))
-    assert run_row(tables)["reason"] == "not in the benchmark's matrix"
-    assert set(tables.steps["seed"]) == {1}
-
-
 def test_a_planned_run_that_is_not_there_is_missing_and_stops_no_other(results):
     folder, _ = results
-    tables = tables_of(folder, synthetic_benchmark(seeds=(1, 2, 3), steps=4))
+    tables = tables_of(folder, synthetic_benchmark(seeds=(1, 2, 3), steps=STEPS))
     row = run_row(tables, seed=3)
-    assert (row["status"], row["admissible"], row["planned_steps"]) == ("missing", False, 4)
+    assert (row["status"], row["admissible"], row["planned_steps"]) == ("missing", False, STEPS)
     assert row[["rollout", "device", "wall_seconds"]].isna().all()
     assert row["reason"].startswith("runs/sorting/tiny/group_ppo/seed3/status.json: file = missing")
     assert_nothing_of_the_run_is_measured(tables, seed=3)
@@ -158,7 +133,7 @@ def test_a_run_that_did_not_say_how_it_ended_is_unreadable_and_stops_no_other(re
     row = run_row(tables)
     assert (row["status"], row["admissible"]) == ("unreadable", False)
     assert "status.json: file = " in row["reason"]
-    assert "the run broke off here: run it again" in row["reason"]
+    assert "broke off; run it again, or remove its folder" in row["reason"]
     assert tables.runs.query("seed != 2 or arm != 'group_ppo'")["admissible"].all()
     assert_nothing_of_the_run_is_measured(tables)
 
@@ -173,24 +148,14 @@ def test_a_failed_run_whose_outputs_were_deleted_is_known_from_what_it_set_aside
     assert (row["status"], row["cause"], row["device"]) == ("failed", "out of memory", "cpu")
 
 
-def truncate(line: str) -> str:
-    return line[: len(line) // 2]
-
-
 BROKEN_LINES = {
-    "truncated": (truncate, "line 3"),
+    "truncated": (lambda line: line[: len(line) // 2], "line 3"),
     "blank": (lambda line: "\n", "line 3"),
     "not an object": (lambda line: "3\n", "line 3"),
     "NaN": (with_value("seconds", float("nan")), "line 3"),
-    "infinite": (with_value("seconds", float("inf")), "line 3"),
     "too large for a float": (lambda line: re.sub(r'"seconds": [0-9.e-]+', '"seconds": 1e999', line), "line 3"),
-    "negative": (with_value("seconds", -1.0), "line 3 seconds"),
-    "text for a number": (with_value("seconds", "0.1"), "line 3 seconds"),
     "true for a number": (with_value("seconds", True), "line 3 seconds"),
-    "null for a number": (with_value("seconds", None), "line 3 seconds"),
     "half a byte": (with_value("peak_bytes", 0.5), "line 3 peak_bytes"),
-    "number for a text": (with_value("stage", 7), "line 3 stage"),
-    "step zero": (with_value("step", 0), "line 3 step"),
     "a key gone": (lambda line: line.replace('"cpu_seconds"', '"cpu"'), "line 3 cpu_seconds"),
     "a key twice": (lambda line: line.replace("}", ', "seconds": 0.5}'), "line 3"),
     "a row twice": (with_value("stage", "gen"), "line 3"),
@@ -211,23 +176,21 @@ def test_a_step_logged_twice_is_named(results):
     file = folder / RUN / "steps.jsonl"
     file.write_text(file.read_text() + file.read_text().splitlines(keepends=True)[1])
     tables = tables_of(folder, benchmark)
-    assert_unreadable(tables, "steps.jsonl: line 5 = 'step 2' (line 2 has the same row")
+    assert_unreadable(tables, "steps.jsonl: line 6 = 'step 2' (line 2 has the same row")
 
 
 @pytest.mark.parametrize(
     ("metric", "value"), [("group/density", 0.0625), ("group/total_tokens", 6420.5), ("group/total_tokens", 0)]
 )
 def test_group_metrics_that_contradict_each_other_are_unreadable(results, metric, value):
-    folder, benchmark = results
-    edit_line(folder / RUN / "steps.jsonl", 2, with_value(metric, value))
-    assert_unreadable(tables_of(folder, benchmark), f"line 2 {metric} = ")
+    edit_line(results[0] / RUN / "steps.jsonl", 2, with_value(metric, value))
+    assert_unreadable(tables_of(*results), f"line 2 {metric} = ")
 
 
-@pytest.mark.parametrize("metric", ["group/total_tokens", "group/density", "group/closed_by/cap", "group/size/p50"])
+@pytest.mark.parametrize("metric", ["group/total_tokens", "group/density", "group/closed_by/cap"])
 def test_a_grouped_arm_without_group_metrics_is_unreadable(results, metric):
-    folder, benchmark = results
-    edit_line(folder / RUN / "steps.jsonl", 2, lambda line: line.replace(metric, "group/else"))
-    assert_unreadable(tables_of(folder, benchmark), f"steps.jsonl: line 2 {metric} = missing")
+    edit_line(results[0] / RUN / "steps.jsonl", 2, lambda line: line.replace(metric, "group/else"))
+    assert_unreadable(tables_of(*results), f"steps.jsonl: line 2 {metric} = missing")
 
 
 @pytest.mark.parametrize(
@@ -253,17 +216,13 @@ def test_a_record_that_contradicts_its_place_or_its_kind_is_unreadable(results, 
     assert_unreadable(tables_of(folder, benchmark), f"{file.as_posix()}: {key} = ")
 
 
-@pytest.mark.parametrize("name", ["provenance.json", "steps.jsonl", "stages.jsonl"])
-def test_a_finished_run_without_one_of_its_files_is_unreadable(results, name):
+@pytest.mark.parametrize("file", [RUN / "provenance.json", RUN / "steps.jsonl", RUN / "stages.jsonl", EVAL])
+def test_a_finished_run_without_one_of_its_files_is_unreadable(results, file):
     folder, benchmark = results
-    (folder / RUN / name).unlink()
-    assert_unreadable(tables_of(folder, benchmark), f"{RUN.as_posix()}/{name}: file = missing")
-
-
-def test_a_run_without_its_evaluation_is_unreadable(results):
-    folder, benchmark = results
-    (folder / EVAL).unlink()
-    assert_unreadable(tables_of(folder, benchmark), f"{EVAL.as_posix()}: file = missing (evaluate this checkpoint)")
+    (folder / file).unlink()
+    tables = tables_of(folder, benchmark)
+    assert_unreadable(tables, f"{file.as_posix()}: file = missing")
+    assert str(folder) not in run_row(tables)["reason"]
 
 
 @pytest.mark.parametrize("change", ["missing", "broken"])
@@ -288,12 +247,6 @@ def test_a_folder_among_the_runs_that_is_no_seed_is_a_row_that_says_so(results):
     assert (row["status"], row["arm"]) == ("unreadable", "group_ppo")
     assert "seed2-old: name it seed<k>" in row["reason"]
     assert tables.runs.loc[tables.runs["seed"].notna(), "admissible"].all()
-
-
-def test_no_reason_names_a_folder_outside_the_results(results):
-    folder, benchmark = results
-    (folder / RUN / "steps.jsonl").unlink()
-    assert str(folder) not in run_row(tables_of(folder, benchmark))["reason"]
 
 
 def test_several_processes_write_the_same_tables_to_the_byte(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groupppo.profile.bench import build_model, live_tokens, loss, prepare, random_batch
-from groupppo.profile.counter import Counted, count
+from groupppo.profile.measure import Counted, count
 from groupppo.update import memory
 from groupppo.update.flops import (
     MODES,

@@ -7,11 +7,12 @@ import pytest
 
 from groupppo.config import REPOSITORY
 from groupppo.config.forms import Region
+from groupppo.tables import collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from groupppo.verdicts.quantities import COSTS
 from groupppo.verdicts.rules import Finding, judge_cost
-from tests.synthetic import ARMS, write_results
+from tests.synthetic import write_results
 
 S, R, I, T, ELSEWHERE = "supported", "refuted", "inconclusive", "not testable", "not measurable here"  # noqa: E741
 SIXTEEN, QUARTER = Region(low=12.8), Region(high=0.30)
@@ -91,12 +92,10 @@ def test_the_reason_names_number_interval_and_rounds():
 
 
 def test_a_benchmark_gets_one_verdict_for_each_cost_however_many_tasks_it_has(tmp_path):
-    from groupppo.tables import collect, load_tables
-
-    benchmark = write_results(tmp_path, arms=ARMS, seeds=(1, 2), tasks=("sorting", "chain"))
+    benchmark = write_results(tmp_path, seeds=(1, 2), steps=2, tasks=("sorting", "chain"))
     collect(tmp_path, benchmark)
     claims, tables = load_claims(benchmark.claims), load_tables(tmp_path / "tables")
-    of_costs = [claim.id for claim in claims.claims if claim.cost]
+    of_costs = [claim.id for claim in claims.claims if claim.quantity in COSTS]
     assert len(of_costs) == 9
     without = [entry for entry in decide(claims, tables, benchmark)["verdicts"] if entry["id"] in of_costs]
     assert [(entry["id"], entry["verdict"], entry["task"]) for entry in without] == [(name, T, "") for name in of_costs]

@@ -24,14 +24,10 @@ def write(
     return file
 
 
-def test_scores_come_in_the_order_of_the_items_whatever_that_of_the_lines(tmp_path):
+def test_scores_come_in_the_order_of_the_items_and_each_metric_has_a_file_of_its_own(tmp_path):
     write(tmp_path, {3: 1.0, 1: 0.0, 0: 1.0, 2: 0.0}, prompt='"accuracy": 0.25}')
-    assert list(ItemScores(tmp_path).of(RUN, "accuracy", 0.5)) == SCORES
-
-
-def test_each_metric_has_a_file_of_its_own(tmp_path):
-    write(tmp_path, dict(enumerate(SCORES)))
     write(tmp_path, {0: 0.125, 1: 0.875}, "mean@8", "sampled")
+    assert list(ItemScores(tmp_path).of(RUN, "accuracy", 0.5)) == SCORES
     assert list(ItemScores(tmp_path).of(RUN, "mean@8", 0.5)) == [0.125, 0.875]
 
 
@@ -55,9 +51,9 @@ def test_samples_of_another_evaluation_than_the_table_s_are_refused(tmp_path):
     ("text", "reason"),
     [
         ("", "no scores by item"),
-        ('{"doc_id": 0, "accuracy": 1.0}\n{"doc_id"', "not JSON lines"),
-        ("[1, 2]\n", "not JSON lines"),
-        ('{"doc_id": 0, "accuracy": 1.0}\n7\n', "not JSON lines"),
+        ('{"doc_id": 0, "accuracy": 1.0}\n{"doc_id"', "not valid JSON"),
+        ("[1, 2]\n", "write a JSON object"),
+        ('{"doc_id": 0, "accuracy": 1.0}\n7\n', "write a JSON object"),
         ('{"doc_id": 0, "accuracy": 1.0}\n{"doc_id": 0, "accuracy": 0.0}\n', "twice"),
         ('{"doc_id": 0, "accuracy": 1.0}\n{"doc_id": 2, "accuracy": 0.0}\n', "items are missing"),
         ('{"doc_id": 0, "accuracy": "right"}\n', "a number"),

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from groupppo.tables import Tables
-from groupppo.verdicts.quantities import QUANTITIES, Sample, accuracy_difference, stage_seconds_ratio
+from groupppo.verdicts.quantities import QUANTITIES, Sample
 
 SAMPLE = Sample("sorting", "tiny", "group_ppo", "ppo", stage="update_actor", warmup_steps=2)
 
@@ -41,11 +41,10 @@ def test_a_speed_up_is_the_ratio_of_medians_after_warm_up_paired_by_seed():
 
 def test_warm_up_pairing_and_medians_each_change_the_answer():
     """Negative controls: with warm-up, unpaired, or with means, the number is another one."""
-    rows = SAMPLE.select(STAGES)
-    with_warmup = stage_seconds_ratio(STAGES, SAMPLE)
-    assert with_warmup[1] == pytest.approx(6 / 70)
+    quantity, rows = QUANTITIES["stage_seconds_ratio"], SAMPLE.select(STAGES)
+    assert quantity.measure(STAGES, SAMPLE)[1] == pytest.approx(6 / 70)
     swapped = rows.assign(seed=rows["seed"].where(rows["arm"] == "ppo", 3 - rows["seed"]))
-    assert stage_seconds_ratio(swapped, SAMPLE)[1] == pytest.approx(5 / 4)
+    assert quantity.measure(swapped, SAMPLE)[1] == pytest.approx(5 / 4)
     means = rows.groupby(["seed", "arm"])["seconds"].mean().unstack()
     assert means["ppo"][1] / means["group_ppo"][1] != pytest.approx(2.0)
 
@@ -87,7 +86,6 @@ def test_seeds_outside_the_matrix_and_the_start_do_not_count():
     sample = Sample("sorting", "tiny", "group_ppo", "ppo", metric="accuracy")
     values = QUANTITIES["accuracy_difference"].values(tables_with(evals=evals), sample, (1, 2))
     assert values == {1: pytest.approx(-0.1)}
-    assert set(accuracy_difference(sample.select(evals), sample).index) == {1, 9}
 
 
 def reward_steps(curves: dict[str, list[float]], seconds: float = 2.0) -> pd.DataFrame:
@@ -126,20 +124,15 @@ def test_a_miss_is_an_infinite_cost_and_not_a_missing_value():
     assert to_target({"ppo": SLOW, "group_ppo": [0.7] * 8}) == 0.0
 
 
-def test_a_seed_whose_reference_gained_nothing_sets_no_target():
+def test_a_seed_without_a_target_or_a_run_without_the_metrics_has_no_cost():
     quantity = QUANTITIES["steps_to_target_ratio"]
     sample = Sample("sorting", "tiny", "group_ppo", "ppo", metrics=quantity.metrics)
-    steps = reward_steps({"ppo": [0.5] * 8, "group_ppo": SLOW})
-    assert quantity.values(tables_with(steps=steps), sample, (1,)) == {}
-
-
-def test_a_run_without_the_metrics_has_no_cost():
-    quantity = QUANTITIES["steps_to_target_ratio"]
-    sample = Sample("sorting", "tiny", "group_ppo", "ppo", metrics=quantity.metrics)
+    gained_nothing = reward_steps({"ppo": [0.5] * 8, "group_ppo": SLOW})
     steps = reward_steps({"ppo": SLOW, "group_ppo": SLOW})
     gone = steps[(steps["arm"] == "ppo") | (steps["metric"] != "tokens/response")]
-    assert quantity.values(tables_with(steps=gone), sample, (1,)) == {}
-    assert quantity.values(tables_with(steps=steps[steps["arm"] == "ppo"]), sample, (1,)) == {}
+    for rows in (gained_nothing, gone, steps[steps["arm"] == "ppo"]):
+        assert quantity.values(tables_with(steps=rows), sample, (1,)) == {}
+    assert quantity.values(tables_with(steps=steps), sample, (1,)) == {1: 1.0}
 
 
 def test_the_largest_memory_of_a_run_is_that_of_its_fullest_step():

@@ -18,7 +18,7 @@ from groupppo.verdicts.engine import decide, read_studied
 from groupppo.verdicts.quantities import SHARES
 from groupppo.verdicts.rules import judge_share
 from tests.studies.made import made_faults
-from tests.synthetic import ARMS, write_results
+from tests.synthetic import write_results
 
 S, R, T = "supported", "refuted", "not testable"
 FAULTS = SHARES["faults_survived"]
@@ -48,13 +48,6 @@ def test_the_share_must_lie_in_the_region_whose_ends_belong_to_it(region, surviv
     assert judge_share(FAULTS, region, table(*survived)).verdict == expected
 
 
-def test_without_the_study_the_claim_is_not_testable():
-    finding = judge_share(FAULTS, ALWAYS, None)
-    assert (finding.verdict, finding.estimate, finding.asked) == (T, None, False)
-    assert judge_share(FAULTS, ALWAYS, table()).asked  # a study without rows was asked for
-    assert "does not ask for the study faults" in finding.reason
-
-
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.booleans())
 def test_the_control_never_counts_and_one_exception_refutes(survived, control):
     finding = judge_share(FAULTS, ALWAYS, table(*survived, control=control))
@@ -69,12 +62,15 @@ def test_the_reason_counts_and_names_every_exception():
         "2 of 4 injection points, 0.5, lies outside the region (at least 1). Not: group_ppo point1, group_ppo point3."
     )
     assert finding.replicates == "2 of 4 injection points"
-
-
-def test_a_word_in_the_place_of_true_is_not_true():
     words = table(True, True).astype({"survived": object})
-    words.loc[1, "survived"] = "False"
+    words.loc[1, "survived"] = "False"  # a word is not true
     assert judge_share(FAULTS, ALWAYS, words).estimate == 0.5
+
+
+def test_without_the_study_the_claim_is_not_testable():
+    finding = judge_share(FAULTS, ALWAYS, None)
+    assert (finding.verdict, finding.estimate, finding.asked) == (T, None, False)
+    assert judge_share(FAULTS, ALWAYS, table()).asked  # a study without rows was asked for
 
 
 # ---- from a results folder
@@ -83,7 +79,7 @@ def test_a_word_in_the_place_of_true_is_not_true():
 @pytest.fixture
 def results(tmp_path: Path) -> tuple[Claims, Tables, Benchmark]:
     """Two tasks that ask for the study: on `sorting` all faults are survived, on `chain` one is not."""
-    benchmark = write_results(tmp_path, arms=ARMS, seeds=(1, 2), tasks=("sorting", "chain"))
+    benchmark = write_results(tmp_path, seeds=(1, 2), steps=2, tasks=("sorting", "chain"))
     collect(tmp_path, benchmark)
     for task in benchmark.tasks:
         folder = tmp_path / "studies" / "faults" / f"{task}.tiny"
@@ -94,8 +90,9 @@ def results(tmp_path: Path) -> tuple[Claims, Tables, Benchmark]:
 
 def verdicts(results: tuple[Claims, Tables, Benchmark], folder: Path) -> dict[str, dict]:
     claims, tables, benchmark = results
+    claims = replace(claims, claims=tuple(claim for claim in claims.claims if claim.id == "fallback"))
     content = decide(claims, tables, benchmark, studied=read_studied(folder, benchmark, claims))
-    return {entry["task"]: entry for entry in content["verdicts"] if entry["id"] == "fallback"}
+    return {entry["task"]: entry for entry in content["verdicts"]}
 
 
 def test_every_task_gets_the_verdict_of_its_own_study(results, tmp_path):

@@ -39,6 +39,9 @@ SCORES = {
 }
 
 
+PARTS = (RECORD, "tables/runs.parquet", "tables/evals.parquet")
+
+
 @pytest.fixture
 def record(tmp_path: Path) -> dict:
     sorting = load_benchmark(REPOSITORY / "benchmarks" / "pilot.yaml")
@@ -86,6 +89,17 @@ def test_a_pilot_with_a_run_that_is_no_evidence_chooses_nothing(record, changed)
         sweep_table(record, *tables(**changed))
 
 
+def test_own_pilots_come_before_published_ones_and_none_is_an_error(tmp_path):
+    pilot = Path("benchmarks/a_pilot_nobody_ran.yaml")
+    with pytest.raises(BadInput, match=r"run it first: snakemake --config benchmark=benchmarks/a_pilot_nobody_ran"):
+        pilot_place(pilot, tmp_path)
+    for home in (tmp_path / "reference", tmp_path):
+        (home / pilot.stem / "tables").mkdir(parents=True)
+        for name in PARTS:
+            (home / pilot.stem / name).touch()
+        assert pilot_place(pilot, tmp_path) == Found(home / pilot.stem, published=home != tmp_path)
+
+
 def test_a_benchmark_that_swept_nothing_is_no_pilot(tmp_path):
     file = tmp_path / RECORD
     with pytest.raises(BadInput, match="run the pilot"):
@@ -95,37 +109,16 @@ def test_a_benchmark_that_swept_nothing_is_no_pilot(tmp_path):
         read_record(file)
 
 
-def test_own_pilots_come_before_published_ones_and_none_is_an_error(tmp_path):
-    pilot = Path("benchmarks/a_pilot_nobody_ran.yaml")
-    with pytest.raises(
-        BadInput, match=r"run it first: snakemake --config benchmark=benchmarks/a_pilot_nobody_ran\.yaml"
-    ):
-        pilot_place(pilot, tmp_path)
-    for home in (tmp_path / "reference", tmp_path):
-        (home / pilot.stem / "tables").mkdir(parents=True)
-        for name in (RECORD, "tables/runs.parquet", "tables/evals.parquet"):
-            (home / pilot.stem / name).touch()
-        assert pilot_place(pilot, tmp_path) == Found(home / pilot.stem, published=home != tmp_path)
-
-
-def test_a_published_pilot_may_be_a_bundle_and_a_folder_comes_before_it(tmp_path):
-    pilot, bundle = Path("benchmarks/bundled.yaml"), tmp_path / "reference" / "bundled.zip"
+def test_a_published_pilot_may_be_a_bundle(tmp_path):
+    bundle = tmp_path / "reference" / "bundled.zip"
     bundle.parent.mkdir()
     with zipfile.ZipFile(bundle, "w") as archive:
-        for name in (RECORD, "tables/runs.parquet", "tables/evals.parquet", "report.html"):
+        for name in (*PARTS, "report.html"):
             archive.writestr(name, name)
-    assert pilot_place(pilot, tmp_path) == Found(bundle, published=True)
+    assert pilot_place(Path("benchmarks/bundled.yaml"), tmp_path) == Found(bundle, published=True)
     with opened_pilot(bundle) as folder:
-        there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
-        assert there == {RECORD, "tables/runs.parquet", "tables/evals.parquet"}
+        assert {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} == set(PARTS)
         assert (folder / RECORD).read_text() == RECORD
-    with opened_pilot(tmp_path) as same:
-        assert same == tmp_path
-    for name in (RECORD, "tables/runs.parquet", "tables/evals.parquet"):
-        file = tmp_path / "bundled" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    assert pilot_place(pilot, tmp_path) == Found(tmp_path / "bundled", published=False)
 
 
 @pytest.mark.parametrize("content", [b"no archive", None], ids=["damaged", "without its tables"])
@@ -179,18 +172,16 @@ def swept(results: Path, benchmark: Benchmark) -> Section | None:
 
 def test_the_sweep_of_a_pilot_is_written_beside_its_matrix(tmp_path, record, monkeypatch):
     folder = tmp_path / "pilot"
-    folder.mkdir()
+    (folder / "tables").mkdir(parents=True)
     (folder / RECORD).write_text(yaml.safe_dump(record))
-    (folder / "tables").mkdir()
-    for name in ("runs", "evals"):
-        (folder / "tables" / f"{name}.parquet").touch()
+    for name in PARTS[1:]:
+        (folder / name).touch()
     read = dict(zip(("runs", "evals"), tables(), strict=True))
     monkeypatch.setattr("groupppo.verdicts.sweep.load_tables", lambda *_: type("Tables", (), read))
     benchmark = load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml")
-    named = replace(benchmark, pilot=tmp_path / "pilot.yaml")
-    written = write_sweep(named, tmp_path, tmp_path / "out")
+    written = write_sweep(replace(benchmark, pilot=tmp_path / "pilot.yaml"), tmp_path, tmp_path / "out")
     assert written.equals(pd.read_parquet(tmp_path / "out" / "sweep.parquet"))
-    assert set(written["measured_in"]) == {folder.as_posix()}
+    assert set(written["measured_in"]) == {f"path-removed/{folder.name}"}  # a table that may be published
     assert not written["published"].any()
     assert (tmp_path / "out" / RECORD).read_text() == (folder / RECORD).read_text()
     with pytest.raises(BadInput, match="pilot"):

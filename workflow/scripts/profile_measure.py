@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from job import job
 
 from groupppo.profile.config import load_profile
-from groupppo.profile.measure import MEASURES, write
+from groupppo.profile.measure import write_measured
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake):
-    profile, setting, out = snakemake.input[0], snakemake.wildcards.setting, snakemake.output[0]
-    command = f"python -m groupppo.profile.measure {snakemake.params.what} {profile} {setting} {out}"
-    measured = MEASURES[snakemake.params.what](load_profile(profile).measured[setting], command=command)
-    write(Path(out), measured)
+    profile, out = snakemake.input[0], snakemake.output[0]
+    setting = load_profile(profile).measured[snakemake.wildcards.setting]
+    command = f"snakemake --cores {setting.threads} --force {out} --config profile={profile}"
+    write_measured(Path(out), snakemake.params.what, setting, command)

@@ -1,4 +1,4 @@
-"""One file, one figure of the report, found by being there: a `ReportFigure` with its data, drawing and words.
+"""One file, one figure of the report, found by being there: a `FIGURE` with its data, drawing and words.
 
     tables = StoredTables(results / "tables", needed(benchmark))
     records = draw_figures(tables, benchmark, results / "figures", judged)
@@ -11,7 +11,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,31 +23,20 @@ from matplotlib.figure import Figure
 from groupppo.config import Benchmark
 from groupppo.draw.captions import excluded, left_out
 from groupppo.draw.figures import FigureRecord, Picture, not_drawn, write_figure, write_index
-from groupppo.draw.style import ARM_KEYS, MOST_FACETS, RUN_KEYS, START, cells, refuse_empty
-from groupppo.tables import HasCells, Only
-
-_LARGEST_FIRST = ("stages", "steps", "groups", "evals", "")
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a figure takes of a tidy table, next to the keys of its rows; of a long table the metrics that it takes."""
-
-    table: str
-    columns: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
+from groupppo.draw.style import ARM_KEYS, MOST_FACETS, START, cells, refuse_empty
+from groupppo.tables import Only, StoredTables, Tables
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What figures are drawn from; `judged` is the content of verdicts.json, empty where nothing is decided yet."""
 
-    tables: HasCells
+    tables: Tables | StoredTables
     benchmark: Benchmark
     judged: Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ReportFigure(ABC):
     """A figure of the report.
 
@@ -55,31 +44,31 @@ class ReportFigure(ABC):
         id: what verdicts and links call it; the name of its files.
         title: its heading.
         order: figures stand from the lowest to the highest.
-        needs: the tables that it reads, the one that it is about first.
+        tables: that it reads, the one that it is about first.
+        metrics: that it takes of the table of steps.
         asked: whether the benchmark has what the figure compares; where it has not, there is no such figure.
     """
 
     id: str
     title: str
     order: int
-    needs: tuple[Need, ...] = ()
-    asked: Callable[[Benchmark], bool] = lambda _: True
+    tables: tuple[str, ...] = field(default=("steps",), kw_only=True)
+    metrics: tuple[str, ...] = field(default=(), kw_only=True)
+    asked: Callable[[Benchmark], bool] = field(default=lambda _: True, kw_only=True)
 
     @abstractmethod
     def picture(self, evidence: Evidence) -> Picture | str:
         """The figure, or why it is not drawn."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RunFigure(ReportFigure):
     """A figure of the admissible runs.
 
     Args:
-        data: from the rows of one task and model of the first table, the benchmark, and the rows of the further tables,
-            to the tidy frame that is drawn. All rows of all tasks and models would not fit into memory.
-        draw: draws that frame.
-        caption: how to read it, and how many seeds it holds.
-        alt: what a reader would see in it.
+        data: the tidy frame that is drawn, from the rows of one task and model of the first table, the benchmark, and
+            the rows of the further tables. All rows of all tasks and models would not fit into memory.
+        draw: the figure of that frame. caption: how to read it, with the number of seeds. alt: what it shows.
         grouped: whether it is about arms that form groups alone.
         without: why the frame may be without rows though there are runs.
     """
@@ -88,35 +77,30 @@ class RunFigure(ReportFigure):
     draw: Callable[[pd.DataFrame, Benchmark], Figure]
     caption: Callable[[pd.DataFrame, Benchmark], str]
     alt: Callable[[pd.DataFrame, Benchmark], str]
-    grouped: bool = False
-    without: Callable[[Benchmark], str] | None = None
+    grouped: bool = field(default=False, kw_only=True)
+    without: Callable[[Benchmark], str] | None = field(default=None, kw_only=True)
 
     def picture(self, evidence: Evidence) -> Picture | str:
         benchmark, runs = evidence.benchmark, evidence.tables.runs
         arms = [name for name, arm in benchmark.arms.items() if arm.grouped or not self.grouped]
         if not arms:
             return "no arm of this benchmark forms groups."
-        usable = runs[runs["admissible"].astype(bool) & runs["arm"].isin(arms)] if self.grouped else runs
-        if not usable["admissible"].astype(bool).any():
+        if not runs.loc[runs["arm"].isin(arms), "admissible"].astype(bool).any():
             return f"none of its runs may serve as evidence. {excluded(runs)}"
         data = self._data(evidence)
         if self.without and data.empty:
             return f"{self.without(benchmark)}. {excluded(runs)}"
-        facets, shown = cells(data, benchmark), data
-        if len(facets) > MOST_FACETS:
-            shown = pd.concat([cell.rows(data) for cell in facets[:MOST_FACETS]], ignore_index=True)
+        facets = cells(data, benchmark)
+        shown = pd.concat([cell.rows(data) for cell in facets[:MOST_FACETS]]) if len(facets) > MOST_FACETS else data
         parts = (self.caption(shown, benchmark), left_out(len(facets), "tasks and models"), excluded(runs))
-        caption = " ".join(part for part in parts if part)
         draw = partial(self.draw, shown, benchmark)
-        return Picture(self.id, self.title, data, draw, caption, self.alt(shown, benchmark))
+        return Picture(self.id, self.title, data, draw, " ".join(filter(None, parts)), self.alt(shown, benchmark))
 
     def _data(self, evidence: Evidence) -> pd.DataFrame:
         tables, benchmark, frames = evidence.tables, evidence.benchmark, []
         for plan in benchmark.plans():
             runs = tables.runs[(tables.runs["task"] == plan.task) & (tables.runs["model"] == plan.model)]
-            rows, *others = (
-                admissible_rows(tables.cell(need.table, plan.task, plan.model), runs) for need in self.needs
-            )
+            rows, *others = (admissible_rows(tables.cell(name, plan.task, plan.model), runs) for name in self.tables)
             if (rows["arm"] != START).any():
                 frames.append(self.data(rows, benchmark, *others))
         # Without any row the figure's own check says so.
@@ -125,28 +109,20 @@ class RunFigure(ReportFigure):
 
 @cache
 def report_figures() -> tuple[ReportFigure, ...]:
-    """Every figure that a module here defines, in their order."""
+    """The figure of every module here that has one, in their order."""
     modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
-    known = {
-        value.id: value for module in modules for value in vars(module).values() if isinstance(value, ReportFigure)
-    }
-    return tuple(sorted(known.values(), key=lambda figure: figure.order))
+    found = [module.FIGURE for module in modules if hasattr(module, "FIGURE")]
+    return tuple(sorted(found, key=lambda figure: figure.order))
 
 
 def needed(benchmark: Benchmark) -> dict[str, Only]:
-    """What the figures read of each table; of a table that is not named, everything."""
-    needs = [need for figure in report_figures() if figure.asked(benchmark) for need in figure.needs if need.columns]
-    only = {}
-    for table in dict.fromkeys(need.table for need in needs):
-        own = [need for need in needs if need.table == table]
-        columns = dict.fromkeys(column for need in own for column in need.columns)
-        metrics = [*dict.fromkeys(metric for need in own for metric in need.metrics)]
-        only[table] = Only((*RUN_KEYS, "step", *columns), *([{"metric": metrics}] if metrics else []))
-    return only
+    """What the figures read of the table of steps, by far the largest; of the others, everything."""
+    metrics = {name for figure in report_figures() if figure.asked(benchmark) for name in figure.metrics}
+    return {"steps": Only(where={"metric": sorted(metrics)})}
 
 
 def draw_figures(
-    tables: HasCells,
+    tables: Tables | StoredTables,
     benchmark: Benchmark,
     out: Path,
     judged: Mapping[str, Any] | None = None,
@@ -170,36 +146,23 @@ def draw_figures(
     """
     out.mkdir(parents=True, exist_ok=True)
     refuse_empty(tables.runs, "runs")
-    evidence = Evidence(tables, benchmark, judged or {})
-    asked = [figure for figure in report_figures() if figure.asked(benchmark)]
-    records = _drawn([(figure, evidence, out, keep) for figure in asked], processes)
+    names = [figure.id for figure in report_figures() if figure.asked(benchmark)]
+    draw = partial(_draw, evidence=Evidence(tables, benchmark, judged or {}), out=out, keep=keep)
+    if processes < 2:
+        records = [draw(name) for name in names]
+    else:
+        # Forked: a spawned process would run the workflow's script again, which has no guard.
+        with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+            records = list(pool.map(draw, names))
     write_index(out, records)
     return records
 
 
-_Job = tuple[ReportFigure, Evidence, Path, bool]
-_jobs: list[_Job] = []
-"""What a forked process draws of; tables are too large to be sent to it."""
-
-
-def _drawn(jobs: list[_Job], processes: int) -> list[FigureRecord]:
-    """Records in the order of the jobs; figures of the largest tables are begun with."""
-    _jobs[:] = jobs
-    if processes < 2:
-        return [_draw(place) for place in range(len(jobs))]
-    tables = [figure.needs[0].table if figure.needs else "" for figure, *_ in jobs]
-    order = sorted(range(len(jobs)), key=lambda place: _LARGEST_FIRST.index(tables[place]))
-    # Forked: a spawned process would run the workflow's script again, which has no guard.
-    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
-        records = dict(zip(order, pool.map(_draw, order), strict=True))
-    return [records[place] for place in range(len(jobs))]
-
-
-def _draw(place: int) -> FigureRecord:
-    figure, evidence, out, keep = _jobs[place]
+def _draw(name: str, evidence: Evidence, out: Path, keep: bool) -> FigureRecord:
+    figure = next(figure for figure in report_figures() if figure.id == name)
     picture = figure.picture(evidence)
     if isinstance(picture, str):
-        return not_drawn(figure.id, figure.title, f"Not drawn: {picture.rstrip()}", out)
+        return not_drawn(name, figure.title, f"Not drawn: {picture.rstrip()}", out)
     return write_figure(picture, out, keep=keep)
 
 

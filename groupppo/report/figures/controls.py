@@ -2,13 +2,12 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
 from groupppo.draw.captions import ITEMS, band, each
 from groupppo.draw.wording import number, percentage
-from groupppo.report.figures import Need, RunFigure, no_pair
+from groupppo.report.figures import RunFigure, no_pair
 from groupppo.report.figures.parity import differences
 
 
@@ -18,46 +17,34 @@ def data(evals: pd.DataFrame, benchmark: Benchmark, groups: pd.DataFrame) -> pd.
     Returns:
         the rows of `differences` with `density`: endpoints / tokens, pooled over a run's steps, and the mean over runs.
     """
-    data = differences(evals, benchmark)
-    keys = ["task", "model", "arm", "seed"]
-    totals = groups.astype({"arm": str}).groupby(keys, observed=True)[["endpoints", "tokens"]].sum()
+    totals = groups.astype({"arm": str}).groupby(style.RUN_KEYS, observed=True)[["endpoints", "tokens"]].sum()
     density = (totals["endpoints"] / totals["tokens"]).rename("density").reset_index()
-    means = density.groupby(keys[:3], as_index=False, observed=True)["density"].mean().assign(seed=pd.NA)
+    means = density.groupby(style.ARM_KEYS, as_index=False, observed=True)["density"].mean().assign(seed=pd.NA)
     known = pd.concat([density, means], ignore_index=True).astype({"seed": "Int64"})
-    merged = data.merge(known, on=keys, how="left")
-    return merged.assign(density=merged["density"].fillna(1.0))
+    merged = differences(evals, benchmark).merge(known, on=style.RUN_KEYS, how="left")
+    return merged.fillna({"density": 1.0})
 
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Difference in accuracy over density: arms at one density differ by which tokens they train on."""
-    facets = style.cells(data, benchmark)
-    figure, axes = style.grid(len(facets), 1, 3.4)
-    looks = style.arm_looks(benchmark)
-    for panel, cell in zip(axes[:, 0], facets, strict=True):
-        rows = cell.rows(data)
-        panel.axhline(0, color=style.QUIET, linewidth=1, linestyle=(0, (1, 1.5)))
-        for arm in style.arms_in(rows, benchmark):
-            own, look = rows[rows["arm"] == arm], looks[arm]
+    figure, facets = style.facets(data, benchmark, 3.4)
+    for rows, arms, (panel,) in facets:
+        panel.axhline(0, **style.DOTTED)
+        for arm, look in arms.items():
+            own = rows[rows["arm"] == arm]
             single, mean = own[own["seed"].notna()], own[own["seed"].isna()].iloc[0]
-            if len(single) <= style.MOST_SINGLE:
-                panel.plot(single["density"], single["difference"], **style.points(look, 3.5))
-            if pd.notna(mean["low"]):
-                panel.plot([mean["density"]] * 2, [mean["low"], mean["high"]], color=look.colour, linewidth=1.6)
+            panel.plot(single["density"], single["difference"], **style.points(look, 3.5))
+            panel.vlines(mean["density"], mean["low"], mean["high"], color=look.colour, linewidth=1.6)
             panel.plot(mean["density"], mean["difference"], markeredgecolor="white", **style.points(look, 8))
-        panel.set_xscale("log")
-        least = float(rows["density"].min())
-        ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if tick >= least / 1.6]
+        least = float(rows["density"].min()) / 1.6
+        ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if tick >= least]
+        panel.set(xscale="log", xlabel="density (endpoints / tokens)", ylabel="difference in held-out accuracy")
         panel.set_xticks(ticks, [style.percent(tick) for tick in ticks])
         panel.minorticks_off()
-        panel.set_xlim(least / 1.6, 1.25)
-        panel.set(xlabel="density (endpoints / tokens)", ylabel="difference in held-out accuracy")
-        panel.set_title(style.cell_title(cell, benchmark))
-    style.legend_below(figure, [_marker(looks[arm]) for arm in style.arms_in(data, benchmark)])
+        panel.set_xlim(least, 1.25)
+    looks = style.arm_looks(benchmark, data).values()
+    style.legend_below(figure, [style.mark(look.label, **style.points(look, 7)) for look in looks])
     return figure
-
-
-def _marker(look: style.Look) -> Line2D:
-    return Line2D([], [], label=look.label, **style.points(look, 7))
 
 
 def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
@@ -67,31 +54,26 @@ def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
         "(log scale). Large marks are means over seeds, small ones single seeds. "
         f"{band(seeds, benchmark, 'lines are 90 % t intervals of the mean difference')} Arms at one density spend the "
         "same number of endpoints: they differ by which tokens these are. Dense arms stand at 100 %. Arms that share "
-        "an endpoint's advantage with its group train on every token all the same. "
-        f"{ITEMS}"
+        f"an endpoint's advantage with its group train on every token all the same. {ITEMS}"
     )
 
 
 def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
-    means = data[data["seed"].isna()]
+    def arm(rows: pd.DataFrame, title: str) -> str:
+        return f"{title} {number(rows['difference'].iloc[0])} at {percentage(rows['density'].iloc[0])}"
 
-    shown = each(
-        means,
-        benchmark,
-        lambda rows, title: f"{title} {number(rows['difference'].iloc[0])} at {percentage(rows['density'].iloc[0])}",
-    )
-    return f"Point chart of accuracy against density. {shown}"
+    return f"Point chart of accuracy against density. {each(data[data['seed'].isna()], benchmark, arm)}"
 
 
 FIGURE = RunFigure(
-    id="controls",
-    title="Accuracy against density",
-    order=60,
-    needs=(Need("evals"), Need("groups", ("tokens", "endpoints"))),
+    "controls",
+    "Accuracy against density",
+    60,
+    data,
+    draw,
+    caption,
+    alt,
+    tables=("evals", "groups"),
     asked=lambda benchmark: any(arm.grouped for arm in benchmark.arms.values()),
-    data=data,
-    draw=draw,
-    caption=caption,
-    alt=alt,
     without=no_pair,
 )

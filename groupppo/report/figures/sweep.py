@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from groupppo.config import Benchmark
 from groupppo.draw.figures import Picture, write_figure
-from groupppo.draw.style import QUIET, curve, grid, legend_below, line, looks_of, points, wrap
+from groupppo.draw.style import QUIET, WIDTH, curve, legend_below, line, looks_of, points, wrap
 from groupppo.errors import BadInput
 from groupppo.records.where import where_of
 from groupppo.verdicts.sweep import METRIC, TABLE, chosen_rates
@@ -56,11 +55,10 @@ def _titles(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def _figure(rows: pd.DataFrame, benchmark: Benchmark) -> Figure:
-    titles = _titles(rows)
-    here = {name: titles.get(name, arm.title) for name, arm in benchmark.arms.items()}
+    titles, here = _titles(rows), {name: arm.title for name, arm in benchmark.arms.items()}
     looks, rates = looks_of(here | titles, benchmark.reference), sorted(set(rows["rate"]))
-    figure, axes = grid(1, 1, 3.4)
-    panel = axes[0, 0]
+    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
+    panel = figure.subplots()
     for arm in titles:
         own = rows[rows["arm"] == arm]
         panel.plot(own["rate"], own["accuracy"], alpha=0.45, **points(looks[arm]))
@@ -68,8 +66,7 @@ def _figure(rows: pd.DataFrame, benchmark: Benchmark) -> Figure:
         panel.plot(means.index, means, **curve(looks[arm], len(means)))
     panel.set(xscale="log", xlabel="learning rate of the policy", ylabel=f"held-out {METRIC}")
     panel.set_title(wrap(pilot_place(rows), 100), fontsize=8.5, fontweight="normal", color=QUIET)
-    panel.xaxis.set_major_locator(FixedLocator(rates))
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.set_xticklabels([f"{rate:g}" for rate in rates])
+    panel.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    panel.minorticks_off()
     legend_below(figure, [line(looks[arm]) for arm in titles])
     return figure

@@ -3,7 +3,6 @@
 Definitions are those of `groupppo.stats.across_tasks`.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,8 +13,8 @@ from matplotlib.figure import Figure
 from groupppo.config import Benchmark
 from groupppo.draw import captions, style
 from groupppo.draw.figures import Picture
-from groupppo.draw.wording import number, plural
-from groupppo.report.figures import Evidence, Need, ReportFigure, admissible_rows
+from groupppo.draw.wording import number, plural, plurals
+from groupppo.report.figures import Evidence, ReportFigure, admissible_rows
 from groupppo.stats.across_tasks import FEWEST_SEEDS, performance_profile, stratified_bootstrap
 
 METRIC = "accuracy"
@@ -42,18 +41,13 @@ class TaskScores:
 
 @dataclass(frozen=True)
 class Shared:
-    """What every task of a model is run with: an arm or seed of some tasks only would be compared on other tasks.
-
-    Attributes:
-        tasks: on which the model is run, several. arms, seeds: of every task. left_out: titles of further arms, and
-            further seeds in words.
-    """
+    """What all `tasks` of a model are run with; `left_out` says in words what only some are run with."""
 
     model: str
-    tasks: tuple[str, ...]
-    arms: tuple[str, ...]
-    seeds: tuple[int, ...]
-    left_out: tuple[str, ...]
+    tasks: list[str]
+    arms: list[str]
+    seeds: list[int]
+    left_out: list[str]
 
 
 def shared_plans(benchmark: Benchmark) -> list[Shared]:
@@ -63,35 +57,26 @@ def shared_plans(benchmark: Benchmark) -> list[Shared]:
         plans = [plan for plan in benchmark.plans() if plan.model == model]
         if len(plans) < 2:
             continue
-        arms = [arm for arm in benchmark.arms if all(arm in plan.arms for plan in plans)]
-        seeds = [seed for seed in benchmark.seeds if all(seed in plan.seeds for plan in plans)]
-        more_arms = {arm for plan in plans for arm in plan.arms} - set(arms)
-        more_seeds = {seed for plan in plans for seed in plan.seeds} - set(seeds)
-        left_out = [arm.title for name, arm in benchmark.arms.items() if name in more_arms]
-        left_out += [f"seed {seed}" for seed in benchmark.seeds if seed in more_seeds]
-        tasks = tuple(plan.task for plan in plans)
-        found.append(Shared(model, tasks, tuple(arms), tuple(seeds), tuple(left_out)))
+        arms = {arm: [arm in plan.arms for plan in plans] for arm in benchmark.arms}
+        seeds = {seed: [seed in plan.seeds for plan in plans] for seed in benchmark.seeds}
+        left_out = [benchmark.arms[arm].title for arm, has in arms.items() if any(has) and not all(has)]
+        left_out += [f"seed {seed}" for seed, has in seeds.items() if any(has) and not all(has)]
+        every = [arm for arm, has in arms.items() if all(has)], [seed for seed, has in seeds.items() if all(has)]
+        found.append(Shared(model, [plan.task for plan in plans], *every, left_out))
     return found
 
 
 def left_out(benchmark: Benchmark) -> str:
     """A sentence for each model on what is left out of it because not every task is run with it; or nothing."""
-    shared = shared_plans(benchmark)
+    shared, models = shared_plans(benchmark), benchmark.models
     text = [
-        f"Left out with {benchmark.models[item.model].title}, as not every task is run with them: "
-        f"{', '.join(item.left_out)}."
+        f"Left out with {models[item.model].title}, as not every task is run with them: {', '.join(item.left_out)}."
         for item in shared
         if item.left_out
     ]
     several = {item.model for item in shared}
-    alone = [model.title for name, model in benchmark.models.items() if name not in several]
+    alone = [model.title for name, model in models.items() if name not in several]
     return " ".join([*text, *([f"Left out, as they are run on one task: {', '.join(alone)}."] if alone else [])])
-
-
-def tasks_in_words(counts: Iterable[int]) -> str:
-    """Such as "2 tasks", or "2 to 3 tasks" where models are run on other numbers of them."""
-    found = sorted({int(count) for count in counts})
-    return plural(found[0], "task") if len(found) == 1 else f"{found[0]} to {found[-1]} tasks"
 
 
 def task_scores(evals: pd.DataFrame, benchmark: Benchmark) -> list[TaskScores]:
@@ -101,13 +86,14 @@ def task_scores(evals: pd.DataFrame, benchmark: Benchmark) -> list[TaskScores]:
 
     Args:
         evals: rows of the tidy table that may be shown.
+        benchmark: the matrix.
     """
     rows = evals[(evals["metric"] == METRIC) & (evals["arm"] != style.START)]
     found = []
     for shared in shared_plans(benchmark):
         for arm in shared.arms:
             own = rows[(rows["model"] == shared.model) & (rows["arm"] == arm) & rows["seed"].isin(shared.seeds)]
-            wide = own.pivot(index="seed", columns="task", values="value").reindex(columns=list(shared.tasks))
+            wide = own.pivot(index="seed", columns="task", values="value").reindex(columns=shared.tasks)
             complete = wide.dropna()
             seeds = tuple(int(seed) for seed in complete.index)
             without = tuple(seed for seed in shared.seeds if seed not in seeds)
@@ -125,8 +111,8 @@ def data(scores: list[TaskScores]) -> pd.DataFrame:
     known = [item for item in scores if item.scores.size]
     frames = []
     for item in known:
-        own = [other.scores.ravel() for other in known if other.model == item.model]
-        thresholds = np.linspace(*style.share_limits(pd.DataFrame({"value": np.concatenate(own)})), POINTS)
+        own = np.concatenate([other.scores.ravel() for other in known if other.model == item.model])
+        thresholds = np.linspace(*style.share_limits(pd.DataFrame(own)), POINTS)
         profile = partial(performance_profile, thresholds=thresholds)
         found = stratified_bootstrap(profile, item.scores, level=style.LEVEL)
         columns = {"threshold": thresholds, "share": found.estimate, "low": found.low, "high": found.high}
@@ -137,13 +123,12 @@ def data(scores: list[TaskScores]) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """A panel for each model, a line for each arm."""
-    looks, models = style.arm_looks(benchmark), list(dict.fromkeys(data["model"]))
-    figure, axes = style.grid(len(models), 1, 3.0)
-    for panel, model in zip(axes[:, 0], models, strict=True):
-        rows = data[data["model"] == model]
-        arms = [arm for arm in benchmark.arms if arm in set(rows["arm"])]
-        for arm in arms:
-            own, look = rows[rows["arm"] == arm], looks[arm]
+    models = data.groupby("model", sort=False)
+    figure = Figure(figsize=(style.WIDTH, 3.0 * len(models) + 0.5), layout="constrained")
+    for panel, (model, rows) in zip(figure.subplots(len(models), 1, squeeze=False)[:, 0], models, strict=True):
+        arms = style.arm_looks(benchmark, rows)
+        for arm, look in arms.items():
+            own = rows[rows["arm"] == arm]
             if len(arms) <= MOST_BANDS:
                 band = {"color": look.colour, "alpha": 0.15, "linewidth": 0}
                 panel.fill_between(own["threshold"], own["low"], own["high"], **band)
@@ -151,26 +136,23 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
         panel.set_title(style.wrap(benchmark.models[model].title, 72))
         panel.set(xlabel=f"threshold of held-out {METRIC}", ylabel="share of runs above it", ylim=(-0.02, 1.02))
         panel.yaxis.set_major_formatter(style.percent)
-    style.legend_below(figure, [style.line(looks[arm]) for arm in benchmark.arms if arm in set(data["arm"])])
+    style.legend_below(figure, map(style.line, style.arm_looks(benchmark, data).values()))
     return figure
 
 
 def caption(data: pd.DataFrame, scores: list[TaskScores], benchmark: Benchmark) -> str:
-    seeds = sorted({int(seeds) for seeds in data["seeds"]})
-    text = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     many = data.groupby("model", observed=True)["arm"].nunique().max() > MOST_BANDS
     bands = "" if many else " Bands are 90 % bootstrap intervals at each threshold, over seeds within tasks."
-    narrow = "" if many or seeds[0] >= FEWEST_SEEDS else f" With fewer than {FEWEST_SEEDS} seeds they are too narrow."
+    too_few = not many and data["seeds"].min() < FEWEST_SEEDS
+    narrow = f" With fewer than {FEWEST_SEEDS} seeds they are too narrow." if too_few else ""
     left = {item.arm: len(item.without) for item in scores if item.without}
     without = ", ".join(f"{benchmark.arms[arm].title} ({plural(count, 'seed')})" for arm, count in left.items())
     missing = f" Left out, as a run of that seed is not admissible on some task: {without}." if without else ""
-    narrowed = left_out(benchmark)
-    missing += f" {narrowed}" if narrowed else ""
     return (
-        f"Share of runs over {tasks_in_words(data['tasks'])} and {text} whose held-out accuracy lies "
-        "above the threshold. A line that lies higher everywhere is an arm that does better on the whole."
-        f"{bands}{narrow}{missing}"
-    )
+        f"Share of runs over {plurals(data['tasks'], 'task')} and {plurals(data['seeds'], 'seed')} whose held-out "
+        "accuracy lies above the threshold. A line that lies higher everywhere is an arm that does better on the "
+        f"whole.{bands}{narrow}{missing} {left_out(benchmark)}"
+    ).strip()
 
 
 def alt(data: pd.DataFrame, benchmark: Benchmark) -> str:
@@ -198,9 +180,9 @@ class _Profiles(ReportFigure):
 
 
 FIGURE = _Profiles(
-    id="profiles",
-    title="Performance profiles over tasks",
-    order=110,
-    needs=(Need("evals"),),
+    "profiles",
+    "Performance profiles over tasks",
+    110,
+    tables=("evals",),
     asked=lambda benchmark: bool(shared_plans(benchmark)),
 )

@@ -1,10 +1,10 @@
 """Whether a curve depends on how the update is computed: the same arm and seed, masked, gathered and streamed."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from groupppo.algorithm import GroupParams
@@ -12,7 +12,7 @@ from groupppo.algorithm.params import HOME
 from groupppo.config import Arm, Benchmark
 from groupppo.draw import style
 from groupppo.draw.wording import number
-from groupppo.report.figures import Need, RunFigure
+from groupppo.report.figures import RunFigure
 
 COLUMNS = ("task", "model", "arm", "seed", "step", "family", "reward", "difference")
 UPDATE_KEYS = ("update", "kv", "kv_bytes", "live_window", "live_share")
@@ -27,13 +27,19 @@ LEAST = 1e-9
 
 def twins(benchmark: Benchmark) -> dict[str, list[str]]:
     """For each arm with a masked update, the other arms that would train alike were their updates exact."""
-    settings = {name: _apart_from_update(arm) for name, arm in benchmark.arms.items()}
-    found = {
-        name: [other for other in benchmark.arms if other != name and settings[other] == settings[name]]
-        for name, arm in benchmark.arms.items()
-        if settings[name] and _group_params(arm)["update"] == "masked"
-    }
+    grouped = {name: _settings(arm) for name, arm in benchmark.arms.items() if arm.grouped}
+    masked = [name for name, settings in grouped.items() if settings["update"] == "masked"]
+    alike = {name: settings | dict.fromkeys(UPDATE_KEYS) for name, settings in grouped.items()}
+    found = {name: [other for other in alike if other != name and alike[other] == alike[name]] for name in masked}
     return {name: others for name, others in found.items() if others}
+
+
+def _settings(arm: Arm) -> dict[str, Any]:
+    """All that an arm trains with: its keys of GroupParams, defaults included, and of verl."""
+    params = {field.name: field.default for field in fields(GroupParams)}
+    return (
+        params | {key.removeprefix(f"{HOME}."): value for key, value in arm.verl.items()} | {"from": arm.density_from}
+    )
 
 
 def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
@@ -48,73 +54,47 @@ def data(steps: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     chosen = steps[steps["metric"].isin(METRICS)]
     wide = chosen.pivot(index=[*style.RUN_KEYS, "step"], columns="metric", values="value").reset_index()
     metrics = [name for name in METRICS if name in wide]
-    frames = []
+    keys, frames = ["task", "model", "seed"], []
     for masked, others in twins(benchmark).items():
         # Cells that leave all the others out have nothing to lay over the masked run.
-        compared = {(plan.task, plan.model) for plan in benchmark.plans() if {*others} & {*plan.arms}}
-        there = np.array([cell in compared for cell in zip(wide["task"], wide["model"], strict=True)], dtype=bool)
-        base = wide[there & (wide["arm"] == masked)].drop(columns="arm")
+        compared = [(plan.task, plan.model) for plan in benchmark.plans() if {*others} & {*plan.arms}]
+        rows = wide[pd.MultiIndex.from_frame(wide[["task", "model"]]).isin(compared)]
+        base = rows[rows["arm"] == masked]
         if base.empty:
             continue
-        keys = ["task", "model", "seed"]
-        scale = base.groupby(keys)[metrics].agg(lambda values: values.abs().max()).reset_index()
+        scale = base.groupby(keys, observed=True)[metrics].agg(lambda values: values.abs().max())
         for arm in (masked, *others):
-            rows = wide[there & (wide["arm"] == arm)].merge(
-                base, on=[*keys, "step"], how="left", suffixes=("", ":masked")
-            )
-            rows = rows.merge(scale, on=keys, how="left", suffixes=("", ":scale"))
-            relative = [(rows[name] - rows[f"{name}:masked"]).abs() / rows[f"{name}:scale"] for name in metrics]
-            difference = np.nan if arm == masked else pd.concat(relative, axis=1).max(axis=1)
-            kept = rows[["task", "model", "arm", "seed", "step"]].assign(family=masked)
-            frames.append(kept.assign(reward=rows["reward/mean"], difference=difference))
+            own = rows[rows["arm"] == arm].reset_index(drop=True)
+            theirs = own[[*keys, "step"]].merge(base, on=[*keys, "step"], how="left")[metrics]
+            largest = own[keys].merge(scale, on=keys, how="left")[metrics]
+            difference = np.nan if arm == masked else ((own[metrics] - theirs).abs() / largest).max(axis=1)
+            kept = own[[*style.RUN_KEYS, "step"]].assign(family=masked)
+            frames.append(kept.assign(reward=own["reward/mean"], difference=difference))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Left: reward curves over one another. Right: the largest relative difference of a step's metrics, log scale."""
-    looks, facets = style.arm_looks(benchmark), style.cells(data, benchmark)
-    rows = [(cell, family) for cell in facets for family in dict.fromkeys(cell.rows(data)["family"])]
-    figure, axes = style.grid(len(rows), 2, 2.9)
-    for panels, (cell, family) in zip(axes, rows, strict=True):
-        own = cell.rows(data)
-        own = own[own["family"] == family]
-        _lines(panels[0], own, "reward", looks, widths=True)
-        _lines(panels[1], own.assign(difference=own["difference"].clip(lower=LEAST)), "difference", looks)
-        panels[0].set(
-            xlabel="training step", ylabel="reward (mean of rollouts)", title=style.cell_title(cell, benchmark)
-        )
-        panels[0].set_ylim(*style.share_limits(own[["reward"]]))
-        panels[1].set(xlabel="training step", ylabel="largest relative difference", yscale="log", ylim=(LEAST / 2, 10))
-        panels[1].yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
-        panels[1].set_title(f"from {looks[family].label}")
-        for panel in panels:
+    looks, cells = style.arm_looks(benchmark, data), style.cells(data, benchmark)
+    rows = [(cell, family, own) for cell in cells for family, own in cell.rows(data).groupby("family", sort=False)]
+    figure = Figure(figsize=(style.WIDTH, 2.9 * len(rows) + 0.5), layout="constrained")
+    for (left, right), (cell, family, own) in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
+        own = own.assign(difference=own["difference"].clip(lower=LEAST))
+        arms = list(dict.fromkeys(own["arm"]))
+        for (arm, _), run in own.groupby(["arm", "seed"], sort=False):
+            # Of equal rewards the earlier ones are wider, so that a line that covers another shows it.
+            under, look = len(arms) - 1 - arms.index(arm), style.curve(looks[arm], len(run))
+            left.plot(run["step"], run["reward"], zorder=9 - under, **look | {"linewidth": 1.4 + 1.8 * under})
+            right.plot(run["step"], run["difference"], zorder=9 - under, **look | {"linewidth": 1.6})
+        left.set(xlabel="training step", ylabel="reward (mean of rollouts)", title=style.cell_title(cell, benchmark))
+        left.set_ylim(*style.share_limits(own[["reward"]]))
+        right.set(xlabel="training step", ylabel="largest relative difference", title=f"from {looks[family].label}")
+        right.set(yscale="log", ylim=(LEAST / 2, 10))
+        right.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
+        for panel in (left, right):
             style.steps_axis(panel, 6)
-    style.legend_below(figure, [style.line(looks[arm]) for arm in style.arms_in(data, benchmark)])
+    style.legend_below(figure, map(style.line, looks.values()))
     return figure
-
-
-def _lines(panel: Axes, rows: pd.DataFrame, column: str, looks: dict[str, style.Look], *, widths: bool = False) -> None:
-    """One line per run; with `widths` the earlier ones are wider, so that a line that covers another shows it."""
-    arms = list(dict.fromkeys(rows["arm"]))
-    for place, arm in enumerate(arms):
-        for _, run in rows[rows["arm"] == arm].groupby("seed"):
-            width = 1.4 + 1.8 * (len(arms) - 1 - place) if widths else 1.6
-            look = style.curve(looks[arm], len(run)) | {"linewidth": width}
-            panel.plot(run["step"], run[column], zorder=3 + place, **look)
-
-
-def _group_params(arm: Arm) -> dict[str, Any]:
-    given = {key.removeprefix(f"{HOME}."): value for key, value in arm.verl.items() if key.startswith(f"{HOME}.")}
-    return {name: given.get(name, getattr(GroupParams, name)) for name in GroupParams.__dataclass_fields__}
-
-
-def _apart_from_update(arm: Arm) -> dict[str, Any]:
-    """All that an arm trains with, its update left out; empty for an arm that forms no groups."""
-    if not arm.grouped:
-        return {}
-    params = {key: value for key, value in _group_params(arm).items() if key not in UPDATE_KEYS}
-    other = {key: value for key, value in arm.verl.items() if not key.startswith(f"{HOME}.")}
-    return {"other": other, "density_from": arm.density_from, **params}
 
 
 def caption(data: pd.DataFrame, benchmark: Benchmark) -> str:
@@ -144,14 +124,14 @@ def _differences(data: pd.DataFrame, benchmark: Benchmark) -> str:
 
 
 FIGURE = RunFigure(
-    id="updates",
-    title="One arm, its update computed in several ways",
-    order=80,
-    needs=(Need("steps", ("metric", "value"), METRICS),),
+    "updates",
+    "One arm, its update computed in several ways",
+    80,
+    data,
+    draw,
+    caption,
+    alt,
+    metrics=METRICS,
     asked=lambda benchmark: bool(twins(benchmark)),
-    data=data,
-    draw=draw,
-    caption=caption,
-    alt=alt,
     without=lambda _: "no arm has been run whose update is computed in another way",
 )

@@ -12,6 +12,7 @@ from groupppo.draw.blocks import (
     FigureBlock,
     Link,
     Page,
+    Row,
     Section,
     Table,
     Terms,
@@ -21,12 +22,13 @@ from groupppo.draw.blocks import (
     with_interval,
 )
 from groupppo.draw.figures import read_figures
-from groupppo.draw.wording import MISSING, in_bytes, number, percentage, plural, ratio, seconds_text
+from groupppo.draw.wording import MISSING, in_bytes, number, plural, ratio, seconds_text
 from groupppo.profile.config import Profile, load_profile, result_files
 from groupppo.profile.tables import ProfileTables, read_tables
 from groupppo.records.plain_json import read_object
+from groupppo.records.storage import write_whole
 from groupppo.report.figures.profile import measured_in_words, setting_title
-from groupppo.report.render import html, write_page
+from groupppo.report.render import html, prose
 from groupppo.report.sections import PROFILE, Results
 from groupppo.report.sections.benchmark import as_text
 from groupppo.update.variants import MEASURED, find
@@ -40,19 +42,6 @@ QUANTITIES = {
     "memory_ratio_to_fused": "memory, ratio to dense with our fused head",
     "seconds_speedup_to_masked": "speed-up over masked, seconds",
 }
-METHOD = (
-    "A variant is one forward and backward pass of the clipped policy loss over one sequence, with random weights and "
-    "tokens, ratios close to 1 and no ratio clipped. All variants of a setting take turns in one process, in the "
-    "reverse order every other round, and ratios are taken within a round. Seconds are CPU seconds on a CPU, and the "
-    "time between two events on a GPU. Operations are counted while the pass runs. Memory is read in a process of its "
-    "own.",
-    "Random weights change neither operations nor memory. What a CPU says about seconds is not what a GPU would say: "
-    "there the balance of arithmetic and memory is another one.",
-)
-
-
-Part = tuple[str, str, list[Block]]
-"""Id and title of a section of a profile's own page, and its blocks; the report has them all in one section."""
 
 
 def sections(results: Results) -> Iterator[Section]:
@@ -60,52 +49,50 @@ def sections(results: Results) -> Iterator[Section]:
         return
     profile, home = load_profile(results.benchmark.profile), results.folder / PROFILE
     tables = read_tables(home / "tables")
-    parts = profile_parts(results.folder, f"{PROFILE}/", profile, tables, home / "measured")
+    parts = profile_sections(results.folder, f"{PROFILE}/", profile, tables, home / "measured")
     words = Text(f"{measured_in_words(tables.variants)} {_answer(tables.targets)}")
-    blocks = [words, *(block for _, _, own in parts for block in own)]
+    blocks = [words, *(block for part in parts for block in part.blocks)]
     yield Section("profile", "Cost of an update at real model shapes", "Cost of an update", 70, blocks)
 
 
 def write_profile_page(results: Path, profile: Profile, tables: ProfileTables, measured: Path) -> Path:
-    """Render `results`/report.html; figures/ must be there.
+    """Write `results`/report.html as a whole or not at all; figures/ must be there.
 
     Args:
         results: the profile's folder of results.
         measured: the folder of result files, for the machine and the commands.
 
     Returns:
-        the path of the page, which is replaced as a whole or not at all.
+        the path of the page.
 
     Raises:
         BadInput: the figures or a result file are missing.
     """
-    parts = profile_parts(results, "", profile, tables, measured)
-    page = Page(
-        title=profile.title,
-        eyebrow=f"GROUP-PPO bench, profile {profile.name}",
-        skip="Skip to the targets",
-        head=[Text(_answer(tables.targets), "answer"), Text(measured_in_words(tables.variants), "quiet")],
-        sections=[
-            Section(name, "" if name == "targets" else title, title, order, blocks)
-            for order, (name, title, blocks) in enumerate(parts)
-        ],
-    )
-    return write_page(results / "report.html", html(page, results))
+    head = [Text(_answer(tables.targets), "answer"), Text(measured_in_words(tables.variants), "quiet")]
+    parts = profile_sections(results, "", profile, tables, measured)
+    eyebrow = f"GROUP-PPO bench, profile {profile.name}"
+    page = results / "report.html"
+    write_whole(page, html(Page(profile.title, eyebrow, "Skip to the targets", head, parts), results))
+    return page
 
 
-def profile_parts(results: Path, home: str, profile: Profile, tables: ProfileTables, measured: Path) -> list[Part]:
+def profile_sections(
+    results: Path, home: str, profile: Profile, tables: ProfileTables, measured: Path
+) -> list[Section]:
     """What a page in `results` says of the profile in its folder `home`, which ends with a slash or is empty."""
     figures = f"{home}figures"
     files = listed([Link(f"{name}.csv", f"{home}tables/{name}.csv") for name in vars(tables)])
     machine = Details("Machine, software and the command behind each file", [Terms(_provenance(profile, measured))])
-    return [
+    parts: list[tuple[str, str, list[Block]]] = [
         ("targets", "Targets", [_targets(tables)] if len(tables.targets) else []),
         ("figures", "Figures", [FigureBlock(record, figures) for record in read_figures(results / figures)]),
         ("measured", "Measurements", [_setting(rows) for _, rows in tables.variants.groupby("setting", sort=False)]),
-        ("steps", "Whole steps", [_steps(tables, profile)]),
-        ("method", "Method and limits", list(map(Text, METHOD))),
+        ("method", "Method and limits", prose("profile_method.j2")),
         ("provenance", "Provenance", [machine]),
         ("data", "Data", [Text(("Tables: ", *files, "."), "small")]),
+    ]
+    return [
+        Section(name, title if order else "", title, order, blocks) for order, (name, title, blocks) in enumerate(parts)
     ]
 
 
@@ -119,19 +106,18 @@ def _answer(targets: pd.DataFrame) -> str:
 
 
 def _targets(tables: ProfileTables) -> Table:
-    titles = tables.variants.drop_duplicates("setting").set_index("setting")
-    rows = []
+    settings = tables.variants.drop_duplicates("setting").set_index("setting")
+    rows: list[Row] = []
     for target in tables.targets.itertuples():
-        ends = [f"at least {number(target.at_least)}"] if pd.notna(target.at_least) else []
-        ends += [f"at most {number(target.at_most)}"] if pd.notna(target.at_most) else []
-        verdict = "not measured" if pd.isna(target.met) else "met" if target.met else "missed"
+        ends = {"at least": target.at_least, "at most": target.at_most}
+        met = "not measured" if pd.isna(target.met) else "met" if target.met else "missed"
         rows.append(
             [
-                TextCell(find(target.variant).title, setting_title(titles.loc[target.setting])),
-                TextCell(QUANTITIES[target.quantity]),
-                TextCell(" and ".join(ends)),
+                TextCell(find(target.variant).title, setting_title(settings.loc[target.setting])),
+                QUANTITIES[target.quantity],
+                " and ".join(f"{words} {number(end)}" for words, end in ends.items() if pd.notna(end)),
                 with_interval(target.value, target.low, target.high),
-                TextCell(verdict),
+                met,
             ]
         )
     caption = "Targets, written before the measurement; 90 % intervals over rounds where a number has one."
@@ -141,10 +127,10 @@ def _targets(tables: ProfileTables) -> Table:
 def _setting(rows: pd.DataFrame) -> Table:
     title = setting_title(rows.iloc[0])
     head = ["Variant", "Operations", "Seconds", "Over dense, operations", "Over dense, seconds", "Bound", "Memory"]
-    lines = []
+    lines: list[Row] = []
     for row in rows.itertuples():
         if row.status != MEASURED:
-            lines.append([TextCell(row.title), TextCell(row.status, row.reason), *[TextCell(MISSING)] * 5])
+            lines.append([row.title, TextCell(row.status, row.reason), *[MISSING] * 5])
             continue
         low, high = (None, None) if row.variant == "dense" else (row.seconds_speedup_low, row.seconds_speedup_high)
         lines.append(
@@ -152,46 +138,13 @@ def _setting(rows: pd.DataFrame) -> Table:
                 TextCell(row.title, "" if row.exact else "approximate gradient"),
                 TextCell(f"{row.flops / 1e12:.3g} T", f"formula {100 * row.flops_error:+.2f} %"),
                 TextCell(seconds_text(row.seconds), plural(int(row.rounds), "round")),
-                TextCell(ratio(row.flops_speedup)),
+                ratio(row.flops_speedup),
                 with_interval(row.seconds_speedup, low, high, form=ratio),
-                TextCell(ratio(row.bound)),
+                ratio(row.bound),
                 TextCell(in_bytes(row.rise_bytes), f"{ratio(row.memory_ratio)} of dense"),
             ]
         )
     return Table(title, f"{title}; {int(rows['endpoints'].iloc[0])} endpoints.", head, lines)
-
-
-def _steps(tables: ProfileTables, profile: Profile) -> Table:
-    """Whole steps at the lowest density: ranges over models, lengths and checkpointing."""
-    endpoints = tables.counted["endpoints"] / tables.counted["response"]
-    sparsest = tables.counted.loc[endpoints.idxmin(), "density"]
-    steps = tables.steps[tables.steps["density"] == sparsest]
-    shares = sorted(set(steps["generation"]))
-    need = profile.counted.need
-    head = ["Update", "Log-probability passes", "All but generation"]
-    head += [f"Step, generation {percentage(share)}" for share in shares] + [f"Generation allowed for {need:g}x"]
-    lines = []
-    for (mode, known), rows in steps.groupby(["mode", "known"], sort=False):
-        if mode in ("dense", "masked") or (mode == "fused" and known):
-            continue
-        allowed = rows["needed_generation"]
-        cells = [TextCell(mode.replace("_", " "))]
-        cells += [TextCell("gathered" if known else "dense" if mode != "fused" else "fused")]
-        cells += [TextCell(_range(rows["rest_speedup"]))]
-        cells += [TextCell(_range(rows[rows["generation"] == share]["step_speedup"])) for share in shares]
-        cells += [TextCell(f"at most {percentage(allowed.max())}" if allowed.notna().any() else "none suffices")]
-        lines.append(cells)
-    caption = (
-        f"Speed-up of a whole step by operations at density {sparsest}: least and greatest over all models, response "
-        "lengths and checkpointing counted. Endpoints of a rule that reads log-probabilities or values are known only "
-        "after those passes, which then stay dense; a fixed stride is known before them."
-    )
-    return Table("Whole steps", caption, head, lines)
-
-
-def _range(values: pd.Series) -> str:
-    low, high = ratio(float(values.min())), ratio(float(values.max()))
-    return low if low == high else f"{low} to {high}"
 
 
 def _provenance(profile: Profile, measured: Path) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from groupppo.config import Benchmark
-from groupppo.config.benchmark import RATE_KEY as KEY
+from groupppo.config.benchmark import RATE_KEY
 from groupppo.draw.blocks import Block, FigureBlock, Section, Table, Text, TextCell
 from groupppo.draw.wording import MISSING, number
 from groupppo.report.figures.sweep import FOLDER, pilot_place, read_rows, sweep_picture
@@ -28,28 +28,24 @@ def sections(results: Results) -> Iterator[Section]:
 
 def _table(rows: pd.DataFrame, benchmark: Benchmark) -> Table:
     best, rates = chosen_rates(rows), sorted(set(rows["rate"]))
-    seeds = ", ".join(map(str, sorted(set(rows["seed"]))))
     lines = []
     for arm, own in rows.groupby("arm", sort=False):
-        cells = []
+        cells, chosen = [], best[str(arm)]
         for rate in rates:
             values = own[own["rate"] == rate]["accuracy"]
-            mark = "best: " if rate == best[str(arm)] else ""
-            each = " ".join(number(value) for value in values)
-            cells.append(TextCell(f"{mark}{number(values.mean())}", each) if len(values) else TextCell(MISSING))
-        lines.append([TextCell(own["title"].iloc[0]), *cells, _here(str(arm), best[str(arm)], benchmark)])
+            mean = f"{'best: ' if rate == chosen else ''}{number(values.mean())}"
+            cells.append(TextCell(mean, " ".join(map(number, values))) if len(values) else TextCell(MISSING))
+        here = TextCell(MISSING, "not in this benchmark")
+        if arm in benchmark.arms:
+            rate = float(benchmark.arms[str(arm)].verl.get(RATE_KEY, benchmark.train.actor_lr))
+            here = TextCell(f"{rate:g}", "" if rate == chosen else f"not the pilot's best, {chosen:g}")
+        lines.append([own["title"].iloc[0], *cells, here])
+    seeds = ", ".join(map(str, sorted(set(rows["seed"]))))
     caption = (
         f"Mean held-out {METRIC} of the pilot's runs (seeds {seeds}, which this benchmark does not use), below it each "
         "seed's. Every arm was swept over the same rates; the best mean chose the rate that this benchmark trains at."
     )
     return Table("The pilot's sweep", caption, ["Arm", *(f"rate {rate:g}" for rate in rates), "Trained here at"], lines)
-
-
-def _here(arm: str, best: float, benchmark: Benchmark) -> TextCell:
-    if arm not in benchmark.arms:
-        return TextCell(MISSING, "not in this benchmark")
-    rate = float(benchmark.arms[arm].verl.get(KEY, benchmark.train.actor_lr))
-    return TextCell(f"{rate:g}", "" if rate == best else f"not the pilot's best, {best:g}")
 
 
 def _seeds_needed(rows: pd.DataFrame, benchmark: Benchmark, claims: Claims) -> str:

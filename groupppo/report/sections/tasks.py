@@ -7,9 +7,9 @@ import numpy as np
 from groupppo.config import Benchmark
 from groupppo.draw.blocks import Block, Link, Section, Table, Text, TextCell, with_interval
 from groupppo.draw.style import LEVEL
-from groupppo.draw.wording import MISSING, number, percentage
+from groupppo.draw.wording import MISSING, number, percentage, plurals
 from groupppo.report.figures import admissible_rows
-from groupppo.report.figures.tasks import METRIC, TaskScores, left_out, shared_plans, task_scores, tasks_in_words
+from groupppo.report.figures.tasks import METRIC, TaskScores, left_out, shared_plans, task_scores
 from groupppo.report.sections import Results
 from groupppo.stats.across_tasks import (
     FEWEST_SEEDS,
@@ -22,17 +22,12 @@ from groupppo.stats.across_tasks import (
 ONE_TASK = (
     "No model here is run on several tasks: there is nothing to aggregate over tasks, and no performance profile."
 )
-MOST_MODELS = 10
 
 
 def sections(results: Results) -> Iterator[Section]:
-    whole = across_tasks(results)
-    more = (
-        "The whole distribution: ",
-        Link("performance profiles", "#figure-profiles"),
-        ".",
-    )
-    blocks: list[Block] = [whole, Text(more, "small")] if whole else [Text(ONE_TASK)]
+    table = across_tasks(results)
+    more = ("The whole distribution: ", Link("performance profiles", "#figure-profiles"), ".")
+    blocks: list[Block] = [table, Text(more, "small")] if table else [Text(ONE_TASK)]
     yield Section("across", "Across tasks", "Across tasks", 30, blocks, markdown=True)
 
 
@@ -43,45 +38,36 @@ def across_tasks(results: Results) -> Table | None:
     if not shared:
         return None
     scores = task_scores(admissible_rows(results.evals, results.runs), benchmark)
-    models = [item.model for item in shared][:MOST_MODELS]
     references = {item.model: item for item in scores if item.arm == benchmark.reference}
-    rows = [_row(item, references[item.model], benchmark) for item in scores if item.model in models]
+    rows = [_row(item, references[item.model], benchmark) for item in scores]
     title = benchmark.arms[benchmark.reference].title
     seeds = min((len(item.seeds) for item in scores if item.seeds), default=0)
-    narrow = (
-        f" With fewer than {FEWEST_SEEDS} seeds these intervals are far too narrow." if seeds < FEWEST_SEEDS else ""
-    )
-    left = f" The first {MOST_MODELS} of {len(shared)} models." if len(shared) > MOST_MODELS else ""
-    narrowed = left_out(benchmark)
-    left += f" {narrowed}" if narrowed else ""
-    tasks = tasks_in_words(len(item.tasks) for item in shared)
+    few = f" With fewer than {FEWEST_SEEDS} seeds these intervals are far too narrow." if seeds < FEWEST_SEEDS else ""
+    tasks = plurals((len(item.tasks) for item in shared), "task")
     caption = (
         f"Held-out {METRIC} over {tasks}. Interquartile mean of all seeds and tasks; "
         f"probability that a run beats one of {title} on the same task, averaged over tasks, ties half. Intervals: "
-        f"{100 * LEVEL:g} % percentile bootstrap of seeds within tasks.{narrow} They describe; verdicts rest on each "
-        f"task's own interval, held to Holm's adjustment over tasks and models.{left}"
-    )
+        f"{100 * LEVEL:g} % percentile bootstrap of seeds within tasks.{few} They describe; verdicts rest on each "
+        f"task's own interval, held to Holm's adjustment over tasks and models. {left_out(benchmark)}"
+    ).rstrip()
     head = ["Arm", "Seeds", "Interquartile mean", f"Better than {title}"]
-    return Table("Across tasks", caption, head, rows)
+    return Table("Across tasks", caption, head, rows, whole="tables/evals.parquet")
 
 
 def _row(item: TaskScores, reference: TaskScores, benchmark: Benchmark) -> list[TextCell]:
-    title = benchmark.arms[item.arm].title
     model = benchmark.models[item.model].title if len(benchmark.models) > 1 else ""
     listed = ", ".join(map(str, item.without[:10])) + (", ..." if len(item.without) > 10 else "")
     without = f"without {listed}: not admissible on every task" if item.without else ""
-    seeds = TextCell(str(len(item.seeds)), without)
-    if not item.seeds:
-        return [TextCell(title, model), seeds, TextCell(MISSING), TextCell(MISSING)]
-    mean = stratified_bootstrap(interquartile_mean, item.scores, level=LEVEL)
-    centre = _interval(mean, number)
-    better = TextCell(MISSING, "the reference" if item.arm == reference.arm else "no seed in common")
     common = sorted(set(item.seeds) & set(reference.seeds))
+    mean, better = TextCell(MISSING), TextCell(MISSING)
+    if item.seeds:
+        mean = _interval(stratified_bootstrap(interquartile_mean, item.scores, level=LEVEL), number)
+        better = TextCell(MISSING, "the reference" if item.arm == reference.arm else "no seed in common")
     if common and item.arm != reference.arm:
         pair = [one.scores[np.isin(one.seeds, common)] for one in (item, reference)]
         won = stratified_bootstrap(probability_of_improvement, *pair, level=LEVEL, paired=True)
         better = _interval(won, percentage)
-    return [TextCell(title, model), seeds, centre, better]
+    return [TextCell(benchmark.arms[item.arm].title, model), TextCell(str(len(item.seeds)), without), mean, better]
 
 
 def _interval(of: BootstrapInterval, form: Callable[[float | None], str]) -> TextCell:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -13,36 +12,23 @@ from groupppo.draw.wording import MISSING, in_bytes, most_frequent, number, perc
 from groupppo.report.sections import Results
 from groupppo.tables.schema import FINISHED
 
-MOST_LINES = 100
-"""Rows by task, model and arm; of more there is one for each arm."""
-JOULES_PER_WATT_HOUR = 3600
 
-
-@dataclass(frozen=True)
-class _Column:
-    """`total`: from the values of an arm's runs to one; `form` puts it into words."""
-
-    name: str
-    head: str
-    total: Callable[[pd.Series], float]
-    form: Callable[[float], str]
-
-
-def _energy(joules: float) -> str:
-    hours = joules / JOULES_PER_WATT_HOUR
+def _watt_hours(joules: float) -> str:
+    hours = joules / 3600
     return f"{number(hours / 1000)} kWh" if hours >= 1000 else f"{number(hours)} Wh"
 
 
-COLUMNS = (
-    _Column("wall_seconds", "Run time", pd.Series.sum, seconds_text),
-    _Column("gpu_hours", "GPU-hours", pd.Series.sum, number),
-    _Column("energy_joules", "GPU energy", pd.Series.sum, _energy),
-    _Column("cpu_energy_joules", "Processor energy", pd.Series.sum, _energy),
-    _Column("tokens_per_second", "Tokens per second", pd.Series.mean, number),
-    _Column("mfu", "MFU", pd.Series.mean, percentage),
-    _Column("gpu_utilisation", "GPU utilisation", pd.Series.mean, percentage),
-    _Column("gpu_peak_bytes", "GPU memory", pd.Series.max, in_bytes),
-)
+COLUMNS: dict[str, tuple[str, str, Callable[[float], str]]] = {
+    "Run time": ("wall_seconds", "sum", seconds_text),
+    "GPU-hours": ("gpu_hours", "sum", number),
+    "GPU energy": ("energy_joules", "sum", _watt_hours),
+    "Processor energy": ("cpu_energy_joules", "sum", _watt_hours),
+    "Tokens per second": ("tokens_per_second", "mean", number),
+    "MFU": ("mfu", "mean", percentage),
+    "GPU utilisation": ("gpu_utilisation", "mean", percentage),
+    "GPU memory": ("gpu_peak_bytes", "max", in_bytes),
+}
+"""Of the table, by heading: a column of the runs, how an arm's are taken together, and in which form."""
 
 
 def sections(results: Results) -> Iterator[Section]:
@@ -55,38 +41,28 @@ def sections(results: Results) -> Iterator[Section]:
 
 
 def usage_table(runs: pd.DataFrame, benchmark: Benchmark) -> Table:
-    """What the runs of the matrix took, by task, model and arm, or by arm where that would be more than MOST_LINES."""
-    plans = benchmark.plans()
-    by_cell = sum(len(plan.arms) for plan in plans) <= MOST_LINES
-    if by_cell:
-        rows = [
-            _row(benchmark.arms[arm].title, place(benchmark, plan.task, plan.model), own[own["arm"] == arm])
-            for plan in plans
-            for own in [runs[(runs["task"] == plan.task) & (runs["model"] == plan.model)]]
-            for arm in plan.arms
-        ]
-    else:
-        rows = [_row(arm.title, "", runs[runs["arm"] == name]) for name, arm in benchmark.arms.items()]
-    pooled = "" if by_cell else " over all tasks and models; the table runs has each"
+    """What the runs of the matrix took, by task, model and arm."""
+    rows = []
+    for plan in benchmark.plans():
+        cell = runs[(runs["task"] == plan.task) & (runs["model"] == plan.model)]
+        for arm in plan.arms:
+            own = cell[cell["arm"] == arm]
+            finished, excluded = (own["status"] == FINISHED).sum(), (~own["admissible"].astype(bool)).sum()
+            title = TextCell(benchmark.arms[arm].title, place(benchmark, plan.task, plan.model))
+            count = TextCell(f"{finished:,} of {len(own):,}", f"{excluded:,} excluded" if excluded else "")
+            rows.append([title, count, *(_cell(own[name], how, form) for name, how, form in COLUMNS.values())])
     caption = (
-        f"By arm{pooled}. Run time, GPU-hours and energy are sums over runs, start-up and excluded runs included; "
-        "memory is the largest of any run, the rest means over runs. Processor energy is the whole machine's."
+        "By arm. Run time, GPU-hours and energy are sums over runs, start-up and excluded runs included; memory is the "
+        "largest of any run, the rest means over runs. Processor energy is the whole machine's."
     )
-    return Table("What the runs took", caption, ["Arm", "Finished", *(column.head for column in COLUMNS)], rows)
+    return Table("What the runs took", caption, ["Arm", "Finished", *COLUMNS], rows, whole="tables/runs.parquet")
 
 
-def _row(title: str, where: str, runs: pd.DataFrame) -> list[TextCell]:
-    finished, excluded = int((runs["status"] == FINISHED).sum()), int((~runs["admissible"].astype(bool)).sum())
-    count = TextCell(f"{finished:,} of {len(runs):,}", f"{excluded:,} excluded" if excluded else "")
-    return [TextCell(title, where), count, *(_cell(column, runs) for column in COLUMNS)]
-
-
-def _cell(column: _Column, runs: pd.DataFrame) -> TextCell:
-    values = runs[column.name].dropna().astype(float)
+def _cell(column: pd.Series, how: str, form: Callable[[float], str]) -> TextCell:
+    values = column.dropna().astype(float)
     if values.empty:
         return TextCell(MISSING)
-    under = "" if len(values) == len(runs) else f"{len(values)} of {len(runs)} runs"
-    return TextCell(column.form(float(column.total(values))), under)
+    return TextCell(form(values.agg(how)), "" if len(values) == len(column) else f"{len(values)} of {len(column)} runs")
 
 
 def reasons(runs: pd.DataFrame) -> list[str]:

@@ -1,6 +1,7 @@
 """The chart that studies are shown by: values with their intervals, a line for each thing that is compared."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from matplotlib.ticker import LogLocator
 
 from groupppo.draw.figures import Picture
 from groupppo.draw.style import QUIET, WIDTH, legend_below, look_at, points, wrap
+from groupppo.draw.wording import number
 
 
 def picture(
@@ -20,27 +22,34 @@ def picture(
     *,
     keys: Sequence[str],
     caption: str,
-    alt: str,
+    row: str,
+    series: str = "",
     **look: Any,
 ) -> Picture:
     """The figure of some columns of a table: its data has panel, the keys, value, low and high.
 
     Args:
-        name: what its files are called.
-        title: its heading.
         rows: with a column for each panel, and NAME_low and NAME_high where it has an interval.
-        panels: as for `interval_chart`; rows without a value are left out.
+        panels: as for `interval_chart`, as `row`, `series` and `look`; rows without a value are left out.
         keys: columns that are kept.
         caption: how to read it.
-        alt: what it shows, in words.
-        look: further arguments of `interval_chart`.
     """
     columns, parts = ["panel", *keys, "value", "low", "high"], []
     for panel in panels:
         ends = {panel: "value", f"{panel}_low": "low", f"{panel}_high": "high"}
         parts.append(rows.rename(columns=ends).assign(panel=panel).reindex(columns=columns))
     data = pd.concat(parts, ignore_index=True).dropna(subset="value").reset_index(drop=True)
-    return Picture(name, title, data, lambda: interval_chart(data, panels, **look), caption, alt)
+    draw = partial(interval_chart, data, panels, row=row, series=series, **look)
+    alt = f"Point charts. {' '.join(_ranges(data, panels, row, series))}"
+    return Picture(name, title, data, draw, caption, alt)
+
+
+def _ranges(data: pd.DataFrame, panels: Mapping[str, str], row: str, series: str) -> Iterator[str]:
+    """What each panel shows in words: smallest and largest value of every series."""
+    for (panel, *names), own in data.groupby(["panel", series] if series else ["panel"], sort=False):
+        ends = (own.loc[own["value"].idxmin()], own.loc[own["value"].idxmax()])
+        span = " to ".join(f"{number(end['value'])} ({end[row]})" for end in ends)
+        yield f"{', '.join([panels[panel], *names])}: {span}."
 
 
 def interval_chart(
@@ -64,14 +73,14 @@ def interval_chart(
     """
     data = data if series else data.assign(all="")
     rows, names = list(dict.fromkeys(data[row])), list(dict.fromkeys(data[series or "all"]))
-    looks: list[dict[str, Any]] = [points(look_at(number, "")) for number in range(len(names))]
+    looks: list[dict[str, Any]] = [points(look_at(place, "")) for place in range(len(names))]
     figure = Figure(figsize=(WIDTH, (0.24 + 0.08 * len(names)) * len(rows) + 1.3), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (panel, label) in zip(axes, panels.items(), strict=True):
         own = data[data["panel"] == panel]
-        for number, (name, look) in enumerate(zip(names, looks, strict=True)):
+        for place, (name, look) in enumerate(zip(names, looks, strict=True)):
             some = own[own[series or "all"] == name]
-            places = [rows.index(one) + 0.17 * (number - (len(names) - 1) / 2) for one in some[row]]
+            places = [rows.index(one) + 0.17 * (place - (len(names) - 1) / 2) for one in some[row]]
             reach = [(some["value"] - some["low"]).clip(lower=0), (some["high"] - some["value"]).clip(lower=0)]
             axis.errorbar(some["value"], places, xerr=reach, capsize=2, elinewidth=1.1, **look)
         if panel in around_one:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -32,16 +34,7 @@ TRAIN_CRITIC = "train the reference arm with train.save_critic: true."
 
 
 def load_policy(folder: Path, dtype: torch.dtype, attention: str = "sdpa") -> Any:
-    """The trained policy in evaluation mode.
-
-    Args:
-        folder: a Hugging Face folder.
-        dtype: of its parameters.
-        attention: "sdpa", or "eager", whose backward pass torch can batch.
-
-    Raises:
-        BadInput: the folder is no complete model.
-    """
+    """The policy of a folder in evaluation mode; BadInput where it is no complete model."""
     check_model_folder(folder)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()
 
@@ -50,7 +43,7 @@ def load_critic(folder: Path) -> Any:
     """The trained critic, a token classifier with one label, in float32 and evaluation mode.
 
     Raises:
-        BadInput: there is no such folder, or it holds another kind of model, whose value head would be random.
+        BadInput: there is none, or another kind of model, whose value head would be random.
     """
     if not (folder / "config.json").is_file():
         raise BadInput(folder, "folder", None, TRAIN_CRITIC)
@@ -62,11 +55,7 @@ def load_critic(folder: Path) -> Any:
 
 
 def max_response_tokens(task: Path) -> int:
-    """The longest response of a built task.
-
-    Raises:
-        BadInput: its card is missing or does not say.
-    """
+    """The longest response of a built task; BadInput where its card is missing or does not say."""
     card = task / "card.json"
     try:
         return int(read_object(card, "build the task first.")["spec"]["max_response_tokens"])
@@ -118,12 +107,10 @@ class Sampled:
     tokens: list[Tokens]
 
     def counts(self) -> dict[str, float]:
-        responses = sum(len(rollouts.mask) for rollouts in self.rollouts)
-        return {
-            "responses": responses,
-            "tokens": sum(int(rollouts.mask.sum()) for rollouts in self.rollouts),
-            "mean_reward": sum(float(rollouts.rewards.sum()) for rollouts in self.rollouts) / responses,
-        }
+        responses = sum(len(batch.mask) for batch in self.rollouts)
+        tokens = sum(int(batch.mask.sum()) for batch in self.rollouts)
+        reward = sum(float(batch.rewards.sum()) for batch in self.rollouts)
+        return {"responses": responses, "tokens": tokens, "mean_reward": reward / responses}
 
 
 def draw_batches(
@@ -131,13 +118,7 @@ def draw_batches(
 ) -> Sampled:
     """Batches of responses to distinct training prompts; the same parameters draw the same prompts and seeds.
 
-    The trainer's side, values included, is float32 whatever the sampler is.
-
-    Args:
-        parameters: of the study.
-        folder: of the policy.
-        dtype: that the sampler computes in.
-        batches: only the first of `parameters.batches`.
+    The trainer's side, values included, is float32 whatever the sampler of the policy's folder computes in.
 
     Raises:
         BadInput: the split has too few prompts, policy or critic is none, or the task's card does not say how long a
@@ -170,69 +151,45 @@ def sample_rollouts(
     temperature: float,
     seed: int,
 ) -> Rollouts:
-    """Draw a response to every example and score it with the task's own reward.
-
-    Args:
-        model: a Hugging Face causal language model on the CPU, in evaluation mode, of any dtype.
-        tokenizer: with chat template, end and pad token.
-        examples: the prompts, each with its answer; one that is there several times has several responses.
-        max_tokens: of a response.
-        temperature: above 0.
-        seed: response i is drawn with seed + i.
-    """
+    """Draw a response to every example, number i with seed + i, and score it with the task's own reward."""
     prompts = [chat_ids(tokenizer, example.prompt) for example in examples]
     requests = [Request(ids, max_tokens, temperature, seed + number) for number, ids in enumerate(prompts)]
-    pad = tokenizer.pad_token_id
-    responses = decode(model, requests, eos=end_tokens(model, tokenizer), pad=pad)
+    pad_id = tokenizer.pad_token_id
+    responses = decode(model, requests, eos=end_tokens(model, tokenizer), pad=pad_id)
     texts = tokenizer.batch_decode([response.token_ids for response in responses], skip_special_tokens=True)
     lengths = torch.tensor([len(response.token_ids) for response in responses])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     scores = torch.tensor([score(text, example.answer) for text, example in zip(texts, examples, strict=True)])
-    whole = [prompt + response.token_ids for prompt, response in zip(prompts, responses, strict=True)]
+    whole = [torch.tensor(ids + response.token_ids) for ids, response in zip(prompts, responses, strict=True)]
+    log_probs = [torch.tensor(response.log_probs) for response in responses]
     return Rollouts(
-        ids=_padded(whole, pad),
+        ids=pad_sequence(whole, batch_first=True, padding_value=pad_id),
         prompt_lengths=torch.tensor([len(prompt) for prompt in prompts]),
         mask=mask,
         rewards=torch.where(last_valid(mask), scores[:, None].float(), 0.0),
-        rollout_log_probs=_padded([response.log_probs for response in responses], 0.0),
+        rollout_log_probs=pad_sequence(log_probs, batch_first=True),
         seeds=torch.tensor([request.seed for request in requests]),
     )
 
 
 def response_log_probs(model: Any, rollouts: Rollouts, temperature: float) -> Tensor:
-    """Log-probability of every response token, as a trainer computes it: one forward pass, without cache.
-
-    Returns:
-        (B, T) in the model's dtype, zero outside the mask; differentiable in the model's parameters.
-    """
-    chosen = _chosen(_log_softmax(model, rollouts, temperature), rollouts)
-    return torch.where(rollouts.mask, chosen, 0.0)
+    """Log-probability of every response token in one forward pass, (B, T), zero outside the mask; differentiable."""
+    return _chosen(_log_softmax(model, rollouts, temperature), rollouts)
 
 
 @torch.no_grad()
 def trainer_tokens(
     policy: Any, critic: Any, rollouts: Rollouts, *, temperature: float, gamma: float, lam: float
 ) -> Tokens:
-    """Everything a grouping rule may look at, (B, T) float32 each.
-
-    Args:
-        policy: the causal language model to be trained, float32.
-        critic: token classifier with one label. V_t is its output at the position before token t.
-        rollouts: of B responses.
-        temperature: of the sampling.
-        gamma: discount of the dense advantages.
-        lam: their lambda.
-    """
-    log_softmax = _log_softmax(policy, rollouts, temperature)
-    probabilities = log_softmax.exp()
-    values = response_values(critic, rollouts)
-    mask = rollouts.mask
+    """Everything a grouping rule may look at, (B, T) float32 each; gamma and lambda are of the dense advantages."""
+    log_softmax, mask = _log_softmax(policy, rollouts, temperature), rollouts.mask
+    probabilities, values = log_softmax.exp(), response_values(critic, rollouts)
     return Tokens(
         mask,
         advantages=gae(rollouts.rewards, values, mask, gamma, lam),
         rewards=rollouts.rewards,
         values=values,
-        log_probs=torch.where(mask, _chosen(log_softmax, rollouts), 0.0),
+        log_probs=_chosen(log_softmax, rollouts),
         rollout_log_probs=rollouts.rollout_log_probs,
         entropies=torch.where(mask, -(probabilities * log_softmax).sum(-1), 0.0),
         sum_pi_squared=torch.where(mask, probabilities.square().sum(-1), 0.0),
@@ -242,7 +199,7 @@ def trainer_tokens(
 
 @torch.no_grad()
 def response_values(critic: Any, rollouts: Rollouts) -> Tensor:
-    """V_t of every response token, (B, T), zero outside the mask."""
+    """V_t of every response token, the critic's output at the position before it: (B, T), zero outside the mask."""
     outputs = critic(input_ids=rollouts.ids).logits[..., 0]
     return torch.where(rollouts.mask, outputs.gather(1, rollouts.states), 0.0)
 
@@ -255,25 +212,20 @@ def _log_softmax(model: Any, rollouts: Rollouts, temperature: float) -> Tensor:
 
 
 def _chosen(log_softmax: Tensor, rollouts: Rollouts) -> Tensor:
+    """(B, T): of the response tokens themselves, zero outside the mask."""
     after = (rollouts.states + 1).clamp(max=rollouts.ids.shape[1] - 1)
-    return log_softmax.gather(2, rollouts.ids.gather(1, after)[..., None]).squeeze(2)
-
-
-def _padded(rows: Sequence[Sequence[float]], fill: float) -> Tensor:
-    filled = torch.full((len(rows), max(map(len, rows))), fill)
-    for line, row in enumerate(rows):
-        filled[line, : len(row)] = torch.tensor(row, dtype=filled.dtype)
-    return filled
+    chosen = log_softmax.gather(2, rollouts.ids.gather(1, after)[..., None]).squeeze(2)
+    return torch.where(rollouts.mask, chosen, 0.0)
 
 
 def pool(batches: Sequence[Tokens]) -> Tokens:
     """Several batches as one, padded to the longest response; a field that one of them lacks is left out."""
-    longest = max(batch.mask.shape[1] for batch in batches)
-    pooled = {}
+    longest, pooled = max(batch.mask.shape[1] for batch in batches), {}
     for name in (field.name for field in fields(Tokens)):
         parts = [getattr(batch, name) for batch in batches]
         if all(part is not None for part in parts):
-            pooled[name] = torch.cat([_widened(part, longest) for part in parts])
+            wide = [part if part.dim() == 1 else pad(part, (0, longest - part.shape[1])) for part in parts]
+            pooled[name] = torch.cat(wide)
     return Tokens(**pooled)
 
 
@@ -281,7 +233,3 @@ def select(tokens: Tokens, rows: Tensor) -> Tokens:
     """Some of the responses, (k,) int64, at the same padded length."""
     parts = {field.name: getattr(tokens, field.name) for field in fields(Tokens)}
     return Tokens(**{name: part[rows] for name, part in parts.items() if part is not None})
-
-
-def _widened(part: Tensor, length: int) -> Tensor:
-    return part if part.dim() == 1 else torch.nn.functional.pad(part, (0, length - part.shape[1]))

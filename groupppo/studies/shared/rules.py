@@ -4,8 +4,10 @@ g_t is the gradient of ln pi(y_t | s_t) with respect to ALL parameters: what eve
 stands for, at a price that only a study can pay (one backward pass for each token).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from groupppo.algorithm.grouping import SCORES, Score
 from groupppo.algorithm.metrics import group_metrics
 from groupppo.stats.intervals import jackknife
 from groupppo.studies.shared.rollouts import Rollouts, Sampled, load_policy, pool, response_log_probs, select
+from groupppo.studies.shared.updates import columns
 
 TAU = "group_variance_threshold"
 TAUS = tuple(10 ** (k / 6) for k in range(-6, 7))
@@ -33,42 +36,27 @@ def density_table(rollouts: Mapping[str, Tokens], taus: Sequence[float] = TAUS) 
 
     Args:
         rollouts: tokens by the precision that they were sampled in.
-        taus: thresholds, in the range of the parameter; the default is always among the rows.
+        taus: thresholds; the default is always among the rows.
     """
-    rows = []
+    standard, rows = GroupParams.group_variance_threshold, []
     for rollout, tokens in rollouts.items():
-        matched = _density_row(tokens, GroupParams())["density"]
-        for params in _variants(matched, taus):
-            uses = params.definition.uses
-            tau = params.group_variance_threshold if TAU in uses else None
-            named: dict[str, Any] = {
-                "rollout": rollout,
-                "rule": params.rule,
-                "score": params.score if "score" in uses else "",
-                "threshold": tau,
-                "default": tau in (None, GroupParams.group_variance_threshold),
-            }
-            rows.append(named | _density_row(tokens, params))
+        density = _density_row(tokens, GroupParams())["density"]
+        for name, rule in known_rules().items():
+            fixed: dict[str, Any] = {"rule": name} | ({"density": density} if "density" in rule.uses else {})
+            for score in SCORES if "score" in rule.uses else ("",):
+                for tau in sorted({standard, *taus}) if TAU in rule.uses else (None,):
+                    chosen = {"score": score or GroupParams.score, TAU: standard if tau is None else tau}
+                    named = {"rollout": rollout, "rule": name, "score": score, "threshold": tau}
+                    default = {"default": tau in (None, standard)}
+                    rows.append(named | default | _density_row(tokens, GroupParams.from_config(fixed | chosen)))
     return pd.DataFrame(rows)
 
 
-def _variants(density: float, taus: Sequence[float]) -> Iterator[GroupParams]:
-    """Every rule with all values of the score and of tau, where it has them."""
-    for name, rule in known_rules().items():
-        fixed: dict[str, Any] = {"rule": name} | ({"density": density} if "density" in rule.uses else {})
-        thresholds = sorted({GroupParams.group_variance_threshold, *taus})
-        for score in SCORES if "score" in rule.uses else (GroupParams.score,):
-            for tau in thresholds if TAU in rule.uses else (GroupParams.group_variance_threshold,):
-                yield GroupParams.from_config({**fixed, "score": score, TAU: tau})
-
-
-def _density_row(tokens: Tokens, params: GroupParams) -> dict[str, float]:
+def _density_row(tokens: Tokens, params: GroupParams) -> dict[str, Any]:
     metrics = group_metrics(group_tokens(tokens, params), tokens, params, params.group_variance_threshold)
     return {
         "density": metrics["group/density"],
-        "criterion": metrics["group/closed_by/criterion"],
-        "cap": metrics["group/closed_by/cap"],
-        "end": metrics["group/closed_by/end"],
+        **{cause: metrics[f"group/closed_by/{cause}"] for cause in ("criterion", "cap", "end")},
         "size_p50": metrics["group/size/p50"],
         "r_ratio_p50": metrics.get("group/r_ratio/p50", float("nan")),
         "tokens": metrics["group/total_tokens"],
@@ -79,16 +67,9 @@ def _density_row(tokens: Tokens, params: GroupParams) -> dict[str, float]:
 
 
 def token_gram(model: Any, response: Rollouts, temperature: float) -> Tensor:
-    """G_mn = <g_m, g_n> over the tokens of one response.
+    """G_mn = <g_m, g_n> over the n tokens of one response, (n, n) float64; tied parameters count once.
 
-    Args:
-        model: causal language model; a float64 one gives G to about 1e-12. Tied parameters count once. Its attention
-            must be the eager one, whose backward pass torch can batch.
-        response: one row.
-        temperature: of the sampling.
-
-    Returns:
-        (n, n) float64, n the number of the response's tokens.
+    The model's attention must be the eager one, whose backward pass torch can batch; a float64 one gives G to 1e-12.
     """
     chosen = response_log_probs(model, response, temperature)[response.mask]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -102,13 +83,9 @@ def token_gram(model: Any, response: Rollouts, temperature: float) -> Tensor:
 
 
 def off_diagonal_cosines(gram: Tensor) -> Tensor:
-    """Cosines between the score vectors of different tokens, each pair once: (n (n - 1) / 2,) float64.
-
-    A vector of length zero has no direction; its pairs are left out.
-    """
-    norms = gram.diagonal().sqrt()
-    pairs = torch.ones_like(gram, dtype=torch.bool).triu(1) & (norms > 0) & (norms > 0)[:, None]
-    return (gram / (norms[:, None] * norms))[pairs]
+    """Cosines between the score vectors of different tokens, each pair once; those of length zero are left out."""
+    lengths = torch.outer(gram.diagonal().sqrt(), gram.diagonal().sqrt())
+    return (gram / lengths)[(lengths > 0).triu(1)]
 
 
 def exact_split(gram: Tensor, advantages: Tensor, *, tau: float, epsilon: float, cap: int) -> Tensor:
@@ -161,30 +138,29 @@ class ExactScores:
     coarse: Tokens
     grams: list[Tensor]
 
-    @property
-    def squared_norms(self) -> Tensor:
-        """(B, T) float64, zero outside the mask."""
-        norms = torch.zeros_like(self.tokens.mask, dtype=torch.float64)
-        norms[self.tokens.mask] = torch.cat([gram.diagonal() for gram in self.grams])
-        return norms
-
     def proxies(self) -> dict[str, Score]:
         """Every score of the package, `log_ratio` in both precisions, and exact norms without the inner products."""
-        precisions = {"float32": self.tokens, "bfloat16": self.coarse}
-        proxies = {name: score(self.tokens) for name, score in SCORES.items() if name != "log_ratio"}
-        proxies |= {f"log_ratio_{name}": SCORES["log_ratio"](of) for name, of in precisions.items()}
-        return {"true_norm": Score(self.squared_norms, orthogonal=True), **proxies}
+        norms = torch.zeros_like(self.tokens.mask, dtype=torch.float64)
+        norms[self.tokens.mask] = torch.cat([gram.diagonal() for gram in self.grams])
+        proxies = {"true_norm": Score(norms, orthogonal=True)}
+        proxies |= {name: score(self.tokens) for name, score in SCORES.items() if name != "log_ratio"}
+        for name, tokens in {"float32": self.tokens, "bfloat16": self.coarse}.items():
+            proxies[f"log_ratio_{name}"] = SCORES["log_ratio"](tokens)
+        return proxies
+
+    def endpoints(self, *, tau: float, epsilon: float, cap: int) -> Tensor:
+        """(B, T) bool: the endpoints of `variance_split` on the exact score vectors."""
+        mask, endpoints = self.tokens.mask, torch.zeros_like(self.tokens.mask)
+        for row, gram in enumerate(self.grams):
+            advantages = self.tokens.get("advantages")[row][mask[row]]
+            endpoints[row, mask[row]] = exact_split(gram, advantages, tau=tau, epsilon=epsilon, cap=cap) > 0
+        return endpoints
 
 
 def exact_scores(policy: Path, sampled: Sampled, every: int, count: int, temperature: float) -> ExactScores:
     """Float64 score vectors of one response to each of the first prompts: responses to one prompt are much alike.
 
-    Args:
-        policy: folder of the policy.
-        sampled: its batches.
-        every: responses to a prompt.
-        count: of responses.
-        temperature: of the sampling.
+    There are `every` responses to a prompt, and `count` are taken in all.
     """
     exact, coarse = load_policy(policy, torch.float64, attention="eager"), load_policy(policy, torch.bfloat16)
     fine_parts, coarse_parts, grams = [], [], list[Tensor]()
@@ -200,15 +176,6 @@ def exact_scores(policy: Path, sampled: Sampled, every: int, count: int, tempera
     return ExactScores(pool(fine_parts), pool(coarse_parts), grams)
 
 
-def exact_endpoints(scores: ExactScores, *, tau: float, epsilon: float, cap: int) -> Tensor:
-    """(B, T) bool: the endpoints of `variance_split` on the exact score vectors."""
-    mask, endpoints = scores.tokens.mask, torch.zeros_like(scores.tokens.mask)
-    for row, gram in enumerate(scores.grams):
-        advantages = scores.tokens.get("advantages")[row][mask[row]]
-        endpoints[row, mask[row]] = exact_split(gram, advantages, tau=tau, epsilon=epsilon, cap=cap) > 0
-    return endpoints
-
-
 def agreement_table(
     scores: ExactScores, *, caps: Sequence[int | None], epsilons: Sequence[float], draws: int, tau: float = 1.0
 ) -> pd.DataFrame:
@@ -218,74 +185,61 @@ def agreement_table(
     that knows nothing but the density reaches.
     """
     tokens, rows = scores.tokens, []
-    for cap in caps:
-        largest = tokens.mask.shape[1] if cap is None else cap
-        for epsilon in epsilons:
-            exact = exact_endpoints(scores, tau=tau, epsilon=epsilon, cap=largest)
-            density = int(exact.sum()) / int(tokens.mask.sum())
-            found = {
-                name: [_split(tokens, score, tau, epsilon, largest)] for name, score in scores.proxies().items()
-            } | _controls(tokens, density, draws)
-            for name, endpoints in found.items():
-                row: dict[str, Any] = {"proxy": name, "cap": cap, "epsilon": epsilon, "exact_density": density}
-                rows.append(row | _agreement(exact, torch.stack(endpoints), tokens.mask))
+    advantages, seeds = tokens.get("advantages").double(), tokens.get("seeds")
+    drawn = [replace(tokens, seeds=seeds + draw * _NEXT_DRAW) for draw in range(draws)]
+    for cap, epsilon in product(caps, epsilons):
+        settings: dict[str, Any] = {"tau": tau, "epsilon": epsilon, "cap": cap or tokens.mask.shape[1]}
+        exact = scores.endpoints(**settings)
+        density = int(exact.sum()) / int(tokens.mask.sum())
+        found = {
+            name: [
+                kernels.variance_split(advantages, one.values, tokens.mask, orthogonal=one.orthogonal, **settings) > 0
+            ]
+            for name, one in scores.proxies().items()
+        }
+        random = GroupParams(rule="random", density=density)
+        found["random"] = [group_tokens(draw, random).endpoints for draw in drawn]
+        stride = GroupParams(rule="stride", group_max_size=max(1, round(1 / density)))
+        found["stride"] = [group_tokens(tokens, stride).endpoints]
+        for name, endpoints in found.items():
+            row: dict[str, Any] = {"proxy": name, "cap": cap, "epsilon": epsilon, "exact_density": density}
+            rows.append(row | _agreement(exact, torch.stack(endpoints), tokens.mask))
     return pd.DataFrame(rows).astype({"cap": "Int64"})
 
 
 def cosine_table(grams: Sequence[Tensor]) -> pd.DataFrame:
     """How far from orthogonal the exact score vectors of a response are, columns of table `cosines`."""
-    pairs = [off_diagonal_cosines(gram).numpy() for gram in grams]
-    sampled = {
-        "mean": lambda kept: float(np.concatenate([pairs[i] for i in kept]).mean()),
-        "mean_abs": lambda kept: float(np.abs(np.concatenate([pairs[i] for i in kept])).mean()),
-    }
-    rows = [{"statistic": name, **jackknife(mean, len(grams))._asdict()} for name, mean in sampled.items()]
+    pairs, rows = [off_diagonal_cosines(gram).numpy() for gram in grams], []
+    for name, own in {"mean": pairs, "mean_abs": [np.abs(one) for one in pairs]}.items():
+        rows.append({"statistic": name, **jackknife(partial(_pooled_mean, own), len(grams))._asdict()})
     return pd.DataFrame(rows).assign(responses=len(grams))
 
 
-def _split(tokens: Tokens, score: Score, tau: float, epsilon: float, cap: int) -> Tensor:
-    advantages = tokens.get("advantages").double()
-    return (
-        kernels.variance_split(
-            advantages, score.values, tokens.mask, orthogonal=score.orthogonal, tau=tau, epsilon=epsilon, cap=cap
-        )
-        > 0
-    )
-
-
-def _controls(tokens: Tokens, density: float, draws: int) -> dict[str, list[Tensor]]:
-    seeds = tokens.get("seeds")
-    random = GroupParams(rule="random", density=density)
-    stride = GroupParams(rule="stride", group_max_size=max(1, round(1 / density)))
-    drawn = [replace(tokens, seeds=seeds + draw * _NEXT_DRAW) for draw in range(draws)]
-    return {
-        "random": [group_tokens(draw, random).endpoints for draw in drawn],
-        "stride": [group_tokens(tokens, stride).endpoints],
-    }
+def _pooled_mean(parts: Sequence[np.ndarray], kept: np.ndarray) -> float:
+    return float(np.concatenate([parts[number] for number in kept]).mean())
 
 
 def _agreement(exact: Tensor, proxy: Tensor, mask: Tensor) -> dict[str, float]:
     """Of (D, B, T) endpoints in D draws with the exact (B, T) ones; every ratio is taken in a draw, then averaged."""
 
-    def counts(counted: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        both = (proxy & exact & counted).sum(2)
-        return both.numpy(), (proxy & counted).sum(2).numpy(), (exact & counted).sum(1).numpy()
+    def counts(counted: Tensor) -> list[np.ndarray]:
+        both, chosen, wanted = proxy & exact & counted, proxy & counted, exact & counted
+        return [marked.sum(-1).numpy() for marked in (both, chosen, wanted)]
 
-    def f1(counted: tuple[np.ndarray, np.ndarray, np.ndarray], kept: np.ndarray) -> float:
-        both, chosen, wanted = counted
-        total = chosen[:, kept].sum(1) + wanted[kept].sum()
-        return float((2 * both[:, kept].sum(1) / total).mean()) if total.all() else float("nan")
+    def f1(counted: list[np.ndarray], kept: np.ndarray) -> float:
+        both, chosen, wanted = (each[..., kept].sum(-1) for each in counted)
+        total = chosen + wanted
+        return float((2 * both / total).mean()) if total.all() else float("nan")
 
-    both, chosen, wanted = counts(mask)
-    estimate = jackknife(lambda kept: f1((both, chosen, wanted), kept), len(mask)).within(0.0, 1.0)
+    everything = counts(mask)
+    both, chosen, wanted = (each.sum(-1) for each in everything)
+    estimate = jackknife(lambda kept: f1(everything, kept), len(mask)).within(0.0, 1.0)
     return {
-        "precision": float((both.sum(1) / chosen.sum(1)).mean()),
-        "recall": float((both.sum(1) / wanted.sum()).mean()),
-        "f1": estimate.value,
-        "f1_low": estimate.low,
-        "f1_high": estimate.high,
+        "precision": float((both / chosen).mean()),
+        "recall": float((both / wanted).mean()),
+        **columns("f1", estimate),
         "f1_inner": f1(counts(mask & ~last_valid(mask)), np.arange(len(mask))),
-        "density": float(chosen.sum(1).mean() / int(mask.sum())),
+        "density": float(chosen.mean() / int(mask.sum())),
         "draws": len(proxy),
         "responses": len(mask),
         "tokens": int(mask.sum()),

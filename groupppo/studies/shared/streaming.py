@@ -1,9 +1,8 @@
 """How far the streamed update's gradient is from the exact one, on real rollouts, and what each way of streaming costs.
 
-The streamed pass has the exact values but drops what flows through other tokens' keys and values. That is a bias, not
-noise: it does not average out over batches. More live tokens lower it and cost more. Keys and values are made once,
-before a step's first update: with several epochs or mini-batches the later updates use them under other weights, so
-that even the streamed values, exact at first, are wrong.
+The streamed pass has the exact values but drops what flows through other tokens' keys and values: a bias, which does
+not average out over batches. Keys and values are made once, before a step's first update, so that with several epochs
+or mini-batches the later updates use them under other weights, and even the streamed values are wrong.
 """
 
 import copy
@@ -12,17 +11,14 @@ from dataclasses import dataclass
 from math import nan
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from groupppo.algorithm.loss import LossMask, policy_loss
-from groupppo.stats.intervals import Estimate
-from groupppo.studies.shared.arms import Update
-from groupppo.studies.shared.directions import columns, expected_cosine, inner_products, mean_of
 from groupppo.studies.shared.rollouts import Rollouts
 from groupppo.studies.shared.study import ALL, ENDPOINTS, GATHERED, RECOMPUTE, REUSE, SHARE, WINDOW
+from groupppo.studies.shared.updates import Update, columns, mean_of
 from groupppo.update.flops import Shape, Work, update_flops
 from groupppo.update.layout import Layout
 from groupppo.update.network import KeysValues, collect, run_inside
@@ -69,10 +65,6 @@ class Endpoints:
         places = layout.starts[:, None] + rollouts.states
         return cls(layout, places[chosen], update.weights[chosen])
 
-    @property
-    def labels(self) -> Tensor:
-        return self.layout.input_ids[self.rows + 1]
-
 
 def keys_values_of(model: Any, batch: Endpoints) -> list[KeysValues]:
     """Keys and values of a batch at the model's present weights, to be used later."""
@@ -90,16 +82,12 @@ def loss_gradient(
 ) -> tuple[Gradients, Tensor]:
     """Gradient of PPO's clipped loss by parameter name, and the (K,) log-probabilities that the plan computes.
 
-    Args:
-        model: the policy, in evaluation mode.
-        batch: its endpoints.
-        plan: how the update is computed.
-        temperature: of the sampling.
-        cached: keys and values for a streamed plan.
-        old: (K,) log-probabilities of the policy that sampled; those of `model` unless given, where the ratio is 1.
+    `cached` are keys and values for a streamed plan, `old` the (K,) log-probabilities of the policy that sampled; those
+    of `model` unless given, where the ratio is 1.
     """
     model.zero_grad()
-    log_probs, _ = run_inside(model, policy_pass(batch.layout, batch.rows, batch.labels, temperature, plan, cached))
+    labels = batch.layout.input_ids[batch.rows + 1]
+    log_probs, _ = run_inside(model, policy_pass(batch.layout, batch.rows, labels, temperature, plan, cached))
     # At ratio 1 a weight is minus the advantage over what divides the loss, which is then 1.
     mask = LossMask(torch.ones_like(log_probs, dtype=torch.bool), torch.ones(1))
     before = log_probs.detach() if old is None else old
@@ -110,10 +98,7 @@ def loss_gradient(
 
 
 def cosine_and_ratio(one: Gradients, other: Gradients, group: str = ALL) -> dict[str, float]:
-    """`cosine` of two gradients in a parameter group and `norm_ratio`, the first one's norm over the second's.
-
-    NaN where one of them is zero.
-    """
+    """`cosine` of two gradients in a parameter group and `norm_ratio` of their norms; NaN where one of them is zero."""
     left, right = flat(one, group), flat(other, group)
     norms = left.norm() * right.norm()
     if norms == 0:
@@ -127,11 +112,7 @@ def flat(gradients: Gradients, group: str = ALL) -> Tensor:
 
 
 def group_of(parameter: str) -> str:
-    """The parameter group that a parameter's name belongs to.
-
-    Raises:
-        KeyError: it belongs to none.
-    """
+    """The parameter group that a parameter's name belongs to; KeyError for none."""
     for group, words in PARAMETER_GROUPS.items():
         if any(word in parameter for word in words):
             return group
@@ -139,22 +120,18 @@ def group_of(parameter: str) -> str:
 
 
 def update_speedup(shape: Shape, batch: Endpoints, live: Tensor, mode: str) -> float:
-    """Operations of a dense update of the batch over those of a mode, summed over its sequences.
+    """Operations of a dense update of the batch over those of a mode of `groupppo.update.flops`.
 
-    Args:
-        shape: of the model.
-        batch: its endpoints.
-        live: (L,) increasing places of the tokens that flow, in the streamed modes.
-        mode: of `groupppo.update.flops`.
+    `live` are the (L,) increasing places of the tokens that flow, in the streamed modes.
     """
-    layout, count = batch.layout, len(batch.layout.lengths)
-    sequences, positions = layout.sequence, layout.position
-    endpoints = torch.bincount(sequences[batch.rows], minlength=count).tolist()
-    flowing = torch.bincount(sequences[live], minlength=count).tolist()
+    sequences, count = batch.layout.sequence, len(batch.layout.lengths)
+    endpoints, flowing = (torch.bincount(sequences[rows], minlength=count).tolist() for rows in (batch.rows, live))
     kept = torch.zeros(count, dtype=torch.long)
-    kept.scatter_reduce_(0, sequences[batch.rows], positions[batch.rows] + 1, reduce="amax")
+    kept.scatter_reduce_(0, sequences[batch.rows], batch.layout.position[batch.rows] + 1, reduce="amax")
     dense = other = 0.0
-    for tokens, rows, moving, needed in zip(layout.lengths.tolist(), endpoints, flowing, kept.tolist(), strict=True):
+    for tokens, rows, moving, needed in zip(
+        batch.layout.lengths.tolist(), endpoints, flowing, kept.tolist(), strict=True
+    ):
         work = Work(tokens=tokens, response=tokens, endpoints=rows, live=moving, kept=needed)
         dense += sum(update_flops(shape, work, "dense").values())
         # A sequence without endpoints is dropped by the exact update.
@@ -165,21 +142,6 @@ def update_speedup(shape: Shape, batch: Endpoints, live: Tensor, mode: str) -> f
 # ---- bias against cost
 
 
-@dataclass(frozen=True)
-class Curve:
-    """What was measured of one arm at one checkpoint.
-
-    Attributes:
-        rows: of every batch, way and parameter group; the exact update, `gathered`, is one of the ways.
-        gradients: exact ones of every batch.
-        expected: cosine of each way's expected gradient with the exact one's, with its jackknife interval over batches.
-    """
-
-    rows: pd.DataFrame
-    gradients: list[Gradients]
-    expected: dict[tuple[str, float], Estimate]
-
-
 def kind_of(way: LiveRows) -> tuple[str, float]:
     """What flows next to the endpoints, and how much of it."""
     if way.share > 0.0:
@@ -187,32 +149,24 @@ def kind_of(way: LiveRows) -> tuple[str, float]:
     return (WINDOW, float(way.window)) if way.window else (ENDPOINTS, 0.0)
 
 
-def measure_curve(model: Any, endpoints: Sequence[Endpoints], ways: Sequence[LiveRows], temperature: float) -> Curve:
-    """Every way of streaming on every batch, beside the exact update.
+def measure_curve(
+    model: Any, endpoints: Sequence[Endpoints], ways: Sequence[LiveRows], temperature: float
+) -> tuple[pd.DataFrame, list[Gradients]]:
+    """Every way of streaming on every batch, beside the exact update, which is one of the ways, `gathered`.
 
-    Args:
-        model: the policy, in evaluation mode.
-        endpoints: one item per batch.
-        ways: what flows next to the endpoints.
-        temperature: of the sampling.
+    Returns:
+        a row for every batch, way and parameter group, and the exact gradients of every batch.
     """
-    shape = Shape.of(model.config)
-    rows: list[Row] = []
-    gradients: list[Gradients] = []
-    vectors: list[list[Tensor]] = [[] for _ in (None, *ways)]
+    shape, rows, gradients = Shape.of(model.config), list[Row](), list[Gradients]()
     for number, batch in enumerate(endpoints):
         exact, _ = loss_gradient(model, batch, EXACT, temperature)
         cached = keys_values_of(model, batch)
         gradients.append(exact)
-        vectors[0].append(flat(exact).float())
-        for way, kept in zip(ways, vectors[1:], strict=True):
+        for way in ways:
             live = way.places(batch.layout, batch.rows, seed=number)
             found, _ = loss_gradient(model, batch, Plan("streamed", live=way, seed=number), temperature, cached)
-            kept.append(flat(found).float())
-            kind, size = kind_of(way)
             point: Row = {
-                "kind": kind,
-                "size": size,
+                **dict(zip(("kind", "size"), kind_of(way), strict=True)),
                 "batch": number,
                 "live": len(live) / len(batch.layout.input_ids),
                 "speedup": update_speedup(shape, batch, live, "streamed_reuse"),
@@ -222,9 +176,7 @@ def measure_curve(model: Any, endpoints: Sequence[Endpoints], ways: Sequence[Liv
         speed = update_speedup(shape, batch, batch.rows, "gathered")
         same: Row = {"kind": GATHERED, "size": 0.0, "batch": number, "live": 1.0, "group": ALL}
         rows.append(same | {"speedup": speed, "speedup_recompute": speed, "cosine": 1.0, "norm_ratio": 1.0})
-    inner = inner_products(torch.stack([torch.stack(own) for own in vectors]))
-    expected = {kind_of(way): expected_cosine(inner, number, 0) for number, way in enumerate(ways, start=1)}
-    return Curve(pd.DataFrame(rows), gradients, expected)
+    return pd.DataFrame(rows), gradients
 
 
 def group_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -232,36 +184,24 @@ def group_table(rows: pd.DataFrame) -> pd.DataFrame:
     return _summarised(rows[rows["kind"] == ENDPOINTS], [*_CASE, "group"], ("cosine", "norm_ratio"))
 
 
-def cost_table(rows: pd.DataFrame, expected: Mapping[tuple[str, str, str, float], Estimate]) -> pd.DataFrame:
-    """Columns of table `stream_costs`: each way as a point (speed-up, cosine), and whether no other way beats it.
-
-    Args:
-        rows: `Curve.rows` with checkpoint, arm, title and density.
-        expected: cosines of expected gradients by checkpoint, arm and way.
-    """
+def cost_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns of table `stream_costs`, from `measure_curve` with checkpoint, arm, title and density."""
     plain = ("density", "live", "speedup", "speedup_recompute")
-    keys = [*_CASE, "kind", "size"]
-    table = _summarised(rows[rows["group"] == ALL], keys, (*plain, "cosine", "norm_ratio"))
-    table = table.drop(columns=[f"{name}_{end}" for name in plain for end in ("low", "high")])
-    places = zip(*(table[key] for key in ("checkpoint", "arm", "kind", "size")), strict=True)
-    found = [expected.get(place, Estimate(1.0, np.nan, np.nan)) for place in places]
-    table[["expected_cosine", "expected_cosine_low", "expected_cosine_high"]] = np.array(found)
-    return table.assign(pareto=pd.concat([pareto(own) for _, own in table.groupby(_CASE, sort=False)]))
+    return _summarised(rows[rows["group"] == ALL], [*_CASE, "kind", "size"], ("cosine", "norm_ratio"), plain)
 
 
-def pareto(points: pd.DataFrame) -> pd.Series:
-    """Which points no other one beats in speed-up or cosine without losing in the other."""
-    speed, cosine = points["speedup"].to_numpy(), points["cosine"].to_numpy()
-    no_worse = (speed[None] >= speed[:, None]) & (cosine[None] >= cosine[:, None])
-    better = (speed[None] > speed[:, None]) | (cosine[None] > cosine[:, None])
-    return pd.Series(~(no_worse & better).any(axis=1), index=points.index)
+def staleness_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns of table `stream_staleness`, from `stale_rows` with checkpoint, arm and title."""
+    return _summarised(rows, [*_CASE, "steps", "kv"], ("cosine", "norm_ratio", "log_prob_error", "moved"))
 
 
-def _summarised(rows: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """Means over batches with their 90 % t intervals, one row for each value of the keys in their order."""
+def _summarised(
+    rows: pd.DataFrame, keys: Sequence[str], names: Sequence[str], plain: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Means over batches, of `names` with their 90 % t intervals; a row for each value of the keys, in their order."""
     found = []
     for key, own in rows.groupby(list(keys), sort=False):
-        row = dict(zip(keys, key, strict=True))
+        row = dict(zip(keys, key, strict=True)) | {name: own[name].to_numpy(float).mean() for name in plain}
         for name in names:
             row |= columns(name, mean_of(own[name].to_numpy(float)))
         found.append(row | {"batches": len(own)})
@@ -281,20 +221,17 @@ def stale_rows(
 ) -> Iterator[Row]:
     """Streamed against exact gradient of PPO's loss after n exact updates on the same batch, at endpoints alone.
 
-    The optimizer's moments are those of the other batches' gradients: with empty ones Adam's first steps would be as
-    long as its rate allows.
-
     Args:
         policy: before the first update, in evaluation mode; left as it is.
         endpoints: one item per batch.
-        gradients: exact ones at the policy's weights, of these batches and perhaps of further ones.
+        gradients: exact ones at the policy's weights, of these batches and perhaps of further ones. Those of the other
+            batches are the optimizer's past: with none Adam's first steps would be as long as its rate allows.
         counts: numbers of updates, increasing.
         learning_rate: of the updates.
         temperature: of the sampling.
 
     Yields:
-        one row per batch, count and `kv`: batch, steps, kv, cosine, norm_ratio; log_prob_error and log_prob_error_max,
-        mean and largest |streamed - exact log-probability| over endpoints, and moved, mean |exact - old|, in nats.
+        a row for each batch, count and `kv`; errors of log-probabilities at endpoints and their move, in nats.
     """
     for number, batch in enumerate(endpoints):
         model = copy.deepcopy(policy)
@@ -309,14 +246,11 @@ def stale_rows(
             done = count
             for name, cached in ((RECOMPUTE, keys_values_of(model, batch)), (REUSE, kept)):
                 found, streamed = loss_gradient(model, batch, STREAMED, temperature, cached, old)
-                error = (streamed - log_probs).abs()
                 yield {
-                    "batch": number,
                     "steps": count,
                     "kv": name,
                     **cosine_and_ratio(found, exact),
-                    "log_prob_error": float(error.mean()),
-                    "log_prob_error_max": float(error.max()),
+                    "log_prob_error": float((streamed - log_probs).abs().mean()),
                     "moved": float((log_probs - old).abs().mean()),
                 }
 
@@ -329,14 +263,6 @@ def warm_optimizer(model: Any, gradients: Sequence[Gradients], learning_rate: fl
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     return optimizer
-
-
-def staleness_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns of table `stream_staleness`, from `stale_rows` with checkpoint, arm and title."""
-    keys = [*_CASE, "steps", "kv"]
-    table = _summarised(rows, keys, ("cosine", "norm_ratio", "log_prob_error", "moved"))
-    largest = rows.groupby(keys, sort=False)["log_prob_error_max"].max()
-    return table.assign(log_prob_error_max=largest.to_numpy())
 
 
 def _step(model: Any, optimizer: torch.optim.AdamW, gradients: Gradients) -> None:

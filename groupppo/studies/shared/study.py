@@ -1,7 +1,7 @@
 """What a study is made of, how studies are found, run and read again.
 
-A study measures something that training curves do not show, once for each task and model. Its folder
-`studies/NAME/TASK.MODEL` gets one CSV file for each table, `study.json` with what was run, and `figures/`.
+A study measures something once for each task and model. Its folder `studies/NAME/TASK.MODEL` gets one CSV file for each
+table, `study.json` with what was run, and `figures/`.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
-from pydantic import Field, ValidationError, field_validator
+from pydantic import DirectoryPath, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from groupppo.config import REPOSITORY, Benchmark
@@ -38,12 +38,10 @@ NO_RULE = "has no grouping rule"
 """Why an arm that is not about groups is left out."""
 DENSE, DENSE_OTHER = "dense", "dense_other"
 """Dense PPO in the place of an arm, and on another batch than the one it is compared with: the noise floor."""
-ALL = "all"
-"""The group of all parameters."""
 ENDPOINTS, WINDOW, SHARE, GATHERED = "endpoints", "window", "share", "gathered"
 """What flows through a streamed update next to the endpoints; `gathered` is the exact update."""
-REUSE, RECOMPUTE = "reuse", "recompute"
-"""Where a streamed update has its keys and values from."""
+REUSE, RECOMPUTE, ALL = "reuse", "recompute", "all"
+"""Where a streamed update has its keys and values from; the group of all parameters."""
 _HOME = Path(__file__).resolve().parents[1]
 
 Tables = Mapping[str, pd.DataFrame]
@@ -97,7 +95,7 @@ class RolloutParameters(Parameters):
 
     critic: Path
     """Folder of the policy's critic (train.save_critic: true)."""
-    arms: Path = REPOSITORY / "benchmarks" / "arms"
+    arms: DirectoryPath = REPOSITORY / "benchmarks" / "arms"
     """Folder of arm files."""
     batches: Annotated[int, Field(ge=4)] = 24
     """Batches, each like a training step."""
@@ -114,13 +112,6 @@ class RolloutParameters(Parameters):
     seed: Annotated[int, Field(ge=0)] = 1
     """Seed of prompts and responses."""
 
-    @field_validator("arms")
-    @classmethod
-    def _has_arms(cls, folder: Path) -> Path:
-        if not any(folder.glob("*.yaml")):
-            raise ValueError("name a folder that holds arm files")
-        return folder
-
     @property
     def arm_files(self) -> list[Path]:
         return sorted(self.arms.glob("*.yaml"))
@@ -132,17 +123,15 @@ class RolloutParameters(Parameters):
 
 @dataclass
 class Clock:
-    """Wall-clock and CPU seconds of each stage, printed as it ends."""
+    """Wall-clock seconds of each stage, printed as it ends."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        began, cpu_began = time.perf_counter(), time.process_time()
+        began = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - began, 2)
-        self.cpu_seconds[name] = round(time.process_time() - cpu_began, 2)
         print(f"{name}: {self.seconds[name]:.1f} s", flush=True)
 
 
@@ -183,7 +172,6 @@ class Study:
         needs_trained: whether it needs the reference's trained policy and critic; else the start is enough.
         trains: whether it starts training runs, and so takes their resources.
         minutes: that a job may take.
-        anchor: its id on the page; its name unless given.
     """
 
     name: str
@@ -199,7 +187,6 @@ class Study:
     needs_trained: bool = True
     trains: bool = False
     minutes: int = 30
-    anchor: str = ""
 
     def parse(self, arguments: Sequence[str]) -> Parameters:
         """The parameters that a command line gives.
@@ -211,11 +198,7 @@ class Study:
         return self._checked(lambda: CliApp.run(self.parameters, cli_args=list(arguments)))
 
     def given(self, values: Mapping[str, Any]) -> Parameters:
-        """The parameters with those of the values that the study has a field for.
-
-        Raises:
-            BadInput: one is out of range.
-        """
+        """The parameters with those of the values that the study has a field for; BadInput for one out of range."""
         known = {name: value for name, value in values.items() if name in self.parameters.model_fields}
         return self._checked(lambda: self.parameters(**known))
 
@@ -231,11 +214,7 @@ class Study:
             raise BadInput(f"study {self.name}", "parameters", str(error), "write NAME=VALUE.") from error
 
     def write_table(self, folder: Path, name: str, rows: pd.DataFrame) -> None:
-        """Write `<name>.csv` with the columns of its description, in that order.
-
-        Raises:
-            ValueError: the rows have other columns.
-        """
+        """Write `<name>.csv` with the columns of its description, in that order; ValueError for rows with others."""
         described = list(self.columns[name])
         if set(rows.columns) != set(described):
             raise ValueError(f"table {name}: columns {sorted(rows.columns)}, documented are {sorted(described)}")
@@ -247,30 +226,27 @@ class Study:
         Raises:
             BadInput: the file is missing, is not CSV or has other columns.
         """
-        file, described = folder / f"{name}.csv", list(self.columns[name])
+        file, described, again = folder / f"{name}.csv", list(self.columns[name]), "run the study again."
         content = read_bytes(file, "run the study first.", LARGEST)
         # Looked at first: a line of commas is a million columns, which take pandas minutes.
         head = content[:_HEAD].partition(b"\n")[0].decode(errors="replace").rstrip("\r").split(",")
         if head != described:
-            hint = f"columns are {', '.join(described)}; run the study again."
+            hint = f"columns are {', '.join(described)}; {again}"
             raise BadInput(file, "columns", head[: len(described) + 1], hint)
+        longer = BadInput(file, "rows", "longer than the head", f"not a CSV table; {again}")
         if any(line.count(b",") > _HEAD for line in io.BytesIO(content)):
-            raise BadInput(file, "rows", "longer than the head", "not a CSV table; run the study again.")
+            raise longer
         try:
             # Exactly what was written: the faster reader may miss the last digit.
             rows = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
         except (ValueError, OverflowError) as error:
-            raise BadInput(file, "file", str(error)[:300], "not a CSV table; run the study again.") from error
+            raise BadInput(file, "file", str(error)[:300], f"not a CSV table; {again}") from error
         if list(rows.columns) != head or not isinstance(rows.index, pd.RangeIndex):
-            raise BadInput(file, "rows", "longer than the head", "not a CSV table; run the study again.")
+            raise longer
         return rows.assign(**{column: rows[column].fillna("") for column in rows if column in self.words})
 
     def read_tables(self, folder: Path) -> dict[str, pd.DataFrame]:
-        """All tables of a folder of the study, by name.
-
-        Raises:
-            BadInput: as `read_table`.
-        """
+        """All tables of a folder of the study, by name; raises as `read_table`."""
         return {name: self.read_table(folder, name) for name in self.columns}
 
     def draw(self, tables: Tables, folder: Path, *, keep: bool = False) -> None:
@@ -321,11 +297,7 @@ def study_faults(benchmark: Benchmark) -> Iterator[BadInput]:
 def planned(benchmark: Benchmark, task: str, model: str, folders: Mapping[str, Path]) -> dict[str, Any]:
     """What a benchmark says of one task and model, by names of parameters; `Study.given` takes those that it has.
 
-    Args:
-        benchmark: the matrix.
-        task: name of the task.
-        model: name of the model.
-        folders: `task` and `out`; where they are there, the `start` and the reference's `policy` and `critic`.
+    `folders` are `task` and `out`; where they are there, the `start` and the reference's `policy` and `critic`.
     """
     train = benchmark.train
     values = {
@@ -345,25 +317,22 @@ def planned(benchmark: Benchmark, task: str, model: str, folders: Mapping[str, P
 
 
 def run_study(study: Study, parameters: Parameters) -> None:
-    """Measure, and write tables, figures and the record into `parameters.out`.
+    """Measure, and write tables, figures and `study.json` into `parameters.out`.
+
+    The record has the command, settings, hashes of every input, software, cost, and what the study says besides.
 
     Raises:
         BadInput: a folder is missing or is not what it should be, or a parameter cannot be used.
         RunFailed: a training run that the study compares with failed.
     """
-    clock = Clock()
-    parameters.out.mkdir(parents=True, exist_ok=True)
+    clock, out = Clock(), parameters.out
+    out.mkdir(parents=True, exist_ok=True)
     tables, found = study.measure(parameters, clock)
     for name, rows in tables.items():
-        study.write_table(parameters.out, name, rows)
+        study.write_table(out, name, rows)
     with clock.stage("figures"):
-        study.draw(tables, parameters.out)
-    write_record(study, parameters, found, clock)
-    print(f"{parameters.out}: {sum(clock.seconds.values()):.0f} s, peak {_peak_bytes() / 1e9:.2f} GB")
-
-
-def write_record(study: Study, parameters: Parameters, found: Mapping[str, Any], clock: Clock) -> None:
-    """Write `study.json`: command, settings, hashes of every input, software, cost, and what the run `found`."""
+        study.draw(tables, out)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     record = {
         "command": shlex.join(["python", "-m", "groupppo.studies", study.name, *CliApp.serialize(parameters)]),
         "settings": parameters.settings,
@@ -377,14 +346,9 @@ def write_record(study: Study, parameters: Parameters, found: Mapping[str, Any],
         "software": software(),
         "source": source(),
         "seconds": clock.seconds,
-        "cpu_seconds": clock.cpu_seconds,
-        "peak_bytes": _peak_bytes(),
-        KEY: seal(parameters.out.glob("*.csv")),
+        "peak_bytes": peak,
+        KEY: seal(out.glob("*.csv")),
     }
     text = json.dumps(record, indent=2, ensure_ascii=False)
-    (parameters.out / RECORD).write_text(text + "\n", encoding="utf-8")
-
-
-def _peak_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    (out / RECORD).write_text(text + "\n", encoding="utf-8")
+    print(f"{out}: {sum(clock.seconds.values()):.0f} s, peak {peak / 1e9:.2f} GB")
