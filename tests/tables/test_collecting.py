@@ -154,6 +154,7 @@ BROKEN_LINES = {
     "not an object": (lambda line: "3\n", "line 3"),
     "NaN": (with_value("seconds", float("nan")), "line 3"),
     "too large for a float": (lambda line: re.sub(r'"seconds": [0-9.e-]+', '"seconds": 1e999', line), "line 3"),
+    "text for a number": (with_value("seconds", "0.1"), "line 3 seconds"),
     "true for a number": (with_value("seconds", True), "line 3 seconds"),
     "half a byte": (with_value("peak_bytes", 0.5), "line 3 peak_bytes"),
     "a key gone": (lambda line: line.replace('"cpu_seconds"', '"cpu"'), "line 3 cpu_seconds"),

@@ -64,6 +64,7 @@ ODD = {
     "beyond a float": b'{"step": 1, "a": 1e999}\n',
     "an integer beyond a float": b'{"step": 1, "a": 1' + b"0" * 400 + b"}\n",
     "true": b'{"step": 1, "a": true}\n',
+    "a text": b'{"step": 1, "a": "1"}\n',
     "a list": b'[{"step": 1}]\n',
     "two objects in a line": b'{"step": 1},{"step": 2}\n',
     "an object over two lines": b'{"step": 1}\n{"step": 3\n"a": 1}\n',
