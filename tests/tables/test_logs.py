@@ -106,6 +106,16 @@ def test_a_line_that_is_no_stage_is_named(tmp_path, key, value):
         read_stages(write(tmp_path / "stages.jsonl", [STAGE, STAGE | {"step": 2, key: value}]))
 
 
+def test_a_log_that_the_system_cannot_read_or_that_is_too_large_is_named(tmp_path):
+    (tmp_path / "steps.jsonl").symlink_to("/proc/self/mem")  # an input/output error, also for root
+    with pytest.raises(BadInput, match="make the file readable"):
+        read_steps(tmp_path / "steps.jsonl")
+    with (tmp_path / "large.jsonl").open("wb") as file:
+        file.truncate((1 << 30) + 1)  # takes no room
+    with pytest.raises(BadInput, match="more than 1,073,741,824 bytes"):
+        read_steps(tmp_path / "large.jsonl")
+
+
 @pytest.mark.parametrize("read", [read_steps, read_stages])
 def test_an_empty_log_has_no_rows_and_a_missing_one_is_refused(tmp_path, read):
     (tmp_path / "empty").touch()
