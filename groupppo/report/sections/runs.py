@@ -1,7 +1,7 @@
 """The runs: what came of each, those that are no evidence, the figures of all, and where each run was made."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -91,17 +91,16 @@ def _titles(benchmark: Benchmark, run: Any) -> list[str]:
 def _provenance(results: Results) -> Iterator[Block]:
     """provenance.json of every run, split into what all runs share and what differs. A run whose file cannot be read is
     named."""
-    records, unrecorded = dict[str, dict[str, Any]](), list[str]()
+    records, unrecorded = dict[str, dict[str, str]](), list[str]()
     for run in results.runs[results.runs["seed"].notna()].itertuples():
         where = place(results.benchmark, run.task, run.model)
         label = f"{f'{where}, ' if where else ''}{_titles(results.benchmark, run)[2]}, seed {run.seed}"
         file = ResultsFolder(results.folder).run(run.task, run.model, run.arm, run.seed).provenance
         try:
-            records[label] = read_object(file, "run this cell again.")
+            records[label] = dict(_flat(read_object(file, "run this cell again.")))
         except BadInput:  # its row among the runs says so
             unrecorded.append(label)
-    flat = pd.json_normalize(list(records.values())).set_index(pd.Index(records)).astype(object)
-    values = flat.where(flat.notna(), "not recorded").map(as_text)
+    values = pd.DataFrame(list(records.values()), index=list(records)).fillna("not recorded")
     shared = [key for key in values if values[key].nunique() == 1]
     if shared:
         caption = f"The same in all {len(values)} recorded runs."
@@ -119,6 +118,15 @@ def _provenance(results: Results) -> Iterator[Block]:
         yield Details(f"Keys that differ between runs ({len(differing)})", [table])
     if unrecorded:
         yield Text(f"No provenance was recorded for: {_names(unrecorded)}.")
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys, and values as texts: null, such as no uncommitted change, is a record too."""
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            yield from _flat(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", as_text(item)
 
 
 def _names(labels: list[str]) -> str:
