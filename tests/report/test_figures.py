@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from matplotlib.figure import Figure
+from PIL import Image
 
 from groupppo.config import Benchmark, CellPlan
 from groupppo.draw import style
@@ -242,6 +243,15 @@ def test_the_overview_shows_each_claim_judged_by_an_interval_against_its_region(
     regions = {claim.id: claim.region for claim in load_claims(quick[1].claims).claims}
     assert list(shown["region_low"]) == pytest.approx([regions[name].low for name in decided])
     assert f"({len(judged['verdicts']) - len(decided)})" in records[0].caption
+
+
+def test_a_long_label_keeps_its_distance_from_the_edge(tmp_path):
+    with figure_style():
+        figure = Figure(figsize=(style.WIDTH, 2), layout="constrained")
+        style.label_rows(figure.subplots(), ["GROUP-PPO, lambda 0.95"])
+        save(figure, tmp_path, "label")
+    ink = np.asarray(Image.open(tmp_path / "label.png").convert("L")) < 200
+    assert ink.any(axis=0).argmax() > 4
 
 
 @pytest.mark.parametrize("end", ["low", "high"])
