@@ -67,6 +67,8 @@ JSON: dict[str, str | bytes] = {
     "a float of 400 digits": f'{{"a": {"9" * 400}.5}}',
     "NaN": '{"a": NaN}',
     "minus infinity": '[-Infinity]',
+    "a key twice by an escape": '{"a": 1, "\\u0061": 2}',
+    "a key twice and deep": '[{"a:": [{"b": 1, "b": 1}]}]',
     "the first half of a pair": '{"a": "\\ud83d"}',
     "half a pair in a key": '{"\\ud800": 1}',
     "one level too many": "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1),
@@ -87,6 +89,7 @@ JSON: dict[str, str | bytes] = {
 JSON_READ = [
     "{}",
     "[1.5, null, true]",
+    '{"a:b": [{"c": "::"}, {"c": 1}]}',
     '{"a": "\\ud83d\\ude00"}',
     f"[{'9' * 300}]",
     "[" * DEEPEST + "]" * DEEPEST,
