@@ -1,9 +1,11 @@
-"""JSON that anybody may have written, read to the letter (UTF-8, finite numbers) in bounded time and memory."""
+"""JSON that anybody may have written, read to the letter (UTF-8, finite numbers) in bounded time and memory.
+
+A key that is written twice is refused: another reader may take the other value.
+"""
 
 import json
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -117,19 +119,19 @@ def parse_json(text: bytes, file: Path, place: str, hint: str) -> Any:
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                keys += len(item)
                 below += item.values()
+                keys += len(item)
             elif isinstance(item, list):
                 below += item
             elif isinstance(item, int) and abs(item) > _LARGEST_WHOLE:
                 raise BadInput(file, place, str(item)[:_SHOWN], "no float holds this number; find out who wrote it.")
         level = below
-    if text.count(b":") > keys:  # a colon in a text, or a key that is there twice, of which readers take either value
-        json.loads(text, object_pairs_hook=partial(_once, file, place))
+
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        twice = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+        if twice:
+            raise BadInput(file, place, twice[0][:_SHOWN], "this key is written twice; keep the one that is meant.")
+
+    if text.count(b":") != keys:  # for a colon in a text, or a key that is written twice
+        json.loads(text, object_pairs_hook=unique)
     return value
-
-
-def _once(file: Path, place: str, pairs: list[tuple[str, Any]]) -> None:
-    key, times = Counter(key for key, _ in pairs).most_common(1)[0] if pairs else ("", 0)
-    if times > 1:
-        raise BadInput(file, place, key, "this key is written twice; keep the one that is meant.")

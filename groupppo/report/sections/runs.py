@@ -91,16 +91,17 @@ def _titles(benchmark: Benchmark, run: Any) -> list[str]:
 def _provenance(results: Results) -> Iterator[Block]:
     """provenance.json of every run, split into what all runs share and what differs. A run whose file cannot be read is
     named."""
-    records, unrecorded = dict[str, dict[str, str]](), list[str]()
+    records, labels, unrecorded = list[dict[str, str]](), list[str](), list[str]()
     for run in results.runs[results.runs["seed"].notna()].itertuples():
         where = place(results.benchmark, run.task, run.model)
         label = f"{f'{where}, ' if where else ''}{_titles(results.benchmark, run)[2]}, seed {run.seed}"
         file = ResultsFolder(results.folder).run(run.task, run.model, run.arm, run.seed).provenance
         try:
-            records[label] = dict(_flat(read_object(file, "run this cell again.")))
+            records.append(dict(_flat(read_object(file, "run this cell again."))))
+            labels.append(label)
         except BadInput:  # its row among the runs says so
             unrecorded.append(label)
-    values = pd.DataFrame(list(records.values()), index=list(records)).fillna("not recorded")
+    values = pd.DataFrame(records, index=labels).fillna("not recorded")
     shared = [key for key in values if values[key].nunique() == 1]
     if shared:
         caption = f"The same in all {len(values)} recorded runs."
@@ -120,13 +121,12 @@ def _provenance(results: Results) -> Iterator[Block]:
         yield Text(f"No provenance was recorded for: {_names(unrecorded)}.")
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys, and values as texts: null, such as no uncommitted change, is a record too."""
-    for key, item in value.items():
-        if isinstance(item, dict) and item:
-            yield from _flat(item, f"{prefix}{key}.")
+def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in record.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", as_text(item)
+            yield f"{prefix}{key}", as_text(value)
 
 
 def _names(labels: list[str]) -> str:
