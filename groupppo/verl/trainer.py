@@ -256,7 +256,9 @@ class GroupPPOTrainer(PPOTrainerSync):
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         if self.global_steps and self.group_stage is not None:
-            self.group_stage.load(self.run_folder / f"global_step_{self.global_steps}")
+            trainer = self.config.trainer
+            given = trainer.resume_from_path if trainer.resume_mode == "resume_path" else None
+            self.group_stage.load(Path(given or self.run_folder / f"global_step_{self.global_steps}"))
 
     def on_step_end(self) -> None:
         with self.meter.stage("update_weights"):

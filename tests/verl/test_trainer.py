@@ -363,7 +363,7 @@ def verl_saves(monkeypatch: pytest.MonkeyPatch) -> None:
         named.write_text(f"{self.global_steps} {complete}")
 
     def load(self: PPOTrainerSync) -> None:
-        self.global_steps = 2 if self.config.trainer.resume_mode == "auto" else 0
+        self.global_steps = 0 if self.config.trainer.resume_mode == "disable" else 2
 
     monkeypatch.setattr(PPOTrainerSync, "_save_checkpoint", save)
     monkeypatch.setattr(PPOTrainerSync, "_load_checkpoint", load)
@@ -381,9 +381,14 @@ def test_a_run_that_is_resumed_goes_on_with_the_threshold_of_its_checkpoint_and_
     assert (stand.trainer.run_folder / "latest_checkpointed_iteration.txt").read_text() == "2 True"
     threshold = stand.trainer.group_stage.threshold
     assert threshold != 1.0
-    for mode, goes_on_with in (("auto", threshold), ("disable", 1.0)):
-        folder = str(stand.trainer.run_folder)
-        other = make_stand(trainer__resume_mode=mode, trainer__default_local_dir=folder).trainer
+    folder = stand.trainer.run_folder
+    elsewhere = {"trainer__resume_from_path": str(folder / "global_step_2")}
+    for mode, keys, goes_on_with in (
+        ("auto", {"trainer__default_local_dir": str(folder)}, threshold),
+        ("disable", {"trainer__default_local_dir": str(folder)}, 1.0),
+        ("resume_path", elsewhere | {"trainer__default_local_dir": str(folder / "new")}, threshold),
+    ):
+        other = make_stand(trainer__resume_mode=mode, **keys).trainer
         assert other.group_stage.threshold == 1.0
         other._load_checkpoint()
         assert other.group_stage.threshold == goes_on_with
