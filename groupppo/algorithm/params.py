@@ -234,8 +234,8 @@ class GroupParams:
     )
     on_error: str = _key(
         "raise",
-        "`raise`, or `dense`: a step whose grouping fails runs as dense PPO, is logged and counted, and the run is no "
-        "evidence for a claim about GROUP-PPO.",
+        "`raise`, or `dense`: a step whose grouping fails trains on every token, with `group_ppo` as dense PPO, is "
+        "logged and counted, and the run is no evidence for a claim about GROUP-PPO.",
         *("raise", "dense"),
     )
     close: str = _key(
@@ -399,6 +399,11 @@ KEYS: dict[str, Key] = {each.name: each.metadata["key"] for each in fields(Group
 # Keys that act whatever the rule; the others act only where the rule uses them.
 COMMON: tuple[str, ...] = ("rule", "weights", "advantage", "spread", "loss_normalizer", "update", "on_error")
 COMMON += tuple(name for name, key in KEYS.items() if key.only_with[:1] == _STREAMED)
+
+
+def default_of(name: str, *, stock: bool) -> Any:
+    """What a key is where nobody sets it; `stock` as of `GroupParams.from_config`."""
+    return "stock" if stock and name == "advantage" else getattr(GroupParams, name)
 
 
 def key_docs() -> dict[str, str]:
