@@ -441,7 +441,7 @@ def next_threshold(tau: float, density: float, params: GroupParams) -> float:
 
 @dataclass(frozen=True)
 class DensitySchedule:
-    """Endpoints over valid tokens of each step of a finished run, in (0, 1]: what a control arm has to match.
+    """Chosen tokens over valid ones of each step of a finished run, in [0, 1]: what a control arm has to match.
 
     Attributes:
         source: the run's `steps.jsonl`.
@@ -456,7 +456,7 @@ class DensitySchedule:
         """Read `group/density` of every step.
 
         Raises:
-            BadInput: the file does not exist, or a row is not JSON, has no such numbers or a density not in (0, 1].
+            BadInput: the file does not exist, or a row is not JSON, has no such numbers or a density not in [0, 1].
         """
         source = Path(source)
         if not source.is_file():
@@ -467,8 +467,8 @@ class DensitySchedule:
             try:
                 row = json.loads(line)
                 step, density = int(row["step"]), float(row["group/density"])
-                if not 0.0 < density <= 1.0:
-                    raise ValueError(f"density {density} is not above 0 and at most 1")
+                if not 0.0 <= density <= 1.0:
+                    raise ValueError(f"density {density} is not from 0 to 1")
             except (ValueError, KeyError, TypeError, OverflowError) as error:
                 hint = f"write a JSON object with numbers `step` and `group/density` ({type(error).__name__}: {error})."
                 raise BadInput(source, f"line {number}", line[:80], hint) from error
