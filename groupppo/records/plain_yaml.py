@@ -1,7 +1,6 @@
 """The YAML that files here may use: text, numbers, true, false and null in mappings and lists, read in bounded time.
 
-Tags, aliases, merge keys, keys written twice, infinite numbers, control characters and directives are refused with their
-line.
+Tags, aliases, merge keys, repeated keys, infinities, control characters and directives are refused with their line.
 """
 
 import math
