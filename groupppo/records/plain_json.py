@@ -1,5 +1,10 @@
-"""JSON that anybody may have written, read to the letter (UTF-8, finite numbers) in bounded time and memory."""
+"""JSON that anybody may have written, read to the letter (UTF-8, finite numbers) in bounded time and memory.
 
+A key that is written twice is refused: another reader may take the other value.
+"""
+
+import json
+from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -90,7 +95,8 @@ def parse_json(text: bytes, file: Path, place: str, hint: str) -> Any:
         file, place: where the text is from, for messages. hint: what to do about text that is no JSON.
 
     Raises:
-        BadInput: not JSON, not UTF-8, a number that no float holds, more than `MOST_VALUES` values or `DEEPEST` levels.
+        BadInput: not JSON, not UTF-8, a key written twice, a number that no float holds, more than `MOST_VALUES` values
+            or `DEEPEST` levels.
     """
     if sum(text.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
         raise BadInput(file, place, "length", f"refused: more than {MOST_VALUES:,} values.")
@@ -99,7 +105,7 @@ def parse_json(text: bytes, file: Path, place: str, hint: str) -> Any:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         shown = text[:_SHOWN].decode(errors="replace")
         raise BadInput(file, place, shown, f"not valid JSON ({error}); {hint}") from error
-    level, depth = [value], 0
+    level, depth, keys = [value], 0, 0
     while level:
         depth += 1
         if depth > DEEPEST:
@@ -108,9 +114,18 @@ def parse_json(text: bytes, file: Path, place: str, hint: str) -> Any:
         for item in level:
             if isinstance(item, dict):
                 below += item.values()
+                keys += len(item)
             elif isinstance(item, list):
                 below += item
             elif isinstance(item, int) and abs(item) > _LARGEST_WHOLE:
                 raise BadInput(file, place, str(item)[:_SHOWN], "no float holds this number; find out who wrote it.")
         level = below
+
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        twice = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+        if twice:
+            raise BadInput(file, place, twice[0][:_SHOWN], "this key is written twice; keep the one that is meant.")
+
+    if text.count(b":") != keys:  # for a colon in a text, or a key that is written twice
+        json.loads(text, object_pairs_hook=unique)
     return value

@@ -233,12 +233,11 @@ def test_provenance_is_shown_once_where_runs_agree_and_by_run_where_they_differ(
     shared = {row[0].text.text: row[1].text for row in table_of(results, benchmark, "provenance").cells}
     assert shared["torch"] == "2.13.0"
     assert "Keys that differ" not in rendered(spare)
-    rewrite_json(
-        results / "runs/sorting/tiny/ppo/seed2/provenance.json", host="another", git={"commit": "abc"}, network=OURS
-    )
+    told = {"host": "another", "git": {"commit": "abc", "changes": None}, "cores": 7, "network": OURS}
+    rewrite_json(results / "runs/sorting/tiny/ppo/seed2/provenance.json", **told)
     after = section(rendered(spare), "provenance")
     assert "Keys that differ between runs" in after
-    for key, value in (("host", "another"), ("git.<wbr>commit", "abc")):
+    for key, value in (("host", "another"), ("git.<wbr>commit", "abc"), ("git.<wbr>changes", "null"), ("cores", "7")):
         assert f'<code>{key}</code></th><td class="break">{value}</td><td>PPO (dense), seed 2</td>' in after
     assert re.search(r"<code>host</code></th><td[^>]*>synthetic</td><td>(.*?)</td>", after).group(1).count(";") == 7
     assert "benchmarks/site.yaml says that it is ours" in after
