@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from markupsafe import escape
 
-from groupppo.config import Benchmark
+from groupppo.algorithm.params import HOME
+from groupppo.config import REPOSITORY, Benchmark, load_arm
 from groupppo.draw import wording
 from groupppo.errors import BadInput
 from groupppo.measure.stages import DEFINITION
@@ -203,6 +204,14 @@ def test_an_arm_that_leaves_a_key_out_is_shown_with_the_default_it_gets(quick):
     shown = shown_keys(replace(benchmark, arms=benchmark.arms | {"stride": bare}))
     assert shown["algorithm.group_params.spread"] == ["not set", "not set", "endpoint", "endpoint"]
     assert shown["algorithm.group_params.score"] == ["not set", "not set", "unit", "not set"]  # a stride has no score
+
+
+def test_an_arm_that_chooses_tokens_for_an_estimator_of_verls_is_shown_with_that_estimators_advantages(quick):
+    _, benchmark = quick
+    chosen = load_arm(REPOSITORY / "benchmarks/arms/grpo_random.yaml")
+    own = replace(chosen, name="own", verl=benchmark.arms["group_ppo"].verl | {f"{HOME}.advantage": "token_gae"})
+    shown = shown_keys(replace(benchmark, arms=benchmark.arms | {"grpo_random": chosen, "own": own}))
+    assert shown[f"{HOME}.advantage"] == ["not set", "not set", "segment_gae", "stock", "token_gae"]
 
 
 def test_matched_settings_have_the_keys_of_the_benchmark_s_file(text):
