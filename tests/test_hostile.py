@@ -27,13 +27,13 @@ from groupppo.config.benchmark import MOST_CELLS, MOST_RUNS
 from groupppo.config.files import MOST_FAULTS, form_faults
 from groupppo.errors import BadInput
 from groupppo.records import decode, plain_parquet
+from groupppo.records.hashing import scrub_record
 from groupppo.records.plain_json import DEEPEST, LARGEST, MOST_VALUES, read_json
 from groupppo.records.plain_parquet import refuse_bomb
 from groupppo.records.plain_yaml import LARGEST as LARGEST_YAML
 from groupppo.records.plain_yaml import MOST_NODES, read_yaml
-from groupppo.records.seal import scrub_record
 from groupppo.studies.shared.study import find_study
-from groupppo.tables.keys import Keys
+from groupppo.tables.schema import Keys
 from groupppo.tasks import gym_reward
 from groupppo.tasks.math_reward import extract_answer
 from groupppo.verdicts.item_scores import ItemScores

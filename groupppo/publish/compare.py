@@ -26,7 +26,7 @@ from groupppo.records.folders import RunFolder, cell_path
 from groupppo.records.plain_yaml import read_yaml
 from groupppo.stats.intervals import paired_ratio, paired_t
 from groupppo.tables import Only, Tables
-from groupppo.tables.keys import Keys, planned_keys
+from groupppo.tables.schema import Keys, planned_keys
 from groupppo.verdicts.claims import EQUIVALENCE, Claims
 
 LEVEL = 0.90

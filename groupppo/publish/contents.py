@@ -14,9 +14,8 @@ from rocrate.rocrate import ROCrate
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
-from groupppo.records.hashing import sha256_file
+from groupppo.records.hashing import STAMP, sha256_file
 from groupppo.records.plain_json import read_bytes, read_object, value_at
-from groupppo.records.seal import STAMP
 
 Difference = tuple[str, object, object]
 """Place, what is expected there, and what was found."""

@@ -14,10 +14,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
+from groupppo.records.hashing import scrub_record
 from groupppo.records.plain_json import read_object
 from groupppo.records.plain_parquet import refuse_bomb
 from groupppo.records.plain_yaml import read_yaml
-from groupppo.records.seal import scrub_record
 from groupppo.tables import SCHEMA, Only, Tables, load_tables
 from groupppo.tables.schema import arrow_schema
 

@@ -16,10 +16,9 @@ from groupppo.publish.contents import CONFIG, LOCKS, Difference
 from groupppo.publish.derive import has_steps
 from groupppo.publish.reading import config_values, flat, read_json, same_number
 from groupppo.records.folders import START, RunFolder
-from groupppo.records.hashing import sha256_file
+from groupppo.records.hashing import KEY, OF_A_RUN, STAMP, published_sha256, sha256_file
 from groupppo.records.plain_json import read_lines, value_at
-from groupppo.records.seal import KEY, OF_A_RUN, STAMP, published_sha256
-from groupppo.tables.keys import Keys
+from groupppo.tables.schema import Keys
 from groupppo.tasks.reward import scorer
 from groupppo.verdicts.item_scores import ItemScores
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from groupppo.errors import RunFailed
-from groupppo.run.family import end, end_all, marked, private, short_folder, started_with
+from groupppo.run.family import ask, end, end_all, marked, private, short_folder, started_with
 from groupppo.verl.endings import ATTEMPTS, STACKS
 from groupppo.verl.patches import TOKEN
 
@@ -160,8 +160,6 @@ def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> No
     else:
         address = head
         command += [f"--address={head}"]
-    from groupppo.run.watch import ask  # which asks this module for other nodes' stacks
-
     try:
         _start([*command, f"--node-ip-address={own}"], place)
         (folder / _ADDRESS).write_text(address, encoding="utf-8")

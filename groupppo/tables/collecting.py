@@ -23,7 +23,6 @@ from groupppo.errors import BadInput
 from groupppo.records.folders import START, ResultsFolder, RunFolder
 from groupppo.records.plain_json import value_at
 from groupppo.tables.gates import KNOWN_TO_VERL, Facts, Logged, findings
-from groupppo.tables.keys import Keys, found_keys, planned_keys
 from groupppo.tables.logs import Record, StepLog, read_groups, read_stages, read_steps
 from groupppo.tables.schema import (
     DEVICES,
@@ -35,7 +34,10 @@ from groupppo.tables.schema import (
     SCHEMA,
     UNREADABLE,
     USAGE_FIGURES,
+    Keys,
     arrow_schema,
+    found_keys,
+    planned_keys,
 )
 
 ROW_GROUP = 100_000

@@ -19,9 +19,9 @@ from uuid import uuid4
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.provenance import source
+from groupppo.records.hashing import STAMP
 from groupppo.records.plain_json import read_object
 from groupppo.records.plain_yaml import read_yaml
-from groupppo.records.seal import STAMP
 from groupppo.records.storage import room_for, write_whole
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)

@@ -39,8 +39,7 @@ from groupppo.publish.reading import difference
 from groupppo.publish.records import evaluation_differences, notes, record_differences
 from groupppo.publish.source import loaded_config, source_differences
 from groupppo.publish.verify import Verification, same_verdicts, verify
-from groupppo.records.hashing import sha256_file
-from groupppo.records.seal import KEY, seal, seal_run
+from groupppo.records.hashing import KEY, seal, seal_run, sha256_file
 from tests.publish.conftest import unzipped
 from tests.publish.made import write_whole_results
 from tests.synthetic import rewrite_json

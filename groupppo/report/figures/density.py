@@ -9,7 +9,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
-from groupppo.draw.captions import POOLED, band, each, seed_lines
+from groupppo.draw.figures import POOLED, band, each, seed_lines
 from groupppo.draw.wording import percentage
 from groupppo.report.figures import RunFigure
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
-from groupppo.draw.captions import each, seeds_in_words
+from groupppo.draw.figures import each, seeds_in_words
 from groupppo.draw.wording import in_bytes
 from groupppo.report.figures import RunFigure
 from groupppo.report.figures.stage_seconds import STAGES, WHOLE, refuse_without_steps

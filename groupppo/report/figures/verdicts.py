@@ -11,8 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
-from groupppo.draw.captions import place
-from groupppo.draw.figures import Picture
+from groupppo.draw.figures import Picture, place
 from groupppo.draw.wording import interval, quantity
 from groupppo.errors import BadInput
 from groupppo.records.where import Where

@@ -9,7 +9,7 @@ import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.draw.blocks import Block, Details, FigureBlock, Link, Row, Section, Table, Text, TextCell, code
-from groupppo.draw.captions import place
+from groupppo.draw.figures import place
 from groupppo.draw.style import RUN_KEYS
 from groupppo.draw.wording import MISSING, number, plural, seconds_text
 from groupppo.errors import BadInput
