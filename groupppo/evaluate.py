@@ -13,8 +13,7 @@ from groupppo.config import Evaluation, Task
 from groupppo.errors import RunFailed
 from groupppo.models.hub import check_model_folder
 from groupppo.models.sampling import decode_as_trained
-from groupppo.records.hashing import sha256_file, sha256_folder, sha256_model
-from groupppo.records.seal import seal
+from groupppo.records.hashing import seal, sha256_file, sha256_folder, sha256_model
 from groupppo.tasks.lm_eval import write_yaml
 from groupppo.tasks.rows import read_examples
 

@@ -22,12 +22,11 @@ from groupppo.publish.derive import derive, has_steps, made_by
 from groupppo.publish.reading import read_json
 from groupppo.publish.records import notes
 from groupppo.publish.source import config_files, loaded_config, read_record, written_files
-from groupppo.records.hashing import SNAKEMAKES_OWN
-from groupppo.records.seal import RECORDS, published
+from groupppo.records.hashing import RECORDS, SNAKEMAKES_OWN, published
 from groupppo.records.superseded import FOLDER
 from groupppo.report.sections import PROFILE
 from groupppo.tables import Only, load_tables
-from groupppo.tables.keys import plans_begun
+from groupppo.tables.schema import plans_begun
 from groupppo.verdicts.item_scores import items_table
 
 _WEIGHTS = re.compile(rf"{contents.RUN}/(?:checkpoint|critic)/.+")

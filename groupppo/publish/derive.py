@@ -34,7 +34,7 @@ from groupppo.report.page import write_report
 from groupppo.report.sections import PROFILE
 from groupppo.studies.shared.study import find_study, known_names
 from groupppo.tables import StoredTables, collect, load_table, load_tables
-from groupppo.tables.keys import Keys, found_keys
+from groupppo.tables.schema import Keys, found_keys
 from groupppo.tasks.lm_eval import write_yaml
 from groupppo.verdicts.claims import Claims
 from groupppo.verdicts.engine import NEEDED, decide, read_studied, verdicts_text

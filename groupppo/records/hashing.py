@@ -1,8 +1,11 @@
 """SHA-256 of files and folders: what a result rests on, independent of place and time."""
 
 import hashlib
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
+
+from groupppo.records.folders import ResultsFolder, RunFolder
 
 LOGS = ("warmstart.jsonl", "warmstart.json")
 """What a warm start writes beside the model, with its seconds: no part of the model."""
@@ -43,3 +46,56 @@ def sha256_model(folder: Path) -> str:
         NotADirectoryError: `folder` is not a folder.
     """
     return sha256_folder(folder, exclude=LOGS)
+
+
+KEY = "files"
+"""In a record: SHA-256 by name of the files that it seals."""
+OF_A_RUN = (RunFolder.CONFIG, RunFolder.PROVENANCE, RunFolder.STEPS, RunFolder.STAGES)
+STAMP = ResultsFolder.STAMP
+RECORDS = (".json", ".yaml", ".csv")
+"""Files that lose their absolute paths before they are published; all others are hashed as they are."""
+REMOVED = "path-removed"
+_ABOVE_A_RUN = 4
+_PART = r"[\w.@+~%=-]+"
+# Not inside a word, a URL, a relative path or a closing tag; JSON writes a new line as a letter.
+_START = r"(?:(?<=file://)|(?<=\\[nrt])|(?<![\w./<\\]))"
+ABSOLUTE = re.compile(rf"{_START}/(?:{_PART}/)+(?:{_PART})?")
+_KEPT = re.compile(r"/(results/.*|site-packages/.*)$")
+
+
+def seal_run(run: Path) -> dict[str, str]:
+    """SHA-256 of the files that a run has left in its folder, and of the stamp above it."""
+    files = {name: run / name for name in OF_A_RUN}
+    if len(run.parents) > _ABOVE_A_RUN:
+        files[STAMP] = run.parents[_ABOVE_A_RUN] / STAMP
+    return {name: published_sha256(file) for name, file in files.items() if file.is_file()}
+
+
+def seal(files: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of files by their names."""
+    return {file.name: published_sha256(file) for file in sorted(files)}
+
+
+def published_sha256(file: Path) -> str:
+    """SHA-256, in hexadecimal, of a file as a bundle holds it; the same before and after its paths are taken out."""
+    return hashlib.sha256(published(file)).hexdigest() if file.suffix in RECORDS else sha256_file(file)
+
+
+def published(record: Path) -> bytes:
+    """The content of a record without absolute paths. Bytes that are no text, of a broken run, stay as they are."""
+    text = record.read_bytes().decode("utf-8", "surrogateescape")
+    return scrub_record(text).encode("utf-8", "surrogateescape")
+
+
+def scrub_record(text: str) -> str:
+    """The text of a record without absolute paths.
+
+    What follows results/ or site-packages/ stays; of other paths the last name does.
+    """
+    return ABSOLUTE.sub(_without_place, text)
+
+
+def _without_place(match: re.Match[str]) -> str:
+    path = match.group()
+    kept = _KEPT.search(path)
+    return kept.group(1) if kept else f"{REMOVED}/{path.rstrip('/').rpartition('/')[2]}"

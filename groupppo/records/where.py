@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groupppo.records.folders import REPOSITORY
-from groupppo.records.seal import scrub_record
+from groupppo.records.hashing import scrub_record
 
 if TYPE_CHECKING:  # a plan, which asks where measurements are, needs no pandas
     import pandas as pd

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -20,9 +20,12 @@ import psutil
 
 from groupppo.errors import BadInput
 from groupppo.records.storage import open_lock
+from groupppo.verl.endings import SIGNAL
 
 MARK = "GROUPPPO_RUN"
 """Variable by which the processes of a run are known; its value is in the run's folder, and nobody else reads it."""
+# Writing some hundred frames takes milliseconds; files of a shared file system are written more slowly.
+_WRITING_SECONDS = 0.2
 _PREFIX, _HOLD, _MARK_FILE, _HOST_FILE = "gppo_", ".lock", "mark", "host"
 _NAME = re.compile(f"{_PREFIX}[a-z0-9_]{{8}}")  # as tempfile.mkdtemp makes them
 # The longest that Ray binds in a run's folder, where the number of a process may have seven digits.
@@ -258,3 +261,24 @@ def _held(place: Path) -> IO[str]:
         if place.exists() and place.stat().st_ino == os.fstat(file.fileno()).st_ino:
             return file
         file.close()
+
+
+def ask(file: Path, processes: Iterable[psutil.Process]) -> None:
+    """Have processes write their stacks to `file`, one after another, each under a line that names it."""
+    for process in processes:
+        try:
+            if not _answers(process.pid):
+                continue
+            name = " ".join(process.cmdline())[:200] or process.name()
+            with file.open("ab") as out:
+                out.write(f"\n==== process {process.pid}: {name}\n".encode())
+            process.send_signal(SIGNAL)
+        except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+            continue  # it ended in between
+        time.sleep(_WRITING_SECONDS)
+
+
+def _answers(pid: int) -> bool:
+    """Whether a process has a handler: without one the signal would end it."""
+    caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (SIGNAL - 1) & 1)

@@ -22,7 +22,7 @@ from groupppo.measure.provenance import PACKAGES, lock_of
 from groupppo.measure.start_check import Needs, check_node
 from groupppo.measure.usage import Usage, UsageMeter
 from groupppo.models.hub import check_model_folder
-from groupppo.records import seal
+from groupppo.records import hashing
 from groupppo.records.folders import RunFolder
 from groupppo.records.hashing import sha256_model
 from groupppo.records.storage import no_room, room_for, write_whole
@@ -254,7 +254,7 @@ def _write_status(cell: Cell, ending: _Ending, checkpoints: Checkpoints) -> None
         "wall_seconds": ending.wall_seconds + checkpoints.kept_seconds,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "usage": asdict(_usage(cell, ending, logged, checkpoints)),
-        seal.KEY: seal.seal_run(cell.out),
+        hashing.KEY: hashing.seal_run(cell.out),
     }
     write_whole(folder.status, json.dumps(status, indent=2) + "\n")
 

@@ -6,25 +6,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import psutil
-
 from groupppo.config import Train
 from groupppo.records.folders import RunFolder
-from groupppo.run.family import SharedMemory, end_all, family
-from groupppo.verl.endings import ATTEMPTS, DID_NOT_START, SIGNAL, STACKS
+from groupppo.run.family import SharedMemory, ask, end_all, family
+from groupppo.run.ray_cluster import ask_for_stacks
+from groupppo.verl.endings import ATTEMPTS, DID_NOT_START, STACKS
 
 START_SECONDS = 1800.0
 """Longest time to the first step, where the benchmark says none: imports, downloads of kernels, the server's start."""
 LEAST_SECONDS, TIMES_THE_LONGEST = 600.0, 20.0
 """Later a run may be silent for this long, or for so many times the longest step that it made."""
 _POLL_SECONDS = 1.0
-# Writing some hundred frames takes milliseconds; files of a shared file system are written more slowly.
-_WRITING_SECONDS = 0.2
 
 # What Ray puts before a worker's line, and how Python prints an exception.
 _RAY_PREFIX = re.compile(r"^(\x1b\[\d+m)?\([^)]*pid=\d+[^)]*\)(\x1b\[0m)? ")
@@ -117,35 +114,15 @@ class Verl:
                 return f"not finished within train.time_limit_s = {limit} s{self._place(process)}"
 
     def _place(self, process: subprocess.Popen[bytes]) -> str:
-        """Add the stacks of this node's processes to the run's log; names the trainer's place."""
+        """Add the stacks of the run's processes, on all nodes, to its log; names the trainer's place."""
         stacks = Path(self.variables[STACKS])
+        ask_for_stacks(self.variables)
         ask(stacks, family(process, self.folder))
         text = stacks.read_text(encoding="utf-8", errors="replace") if stacks.is_file() else ""
         self.log.write(f"\n==== stacks of the run's processes\n{text}\n")
         # The innermost frame comes first.
         match = re.search(r'File "[^"]*groupppo/verl/trainer\.py", line \d+ in (\S+)', text)
         return f", in {match[1]}; log.txt has the stacks of its processes" if match else ""
-
-
-def ask(file: Path, processes: Iterable[psutil.Process]) -> None:
-    """Have processes write their stacks to `file`, one after another, each under a line that names it."""
-    for process in processes:
-        try:
-            if not _answers(process.pid):
-                continue
-            name = " ".join(process.cmdline())[:200] or process.name()
-            with file.open("ab") as out:
-                out.write(f"\n==== process {process.pid}: {name}\n".encode())
-            process.send_signal(SIGNAL)
-        except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
-            continue  # it ended in between
-        time.sleep(_WRITING_SECONDS)
-
-
-def _answers(pid: int) -> bool:
-    """Whether a process has a handler: without one the signal would end it."""
-    caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"), re.MULTILINE)
-    return caught is not None and bool(int(caught[1], 16) >> (SIGNAL - 1) & 1)
 
 
 def cause_of(text: str, code: int) -> str:

@@ -1,9 +1,14 @@
 """The columns of every tidy table, declared once; docs/tables.md explains them."""
 
+import re
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+
+from groupppo.config import Benchmark, CellPlan
+from groupppo.records.folders import ResultsFolder, cell_path
 
 DEVICES, ROLLOUTS = ("cpu", "cuda"), ("transformers", "vllm")
 FINISHED, FAILED, MISSING, UNREADABLE = "finished", "failed", "missing", "unreadable"
@@ -116,7 +121,7 @@ SCHEMA: dict[str, tuple[Column, ...]] = {
         _maybe(
             "criterion",
             "float64",
-            "Share of groups closed by the rule's criterion; it and the rest are missing where a step fell back.",
+            "Share of groups closed by the rule's criterion; it and the rest are missing where a step has none.",
         ),
         _maybe("cap", "float64", "Share of groups closed by the largest group size."),
         _maybe("end", "float64", "Share of groups closed by the end of the response."),
@@ -141,3 +146,40 @@ SCHEMA: dict[str, tuple[Column, ...]] = {
 def arrow_schema(name: str) -> pa.Schema:
     """The Arrow schema of a table: types and which columns may be missing."""
     return pa.schema([pa.field(column.name, _ARROW[column.dtype], nullable=column.missing) for column in SCHEMA[name]])
+
+
+class Keys(NamedTuple):
+    """The cell of the matrix that a run fills; `seed` is None for the start checkpoint."""
+
+    task: str
+    model: str
+    arm: str
+    seed: int | None
+
+    def below(self, home: Path) -> Path:
+        return home / cell_path(*self)
+
+
+def planned_keys(benchmark: Benchmark) -> list[Keys]:
+    """Every run that the benchmark plans; the runs of a task and model follow one another."""
+    return [Keys(plan.task, plan.model, arm, seed) for plan in benchmark.plans() for arm, seed in plan.runs]
+
+
+def plans_begun(results: Path, benchmark: Benchmark) -> list[CellPlan]:
+    """The tasks and models of which a run has a folder in `results`; nothing can be said of those not begun."""
+    return [
+        plan for plan in benchmark.plans() if any((ResultsFolder(results).runs / plan.task / plan.model).glob("*/*"))
+    ]
+
+
+def found_keys(runs: Path) -> tuple[set[Keys], list[Path]]:
+    """The runs that have a folder below `runs`, and the folders in their place whose name is not seed<k>."""
+    found, stray = set(), []
+    for folder in (path for path in sorted(runs.glob("*/*/*/*")) if path.is_dir()):
+        task, model, arm = folder.relative_to(runs).parts[:3]
+        seed = re.fullmatch(r"seed(0|[1-9]\d{0,17})", folder.name)
+        if seed is None:
+            stray.append(folder)
+        else:
+            found.add(Keys(task, model, arm, int(seed.group(1))))
+    return found, stray

@@ -15,8 +15,8 @@ from typing import Any
 from groupppo.config import Task
 from groupppo.config.allowed import VARIABLE, is_allowed
 from groupppo.errors import BadInput, RunFailed
+from groupppo.records.hashing import scrub_record
 from groupppo.records.plain_json import read_object, value_at
-from groupppo.records.seal import scrub_record
 
 KEY = "reward_file"
 _SHOWN = 200

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from groupppo.errors import BadInput
 from groupppo.records.plain_json import read_lines
-from groupppo.tables.keys import Keys
+from groupppo.tables.schema import Keys
 
 ITEMS = "evals/items.parquet"
 _COLUMNS = pa.schema(

@@ -19,7 +19,7 @@ from scipy import stats
 from groupppo.errors import BadInput
 from groupppo.stats.intervals import Interval
 from groupppo.stats.item_noise import ItemNoise, split_spread
-from groupppo.tables.keys import Keys
+from groupppo.tables.schema import Keys
 from groupppo.verdicts.item_scores import ItemScores
 from groupppo.verdicts.quantities import Sample
 

@@ -14,7 +14,7 @@ from groupppo.config.benchmark import RATE_KEY as KEY
 from groupppo.config.benchmark import rate_name
 from groupppo.config.files import form_faults
 from groupppo.errors import BadInput
-from groupppo.tables.keys import Keys, planned_keys
+from groupppo.tables.schema import Keys, planned_keys
 
 SHIPPED = REPOSITORY / "benchmarks"
 ARMS, SEEDS = ["ppo", "grpo", "group_ppo", "random"], [3, 1, 2]

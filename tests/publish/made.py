@@ -14,8 +14,7 @@ from PIL import Image
 
 from groupppo.config import REPOSITORY, Benchmark
 from groupppo.publish.derive import derive
-from groupppo.records.hashing import sha256_file, sha256_folder
-from groupppo.records.seal import KEY, seal, seal_run
+from groupppo.records.hashing import KEY, seal, seal_run, sha256_file, sha256_folder
 from groupppo.studies.shared.study import find_study
 from groupppo.tasks.lm_eval import write_yaml
 from groupppo.verdicts.claims import load_claims

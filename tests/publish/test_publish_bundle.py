@@ -20,7 +20,7 @@ from groupppo.publish.verify import verify
 from groupppo.records.hashing import sha256_file
 from groupppo.records.superseded import FOLDER
 from groupppo.tables import load_tables
-from groupppo.tables.keys import Keys
+from groupppo.tables.schema import Keys
 from groupppo.verdicts.item_scores import ItemScores
 from tests.publish.conftest import unzipped
 from tests.publish.made import ITEMS, MACHINE_PATH

@@ -16,7 +16,7 @@ from groupppo.publish.derive import derive
 from groupppo.publish.source import loaded_config
 from groupppo.publish.verify import verify
 from groupppo.tables import collect
-from groupppo.tables.keys import planned_keys
+from groupppo.tables.schema import planned_keys
 from groupppo.verdicts.claims import load_claims
 from tests.synthetic import synthetic_benchmark, write_results
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from groupppo.records.seal import published_sha256, scrub_record
+from groupppo.records.hashing import published_sha256, scrub_record
 
 
 @pytest.mark.parametrize(

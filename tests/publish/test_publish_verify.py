@@ -15,9 +15,8 @@ from groupppo.publish.contents import read_sums, sums_text
 from groupppo.publish.reading import safe_tables
 from groupppo.publish.verify import verify
 from groupppo.records import plain_parquet
-from groupppo.records.hashing import sha256_file
+from groupppo.records.hashing import KEY, sha256_file
 from groupppo.records.plain_json import read_bytes
-from groupppo.records.seal import KEY
 from tests.publish.conftest import change_column, unzipped
 
 RUN = "runs/sorting/tiny/grpo/seed2"

@@ -15,7 +15,7 @@ from groupppo.publish.verify import verify
 from groupppo.records.where import Found
 from groupppo.stats.power import seeds_for_equivalence
 from groupppo.tables import Only, load_tables
-from groupppo.tables.keys import planned_keys
+from groupppo.tables.schema import planned_keys
 from groupppo.verdicts.claims import EQUIVALENCE, load_claims
 from groupppo.verdicts.sweep import at_an_end, chosen_rates, opened_pilot, paired_spread, pilot_place, write_sweep
 

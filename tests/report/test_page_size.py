@@ -109,7 +109,7 @@ def test_no_verdict_is_dropped_and_those_without_a_number_and_one_reason_are_one
 
 def test_a_figure_shows_the_first_tasks_and_models_and_its_data_has_all(tmp_path, monkeypatch):
     monkeypatch.setattr("groupppo.report.figures.MOST_FACETS", 1)
-    monkeypatch.setattr("groupppo.draw.captions.MOST_FACETS", 1)
+    monkeypatch.setattr("groupppo.draw.figures.MOST_FACETS", 1)
     tables, benchmark = collected(tmp_path, tasks=("sorting", "chain"), seeds=(1, 2), steps=4)
     records = {record.id: record for record in draw_figures(tables, benchmark, tmp_path)}
     for name in ("reward", "accuracy", "parity", "density", "stage_seconds", "stage_memory"):

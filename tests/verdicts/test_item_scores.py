@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from groupppo.errors import BadInput
-from groupppo.tables.keys import Keys
+from groupppo.tables.schema import Keys
 from groupppo.verdicts.item_scores import ItemScores
 
 RUN = Keys("sorting", "tiny", "ppo", 1)

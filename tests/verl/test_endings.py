@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from groupppo.run.watch import ask
+from groupppo.run.family import ask
 from groupppo.verl import endings
 from groupppo.verl.endings import DID_NOT_START, STACKS, ends_with_a_lost_worker, exits_unless_started
 

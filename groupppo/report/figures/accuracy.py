@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
-from groupppo.draw.captions import band, each
+from groupppo.draw.figures import band, each
 from groupppo.draw.wording import number
 from groupppo.report.figures import RunFigure
 

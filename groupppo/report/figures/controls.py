@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
-from groupppo.draw.captions import ITEMS, band, each
+from groupppo.draw.figures import ITEMS, band, each
 from groupppo.draw.wording import number, percentage
 from groupppo.report.figures import RunFigure, no_pair
 from groupppo.report.figures.parity import differences

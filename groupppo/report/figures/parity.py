@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
-from groupppo.draw.captions import ITEMS, band, each
+from groupppo.draw.figures import ITEMS, band, each
 from groupppo.draw.wording import number
 from groupppo.report.figures import RunFigure, has_others, no_pair
 from groupppo.verdicts.claims import EQUIVALENCE, REFERENCE, load_claims

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
-from groupppo.draw.captions import POOLED, band, each, seed_lines
+from groupppo.draw.figures import POOLED, band, each, seed_lines
 from groupppo.draw.wording import number
 from groupppo.errors import BadInput
 from groupppo.report.figures import RunFigure

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
-from groupppo.draw.captions import each, seeds_in_words
+from groupppo.draw.figures import each, seeds_in_words
 from groupppo.draw.wording import seconds_text
 from groupppo.errors import BadInput
 from groupppo.report.figures import RunFigure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
 from groupppo.draw import style
-from groupppo.draw.captions import each
+from groupppo.draw.figures import each
 from groupppo.draw.wording import number, percentage
 from groupppo.report.figures import RunFigure, has_others, no_pair
 from groupppo.verdicts.quantities import TARGET_METRICS as METRICS

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
-from groupppo.draw import captions, style
+from groupppo.draw import figures, style
 from groupppo.draw.figures import Picture
 from groupppo.draw.wording import number, plural, plurals
 from groupppo.report.figures import Evidence, ReportFigure, admissible_rows
@@ -172,10 +172,10 @@ class _Profiles(ReportFigure):
         scores = task_scores(admissible_rows(rows, tables.runs), benchmark)
         frame = data(scores)
         if frame.empty:
-            return f"no seed of any arm is admissible on every task. {captions.excluded(tables.runs)}"
+            return f"no seed of any arm is admissible on every task. {figures.excluded(tables.runs)}"
         models = list(dict.fromkeys(frame["model"]))
         shown = frame[frame["model"].isin(models[: style.MOST_FACETS])]
-        words = f"{caption(shown, scores, benchmark)} {captions.left_out(len(models), 'models')}".strip()
+        words = f"{caption(shown, scores, benchmark)} {figures.left_out(len(models), 'models')}".strip()
         return Picture(self.id, self.title, frame, lambda: draw(shown, benchmark), words, alt(shown, benchmark))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from groupppo.draw.blocks import MOST_ROWS, Details, List, Row, Section, Table, TextCell
-from groupppo.draw.captions import place
+from groupppo.draw.figures import place
 from groupppo.draw.wording import MISSING, number, percentage
 from groupppo.report.sections import Results
 

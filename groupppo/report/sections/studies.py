@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 
 from groupppo.draw.blocks import Block, FigureBlock, Heading, Link, Section, Text
-from groupppo.draw.captions import place
-from groupppo.draw.figures import read_figures
+from groupppo.draw.figures import place, read_figures
 from groupppo.errors import BadInput
 from groupppo.records.plain_json import read_object
 from groupppo.report.sections import Results
 from groupppo.studies.shared.study import FIGURES, RECORD, Shown, Study, find_study
-from groupppo.tables.keys import plans_begun
+from groupppo.tables.schema import plans_begun
 
 RERUN = "run the study again: snakemake studies."
 MOST_SHOWN = 3

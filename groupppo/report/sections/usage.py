@@ -7,7 +7,7 @@ import pandas as pd
 
 from groupppo.config import Benchmark
 from groupppo.draw.blocks import Block, List, Section, Table, Text, TextCell
-from groupppo.draw.captions import place
+from groupppo.draw.figures import place
 from groupppo.draw.wording import MISSING, in_bytes, most_frequent, number, percentage, seconds_text
 from groupppo.report.sections import Results
 from groupppo.tables.schema import FINISHED

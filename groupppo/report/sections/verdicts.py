@@ -22,8 +22,7 @@ from groupppo.draw.blocks import (
     code,
     strong,
 )
-from groupppo.draw.captions import place
-from groupppo.draw.figures import read_figures
+from groupppo.draw.figures import place, read_figures
 from groupppo.draw.wording import MISSING, interval, percentage, plural, quantity
 from groupppo.report.sections import PROFILE, Results, Verdict
 from groupppo.verdicts.item_share import ItemShare

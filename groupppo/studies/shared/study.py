@@ -23,9 +23,8 @@ from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, Settings
 from groupppo.config import REPOSITORY, Benchmark
 from groupppo.errors import BadInput, suggest
 from groupppo.measure.provenance import software, source
-from groupppo.records.hashing import sha256_file, sha256_model
+from groupppo.records.hashing import KEY, seal, sha256_file, sha256_model
 from groupppo.records.plain_json import read_bytes
-from groupppo.records.seal import KEY, seal
 
 if TYPE_CHECKING:
     from groupppo.draw.blocks import Block, FigureBlock
@@ -114,7 +113,10 @@ class RolloutParameters(Parameters):
 
     @property
     def arm_files(self) -> list[Path]:
-        return sorted(self.arms.glob("*.yaml"))
+        files = sorted(self.arms.glob("*.yaml"))
+        if not files:
+            raise BadInput(self.arms, "arms", None, "name a folder that holds arm files.")
+        return files
 
     @property
     def models(self) -> dict[str, Path]:
