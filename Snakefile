@@ -77,7 +77,11 @@ if workflow.output_settings.dryrun:
 
 wildcard_constraints:
     task="|".join(BENCHMARK.tasks),
-    model="|".join(BENCHMARK.models),
+    model="|".join(
+        name
+        for model in BENCHMARK.models.values()
+        for name in {model.name, model.weights}
+    ),
     arm="|".join(BENCHMARK.arms),
     seed=r"\d+",
 

@@ -3,9 +3,8 @@
 | file | what is in it |
 |---|---|
 | `params` | every key with its default; the registry of rules; tau and density from step to step |
-| `grouping` | what a rule reads (`Tokens`, scores) and returns (`Cause`, `Groups`) |
+| `grouping` | what a rule reads (`Tokens`, scores) and returns (`Cause`, `Groups`); how much a chosen token counts |
 | `rules/` | where a group ends, which is the token that is trained on: one file, one rule |
-| `weights` | how much a chosen token counts |
 | `kernels/` | the recursions over tokens: `reference` as they read, compiled by Numba |
 | `estimators` | dense GAE, advantages over endpoints, sharing within groups, whitening |
 | `loss` | where the losses count and what divides them (`group_batch`); the policy loss |
@@ -17,9 +16,8 @@
 
 import torch
 
-from groupppo.algorithm.grouping import Cause, Groups, Tokens, last_valid
+from groupppo.algorithm.grouping import Cause, Groups, Tokens, horvitz_thompson, last_valid
 from groupppo.algorithm.params import DensitySchedule, GroupParams, StepValues, known_rules, next_threshold
-from groupppo.algorithm.weights import horvitz_thompson
 
 __all__ = [
     "Cause",

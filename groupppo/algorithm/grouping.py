@@ -205,3 +205,16 @@ def uniform(seeds: Tensor, number: Tensor) -> Tensor:
 def _shifted(bits: Tensor, shift: int) -> Tensor:
     """Logical right shift: torch's own keeps the sign."""
     return (bits >> shift) & ((1 << (64 - shift)) - 1)
+
+
+def horvitz_thompson(chosen: Tensor, inclusion: Tensor) -> Tensor:
+    """1 / p at chosen tokens, zero elsewhere (Horvitz and Thompson, 1952), (B, T) float64.
+
+    A sum of terms with these weights, divided by the number of ALL valid tokens, has the mean over all valid tokens as
+    its expectation, and so have its gradients, as long as the terms do not depend on what is chosen.
+
+    Args:
+        chosen: (B, T) bool.
+        inclusion: (B, T) probability of each token to be chosen, above 0 wherever `chosen` is.
+    """
+    return torch.where(chosen, 1.0 / inclusion.double(), 0.0)

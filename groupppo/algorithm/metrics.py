@@ -9,7 +9,6 @@ from torch import Tensor
 
 from groupppo.algorithm.grouping import Cause, Groups, Score, Tokens
 from groupppo.algorithm.params import GroupParams
-from groupppo.algorithm.weights import effective_tokens, gini
 
 
 def group_metrics(groups: Groups, tokens: Tokens, params: GroupParams, threshold: float) -> dict[str, float]:
@@ -128,6 +127,22 @@ def variance_ratios(groups: Groups, advantages: Tensor, score: Score) -> Tensor:
         r_ppo = groups.sums(advantages * score.values)[at_endpoint] ** 2
         r_grpo = (advantages[at_endpoint] * groups.sums(score.values)[at_endpoint]) ** 2
     return torch.where(r_grpo == r_ppo, 1.0, r_grpo / r_ppo)
+
+
+def effective_tokens(weights: Tensor) -> float:
+    """Kish's effective number of tokens, (sum w)^2 / sum w^2, of (K,) weights; 0 of none."""
+    squares = float((weights.double() ** 2).sum())
+    return float(weights.double().sum()) ** 2 / squares if squares else 0.0
+
+
+def gini(weights: Tensor) -> float:
+    """Gini coefficient of (K,) non-negative weights: 0 where all are equal, towards 1 where one has everything."""
+    count, total = len(weights), float(weights.double().sum())
+    if not total:
+        return 0.0
+    ranked = weights.double().sort().values
+    rank = torch.arange(1, count + 1, dtype=torch.float64)
+    return float((2 * rank - count - 1) @ ranked) / (count * total)
 
 
 def group_sizes(groups: Groups) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from groupppo.config.things import Arm, Train
+from groupppo.config.things import Arm, Model, Train
 from groupppo.errors import BadInput
 
 _RATE = r"optim\.(lr|lr_warmup_steps|lr_warmup_steps_ratio|lr_scheduler_type|min_lr_ratio|num_cycles)"
@@ -62,14 +62,15 @@ def _leaves(keys: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def clip_notes(name: str, arms: Mapping[str, Arm], train: Train) -> list[str]:
+def clip_notes(name: str, arms: Mapping[str, Arm], train: Train, models: Sequence[Model]) -> list[str]:
     """What may be meant and cannot act: an arm, or the whole benchmark, that clips where no update can be clipped."""
     notes = []
     for who, own in [(name, train.verl), *((arm.name, arm.verl) for arm in arms.values())]:
         keys = train.verl | own
         if keys.get("algorithm.rollout_correction.bypass_mode"):
             continue  # the ratio is to the rollout's own log-probabilities
-        clips = [key for key, value in own.items() if _clips_nothing(key, value, keys, train)]
+        cells = [model.verl | keys for model in models]
+        clips = [k for k, value in own.items() if all(_clips_nothing(k, value, cell, train) for cell in cells)]
         if clips:
             notes.append(
                 f"{who} sets {', '.join(sorted(clips))}, which cannot act: with one mini-batch and one epoch a step "

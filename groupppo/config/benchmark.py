@@ -72,6 +72,16 @@ class _Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Setting:
+    title: Title
+    """Label in tables and figures, after the model's."""
+    mini_batches: Maybe[Annotated[int, Field(ge=1, le=10_000)]] = None
+    """Optimiser updates in one pass over a step's batch, instead of train's."""
+    verl: dict[VerlKey, Any] = field(default_factory=dict)
+    """Keys of verl's config, dotted, such as trainer.critic_warmup or actor_rollout_ref.rollout.dtype."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkFile(Form):
     """A benchmark, the matrix models x tasks x arms x seeds."""
 
@@ -87,6 +97,8 @@ class BenchmarkFile(Form):
     """Names of files in arms/."""
     seeds: Seeds
     """Training seeds, whole numbers from 0 to 2^32 - 1; the unit of replication."""
+    settings: dict[Name, _Setting] = field(default_factory=dict)
+    """Ways to train that each model is run with, by name: cells of their own, MODEL_SETTING, with the same start."""
     cells: tuple[_Cell, ...] = ()
     """Tasks and models that are run with fewer arms or seeds than the matrix has; any other pair has them all."""
     reference: str
@@ -158,6 +170,10 @@ class Benchmark:
         """Whether runs of an arm train a critic."""
         return trains_critic(self.train.verl | arm.verl)
 
+    def weights(self, name: str) -> Model:
+        """The model that has those weights, one of the matrix or one that settings of it share."""
+        return self.models.get(name) or next(each for each in self.models.values() if each.weights == name)
+
     def plan(self, task: str, model: str) -> CellPlan:
         """What is run of a task with a model: all arms and seeds unless `cells` says less."""
         whole = CellPlan(task, model, tuple(self.arms), self.seeds)
@@ -174,7 +190,7 @@ class Benchmark:
 
     def notes(self) -> list[str]:
         """What may be meant and will not do what its name says: an arm that clips where no update can be clipped."""
-        return clip_notes(self.name, self.arms, self.train)
+        return clip_notes(self.name, self.arms, self.train, list(self.models.values()))
 
     def faults(self) -> Iterator[BadInput]:
         """What does not go together."""
@@ -201,7 +217,8 @@ def load_benchmark(path: str | Path) -> Benchmark:
     arms = at_rates(_named(path, "arms", file.arms, load_arm), file.learning_rates, path)
     if file.reference not in arms:
         raise BadInput(path, "reference", file.reference, f"name one of the arms: {', '.join(arms)}.")
-    cells = len(file.models) * len(file.tasks)
+    models = at_settings(_named(path, "models", file.models, load_model), file, path)
+    cells = len(models) * len(file.tasks)
     runs = cells * len(arms) * len(file.seeds)
     if cells > MOST_CELLS:
         hint = f"keep models x tasks at most {MOST_CELLS}: write several benchmarks."
@@ -221,11 +238,11 @@ def load_benchmark(path: str | Path) -> Benchmark:
     benchmark = Benchmark(
         **{key: getattr(file, key) for key in same},
         **beside,
-        models=_named(path, "models", file.models, load_model),
+        models=models,
         tasks=_named(path, "tasks", file.tasks, load_task),
         arms=arms,
         source=path,
-        cells=_narrowed_cells(file, arms, path),
+        cells=_narrowed_cells(file, arms, models, path),
     )
     for fault in benchmark.faults():
         raise fault
@@ -241,6 +258,39 @@ def _named(asked_by: Path, kind: str, names: Sequence[str], load: Callable[[Path
             hint = f"no such file {home / name}.yaml; {suggest(name, known)}Known: {', '.join(known) or 'none'}."
             raise BadInput(asked_by, kind, name, hint)
     return {name: load(home / f"{name}.yaml") for name in names}
+
+
+# verl's key of a mini-batch's prompts, for the policy and for a critic, which an arm may do without.
+_MINI_BATCH = ("actor_rollout_ref.actor.ppo_mini_batch_size", "critic.ppo_mini_batch_size")
+
+
+def at_settings(models: Mapping[str, Model], file: BenchmarkFile, source: Path) -> dict[str, Model]:
+    """The models of a matrix, each once in each setting, as tiny_four_updates; without settings as they are.
+
+    Raises:
+        BadInput: a step's prompts do not make so many mini-batches, a key is set for all cells, too, or a name is
+            another model's.
+    """
+    if not file.settings:
+        return dict(models)
+    found: dict[str, Model] = {}
+    for model in models.values():
+        for key, setting in file.settings.items():
+            name, keys, prompts = f"{model.name}_{key}", dict(setting.verl), file.train.prompts_per_step
+            if setting.mini_batches is not None:
+                if prompts % setting.mini_batches:
+                    hint = f"write a divisor of prompts_per_step ({prompts})."
+                    raise BadInput(source, f"settings.{key}.mini_batches", setting.mini_batches, hint)
+                keys |= dict.fromkeys(_MINI_BATCH, prompts // setting.mini_batches)
+            for said in keys:
+                if said in file.train.verl:
+                    hint = f"leave it out of train.verl, or of settings.{key}: only one of them can hold."
+                    raise BadInput(source, f"train.verl.{said}", file.train.verl[said], hint)
+            if name in models or name in found:
+                raise BadInput(source, f"settings.{key}", name, "write another name: this is a model of the matrix.")
+            title, verl = f"{model.title}, {setting.title}", model.verl | keys
+            found[name] = replace(model, name=name, title=title, verl=verl, setting_of=model.name)
+    return found
 
 
 def rate_name(arm: str, rate: float) -> str:
@@ -292,7 +342,9 @@ def at_rates(arms: Mapping[str, Arm], rates: Mapping[str, float | Sequence[float
     return tuned
 
 
-def _narrowed_cells(file: BenchmarkFile, arms: Mapping[str, Arm], source: Path) -> tuple[CellPlan, ...]:
+def _narrowed_cells(
+    file: BenchmarkFile, arms: Mapping[str, Arm], models: Mapping[str, Model], source: Path
+) -> tuple[CellPlan, ...]:
     """The entries of `cells`, in the file's order; BadInput for one that is not in the matrix, says nothing or what an
     earlier one says, or leaves out the reference or the arm that another one takes its density from.
     """
@@ -301,7 +353,7 @@ def _narrowed_cells(file: BenchmarkFile, arms: Mapping[str, Arm], source: Path) 
         key, cell = f"{CELLS}[{place}]", (entry.task, entry.model)
         named: tuple[tuple[str, Sequence[Any], Sequence[Any]], ...] = (
             ("task", [entry.task], file.tasks),
-            ("model", [entry.model], file.models),
+            ("model", [entry.model], list(models)),
             ("arms", entry.arms or (), list(arms)),
             ("seeds", entry.seeds or (), file.seeds),
         )

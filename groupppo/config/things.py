@@ -174,6 +174,13 @@ class Model(Form):
     source: SkipJsonSchema[Path] = Path()
     shape: Annotated[dict[str, Any] | None, KeysOf(_Shape)] = field(default=None, metadata=LATER)
     """Sizes to plan a GPU's memory with; the downloaded model is checked against them."""
+    setting_of: Maybe[Name] = field(default=None, metadata=LATER)
+    """In a bundle: the model of which this is one setting. In your own files use settings."""
+
+    @property
+    def weights(self) -> str:
+        """The model whose weights, and whose warm start, it shares: another one's where it is a setting of that."""
+        return self.setting_of or self.name
 
     def faults(self) -> Iterator[BadInput]:
         """GPUs without their memory, or the memory of no GPU."""

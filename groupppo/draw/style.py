@@ -44,7 +44,7 @@ MOST_POINTS = 100
 INK, QUIET = "#222222", "#6b6b6b"
 MARGIN = "#cfe8dc"
 """The stretch that a claim is about."""
-DOTTED = {"color": QUIET, "linewidth": 1, "linestyle": (0, (1, 1.5))}
+DOTTED: dict[str, Any] = {"color": QUIET, "linewidth": 1, "linestyle": (0, (1, 1.5))}
 """The line of no difference."""
 REFERENCE_COLOUR = "#000000"
 ARM_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#800040", "#36b7e2", "#605020", "#d279a6", "#002080")
@@ -303,7 +303,7 @@ def patch(colour: str, label: str, hatch: str = "") -> Artist:
 
 def mark(label: str, marker: str, colour: str = QUIET, **look: Any) -> Artist:
     """The entry of a legend for a marker, with a line through it where `look` has a style for one."""
-    given = {"marker": marker, "color": colour, "markersize": 6, "linestyle": "none"}
+    given: dict[str, Any] = {"marker": marker, "color": colour, "markersize": 6, "linestyle": "none"}
     return Line2D([], [], label=label, **given | look)
 
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 MODE = "endpoint_update"
 # Of `streamed`: further tokens that flow, by window and random share, and the seed of the share.
 WINDOW, SHARE, SEED = "live_window", "live_share", "live_seed"
-# A token's weight in the policy's loss, which is verl's own field, and in the critic's (losses.py).
+# A token's weight in the policy's loss, which is verl's own field, and in the critic's (engine.py).
 POLICY_WEIGHTS, VALUE_WEIGHTS = "rollout_is_weights", "selection_weights"
 # Keep the pass's keys and values, up to so many bytes; use what was kept.
 KEEP_BYTES, USE_KEPT = "keep_kv_bytes", "use_kept_kv"

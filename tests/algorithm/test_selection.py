@@ -10,10 +10,11 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import compute_gae_advantage_return, compute_grpo_outcome_advantage
 
 from groupppo.algorithm import GroupParams, Tokens, group_tokens
+from groupppo.algorithm.grouping import horvitz_thompson
 from groupppo.algorithm.loss import LossMask, group_batch, masked_mean, policy_loss
+from groupppo.algorithm.metrics import effective_tokens, gini
 from groupppo.algorithm.params import StepValues
 from groupppo.algorithm.rules import bernoulli, prefix_cut
-from groupppo.algorithm.weights import effective_tokens, gini, horvitz_thompson
 from groupppo.errors import BadInput
 from tests.algorithm.strategies import fixed_batch, valid_tokens
 

@@ -181,6 +181,57 @@ def test_rates_that_cannot_be_meant_are_refused_by_name(home: Path, rates: dict[
     assert named in str(error.value)
 
 
+MINI_BATCH = ("actor_rollout_ref.actor.ppo_mini_batch_size", "critic.ppo_mini_batch_size")
+WAYS = {
+    "one": {"title": "one update"},
+    "four": {"title": "four updates", "mini_batches": 4},
+    "warm": {"title": "critic first", "verl": {"trainer.critic_warmup": 5}},
+}
+
+
+def test_settings_make_a_cell_of_each_model_in_each_with_one_start(home: Path) -> None:
+    benchmark = load(home, [CHAIN | {"model": "tiny_four", "seeds": [1]}], settings=WAYS)
+    plain = load(home).models["tiny"]
+    assert set(benchmark.models) == {"tiny_one", "tiny_four", "tiny_warm"}
+    assert {model.weights for model in benchmark.models.values()} == {"tiny"}
+    assert benchmark.models["tiny_one"].verl == plain.verl
+    assert benchmark.models["tiny_four"].verl == plain.verl | dict.fromkeys(MINI_BATCH, 4)  # of 16 prompts
+    assert benchmark.models["tiny_warm"].verl == plain.verl | {"trainer.critic_warmup": 5}
+    assert benchmark.models["tiny_four"].title == f"{plain.title}, four updates"
+    assert benchmark.weights("tiny").params == plain.params
+    assert benchmark.plan("chain", "tiny_four").seeds == (1,)
+    assert (plain.weights, plain.setting_of, load(home).weights("tiny")) == ("tiny", None, plain)
+
+
+def test_a_clip_that_can_act_in_one_of_the_settings_is_no_note(home: Path) -> None:
+    arms = ["ppo", "clip_higher"]
+    assert any("clip_higher" in note for note in load(home, arms=arms).notes())
+    assert load(home, arms=arms, settings=WAYS).notes() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"settings": {"three": {"title": "three", "mini_batches": 3}}}, "settings.three.mini_batches = 3"),
+        ({"settings": {"Four": {"title": "four"}}}, "settings.Four"),
+        ({"settings": {"none": {}}}, "settings.none.title = missing"),
+        ({"settings": {"b": {"title": "b"}}, "models": ["tiny", "tiny_b"]}, "settings.b = 'tiny_b'"),
+        ({"settings": WAYS, "cells": [CHAIN | {"seeds": [1]}]}, "cells[0].model = 'tiny'"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused_by_name(home: Path, changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadInput) as error:
+        load(home, **changes)
+    assert named in str(error.value)
+
+
+def test_a_setting_and_all_cells_do_not_set_the_same_key(home: Path) -> None:
+    train = yaml.safe_load((SHIPPED / "quick.yaml").read_text())["train"]
+    with pytest.raises(BadInput, match="only one of them can hold") as error:
+        load(home, settings=WAYS, train=train | {"verl": {"trainer.critic_warmup": 2}})
+    assert error.value.key == "train.verl.trainer.critic_warmup"
+
+
 def test_a_cell_that_is_not_listed_has_everything_and_a_listed_one_what_it_names_in_the_matrix_s_order(home) -> None:
     narrowed = load(home, [CHAIN | {"arms": ["random", "ppo", "group_ppo"], "seeds": [2, 3]}])
     whole = CellPlan("sorting", "tiny", tuple(ARMS), (3, 1, 2))

@@ -10,7 +10,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import CriticConfig
 from verl.workers.utils.losses import value_loss
 
-from groupppo.verl.losses import weighted_value_loss, with_weights
+from groupppo.verl.engine import weighted_value_loss, with_weights
 
 PROMPT, LENGTHS = 2, [3, 2]
 pytestmark = pytest.mark.verl

@@ -54,7 +54,7 @@ rule model:
         mem_mb=2000,
         runtime=10 if BENCHMARK.device == "cpu" else 120,
     params:
-        spec=lambda wildcards: recorded(BENCHMARK.models[wildcards.model]),
+        spec=lambda wildcards: recorded(BENCHMARK.weights(wildcards.model)),
     message:
         "build model {wildcards.model}"
     script:

@@ -11,6 +11,12 @@ def of_cells(pattern):
     ]
 
 
+def start(wildcards):
+    """What a run of a task and model starts from; settings of a model share its start."""
+    weights = BENCHMARK.models[wildcards.model].weights
+    return rules.warmstart.output[0].format(task=wildcards.task, model=weights)
+
+
 def of_runs(pattern):
     """The file of every run that the benchmark plans."""
     return [

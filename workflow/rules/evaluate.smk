@@ -4,7 +4,7 @@
 rule evaluate_start:
     input:
         test=rules.task.output.test,
-        checkpoint=rules.warmstart.output[0],
+        checkpoint=start,
     output:
         f"{RESULTS}/evals/{{task}}/{{model}}/start/result.json",
     log:

@@ -23,7 +23,7 @@ for name in BENCHMARK.studies:
             prompts=rules.task.output.train,
             dev=rules.task.output.dev,
             card=rules.task.output.card,
-            start=rules.warmstart.output[0],
+            start=start,
             status=trained(name, rules.train.output.status),
             policy=trained(name, rules.train.output.checkpoint),
         output:

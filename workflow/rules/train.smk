@@ -5,7 +5,7 @@ rule train:
     input:
         train=rules.task.output.train,
         dev=rules.task.output.dev,
-        start=rules.warmstart.output[0],
+        start=start,
         density=density_source,
     output:
         status=f"{RESULTS}/runs/{RUN}/status.json",

@@ -11,5 +11,5 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake) as benchmark:
-    parameters = build_model(benchmark.models[snakemake.wildcards.model], Path(snakemake.output[0]))
+    parameters = build_model(benchmark.weights(snakemake.wildcards.model), Path(snakemake.output[0]))
     print(f"{parameters:,} parameters")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 with job(snakemake) as benchmark:
     names, model, out = snakemake.wildcards, Path(snakemake.input.model), Path(snakemake.output[0])
-    task, padded = benchmark.tasks[names.task], benchmark.models[names.model].published
+    task, padded = benchmark.tasks[names.task], benchmark.weights(names.model).published
     if task.warmstart is None:
         start_as_published(model, out)
         print(f"{task.name} has no warm start: {out} is {model}")

@@ -1,6 +1,7 @@
 """Endpoint density over training, and what closed the groups."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
 def _block(block: SubFigure, rows: pd.DataFrame, title: str, benchmark: Benchmark) -> None:
     looks = style.arm_looks(benchmark, rows)
     arms, columns = list(looks), min(len(looks), COLUMNS)
-    panels = [["density"] * columns]
+    panels: list[Any] = [["density"] * columns]
     panels += [[*arms[i : i + columns], *["."] * (i + columns - len(arms))] for i in range(0, len(arms), columns)]
     axes = block.subplot_mosaic(panels, height_ratios=[1.2, *[1.0] * (len(panels) - 1)])
     # Half a step of room makes a run of a single step visible.

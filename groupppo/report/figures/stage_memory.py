@@ -1,5 +1,7 @@
 """Memory of each stage of a step."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -54,7 +56,7 @@ def _bars(panel: Axes, rows: pd.DataFrame, order: list[str], share: tuple[int, i
     place, arms = share
     height = 0.8 / arms
     at = pd.Series(np.arange(len(order)) - 0.4 + (place + 0.5) * height, index=order)
-    bar = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0}
+    bar: dict[str, Any] = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0}
     panel.barh(at, rows.groupby("stage")["size"].mean().reindex(order), height, **bar)
     panel.plot(rows["size"], rows["stage"].map(at), ".", color=style.INK, markersize=4, markeredgewidth=0.3, mec="w")
 

@@ -98,7 +98,7 @@ def warm_starts(results: Results) -> Block:
     rows = []
     for plan in results.benchmark.plans():
         task, model = results.benchmark.tasks[plan.task], results.benchmark.models[plan.model]
-        file = results.folder / "assets" / "starts" / task.name / model.name / "warmstart.json"
+        file = results.folder / "assets" / "starts" / task.name / model.weights / "warmstart.json"
         if task.warmstart is not None and file.is_file():
             last = read_object(file, "make the warm start again.")
             shares = (last.get("sampled_accuracy"), task.warmstart.target_accuracy, last.get("greedy_accuracy"))
