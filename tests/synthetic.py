@@ -76,6 +76,7 @@ def write_results(
     cells: Collection[CellPlan] = (),
     spread: Spread = Spread(),
     start_accuracy: float = 0.40,
+    device: str = "cpu",
     fallbacks: Mapping[tuple[str, int], int] | None = None,
     failed: Mapping[tuple[str, int], str] | None = None,
 ) -> Benchmark:
@@ -90,6 +91,7 @@ def write_results(
         cells: tasks that have fewer arms or seeds than these, with the model tiny.
         spread: over seeds.
         start_accuracy: held-out accuracy of the start checkpoint.
+        device: of all runs, "cpu" or "cuda".
         fallbacks: to dense PPO of the runs of (arm, seed).
         failed: causes of the runs of (arm, seed) that failed: half their steps, and no evaluation.
     """
@@ -109,7 +111,7 @@ def write_results(
                 together = replace(shifted, accuracy=shifted.accuracy + 0.004 * index)
                 cell = _Cell(folder, benchmark, plan.task, plan.model, arm, seed, together)
                 cause = (failed or {}).get((arm, seed))
-                cell.write_run(start_accuracy, (fallbacks or {}).get((arm, seed), 0), cause)
+                cell.write_run(device, start_accuracy, (fallbacks or {}).get((arm, seed), 0), cause)
                 if cause is None:
                     cell.write_evaluation()
     return benchmark
@@ -172,7 +174,7 @@ class _Cell:
     def keys(self) -> dict[str, Any]:
         return {"task": self.task, "model": self.model, "arm": self.arm, "seed": self.seed}
 
-    def write_run(self, start_accuracy: float, fallbacks: int, cause: str | None) -> None:
+    def write_run(self, device: str, start_accuracy: float, fallbacks: int, cause: str | None) -> None:
         run = self.folder / "runs" / self.place
         (run / "checkpoint").mkdir(parents=True, exist_ok=True)
         planned = self.benchmark.train.steps
@@ -186,7 +188,7 @@ class _Cell:
         status |= {"startup_seconds": 9.0, "wall_seconds": 9.0 + sum(whole), "finished_at": "2026-11-22T12:00:00+00:00"}
         _write_json(run / "status.json", status)
         versions = {"torch": "2.13.0", "verl": "0.9.1", "transformers": "5.9.0"}
-        _write_json(run / "provenance.json", {"device": "cpu", "host": "synthetic", "cpu": "one", **versions})
+        _write_json(run / "provenance.json", {"device": device, "host": "synthetic", "cpu": "one", **versions})
         verl = self.benchmark.arms[self.arm].verl
         (run / "config.yaml").write_text(yaml.safe_dump(verl | {"data.seed": self.seed}), encoding="utf-8")
         (run / "log.txt").write_text(f"{self.arm} seed {self.seed}: {cause or 'finished'}\n", encoding="utf-8")
