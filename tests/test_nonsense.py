@@ -184,7 +184,9 @@ def test_no_nonsense_is_a_traceback_and_none_is_taken_for_sense(
         assert faults or defensible(place, label, old), (place, label)
 
 
-@pytest.mark.parametrize("name", ["quick.yaml", "models/tiny.yaml", "arms/group_ppo.yaml", "claims/group_ppo.yaml", "site.yaml"])
+@pytest.mark.parametrize(
+    "name", ["quick.yaml", "models/tiny.yaml", "arms/group_ppo.yaml", "claims/group_ppo.yaml", "site.yaml"]
+)
 def test_what_is_no_plain_yaml_is_refused_in_a_file_of_any_kind(
     home: Path, sound: dict[Path, list[BadInput]], name: str
 ) -> None:

@@ -97,8 +97,7 @@ def _named(path: Path, data: Any) -> Iterator[tuple[str, Path]]:
     listed = [(folder, name) for folder, names in lists.items() if isinstance(names, list) for name in names]
     for key, name in [*listed, *((key, data.get(key)) for key in _BESIDE)]:
         if isinstance(name, str) and len(name) <= 100 and "/" not in name:
-            listed = isinstance(data[key], list)
-            file = path.parent / (f"{key}/{name}.yaml" if listed else name)
+            file = path.parent / (f"{key}/{name}.yaml" if isinstance(data[key], list) else name)
             if file.is_file():
                 yield key, file
 

@@ -54,7 +54,8 @@ _LearningRate = Annotated[
     Annotated[Rate, Tag(ONE)] | Annotated[tuple[Rate, ...], Field(min_length=2), UNIQUE, Tag(SEVERAL)], _ONE_OR_SEVERAL
 ]
 _Claims = Annotated[
-    Annotated[BesideName, Tag(ONE)] | Annotated[Names, Field(min_length=1, max_length=20), Tag(SEVERAL)], _ONE_OR_SEVERAL
+    Annotated[BesideName, Tag(ONE)] | Annotated[Names, Field(min_length=1, max_length=20), Tag(SEVERAL)],
+    _ONE_OR_SEVERAL,
 ]
 
 

@@ -18,8 +18,8 @@ from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.measure.provenance import source
 from groupppo.records.plain_json import read_object
-from groupppo.records.seal import STAMP
 from groupppo.records.plain_yaml import read_yaml
+from groupppo.records.seal import STAMP
 from groupppo.records.storage import room_for
 
 ABSENT = "absent"

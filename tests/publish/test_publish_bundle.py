@@ -17,6 +17,7 @@ from groupppo.publish.contents import LOCKS
 from groupppo.publish.records import evaluation_differences, notes
 from groupppo.publish.source import config_files, load_config
 from groupppo.publish.verify import verify
+from groupppo.records.hashing import sha256_file
 from groupppo.records.superseded import FOLDER
 from groupppo.tables import load_tables
 from groupppo.tables.keys import Keys
@@ -48,7 +49,12 @@ def test_an_unpacked_bundle_is_packed_to_the_same_bytes_whatever_its_derived_fil
 def test_it_holds_products_configs_locks_provenance_and_evaluations(bundle):
     found, cell = names(bundle), "sorting/tiny/group_ppo/seed2"
     wanted = {"report.html", "verdicts.json", "tables/steps.parquet", "figures/reward.svg", "figures/reward.csv"}
-    wanted |= {"config/quick.yaml", "config/claims/group_ppo.yaml", "config/arms/group_ppo.yaml", "config/tasks/sorting.yaml"}
+    wanted |= {
+        "config/quick.yaml",
+        "config/claims/group_ppo.yaml",
+        "config/arms/group_ppo.yaml",
+        "config/tasks/sorting.yaml",
+    }
     wanted |= {"requirements/cpu.lock", "SHA256SUMS", "preregistration.json", f"evals/{cell}/result.json"}
     wanted |= {f"runs/{cell}/{name}" for name in ("provenance.json", "config.yaml", "status.json", "steps.jsonl")}
     assert wanted <= set(found)

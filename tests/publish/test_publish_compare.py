@@ -172,7 +172,9 @@ def test_claims_that_differ_are_named_for_margin_and_metric_are_those_of_a(finis
     assert compare(finished, unpacked).settings == ()
     file = unpacked / "config" / "claims" / "group_ppo.yaml"
     file.write_text(file.read_text() + "\n# later\n")
-    (unpacked / "SHA256SUMS").write_bytes(sums_text(read_sums(unpacked) | {"config/claims/group_ppo.yaml": sha256_file(file)}))
+    (unpacked / "SHA256SUMS").write_bytes(
+        sums_text(read_sums(unpacked) | {"config/claims/group_ppo.yaml": sha256_file(file)})
+    )
     found = compare(finished, unpacked).settings
     assert [(item.key, item.b) for item in found] == [("claims (SHA-256)", sha256_file(file))]
 

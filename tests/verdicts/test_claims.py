@@ -129,7 +129,9 @@ def test_several_files_are_one_set_in_their_order(shipped: Claims):
         ({"learning_metric": "pass_at_k"}, "learning_metric"),
     ],
 )
-def test_files_that_are_named_together_share_level_power_and_metric(folder: Path, change: dict[str, Any], key: str | None):
+def test_files_that_are_named_together_share_level_power_and_metric(
+    folder: Path, change: dict[str, Any], key: str | None
+):
     nat = SHIPPED.with_name("nat.yaml")
     data, file = yaml.load(nat.read_text(), yaml.CSafeLoader) | change, folder / "other.yaml"
     data["claims"] = data["claims"][:1] if key else [data["claims"][0] | {"id": "another"}]
