@@ -59,6 +59,7 @@ def kind_of(path: Path) -> str:
     scores = {kind: len(keys & (each - shared)) for kind, each in known.items()}
     best = [kind for kind in known if scores[kind] == max(scores.values())]
     if len(best) > 1:
-        hint = "put it into models/, tasks/, arms/ or claims/, or write the keys of one kind; `groupppo new` writes such files."
+        hint = f"put it into {', '.join(f'{each}/' for each in FOLDERS)}, or write the keys of one kind; "
+        hint += "`groupppo new` writes such files."
         raise BadInput(path, "file", sorted(map(str, keys)) or data, f"its kind cannot be told: {hint}")
     return best[0]

@@ -1,4 +1,4 @@
-"""Claims under test: data read from benchmarks/claims/, never code. Several files that a benchmark names are one set."""
+"""Claims under test: data read from benchmarks/claims/, never code. Files that a benchmark names together are one set."""
 
 import hashlib
 import math
