@@ -10,7 +10,7 @@ import io
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Never
 
@@ -37,7 +37,8 @@ except ModuleNotFoundError:  # Snakemake imports every executor that it finds, a
 else:
     common_settings = stock.common_settings
     ExecutorSettings = stock.ExecutorSettings
-    COMMENT_LENGTH = 1000  # Slurm takes up to 1024 characters
+    # Slurm takes comments of up to 1024 characters, and that of an array has the marks of all its tasks, of 27 each.
+    MOST_TASKS, COMMENT_LENGTH = 30, 1000
 
     def mark_of(job: Any) -> queue.Mark:
         """Who writes which files from what; resources are no part of it, as they grow with each attempt."""
@@ -65,42 +66,108 @@ else:
         def __init__(self, workflow: Any, logger: Any):
             if old := old_options():
                 raise WorkflowError(*(f"{name}: write groupppo-{name}" for name in old))
-            if workflow.executor_settings.array_jobs:
-                # https://github.com/snakemake/snakemake-executor-plugin-slurm/issues/447
-                hint = "tasks of an array look for the first one's outputs, and remove them when they fail"
-                raise WorkflowError(f"groupppo-slurm-array-jobs: leave it out: {hint}")
             self._earlier = queue.at_start(Path.cwd())
             if self._earlier.problem is not None and len(workflow.dag):
                 raise WorkflowError(str(self._earlier.problem))
             self._lost = queue.LostJobs()
             self._adopted: dict[str, str] = {}  # run id by job id
+            self._arrays: dict[Any, Sequence[Any]] = {}  # all jobs of an array that is submitted, by its first
             super().__init__(workflow, logger)
+
+        def run_jobs(self, jobs: list[Any]) -> None:
+            """Submit jobs, in arrays those of rules for which arrays are asked for.
+
+            The stock executor lets go of a job while others of its rule are ready that Snakemake has not handed over,
+            as under --jobs: nobody submits it later, and Snakemake waits for it without end.
+            """
+            in_arrays = [job for job in jobs if not job.is_group() and self.array_jobs & {"all", job.name}]
+            super().run_jobs([job for job in jobs if job not in in_arrays])
+            self._submit_array_jobs(in_arrays)
 
         def run_job(self, job: Any) -> None:
             """Submit a job, or adopt the one in the queue that does the same."""
+            if self._is_new(job):
+                super().run_job(job)
+
+        def run_array_jobs(self, jobs: Sequence[Any]) -> None:
+            """Submit jobs as arrays of one rule and equal resources, but for those to adopt.
+
+            In the stock executor every task looks for the outputs of the first job in the end, and removes them where
+            its own job fails: https://github.com/snakemake/snakemake-executor-plugin-slurm/issues/447. Here a task runs
+            what its job would run alone.
+            """
+            alike: dict[str, list[Any]] = {}
+            for job in filter(self._is_new, jobs):
+                asked = sorted((name, str(value)) for name, value in job.resources.items())
+                alike.setdefault(f"{job.name} {asked}", []).append(job)
+            size = min(MOST_TASKS, self.max_array_size)
+            for group in alike.values():
+                for chunk in (group[start : start + size] for start in range(0, len(group), size)):
+                    if len(chunk) > 1:
+                        self._arrays[chunk[0]] = chunk
+                    super().run_job(chunk[0])
+
+        def _is_new(self, job: Any) -> bool:
+            """Whether a job is to be submitted; another one waits for its like in the queue, or has failed."""
             try:
                 earlier = None if job.is_group() else self._earlier.claim(mark_of(job))
             except (BadInput, OSError, subprocess.SubprocessError) as error:
                 self._report_job_error_threadsafe(SubmittedJobInfo(job), f"Not submitted: {error}\n")
-                return
+                return False
             if earlier is None:
-                super().run_job(job)
-                return
+                return True
             self._adopted[earlier.id] = earlier.run
             message = f"Job {job.jobid} is in the queue already with SLURM jobid {earlier.id}, from an earlier start"
             self.logger.info(f"{message}; waiting for it.")
-            log = self.slurm_logdir / f"rule_{job.name}" / stock.get_job_wildcards(job) / f"{earlier.id}.log"
+            place = "" if "_" in earlier.id else stock.get_job_wildcards(job)
+            log = self.slurm_logdir / f"rule_{job.name}" / place / f"{earlier.id}.log"
             info = SubmittedJobInfo(job, external_jobid=earlier.id, aux={"slurm_logfile": log})
             self._report_job_submission_threadsafe(info)
+            return False
+
+        def format_job_exec(self, job: Any) -> str:
+            """The command of a job, or of an array that it is the first of."""
+            command = super().format_job_exec
+            if job not in self._arrays:
+                return command(job)
+            script = Path(self.tmpdir, f"array.{job.jobid}.sh")
+            cases = "\n".join(f"{task}) {command(each)};;" for task, each in enumerate(self._arrays[job], 1))
+            script.write_text(f"case $SLURM_ARRAY_TASK_ID in\n{cases}\nesac\n", encoding="utf-8")
+            return f"sh {stock.shlex.quote(str(script))}"
 
         def get_partition_arg(self, job: Any) -> str:
-            """The partition, and a comment with the job's mark: sbatch takes the last of two options."""
+            """The partition, a comment with marks, and what makes an array: sbatch takes the last of two options."""
             option = super().get_partition_arg(job)
             if job.is_group():
                 return option
-            wildcards, mark = stock.get_job_wildcards(job), str(mark_of(job))
+            jobs = self._arrays.get(job, [job])
+            wildcards, marks = stock.get_job_wildcards(job), "".join(str(mark_of(each)) for each in jobs)
             name = f"rule_{job.name}_wildcards_{wildcards}" if wildcards else f"rule_{job.name}"
-            return option + f" --comment {stock.shlex.quote(f'{name[: COMMENT_LENGTH - len(mark)]} {mark}')}"
+            option += f" --comment {stock.shlex.quote(f'{name[: COMMENT_LENGTH - len(marks)]} {marks}')}"
+            if len(jobs) > 1:
+                log = self.slurm_logdir / f"rule_{job.name}" / "%A_%a.log"
+                option += f" --array=1-{len(jobs)} --output {stock.shlex.quote(str(log))}"
+            return option
+
+        def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
+            for info in self._tasks(job_info):
+                super()._report_job_submission_threadsafe(info)
+
+        def _report_job_error_threadsafe(self, job_info: SubmittedJobInfo, msg: str) -> None:
+            for info in self._tasks(job_info):
+                super()._report_job_error_threadsafe(info, msg)
+
+        def _tasks(self, info: SubmittedJobInfo) -> list[SubmittedJobInfo]:
+            """One for each job of an array that was submitted or refused."""
+            jobs = self._arrays.pop(info.job, None)
+            if jobs is None:
+                return [info]
+            ids = [info.external_jobid and f"{info.external_jobid}_{task}" for task in range(1, len(jobs) + 1)]
+            folder = self.slurm_logdir / f"rule_{info.job.name}"
+            return [
+                SubmittedJobInfo(job, external_jobid=number, aux={"slurm_logfile": folder / f"{number}.log"})
+                for job, number in zip(jobs, ids, strict=True)
+            ]
 
         def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
             """Take a job for submitted; it has begun when it runs, and until then its outputs are finished ones."""

@@ -67,6 +67,9 @@ JSON: dict[str, str | bytes] = {
     "a float of 400 digits": f'{{"a": {"9" * 400}.5}}',
     "NaN": '{"a": NaN}',
     "minus infinity": '[-Infinity]',
+    "a key written twice": '{"a": 1, "a": 2}',
+    "twice by an escape": '{"a": 1, "\\u0061": 2}',
+    "twice and deep": '[[{"a": {"b": 1, "b": 1}}]]',
     "the first half of a pair": '{"a": "\\ud83d"}',
     "half a pair in a key": '{"\\ud800": 1}',
     "one level too many": "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1),
@@ -88,6 +91,7 @@ JSON_READ = [
     "{}",
     "[1.5, null, true]",
     '{"a": "\\ud83d\\ude00"}',
+    '{"a:b": {"c": "::", "a:b": [{"c": 1}, {"c": 2}]}}',
     f"[{'9' * 300}]",
     "[" * DEEPEST + "]" * DEEPEST,
     '"é"',
@@ -229,6 +233,16 @@ TABLES: dict[str, tuple[Callable[[], pa.Table], dict[str, Any]]] = {
 def test_a_table_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path: Path, make: Any, options: Any) -> None:
     pq.write_table(make(), tmp_path / "any.parquet", **options)
     assert isinstance(bounded(lambda: refuse_bomb(tmp_path / "any.parquet")), BadInput)
+
+
+def test_a_table_is_read_though_somebody_ended_the_process_that_reads_it(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "any.parquet")
+    for _ in range(2):
+        assert refuse_bomb(tmp_path / "any.parquet").names == ["a"]
+        process = plain_parquet._READER._process
+        assert process is not None
+        process.kill()
+        process.wait()
 
 
 def damaged(content: bytes, count: int) -> Iterator[bytes]:

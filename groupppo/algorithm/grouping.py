@@ -169,7 +169,7 @@ def share_of_highest(
     Args:
         priority: (B, T) float.
         mask: (B, T) bool.
-        density: chosen tokens over valid tokens, in (0, 1].
+        density: chosen tokens over valid tokens, in [0, 1].
         ends: as `chosen`, whose result this returns.
         by_response: whether the N tokens are those of one response, not of the batch.
 

@@ -234,8 +234,8 @@ class GroupParams:
     )
     on_error: str = _key(
         "raise",
-        "`raise`, or `dense`: a step whose grouping fails runs as dense PPO, is logged and counted, and the run is no "
-        "evidence for a claim about GROUP-PPO.",
+        "`raise`, or `dense`: a step whose grouping fails trains on every token, with `group_ppo` as dense PPO, is "
+        "logged and counted, and the run is no evidence for a claim about GROUP-PPO.",
         *("raise", "dense"),
     )
     close: str = _key(
@@ -401,6 +401,11 @@ COMMON: tuple[str, ...] = ("rule", "weights", "advantage", "spread", "loss_norma
 COMMON += tuple(name for name, key in KEYS.items() if key.only_with[:1] == _STREAMED)
 
 
+def default_of(name: str, *, stock: bool) -> Any:
+    """What a key is where nobody sets it; `stock` as of `GroupParams.from_config`."""
+    return "stock" if stock and name == "advantage" else getattr(GroupParams, name)
+
+
 def key_docs() -> dict[str, str]:
     """What each key does and, for a choice, what it may be."""
     choices = {name: key.choices for name, key in KEYS.items() if key.choices} | {"rule": tuple(known_rules())}
@@ -436,7 +441,7 @@ def next_threshold(tau: float, density: float, params: GroupParams) -> float:
 
 @dataclass(frozen=True)
 class DensitySchedule:
-    """Endpoints over valid tokens of each step of a finished run, in (0, 1]: what a control arm has to match.
+    """Chosen tokens over valid ones of each step of a finished run, in [0, 1]: what a control arm has to match.
 
     Attributes:
         source: the run's `steps.jsonl`.
@@ -451,7 +456,7 @@ class DensitySchedule:
         """Read `group/density` of every step.
 
         Raises:
-            BadInput: the file does not exist, or a row is not JSON, has no such numbers or a density not in (0, 1].
+            BadInput: the file does not exist, or a row is not JSON, has no such numbers or a density not in [0, 1].
         """
         source = Path(source)
         if not source.is_file():
@@ -462,8 +467,8 @@ class DensitySchedule:
             try:
                 row = json.loads(line)
                 step, density = int(row["step"]), float(row["group/density"])
-                if not 0.0 < density <= 1.0:
-                    raise ValueError(f"density {density} is not above 0 and at most 1")
+                if not 0.0 <= density <= 1.0:
+                    raise ValueError(f"density {density} is not from 0 to 1")
             except (ValueError, KeyError, TypeError, OverflowError) as error:
                 hint = f"write a JSON object with numbers `step` and `group/density` ({type(error).__name__}: {error})."
                 raise BadInput(source, f"line {number}", line[:80], hint) from error

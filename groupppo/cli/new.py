@@ -118,16 +118,16 @@ def template(kind: str, name: str, example: Mapping[str, Any]) -> str:
 
 def _of_groups(written: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
     """What each key of an arm's groups does, and the lines of those that it does not set; none for an arm without."""
-    from groupppo.algorithm.params import GroupParams, key_docs
-    from groupppo.config import is_grouped
+    from groupppo.algorithm.params import default_of, key_docs
+    from groupppo.config import GROUPED, is_grouped
 
     if not is_grouped(written):
         return {}, []
-    docs = key_docs()
+    docs, stock = key_docs(), written.get("algorithm.adv_estimator") != GROUPED
     lines = ["  # Every further key of the grouping with its default. One that the rule does not use is refused."]
     for key in docs:
         if f"{PARAMS}{key}" not in written:
-            [line] = _block({f"{PARAMS}{key}": getattr(GroupParams, key)})
+            [line] = _block({f"{PARAMS}{key}": default_of(key, stock=stock)})
             lines += ["", *_comment(docs[key], "  "), f"  # {line}"]
     return {f"{PARAMS}{key}": doc for key, doc in docs.items()}, lines
 

@@ -53,7 +53,10 @@ BYTE_VOCABULARY = 261
 """Tokens of groupppo.tasks.tokenizer, which the models without a vocabulary of their own have."""
 _UPDATE, _KV = "algorithm.group_params.update", "algorithm.group_params.kv"
 _REFERENCE_POLICY = ("algorithm.use_kl_in_reward", "actor_rollout_ref.actor.use_kl_loss")
+_RULE, _DENSITY = "algorithm.group_params.rule", "algorithm.group_params.density"
 _DENSITIES = (1 / 16, 1 / 5)
+_SHARES = {"singleton": (1.0, 1.0), "prefix_cut": (0.5, 1.0), "gap": (0.5, 1.0)}
+"""Chosen tokens over valid tokens by rule, where no key says them; other rules: `_DENSITIES`."""
 _FOLDER = Span(2e4, 2e7)  # bytes of a Hugging Face folder next to its weights
 
 
@@ -117,7 +120,7 @@ def step_flops(benchmark: Benchmark, task: Task, model: Model, arm: Arm) -> tupl
     train, shape, keys = benchmark.train, shape_of(model), benchmark.train.verl | arm.verl
     responses = train.prompts_per_step * train.responses_per_prompt
     sampling, others = list[float](), list[float]()
-    for share, density in zip((0.5, 1.0), _DENSITIES, strict=True):
+    for share, density in zip((0.5, 1.0), _densities(keys), strict=True):
         response = max(1, round(share * task.max_response_tokens))
         work = Work(task.max_prompt_tokens + response, response, max(1, round(density * response)))
         forward, critic = forward_flops(shape, work, "dense"), update_flops(shape, work, "dense")
@@ -131,11 +134,18 @@ def step_flops(benchmark: Benchmark, task: Task, model: Model, arm: Arm) -> tupl
     return Span(*sampling), Span(*others)
 
 
+def _densities(keys: dict[str, Any]) -> tuple[float, float]:
+    density = keys.get(_DENSITY)
+    if isinstance(density, int | float) and 0 < density <= 1:  # what else is there is refused before a run
+        return density, density
+    return _SHARES.get(str(keys.get(_RULE)), _DENSITIES)
+
+
 def _mode(keys: dict[str, Any], share: float) -> str:
-    """The update's mode in `update.flops`; `auto` is the cheaper one at the lower end."""
+    """The update's mode in `update.flops`; `auto` is the cheaper one at the lower end, if it gathers there."""
     mode = keys.get(_UPDATE, "auto") if is_grouped(keys) else "dense"
     if mode == "auto":
-        return "dense" if share == 1.0 else "gathered"
+        return "dense" if share == 1.0 or _densities(keys)[0] >= 0.5 else "gathered"
     if mode == "streamed":
         return "streamed" if keys.get(_KV) == "recompute" else "streamed_reuse"
     return mode if mode in ("dense", "masked", "gathered") else "dense"

@@ -111,13 +111,15 @@ def read_figures(folder: Path) -> list[FigureRecord]:
 def save(figure: Figure, out: Path, name: str) -> None:
     """Write `<name>.svg` and `<name>.png` (160 dots per inch; fewer, and 256 colours, for a figure of many panels);
     the same figure gives the same bytes."""
-    figure.savefig(out / f"{name}.svg", metadata={"Date": None})
-    # The layout found for the first format serves the second; finding it is most of the work, and `savefig` would lay
-    # out all texts once more before it draws.
-    figure.set_layout_engine("none")
     dots = min(DOTS, MOST_DOTS / float(figure.get_figheight()))
+    # One layout, most of the work, serves both formats. It is found at the picture's dots: at the 72 of an SVG texts
+    # are hinted to other widths, and long labels would be cut.
     figure.set_dpi(dots)
     canvas = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    figure.savefig(out / f"{name}.svg", metadata={"Date": None})
+    figure.set_dpi(dots)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     picture = picture if dots == DOTS else few_colours(picture)

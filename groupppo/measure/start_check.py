@@ -43,8 +43,7 @@ def check_node(folder: Path, needs: Needs) -> None:
         BadInput: names what the node lacks and how to fix it; `folder` may not exist yet.
     """
     where = f"node {platform.node()}"
-    require_answer(folder)
-    skew = clock_skew(folder)
+    skew = answered_skew(folder)
     if abs(skew) > MAX_SKEW:
         hint = f"set the clock (chrony or ntpd): files must not look older or newer by more than {MAX_SKEW:g} s."
         raise BadInput(where, "clock minus the file server's (s)", round(-skew, 1), hint)
@@ -59,17 +58,28 @@ def check_node(folder: Path, needs: Needs) -> None:
     check_versions(needs.lock, needs.packages)
 
 
-def require_answer(folder: Path) -> None:
-    """Raise BadInput where the folder's file server does not answer: it blocks whoever asks, for ever.
+def answered_skew(folder: Path) -> float:
+    """`clock_skew`, or BadInput where the folder's file server does not answer: it blocks whoever asks, for ever.
 
-    Asked in a thread that nobody waits for in the end.
+    Asked in a thread that nobody waits for in the end: a server may know the folder and not take a file.
     """
-    thread = threading.Thread(target=folder.exists, daemon=True)
+    found: list[float | BadInput] = []
+
+    def ask() -> None:
+        try:
+            found.append(clock_skew(folder))
+        except BadInput as error:
+            found.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PATIENCE)
-    if thread.is_alive():
+    if not found:
         hint = f"its file server did not answer within {PATIENCE:g} s: mount it again, or choose another node."
-        raise BadInput(folder, "look at it", None, hint)
+        raise BadInput(folder, "write and remove a file", None, hint)
+    if isinstance(found[0], BadInput):
+        raise found[0]
+    return found[0]
 
 
 def check_versions(lock: Path, packages: Iterable[str]) -> None:

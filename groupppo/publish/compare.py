@@ -190,7 +190,8 @@ def _compared(a: _Side, b: _Side) -> Comparison:
             why = f"seconds and memory, for {', '.join(machine)} differ"
             missing.append(NotCompared(Gap.WITHHELD, cell_path(*cell), why))
     values = pd.concat({"a": a.values, "b": b.values}, axis=1)
-    judged = values[[key[1:] in (timed if is_cost(key[0]) else unlike) for key in values.index]]
+    compared = [key[1:] in (timed if is_cost(key[0]) else unlike) for key in values.index]
+    judged = values[np.array(compared, dtype=bool)]
     metric, margin, arms = a.claims.learning_metric, _margin(a.claims), _arms(judged)
     hashes = a.claims.sha256, b.claims.sha256
     claimed = [SettingDifference("claims (SHA-256)", *hashes)] if hashes[0] != hashes[1] else []

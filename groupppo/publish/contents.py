@@ -92,6 +92,8 @@ def files_in(folder: Path) -> dict[str, Path]:
 FORMAT, FORMAT_VERSION = "groupppo bundle", 2
 SAID = ("made_by", "source", "checkpoints", "samples", "notes")
 """What manifest.json says beside its files."""
+_FORMATS = mimetypes.MimeTypes().types_map[True]
+"""Python's own list: what the machine has in /etc/mime.types is not in it."""
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9_.@+=,/-]*)")
 
 
@@ -153,6 +155,28 @@ def sums_differences(folder: Path) -> Iterator[Difference]:
             yield name, hashes.get(name, f"no file: {SUMS} does not list it"), present.get(name, "no file")
 
 
+def listed_differences(folder: Path, listed: Mapping[str, Any] | None) -> Iterator[Difference]:
+    """Every file that belongs into no bundle, or of which manifest.json says something else than SHA256SUMS.
+
+    Args:
+        folder: the bundle's.
+        listed: what the manifest says of each file; None where nobody can read it.
+
+    Raises:
+        BadInput: as `read_sums`.
+    """
+    for name in files_in(folder):
+        if kind_of(name) is None:
+            yield name, "no file: no bundle has one", "a file"
+    if listed is None:
+        return
+    hashes = {name: digest for name, digest in read_sums(folder).items() if name not in LISTS}
+    for name in sorted({*hashes, *listed}):
+        found = value_at(listed, name, "sha256")
+        if found != hashes.get(name):
+            yield f"{MANIFEST}: {name}", hashes.get(name, f"no file: {SUMS} does not list it"), found or "nothing"
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """manifest.json.
 
@@ -165,8 +189,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if manifest.get(key) != known:
             hint = f"read it with the version that wrote it; this one knows {known!r}."
             raise BadInput(file, key, manifest.get(key), hint)
-    if not isinstance(value_at(manifest, "made_by", "groupppo"), str) or not isinstance(manifest.get("source"), dict):
-        raise BadInput(file, "made_by, source", None, "fetch it again: it says not what a manifest says.")
+    made, parts = value_at(manifest, "made_by", "groupppo"), (manifest.get("files"), manifest.get("source"))
+    if not isinstance(made, str) or not all(isinstance(part, dict) for part in parts):
+        raise BadInput(file, "files, made_by, source", None, "fetch it again: it says not what a manifest says.")
     return manifest
 
 
@@ -199,7 +224,7 @@ def _crate(benchmark: Benchmark, files: Mapping[str, Path], hashes: Mapping[str,
     by_folder = {name for name in files if name.split("/")[0] in ("runs", "evals")}
     for name in sorted(set(files) - by_folder):
         suffix, size = posixpath.splitext(name)[1], str(files[name].stat().st_size)
-        form = mimetypes.types_map.get(suffix, "application/octet-stream")
+        form = _FORMATS.get(suffix, "application/octet-stream")
         properties = {"name": posixpath.basename(name), "encodingFormat": form, "contentSize": size}
         crate.add_file(dest_path=name, properties=properties | {"sha256": hashes[name]})
     for folder in sorted({posixpath.dirname(name) for name in by_folder}):

@@ -130,9 +130,10 @@ def _table_difference(made: Path, found: Path) -> tuple[str, str] | None:
     if not ours.schema.equals(theirs.schema):
         columns = (", ".join(f"{field.name} {field.type}" for field in table.schema) for table in (ours, theirs))
         return f"columns {next(columns)}", next(columns)
-    rows = (table.to_pandas(integer_object_nulls=True) for table in (theirs, ours))
+    rows = (table.to_pandas(integer_object_nulls=True, ignore_metadata=True) for table in (theirs, ours))
     try:
         pd.testing.assert_frame_equal(*rows, rtol=RELATIVE, atol=_NOTHING, check_categorical=False)
     except AssertionError as error:
-        return "the table as made", " ".join(str(error).split())[:300]
+        lines = str(error).splitlines()  # the last one says where the first difference is, and which
+        return "the table as made", f"{lines[0]}: {lines[-1]}"[:300]
     return None

@@ -12,7 +12,7 @@ from typing import Any
 from groupppo.config import Benchmark, Task
 from groupppo.config.benchmark import RATE_KEY as RATE
 from groupppo.errors import BadInput
-from groupppo.publish.contents import LOCKS, Difference
+from groupppo.publish.contents import CONFIG, LOCKS, Difference
 from groupppo.publish.derive import has_steps
 from groupppo.publish.reading import config_values, flat, read_json, same_number
 from groupppo.records.folders import START, RunFolder
@@ -41,7 +41,14 @@ def record_differences(folder: Path, benchmark: Benchmark) -> Iterator[Differenc
         yield from _run_differences(folder, benchmark, RunFolder(status.parent))
     for result in _results(folder):
         card = folder / "assets" / "tasks" / _keys(folder, result).task / "card.json"
-        yield from _other_hash(folder, result, read_json(result), "data_sha256", card, "splits", "test", "sha256")
+        said = {"data_sha256": None} | read_json(result)
+        yield from _other_hash(folder, result, said, "data_sha256", card, "splits", "test", "sha256")
+    for start in sorted(folder.glob("assets/starts/*/*/warmstart.json")):
+        log = start.with_suffix(".jsonl")
+        last = {key: value for key, value in read_json(start).items() if key != "task"}
+        lines = [line for _, line in read_lines(log, _HINT)] if log.is_file() else []
+        if lines and lines[-1] != last:
+            yield _name(folder, start), f"the last line of {log.name}", last
 
 
 def _seal_differences(folder: Path, record: Path) -> Iterator[Difference]:
@@ -57,9 +64,9 @@ def _seal_differences(folder: Path, record: Path) -> Iterator[Difference]:
         if Path(name).name != name:
             yield f"{_name(folder, record)}: {KEY}", "names of files beside it", name
         elif file.is_file() or not file.match(_SAMPLES):  # samples may be left out; the notes say so
-            found = published_sha256(file) if file.is_file() else "no file"
-            if found != expected:
-                yield _name(folder, file), f"SHA-256 {expected}, as {record.name} says", found
+            found = published_sha256(file) if file.is_file() else None
+            if found is None or found != expected:
+                yield _name(folder, file), f"SHA-256 {expected}, as {record.name} says", found or "no file"
 
 
 def _run_differences(folder: Path, benchmark: Benchmark, run: RunFolder) -> Iterator[Difference]:
@@ -198,11 +205,18 @@ def _gaps(folder: Path) -> Iterator[tuple[str, str]]:
             nothing = "neither samples nor scores by item; its metrics cannot be made again."
             known = scores.has(_keys(folder, result))
             yield _name(folder, result), "no samples; its responses cannot be judged again." if known else nothing
+        if not any(result.parent.glob(_REPORTS)):
+            yield _name(folder, result), "lm-eval's own results are missing; its metrics cannot be compared with them."
     if not (folder / STAMP).is_file():
         yield STAMP, "missing; nothing says what was fixed before the first run."
     if not has_steps(folder):
         why = "no run has its steps.jsonl and stages.jsonl, so single steps cannot be compared with them."
         yield "tables/steps.parquet and tables/stages.parquet are raw", why
+    for study in sorted(folder.glob("studies/*/*/study.json")):
+        script = folder / CONFIG / "studies" / f"{study.parts[-3]}.py"
+        used = value_at(read_json(study), "inputs", "script_sha256")
+        if used is not None and script.is_file() and sha256_file(script) != used:
+            yield _name(folder, study), f"the study was run by another script (SHA-256 {used})."
 
 
 def _statuses(folder: Path) -> list[Path]:

@@ -120,17 +120,17 @@ class _Check:
         return self.outcome
 
     def lists(self) -> None:
-        """Every file is one that SHA256SUMS lists, and of a kind that bundles have."""
+        """Every file is the one that SHA256SUMS and manifest.json list, and of a kind that bundles have."""
         names = sorted(files_in(self.folder))
         if SUMS in names:
             self.outcome.sums_sha256 = sha256_file(self.folder / SUMS)
         self.compare("checksums", f"SHA-256 of {len(names):,} files", contents.sums_differences(self.folder))
-        unknown = [(name, "no file: no bundle has one", "a file") for name in names if not contents.kind_of(name)]
-        self.compare("files", f"{len(names):,} files by kind", unknown)
         try:
             self.manifest = contents.read_manifest(self.folder)
         except BadInput as error:
             self.unusable("schemas", error)
+        listed = contents.listed_differences(self.folder, self.manifest.get("files"))
+        self.compare("files", f"{len(names):,} files by kind", listed)
 
     def sources(self) -> None:
         """Config, locks and study scripts are what the matrix says, and what lies in the commit that is named."""

@@ -1,5 +1,10 @@
-"""JSON that anybody may have written, read to the letter (UTF-8, finite numbers) in bounded time and memory."""
+"""JSON that anybody may have written, read to the letter (UTF-8, finite numbers) in bounded time and memory.
 
+A key that is written twice is refused: another reader may take the other value.
+"""
+
+import json
+from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -11,8 +16,8 @@ from groupppo.errors import BadInput
 
 LARGEST, MOST_VALUES, DEEPEST = 64 << 20, 2_000_000, 60
 """Bytes of a file, of values at most, and levels of nesting. A bundle of the most files has a list of half of that."""
-LONGEST_LINE = 8 << 20
-"""Bytes of a line."""
+LONGEST_LINE, LARGEST_LINES = 8 << 20, 1 << 30
+"""Bytes of a line, and of a file of lines."""
 _SHOWN = 80
 _LARGEST_WHOLE = 2**1023
 """Beyond it a whole number may be no float."""
@@ -50,18 +55,24 @@ def read_lines(file: Path, hint: str) -> Iterator[tuple[str, Any]]:
     """The values of a file of JSON lines, one after another, each with its place: "line 17".
 
     Raises:
-        BadInput: no plain file is there, a line is longer than `LONGEST_LINE` bytes, or whatever `parse_json` refuses.
+        BadInput: no plain file is there, the system cannot read it, it has more than `LARGEST_LINES` bytes or a line of
+            more than `LONGEST_LINE`, or whatever `parse_json` refuses.
     """
     if not file.is_file():
         raise BadInput(file, "file", None, hint)
-    with file.open("rb") as stream:
-        for number in count(1):
-            line, place = stream.readline(LONGEST_LINE + 1), f"line {number}"
-            if not line:
-                return
-            if len(line) > LONGEST_LINE:
-                raise BadInput(file, place, "length", f"refused: more than {LONGEST_LINE:,} bytes.")
-            yield place, parse_json(line, file, place, hint)
+    try:
+        if file.stat().st_size > LARGEST_LINES:
+            raise BadInput(file, "size", file.stat().st_size, f"refused: more than {LARGEST_LINES:,} bytes.")
+        with file.open("rb") as stream:
+            for number in count(1):
+                line, place = stream.readline(LONGEST_LINE + 1), f"line {number}"
+                if not line:
+                    return
+                if len(line) > LONGEST_LINE:
+                    raise BadInput(file, place, "length", f"refused: more than {LONGEST_LINE:,} bytes.")
+                yield place, parse_json(line, file, place, hint)
+    except OSError as error:
+        raise BadInput(file, "file", error.strerror, "make the file readable.") from error
 
 
 def read_bytes(file: Path, hint: str, most: int = LARGEST) -> bytes:
@@ -90,7 +101,8 @@ def parse_json(text: bytes, file: Path, place: str, hint: str) -> Any:
         file, place: where the text is from, for messages. hint: what to do about text that is no JSON.
 
     Raises:
-        BadInput: not JSON, not UTF-8, a number that no float holds, more than `MOST_VALUES` values or `DEEPEST` levels.
+        BadInput: not JSON, not UTF-8, a key written twice, a number that no float holds, more than `MOST_VALUES` values
+            or `DEEPEST` levels.
     """
     if sum(text.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
         raise BadInput(file, place, "length", f"refused: more than {MOST_VALUES:,} values.")
@@ -99,7 +111,7 @@ def parse_json(text: bytes, file: Path, place: str, hint: str) -> Any:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         shown = text[:_SHOWN].decode(errors="replace")
         raise BadInput(file, place, shown, f"not valid JSON ({error}); {hint}") from error
-    level, depth = [value], 0
+    level, depth, keys = [value], 0, 0
     while level:
         depth += 1
         if depth > DEEPEST:
@@ -108,9 +120,18 @@ def parse_json(text: bytes, file: Path, place: str, hint: str) -> Any:
         for item in level:
             if isinstance(item, dict):
                 below += item.values()
+                keys += len(item)
             elif isinstance(item, list):
                 below += item
             elif isinstance(item, int) and abs(item) > _LARGEST_WHOLE:
                 raise BadInput(file, place, str(item)[:_SHOWN], "no float holds this number; find out who wrote it.")
         level = below
+
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        twice = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+        if twice:
+            raise BadInput(file, place, twice[0][:_SHOWN], "this key is written twice; keep the one that is meant.")
+
+    if text.count(b":") != keys:  # for a colon in a text, or a key that is written twice
+        json.loads(text, object_pairs_hook=unique)
     return value

@@ -52,7 +52,7 @@ class _Reader:
 
     def ask(self, file: Path, memory: int, seconds: int) -> tuple[str, int, int, list[str]]:
         """A word, "ok" if all is well, rows, bytes and columns."""
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
             # -P: nothing is imported from the folder that this runs in, which may be the stranger's.
             command = [sys.executable, "-P", str(Path(__file__).with_name("decode.py"))]
             pipe = subprocess.PIPE

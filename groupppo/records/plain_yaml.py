@@ -1,8 +1,9 @@
 """The YAML that files here may use: text, numbers, true, false and null in mappings and lists, read in bounded time.
 
-Tags, aliases, merge keys, keys written twice, control characters and directives are refused with their line.
+Tags, aliases, merge keys, repeated keys, infinities, control characters and directives are refused with their line.
 """
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -18,13 +19,13 @@ LARGEST, DEEPEST, MOST_NODES = 1 << 20, 60, 15_000
 """Bytes of a file, levels of nesting, and keys and values together."""
 LONGEST_TEXT = 20_000
 """Characters of one text."""
-# As YAML 1.1 reads them, without its minutes and seconds, octal numbers, dates, infinities and numbers that no float
-# holds: 1:30, 010, 2026-11-30, .inf and 1.0e+400 are text.
+# As YAML 1.1 reads them, without its minutes and seconds, octal numbers and dates: 1:30, 010, 2026-11-30 are text.
 _WORDS: dict[str, bool | None] = {"": None, "~": None}
 for _word, _meaning in {**yaml.SafeLoader.bool_values, "null": None}.items():
     _WORDS |= dict.fromkeys((_word, _word.capitalize(), _word.upper()), _meaning)
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,39})")
-_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]{0,39}\.[0-9_]{0,39}|\.[0-9][0-9_]{0,39})(?:[eE][-+][0-9]{1,2})?")
+_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]{0,39}\.[0-9_]{0,39}|\.[0-9][0-9_]{0,39})(?:[eE][-+][0-9]{1,40})?")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
 
@@ -117,7 +118,10 @@ class _Reader:
             return _WORDS[text]
         if _INTEGER.fullmatch(text):
             return int(text)
-        return float(text.replace("_", "")) if _FLOAT.fullmatch(text) else text
+        number = float(text.replace("_", "")) if _FLOAT.fullmatch(text) else None
+        if _NOT_FINITE.fullmatch(text) or number in (math.inf, -math.inf):
+            raise self.refused(event, text, "write a finite number.")
+        return text if number is None else number
 
     def refused(self, event: yaml.Event, problem: str, hint: str) -> BadInput:
         return BadInput(self.file, f"line {event.start_mark.line + 1}", problem, hint)

@@ -18,6 +18,7 @@ FOLDER = "superseded"
 NOTE = ".made_from.json"
 # What stays in the folder of a run: what its next attempt goes on from, what a failed one said, who holds it.
 _STAYS = re.compile(rf"(damaged_)?global_step_\d+|latest_checkpointed_iteration\.txt|failed|\.lock|{FOLDER}")
+_TRIES = 10
 
 
 class Superseded:
@@ -77,7 +78,10 @@ class Superseded:
         self.settle()
         if not any(map(os.path.lexists, self.outputs)):
             return
-        self._leaving.mkdir(parents=True)
+        for _ in range(_TRIES):  # another job's last generation may take the folder above with it
+            with contextlib.suppress(FileNotFoundError):
+                self._leaving.mkdir(parents=True)
+                break
         with (self._leaving / NOTE).open("w", encoding="utf-8") as note:
             json.dump(records, note)
             note.flush()

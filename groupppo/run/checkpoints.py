@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from groupppo.verl.compose import Cell
 STEPS, STAGES = RunFolder.STEPS, RunFolder.STAGES
 TRACKER = "latest_checkpointed_iteration.txt"
 """verl's file that names the checkpoint to resume from."""
+MOST_FAILURES = 2
+"""A checkpoint from which so many attempts made no step is taken for broken."""
 _FOLDER, _SEAL, _DAMAGED = "global_step_", "seal", "damaged_"
 _CODE = ("groupppo.verl", "groupppo.algorithm", "groupppo.tasks")
 
@@ -37,7 +39,7 @@ class Seal:
     Attributes:
         step: after which it was saved. run: `identity` of the run. elapsed: `elapsed_seconds` of its last row.
         files: bytes of each file, by its path in the checkpoint. rows: SHA-256 of the rows that it was sealed with.
-        resumed_after: steps after which the run had been resumed.
+        resumed_after: steps after which the run had been resumed. failures: attempts from it that made no step.
     """
 
     step: int
@@ -45,7 +47,8 @@ class Seal:
     elapsed: float
     files: dict[str, int]
     rows: str
-    resumed_after: list[int]
+    resumed_after: list[int] = field(default_factory=list)
+    failures: int = 0
 
 
 def identity(cell: Cell, config: DictConfig) -> str:
@@ -113,11 +116,18 @@ class Checkpoints:
             with file.open("rb") as written:
                 os.fsync(written.fileno())
             files[file.relative_to(place).as_posix()] = file.stat().st_size
-        older, elapsed = self.sealed, rows[-1]["elapsed_seconds"]
-        self.sealed = Seal(step, self.run, elapsed, files, _rows_of(place), self.resumed_after)
-        _write(place / _SEAL / f"{_SEAL}.json", [asdict(self.sealed)])
+        older = self.sealed
+        self._seal(Seal(step, self.run, rows[-1]["elapsed_seconds"], files, _rows_of(place), self.resumed_after))
         if older is not None:
             shutil.rmtree(self._place(older.step))
+
+    def failed(self) -> None:
+        """Count an attempt that ended by an error; one that made no step speaks against its checkpoint."""
+        self.look()
+        if self.resumed is not None and self.sealed == self.resumed:
+            rows = list(read_rows(self.folder / STEPS))
+            if not rows or rows[-1]["step"] <= self.resumed.step:
+                self._seal(replace(self.resumed, failures=self.resumed.failures + 1))
 
     def drop_unsealed(self) -> None:
         """Remove what no attempt could go on from: it takes room that a full disk does not have."""
@@ -151,8 +161,10 @@ class Checkpoints:
                 damage = f"{_SEAL}.json cannot be read ({error})"
             if damage:
                 self._set_aside(place, damage)
-            else:
+            elif seal.failures < MOST_FAILURES:
                 usable.append(seal)
+            else:
+                self.notes.append(f"{place}: {MOST_FAILURES} attempts made no step from it; it is given up")
         return max(usable, key=lambda seal: seal.step, default=None)
 
     def _set_aside(self, place: Path, damage: str) -> None:
@@ -175,6 +187,10 @@ class Checkpoints:
             if row["step"] > after:
                 row["elapsed_seconds"] += self.kept_seconds
             yield row
+
+    def _seal(self, seal: Seal) -> None:
+        _write(self._place(seal.step) / _SEAL / f"{_SEAL}.json", [asdict(seal)])
+        self.sealed = seal
 
     def _place(self, step: int) -> Path:
         return self.folder / f"{_FOLDER}{step}"

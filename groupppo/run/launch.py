@@ -177,8 +177,8 @@ def _run(cell: Cell, folder: Path, checkpoints: Checkpoints, net: str = network.
         try:
             with _ray(cell, variables) as cluster:
                 cause = Verl(cell.out, folder, variables | cluster, cell.train, log, checkpoints.look).run()
-                if cause is not None and no_room(cell.out, cause) is None:
-                    checkpoints.look()
+                if cause is not None and no_room(cell.out, cause) is None:  # which is no fault of the checkpoint
+                    checkpoints.failed()
         except (OSError, GroupPPOError) as error:  # a full disk; a node that did not join
             cause = f"{type(error).__name__}: {error}"
         finally:

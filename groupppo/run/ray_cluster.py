@@ -19,14 +19,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from groupppo.errors import RunFailed
-from groupppo.run.family import end_all, marked, private, short_folder, started_with
+from groupppo.run.family import end, end_all, marked, private, short_folder, started_with
+from groupppo.verl.endings import ATTEMPTS, STACKS
 from groupppo.verl.patches import TOKEN
 
 START_SECONDS = 180
 """Time that a node has to join; imports from a cold network file system take most of it."""
 STOP_SECONDS = 30
 """Time that a node has to end its processes."""
-_ADDRESS, _UP, _STOP, _TOKEN = "address", ".up", "stop", "token"
+_ADDRESS, _UP, _STOP, _ASK, _TOKEN = "address", ".up", "stop", "ask", "token"
+_ANSWER_SECONDS = 5.0
 
 
 def nodes_of_allocation() -> list[str]:
@@ -101,6 +103,13 @@ def with_secret(folder: Path) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", TOKEN: str(folder / _TOKEN)}
 
 
+def ask_for_stacks(variables: Mapping[str, str]) -> None:
+    """Have every node of the cluster that has these variables write its processes' stacks; nothing without one."""
+    if "RAY_ADDRESS" in variables and TOKEN in variables:
+        (Path(variables[TOKEN]).parent / _ASK).touch()
+        time.sleep(_ANSWER_SECONDS)
+
+
 def _answer(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
@@ -151,15 +160,31 @@ def serve(folder: Path, node: str, cpus: int, gpus: int, head: str | None) -> No
     else:
         address = head
         command += [f"--address={head}"]
+    from groupppo.run.watch import ask  # which asks this module for other nodes' stacks
+
     try:
-        subprocess.run([*command, f"--node-ip-address={own}"], check=True)
+        _start([*command, f"--node-ip-address={own}"], place)
         (folder / _ADDRESS).write_text(address, encoding="utf-8")
         (folder / f"{node}{_UP}").touch()
-        while not (folder / _STOP).exists() and started_with(place):
+        asked = False
+        while not (folder / _STOP).exists() and (family := started_with(place)):
+            if not asked and (asked := (folder / _ASK).exists()):
+                ask(Path(os.environ[STACKS]), family)
             time.sleep(0.5)
     finally:
         end_all(place)
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _start(command: list[str], place: Path) -> None:
+    """Run `ray start`, again where it fails and there are attempts left; CalledProcessError where the last one did."""
+    for attempt in range(1, ATTEMPTS + 1):
+        started = subprocess.run(command, check=False)
+        if started.returncode == 0:
+            return
+        print(f"==== Ray did not start: attempt {attempt} of {ATTEMPTS}", flush=True)
+        end(started_with(place))
+    started.check_returncode()
 
 
 def _free_port() -> int:

@@ -16,6 +16,7 @@ import psutil
 from groupppo.config import Train
 from groupppo.records.folders import RunFolder
 from groupppo.run.family import SharedMemory, end_all, family
+from groupppo.run.ray_cluster import ask_for_stacks
 from groupppo.verl.endings import ATTEMPTS, DID_NOT_START, SIGNAL, STACKS
 
 START_SECONDS = 1800.0
@@ -117,8 +118,9 @@ class Verl:
                 return f"not finished within train.time_limit_s = {limit} s{self._place(process)}"
 
     def _place(self, process: subprocess.Popen[bytes]) -> str:
-        """Add the stacks of this node's processes to the run's log; names the trainer's place."""
+        """Add the stacks of the run's processes, on all nodes, to its log; names the trainer's place."""
         stacks = Path(self.variables[STACKS])
+        ask_for_stacks(self.variables)
         ask(stacks, family(process, self.folder))
         text = stacks.read_text(encoding="utf-8", errors="replace") if stacks.is_file() else ""
         self.log.write(f"\n==== stacks of the run's processes\n{text}\n")

@@ -61,7 +61,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job in the queue: id, run id of the Snakemake that submitted it, Slurm's state, mark."""
+    """A job or a task of an array in the queue: id, run id of the Snakemake that submitted it, Slurm's state, mark."""
 
     id: str
     run: str
@@ -98,8 +98,10 @@ def in_queue(folder: Path) -> list[QueuedJob]:
     jobs = []
     for line in done.stdout.splitlines():
         job, run, state, place, comment = line.split("|", 4)
-        if Path(place) == folder and (mark := re.search(_MARK, comment)):
-            jobs.append(QueuedJob(job, run, state, Mark(*mark.groups())))
+        marks = re.findall(_MARK, comment)
+        task = int(job.partition("_")[2] or 1)  # tasks of an array count from 1, and all have the marks of all
+        if Path(place) == folder and task <= len(marks):
+            jobs.append(QueuedJob(job, run, state, Mark(*marks[task - 1])))
     return jobs
 
 
@@ -173,7 +175,10 @@ class Seen:
 
 
 def states(program: str, runs: Iterable[str]) -> dict[str, Seen] | None:
-    """Each job of some Snakemakes, by their run ids, as "squeue" or "sacct" has it; None where it does not answer."""
+    """Each job of some Snakemakes, by their run ids, as "squeue" or "sacct" has it; None where it does not answer.
+
+    A task of an array is `JOB_TASK`.
+    """
     names = ",".join(runs)
     if program == "squeue":
         command = ["squeue", "--array", "--states=all", "--noheader", "--format=%i|%T|%r|%N", f"--name={names}"]

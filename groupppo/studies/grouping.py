@@ -25,7 +25,6 @@ from groupppo.draw.figures import Picture
 from groupppo.draw.wording import number, percentage, plural
 from groupppo.studies.shared.charts import picture
 from groupppo.studies.shared.study import (
-    DENSE,
     DENSE_OTHER,
     NO_RULE,
     Clock,
@@ -196,7 +195,7 @@ def directions(tables: Tables) -> Picture:
     summary = tables["direction_summary"]
     summary = pd.concat([summary[summary["arm"] == DENSE_OTHER], summary[summary["arm"] != DENSE_OTHER]])
     titles = summary.set_index("arm")["title"]
-    twins = summary[~summary["same_as"].isin(("", DENSE))]
+    twins = summary[summary["same_as"] != ""]
     same = "".join(f" {row.title} has the gradients of {titles[row.same_as]}." for row in twins.itertuples())
     return picture(
         "directions",

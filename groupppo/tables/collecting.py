@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
 from groupppo.records.folders import START, ResultsFolder, RunFolder
-from groupppo.tables.gates import Facts, Logged, findings
+from groupppo.records.plain_json import value_at
+from groupppo.tables.gates import KNOWN_TO_VERL, Facts, Logged, findings
 from groupppo.tables.keys import Keys, found_keys, planned_keys
 from groupppo.tables.logs import Record, StepLog, read_groups, read_stages, read_steps
 from groupppo.tables.schema import (
@@ -272,9 +273,14 @@ def _finished(plan: Plan, keys: Keys, facts: Facts, start: Evaluation | str, sta
         start=begun.checkpoint if begun else None,
         start_fault=start if isinstance(start, str) else None,
         mfu=_stated_mfu(status),
-        verl_knows=facts.row["device"] == "cpu",
+        verl_knows=facts.row["device"] == "cpu" or any(part in _gpu(folder) for part in KNOWN_TO_VERL),
     )
     return Run(_judged(known), evaluation.rows, tables)
+
+
+def _gpu(folder: RunFolder) -> str:
+    """The GPU's name by the run's provenance; empty where that does not say."""
+    return str(value_at(Record.of_file(folder.provenance, _AGAIN).values, "machine", "gpu") or "")
 
 
 def _judged(facts: Facts) -> Row:

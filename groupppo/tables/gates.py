@@ -19,6 +19,11 @@ TOKEN_SLACK, TOKEN_SLACK_SHARE = 0.5, 1e-6
 """Of a count against a mean of 32 bits times the number of responses."""
 MFU = "perf/mfu/"
 LOSSES = ("actor/pg_loss", "actor/loss", "actor/grad_norm")
+KNOWN_TO_VERL = (
+    *("B200", "MI300X", "MI350X", "MI355X", "H100", "H800", "H200", "A100", "A800", "L40", "A40", "L20", "H20", "910B"),
+    *("A2G3", "Ascend950DT", "Ascend910", "RTX 3070 Ti"),
+)
+"""Parts of the names of GPUs of which verl 0.9.1 has the peak: verl/utils/flops_counter.py:_DEVICE_FLOPS."""
 CRITIC_LOSSES = ("critic/vf_loss", "critic/loss", "critic/grad_norm")
 
 
@@ -41,7 +46,7 @@ class Logged(Facts):
         critic: whether the arm trains a critic.
         start_fault: why the start's evaluation cannot be read; None where it can.
         mfu: what status.json says of MFU, by key; empty where it does not know the device's peak.
-        verl_knows: whether verl surely has a peak for the device; a GPU without one has an MFU of 0 in every step.
+        verl_knows: whether verl has a peak for the device; a GPU without one has an MFU of 0 in every step.
     """
 
     steps: StepLog
@@ -144,13 +149,15 @@ def finished(facts: Facts) -> str | None:
 )
 def logged_steps(facts: Logged) -> str | None:
     wanted = facts.row["planned_steps"]
-    planned = set(range(1, wanted + 1))
     for file, steps in (("steps.jsonl", facts.steps.steps), ("stages.jsonl", facts.whole["step"])):
         logged = set(steps.tolist())
-        if planned - logged:
-            return f"{file} lacks step {min(planned - logged)} of {wanted}"
-        if logged - planned:
-            return f"{file} has an unplanned step {min(logged - planned)} of {wanted}"
+        # One after another: a status.json may plan more of them than memory holds.
+        lacking = next((step for step in range(1, wanted + 1) if step not in logged), None)
+        if lacking is not None:
+            return f"{file} lacks step {lacking} of {wanted}"
+        beyond = [step for step in logged if not 1 <= step <= wanted]
+        if beyond:
+            return f"{file} has an unplanned step {min(beyond)} of {wanted}"
     return None
 
 

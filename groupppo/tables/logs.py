@@ -147,7 +147,7 @@ def read_groups(log: StepLog, fell_back: bool) -> dict[str, np.ndarray]:
 
     Args:
         log: of the run.
-        fell_back: whether a step fell back to dense PPO; only then may single steps lack metrics.
+        fell_back: whether a step fell back to a dense one; only then, or where nothing was chosen, may it lack metrics.
 
     Raises:
         BadInput: a line lacks a group metric, or its density is not endpoints / tokens.
@@ -163,11 +163,14 @@ def read_groups(log: StepLog, fell_back: bool) -> dict[str, np.ndarray]:
     for name, metric in GROUP_METRICS.items():
         logged, count = log.column(metric), name in ("tokens", "endpoints")
         columns[name] = values = np.full(len(log.steps), np.nan) if logged is None else logged
-        # A step that fell back to dense PPO has no groups; its run is not evidence in any case.
+        # A step that fell back to a dense one has no groups; its run is not evidence in any case. One in which the rule
+        # chose no token has none either, and is one.
         if count or name == "density" or not (fell_back or name in RULE_METRICS):
-            refuse(np.isnan(values), name, "produce this file again with this version.")
+            none = False if count or name == "density" else columns["endpoints"] == 0
+            refuse(np.isnan(values) & np.logical_not(none), name, "produce this file again with this version.")
         if count:
-            refuse((values < 1) | (values != np.floor(values)), name, "write a whole number, at least 1.")
+            least = int(name == "tokens")
+            refuse((values < least) | (values != np.floor(values)), name, f"write a whole number, at least {least}.")
     density, expected = columns["density"], columns["endpoints"] / columns["tokens"]
     hint = "it is not endpoints / tokens of the same line: the metrics contradict each other."
     refuse(np.abs(density - expected) > _DENSITY_SLACK * np.maximum(density, expected), "density", hint)

@@ -116,7 +116,7 @@ SCHEMA: dict[str, tuple[Column, ...]] = {
         _maybe(
             "criterion",
             "float64",
-            "Share of groups closed by the rule's criterion; it and the rest are missing where a step fell back.",
+            "Share of groups closed by the rule's criterion; it and the rest are missing where a step has none.",
         ),
         _maybe("cap", "float64", "Share of groups closed by the largest group size."),
         _maybe("end", "float64", "Share of groups closed by the end of the response."),

@@ -3,7 +3,7 @@
 The same question always gets the same answer. A server has imported what takes seconds; it answers each question in
 a fork of itself, so that no question sees what an earlier one left in sympy's caches or in memory. What is bounded is
 the fork's CPU time, by the kernel and inside C code too: waiting for a busy machine costs nothing. A server or fork
-that somebody else ends is asked again and then is an error, never a reward of 0.
+that somebody else ends or stops is asked again and then is an error, never a reward of 0.
 
 math-verify's own timeouts use signals, which rewards, computed in threads, cannot. Only LaTeX is parsed, by a grammar:
 nothing a response says is evaluated as Python, which math-verify's parser of plain expressions would do.
@@ -12,6 +12,7 @@ nothing a response says is evaluated as Python, which math-verify's parser of pl
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from groupppo.errors import RunFailed
 
 # Seconds of CPU time for one question: see docs/gpu.md for what right answers need and what endless ones would.
 SECONDS = 10.0
+# Wall seconds after which an answer counts as lost, the server's start included. It is no limit on a question.
+PATIENCE_SECONDS = 900.0
 ATTEMPTS = 2
 MEMORY_BYTES = 4 * 2**30
 # A longer answer is no answer to a question of these tasks, and parsing takes time that grows with it.
@@ -42,11 +45,11 @@ class Judge:
     """A judging server, started by the first question; safe to ask from many threads, one after the other.
 
     Args:
-        seconds: CPU time for one question.
+        seconds: CPU time for one question. patience: wall time, after which the server is ended and asked once more.
     """
 
-    def __init__(self, seconds: float = SECONDS):
-        self.seconds = seconds
+    def __init__(self, seconds: float = SECONDS, patience: float = PATIENCE_SECONDS):
+        self.seconds, self.patience = seconds, patience
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
@@ -54,7 +57,7 @@ class Judge:
         """EQUAL, DIFFERENT, UNPARSED (no mathematics, too long, or too much for parser or memory) or TIMEOUT.
 
         Raises:
-            RunFailed: the server, or its fork for this question, was ended from outside, twice.
+            RunFailed: the server, or its fork for this question, was ended from outside or gave no answer, twice.
         """
         if len(answer) > LONGEST_ANSWER:
             return UNPARSED
@@ -66,12 +69,13 @@ class Judge:
                     return found
                 self.close()
         raise RunFailed(
-            f"math-verify gave no answer to {question} in {ATTEMPTS} attempts: its process was killed\n"
-            "  hint: give the job more memory; is math-verify installed?"
+            f"math-verify gave no answer to {question} in {ATTEMPTS} attempts: its process was killed or stopped, or "
+            f"took more than {self.patience:.0f} s of wall time\n"
+            "  hint: give the job more memory, or the machine less work; is math-verify installed?"
         )
 
     def _answer(self, question: str) -> str:
-        """A line of the server, nothing where it is gone."""
+        """A line of the server, nothing where it is gone or says nothing in time."""
         if self._process is None or self._process.poll() is not None:
             # sympy goes through sets: with hashes of text drawn anew its way, and its time, would differ by process.
             self._process = subprocess.Popen(
@@ -88,7 +92,8 @@ class Judge:
             print(question, file=pipes.stdin, flush=True)
         except BrokenPipeError:
             return ""
-        return pipes.stdout.readline().strip()
+        answered = select.select([pipes.stdout], [], [], self.patience)[0]
+        return pipes.stdout.readline().strip() if answered else ""
 
     def close(self) -> None:
         if self._process is not None:

@@ -5,6 +5,7 @@ changes(results, benchmark)            # for the report
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from groupppo.config import Benchmark
 from groupppo.errors import BadInput
@@ -20,8 +22,9 @@ from groupppo.measure.provenance import source
 from groupppo.records.plain_json import read_object
 from groupppo.records.plain_yaml import read_yaml
 from groupppo.records.seal import STAMP
-from groupppo.records.storage import room_for
+from groupppo.records.storage import room_for, write_whole
 
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 ABSENT = "absent"
 
 
@@ -65,16 +68,19 @@ def register(results: Path, benchmark: Benchmark) -> None:
         "claims": claims,
         "matrix": matrix,
     }
-    stamp = results / STAMP
-    # It is made by one run alone; another one of the benchmark may have been first.
-    with contextlib.suppress(FileExistsError), room_for(stamp), stamp.open("x", encoding="utf-8") as file:
-        try:
-            file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:  # half a stamp would stand for ever
-            stamp.unlink()
+    # Written whole before it has its name: half a stamp, of a killed run, would stand for ever.
+    stamp, part = results / STAMP, results / f".{STAMP}.{uuid4().hex}"
+    write_whole(part, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    try:
+        with contextlib.suppress(FileExistsError), room_for(stamp):  # another run of the benchmark may have been first
+            os.link(part, stamp)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
             raise
+        if not stamp.exists():
+            part.replace(stamp)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_stamp(results: Path, benchmark: Benchmark) -> Stamp | None:

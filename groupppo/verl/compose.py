@@ -13,7 +13,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from groupppo.algorithm.params import GroupParams
+from groupppo.algorithm.params import HOME, GroupParams
 from groupppo.config import GROUPED, Arm, Model, Task, Train
 from groupppo.config.allowed import require_choice
 from groupppo.errors import BadInput, suggest
@@ -101,6 +101,8 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
     if cell.density_source is not None:
         own["algorithm.group_params.density_source"] = str(cell.density_source)
     sources = ((cell.model.source, cell.model.verl), (cell.matrix, cell.train.verl), (cell.arm.source, cell.arm.verl))
+    for source, keys in sources:
+        _check_selection(keys, source, of_arm=source == cell.arm.source)
     said = [(source, key, value) for source, keys in sources for key, value in leaves(keys)]
     own_keys = {key: (_HERE, value) for key, value in own.items()}
     keys, written = dict(own_keys), dict[str, tuple[Path, Any]]()
@@ -199,6 +201,16 @@ def _check_lengths(cell: Cell) -> None:
     positions = cell.model.params.get("max_position_embeddings")
     if isinstance(positions, int):
         task.require_fit(positions, cell.model.name)
+
+
+def _check_selection(keys: dict[str, Any], source: Path, *, of_arm: bool) -> None:
+    """What an arm trains on is said where plans, tables and pages read it: in its own file, by dotted keys."""
+    if HOME in keys:
+        hint = f"write its keys one by one, as {HOME}.rule is written."
+        raise BadInput(source, HOME, keys[HOME], hint)
+    rule = f"{HOME}.rule"
+    if rule in keys and not of_arm:
+        raise BadInput(source, rule, keys[rule], "write it in the file of each arm that is to choose tokens by it.")
 
 
 def _refuse_idle_keys(arm: Arm) -> None:

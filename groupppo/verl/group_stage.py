@@ -125,10 +125,10 @@ class GroupStage:
         write_whole(folder / STATE_FILE, json.dumps({"threshold": self.threshold}) + "\n")
 
     def load(self, folder: Path) -> None:
-        """Raises BadInput: the checkpoint is not one of group_ppo."""
+        """Raises BadInput: the checkpoint is not one of a run that chooses tokens."""
         file = folder / STATE_FILE
         if not file.is_file():
-            raise BadInput(file, "file", None, "resume from a checkpoint of a run with adv_estimator: group_ppo.")
+            raise BadInput(file, "file", None, "resume from a checkpoint of a run with the same rule.")
         self.threshold = json.loads(file.read_text(encoding="utf-8"))["threshold"]
 
     def _tokens(self, batch: dict[str, Tensor], mask: Tensor, keys: Sequence[str]) -> Tokens:

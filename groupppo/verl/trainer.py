@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import psutil
 import ray
-import torch
 from omegaconf import OmegaConf
 from tensordict import TensorDict
 from torch import Tensor
@@ -256,7 +255,9 @@ class GroupPPOTrainer(PPOTrainerSync):
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         if self.global_steps and self.group_stage is not None:
-            self.group_stage.load(self.run_folder / f"global_step_{self.global_steps}")
+            trainer = self.config.trainer
+            given = trainer.resume_from_path if trainer.resume_mode == "resume_path" else None
+            self.group_stage.load(Path(given or self.run_folder / f"global_step_{self.global_steps}"))
 
     def on_step_end(self) -> None:
         with self.meter.stage("update_weights"):
@@ -281,7 +282,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         )
         mask = full.to_padded_tensor(0)
         weighted = VALUE_WEIGHTS in self._value_fields
-        put_fields(batch, mask_fields(LossMask(mask, mask, torch.ones_like(mask) if weighted else None), mask), full)
+        put_fields(batch, mask_fields(LossMask(mask, mask, mask if weighted else None), mask), full)
         if not self.over_groups:
             return batch  # whose advantages are verl's already
         dense = copy.copy(self)  # the same trainer, with another config
@@ -293,13 +294,17 @@ class GroupPPOTrainer(PPOTrainerSync):
     ) -> tuple[KVBatchMeta, Step]:
         """Choose the batch's tokens and write advantages, returns and the critic's masks back."""
         penalised = self.config.algorithm.use_kl_in_reward and self.over_groups
-        fields = {"rm_scores", "old_log_probs", "ref_log_prob", "values", *stage.fields()} - {"token_level_rewards"}
+        fields = {"rm_scores", "old_log_probs", "ref_log_prob", "values", *stage.fields()}
+        if self.over_groups or not self.config.algorithm.use_kl_in_reward:
+            fields -= {"token_level_rewards"}  # which verl's own stage writes where they are not the scores
         nested = get_fields(batch, sorted(fields))
         if "sum_pi_squared" in fields:  # verl writes this one over prompt and response
             nested["sum_pi_squared"] = response_from_nested(nested.pop("sum_pi_squared"), full)
         data = DataProto(batch=nested.to_padded_tensor())
         mask = data.batch["response_mask"] = full.to_padded_tensor(0)
-        data.batch["token_level_scores"] = data.batch["token_level_rewards"] = data.batch["rm_scores"]
+        data.batch["token_level_scores"] = data.batch["rm_scores"]
+        if "token_level_rewards" not in fields:
+            data.batch["token_level_rewards"] = data.batch["rm_scores"]
         controller = None
         if penalised:
             controller = copy.copy(self.kl_ctrl_in_reward)

@@ -189,9 +189,9 @@ def write(folder: Path, *lines: str) -> Path:
 
 
 def test_a_schedule_gives_each_step_its_density(tmp_path: Path) -> None:
-    rows = [{"step": step, "group/density": density} for step, density in ((1, 0.25), (2, 1.0), (3, 0.01))]
+    rows = [{"step": step, "group/density": density} for step, density in ((1, 0.25), (2, 1.0), (3, 0.0))]
     schedule = DensitySchedule.load(str(write(tmp_path, *map(json.dumps, rows))))
-    assert [schedule.at(step) for step in (1, 2, 3)] == [0.25, 1.0, 0.01]
+    assert [schedule.at(step) for step in (1, 2, 3)] == [0.25, 1.0, 0.0]
 
 
 def test_a_file_that_does_not_exist_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_file_that_does_not_exist_is_an_error_that_names_it(tmp_path: Path) ->
         '{"step": 2}',
         '{"step": 2, "group/density": "a half"}',
         '{"step": Infinity, "group/density": 0.5}',
-        '{"step": 2, "group/density": 0.0}',
+        '{"step": 2, "group/density": -0.01}',
         '{"step": 2, "group/density": 1.01}',
         '{"step": 2, "group/density": NaN}',
     ],

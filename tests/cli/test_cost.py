@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from groupppo.config import Benchmark, CellPlan, load_benchmark, load_task
-from groupppo.cost import Estimate, Span, cost_line, estimate_cost
+from groupppo.config import Benchmark, CellPlan, load_arm, load_benchmark, load_task
+from groupppo.cost import Estimate, Span, cost_line, estimate_cost, model
 from groupppo.cost.estimate import COUNTED, OTHER_RUNS, RUNS, SAME_ARM
 from groupppo.cost.model import BYTE_VOCABULARY, shape_of
 from groupppo.errors import BadInput
 from groupppo.tasks.tokenizer import byte_tokenizer
-from groupppo.update.flops import Shape
+from groupppo.update.flops import Shape, Work
 from tests.synthetic import write_results
 
 
@@ -117,17 +117,44 @@ def test_runs_on_another_device_that_failed_or_cannot_be_read_are_named(quick, p
 def test_a_larger_model_and_more_steps_cost_more_and_a_run_at_most_its_time_limit(quick, project: Path) -> None:
     def cost(**changed) -> Estimate:
         train = {"time_limit_s": 10**9} | changed
-        return estimate_cost(replace(quick, models={"tiny": model}, train=replace(quick.train, **train)), results)
+        return estimate_cost(replace(quick, models={"tiny": tiny}, train=replace(quick.train, **train)), results)
 
-    model, results = quick.models["tiny"], project / "results"
+    tiny, results = quick.models["tiny"], project / "results"
     small, longer, tight = cost(), cost(steps=2 * quick.train.steps), cost(time_limit_s=60)
-    model = replace(model, params=model.params | {"hidden_size": 1024, "layers": 24, "intermediate_size": 4096})
+    tiny = replace(tiny, params=tiny.params | {"hidden_size": 1024, "layers": 24, "intermediate_size": 4096})
     large = cost()
     assert share(large, "ppo").seconds.high > 10 * share(small, "ppo").seconds.high
     assert share(large, "ppo").size.high > 10 * share(small, "ppo").size.high
     assert share(longer, "ppo").seconds.low > share(small, "ppo").seconds.low
     assert share(tight, "ppo").run.high == 60
     assert (tight.capped, small.capped) == (tuple(quick.arms), ())
+
+
+@pytest.mark.parametrize(("arm", "keys", "share_of_dense"), [
+    ("grpo", {}, (1.0, 1.0)),
+    ("grpo", {"density": 0.9}, (1.0, 1.0)),  # without a rule there is nothing to choose
+    ("grpo_random", {"density": 0.2, "update": "gathered"}, (0.2, 0.2)),
+    ("grpo_random", {"density": 0.5, "update": "gathered"}, (0.5, 0.5)),
+    ("grpo_random", {"density": 0.5, "update": "auto"}, (1.0, 1.0)),
+    ("grpo_random", {"density": 0.2, "update": "auto"}, (0.2, 1.0)),
+    ("grpo_prefix_cut_ht_gathered", {}, (0.5, 1.0)),
+    ("group_ppo_gathered", {}, (1 / 16, 1 / 5)),
+])  # fmt: skip
+def test_an_update_is_counted_with_the_tokens_that_its_rule_chooses(
+    quick, monkeypatch: pytest.MonkeyPatch, arm: str, keys: dict[str, object], share_of_dense: tuple[float, float]
+) -> None:
+    counted = []
+
+    def count(shape: Shape, work: Work, mode: str) -> dict[str, float]:
+        counted.append(1.0 if mode in ("dense", "masked") else work.endpoints / work.response)
+        return {"head": 0.0}
+
+    monkeypatch.setattr(model, "update_flops", count)
+    chosen = load_arm(quick.source.parent / "arms" / f"{arm}.yaml")
+    verl = chosen.verl | {f"algorithm.group_params.{key}": value for key, value in keys.items()}
+    task, tiny = quick.tasks["sorting"], quick.models["tiny"]
+    model.step_flops(quick, task, tiny, replace(chosen, verl=verl | {"critic.enable": False}))
+    assert counted[1::2] == pytest.approx(share_of_dense, rel=0.1)
 
 
 def with_checkpoints(benchmark: Benchmark, every: int = 10) -> Benchmark:
@@ -204,9 +231,9 @@ def test_one_line_for_a_plan_says_what_the_command_says(quick, groupppo, project
 
 
 @pytest.mark.parametrize(("low", "high", "text"), [
-    (5, 999, "5 - 999 B"), (1e3, 1e6, "0.001 - 1 MB"), (2e9, 123e9, "2 - 123 GB"), (0, 4e15, "0 - 4,000 TB"),
+    (5, 999, "5 B - 999 B"), (1e3, 1e6, "1 kB - 1 MB"), (2e9, 123e9, "2 GB - 123 GB"), (0, 4e15, "0 B - 4,000 TB"),
 ])  # fmt: skip
-def test_bytes_are_in_the_unit_of_the_higher_end(low: float, high: float, text: str) -> None:
+def test_both_ends_of_a_range_of_bytes_have_their_unit(low: float, high: float, text: str) -> None:
     assert Span(low, high).bytes_text() == text
 
 

@@ -110,6 +110,9 @@ def test_an_arm_that_groups_has_every_key_of_group_params_with_its_docs_and_defa
     defaults = {f"{PARAMS}{field.name}": field.default for field in fields(GroupParams)}
     assert shown == {key: value for key, value in defaults.items() if key not in example_arm["verl"]}
     assert yaml.safe_load(text)["verl"] == example_arm["verl"]
+    stock = template("arm", "fresh", read_yaml(project / "benchmarks" / "arms" / "grpo_random.yaml"))
+    assert f"  # {PARAMS}advantage: stock" in stock.splitlines()
+    assert f"  # {PARAMS}advantage: stock" not in lines
 
 
 def test_a_template_takes_its_values_from_the_one_named(groupppo, project: Path) -> None:

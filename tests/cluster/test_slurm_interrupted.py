@@ -71,6 +71,52 @@ def test_after_kill_9_jobs_that_ended_are_kept_those_that_run_are_adopted_and_ch
     assert [len(attempts(stub, f"slow{n}")) for n in (1, 2, 3)] == [2, 1, 2]
 
 
+ARRAYS = ("--groupppo-slurm-array-jobs", "slow", "--", "slow1.done", "slow2.done", "slow3.done")
+
+
+def test_under_jobs_an_array_has_the_tasks_that_may_run_and_they_are_adopted_after_kill_9(
+    cluster: Cluster, start: Start, stub: Path
+) -> None:
+    first = start(stub, "--jobs", "2", *ARRAYS)
+    assert eventually(lambda: sum(running(stub, f"slow{n}") for n in (1, 2, 3)) == 2), said(stub)
+    tasks = sorted(job for (job,) in cluster.jobs("%i", states="running"))
+    array = tasks[0].partition("_")[0]
+    assert tasks == [f"{array}_1", f"{array}_2"]
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    second = start(stub, "--jobs", "2", *ARRAYS)
+    assert eventually(lambda: "in the queue already" in said(stub) or second.poll() is not None), said(stub)
+    for name in ("go1", "go2", "go3"):
+        (stub / name).touch()
+    assert second.wait(timeout=PATIENCE) == 0, said(stub)
+    assert said(stub).count("in the queue already") == 2
+    assert [len(attempts(stub, f"slow{n}")) for n in (1, 2, 3)] == [1, 1, 1]
+
+
+def test_a_task_of_an_array_that_is_cancelled_is_tried_again_alone_and_touches_nothing_of_the_others(
+    cluster: Cluster, start: Start, stub: Path
+) -> None:
+    first = start(stub, *ARRAYS)
+    assert eventually(lambda: running(stub, "slow1", "slow2", "slow3")), said(stub)
+    for name in ("go1", "go2"):
+        (stub / name).touch()
+    done = [stub / "slow1.done", stub / "slow2.done"]
+    assert eventually(lambda: len(cluster.jobs(states="pending,running,completing")) == 1)
+    # Snakemake touches what a job made when it sees that the job has ended.
+    assert eventually(lambda: said(stub).count("Finished jobid") == 2), said(stub)
+    before = [file.stat().st_mtime_ns for file in done]
+    ((task,),) = cluster.jobs("%i", states="running")
+    cluster.run("scancel", task)
+    assert eventually(lambda: len(attempts(stub, "slow3")) == 2), said(stub)
+    (stub / "go3").touch()
+    assert first.wait(timeout=PATIENCE) == 0, said(stub)
+    assert [len(attempts(stub, f"slow{n}")) for n in (1, 2, 3)] == [1, 1, 2]
+    assert [file.stat().st_mtime_ns for file in done] == before
+    assert not (stub / "superseded").exists()
+    logs = [log.name for log in (stub / ".snakemake" / "slurm_logs" / "rule_slow").glob("*_*.log")]
+    assert len(logs) == 3
+
+
 def test_two_snakemakes_leave_each_other_alone_and_sigterm_lets_the_running_jobs_of_one_end(
     start: Start, stub: Path
 ) -> None:

@@ -91,9 +91,13 @@ def test_every_package_that_decides_a_run_is_in_a_lock():
     assert lock_of("cuda").name == "gpu.lock"
 
 
-def test_a_file_server_that_does_not_answer_is_given_up(tmp_path, monkeypatch, needs):
+@pytest.mark.parametrize("call", ["mkdir", "fsync"])
+def test_a_file_server_that_does_not_answer_is_given_up(tmp_path, monkeypatch, needs, call):
     answers = threading.Event()
-    monkeypatch.setattr(start_check, "PATIENCE", 0.05)
-    monkeypatch.setattr(type(tmp_path), "exists", lambda _: answers.wait(30))
-    assert "did not answer" in found(tmp_path, needs).hint
-    answers.set()
+    monkeypatch.setattr(start_check, "PATIENCE", 0.5)
+    where = start_check.os if call == "fsync" else type(tmp_path)
+    with monkeypatch.context() as stuck:
+        stuck.setattr(where, call, lambda *_, **__: answers.wait(30))
+        assert "did not answer" in found(tmp_path, needs).hint
+        answers.set()
+    check_node(tmp_path, needs)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -166,6 +167,14 @@ def test_a_value_that_one_side_lost_is_named_and_not_passed_over(finished, copy,
     assert (found.comparable, found.exit_code) == (False, 2)
     write_comparison(found, tmp_path / "c.html", tmp_path / "c.md")
     assert told in (tmp_path / "c.html").read_text()
+
+
+def test_results_in_which_nothing_was_measured_are_compared_and_nothing_is_found(copy):
+    for name in ("evals", "stages", "groups"):
+        file = copy / "tables" / f"{name}.parquet"
+        pq.write_table(pq.read_table(file).slice(0, 0), file)
+    found = compare(copy, copy)
+    assert (len(found.cells), found.arms, found.regressions) == (9, (), ())
 
 
 def test_claims_that_differ_are_named_for_margin_and_metric_are_those_of_a(finished, unpacked):

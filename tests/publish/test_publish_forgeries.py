@@ -5,6 +5,7 @@ found is at the end, and in docs/publish.md.
 """
 
 import json
+import mimetypes
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable
@@ -29,13 +30,16 @@ from groupppo.publish.contents import (
     files_in,
     is_picture,
     kinds_in,
+    listed_differences,
+    sums_text,
     write_lists,
 )
 from groupppo.publish.derive import made_by
 from groupppo.publish.reading import difference
-from groupppo.publish.records import evaluation_differences, record_differences
+from groupppo.publish.records import evaluation_differences, notes, record_differences
 from groupppo.publish.source import loaded_config, source_differences
 from groupppo.publish.verify import Verification, same_verdicts, verify
+from groupppo.records.hashing import sha256_file
 from groupppo.records.seal import KEY, seal, seal_run
 from tests.publish.conftest import unzipped
 from tests.publish.made import write_whole_results
@@ -44,6 +48,7 @@ from tests.synthetic import rewrite_json
 RUN, SEALED = "runs/sorting/tiny/grpo/seed2", "runs/sorting/tiny/group_ppo/seed1"
 EVALUATION = "evals/sorting/tiny/grpo/seed2"
 STUDY = "studies/grouping/sorting.tiny"
+START = "assets/starts/sorting/tiny/warmstart.json"
 STATUS, PROVENANCE, CONFIG = (f"{RUN}/{name}" for name in ("status.json", "provenance.json", "config.yaml"))
 RESULT, REPORT = (f"{EVALUATION}/{name}" for name in ("result.json", "results_2026-11-22.json"))
 GREEDY, SAMPLED = (f"{EVALUATION}/samples_sorting_{kind}_2026-11-22.jsonl" for kind in ("greedy", "sampled"))
@@ -186,6 +191,14 @@ def test_a_seal_without_a_hash_seals_nothing(unpacked: Path, benchmark: Benchmar
     assert places(record_differences(unpacked, benchmark)) >= {*OF_A_RUN, REPORT, GREEDY, SAMPLED}
 
 
+def test_a_file_that_is_gone_is_missed_whatever_its_record_says_of_it(unpacked: Path, benchmark: Benchmark) -> None:
+    (unpacked / RUN / "steps.jsonl").unlink()
+    sealed = json.loads((unpacked / STATUS).read_text())[KEY]
+    for said in (sealed["steps.jsonl"], "no file", None):
+        rewrite_json(unpacked / STATUS, **{KEY: sealed | {"steps.jsonl": said}})
+        assert places(record_differences(unpacked, benchmark)) == {f"{RUN}/steps.jsonl"}
+
+
 def again(folder: Path, run: str) -> None:
     """The seals of a run and its evaluation, made again."""
     rewrite_json(folder / run / "status.json", **{KEY: seal_run(folder / run)})
@@ -236,6 +249,11 @@ def drop_seed(folder: Path) -> None:
     shutil.rmtree(folder / EVALUATION)
 
 
+def without_data(folder: Path) -> None:
+    record = json.loads((folder / RESULT).read_text())
+    (folder / RESULT).write_text(json.dumps({key: value for key, value in record.items() if key != "data_sha256"}))
+
+
 WRONG = [["#wrong"]]
 # What is changed, with the seals made again; the check and the file that name it.
 FORGED: dict[str, tuple[Change, str, str]] = {
@@ -259,6 +277,8 @@ FORGED: dict[str, tuple[Change, str, str]] = {
     "the training data": (in_json(PROVENANCE, "inputs", train_data_sha256="0" * 64), "records", PROVENANCE),
     "the start of a run": (in_json(PROVENANCE, "inputs", start_model_sha256="0" * 64), "records", PROVENANCE),
     "the held-out data": (in_json(RESULT, data_sha256="0" * 64), "records", RESULT),
+    "held-out data that are not named": (without_data, "records", RESULT),
+    "the accuracy of a start": (in_json(START, sampled_accuracy=0.01), "records", START),
     "a key of the arm": (in_yaml(CONFIG, algorithm__adv_estimator="gae"), "records", CONFIG),
     "the seed": (in_yaml(CONFIG, data__seed=7), "records", CONFIG),
     "a score": (in_line(GREEDY, accuracy=0.0), "evaluations", GREEDY),
@@ -323,6 +343,21 @@ def test_the_last_digit_of_a_number_may_be_that_of_another_processor(tmp_path: P
     assert (difference(tmp_path / "a.csv", tmp_path / "b.csv") is None) is same
 
 
+def test_of_tables_the_first_other_value_is_told_and_what_pandas_noted_in_them_is_not_asked(tmp_path: Path) -> None:
+    table = pa.table({"seed": range(200), "value": [0.5] * 200})
+    noted = table.replace_schema_metadata(
+        {b"pandas": b'{"index_columns": ["seed"], "column_indexes": [], "columns": []}'}
+    )
+    other = table.set_column(1, "value", pa.array([0.5] * 150 + [0.75] * 50))
+    for name, each in {"made": table, "noted": noted, "other": other}.items():
+        pq.write_table(each, tmp_path / f"{name}.parquet")
+    assert difference(tmp_path / "made.parquet", tmp_path / "noted.parquet") is None
+    told = difference(tmp_path / "made.parquet", tmp_path / "other.parquet")
+    assert told is not None
+    assert 'column name="value"' in told[1]
+    assert told[1].endswith("index 150, first diff: 0.75 != 0.5")
+
+
 def test_lists_that_nobody_made_again_are_found(unpacked: Path) -> None:
     manifest = json.loads((unpacked / MANIFEST).read_text())
     del manifest["files"]["LICENSE"]
@@ -331,9 +366,42 @@ def test_lists_that_nobody_made_again_are_found(unpacked: Path) -> None:
     (unpacked / METADATA).write_text(crate.replace("report.html", "report.htm"))
     (unpacked / "notes.txt").write_text("A file that belongs into no bundle.")
     outcome = verify(unpacked)
-    assert found_at(outcome, "files") == {"notes.txt"}
+    assert found_at(outcome, "files") == {"notes.txt", MANIFEST}
     assert LISTS - {SUMS} <= found_at(outcome, "derived")
     assert LISTS - {SUMS} <= found_at(outcome, "checksums")
+
+
+def test_the_manifest_names_every_file_with_its_hash_whichever_version_made_it(unpacked: Path) -> None:
+    listed = json.loads((unpacked / MANIFEST).read_text())["files"]
+    assert list(listed_differences(unpacked, listed)) == []
+    change(unpacked / PROVENANCE)
+    (unpacked / "LICENSE").unlink()
+    (unpacked / "notes.txt").write_text("A file that belongs into no bundle.")
+    hashes = {name: sha256_file(file) for name, file in files_in(unpacked).items() if name != SUMS}
+    (unpacked / SUMS).write_bytes(sums_text(hashes))
+    found = {place for place, _, _ in listed_differences(unpacked, listed)}
+    assert found == {"notes.txt", *(f"{MANIFEST}: {name}" for name in ("notes.txt", PROVENANCE, "LICENSE"))}
+
+
+def test_what_the_machine_knows_of_kinds_of_files_changes_no_byte(
+    unpacked: Path, light: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for suffix in (".yaml", ".csv"):
+        monkeypatch.setitem(mimetypes.types_map, suffix, "text/x-other")
+    list_again(unpacked, light)
+    assert (unpacked / METADATA).read_bytes() == (light / METADATA).read_bytes()
+
+
+def test_what_cannot_be_compared_is_told(laden: Path, forged: Path) -> None:
+    told = notes(laden)
+    (forged / REPORT).unlink()
+    script = forged / "config" / "studies" / "grouping.py"
+    change(script)
+    rewrite_json(
+        forged / STUDY / "study.json", inputs={"script_sha256": sha256_file(laden / script.relative_to(forged))}
+    )
+    more = set(notes(forged)) - set(told)
+    assert {note.partition(":")[0] for note in more} == {RESULT, f"{STUDY}/study.json"}
 
 
 def test_a_note_that_was_taken_out_is_told_all_the_same(unpacked: Path, light: Path) -> None:

@@ -51,6 +51,23 @@ def test_a_folder_moves_with_all_that_is_in_it_but_for_what_another_attempt_need
     assert texts(folder) == before | stays
 
 
+def test_a_folder_that_another_job_takes_away_meanwhile_is_made_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, taken = Path.mkdir, list[Path]()
+
+    def mkdir(path: Path, *arguments: Any, **named: Any) -> None:
+        make(path, *arguments, **named)
+        if path.name == FOLDER and not taken:
+            taken.append(path)
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    run_in(folder).set_aside(records(folder))
+    assert taken
+    assert run_in(folder).kept
+
+
 class Killed(BaseException):
     pass
 

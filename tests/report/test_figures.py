@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from matplotlib.figure import Figure
+from PIL import Image
 
-from groupppo.config import Benchmark
+from groupppo.config import Benchmark, CellPlan
 from groupppo.draw import style
 from groupppo.draw.figures import FigureRecord, read_figures, save
 from groupppo.draw.style import MOST_SINGLE, figure_style, t_interval
@@ -32,7 +33,7 @@ from groupppo.tables import SCHEMA, Tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from tests.report.conftest import collected
-from tests.synthetic import STAGE_SECONDS, synthetic_benchmark
+from tests.synthetic import ARMS, STAGE_SECONDS, synthetic_benchmark
 
 FIGURES = ["verdicts", "reward", "target", "accuracy", "parity", "controls", "density", "stage_seconds", "stage_memory"]
 DATA_AND_FIGURE = [
@@ -242,6 +243,41 @@ def test_the_overview_shows_each_claim_judged_by_an_interval_against_its_region(
     regions = {claim.id: claim.region for claim in load_claims(quick[1].claims).claims}
     assert list(shown["region_low"]) == pytest.approx([regions[name].low for name in decided])
     assert f"({len(judged['verdicts']) - len(decided)})" in records[0].caption
+
+
+def test_a_long_label_keeps_its_distance_from_the_edge(tmp_path):
+    with figure_style():
+        figure = Figure(figsize=(style.WIDTH, 2), layout="constrained")
+        style.label_rows(figure.subplots(), ["GROUP-PPO, lambda 0.95"])
+        save(figure, tmp_path, "label")
+    ink = np.asarray(Image.open(tmp_path / "label.png").convert("L")) < 200
+    assert ink.any(axis=0).argmax() > 4
+
+
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_an_estimate_without_an_end_of_its_interval_is_on_the_axis(quick, judged, end):
+    one = verdicts.data(judged, load_claims(quick[1].claims)).iloc[:1].assign(unit="x")
+    one = one.assign(estimate=40.0, low=1.2, high=50.0, region_low=1.0, region_high=1.5).assign(**{end: None})
+    with figure_style():
+        [panel] = verdicts.draw(one, quick[1]).axes
+    assert panel.get_xlim()[0] < 40 < panel.get_xlim()[1]
+
+
+def test_a_task_with_few_arms_has_panels_and_bars_as_high_as_one_with_many(tmp_path):
+    many = dict.fromkeys(("random", "stride", "entropy", "group_ppo_broadcast"), ARMS["group_ppo"])
+    few = CellPlan("chain", "tiny", ("ppo", "group_ppo"), (1, 2))
+    tables, benchmark = collected(tmp_path, arms=ARMS | many, tasks=("sorting", "chain"), cells=[few], steps=2)
+    with figure_style():
+        closed = density.draw(density.data(tables.groups), benchmark)
+        bars = stage_memory.draw(stage_memory.data(tables.stages), benchmark)
+    heights = []
+    for figure in (closed, bars):
+        figure.draw_without_rendering()
+    for block in closed.subfigs:
+        heights.append([panel.get_window_extent().height for panel in block.axes[1:]])
+    assert max(map(max, heights)) < 1.4 * min(map(min, heights))
+    thick = [panel.patches[0].get_window_extent().height for panel in bars.axes[::2]]
+    assert max(thick) < 1.4 * min(thick)
 
 
 def test_a_curve_of_many_seeds_is_their_mean_and_one_of_few_has_each(quick):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from markupsafe import escape
 
-from groupppo.config import Benchmark
+from groupppo.algorithm.params import HOME
+from groupppo.config import REPOSITORY, Benchmark, load_arm
 from groupppo.draw import wording
 from groupppo.errors import BadInput
 from groupppo.measure.stages import DEFINITION
@@ -216,6 +217,14 @@ def test_an_arm_that_leaves_a_key_out_is_shown_with_the_default_it_gets(quick):
     assert shown["algorithm.group_params.score"] == ["not set", "not set", "unit", "not set"]  # a stride has no score
 
 
+def test_an_arm_that_chooses_tokens_for_an_estimator_of_verls_is_shown_with_that_estimators_advantages(quick):
+    _, benchmark = quick
+    chosen = load_arm(REPOSITORY / "benchmarks/arms/grpo_random.yaml")
+    own = replace(chosen, name="own", verl=benchmark.arms["group_ppo"].verl | {f"{HOME}.advantage": "token_gae"})
+    shown = shown_keys(replace(benchmark, arms=benchmark.arms | {"grpo_random": chosen, "own": own}))
+    assert shown[f"{HOME}.advantage"] == ["not set", "not set", "segment_gae", "stock", "token_gae"]
+
+
 def test_matched_settings_have_the_keys_of_the_benchmark_s_file(text):
     settings = section(text, "settings")
     assert re.search(r">train.prompts_per_step</th><td[^>]*>16<", settings)
@@ -235,12 +244,11 @@ def test_provenance_is_shown_once_where_runs_agree_and_by_run_where_they_differ(
     shared = {row[0].text.text: row[1].text for row in table_of(results, benchmark, "provenance").cells}
     assert shared["torch"] == "2.13.0"
     assert "Keys that differ" not in rendered(spare)
-    rewrite_json(
-        results / "runs/sorting/tiny/ppo/seed2/provenance.json", host="another", git={"commit": "abc"}, network=OURS
-    )
+    told = {"host": "another", "git": {"commit": "abc", "changes": None}, "cores": 7, "network": OURS}
+    rewrite_json(results / "runs/sorting/tiny/ppo/seed2/provenance.json", **told)
     after = section(rendered(spare), "provenance")
     assert "Keys that differ between runs" in after
-    for key, value in (("host", "another"), ("git.<wbr>commit", "abc")):
+    for key, value in (("host", "another"), ("git.<wbr>commit", "abc"), ("git.<wbr>changes", "null"), ("cores", "7")):
         assert f'<code>{key}</code></th><td class="break">{value}</td><td>PPO (dense), seed 2</td>' in after
     assert re.search(r"<code>host</code></th><td[^>]*>synthetic</td><td>(.*?)</td>", after).group(1).count(";") == 7
     assert "benchmarks/site.yaml says that it is ours" in after

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groupppo.run.checkpoints import STAGES, STEPS, TRACKER, Checkpoints, identity
+from groupppo.run.checkpoints import MOST_FAILURES, STAGES, STEPS, TRACKER, Checkpoints, identity
 from groupppo.verl.compose import compose
 from tests.verl.conftest import MakeCell
 
@@ -128,6 +128,23 @@ def test_another_runs_checkpoint_is_not_taken(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path.with_name("same"), RUN, last=9).resumed is not None
     assert Checkpoints(tmp_path, "another", last=9).resumed is None
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("makes_a_step", [True, False])
+def test_a_checkpoint_from_which_attempts_make_no_step_is_given_up_and_no_other(
+    tmp_path: Path, makes_a_step: bool
+) -> None:
+    attempt(tmp_path, 9, 4, 20)
+    for _ in range(MOST_FAILURES):
+        began = Checkpoints(tmp_path, RUN, last=9)
+        assert began.resumed is not None
+        assert began.resumed_after == [4]
+        if makes_a_step:
+            Trainer(tmp_path, 9, 4).write(STEPS, {"step": 5, "elapsed_seconds": 1.0})
+        began.failed()
+    after = Checkpoints(tmp_path, RUN, last=9)
+    assert (after.resumed is not None) == makes_a_step
+    assert ["given up" in note for note in after.notes] == ([] if makes_a_step else [True])
 
 
 def cut(file: Path, left: int) -> None:

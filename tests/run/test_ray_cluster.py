@@ -5,13 +5,14 @@ srun, squeue and scontrol are scripts here; tests/cluster has the real ones, and
 
 import json
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from groupppo.errors import BadInput, RunFailed
-from groupppo.run import family, launch, ray_cluster
+from groupppo.run import family, launch, ray_cluster, watch
 from groupppo.run.ray_cluster import across_allocation
 from groupppo.verl.compose import compose
 from groupppo.verl.endings import STACKS
@@ -124,6 +125,51 @@ def test_a_node_that_does_not_join_is_named_with_its_log(slurm: Slurm, tmp_path:
     ):
         pass
     assert not (tmp_path / "ray" / "7").exists()
+
+
+def test_all_nodes_are_asked_for_stacks_by_a_file(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "_ANSWER_SECONDS", 0.0)
+    with across_allocation(cpus=1, gpus=0, scratch=tmp_path) as variables:
+        folder = Path(variables["RAY_AUTH_TOKEN_PATH"]).parent
+        ray_cluster.ask_for_stacks({"RAY_AUTH_TOKEN_PATH": str(folder / "token")})  # a run on one node
+        assert not (folder / "ask").exists()
+        ray_cluster.ask_for_stacks(variables)
+        assert (folder / "ask").exists()
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_node_that_is_asked_writes_the_stacks_of_its_processes_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    written: list[tuple[Path, list[str]]] = []
+    answers = [["a worker"], ["a worker"], []]
+    monkeypatch.setattr(ray_cluster, "_start", lambda *_: (tmp_path / "ask").touch() if asked else None)
+    monkeypatch.setattr(ray_cluster, "started_with", lambda _: answers.pop(0))
+    monkeypatch.setattr(ray_cluster, "end_all", lambda _: None)
+    monkeypatch.setattr(watch, "ask", lambda file, family: written.append((file, family)))
+    monkeypatch.setattr(ray_cluster.signal, "signal", lambda *_: None)
+    for name, value in {"SLURM_JOB_ID": "7", STACKS: "/shared/stacks.txt", "TMPDIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(family.MARK, "restored afterwards")
+    ray_cluster.serve(tmp_path, "gpu2", 1, 0, "10.0.0.1:6379")
+    assert written == ([(Path("/shared/stacks.txt"), ["a worker"])] if asked else [])
+
+
+@pytest.mark.parametrize(("starts_at", "attempts"), [(1, 1), (3, 3), (4, None)])
+def test_a_node_whose_ray_does_not_start_tries_again_twice(
+    tmp_path: Path, starts_at: int, attempts: int | None
+) -> None:
+    script = tmp_path / "ray"
+    script.write_text(f"#!/bin/sh\necho >> {tmp_path}/attempts\ntest $(wc -l < {tmp_path}/attempts) -ge {starts_at}\n")
+    script.chmod(0o755)
+    if attempts is None:
+        with pytest.raises(subprocess.CalledProcessError):
+            ray_cluster._start([str(script)], tmp_path)
+    else:
+        ray_cluster._start([str(script)], tmp_path)
+    assert len((tmp_path / "attempts").read_text().splitlines()) == (attempts or 3)
 
 
 def test_several_nodes_are_refused_before_anything_starts_unless_the_network_is_said_to_be_ours(

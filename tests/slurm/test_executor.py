@@ -11,20 +11,26 @@ from tests.conftest import REPOSITORY
 
 SNAKEFILE = """
 rule all:
-    input: "1.txt"
+    input: expand("{n}.txt", n=[1, 2, 3])
 
 rule one:
     output: "{n}.txt"
     resources: runtime=1, mem_mb=100
     shell: "touch {output}"
 """
-# A job runs at once; its number is that of the submissions so far.
+# A job runs at once; its number is that of the submissions so far, of an array those of its tasks.
 SBATCH = """
 echo "$@" >> calls
 number=$(wc -l < calls)
+tasks=$(echo "$*" | sed -n 's/.*--array=1-\\([0-9]*\\).*/\\1/p')
 for last; do true; done
 command=${last#--wrap=}
 if [ -e "failing" ]; then rm failing; echo "$number|NODE_FAIL|None|n7" >> states
+elif [ -n "$tasks" ]; then
+    for task in $(seq $tasks); do
+        SLURM_ARRAY_TASK_ID=$task; export SLURM_ARRAY_TASK_ID
+        sh -c "$command" > log 2>&1; echo "${number}_$task|COMPLETED|None|n1" >> states
+    done
 else sh -c "$command" > log 2>&1; echo "$number|COMPLETED|None|n1" >> states
 fi
 echo $number
@@ -85,8 +91,10 @@ def test_an_option_of_the_stock_executor_in_a_profile_is_refused_with_its_new_na
     assert not (folder / "calls").exists()
 
 
-def test_arrays_are_refused(folder: Path) -> None:
-    code, said = snakemake(folder, "--jobs", "2", "--groupppo-slurm-array-jobs", "all")
-    assert code == 1
-    assert "groupppo-slurm-array-jobs: leave it out" in said
-    assert not (folder / "calls").exists()
+@pytest.mark.parametrize(("jobs", "submissions"), [("1", 3), ("2", 2)])
+def test_with_fewer_jobs_at_once_than_there_are_an_array_has_those_that_may_run(
+    folder: Path, jobs: str, submissions: int
+) -> None:
+    code, said = snakemake(folder, "--jobs", jobs, "--groupppo-slurm-array-jobs", "all")
+    assert code == 0, said
+    assert len((folder / "calls").read_text().splitlines()) == submissions

@@ -147,14 +147,20 @@ def program(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
-def test_the_jobs_of_a_folder_are_those_with_a_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_jobs_of_a_folder_are_those_with_a_mark_and_a_task_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = Mark("c" * 12, "d" * 12)
     lines = [
         f"5|run-1|PENDING|/here|rule_train_wildcards_a|b {MARK}",
         f"6|run-1|RUNNING|/elsewhere|rule_train {MARK}",
         "7|shell|RUNNING|/here|(null)",
+        f"8_2|run-2|RUNNING|/here|rule_train {MARK}{second}",
+        f"8_3|run-2|RUNNING|/here|rule_train {MARK}{second}",  # an array of somebody else's making
     ]
     program(tmp_path, monkeypatch, "squeue", "cat <<'END'\n" + "\n".join(lines) + "\nEND")
-    assert in_queue(Path("/here")) == [QueuedJob("5", "run-1", "PENDING", MARK)]
+    jobs = [QueuedJob("5", "run-1", "PENDING", MARK), QueuedJob("8_2", "run-2", "RUNNING", second)]
+    assert in_queue(Path("/here")) == jobs
 
 
 def test_states_are_those_of_the_program_that_is_asked_and_none_where_it_fails(

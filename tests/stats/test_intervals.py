@@ -114,6 +114,20 @@ def test_the_sign_flip_test_counts_every_pattern(differences):
     assert sign_flip(differences) == np.mean([total >= abs(sum(differences)) for total in sums])
 
 
+@pytest.mark.parametrize("seeds", SEEDS)
+@pytest.mark.parametrize("shape", ["normal", "standard_cauchy"])
+def test_the_sign_flip_test_has_the_size_that_its_patterns_allow_for_any_symmetric_difference(seeds, shape):
+    """Its p-values are multiples of 2^(1-n), so its size is the largest of them that is not above alpha."""
+    rows = getattr(np.random.default_rng(200 + seeds), shape)(size=(DRAWS, seeds))
+    p_values, step = np.array([sign_flip(row) for row in rows]), 2.0 ** (1 - seeds)
+    for alpha in (0.05, 0.10, 0.25, 0.50):
+        size = math.floor(alpha / step + 1e-9) * step
+        assert np.mean(p_values <= alpha + 1e-9) == pytest.approx(size, abs=error(size))
+    # Negative control: differences that are shifted from zero are found more often than that.
+    shifted = np.mean([sign_flip(row + 1.0) <= 0.25 for row in rows])
+    assert shifted > 0.25 + error(0.25)
+
+
 @pytest.mark.parametrize("seeds", range(2, 9))
 def test_the_sign_flip_test_cannot_reach_five_percent_below_six_seeds(seeds):
     least = sign_flip(np.arange(1.0, seeds + 1))

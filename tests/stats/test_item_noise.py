@@ -65,6 +65,18 @@ def test_right_and_wrong_answers_have_less_item_noise_than_the_binomial_of_two_i
     assert math.sqrt(np.sum(accuracies * (1 - accuracies)) / items) > 1.2 * truth
 
 
+def test_more_items_bring_the_spread_where_the_split_says():
+    """Simulated with 4 times the items; the prediction comes from the small set."""
+    rng = np.random.default_rng(4)
+    small = [split_spread(drawn(rng, 10, 50, seed_noise=0.05), 0.90) for _ in range(400)]
+    large = [split_spread(drawn(rng, 10, 200, seed_noise=0.05), 0.90).spread for _ in range(400)]
+    truth = math.sqrt(np.mean(np.square(large)))
+    whole, items = np.mean([(noise.spread**2, noise.item_noise**2) for noise in small], axis=0)
+    assert math.sqrt(whole - items + items / 4) == pytest.approx(truth, rel=0.05)
+    # Negative control: a quarter of the whole variance forgets that seeds do not average over items.
+    assert math.sqrt(whole / 4) < 0.8 * truth
+
+
 @given(st.integers(0, 10**6), st.floats(0.1, 10), st.floats(-3, 3))
 def test_the_split_follows_scale_and_knows_neither_shift_nor_order(seed, scale, shift):
     rng = np.random.default_rng(seed)

@@ -108,6 +108,9 @@ def test_the_counts_of_the_grouping_study_agree_with_each_other(grouped: Path) -
     assert {"singleton", "random", DENSE, DENSE_OTHER} <= set(summary.index)
     assert summary.loc["singleton", "cosine"] == pytest.approx(1.0)
     assert summary.loc["singleton", "same_as"] == DENSE
+    [caption] = [one.caption for one in read_figures(grouped / "figures") if one.id == "directions"]
+    assert f"{summary.loc['singleton', 'title']} has the gradients of PPO (dense)." in caption
+    assert caption.count("has the gradients of PPO (dense).") == (summary["same_as"] == DENSE).sum() < len(summary)
     assert summary.loc["stride", "cosine"] < 0.999
 
 

@@ -78,6 +78,12 @@ def test_a_value_out_of_range_is_named(name: str, option: str, value: str) -> No
         find_study(name).parse([*arguments, option, value])
 
 
+def test_a_folder_without_arms_is_refused_and_not_a_study_of_none(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="name a folder that holds arm files"):
+        assert not find_study("grouping").parse([*GROUPING, "--arms", str(tmp_path)]).arm_files
+    assert find_study("grouping").parse(GROUPING).arm_files
+
+
 def test_a_checkpoint_without_a_name_or_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BadInput, match="NAME=VALUE"):
         find_study("streams").parse([*FOLDERS, "--checkpoints", "nowhere"])

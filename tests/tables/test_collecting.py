@@ -154,6 +154,7 @@ BROKEN_LINES = {
     "not an object": (lambda line: "3\n", "line 3"),
     "NaN": (with_value("seconds", float("nan")), "line 3"),
     "too large for a float": (lambda line: re.sub(r'"seconds": [0-9.e-]+', '"seconds": 1e999', line), "line 3"),
+    "text for a number": (with_value("seconds", "0.1"), "line 3 seconds"),
     "true for a number": (with_value("seconds", True), "line 3 seconds"),
     "half a byte": (with_value("peak_bytes", 0.5), "line 3 peak_bytes"),
     "a key gone": (lambda line: line.replace('"cpu_seconds"', '"cpu"'), "line 3 cpu_seconds"),
@@ -191,6 +192,26 @@ def test_group_metrics_that_contradict_each_other_are_unreadable(results, metric
 def test_a_grouped_arm_without_group_metrics_is_unreadable(results, metric):
     edit_line(results[0] / RUN / "steps.jsonl", 2, lambda line: line.replace(metric, "group/else"))
     assert_unreadable(tables_of(*results), f"steps.jsonl: line 2 {metric} = missing")
+
+
+@pytest.mark.parametrize("endpoints", [0, 1])
+def test_a_step_in_which_the_rule_chose_nothing_has_no_groups_and_its_run_is_read(results, endpoints):
+    folder, _ = results
+
+    def chose_nothing(line: str) -> str:
+        row = {name: value for name, value in json.loads(line).items() if not name.startswith("group/")}
+        few = {"group/total_tokens": 6400, "group/total_endpoints": endpoints, "group/density": endpoints / 6400}
+        return json.dumps(row | few | {"group/fallbacks": 0}) + "\n"
+
+    edit_line(folder / RUN / "steps.jsonl", 2, chose_nothing)
+    tables = tables_of(*results)
+    if endpoints:
+        assert_unreadable(tables, "steps.jsonl: line 2 group/")
+        return
+    groups = tables.groups[(tables.groups["arm"] == "group_ppo") & (tables.groups["seed"] == 2)].set_index("step")
+    assert groups.loc[2, "density"] == 0
+    assert groups.loc[2, ["criterion", "size_mean"]].isna().all()
+    assert groups.loc[1, ["criterion", "size_mean"]].notna().all()
 
 
 @pytest.mark.parametrize(

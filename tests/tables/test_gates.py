@@ -96,6 +96,8 @@ TRIPS: list[tuple[str, Change, str]] = [
     ("logged_steps", steps(lacks(5)), "steps.jsonl lacks step 5"),
     ("logged_steps", stages(lacks(2)), "stages.jsonl lacks step 2"),
     ("logged_steps", steps(at_step(5, step=9)), "steps.jsonl lacks step 5"),
+    ("logged_steps", status(planned_steps=10**15, steps=10**15), "steps.jsonl lacks step 6 of 1000000000000000"),
+    ("logged_steps", status(planned_steps=4), "steps.jsonl has an unplanned step 5 of 4"),
     (
         "stage_sum",
         stages(lambda row: row | ({"seconds": 9.0} if row["stage"] == "adv" else {})),
@@ -116,6 +118,7 @@ TRIPS: list[tuple[str, Change, str]] = [
     ),
     ("mfu", mfus(0.4, 0.4, 0.0, 0.4, 0.4), "line 3: perf/mfu/actor is 0,"),
     ("mfu", mfus(*[0.0] * STEPS), "line 1: perf/mfu/actor is 0,"),
+    ("mfu", on_gpu("NVIDIA H100 80GB HBM3"), "line 1: perf/mfu/actor is 0,"),
     ("finite", steps(at_step(4, **{"actor/grad_norm": None})), "line 4: actor/grad_norm was not"),
     ("finite", steps(at_step(4, **{"critic/vf_loss": None})), "line 4: critic/vf_loss was not"),
     ("steady_metrics", without(4, "actor/entropy"), "steps.jsonl line 4 lacks actor/entropy"),

@@ -64,6 +64,7 @@ ODD = {
     "beyond a float": b'{"step": 1, "a": 1e999}\n',
     "an integer beyond a float": b'{"step": 1, "a": 1' + b"0" * 400 + b"}\n",
     "true": b'{"step": 1, "a": true}\n',
+    "a text": b'{"step": 1, "a": "1"}\n',
     "a list": b'[{"step": 1}]\n',
     "two objects in a line": b'{"step": 1},{"step": 2}\n',
     "an object over two lines": b'{"step": 1}\n{"step": 3\n"a": 1}\n',
@@ -103,6 +104,16 @@ def test_a_line_that_is_no_step_is_named(tmp_path, case):
 def test_a_line_that_is_no_stage_is_named(tmp_path, key, value):
     with pytest.raises(BadInput, match=f"line 2 {key}"):
         read_stages(write(tmp_path / "stages.jsonl", [STAGE, STAGE | {"step": 2, key: value}]))
+
+
+def test_a_log_that_the_system_cannot_read_or_that_is_too_large_is_named(tmp_path):
+    (tmp_path / "steps.jsonl").symlink_to("/proc/self/mem")  # an input/output error, also for root
+    with pytest.raises(BadInput, match="make the file readable"):
+        read_steps(tmp_path / "steps.jsonl")
+    with (tmp_path / "large.jsonl").open("wb") as file:
+        file.truncate((1 << 30) + 1)  # takes no room
+    with pytest.raises(BadInput, match="more than 1,073,741,824 bytes"):
+        read_steps(tmp_path / "large.jsonl")
 
 
 @pytest.mark.parametrize("read", [read_steps, read_stages])

@@ -65,6 +65,24 @@ def test_a_judge_that_never_answers_is_an_error_and_no_reward(monkeypatch: pytes
         Judge().ask("3", "6/2")
 
 
+@pytest.mark.parametrize("patience", [0.3, 60.0])
+def test_a_judge_that_lives_and_says_nothing_is_given_up_and_a_patient_one_waits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, patience: float
+) -> None:
+    mute = tmp_path / "python"
+    mute.write_text("#!/bin/sh\nsleep 2\nread question && echo equal\n")
+    mute.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(mute))
+    asked = Judge(patience=patience)
+    if patience > 2:
+        assert asked.ask("3", "6/2") == EQUAL
+    else:
+        with pytest.raises(RunFailed, match="took more than 0 s of wall time"):
+            asked.ask("3", "6/2")
+        assert asked._process is None
+    asked.close()
+
+
 @pytest.mark.parametrize(
     ("number", "found"),
     [

@@ -193,6 +193,14 @@ def test_the_reason_names_the_spoiled_run_and_the_run_is_listed():
     assert decide(*case("as claimed"))["excluded"] == []
 
 
+def test_a_failed_run_of_an_arm_that_a_claim_is_not_about_leaves_it_alone(tmp_path):
+    benchmark = write_results(tmp_path, arms=AS_CLAIMED, seeds=EIGHT, failed={("grpo", 1): "killed"})
+    collect(tmp_path, benchmark)
+    content = decide(load_claims(benchmark.claims), load_tables(tmp_path / "tables"), benchmark)
+    found = {entry["id"]: entry["verdict"] for entry in content["verdicts"]}
+    assert (found["parity-ppo"], found["parity-grpo"], len(content["excluded"])) == (S, T, 1)
+
+
 def test_a_cpu_is_named_and_its_number_stays_out_of_the_verdict():
     entry = verdicts("on a cpu")["speedup-step"]
     assert "from a GPU; all runs used a CPU" in entry["reason"]

@@ -50,6 +50,11 @@ def test_planned_runs_alone_are_in_the_tables_and_none_of_them_is_missing(made: 
     runs = made.tables.runs
     assert len(runs) == 4 * 5 + 3 * 3
     assert runs["admissible"].all()
+    # Negative control: the whole matrix would miss 11 of them.
+    with TemporaryDirectory() as name:
+        whole = write_results(Path(name), arms=EFFECTS, seeds=SEEDS, tasks=("sorting", "chain"), cells=[CHAIN])
+        collect(Path(name), replace(whole, cells=()))
+        assert (~load_tables(Path(name) / "tables").runs["admissible"]).sum() == 4 * 5 - 3 * 3
 
 
 def test_each_cell_is_judged_by_its_own_seeds(made: Made) -> None:

@@ -87,6 +87,8 @@ def test_the_numbers_are_those_of_the_formula(tmp_path):
     assert found.twice_seeds == pytest.approx(math.sqrt(ten + found.of_choice**2))
     fewer = stats.t.ppf(0.95, 4) ** 2 * (means.var(ddof=1) - item_variance / 2) / 5
     assert found.twice_items == pytest.approx(math.sqrt(fewer + found.of_choice**2 / 2))
+    # Negative control: twice the seeds with the quantile of five would be another number.
+    assert found.twice_seeds < 0.9 * math.sqrt(stats.t.ppf(0.95, 4) ** 2 * means.var(ddof=1) / 10 + found.of_choice**2)
 
 
 def test_without_scores_by_item_there_is_a_bound_above_what_they_would_say(tmp_path):

@@ -1,9 +1,12 @@
 """The first run of a benchmark fixes claims and matrix; whatever changes later is named."""
 
+import errno
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,29 @@ def test_a_full_disk_leaves_no_stamp_and_no_part_of_one(benchmark, tmp_path):
         remount(disk, "size=1m")
         register(disk, benchmark)
         assert read_stamp(disk, benchmark).changes == []
+
+
+def test_a_run_that_is_killed_while_it_writes_leaves_no_half_stamp(benchmark, results, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr("os.fsync", lambda _: os._exit(9))
+        run = get_context("fork").Process(target=register, args=(results, benchmark))
+        run.start()
+        run.join()
+    assert run.exitcode == 9
+    assert not (results / STAMP).exists()
+    register(results, benchmark)
+    assert read_stamp(results, benchmark).changes == []
+
+
+def test_a_file_system_without_hard_links_has_one_stamp_too(benchmark, results, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    for one in (benchmark, replace(benchmark, seeds=(7,))):
+        register(results, one)
+    assert read_stamp(results, benchmark).changes == []
+    assert [file.name for file in results.iterdir()] == [STAMP]
 
 
 def test_a_later_margin_and_a_dropped_claim_are_named_and_layout_is_no_change(benchmark, results):

@@ -119,6 +119,12 @@ def test_a_published_pilot_may_be_a_bundle(tmp_path):
     with opened_pilot(bundle) as folder:
         assert {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} == set(PARTS)
         assert (folder / RECORD).read_text() == RECORD
+    for name in PARTS:
+        file = tmp_path / "reference" / "bundled" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    # A folder comes before a bundle.
+    assert pilot_place(Path("benchmarks/bundled.yaml"), tmp_path) == Found(bundle.with_suffix(""), published=True)
 
 
 @pytest.mark.parametrize("content", [b"no archive", None], ids=["damaged", "without its tables"])

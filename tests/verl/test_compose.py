@@ -210,6 +210,29 @@ def test_a_rule_that_needs_a_density_is_an_error_without_one_and_with_two(
         assert "density_source" in error.value.hint
 
 
+@pytest.mark.parametrize(
+    ("place", "keys", "wrong"),
+    [
+        ("arm", {"algorithm.group_params": {"rule": "stride"}}, "algorithm.group_params"),
+        ("matrix", {"algorithm.group_params": {"rule": "stride"}}, "algorithm.group_params"),
+        ("matrix", {"algorithm.group_params.rule": "stride"}, "algorithm.group_params.rule"),
+    ],
+)
+def test_what_an_arm_trains_on_is_said_in_its_own_file_by_dotted_keys(
+    make_cell: MakeCell, place: str, keys: dict[str, object], wrong: str
+) -> None:
+    for arm in ("grpo", "group_ppo"):
+        own = load_arm(REPOSITORY / "benchmarks" / "arms" / f"{arm}.yaml")
+        cell = make_cell(arm, verl=keys) if place == "matrix" else make_cell(replace(own, verl=own.verl | keys))
+        with pytest.raises(BadInput) as error:
+            compose(cell)
+        assert error.value.file == str(cell.matrix if place == "matrix" else cell.arm.source)
+        assert (error.value.key, error.value.value) == (wrong, keys[wrong])
+        dotted = replace(own, verl=own.verl | {"algorithm.group_params.rule": "stride"})
+        assert dotted.grouped
+        assert compose(make_cell(dotted)).algorithm.group_params.rule == "stride"
+
+
 def test_a_dense_arm_that_speaks_of_groups_is_an_error_and_a_matrix_that_does_is_none(make_cell: MakeCell) -> None:
     cell = make_cell("ppo")
     with pytest.raises(BadInput) as error:

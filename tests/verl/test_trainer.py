@@ -28,6 +28,7 @@ from groupppo.errors import BadInput
 from groupppo.verl import trainer as trainer_module
 from groupppo.verl.compose import compose
 from groupppo.verl.group_stage import STATE_FILE, GroupStage
+from groupppo.verl.passes import POLICY_WEIGHTS, VALUE_WEIGHTS
 from groupppo.verl.trainer import FULL_MASK, GroupPPOTrainer, Step
 from tests.verl.conftest import MakeCell
 
@@ -127,7 +128,7 @@ def make_stand(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> MakeStan
         said = {key.replace("__", "."): value for key, value in keys.items()}
         own = {key: value for key, value in said.items() if not key.startswith("trainer.")}
         cell = make_cell(replace(arm_file, verl=arm_file.verl | {"algorithm.group_params.update": "masked"} | own))
-        if arm == "ppo":
+        if arm in ("ppo", "grpo"):
             cell = replace(cell, arm=replace(arm_file, verl=arm_file.verl | own))
         config = compose(cell)
         for key in said.keys() - own.keys():  # the launcher's
@@ -308,6 +309,44 @@ def test_a_step_whose_grouping_fails_is_verls_dense_ppo_and_the_next_one_is_grou
     assert "ArithmeticError: a rule that breaks" in caplog.text
 
 
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("arm", "dense_arm"), [("ppo_bernoulli_ht", "ppo"), ("grpo_bernoulli_ht", "grpo")])
+def test_a_step_whose_selection_fails_is_a_dense_one_of_the_same_estimator_each_token_weighted_once(
+    make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch, place: str, arm: str, dense_arm: str
+) -> None:
+    dense = make_stand(dense_arm)
+    dense.step()
+    advantages, returns, masks = (*map(dense.store.padded, ("advantages", "returns")), dense.seen)
+    stand = make_stand(arm, **{f"{GROUP}on_error": "dense"})
+    break_step(stand, 2, monkeypatch, place)
+    for number in (1, 2, 3):
+        fell_back = number == 2
+        assert stand.step(number)["group/fallbacks"] == fell_back
+        assert torch.equal(stand.store.padded("advantages"), advantages)
+        assert torch.equal(stand.store.padded("returns"), returns)
+        assert stand.seen["actor"].equals(masks["actor"]) == fell_back
+        for name in (POLICY_WEIGHTS, VALUE_WEIGHTS):
+            assert torch.equal(stand.store.padded(name), masks["actor"].counts.float()) == fell_back
+
+
+@pytest.mark.parametrize("penalised", [True, False])
+def test_a_rule_that_reads_rewards_reads_those_that_verls_estimator_did(
+    make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch, penalised: bool
+) -> None:
+    own = {f"{GROUP}rule": "variance_split", f"{GROUP}rule_advantage": "residual"}
+    stand = make_stand("ppo", **own, algorithm__use_kl_in_reward=penalised)
+    stage = stand.trainer.group_stage
+    read: list[Tensor] = []
+    stock = stage.run
+    monkeypatch.setattr(
+        stage, "run", lambda batch, *rest: (read.append(batch["token_level_rewards"]), stock(batch, *rest))[1]
+    )
+    stand.step()
+    scores = stand.store.padded("rm_scores")
+    assert torch.equal(read[0], stand.store.padded("token_level_rewards") if penalised else scores)
+    assert torch.equal(read[0], scores) != penalised
+
+
 @pytest.mark.parametrize("place", ["the rule", "the statistics"])
 def test_without_a_fallback_the_error_goes_on(
     make_stand: MakeStand, monkeypatch: pytest.MonkeyPatch, place: str
@@ -363,7 +402,7 @@ def verl_saves(monkeypatch: pytest.MonkeyPatch) -> None:
         named.write_text(f"{self.global_steps} {complete}")
 
     def load(self: PPOTrainerSync) -> None:
-        self.global_steps = 2 if self.config.trainer.resume_mode == "auto" else 0
+        self.global_steps = 0 if self.config.trainer.resume_mode == "disable" else 2
 
     monkeypatch.setattr(PPOTrainerSync, "_save_checkpoint", save)
     monkeypatch.setattr(PPOTrainerSync, "_load_checkpoint", load)
@@ -381,9 +420,14 @@ def test_a_run_that_is_resumed_goes_on_with_the_threshold_of_its_checkpoint_and_
     assert (stand.trainer.run_folder / "latest_checkpointed_iteration.txt").read_text() == "2 True"
     threshold = stand.trainer.group_stage.threshold
     assert threshold != 1.0
-    for mode, goes_on_with in (("auto", threshold), ("disable", 1.0)):
-        folder = str(stand.trainer.run_folder)
-        other = make_stand(trainer__resume_mode=mode, trainer__default_local_dir=folder).trainer
+    folder = stand.trainer.run_folder
+    elsewhere = {"trainer__resume_from_path": str(folder / "global_step_2")}
+    for mode, keys, goes_on_with in (
+        ("auto", {"trainer__default_local_dir": str(folder)}, threshold),
+        ("disable", {"trainer__default_local_dir": str(folder)}, 1.0),
+        ("resume_path", elsewhere | {"trainer__default_local_dir": str(folder / "new")}, threshold),
+    ):
+        other = make_stand(trainer__resume_mode=mode, **keys).trainer
         assert other.group_stage.threshold == 1.0
         other._load_checkpoint()
         assert other.group_stage.threshold == goes_on_with

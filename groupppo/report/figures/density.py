@@ -45,9 +45,12 @@ def data(groups: pd.DataFrame) -> pd.DataFrame:
 def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Density of all grouped arms above; below, one stacked area for each arm; one block per task and model."""
     cells = style.cells(data, benchmark)
-    lower = math.ceil(max(len(style.arms_in(cell.rows(data), benchmark)) for cell in cells) / COLUMNS)
-    figure = Figure(figsize=(style.WIDTH, (2.6 + 2.1 * lower) * len(cells) + 0.3), layout="constrained")
-    for block, cell in zip(figure.subfigures(len(cells), 1, squeeze=False)[:, 0], cells, strict=True):
+    counts = [len(style.arms_in(cell.rows(data), benchmark)) for cell in cells]
+    # Two arms have a line of the legend.
+    heights = [2.4 + 1.9 * math.ceil(count / COLUMNS) + 0.1 * count for count in counts]
+    figure = Figure(figsize=(style.WIDTH, sum(heights) + 0.3), layout="constrained")
+    blocks = figure.subfigures(len(cells), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for block, cell in zip(blocks, cells, strict=True):
         _block(block, cell.rows(data), style.cell_title(cell, benchmark), benchmark)
     return figure
 

@@ -36,7 +36,8 @@ def draw(data: pd.DataFrame, benchmark: Benchmark) -> Figure:
     """Peak (left) and rise (right) of each stage, one bar for each arm (mean over seeds), a dot for each seed."""
     looks, found = style.arm_looks(benchmark, data), set(data["stage"])
     order = [stage for stage in (*STAGES, WHOLE) if stage in found]
-    figure, facets = style.facets(data, benchmark, len(order) * (0.1 * len(looks) + 0.22) + 0.75, columns=len(AXES))
+    per_arm = 0.14 * len(order)
+    figure, facets = style.facets(data, benchmark, 0.75, columns=len(AXES), by_arm=per_arm)
     for rows, own, panels in facets:
         for panel, (quantity, label) in zip(panels, AXES.items(), strict=True):
             divisor, unit = (1e9, "GB") if rows[quantity].max() >= 1e9 else (1e6, "MB")

@@ -88,7 +88,7 @@ def _row(panel: Axes, row: Any, label: str) -> None:
     panel.set_xscale("log" if ratios else "linear")
     panel.margins(x=0.15)
     no_effect = NO_EFFECT.get(row.unit, np.nan)
-    wanted = np.array([row.low, row.high, row.region_low, row.region_high, no_effect])
+    wanted = np.array([row.low, row.high, row.estimate, row.region_low, row.region_high, no_effect], dtype=float)
     panel.plot(wanted[np.isfinite(wanted)], np.zeros(np.isfinite(wanted).sum()), linestyle="none")
     low, high = panel.get_xlim()
     panel.axvspan(max(low, row.region_low), min(high, row.region_high), color=style.MARGIN, linewidth=0)

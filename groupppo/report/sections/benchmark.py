@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from groupppo.algorithm import GroupParams, known_rules
-from groupppo.algorithm.params import COMMON, HOME
-from groupppo.config import Arm, Benchmark
+from groupppo.algorithm.params import COMMON, HOME, default_of
+from groupppo.config import GROUPED, Arm, Benchmark
 from groupppo.draw.blocks import Block, Link, List, Row, Section, Span, Table, Terms, Text, TextCell, Words, code
 from groupppo.draw.wording import percentage, seconds_text
 from groupppo.measure.stages import DEFINITION
@@ -76,7 +76,8 @@ def _value(arm: Arm, key: str) -> str:
     if not arm.grouped or name == key:
         return UNSET
     rule = known_rules()[arm.verl.get(f"{HOME}.rule", GroupParams.rule)]
-    return as_text(getattr(GroupParams, name)) if name in COMMON or name in rule.uses else UNSET
+    default = default_of(name, stock=arm.verl.get("algorithm.adv_estimator") != GROUPED)
+    return as_text(default) if name in COMMON or name in rule.uses else UNSET
 
 
 def matched_settings(benchmark: Benchmark) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The runs: what came of each, those that are no evidence, the figures of all, and where each run was made."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -91,17 +91,17 @@ def _titles(benchmark: Benchmark, run: Any) -> list[str]:
 def _provenance(results: Results) -> Iterator[Block]:
     """provenance.json of every run, split into what all runs share and what differs. A run whose file cannot be read is
     named."""
-    records, unrecorded = dict[str, dict[str, Any]](), list[str]()
+    records, labels, unrecorded = list[dict[str, str]](), list[str](), list[str]()
     for run in results.runs[results.runs["seed"].notna()].itertuples():
         where = place(results.benchmark, run.task, run.model)
         label = f"{f'{where}, ' if where else ''}{_titles(results.benchmark, run)[2]}, seed {run.seed}"
         file = ResultsFolder(results.folder).run(run.task, run.model, run.arm, run.seed).provenance
         try:
-            records[label] = read_object(file, "run this cell again.")
+            records.append(dict(_flat(read_object(file, "run this cell again."))))
+            labels.append(label)
         except BadInput:  # its row among the runs says so
             unrecorded.append(label)
-    flat = pd.json_normalize(list(records.values())).set_index(pd.Index(records)).astype(object)
-    values = flat.where(flat.notna(), "not recorded").map(as_text)
+    values = pd.DataFrame(records, index=labels).fillna("not recorded")
     shared = [key for key in values if values[key].nunique() == 1]
     if shared:
         caption = f"The same in all {len(values)} recorded runs."
@@ -119,6 +119,14 @@ def _provenance(results: Results) -> Iterator[Block]:
         yield Details(f"Keys that differ between runs ({len(differing)})", [table])
     if unrecorded:
         yield Text(f"No provenance was recorded for: {_names(unrecorded)}.")
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in record.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", as_text(value)
 
 
 def _names(labels: list[str]) -> str:

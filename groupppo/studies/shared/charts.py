@@ -91,7 +91,7 @@ def interval_chart(
             axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
             axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axis.minorticks_off()
-        axis.set_xlabel(wrap(label, 24))
+        axis.set_xlabel(wrap(label, 72 // len(panels)))
         axis.grid(visible=False, axis="y")
         axis.tick_params(axis="y", length=0)
     axes[0].set_yticks(range(len(rows)), [wrap(str(one), 24) for one in rows])

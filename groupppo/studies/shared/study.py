@@ -114,7 +114,10 @@ class RolloutParameters(Parameters):
 
     @property
     def arm_files(self) -> list[Path]:
-        return sorted(self.arms.glob("*.yaml"))
+        files = sorted(self.arms.glob("*.yaml"))
+        if not files:
+            raise BadInput(self.arms, "arms", None, "name a folder that holds arm files.")
+        return files
 
     @property
     def models(self) -> dict[str, Path]:
