@@ -1,4 +1,4 @@
-"""Claims under test: data read from benchmarks/claims/, never code. Files that a benchmark names together are one set."""
+"""Claims under test: data of benchmarks/claims/, never code. Files that a benchmark names together are one set."""
 
 import hashlib
 import math
