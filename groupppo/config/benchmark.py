@@ -107,8 +107,8 @@ class BenchmarkFile(Form):
     compares: Annotated[tuple[VerlKey, ...], UNIQUE] = ()
     """Keys of verl beside the algorithm that arms may set, for they are what is compared; the report says so first."""
     claims: _Claims
-    """Claims under test: names of files in claims/, as [group_ppo], of which those about arms of the matrix are judged; or
-    one file beside this one, as mine.yaml."""
+    """Claims under test: names of files in claims/, as [group_ppo], of which those about arms of the matrix are judged;
+    or one file beside this one, as mine.yaml."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where runs train: cpu, or cuda for NVIDIA GPUs with vLLM rollouts."""
     profile: Maybe[BesideName] = None
