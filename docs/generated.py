@@ -140,10 +140,13 @@ def study_tables() -> str:
 
 
 def claims() -> str:
-    """The registry of claims, as benchmarks/claims.yaml has it."""
+    """The registry of claims, by file of benchmarks/claims/."""
     from groupppo.verdicts.claims import load_claims
 
-    return "\n\n".join(_claim(claim) for claim in load_claims(REPOSITORY / "benchmarks" / "claims.yaml").claims)
+    return "\n\n".join(
+        f"### {file.name}\n\n" + "\n\n".join(map(_claim, load_claims(file).claims))
+        for file in sorted((REPOSITORY / "benchmarks" / "claims").glob("*.yaml"))
+    )
 
 
 def _claim(claim: Any) -> str:
@@ -164,7 +167,7 @@ def _claim(claim: Any) -> str:
         ("needs a reference that learns", "yes" if claim.needs_learning else "no"),
         ("would change with", claim.what_would_change),
     ]
-    return f"### {claim.id}\n\n{table(('', ''), rows)}"
+    return f"#### {claim.id}\n\n{table(('', ''), rows)}"
 
 
 def quantities() -> str:

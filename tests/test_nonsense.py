@@ -24,7 +24,7 @@ from tests.records.test_plain_yaml import REFUSED
 LIMIT = 20  # seconds of CPU for one file: far above what any takes, and below what a hang takes
 PER_FILE = 70
 FILES = [
-    *("quick.yaml", "study.yaml", "claims.yaml", "profile.yaml", "site.yaml"),
+    *("quick.yaml", "study.yaml", "claims/group_ppo.yaml", "profile.yaml", "site.yaml"),
     *(f"models/{name}.yaml" for name in ("tiny", "qwen2_5_0_5b")),
     *(f"tasks/{name}.yaml" for name in ("sorting", "gym_chain_sum", "gsm8k")),
     *(f"arms/{name}.yaml" for name in ("group_ppo", "ppo", "random")),
@@ -184,7 +184,9 @@ def test_no_nonsense_is_a_traceback_and_none_is_taken_for_sense(
         assert faults or defensible(place, label, old), (place, label)
 
 
-@pytest.mark.parametrize("name", ["quick.yaml", "models/tiny.yaml", "arms/group_ppo.yaml", "claims.yaml", "site.yaml"])
+@pytest.mark.parametrize(
+    "name", ["quick.yaml", "models/tiny.yaml", "arms/group_ppo.yaml", "claims/group_ppo.yaml", "site.yaml"]
+)
 def test_what_is_no_plain_yaml_is_refused_in_a_file_of_any_kind(
     home: Path, sound: dict[Path, list[BadInput]], name: str
 ) -> None:

@@ -69,7 +69,7 @@ def note_of_no_faults(benchmark: Benchmark, cache: Path) -> Path:
         benchmark: the matrix.
         cache: a folder for what can be made again.
     """
-    files = [benchmark.claims, *filter(None, [benchmark.profile])]
+    files = [*benchmark.claims_files, *filter(None, [benchmark.profile])]
     content = [benchmark.resolved(), *(file.read_text(encoding="utf-8") for file in files)]
     named = ["groupppo.cli.check", "groupppo.config", "groupppo.tasks.generators", "groupppo.studies"]
     code = code_sha256(Path(__file__), entries=named)
@@ -101,7 +101,7 @@ def _named(path: Path, data: Any) -> Iterator[tuple[str, Path]]:
     listed = [(folder, name) for folder, names in lists.items() if isinstance(names, list) for name in names]
     for key, name in [*listed, *((key, data.get(key)) for key in _BESIDE)]:
         if isinstance(name, str) and len(name) <= 100 and "/" not in name:
-            file = path.parent / (f"{key}/{name}.yaml" if key in FOLDERS else name)
+            file = path.parent / (f"{key}/{name}.yaml" if isinstance(data[key], list) else name)
             if file.is_file():
                 yield key, file
 
@@ -124,10 +124,12 @@ def _faults_below(path: Path, key: str, file: Path, known: dict[Path, list[BadIn
 def _matrix_faults(path: Path) -> list[BadInput]:
     """Of its studies, and of each training run's config, composed as the run will: the first of each, each once."""
     from groupppo.studies.shared.study import study_faults
+    from groupppo.verdicts.claims import load_claims
     from groupppo.verl.compose import Canvas, Cell, compose
 
     try:
         benchmark = load_benchmark(path)
+        load_claims(benchmark.claims)  # several files may not go together
     except BadInput as fault:
         return [fault]
     canvas = Canvas()

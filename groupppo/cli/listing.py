@@ -65,7 +65,10 @@ def _entries(home: Path, kind: Kind, faults: dict[str, BadInput]) -> list[dict[s
 
     form = "claims" if kind is Kind.claims else kind.removesuffix("s")
     entries = []
-    for file in sorted((home / kind if kind in FOLDERS else home).glob("*.yaml")):
+    homes = [home / kind] if kind in FOLDERS else [home]
+    # A benchmark may have a file of claims of its own beside it.
+    homes += [home] if kind is Kind.claims else []
+    for file in sorted(file for each in homes for file in each.glob("*.yaml")):
         path = short(file)
         try:
             if kind_of(path) == form:
@@ -113,7 +116,7 @@ def validate(
     \b
     Examples:
       groupppo validate benchmarks/quick.yaml
-      groupppo validate benchmarks/arms/*.yaml benchmarks/claims.yaml
+      groupppo validate benchmarks/arms/*.yaml benchmarks/claims/*.yaml
     """
     from groupppo.cli.check import check
     from groupppo.config import kind_of, load_benchmark

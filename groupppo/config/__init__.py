@@ -41,12 +41,12 @@ KINDS: dict[str, type[Form]] = {
     "site": SiteFile,
     "task": Task,
 }
-FOLDERS = {"models": "model", "tasks": "task", "arms": "arm"}
+FOLDERS = {"models": "model", "tasks": "task", "arms": "arm", "claims": "claims"}
 """Folders whose files are all of one kind."""
 
 
 def kind_of(path: Path) -> str:
-    """The kind of a file, by its folder (models/, tasks/, arms/), else by the keys that it has.
+    """The kind of a file, by its folder (models/, tasks/, arms/, claims/), else by the keys that it has.
 
     Raises:
         BadInput: there is no such file, it is not YAML, or its keys are as much one kind's as another's.
@@ -64,6 +64,7 @@ def kind_of(path: Path) -> str:
     scores = {kind: len(keys & (each - shared)) for kind, each in known.items()}
     best = [kind for kind in known if scores[kind] == max(scores.values())]
     if len(best) > 1:
-        hint = "put it into models/, tasks/ or arms/, or write the keys of one kind; `groupppo new` writes such files."
+        hint = f"put it into {', '.join(f'{each}/' for each in FOLDERS)}, or write the keys of one kind; "
+        hint += "`groupppo new` writes such files."
         raise BadInput(path, "file", sorted(map(str, keys)) or data, f"its kind cannot be told: {hint}")
     return best[0]

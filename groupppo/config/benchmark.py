@@ -15,7 +15,7 @@ from groupppo.config.arms import clip_notes, match_faults
 from groupppo.config.files import (
     LATER,
     ONE,
-    SWEEP,
+    SEVERAL,
     UNIQUE,
     BesideName,
     Form,
@@ -50,9 +50,13 @@ T = TypeVar("T")
 CELLS = "cells"
 RATE_KEY = "actor_rollout_ref.actor.optim.lr"
 _Listed = Annotated[Names, Field(min_length=1)]
+_ONE_OR_SEVERAL = Discriminator(lambda value: SEVERAL if isinstance(value, list | tuple) else ONE)
 _LearningRate = Annotated[
-    Annotated[Rate, Tag(ONE)] | Annotated[tuple[Rate, ...], Field(min_length=2), UNIQUE, Tag(SWEEP)],
-    Discriminator(lambda value: SWEEP if isinstance(value, list | tuple) else ONE),
+    Annotated[Rate, Tag(ONE)] | Annotated[tuple[Rate, ...], Field(min_length=2), UNIQUE, Tag(SEVERAL)], _ONE_OR_SEVERAL
+]
+_Claims = Annotated[
+    Annotated[BesideName, Tag(ONE)] | Annotated[Names, Field(min_length=1, max_length=20), Tag(SEVERAL)],
+    _ONE_OR_SEVERAL,
 ]
 
 
@@ -103,8 +107,9 @@ class BenchmarkFile(Form):
     """The dense arm that all others are compared with."""
     compares: Annotated[tuple[VerlKey, ...], UNIQUE] = ()
     """Keys of verl beside the algorithm that arms may set, for they are what is compared; the report says so first."""
-    claims: BesideName
-    """The file of claims under test, beside this file."""
+    claims: _Claims
+    """Claims under test: names of files in claims/, as [group_ppo], of which those about arms of the matrix are judged;
+    or one file beside this one, as mine.yaml."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where runs train: cpu, or cuda for NVIDIA GPUs with vLLM rollouts."""
     profile: Maybe[BesideName] = None
@@ -150,7 +155,7 @@ class Benchmark:
     reference: str
     train: Train
     evaluation: Evaluation
-    claims: Path
+    claims: Path | tuple[Path, ...]
     source: Path
     studies: tuple[str, ...] = ()
     profile: Path | None = None
@@ -158,6 +163,10 @@ class Benchmark:
     device: str = field(default="cpu", metadata=LATER)
     cells: tuple[CellPlan, ...] = field(default=(), metadata=LATER)
     compares: tuple[str, ...] = field(default=(), metadata=LATER)
+
+    @property
+    def claims_files(self) -> list[Path]:
+        return [self.claims] if isinstance(self.claims, Path) else list(self.claims)
 
     def trains_critic(self, arm: Arm) -> bool:
         """Whether runs of an arm train a critic."""
@@ -220,10 +229,14 @@ def load_benchmark(path: str | Path) -> Benchmark:
         hint = f"keep models x tasks x arms x seeds at most {MOST_RUNS}: write several benchmarks."
         raise BadInput(path, "seeds", f"{runs:,} runs", hint)
     same = ("name", "title", "seeds", "reference", "train", "evaluation", "studies", "device", "compares")
-    beside = {key: path.parent / name for key in ("claims", "profile", "pilot") if (name := getattr(file, key))}
+    named = {key: getattr(file, key) for key in ("claims", "profile", "pilot")}
+    beside: dict[str, Any] = {key: path.parent / name for key, name in named.items() if isinstance(name, str)}
     for key, other in beside.items():
         if not other.is_file():
-            raise BadInput(path, key, other.name, f"name an existing file in {path.parent}.")
+            listed = f", or files of {path.parent / 'claims'} in a list, as [group_ppo]" if key == "claims" else ""
+            raise BadInput(path, key, other.name, f"name an existing file in {path.parent}{listed}.")
+    if not isinstance(file.claims, str):
+        beside["claims"] = tuple(_named(path, "claims", file.claims, Path).values())
     benchmark = Benchmark(
         **{key: getattr(file, key) for key in same},
         **beside,

@@ -244,7 +244,7 @@ def _walk(location: tuple[str | int, ...], schema: Mapping[str, Any]) -> tuple[l
     here: Mapping[str, Any] = schema
     for part in location:
         if "oneOf" in here:  # by the name of the alternative
-            here = next(each for each in here["oneOf"] if (each["type"] == "array") == (part == SWEEP))
+            here = next(each for each in here["oneOf"] if (each["type"] == "array") == (part == SEVERAL))
             continue
         if part == "[key]":
             continue
@@ -268,8 +268,8 @@ def resolved(rules: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, A
     return {**target, **rules}
 
 
-ONE, SWEEP = "one", "sweep"
-"""Tags of the alternatives of a learning rate."""
+ONE, SEVERAL = "one", "several"
+"""Tags of the alternatives of a key that has one value or a list."""
 
 
 def number_hint(value: object) -> str:

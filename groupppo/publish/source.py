@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,10 +25,9 @@ from groupppo.config.things import LARGEST_REWARD, REWARDS
 from groupppo.errors import BadInput
 from groupppo.publish.archive import extract
 from groupppo.publish.contents import CONFIG, LOCKS, RECORD, RIGHTS, SUMS, VERDICTS, Difference, files_in
-from groupppo.records.hashing import sha256_file
 from groupppo.records.plain_json import read_bytes, read_object
 from groupppo.records.plain_yaml import read_yaml
-from groupppo.verdicts.claims import Claims, load_claims
+from groupppo.verdicts.claims import Claims, arms_folder, claims_sha256, load_claims
 
 BUNDLE, UNPACKED, RESULTS = "bundle", "unpacked bundle", "results folder"
 _KINDS = ("models", "tasks", "arms")
@@ -119,16 +118,16 @@ def load_config(config: Path, record_file: Path) -> tuple[Benchmark, Claims]:
     return benchmark, load_claims(benchmark.claims)
 
 
-def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
+def config_files(results: Path, judged_sha256: str) -> dict[str, bytes]:
     """Config files of a results folder with its benchmark.yaml, by name below config/.
 
     Args:
         results: the folder.
-        claims_sha256: SHA-256 of the claims file that the verdicts were decided with.
+        judged_sha256: `claims_sha256` of the claims files that the verdicts were decided with.
 
     Raises:
         BadInput: benchmark.yaml is missing, not a resolved matrix or names a file outside of the repository and
-            `results`, or the claims file has changed since.
+            `results`, or the claims have changed since.
     """
     record = read_record(results / RECORD)
     home = results.absolute().parents[1]
@@ -136,23 +135,23 @@ def config_files(results: Path, claims_sha256: str) -> dict[str, bytes]:
     own = results.absolute().parent.name == "results" and (home / "Snakefile").is_file()
     homes = (REPOSITORY, results, *([home] if own else []))
     for key in _BESIDE:
-        if record.get(key) is not None:
-            require_inside(REPOSITORY / record[key], results / RECORD, key, *homes)
-    claims = REPOSITORY / record["claims"]
-    found = sha256_file(claims) if claims.is_file() else None
-    if found != claims_sha256:
-        hint = f"decide the verdicts again: they were decided with claims whose SHA-256 is {claims_sha256}."
-        raise BadInput(claims, "file", found, hint)
+        for place in _places(record, key):
+            require_inside(REPOSITORY / place, results / RECORD, key, *homes)
+    claims = [REPOSITORY / place for place in _places(record, "claims")]
+    found = claims_sha256(claims)
+    if found != judged_sha256:
+        hint = f"decide the verdicts again: they were decided with claims whose SHA-256 is {judged_sha256}."
+        raise BadInput(", ".join(map(str, claims)), "file", found, hint)
     copied = {name: REPOSITORY / place for name, place in _copied_files(record, claims).items()}
     for name, file in copied.items():
         if not file.is_file():
             raise BadInput(file, "file", None, "put it back: the claims or the benchmark of these results name it.")
         if name.startswith("arms/"):
-            require_inside(file, claims, "arm", *homes, claims.parent)
+            require_inside(file, claims[0], "arm", *homes, arms_folder(claims[0]).parent)
             read_form(file, KINDS["arm"])
     for key, kind in _BESIDE.items():
-        if record.get(key) is not None:
-            read_form(REPOSITORY / record[key], KINDS[kind])  # a file of another kind is nothing to publish
+        for place in _places(record, key):
+            read_form(REPOSITORY / place, KINDS[kind])  # a file of another kind is nothing to publish
     return written_files(record) | {name: file.read_bytes() for name, file in copied.items()}
 
 
@@ -166,29 +165,44 @@ def written_files(record: Mapping[str, Any]) -> dict[str, bytes]:
     }
     matrix = {key: value for key, value in record.items() if key not in _PLACES and value is not None}
     matrix |= {kind: list(record[kind]) for kind in _KINDS}
-    matrix |= {key: Path(record[key]).name for key in _BESIDE if record.get(key) is not None}
+    matrix |= {key: Path(record[key]).name for key in _BESIDE if isinstance(record.get(key), str)}
+    if not isinstance(record["claims"], str):
+        matrix["claims"] = [Path(place).stem for place in record["claims"]]
     written[f"{record['name']}.yaml"] = matrix
     return rewards | {
         name: yaml.safe_dump(entry, sort_keys=False, allow_unicode=True).encode() for name, entry in written.items()
     }
 
 
-def _copied_files(record: Mapping[str, Any], claims: Path) -> dict[str, Path]:
+def _places(record: Mapping[str, Any], key: str) -> list[str]:
+    """Of the files that a record names under a key: none, one, or a list of claims files."""
+    named = record.get(key)
+    return [] if named is None else [named] if isinstance(named, str) else list(named)
+
+
+def _copied_files(record: Mapping[str, Any], claims: Sequence[Path]) -> dict[str, Path]:
     """Files of a benchmark's config that a record does not hold, by name below config/; where the repository has them.
 
     Args:
         record: of the matrix.
-        claims: the claims file, which names arms.
+        claims: the claims files, which name arms.
 
     Raises:
-        BadInput: it is not in its schema.
+        BadInput: one is not in its schema.
     """
-    judged = read_form(claims, ClaimsFile).claims
+    judged = [claim for file in claims for claim in read_form(file, ClaimsFile).claims]
     named = {name for claim in judged for name in (claim.arm, claim.against) if name} - {"reference"}
-    arms = Path(record["claims"]).parent / "arms"
+    arms = arms_folder(Path(_places(record, "claims")[0]))
     copied = {f"arms/{arm}.yaml": arms / f"{arm}.yaml" for arm in sorted(named - set(record["arms"]))}
     copied |= {f"studies/{name}.py": Path("groupppo", "studies", f"{name}.py") for name in record["studies"] or []}
-    return copied | {Path(record[key]).name: Path(record[key]) for key in _BESIDE if record.get(key) is not None}
+    listed = {} if isinstance(record["claims"], str) else {_listed(place): Path(place) for place in record["claims"]}
+    beside = [record[key] for key in _BESIDE if isinstance(record.get(key), str)]
+    return copied | listed | {Path(place).name: Path(place) for place in beside}
+
+
+def _listed(place: str) -> str:
+    """Below config/, a claims file that a matrix has in a list."""
+    return f"claims/{Path(place).name}"
 
 
 class _OwnReward(msgspec.Struct):
@@ -201,7 +215,7 @@ class _Record(msgspec.Struct):
 
     name: _Name
     source: str
-    claims: str
+    claims: str | Annotated[list[str], msgspec.Meta(min_length=1)]
     models: dict[_Name, dict[str, Any]]
     tasks: dict[_Name, dict[str, Any]]
     arms: dict[_Name, dict[str, Any]]
@@ -244,7 +258,9 @@ def source_differences(folder: Path, commit: str) -> Iterator[Difference]:
         commit: the commit that it was copied from; empty where nobody can compare that here.
     """
     record = read_record(folder / RECORD)
-    claims = folder / CONFIG / Path(record["claims"]).name
+    named = record["claims"]
+    below = [Path(named).name] if isinstance(named, str) else map(_listed, named)
+    claims = [folder / CONFIG / place for place in below]
     expected: dict[str, tuple[bytes | None, str]] = {
         f"{CONFIG}/{name}": (content, f"what {RECORD} makes of it") for name, content in written_files(record).items()
     }

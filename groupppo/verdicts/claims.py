@@ -1,7 +1,8 @@
-"""Claims under test: data read from benchmarks/claims.yaml, never code."""
+"""Claims under test: data of benchmarks/claims/, never code. Files that a benchmark names together are one set."""
 
+import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -14,7 +15,9 @@ from groupppo.records.hashing import sha256_file
 from groupppo.update.variants import find
 from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES, Cost, Quantity, Sample, Share
 
-REFERENCE = "reference"
+FOLDER, REFERENCE = "claims", "reference"
+SHARED = ("level", "power", "learning_metric")
+"""What all claims that a benchmark names have in common."""
 EQUIVALENCE = "equivalence"
 _KNOWN: dict[str, Quantity | Cost | Share] = {**QUANTITIES, **COSTS, **SHARES}
 
@@ -56,35 +59,55 @@ class Claim(ClaimEntry):
 
 @dataclass(frozen=True)
 class Claims:
-    """All claims of a file, with the confidence, power and learning metric they share."""
+    """All claims of a benchmark's files, with the confidence, power and learning metric they share."""
 
     level: float
     power: float
     learning_metric: str
     claims: tuple[Claim, ...]
-    source: Path
+    sources: tuple[Path, ...]
     sha256: str
 
 
-def load_claims(path: str | Path) -> Claims:
-    """Read a claims file, check it against its form and against the quantities.
+def load_claims(files: str | Path | Sequence[Path]) -> Claims:
+    """Read one claims file or several as one set; check each against its form, the quantities and the others.
 
     Raises:
-        BadInput: a key, quantity or rule is unknown, an id is written twice, an arm has no file, a region is empty, or
-            a claim lacks (or has too many of) the keys its quantity and rule need.
+        BadInput: a key, quantity or rule is unknown, an id is written twice, an arm has no file, a region is empty, a
+            claim lacks (or has too many of) the keys its quantity and rule need, or files differ in what claims share.
     """
-    path = Path(path)
+    paths = (Path(files),) if isinstance(files, str | Path) else tuple(files)
     # Every figure and verdict asks for them, and reading them takes half a second.
-    return _read(path, sha256_file(path) if path.is_file() else "", _arms(path))
+    return _read(paths, claims_sha256(paths) or "", tuple(map(_arms, paths)))
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, sha256: str, arms: tuple[str, ...]) -> Claims:
-    file = read_form(path, ClaimsFile)
-    for fault in _faults(path, file, arms):
-        raise fault
-    claims = tuple(Claim(**vars(entry)) for entry in file.claims)
-    return Claims(file.level, file.power, file.learning_metric, claims, path, sha256)
+def _read(paths: tuple[Path, ...], sha256: str, arms: tuple[tuple[str, ...], ...]) -> Claims:
+    first, *others = files = [read_form(path, ClaimsFile) for path in paths]
+    for path, file, known in zip(paths, files, arms, strict=True):
+        for fault in _faults(path, file, known):
+            raise fault
+    seen = {entry.id: paths[0] for entry in first.claims}
+    for path, file in zip(paths[1:], others, strict=True):
+        for key in SHARED:
+            if (found := getattr(file, key)) != (theirs := getattr(first, key)):
+                hint = f"write {theirs}, as {paths[0]} has it: claims that a benchmark names together share it."
+                raise BadInput(path, key, found, hint)
+        for index, entry in enumerate(file.claims):
+            if entry.id in seen:
+                hint = f"write another id: {seen[entry.id]} has it, and a benchmark names both files."
+                raise BadInput(path, f"claims.{index}.id", entry.id, hint)
+            seen[entry.id] = path
+    claims = tuple(Claim(**vars(entry)) for file in files for entry in file.claims)
+    return Claims(first.level, first.power, first.learning_metric, claims, paths, sha256)
+
+
+def claims_sha256(paths: Sequence[Path]) -> str | None:
+    """SHA-256 of a claims file; of several that of their hashes, in their order. None where one is missing."""
+    if not all(path.is_file() for path in paths):
+        return None
+    hashes = [sha256_file(path) for path in paths]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def claims_faults(path: Path) -> Iterator[BadInput]:
@@ -92,15 +115,20 @@ def claims_faults(path: Path) -> Iterator[BadInput]:
     return _faults(path, read_form(path, ClaimsFile), _arms(path))
 
 
+def arms_folder(path: Path) -> Path:
+    """Where the arms are that a claims file names: arms/ beside it, or beside the folder claims/ that it is in."""
+    return (path.parent.parent if path.parent.name == FOLDER else path.parent) / "arms"
+
+
 def _arms(path: Path) -> tuple[str, ...]:
-    return tuple(sorted(file.stem for file in (path.parent / "arms").glob("*.yaml")))
+    return tuple(sorted(file.stem for file in arms_folder(path).glob("*.yaml")))
 
 
 def _faults(path: Path, file: ClaimsFile, arms: tuple[str, ...]) -> Iterator[BadInput]:
     seen = set[str]()
     for index, entry in enumerate(file.claims):
         # What else is right depends on the first.
-        for key, value, hint in islice(_complaints(entry, path.parent / "arms", arms), 1):
+        for key, value, hint in islice(_complaints(entry, arms_folder(path), arms), 1):
             yield BadInput(path, f"claims.{index}.{key}", value, hint)
         if entry.id in seen:
             yield BadInput(path, f"claims.{index}.id", entry.id, "give each claim an id of its own.")

@@ -1,7 +1,7 @@
 """Verdicts on claims: `decide(load_claims(benchmark.claims), load_tables(folder), benchmark)`.
 
 For every claim and every cell (task, model) that is run with its arms the first of these that holds is the verdict; a
-claim whose arms no cell is run with has one for every cell that is run at all:
+claim whose arms no cell is run with has one for every cell that is run at all, or none (`left_out`):
 
 1. `identity`: the claim's rule says that arithmetic alone makes it true.
 2. `not testable`: no cell is run with the arms of the claim.
@@ -38,7 +38,7 @@ from groupppo.tables.schema import MISSING
 from groupppo.verdicts.claims import EQUIVALENCE, REFERENCE, Claim, Claims
 from groupppo.verdicts.item_scores import ItemScores
 from groupppo.verdicts.item_share import ItemShare, item_share
-from groupppo.verdicts.quantities import QUANTITIES, Cost, Sample, Share
+from groupppo.verdicts.quantities import QUANTITIES, Cost, Quantity, Sample, Share
 from groupppo.verdicts.rules import (
     EVIDENCE_OF_DEVICE,
     IDENTITY,
@@ -196,13 +196,13 @@ def decide(
         variants: the table of that name of the benchmark's profile; None where it names none.
         studied: tables of the studies that the benchmark asks for, as far as claims are about them, and scores by item.
     """
-    studied, verdicts = studied or Studied(), list[dict[str, Any]]()
+    studied, verdicts, absent = studied or Studied(), list[dict[str, Any]](), left_out(claims, benchmark)
     for claim in claims.claims:
         if isinstance(claim.about, Cost):
             verdicts.append(_cost_entry(claim, claim.about, variants))
         elif isinstance(claim.about, Share):
             verdicts += [_share_entry(claim, claim.about, cell, studied) for cell in benchmark.plans()]
-        else:
+        elif claim not in absent:
             verdicts += _Case(claim, claims, tables, benchmark, studied.scores).entries()
     excluded = tables.runs[~tables.runs["admissible"]]
     return {
@@ -217,6 +217,19 @@ def decide(
             for run in excluded.itertuples()
         ],
     }
+
+
+def left_out(claims: Claims, benchmark: Benchmark) -> list[Claim]:
+    """Claims about runs of an arm that the benchmark does not have, of files that hold a method's claims for any
+    benchmark. A file of the benchmark's own has a verdict on each of its claims."""
+    if isinstance(benchmark.claims, Path):
+        return []
+    return [
+        claim
+        for claim in claims.claims
+        if isinstance(claim.about, Quantity)
+        and not {claim.arm, claim.compared(benchmark.reference) or claim.arm} <= set(benchmark.arms)
+    ]
 
 
 def verdicts_text(judged: dict[str, Any]) -> str:

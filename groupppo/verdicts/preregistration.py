@@ -58,7 +58,7 @@ def register(results: Path, benchmark: Benchmark) -> None:
     if (results / STAMP).exists():
         return
     results.mkdir(parents=True, exist_ok=True)
-    claims, matrix = read_yaml(benchmark.claims), benchmark.resolved()
+    claims, matrix = _claims(benchmark), benchmark.resolved()
     content = {
         "benchmark": benchmark.name,
         "registered_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -100,7 +100,7 @@ def read_stamp(results: Path, benchmark: Benchmark) -> Stamp | None:
         at, commit, dirty = content["registered_at"], content["commit"] or "", content["uncommitted_sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(file, "file", str(error), hint) from error
-    now = {"claims": _by_id(read_yaml(benchmark.claims)), "matrix": _placeless(benchmark.resolved())}
+    now = {"claims": _by_id(_claims(benchmark)), "matrix": _placeless(benchmark.resolved())}
     before, after = _flat(registered), _flat(now)
     changes = [Change(key, before.get(key, ABSENT), after.get(key, ABSENT)) for key in dict.fromkeys([*before, *after])]
     return Stamp(at, commit, dirty is None, **stamp, changes=[one for one in changes if one.registered != one.now])
@@ -109,6 +109,12 @@ def read_stamp(results: Path, benchmark: Benchmark) -> Stamp | None:
 def content_sha256(content: Any) -> str:
     """SHA-256 of plain data as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _claims(benchmark: Benchmark) -> dict[str, Any]:
+    """The content of the benchmark's claims files, of several as that of one."""
+    first, *others = (read_yaml(path) for path in benchmark.claims_files)
+    return {**first, "claims": [*first["claims"], *(claim for other in others for claim in other["claims"])]}
 
 
 def _by_id(claims: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +130,11 @@ def _placeless(matrix: Mapping[str, Any]) -> dict[str, Any]:
         kind: {name: entry | {"source": Path(entry["source"]).name} for name, entry in matrix[kind].items()}
         for kind in ("models", "tasks", "arms")
     }
-    files = {key: Path(matrix[key]).name for key in ("source", "claims", "profile", "pilot") if matrix.get(key)}
+    files: dict[str, Any] = {key: matrix[key] for key in ("source", "claims", "profile", "pilot") if matrix.get(key)}
+    files = {
+        key: Path(named).name if isinstance(named, str) else [Path(each).name for each in named]
+        for key, named in files.items()
+    }
     return {**matrix, **entries, **files}
 
 

@@ -24,9 +24,9 @@ OPTIM = f"{ACTOR}.optim"
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of a small matrix: PPO, GRPO and GROUP-PPO."""
     home = tmp_path_factory.mktemp("benchmarks")
-    for name in ("arms", "models", "tasks", "studies"):
+    for name in ("arms", "models", "tasks", "claims", "studies"):
         shutil.copytree(SHIPPED / name, home / name, ignore=shutil.ignore_patterns("*.jsonl"))
-    for name in ("quick.yaml", "claims.yaml", "profile.yaml"):
+    for name in ("quick.yaml", "pilot.yaml", "profile.yaml"):
         shutil.copy(SHIPPED / name, home / name)
     return home
 
@@ -287,7 +287,7 @@ def test_a_reward_that_gives_nothing_for_the_right_answer_is_refused(home: Path,
 
 @pytest.mark.parametrize("key", ["claims", "profile", "pilot"])
 def test_a_file_beside_the_benchmark_is_of_its_kind_and_not_the_benchmark_itself(home: Path, key: str) -> None:
-    wrong = "claims.yaml" if key == "profile" else "profile.yaml"
+    wrong = "pilot.yaml" if key == "profile" else "profile.yaml"
     edit(home / "quick.yaml", key, wrong)
     assert [fault.key for fault in faults_of(home)] == [key]
     if key != "pilot":

@@ -23,7 +23,7 @@ def keys(file: Path) -> list[str]:
     ("file", "kind"),
     [
         ("quick.yaml", "benchmark"),
-        ("claims.yaml", "claims"),
+        ("claims/group_ppo.yaml", "claims"),
         ("profile_smoke.yaml", "profile"),
         ("arms/ppo.yaml", "arm"),
         ("tasks/chain.yaml", "task"),
@@ -101,7 +101,7 @@ def test_every_wrong_key_of_an_arm_is_named_group_params_and_verls_own(project: 
 
 
 def test_every_claim_at_fault_is_named_by_its_own_number(project: Path) -> None:
-    file = project / "benchmarks" / "claims.yaml"
+    file = project / "benchmarks" / "claims" / "group_ppo.yaml"
     data = yaml.safe_load(file.read_text())
     data["claims"][1]["arm"] = "group_pop"
     data["claims"][4]["stage"] = "update_actor"
@@ -111,6 +111,23 @@ def test_every_claim_at_fault_is_named_by_its_own_number(project: Path) -> None:
     assert [fault.key for fault in found] == ["claims.1.arm", "claims.4.against"]
     assert {fault.file for fault in found} == {str(file)}
     assert str(project / "benchmarks" / "arms") in found[0].hint
+
+
+def test_claims_files_that_do_not_go_together_are_at_fault_and_the_former_spelling_is_told_the_new_one(
+    project: Path,
+) -> None:
+    quick, nat = project / "benchmarks" / "quick.yaml", project / "benchmarks" / "claims" / "nat.yaml"
+    spoil(quick, claims=["group_ppo", "nat"])
+    assert check(quick) == []
+    spoil(nat, level=0.95)
+    assert [(fault.file, fault.key) for fault in check(quick)] == [(str(nat), "level")]
+    spoil(quick, claims="claims.yaml")
+    [fault] = check(quick)
+    assert fault.key == "claims"
+    assert "as [group_ppo]" in fault.hint
+    spoil(quick, claims=["natt"])
+    [fault] = check(quick)
+    assert "did you mean nat?" in fault.hint
 
 
 def test_a_study_that_changes_is_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

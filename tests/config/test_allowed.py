@@ -151,26 +151,28 @@ def test_a_data_set_or_model_is_no_folder_of_the_user(repo: str) -> None:
 
 def test_results_of_a_stranger_bundle_no_file_of_the_user(tmp_path: Path) -> None:
     """`results` are the stranger's, with a record that says whatever they like."""
-    results, claims = tmp_path / "results", sha256_file(HOME / "claims.yaml")
+    results, claims = tmp_path / "results", sha256_file(HOME / "claims" / "group_ppo.yaml")
     results.mkdir()
     record = load_benchmark(HOME / "study.yaml").resolved()
-    own = {"claims": "claims.yaml", "profile": "profile.yaml", "pilot": "pilot.yaml"}
+    own = {"claims": "claims/group_ppo.yaml", "profile": "profile.yaml", "pilot": "pilot.yaml"}
 
-    def bundled(**changes: str) -> dict[str, bytes]:
+    def bundled(**changes: str | list[str]) -> dict[str, bytes]:
         (results / "benchmark.yaml").write_text(yaml.safe_dump(record | changes, sort_keys=False))
         return config_files(results, claims)
 
     assert set(own.values()) < set(bundled())  # the repository's own
-    for key, name in own.items():
+    for key, file in own.items():
+        name = Path(file).name
         secret, link = tmp_path / f"secret_{name}", results / name
-        shutil.copy(HOME / name, secret)
+        shutil.copy(HOME / file, secret)
         link.symlink_to(secret)
         for path in (str(secret), f"{'../' * 20}{secret}", str(link), "/etc/hostname", "/proc/self/environ"):
-            with pytest.raises(BadInput) as error:
-                bundled(**{key: path})
-            assert (error.value.file, error.value.key) == (str(results / "benchmark.yaml"), key)
+            for named in [path, [path]] if key == "claims" else [path]:
+                with pytest.raises(BadInput) as error:
+                    bundled(**{key: named})
+                assert (error.value.file, error.value.key) == (str(results / "benchmark.yaml"), key)
         link.unlink()
-        shutil.copy(HOME / name, link)
+        shutil.copy(HOME / file, link)
         assert name in bundled(**{key: str(link)})  # a file of the results
     for key in ("profile", "pilot"):  # of the repository, and nothing to publish
         with pytest.raises(BadInput, match=r"CITATION\.cff"):
@@ -183,5 +185,5 @@ def test_a_study_is_bundled_from_the_repository_whatever_lies_beside_the_benchma
     (results / "studies" / "grouping.py").write_text("import os")
     record = load_benchmark(HOME / "quick.yaml").resolved() | {"source": str(results / "quick.yaml")}
     (results / "benchmark.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
-    found = config_files(results, sha256_file(HOME / "claims.yaml"))
+    found = config_files(results, sha256_file(HOME / "claims" / "group_ppo.yaml"))
     assert found["studies/grouping.py"] == (REPOSITORY / "groupppo" / "studies" / "grouping.py").read_bytes()

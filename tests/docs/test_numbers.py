@@ -19,7 +19,7 @@ from groupppo.verdicts.claims import load_claims
 REFERENCE = REPOSITORY / "results" / "reference"
 CELLS = [("sorting", "tiny"), ("sorting", "tiny_b"), ("sorting", "small"), ("chain", "tiny")]
 JUDGED = json.loads((REFERENCE / "study" / "verdicts.json").read_text())["verdicts"]
-CLAIMS = REPOSITORY / "benchmarks" / "claims.yaml"
+CLAIMS = REPOSITORY / "benchmarks" / "claims" / "group_ppo.yaml"
 
 
 def words(*place: str) -> str:
@@ -204,7 +204,7 @@ def variants() -> pd.DataFrame:
         (LOG, "r512 gathered", "in chunks {to_fused:.2f}x, "),
         (LOG, "gathered", "x, {to_fused:.2f}x and "),
         (LOG, "r512_ckpt gathered", "x and {to_fused:.2f}x: refuted"),
-        (words("benchmarks", "claims.yaml"), "gathered", "(1/{logits:.0f} of them here,"),
+        (words("benchmarks", "claims", "group_ppo.yaml"), "gathered", "(1/{logits:.0f} of them here,"),
     ],
 )
 def test_costs_are_those_of_the_published_profile(variants: pd.DataFrame, page: str, variant: str, told: str) -> None:

@@ -36,7 +36,7 @@ def test_it_is_read_in_three_minutes() -> None:
 
 
 def test_it_names_the_origin_as_the_claims_do() -> None:
-    claims = (REPOSITORY / "benchmarks" / "claims.yaml").read_text(encoding="utf-8")
+    claims = (REPOSITORY / "benchmarks" / "claims" / "group_ppo.yaml").read_text(encoding="utf-8")
     repository, commit, file = "hiddenguy1/verl_modify", "921130a", "verl/verl/README.md"
     for text in (WORDS, claims, (REPOSITORY / "docs" / "method" / "readings.md").read_text(encoding="utf-8")):
         assert all(part in text for part in (repository, commit, file))

@@ -38,6 +38,7 @@ def write_whole_results(results: Path, *, seeds: tuple[int, ...] = (1, 2, 3), la
     if laden:
         home = REPOSITORY / "benchmarks"
         beside = {"studies": ("grouping",), "profile": home / "profile.yaml", "pilot": home / "pilot.yaml"}
+        beside["claims"] = tuple(home / "claims" / f"{name}.yaml" for name in ("group_ppo", "nat"))
         benchmark = replace(benchmark, **beside)
         (results / "benchmark.yaml").write_text(yaml.safe_dump(benchmark.resolved(), sort_keys=False))
     register(results, benchmark)

@@ -21,6 +21,7 @@ from groupppo.records.hashing import sha256_file
 from groupppo.records.superseded import FOLDER
 from groupppo.tables import load_tables
 from groupppo.tables.schema import Keys
+from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.item_scores import ItemScores
 from tests.publish.conftest import unzipped
 from tests.publish.made import ITEMS, MACHINE_PATH
@@ -48,7 +49,12 @@ def test_an_unpacked_bundle_is_packed_to_the_same_bytes_whatever_its_derived_fil
 def test_it_holds_products_configs_locks_provenance_and_evaluations(bundle):
     found, cell = names(bundle), "sorting/tiny/group_ppo/seed2"
     wanted = {"report.html", "verdicts.json", "tables/steps.parquet", "figures/reward.svg", "figures/reward.csv"}
-    wanted |= {"config/quick.yaml", "config/claims.yaml", "config/arms/group_ppo.yaml", "config/tasks/sorting.yaml"}
+    wanted |= {
+        "config/quick.yaml",
+        "config/claims/group_ppo.yaml",
+        "config/arms/group_ppo.yaml",
+        "config/tasks/sorting.yaml",
+    }
     wanted |= {"requirements/cpu.lock", "SHA256SUMS", "preregistration.json", f"evals/{cell}/result.json"}
     wanted |= {f"runs/{cell}/{name}" for name in ("provenance.json", "config.yaml", "status.json", "steps.jsonl")}
     assert wanted <= set(found)
@@ -183,7 +189,7 @@ def test_arms_at_rates_of_their_own_are_read_again_as_they_were(tmp_path):
     benchmark = load_benchmark(REPOSITORY / "benchmarks" / "pilot.yaml")
     record = tmp_path / "benchmark.yaml"
     record.write_text(yaml.safe_dump(benchmark.resolved(), sort_keys=False), encoding="utf-8")
-    for file, content in config_files(tmp_path, sha256_file(benchmark.claims)).items():
+    for file, content in config_files(tmp_path, load_claims(benchmark.claims).sha256).items():
         place = tmp_path / "config" / file
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)

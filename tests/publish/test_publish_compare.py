@@ -179,9 +179,11 @@ def test_results_in_which_nothing_was_measured_are_compared_and_nothing_is_found
 
 def test_claims_that_differ_are_named_for_margin_and_metric_are_those_of_a(finished, unpacked):
     assert compare(finished, unpacked).settings == ()
-    file = unpacked / "config" / "claims.yaml"
+    file = unpacked / "config" / "claims" / "group_ppo.yaml"
     file.write_text(file.read_text() + "\n# later\n")
-    (unpacked / "SHA256SUMS").write_bytes(sums_text(read_sums(unpacked) | {"config/claims.yaml": sha256_file(file)}))
+    (unpacked / "SHA256SUMS").write_bytes(
+        sums_text(read_sums(unpacked) | {"config/claims/group_ppo.yaml": sha256_file(file)})
+    )
     found = compare(finished, unpacked).settings
     assert [(item.key, item.b) for item in found] == [("claims (SHA-256)", sha256_file(file))]
 

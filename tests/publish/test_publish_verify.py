@@ -81,7 +81,7 @@ RAW = ["status.json", "provenance.json", "config.yaml", "steps.jsonl", "stages.j
 READ = [["manifest.json", "ro-crate-metadata.json", "verdicts.json", "report.html", "figures/figures.json"]]
 READ += [[f"{RUN}/{name}" for name in RAW], [RUN.replace("runs", "evals") + "/*.json*"]]
 READ += [["assets/tasks/*/card.json", "assets/starts/*/*/*"], ["benchmark.yaml"], ["config/quick.yaml"]]
-READ += [["config/claims.yaml"], ["preregistration.json"], ["CITATION.cff"]]
+READ += [["config/claims/group_ppo.yaml"], ["preregistration.json"], ["CITATION.cff"]]
 
 
 @pytest.mark.parametrize("names", READ)

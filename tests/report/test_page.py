@@ -124,6 +124,17 @@ def test_claims_that_a_benchmark_does_not_ask_are_named_apart(spare):
     assert f'What this benchmark leaves out (1 claim)</summary>\n<ul class="notes">\n<li>{away}: ' in rendered(spare)
 
 
+def test_the_page_names_the_claims_files_and_how_many_claims_have_no_arm_here(spare):
+    results, benchmark = spare
+    named = benchmark.claims_files
+    told = r"Claims of group_ppo: (\d+), (\d+) of them about arms that this benchmark does not have"
+    of_runs, left_out = map(int, re.search(told, rendered(spare)).groups())
+    assert 0 < left_out < of_runs
+    more = replace(benchmark, claims=(*named, named[0].with_name("spo.yaml")))
+    assert f"Claims of group_ppo, spo: {of_runs + 2}, {left_out + 2} of them" in rendered((results, more))
+    assert "of them about arms" not in rendered((results, replace(benchmark, claims=named[0])))
+
+
 def test_each_verdict_is_shown_with_its_estimate_interval_and_reason(quick, text):
     for entry in json.loads((quick[0] / "verdicts.json").read_text())["verdicts"]:
         assert str(escape(entry["claim"])) in text

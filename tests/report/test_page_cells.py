@@ -86,6 +86,7 @@ def test_verdicts_of_all_cells_that_are_run_are_one_row(made, tmp_path: Path) ->
     other = replace(benchmark.models["tiny"], name="small", title="Small")
     unrun = CellPlan("chain", "small", (), (1,))
     three = replace(benchmark, models=benchmark.models | {"small": other}, cells=(CHAIN, unrun))
+    three = replace(three, claims=benchmark.claims_files[0])
     judged(tmp_path, tables, three, "published")
     file = tmp_path / "verdicts.json"
     rewrite_json(file, verdicts=[entry | {"asked": True} for entry in json.loads(file.read_text())["verdicts"]])

@@ -16,7 +16,7 @@ from groupppo.verdicts.claims import Claim, Claims, load_claims
 from groupppo.verdicts.quantities import COSTS, QUANTITIES, SHARES
 from tests.synthetic import STAGE_SECONDS
 
-SHIPPED = REPOSITORY / "benchmarks" / "claims.yaml"
+SHIPPED = REPOSITORY / "benchmarks" / "claims" / "group_ppo.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,48 @@ def test_what_is_shipped_can_be_meant_wherever_it_lies_and_has_the_hash_of_its_f
     file.write_text(file.read_text() + "# moved margin\n")
     assert load_claims(file).sha256 != shipped.sha256
     assert load_claims(file).claims == shipped.claims
+
+
+def test_several_files_are_one_set_in_their_order(shipped: Claims):
+    nat = SHIPPED.with_name("nat.yaml")
+    both, alone = load_claims([SHIPPED, nat]), load_claims(nat)
+    assert both.claims == shipped.claims + alone.claims
+    assert (both.level, both.sources) == (shipped.level, (SHIPPED, nat))
+    assert len({both.sha256, shipped.sha256, alone.sha256, load_claims([nat, SHIPPED]).sha256}) == 4
+    assert load_claims([nat]).sha256 == alone.sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({}, None),
+        ({"level": 0.95}, "level"),
+        ({"power": 0.9}, "power"),
+        ({"learning_metric": "pass_at_k"}, "learning_metric"),
+    ],
+)
+def test_files_that_are_named_together_share_level_power_and_metric(
+    folder: Path, change: dict[str, Any], key: str | None
+):
+    nat = SHIPPED.with_name("nat.yaml")
+    data, file = yaml.load(nat.read_text(), yaml.CSafeLoader) | change, folder / "other.yaml"
+    data["claims"] = data["claims"][:1] if key else [data["claims"][0] | {"id": "another"}]
+    file.write_text(yaml.safe_dump(data))
+    if key is None:
+        assert [claim.id for claim in load_claims([nat, file]).claims][-1] == "another"
+        return
+    with pytest.raises(BadInput) as caught:
+        load_claims([nat, file])
+    assert (caught.value.file, caught.value.key) == (str(file), key)
+    assert str(nat) in caught.value.hint
+
+
+def test_an_id_in_two_files_that_are_named_together_is_refused(folder: Path):
+    file = folder / "copy.yaml"
+    shutil.copy(SHIPPED.with_name("nat.yaml"), file)
+    assert load_claims(file).claims
+    with pytest.raises(BadInput, match=r"claims\.0\.id = 'nat-random-tokens'"):
+        load_claims([SHIPPED.with_name("nat.yaml"), file])
 
 
 @pytest.mark.parametrize("case", BAD_CLAIMS)

@@ -32,7 +32,7 @@ def profile(device: str = "cuda", status: str = "measured", **numbers: float) ->
 def judged(
     quantity: str, region: Region, variants: pd.DataFrame | None, accepted: tuple[str, ...] = ("gpu",)
 ) -> Finding:
-    claims = {claim.id: claim for claim in load_claims(REPOSITORY / "benchmarks" / "claims.yaml").claims}
+    claims = {claim.id: claim for claim in load_claims(REPOSITORY / "benchmarks" / "claims" / "group_ppo.yaml").claims}
     about = {"setting": "r1024", "variant": "gathered", "claimed": region, "margin": 0.0, "evidence": accepted}
     return judge_cost(replace(claims["speedup-update-exact"], quantity=quantity, **about), COSTS[quantity], variants)
 

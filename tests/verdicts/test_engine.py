@@ -211,7 +211,8 @@ def test_a_cpu_is_named_and_its_number_stays_out_of_the_verdict():
 def test_an_arm_outside_the_benchmark_is_not_testable():
     claims, tables, benchmark = case("as claimed")
     arms = {name: benchmark.arms[name] for name in ("ppo", "grpo")}
-    entries = decide(claims, tables, replace(benchmark, arms=arms))["verdicts"]
+    own = replace(benchmark, arms=arms, claims=claims.sources[0])
+    entries = decide(claims, tables, own)["verdicts"]
     assert {entry["verdict"] for entry in entries} == {T, IDENTITY}
 
 

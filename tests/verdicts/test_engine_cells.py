@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from groupppo.config import Benchmark, CellPlan
+from groupppo.config import REPOSITORY, Benchmark, CellPlan, load_benchmark
 from groupppo.errors import BadInput
 from groupppo.studies.shared.study import find_study
 from groupppo.tables import Tables, collect, load_tables
@@ -76,8 +76,21 @@ def test_a_claim_has_no_row_for_a_cell_that_is_not_run_with_its_arms_and_holm_do
     assert "Holm over 2 cells" in both["sorting"]["reason"]
 
 
+def test_a_claim_of_a_methods_file_has_a_row_where_its_arms_are_in_the_matrix_alone(made: Made) -> None:
+    selection = load_benchmark(REPOSITORY / "benchmarks" / "selection.yaml")
+    benchmark = replace(made.benchmark, claims=selection.claims)
+    ids = ("nat-random-tokens", "nat-prefix-time", "random-tokens-fail", "top-entropy-beats-random")
+    assert [made.entries(name, benchmark) for name in ids] == [{}] * 4
+    arms = {"grpo_random": selection.arms["grpo_random"]}
+    with_random = replace(benchmark, arms=benchmark.arms | arms, cells=())
+    assert [set(made.entries(name, with_random)) for name in ids] == [set(), set(), {"sorting", "chain"}, set()]
+    # A cost comes from the profile, whichever arms are trained.
+    assert set(made.entries("speedup-update-exact")) == {""}
+
+
 def test_an_arm_that_no_cell_is_run_with_is_told_for_every_cell(made: Made) -> None:
-    found = made.entries("published")
+    own = replace(made.benchmark, claims=made.benchmark.claims_files[0])
+    found = made.entries("published", own)
     assert set(found) == {"sorting", "chain"}
     reasons = {entry["reason"] for entry in found.values()}
     assert reasons == {"The arm group_ppo_published is not in this benchmark."}

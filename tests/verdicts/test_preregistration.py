@@ -23,7 +23,7 @@ from tests.synthetic import synthetic_benchmark
 def benchmark(tmp_path: Path) -> Benchmark:
     """A benchmark whose claims are a file of the test's own."""
     claims = tmp_path / "claims.yaml"
-    shutil.copy(REPOSITORY / "benchmarks" / "claims.yaml", claims)
+    shutil.copy(REPOSITORY / "benchmarks" / "claims" / "group_ppo.yaml", claims)
     return replace(synthetic_benchmark(), claims=claims)
 
 
@@ -92,6 +92,18 @@ def test_a_later_margin_and_a_dropped_claim_are_named_and_layout_is_no_change(be
     gone = [change for change in read_stamp(results, benchmark).changes if "parity" not in change.key]
     assert {change.key.split(".")[1] for change in gone} == {"compression"}
     assert {change.now for change in gone} == {ABSENT}
+
+
+def test_several_files_are_registered_as_one_and_a_change_in_any_is_named(benchmark, results, tmp_path):
+    other = tmp_path / "nat.yaml"
+    shutil.copy(REPOSITORY / "benchmarks" / "claims" / "nat.yaml", other)
+    several = replace(benchmark, claims=(benchmark.claims, other))
+    register(results, several)
+    assert read_stamp(results, several).changes == []
+    other.write_text(other.read_text().replace("margin: 0.036", "margin: 0.1"))
+    assert read_stamp(results, several).changes == [Change("claims.nat-prefix-memory.margin", "0.036", "0.1")]
+    [named] = [change for change in read_stamp(results, benchmark).changes if change.key == "matrix.claims"]
+    assert (named.registered, named.now) == ('["claims.yaml", "nat.yaml"]', "claims.yaml")
 
 
 def test_a_later_seed_arm_or_setting_is_named_and_the_stamp_of_the_first_run_stays(benchmark, results):

@@ -9,7 +9,7 @@ rule bundle:
         tables=rules.collect.output,
         verdicts=rules.verdicts.output[0],
         figures=rules.figures.output[0],
-        claims=BENCHMARK.claims,
+        claims=BENCHMARK.claims_files,
         lost=lost_results(),
         locks=[
             "requirements/cpu.lock",

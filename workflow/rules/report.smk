@@ -33,7 +33,7 @@ rule collect:
 rule verdicts:
     input:
         tables=rules.collect.output,
-        claims=BENCHMARK.claims,
+        claims=BENCHMARK.claims_files,
         profile=rules.update_costs.output if BENCHMARK.profile else [],
         studies=[folders for name, folders in STUDIES.items() if name in JUDGED_STUDIES],
     output:

@@ -35,7 +35,8 @@ def data(judged: Mapping[str, Any], claims: Claims) -> pd.DataFrame:
         BadInput: no claim was judged by an interval, or the claims are not those that were judged.
     """
     if judged["claims_sha256"] != claims.sha256:
-        hint = f"decide the verdicts again: {claims.source} has SHA-256 {claims.sha256}."
+        files = ", ".join(map(str, claims.sources))
+        hint = f"decide the verdicts again: the SHA-256 of {files} is {claims.sha256}."
         raise BadInput("verdicts.json", "claims_sha256", judged["claims_sha256"], hint)
     regions = {claim.id: claim.region for claim in claims.claims}
     shared = ["id", "task", "model", "claim", "unit", "verdict", "estimate", "low", "high", "seeds"]

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
 
 from groupppo.config import Benchmark
 from groupppo.draw.blocks import (
@@ -25,6 +26,8 @@ from groupppo.draw.blocks import (
 from groupppo.draw.figures import place, read_figures
 from groupppo.draw.wording import MISSING, interval, percentage, plural, quantity
 from groupppo.report.sections import PROFILE, Results, Verdict
+from groupppo.verdicts.claims import load_claims
+from groupppo.verdicts.engine import left_out
 from groupppo.verdicts.item_share import ItemShare
 from groupppo.verdicts.preregistration import Stamp, read_stamp
 from groupppo.verdicts.quantities import COSTS
@@ -51,11 +54,22 @@ def sections(results: Results) -> Iterator[Section]:
     unasked = list(dict.fromkeys(f"{verdict.id}: {verdict.reason}" for verdict in verdicts if not verdict.asked))
     if unasked:
         blocks.append(Details(f"What this benchmark leaves out ({plural(len(unasked), 'claim')})", [List(unasked)]))
+    blocks += _files(results.benchmark)
     blocks.append(_registered(stamp, results.judged.claims_sha256))
     yield Section("verdicts", "", "Verdicts", 10, blocks, markdown=True)
     claims = list({verdict.id: verdict for verdict in verdicts}.values())
     if claims:
-        yield Section("claims", "Claims", "Claims", 20, [_claims(claims, results.benchmark)], markdown=True)
+        yield Section("claims", "Claims", "Claims", 89, [_claims(claims, results.benchmark)], markdown=True)
+
+
+def _files(benchmark: Benchmark) -> list[Block]:
+    """Which methods' claims the benchmark names, and how many of them are about arms that it does not have."""
+    if isinstance(benchmark.claims, Path):
+        return []
+    claims = load_claims(benchmark.claims)
+    absent = left_out(claims, benchmark)
+    named = f"Claims of {', '.join(file.stem for file in benchmark.claims_files)}: {len(claims.claims)}"
+    return [Text(f"{named}, {len(absent)} of them about arms that this benchmark does not have.", "small")]
 
 
 def answer(verdicts: Sequence[Verdict]) -> str:
