@@ -223,7 +223,9 @@ def weighted_value_loss(
 
 def with_weights(loss: Any) -> Any:
     """The same partial function of verl's value loss with the weighted one in its place; another one as it is."""
-    return partial(weighted_value_loss, *loss.args, **loss.keywords) if loss.func is value_loss else loss
+    if isinstance(loss, partial) and loss.func is value_loss:
+        return partial(weighted_value_loss, *loss.args, **loss.keywords)
+    return loss
 
 
 class ActorWorker(ActorRolloutRefWorker):

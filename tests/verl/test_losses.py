@@ -72,5 +72,5 @@ def test_a_weight_counts_a_token_as_often() -> None:
 def test_only_verls_value_loss_is_replaced() -> None:
     replaced = with_weights(partial(value_loss, config=CONFIG))
     assert (replaced.func, replaced.keywords) == (weighted_value_loss, {"config": CONFIG})
-    other = partial(print, sep="")
-    assert with_weights(other) is other
+    for other in (partial(print, sep=""), print):
+        assert with_weights(other) is other
