@@ -173,7 +173,7 @@ def test_a_third_task_a_third_model_an_arm_and_a_rule_are_composed_and_planned(c
     found = json.loads(done.stdout.splitlines()[-1])
     assert len(found) == 2 * 2 * 5
     assert ["sorting_long", "medium", "low_prob_stride", 160, "low_prob_stride"] in found
-    assert ["sorting_long", "tiny", "group_ppo_small", 160, "variance_split"] in found
+    assert ["sorting_long", "tiny", "group_ppo_small", 160, None] in found  # the default of group_ppo
     planned = plan(clone)
     assert planned.returncode == 0, planned.stdout + planned.stderr
     said = planned.stdout + planned.stderr
@@ -217,7 +217,7 @@ def test_a_new_rule_groups_a_batch_and_is_offered_to_who_writes_an_arm(clone: Pa
     assert done.stdout.strip() == f"{causes} {endpoints}"
     assert groupppo(clone, "new", "arm", "mine").returncode == 0
     offered = (clone / "benchmarks" / "arms" / "mine.yaml").read_text()
-    assert "low_prob, low_prob_stride, published" in " ".join(offered.replace("#", "").split())
+    assert "low_prob, low_prob_stride, prefix_cut, published" in " ".join(offered.replace("#", "").split())
 
 
 def test_an_arm_of_a_rule_without_a_file_is_refused_and_the_folder_named(clone: Path) -> None:

@@ -26,7 +26,7 @@ from groupppo.report.figures.profile import (
     speedup_figure,
 )
 from groupppo.report.render import html
-from groupppo.report.sections.profile import profile_parts, write_profile_page
+from groupppo.report.sections.profile import profile_sections, write_profile_page
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +139,8 @@ def test_in_the_page_of_a_benchmark_its_links_lead_into_its_own_folder(measured,
     home = tmp_path / "profile"
     shutil.copytree(drawn[1] / "figures", home / "figures")
     write_tables(measured.profile, measured.folder, home / "tables")
-    blocks = [
-        block
-        for *_, own in profile_parts(tmp_path, "profile/", measured.profile, tables, measured.folder)
-        for block in own
-    ]
+    parts = profile_sections(tmp_path, "profile/", measured.profile, tables, measured.folder)
+    blocks = [block for part in parts for block in part.blocks]
     text = html(Page("title", "eyebrow", "skip", [], [Section("profile", "Costs", "Costs", 70, blocks)]), tmp_path)
     ids = re.findall(r'id="([^"]*)"', text)
     assert len(ids) == len(set(ids))
