@@ -36,6 +36,8 @@ def command(keys: list[str], cpu: bool) -> tuple[list[str], dict[str, str]]:
         fixed = yaml.safe_load((CONFIG / "cpu.yaml").read_text(encoding="utf-8"))
         # A "GPU" is a place for a training process, a CPU one for another of verl's processes.
         fixed |= {"trainer.device": "cpu", "ray_kwargs.ray_init.num_gpus": 1, "ray_kwargs.ray_init.num_cpus": 8}
+        # verl starts eight of each otherwise, and every process imports it.
+        fixed |= {"actor_rollout_ref.rollout.agent.num_workers": 1, "reward.num_workers": 1}
         own = [f"++{key}={json.dumps(value).replace(chr(34), '')}" for key, value in fixed.items()]
     config = ["--config-path", "pkg://groupppo.verl.config", "--config-name", "group_ppo"]
     return [sys.executable, "-m", "verl.trainer.main_ppo", *config, *own, *keys], variables

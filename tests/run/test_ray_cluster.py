@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from groupppo.errors import BadInput, RunFailed
-from groupppo.run import family, launch, ray_cluster, watch
+from groupppo.run import family, launch, ray_cluster
 from groupppo.run.ray_cluster import across_allocation
 from groupppo.verl.compose import compose
 from groupppo.verl.endings import STACKS
@@ -148,7 +148,7 @@ def test_a_node_that_is_asked_writes_the_stacks_of_its_processes_once(
     monkeypatch.setattr(ray_cluster, "_start", lambda *_: (tmp_path / "ask").touch() if asked else None)
     monkeypatch.setattr(ray_cluster, "started_with", lambda _: answers.pop(0))
     monkeypatch.setattr(ray_cluster, "end_all", lambda _: None)
-    monkeypatch.setattr(watch, "ask", lambda file, family: written.append((file, family)))
+    monkeypatch.setattr(ray_cluster, "ask", lambda file, family: written.append((file, family)))
     monkeypatch.setattr(ray_cluster.signal, "signal", lambda *_: None)
     for name, value in {"SLURM_JOB_ID": "7", STACKS: "/shared/stacks.txt", "TMPDIR": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)

@@ -36,7 +36,7 @@ def test_own_data_own_model_and_own_reward_train_and_are_evaluated(
             subprocess.run(["bash", "-e", "-c", step.text], cwd=home, check=True)
     (home / "benchmarks" / "models" / "ours").symlink_to(small_model_folder)
     monkeypatch.setattr("groupppo.models.REPOSITORY", small_model_folder)
-    (home / "benchmarks" / "claims.yaml").touch()
+    write(home, "benchmarks/claims/group_ppo.yaml", "")
     for arm in ("ppo", "group_ppo"):
         text = (DOCS.parent / "benchmarks" / "arms" / f"{arm}.yaml").read_text()
         write(home, f"benchmarks/arms/{arm}.yaml", text)
