@@ -8,10 +8,7 @@ import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from groupppo.config import Task
+from typing import Any
 
 MODULES = {
     "exact": "groupppo.tasks.reward",
@@ -23,8 +20,8 @@ MODULES = {
 ANSWER = re.compile(r"#([^#\s]+)\Z")
 
 
-def scorer(task: "Task") -> Callable[[str, str], float]:
-    """The function from a response and the true answer to 0.0 or 1.0 that a task's file names.
+def scorer(task: Any) -> Callable[[str, str], float]:
+    """The function from a response and the true answer to 0.0 or 1.0 that a `Task` names.
 
     Raises:
         BadInput: it is a reward of the user's that nobody allows, or that cannot be run.
@@ -36,9 +33,8 @@ def scorer(task: "Task") -> Callable[[str, str], float]:
 
 def scorer_of_card(card: Path) -> Callable[[str, str], float]:
     """The same function, of a built task's card.json."""
-    from groupppo.records.plain_json import read_object, value_at
-
-    reward = value_at(read_object(card, "build the task first."), "spec", "reward") or "exact"
+    reading = import_module("groupppo.records.plain_json")
+    reward = reading.value_at(reading.read_object(card, "build the task first."), "spec", "reward") or "exact"
     module = import_module(MODULES[reward])
     score: Callable[[str, str], float] = module.of_card(card)[1] if reward == "python" else module.score
     return score

@@ -22,7 +22,9 @@ from groupppo.tasks.reward import score
 from groupppo.verdicts.claims import load_claims
 from tests.docs.pages import DOCS, PAGES, files, write
 
-YAMLS = [(page, path) for page in (str(each.relative_to(DOCS)) for each in PAGES) for path in files(page)
+# Not howto/own.md's, which need a model's folder and a permission: tests/verl/test_own.py follows that page.
+SHOWN_PAGES = [str(each.relative_to(DOCS)) for each in PAGES if each.name != "own.md"]
+YAMLS = [(page, path) for page in SHOWN_PAGES for path in files(page)
          if path.startswith("benchmarks/") and path.endswith(".yaml")]  # fmt: skip
 
 

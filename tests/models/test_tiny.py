@@ -69,5 +69,5 @@ def test_a_bad_parameter_is_reported_with_file_and_key(tmp_path, change, key):
 
 
 def test_an_unknown_factory_is_reported_with_those_that_exist(tmp_path):
-    with pytest.raises(BadInput, match="Known factories: hub, tiny_qwen2"):
+    with pytest.raises(BadInput, match="Known factories: folder, hub, tiny_qwen2"):
         build_model(replace(TINY, factory="huge"), tmp_path)
