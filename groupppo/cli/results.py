@@ -129,7 +129,7 @@ def compare(
         Path | None, typer.Option(help="Also write compare.html and compare.md into this folder.", file_okay=False)
     ] = None,
 ) -> None:
-    """Compare two bundles or results folders: the same cells side by side, paired by seed; regressions flagged.
+    """Compare two bundles or results folders: their arms in the same cells, paired by seed; regressions flagged.
 
     Exit code 1 for a regression (or input that cannot be used), 2 when there is none but not everything could be
     compared, else 0. Works outside of the repository too.
