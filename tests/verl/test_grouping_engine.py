@@ -3,91 +3,35 @@
 The losses count `response_mask`; verl divides them by the sum of `loss_mask` over the mini-batch and all ranks.
 """
 
-import subprocess
-import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
-from transformers import AutoModelForTokenClassification
 
-from groupppo.config import REPOSITORY
-from groupppo.models.tiny import tiny_qwen2
 from tests.verl import updates
-from tests.verl.plain_updates import Plain, Statistic, entropy, hand_made_batch, log_prob, sum_pi_squared, value
-from tests.verl.updates import LEARNING_RATE, READINGS_OF_ROLE, RESPONSES, Batch, Role, Update
+from tests.verl.plain_updates import (
+    ROUNDING,
+    ROUNDING_OF_CHANGE,
+    Engines,
+    Statistic,
+    distance,
+    entropy,
+    log_prob,
+    run_engines,
+    sum_pi_squared,
+    value,
+)
+from tests.verl.updates import LEARNING_RATE, ON_CPU, READINGS_OF_ROLE, RESPONSES, Role
 
 pytestmark = pytest.mark.verl
 
 ROLES: tuple[Role, ...] = ("policy", "value")
 EVERY_READING = [(role, reading) for role in ROLES for reading in READINGS_OF_ROLE[role]]
-ROUNDING = 1e-5
-# A step is small beside the parameters, which keep 24 bits of it and of themselves together.
-ROUNDING_OF_CHANGE = 3e-5
-
-
-@dataclass(frozen=True)
-class Engines:
-    """What verl's engines made of the batch, and the plain models to compare with."""
-
-    batch: Batch
-    plain: dict[Role, Plain]
-    tensors: dict[str, Tensor]
-
-    def gradients(self, update: Update) -> Tensor:
-        """(steps, parameters)"""
-        return self.tensors[f"gradients-{update.name}"].double()
-
-    def change(self, update: Update) -> Tensor:
-        return self.tensors[f"change-{update.name}"].double()
-
-    def expected(self, update: Update) -> tuple[Tensor, Tensor]:
-        gradients, change = self.plain[update.role].train(self.batch, update)
-        return torch.stack(gradients), change
 
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
-    folder = tmp_path_factory.mktemp("engines")
-    _write_models(folder)
-    return _run(folder)
-
-
-def _run(folder: Path) -> Engines:
-    policy, critic = Plain("policy", folder / "policy"), Plain("value", folder / "critic")
-    hand_made_batch(policy, critic).save(folder / "batch.safetensors")
-    command = [sys.executable, "-W", "ignore", "-m", "tests.verl.engine_updates", str(folder)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    tensors: dict[str, Tensor] = {}
-    for ranks in (1, 2):
-        tensors |= load_file(folder / f"results{ranks}.safetensors")
-    return Engines(Batch.load(folder / "batch.safetensors"), {"policy": policy, "value": critic}, tensors)
-
-
-def _write_models(folder: Path) -> None:
-    """A policy whose tokens differ in probability, and a critic whose head is not zero."""
-    size = {"hidden_size": 32, "layers": 2, "attention_heads": 2, "key_value_heads": 1, "intermediate_size": 64}
-    for name in ("policy", "critic"):
-        tiny_qwen2(folder / name, **size, max_position_embeddings=64, seed=0)
-    policy = Plain("policy", folder / "policy").model.float()
-    with torch.no_grad():
-        policy.get_input_embeddings().weight.mul_(10.0)
-    policy.save_pretrained(folder / "policy")
-    critic = AutoModelForTokenClassification.from_pretrained(folder / "critic", num_labels=1)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(1)
-        critic.score.weight.normal_(std=0.3)
-        critic.score.bias.normal_(std=0.3)
-    critic.save_pretrained(folder / "critic")
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    """Norm of the difference, relative to what is expected."""
-    return float((found - expected).norm() / expected.norm().clamp(min=1e-12))
+    return run_engines(tmp_path_factory.mktemp("engines"), "cpu")
 
 
 @pytest.mark.parametrize(("role", "reading"), EVERY_READING)
@@ -169,7 +113,18 @@ def test_passes_that_compute_endpoints_only_agree_in_every_other_way_of_training
     assert distance(engines.gradients(mistake), expected) > 0.5
 
 
-@pytest.mark.parametrize("packed", [False, True])
+def test_streamed_updates_with_keys_and_values_computed_or_kept_have_the_gradient_of_constants_elsewhere(
+    engines: Engines,
+) -> None:
+    exact, _ = engines.expected(updates.every_way("policy", "endpoint_endpoints")[0])
+    for update in updates.streamed("padded"):
+        expected, change = engines.expected(update)
+        assert distance(engines.gradients(update), expected) < ROUNDING, update
+        assert distance(engines.change(update), change) < ROUNDING_OF_CHANGE, update
+        assert distance(exact, expected) > 0.05
+
+
+@pytest.mark.parametrize("engine", ON_CPU)
 @pytest.mark.parametrize(
     ("role", "name", "statistic"),
     [
@@ -180,12 +135,12 @@ def test_passes_that_compute_endpoints_only_agree_in_every_other_way_of_training
     ],
 )
 def test_what_the_rules_read_of_a_token_is_what_the_plain_model_says_of_it(
-    engines: Engines, role: Role, name: str, statistic: Statistic, packed: bool
+    engines: Engines, role: Role, name: str, statistic: Statistic, engine: str
 ) -> None:
     plain = engines.plain[role]
     plain.model.load_state_dict(plain.start)
     with torch.no_grad():
         expected = plain.statistic(engines.batch, statistic)
-    found = engines.tensors[f"infer-{name}-{packed}"].double()
+    found = engines.tensors[f"infer-{name}-{engine}"].double()
     assert distance(found, expected) < ROUNDING
     assert distance(found.roll(1, dims=1), expected) > 100 * ROUNDING

@@ -13,6 +13,10 @@ from groupppo.algorithm.loss import GroupBatch, LossMask
 from groupppo.verl.group_stage import GroupStage
 
 Role = Literal["policy", "value"]
+# The engines of a run on CPUs, padded as it is or packed, and those of one on GPUs: as it is but in float32, with all
+# activations stored, with verl's fused head, and as it is. The fused head comes last: verl gives it to a whole class.
+ON_CPU = ("padded", "packed")
+ON_GPU = ("float32", "stored", "bfloat16", "fused")
 
 # The responses, two to a prompt; 1 is a token of the policy, 0 one that it did not write, such as a tool's answer.
 # The first six, one rank's where there are two, have most of the tokens.
@@ -65,8 +69,10 @@ class Update:
 
     Attributes:
         tokens, responses: size of a micro-batch, by at most so many tokens (`use_dynamic_bsz`) or in responses.
-        packed: without padding (`use_remove_padding`). ranks: of data-parallel training.
-        computes: "gathered" where our engine computes endpoints only; verl's own passes else.
+        engine: one of ON_CPU or ON_GPU. ranks: of data-parallel training.
+        computes: "gathered" or "streamed" where our engine computes endpoints only; verl's own passes else.
+        window, kept: of `streamed`, the tokens before each endpoint that flow, too, and whether keys and values are
+            those of the log-probability pass; stale is the mistake that they are those of other weights.
         divides_by: whose tokens divide the loss; anything but "all" is a mistake, and so is a shift of the endpoints.
     """
 
@@ -74,11 +80,14 @@ class Update:
     reading: str = "endpoint_endpoints"
     tokens: int | None = None
     responses: int | None = None
-    packed: bool = False
+    engine: str = "padded"
     ranks: int = 1
     mini_batches: int = 1
     epochs: int = 1
-    computes: Literal["", "gathered"] = ""
+    computes: Literal["", "gathered", "streamed"] = ""
+    window: int = 0
+    kept: bool = False
+    stale: bool = False
     divides_by: Literal["all", "micro_batch", "rank"] = "all"
     shift: int = 0
 
@@ -107,23 +116,31 @@ READINGS_OF_ROLE: dict[Role, tuple[str, ...]] = {
 
 def every_way(role: Role, reading: str) -> list[Update]:
     """One step on the whole batch, in the ways that must not matter, of one reading in all of them."""
-    ways = [(False, {"tokens": 30}), (True, {"tokens": 60}), (False, {"responses": 1}), (True, {"responses": 3})]
+    ways = [(0, {"tokens": 30}), (1, {"tokens": 60}), (0, {"responses": 1}), (1, {"responses": 3})]
     if reading != "endpoint_endpoints":
-        return [Update(role, reading, packed=packed, ranks=1 + packed, **split) for packed, split in ways[:2]]
-    ways.append((False, {"tokens": WHOLE}))
-    return [Update(role, reading, packed=packed, ranks=ranks, **split) for packed, split in ways for ranks in (1, 2)]
+        return [Update(role, reading, engine=ON_CPU[way], ranks=1 + way, **split) for way, split in ways[:2]]
+    ways.append((0, {"tokens": WHOLE}))
+    return [Update(role, reading, engine=ON_CPU[way], ranks=ranks, **split) for way, split in ways for ranks in (1, 2)]
 
 
 def several_steps(role: Role) -> list[Update]:
     """Two epochs of two mini-batches, in ways that must not matter."""
-    ways = ((1, {"tokens": 30}), (2, {"responses": 1}))
-    return [Update(role, ranks=ranks, mini_batches=2, epochs=2, packed=ranks == 2, **split) for ranks, split in ways]
+    ways = (("padded", 1, {"tokens": 30}), ("packed", 2, {"responses": 1}))
+    return [Update(role, engine=way, ranks=ranks, mini_batches=2, epochs=2, **split) for way, ranks, split in ways]
 
 
 def gathered(role: Role, reading: str) -> list[Update]:
     """The same step by the passes that compute endpoints only."""
     ways = ((1, {"tokens": WHOLE}), (2, {"tokens": 30}), (2, {"responses": 1}))
     return [Update(role, reading, computes="gathered", ranks=ranks, **split) for ranks, split in ways]
+
+
+def streamed(engine: str) -> list[Update]:
+    """The policy's step by the approximate pass, in ways that must not matter for each window."""
+    ways = ((0, 1, False, {"tokens": 60}), (0, 2, True, {"tokens": 30}), (3, 2, False, {"responses": 1}))
+    ways += ((3, 1, True, {"tokens": WHOLE}), (3, 2, True, {"responses": 3}))
+    stream = Update("policy", engine=engine, computes="streamed")
+    return [replace(stream, window=window, ranks=ranks, kept=kept, **split) for window, ranks, kept, split in ways]
 
 
 def one_response_at_a_time(role: Role) -> Update:
@@ -142,8 +159,38 @@ def gathered_elsewhere(role: Role) -> list[Update]:
     return [replace(update, computes="gathered") for update in others]
 
 
-def all_updates() -> list[Update]:
-    found = []
+def on_gpu(role: Role, engine: str, computes: str) -> list[Update]:
+    """The step of reading A by the engines of a GPU's run, in ways that must not matter."""
+    ways = ((1, {"tokens": 60}), (2, {"tokens": 30}))
+    if engine == "float32":
+        ways += ((1, {"tokens": WHOLE}), (2, {"responses": 1}))
+    return [Update(role, engine=engine, computes=computes, ranks=ranks, **split) for ranks, split in ways]
+
+
+def steps_on_gpu(role: Role, computes: str) -> list[Update]:
+    return [replace(update, engine="float32", computes=computes) for update in several_steps(role)]
+
+
+def mistakes_on_gpu(role: Role) -> list[Update]:
+    """Endpoints one token late, masked and gathered, and streamed, which can also have stale keys and values."""
+    wrong = [Update(role, tokens=60, engine="float32", computes=mode, shift=1) for mode in ("", "gathered")]
+    if role == "policy":
+        stream = Update("policy", tokens=60, engine="float32", computes="streamed")
+        wrong += [replace(stream, shift=1), replace(stream, kept=True, stale=True)]
+    return wrong
+
+
+def of_gpus() -> list[Update]:
+    found = [update for engine in ("float32", "stored", "bfloat16") for update in streamed(engine)]
+    for role, computes in product(READINGS_OF_ROLE, ("", "gathered")):
+        for engine in ON_GPU[: 4 if role == "policy" else 3]:
+            found += on_gpu(role, engine, computes)
+        found += steps_on_gpu(role, computes)
+    return [*found, *mistakes_on_gpu("policy"), *mistakes_on_gpu("value")]
+
+
+def of_cpus() -> list[Update]:
+    found = streamed("padded")
     for role, readings in READINGS_OF_ROLE.items():
         for reading in readings:
             found += every_way(role, reading) + gathered(role, reading)
