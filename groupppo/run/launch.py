@@ -197,7 +197,7 @@ def _ray(cell: Cell, variables: dict[str, str]) -> AbstractContextManager[dict[s
         nodes=cell.nodes,
         cpus=cell.model.resources.get("cpus", 1),
         gpus=cell.ranks if cell.device == "cuda" else 0,
-        slots=(ray_cpus(cell), cell.ranks) if cell.device == "cpu" else None,
+        slots=(ray_cpus(cell), cell.ranks),
         # What starts Ray on a node ends it there, and is not to be ended with what is on this one.
         environment={name: value for name, value in variables.items() if name not in (*_OF_THIS_NODE, MARK)},
     )

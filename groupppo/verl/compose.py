@@ -25,6 +25,8 @@ _HERE = Path(__file__)
 CONFIG = _HERE.parent / "config"
 _ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 TOKENS_ON_GPU = 8192
+_RAY_CPUS = "ray_kwargs.ray_init.num_cpus"
+_UNITS = "transfer_queue.backend.SimpleStorage.num_data_storage_units"
 # What a benchmark calls the keys of verl that it sets and that verl may refuse.
 _IN_MATRIX = {"actor_rollout_ref.rollout.n": "train.responses_per_prompt"}
 # Keys that follow from the benchmark, the task and the run's seed and folder; how they end.
@@ -143,6 +145,7 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
         _refuse_corrections(config, params, place_of)
         _check_evidence(config, params, place_of)
         _check_losses(config, params, place_of)
+    _check_places(config, written)
     if new:
         require_accepted(config, place_of, written)
         canvas.accepted.add(asked)
@@ -367,20 +370,34 @@ def _of_device(cell: Cell) -> dict[str, Any]:
     keys: dict[str, Any] = {
         f"{_ROLLOUT}.max_num_batched_tokens": max(8192, length),
         "ray_kwargs.ray_init.num_gpus": cell.ranks,
+        _RAY_CPUS: ray_cpus(cell),
     }
-    if cell.device == "cpu":
-        keys["ray_kwargs.ray_init.num_cpus"] = ray_cpus(cell)
-    else:
+    if cell.device == "cuda":
         # One number for all passes over the batch: tokens in a micro-batch, at least one whole response.
         parts = (f"{_ACTOR}.ppo_max", "critic.ppo_max", "critic.ppo_infer_max")
         keys |= {f"{part}_token_len_per_gpu": max(TOKENS_ON_GPU, length) for part in parts}
-        if "cpus" in cell.model.resources:
-            keys["ray_kwargs.ray_init.num_cpus"] = cell.model.resources["cpus"]
     if cell.nodes > 1:  # the launcher starts Ray then, with what each node has; a client may not name it again
         keys |= {f"ray_kwargs.ray_init.{key}": None for key in ("num_cpus", "num_gpus", "object_store_memory")}
     return keys
 
 
 def ray_cpus(cell: Cell) -> int:
-    """What Ray counts as CPUs of a machine without an accelerator: places for verl's processes."""
-    return 4 + 4 * cell.ranks
+    """What Ray counts as CPUs of a node: places for verl's processes, however many cores it has."""
+    units = _fixed(cell.device).get(_UNITS) or OmegaConf.select(_verls_own(), _UNITS)
+    return _held(units, cell.ranks) + cell.ranks + 2
+
+
+def _held(units: int, ranks: int) -> int:
+    """Places that are never free again: each of the transfer queue's storage units and its controller holds one, and
+    verl reserves three for a rank (`ResourcePoolManager.max_colocate_count`); its other processes hold none."""
+    return units + 1 + 3 * ranks
+
+
+def _check_places(config: DictConfig, written: dict[str, tuple[Path, Any]]) -> None:
+    """Refuse fewer places than verl's processes hold: the run would wait for one for ever, and log nothing."""
+    held = _held(OmegaConf.select(config, _UNITS), config.trainer.n_gpus_per_node)
+    offered = config.ray_kwargs.ray_init.num_cpus
+    for key in (_RAY_CPUS, _UNITS):
+        if key in written and offered is not None and offered < held:
+            hint = f"leave it out: verl's processes hold {held} of Ray's {offered} CPUs, and would wait for ever."
+            raise BadInput(written[key][0], key, written[key][1], hint)

@@ -202,12 +202,13 @@ class FakeCuda:
     """torch.cuda: bytes now and at their highest since the last reset."""
 
     def __init__(self) -> None:
-        self.now = self.highest = 0
+        self.now = self.highest = self.waited = 0
 
     def allocate(self, size: int) -> None:
         self.highest = max(self.highest, self.now + size)
 
-    def synchronize(self) -> None: ...
+    def synchronize(self) -> None:
+        self.waited += 1
 
     def reset_peak_memory_stats(self) -> None:
         self.highest = self.now
@@ -243,6 +244,9 @@ def test_a_stages_peak_is_its_own_where_peaks_are_reset_and_else_an_earlier_stag
         ranks[rank].allocate(size)
         usages.append(probe.end())
     assert tuple(usage.peak_bytes for usage in usages) == peaks
+    read = ranks[-1].waited  # each reading waits, too
+    ActorWorker.synchronise.__wrapped__(None)
+    assert ranks[-1].waited == read + 1 > 1
     assert [usage.rise_bytes for usage in usages] == [peak - 10 for peak in peaks]
 
 

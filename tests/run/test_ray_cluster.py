@@ -84,21 +84,23 @@ def test_every_node_gets_one_step_with_its_gpus_and_the_others_join_the_first(sl
     assert not folder.exists()
 
 
-def test_on_a_cpu_slurm_is_asked_for_no_gpu_and_ray_is_told_of_places_for_processes(
-    slurm: Slurm, make_cell: MakeCell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("device", "gpus", "places"), [("cpu", [], "12"), ("cuda", ["--gpus=2"], "19")])
+def test_slurm_is_asked_for_the_gpus_of_a_run_and_ray_is_told_of_places_for_processes(
+    slurm: Slurm, make_cell: MakeCell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device, gpus, places
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".snakemake").mkdir()
-    cell = replace(make_cell("ppo"), nodes=2, ranks=2)
+    cell = replace(make_cell("ppo"), nodes=2, ranks=2, device=device)
     environment = launch.environment(cell) | {"RAY_TMPDIR": "/tmp/x", STACKS: "/shared/stacks.txt"}
     environment |= family.marked(tmp_path)
     with launch._ray(cell, environment) as variables:
         assert set(variables) == {"RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"}
     call = slurm.call("gpu2")
-    assert not [option for option in call["options"] if option.startswith("--gpus")]
-    assert call["offer"][:2] == ["12", "2"]
+    assert [option for option in call["options"] if option.startswith("--gpus")] == gpus
+    assert call["offer"][:2] == [places, "2"]
     # What verl's processes need to know reaches those on other nodes, and what is of this node does not.
-    assert call["environment"]["GROUPPPO_PLATFORM"] == "cpu"
+    assert call["environment"].get("GROUPPPO_PLATFORM") == ("cpu" if device == "cpu" else None)
+    assert call["environment"].get("CUDA_DEVICE_ORDER") == ("PCI_BUS_ID" if device == "cuda" else None)
     assert call["environment"][STACKS] == "/shared/stacks.txt"
     assert not {"RAY_TMPDIR", family.MARK} & call["environment"].keys()
 

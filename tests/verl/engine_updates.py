@@ -33,13 +33,13 @@ from torch import Tensor
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import TrainingWorkerConfig
-from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
 from verl.workers.utils.losses import ppo_loss, value_loss
 from verl.workers.utils.padding import response_from_nested
 
 from groupppo.config import REPOSITORY, load_benchmark
+from groupppo.verl import engine as our_engine
 from groupppo.verl.compose import Cell, compose
-from groupppo.verl.engine import CriticWorker, EndpointValueEngine  # also prepares verl's engines for the CPU
+from groupppo.verl.engine import CriticWorker  # also prepares verl's engines for the CPU
 from groupppo.verl.passes import KEEP_BYTES, MODE, USE_KEPT, WINDOW
 from tests.verl.plain_updates import flat
 from tests.verl.updates import LEARNING_RATE, ON_CPU, ON_GPU, RESPONSES, Batch, Role, Update, of_cpus, of_gpus
@@ -231,6 +231,9 @@ def run_rank(
 ) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     os.environ["DIST_INIT_METHOD"] = f"file://{store}"
+    if set(configs) == set(ON_GPU):  # the branches of our engines, once gloo is there to take NCCL's place
+        our_engine._begin()
+        our_engine.get_device_name = lambda: "cuda"
     batch = Batch.load(folder / "batch.safetensors")
     tensors: dict[str, Tensor] = {}
     for engine, settings in configs.items():
@@ -283,8 +286,6 @@ def main(folder: Path, branch: str) -> int:
     torch.set_num_threads(1)
     updates = of_cpus() if branch == "cpu" else of_gpus()
     if branch == "gpu":
-        # Not ours for a CPU, which does without flash attention.
-        EndpointValueEngine._build_module = FSDPEngineWithValueHead._build_module
         _count_fused_heads()
     engines = configs(folder, "cpu" if branch == "cpu" else "cuda")
     assert tuple(engines) == (ON_CPU if branch == "cpu" else ON_GPU)

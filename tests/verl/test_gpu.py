@@ -163,6 +163,31 @@ def test_a_machine_without_the_gpus_is_named(cell: Cell, monkeypatch: pytest.Mon
     fits.require_gpus(cell.model, 1)
 
 
+@pytest.mark.parametrize("cpus", [None, 2, 64])
+def test_ray_has_places_for_verls_processes_however_many_cores_a_run_is_given(gpu_cell: GpuCell, cpus) -> None:
+    for name, model, held in (("gsm8k", "qwen2_5_0_5b", 12), ("gsm8k", "qwen2_5_7b", 21)):
+        cell = gpu_cell(name, model=model)
+        kept = {key: value for key, value in cell.model.resources.items() if key != "cpus"}
+        resources = kept if cpus is None else kept | {"cpus": cpus}
+        cell = replace(cell, model=replace(cell.model, resources=resources))
+        assert compose(cell).ray_kwargs.ray_init.num_cpus > held
+
+
+@pytest.mark.parametrize(
+    ("verl", "key"),
+    [
+        ({"ray_kwargs__ray_init__num_cpus": 11}, "ray_kwargs.ray_init.num_cpus"),
+        ({"transfer_queue__backend__SimpleStorage__num_data_storage_units": 12}, "num_data_storage_units"),
+    ],
+)
+def test_fewer_places_than_verls_processes_hold_are_refused(cell: Cell, verl: dict, key: str) -> None:
+    with pytest.raises(BadInput, match="would wait for ever") as error:
+        compose(replace(cell, model=with_gpus(cell.model, 48, **verl)))
+    assert error.value.key.endswith(key)
+    (name, value), shift = *verl.items(), 1 if key.endswith("cpus") else -1
+    assert compose(replace(cell, model=with_gpus(cell.model, 48, **{name: value + shift})))
+
+
 def test_the_origins_runs_have_its_published_numbers(gpu_cell: GpuCell) -> None:
     for name, gpus, batch, mini, threshold in (("origin_gsm8k", 1, 8, 4, 0.8), ("origin_8gpu", 8, 64, 32, 2.0)):
         origin = MATRICES[name]

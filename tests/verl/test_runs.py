@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -24,7 +25,7 @@ from groupppo.measure.stages import WHOLE_STEP
 from groupppo.models.hub import check_model_folder
 from groupppo.run.launch import TENSORBOARD, WANDB, environment, train
 from groupppo.tables import MATCHED_EVALUATION, collect, load_tables
-from groupppo.verl.compose import Cell
+from groupppo.verl.compose import CONFIG, Cell
 from groupppo.verl.network import LOOPBACK
 from tests.verl.conftest import MakeCell, repeatable, rows
 
@@ -237,6 +238,31 @@ def test_inputs_that_are_not_whole_stop_a_run_before_verl_starts(
     with pytest.raises(BadInput, match=r"train\.parquet|nowhere"):
         train(cell)
     assert not (cell.out / "log.txt").exists()
+
+
+# ---- how a run on GPUs is scheduled
+
+AS_ON_GPUS = {
+    "reward.num_workers": yaml.safe_load((CONFIG / "cuda.yaml").read_text())["reward.num_workers"],
+    # verl's own agent loops, which score in other processes, and as many storage units as verl makes.
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class": None,
+    "transfer_queue.backend.SimpleStorage.num_data_storage_units": 8,
+}
+
+
+def test_a_run_scheduled_as_one_on_gpus_takes_the_steps_of_the_quick_one_with_no_place_to_spare(
+    run: Run, make_cell: MakeCell
+) -> None:
+    """With fewer places it would wait for ever, so it is not started."""
+    held = {"ray_kwargs.ray_init.num_cpus": 12}
+    cell = make_cell("group_ppo", verl=AS_ON_GPUS | held)
+    train(cell)
+    log = (cell.out / "log.txt").read_text()
+    assert set(re.findall(r"pid=\d+\)? ?(\w+)", log)) or True
+    assert [repeatable(row) for row in rows(cell)] == [repeatable(row) for row in rows(run("group_ppo"))]
+    with pytest.raises(BadInput, match="hold 12 of Ray's 11 CPUs") as error:
+        train(make_cell("group_ppo", verl=AS_ON_GPUS | {key: places - 1 for key, places in held.items()}))
+    assert [error.value.key] == [*held]
 
 
 # ---- a grouping that fails in a run

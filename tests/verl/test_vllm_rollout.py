@@ -53,3 +53,13 @@ def test_two_runs_on_one_machine_have_two_sockets_where_verl_has_one(sides: Any,
     first, second = sides(tmp_path / "first"), sides(tmp_path / "second")
     assert first[0] != second[0]
     assert first[2] == second[2]  # verl's own, which this is for
+
+
+@pytest.mark.parametrize(("platform", "name"), [("cpu", "CPUWorkerExtension"), ("", "WorkerExtension")])
+def test_vllms_linear_layers_are_changed_on_a_cpu_alone(
+    sides: Any, monkeypatch: pytest.MonkeyPatch, platform: str, name: str
+) -> None:
+    from groupppo.verl.vllm_rollout import Server
+
+    monkeypatch.setenv("GROUPPPO_PLATFORM", platform)
+    assert Server._get_worker_extension_cls(None).rpartition(".")[2] == name
