@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from groupppo.config import Benchmark, CellPlan
+from groupppo.draw.wording import MISSING
 from groupppo.report.figures import tasks
 from groupppo.report.figures.tasks import shared_plans, task_scores
 from groupppo.report.sections import Judged, Results
@@ -16,11 +17,11 @@ from groupppo.report.sections.runs import run_table, scope
 from groupppo.report.sections.tasks import across_tasks
 from groupppo.report.sections.usage import usage_table
 from groupppo.report.sections.verdicts import verdict_table
-from groupppo.tables import Tables
+from groupppo.tables import Tables, collect, load_tables
 from groupppo.verdicts.claims import load_claims
 from groupppo.verdicts.engine import decide
 from tests.report.conftest import collected, results_of
-from tests.synthetic import rewrite_json, synthetic_benchmark
+from tests.synthetic import ARMS, rewrite_json, synthetic_benchmark, write_results
 
 CHAIN = CellPlan("chain", "tiny", ("ppo", "group_ppo"), (2, 3))
 TASKS = {"tasks": ("sorting", "chain"), "seeds": (1, 2, 3)}
@@ -50,6 +51,23 @@ def test_runs_and_usage_have_a_row_for_what_is_planned_alone(made) -> None:
     rows = [(cells[0].text, cells[1].text) for cells in usage_table(tables.runs, benchmark).cells]
     sorting = [("PPO (dense)", "3 of 3"), ("GRPO", "3 of 3"), ("GROUP-PPO", "3 of 3")]
     assert rows == [*sorting, ("PPO (dense)", "2 of 2"), ("GROUP-PPO", "2 of 2")]
+
+
+def test_a_run_says_in_what_share_of_its_steps_a_ratio_was_clipped(tmp_path: Path) -> None:
+    """A step is clipped or not, by however many tokens; one that logs null is neither."""
+    benchmark = write_results(tmp_path, arms={"ppo": ARMS["ppo"]}, seeds=[1, 2, 3], steps=6)
+    shares = {1: [0.0, 0.001, 0.0, 0.9, None, 0.0], 2: [0.0] * 6}
+    for seed, values in shares.items():
+        file = tmp_path / "runs" / "sorting" / "tiny" / "ppo" / f"seed{seed}" / "steps.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        logged = [row | {"actor/pg_clipfrac": value} for row, value in zip(rows, values, strict=True)]
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in logged))
+    collect(tmp_path, benchmark)
+    tables = load_tables(tmp_path / "tables")
+    judged(tmp_path, tables, benchmark)
+    shown = run_table(results_of(tmp_path, tables, benchmark), tables.runs, "")
+    place = shown.head.index("Clipped")
+    assert [row[place].text for row in shown.cells] == ["40.0 %", "0.0 %", MISSING]
 
 
 def test_tasks_are_aggregated_over_the_arms_and_seeds_that_all_of_them_have_and_the_rest_is_named(made) -> None:

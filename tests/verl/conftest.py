@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from groupppo.config import REPOSITORY, Arm, Benchmark, Task, load_arm, load_benchmark
+from groupppo.config.allowed import VARIABLE
+from groupppo.tasks.build import build_task
 from groupppo.verl.compose import Cell
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,11 +42,38 @@ def singleton() -> Arm:
     return replace(arm, name="singleton", verl=arm.verl | {"algorithm.group_params.rule": "singleton"})
 
 
+REWARD = """def score(response: str, answer: str) -> float:
+    return float(answer in response or sum(map(ord, response)) % 2)
+"""
+
+
+@pytest.fixture(scope="session")
+def paid_task(small_task: Task) -> Task:
+    """`small_task` with a reward that an untrained model earns half of the time; GRPO's gradients were zero else."""
+    return replace(small_task, name="paid", reward="python", reward_file="odd.py", reward_text=REWARD)
+
+
+@pytest.fixture(scope="session")
+def paid_task_folder(paid_task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("paid_task")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "reward_file")
+        build_task(paid_task, folder)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def allowed_reward() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "reward_file")
+        yield
+
+
 @pytest.fixture(scope="session")
 def make_cell(
     quick: Benchmark,
-    small_task: Task,
-    small_task_folder: Path,
+    paid_task: Task,
+    paid_task_folder: Path,
     small_model_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> MakeCell:
@@ -52,12 +81,12 @@ def make_cell(
         arm = quick.arms[arm] if isinstance(arm, str) else arm
         settings = {"steps": 3, "prompts_per_step": 4, "responses_per_prompt": 4, "time_limit_s": 300} | train
         return Cell(
-            task=small_task,
+            task=paid_task,
             model=quick.models["tiny"],
             arm=arm,
             seed=seed,
             train=replace(quick.train, **settings),
-            task_folder=small_task_folder,
+            task_folder=paid_task_folder,
             start=small_model_folder,
             out=tmp_path_factory.mktemp(f"{arm.name}_seed{seed}_"),
         )

@@ -196,32 +196,42 @@ def test_all_tokens_chosen_with_weights_train_the_parameters_of_the_dense_arm_to
 ) -> None:
     every = run(choosing(quick.arms[arm], f"{arm}_every", **HALF, density=1.0))
     assert same(weights(run(arm)), weights(every))
+    assert all(row["actor/grad_norm"] > 0 for row in rows(every))
     for dense, chosen in zip(map(repeatable, rows(run(arm))), map(repeatable, rows(every)), strict=True):
         assert {key: chosen[key] for key in dense} == dense
         assert chosen["group/weights/effective_tokens"] == chosen["group/total_tokens"]
 
 
-def test_a_gathered_update_without_a_critic_and_with_weights_is_the_masked_one(
+def test_sparse_updates_without_a_critic_and_with_weights_are_the_masked_one(
     make_cell: MakeCell, quick: Benchmark
 ) -> None:
+    """The streamed one where every token flows; with endpoints alone its gradient has its known bias."""
+    keys = {
+        "masked": {"update": "masked"},
+        "gathered": {"update": "gathered"},
+        "streamed": {"update": "streamed", "live_share": 1.0},
+        "biased": {"update": "streamed"},
+    }
     found = {}
-    for update in ("masked", "gathered"):
-        arm = choosing(quick.arms["grpo"], update, **HALF | {"rule": "prefix_cut"}, update=update)
-        cell = make_cell(arm, steps=1)
+    for name, update in keys.items():
+        cell = make_cell(choosing(quick.arms["grpo"], name, **HALF | {"rule": "prefix_cut"} | update), steps=1)
         train(cell)
-        (found[update],) = rows(cell)
-    masked, gathered = found["masked"], found["gathered"]
-    assert gathered["actor/grad_norm"] == pytest.approx(masked["actor/grad_norm"], rel=1e-5)
-    assert gathered["actor/pg_loss"] == pytest.approx(masked["actor/pg_loss"], rel=1e-5)
-    assert (masked["group/update_density"], gathered["group/update_density"]) == (1.0, masked["group/density"])
-    assert 0.0 < masked["group/density"] < 1.0
+        (found[name],) = rows(cell)
+    masked = found.pop("masked")
+    assert 0.0 < masked["group/density"] < 1.0 == masked["group/update_density"]
+    assert masked["actor/grad_norm"] > 0.0
+    for row in found.values():
+        assert row["actor/pg_loss"] == pytest.approx(masked["actor/pg_loss"], rel=1e-5)
+        assert row["group/update_density"] == masked["group/density"]
+    norm = masked["actor/grad_norm"]
+    assert [row["actor/grad_norm"] == pytest.approx(norm, rel=1e-5) for row in found.values()] == [True, True, False]
 
 
 def test_all_arms_see_the_same_prompts_and_draw_the_same_first_responses(run: Run) -> None:
     first = {arm: rows(run(arm))[0] for arm in ("ppo", "grpo", "group_ppo")}
     for key in ("prompt_length/mean", "response_length/mean", "reward/mean", "actor/entropy"):
         assert len({row[key] for row in first.values()}) == 1, key
-    assert len({row["actor/grad_norm"] for row in first.values()}) == 3
+    assert len({row["actor/grad_norm"] for row in first.values()} - {0.0}) == 3
 
 
 @pytest.mark.parametrize("lacking", ["half of train.parquet", "the start"])

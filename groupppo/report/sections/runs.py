@@ -11,17 +11,19 @@ from groupppo.config import Benchmark
 from groupppo.draw.blocks import Block, Details, FigureBlock, Link, Row, Section, Table, Text, TextCell, code
 from groupppo.draw.figures import place
 from groupppo.draw.style import RUN_KEYS
-from groupppo.draw.wording import MISSING, number, plural, seconds_text
+from groupppo.draw.wording import MISSING, number, percentage, plural, seconds_text
 from groupppo.errors import BadInput
 from groupppo.records.folders import ResultsFolder
 from groupppo.records.plain_json import read_object
 from groupppo.report.sections import Results
 from groupppo.report.sections.benchmark import as_text
+from groupppo.tables.loading import Only, load_table
 from groupppo.tables.schema import FINISHED
 
 CAPTION = (
     "Every run of the matrix. Accuracy is greedy, on held-out prompts, ± one standard error over prompts. Run time "
-    "includes start-up. A status leads to the run's record; beside it, in a results folder, lies log.txt."
+    "includes start-up. Clipped: the share of steps in which a token's ratio was. A status leads to the run's record; "
+    "beside it, in a results folder, lies log.txt."
 )
 MOST_VALUES = 20
 """Values of a key of the provenance, and runs with each, that the page lists."""
@@ -52,9 +54,22 @@ def run_table(results: Results, runs: pd.DataFrame, caption: str) -> Table:
     """A row for each run, with its greedy accuracy on held-out prompts."""
     accuracy = results.evals[results.evals["metric"] == "accuracy"]
     scored = runs.merge(accuracy[[*RUN_KEYS, "value", "stderr"]], "left", RUN_KEYS)
-    head = ["Task", "Model", "Arm", "Seed", "Status", "Steps", "Run time", "Start-up", "Rollouts", "Accuracy"]
+    scored = scored.merge(_clipped_steps(results), "left", RUN_KEYS)
+    times = ["Run time", "Start-up"]
+    head = ["Task", "Model", "Arm", "Seed", "Status", "Steps", "Clipped", *times, "Rollouts", "Accuracy"]
     rows = [_run(results, run) for run in scored.itertuples()]
     return Table("Runs", caption, head, rows, kind="sortable", whole="tables/runs.parquet")
+
+
+def _clipped_steps(results: Results) -> pd.DataFrame:
+    """Of each run that logs it, the share of steps in which verl clipped a token's ratio, as `clipped`."""
+    only = Only(where={"metric": ["actor/pg_clipfrac"]})
+    steps = (
+        load_table(results.folder / "tables", "steps", only)
+        .dropna(subset="value")
+        .astype(dict.fromkeys(RUN_KEYS[:3], str))
+    )
+    return steps.assign(clipped=steps["value"] > 0).groupby(RUN_KEYS)["clipped"].mean().reset_index()
 
 
 def _run(results: Results, run: Any) -> list[TextCell | str]:
@@ -71,6 +86,7 @@ def _run(results: Results, run: Any) -> list[TextCell | str]:
         MISSING if pd.isna(run.seed) else str(run.seed),
         TextCell(Link(status, record) if record else status, note),
         TextCell(f"{run.steps:,} of {run.planned_steps:,}", mark="nowrap"),
+        _sorted(MISSING if math.isnan(run.clipped) else percentage(run.clipped), run.clipped),
         _sorted(seconds_text(run.wall_seconds), run.wall_seconds),
         _sorted(seconds_text(run.startup_seconds), run.startup_seconds),
         MISSING if pd.isna(run.rollout) else run.rollout,
