@@ -1,6 +1,6 @@
 """Log-probability and entropy of chosen tokens from hidden rows, without ever holding all logits."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -96,9 +96,8 @@ class _HeadLogProbs(torch.autograd.Function):
 
 # Logits are by far the largest tensors of an update, so they are kept in the narrow type and freed as soon as may be.
 def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    """(c, V) in the weight's type; autocast would undo the caller's choice of types."""
-    device = hidden.device.type
-    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+    """(c, V) in the weight's type."""
+    with _in_own_types(hidden):
         return functional.linear(hidden.to(weight.dtype), weight)
 
 
@@ -122,7 +121,14 @@ def _through_softmax(scaled: Tensor, grad_log_probs: Tensor, grad_entropies: Ten
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
     """(c, V), (c, V) -> (c,) without the product in between."""
-    return torch.bmm(left[:, None], right[:, :, None]).flatten()
+    with _in_own_types(left):
+        return torch.bmm(left[:, None], right[:, :, None]).flatten()
+
+
+def _in_own_types(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Without autocast, which would narrow a product of float32 to bfloat16."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
