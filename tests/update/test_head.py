@@ -58,7 +58,7 @@ def test_entropies_and_their_gradients_are_float32_under_autocast():
         log_pi = torch.log_softmax(hidden @ weight.t(), dim=1)
         narrow = torch.bmm(log_pi.exp()[:, None], -log_pi[:, :, None]).flatten()
     torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=0)
-    torch.testing.assert_close(gradient, exact, rtol=1e-3, atol=1e-7)
+    assert (gradient - exact).norm() < 1e-4 * exact.norm()
     assert (narrow - expected).abs().max() > 0.01  # as autocast computes the same product
 
 
