@@ -20,7 +20,7 @@ from torch import Tensor
 from groupppo.errors import BadInput
 from groupppo.update.head import head_log_probs
 from groupppo.update.layout import Layout, Rows
-from groupppo.update.network import KeysValues, base_of, collect, embed, hidden_at_rows, layer_at_rows
+from groupppo.update.network import KeysValues, base_of, collect, embed, group_of, hidden_at_rows, layer_at_rows
 
 MODES = ("gathered", "streamed")
 
@@ -147,10 +147,11 @@ def _streamed(model: Any, layout: Layout, rows: Tensor, live: Tensor, cached: li
     hidden = embed(model, layout.input_ids[live])
     turn = base.rotary_emb(hidden[None], position[None])
     shared = partial(layer_at_rows, rotation=(turn[0][0], turn[1][0]), places=live)
-    index = Rows.of(layout, live).additive(hidden.dtype)
+    group = group_of(base)
+    index = Rows.of(layout, live, group).additive(hidden.dtype)
     for layer, constants in zip(base.layers[:-1], cached, strict=False):
         hidden = layer(hidden, instead=partial(shared, index=index, cached=constants))
-    last = partial(shared, index=Rows.of(layout, rows), wanted=torch.searchsorted(live, rows), cached=cached[-1])
+    last = partial(shared, index=Rows.of(layout, rows, group), wanted=torch.searchsorted(live, rows), cached=cached[-1])
     return base.norm(base.layers[-1](hidden, instead=last))
 
 
