@@ -31,8 +31,8 @@ def for_job(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def for_run(variables: Mapping[str, str], device: str) -> dict[str, str]:
-    """What a training run may see: what a job may, and on "cuda" the devices and threads that it was given."""
-    seen = _without(for_job(variables), _THREADS if device == "cpu" else ())
+    """What a training run may see: what a job may, but its threads, and on "cuda" the devices that it was given."""
+    seen = _without(for_job(variables), _THREADS)
     return {
         name: value for name, value in seen.items() if "_VISIBLE_" not in name or (device, name) == ("cuda", DEVICES)
     }

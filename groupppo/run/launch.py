@@ -137,6 +137,8 @@ def environment(cell: Cell) -> dict[str, str]:
         "VERL_LOGGING_LEVEL": "WARNING",
         "RAY_worker_niceness": "0",  # Ray's 15 lets anything else on the machine slow the training down
         "VLLM_NO_USAGE_STATS": "1",
+        # Left to itself vLLM 0.24 has its new model runner sample for Qwen3 and Llama, and the old one for Qwen2.5.
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
         "DO_NOT_TRACK": "1",
         "PYTHONHASHSEED": str(cell.seed),
         "PYTHONUTF8": "1",
@@ -148,6 +150,8 @@ def environment(cell: Cell) -> dict[str, str]:
     if cell.device == "cuda":
         # As NVML numbers them (measure/sensors.py).
         variables["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        # Weights are read, and what is offloaded is updated, by one process for each GPU.
+        variables["OMP_NUM_THREADS"] = str(max(1, cell.model.resources.get("cpus", 1) // cell.ranks))
     else:
         variables |= {
             "GROUPPPO_PLATFORM": "cpu",

@@ -9,7 +9,7 @@ same weights; gradients miss what would flow through other tokens' keys and valu
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -158,13 +158,14 @@ def _streamed(model: Any, layout: Layout, rows: Tensor, live: Tensor, cached: li
 class KeysValuesStore:
     """Keys and values kept from one pass over a batch for a later one, found by the ids of a sequence.
 
+    They stay on the device that computed them, uncopied: there a step's rollout server sleeps until they are dropped.
+
     Args:
         budget_bytes: largest size of all that is kept.
-        device: where it is kept, "cpu" or the accelerator.
     """
 
-    def __init__(self, budget_bytes: int, device: str):
-        self.budget_bytes, self.device = budget_bytes, device
+    def __init__(self, budget_bytes: int):
+        self.budget_bytes = budget_bytes
         self._kept: dict[bytes, list[KeysValues]] = {}
 
     @property
@@ -187,10 +188,7 @@ class KeysValuesStore:
         lengths = layout.lengths.tolist()
         split = [list(zip(keys.split(lengths), values.split(lengths), strict=True)) for keys, values in layers]
         for number, name in enumerate(_names(layout)):
-            self._kept[name] = [
-                (layer[number][0].to(self.device, copy=True), layer[number][1].to(self.device, copy=True))
-                for layer in split
-            ]
+            self._kept[name] = [layer[number] for layer in split]
 
     def get(self, layout: Layout) -> list[KeysValues]:
         """Every layer's keys and values for the batch's stream, (N, kv heads, head dim) each.
@@ -204,15 +202,10 @@ class KeysValuesStore:
                 hint = "no log-probability pass of this step saw a sequence of the update; write kv: recompute."
                 raise BadInput("algorithm.group_params", "kv", "reuse", hint)
             kept.append(self._kept[name])
-        device = layout.input_ids.device
         return [
-            (_joined((keys for keys, _ in pairs), device), _joined((values for _, values in pairs), device))
+            (torch.cat([keys for keys, _ in pairs]), torch.cat([values for _, values in pairs]))
             for pairs in zip(*kept, strict=True)
         ]
-
-
-def _joined(parts: Iterable[Tensor], device: torch.device) -> Tensor:
-    return torch.cat([part.to(device, non_blocking=True) for part in parts])
 
 
 def _names(layout: Layout) -> list[bytes]:

@@ -44,11 +44,11 @@ def test_a_job_sees_what_the_user_set_and_nothing_of_other_programs() -> None:
     assert for_job(OF_OTHERS | OF_THE_USER | DEVICES | THREADS) == OF_THE_USER | DEVICES | THREADS
 
 
-def test_a_run_on_a_cpu_sees_no_devices_and_no_threads_and_one_on_gpus_sees_those_it_was_given() -> None:
+def test_a_run_on_a_cpu_sees_no_devices_and_one_on_gpus_those_it_was_given_and_neither_anybodys_threads() -> None:
     everything = OF_OTHERS | OF_THE_USER | DEVICES | THREADS
     assert for_run(everything, "cpu") == OF_THE_USER
     # Slurm sets the variables of all makers of GPUs, and verl refuses two of them together.
-    assert for_run(everything, "cuda") == OF_THE_USER | THREADS | {"CUDA_VISIBLE_DEVICES": "1"}
+    assert for_run(everything, "cuda") == OF_THE_USER | {"CUDA_VISIBLE_DEVICES": "1"}
 
 
 WORKFLOW = """
