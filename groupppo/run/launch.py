@@ -9,7 +9,8 @@ import math
 import os
 import shutil
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from groupppo.records.folders import RunFolder
 from groupppo.records.hashing import sha256_model
 from groupppo.records.storage import no_room, room_for, write_whole
 from groupppo.run.checkpoints import Checkpoints, identity, read_rows
-from groupppo.run.environment import DEVICES, for_run
+from groupppo.run.environment import DEVICES, for_run, given_gpus
 from groupppo.run.family import MARK, alone, marked, scratch
 from groupppo.run.ray_cluster import across_allocation, with_secret
 from groupppo.run.watch import Verl
@@ -80,10 +81,17 @@ def train(cell: Cell) -> None:
     config = compose(cell)
     check_node(cell.out, needs(cell))
     net = network.network_of(cell.nodes, cell.ranks, ours=cell.network_is_ours)
-    if cell.device == "cuda":
-        require_gpus(cell.model, cell.ranks)
-    with room_for(cell.out), alone(cell.out):
+    with _gpus(cell), room_for(cell.out), alone(cell.out):
         _train(cell, config, net)
+
+
+@contextmanager
+def _gpus(cell: Cell) -> Iterator[None]:
+    """The GPUs of a run; on several nodes Slurm gives them."""
+    with given_gpus(cell.ranks if cell.device == "cuda" and cell.nodes == 1 else 0):
+        if cell.device == "cuda":
+            require_gpus(cell.model, cell.ranks)
+        yield
 
 
 def _train(cell: Cell, config: DictConfig, net: str) -> None:
