@@ -131,6 +131,8 @@ def needs(cell: Cell) -> Needs:
         packages=[name for name in PACKAGES if cell.train.rollout == "vllm" or not name.startswith("vllm")],
         disk_bytes=networks * weights + resumable + _LOG_BYTES,
         memory_bytes=cell.model.resources["mem_mb"] * 1_000_000,
+        compiler=cell.device == "cuda",
+        flash_attention=cell.device == "cuda" and cell.train.attention == "flash_attention_2",
     )
 
 
