@@ -31,6 +31,7 @@ from safetensors.torch import save_file
 from tensordict import TensorDict
 from torch import Tensor
 from verl.utils import tensordict_utils as tu
+from verl.utils import torch_functional
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import TrainingWorkerConfig
 from verl.workers.utils.losses import ppo_loss, value_loss
@@ -49,7 +50,7 @@ CALLS: dict[str, int] = flash_attention.calls if "gpu" in sys.argv else {}
 Loss = Callable[..., tuple[Tensor, dict[str, Any]]]
 
 
-def config(folder: Path, device: str) -> DictConfig:
+def config(folder: Path, device: str, **train: str) -> DictConfig:
     """The config of a real run, with steps that are the gradient itself: no momentum, no clipping."""
     matrix, task, model = {"cpu": ("quick", "sorting", "tiny"), "cuda": ("gsm8k", "gsm8k", "qwen2_5_0_5b")}[device]
     benchmark = load_benchmark(REPOSITORY / "benchmarks" / f"{matrix}.yaml")
@@ -64,7 +65,7 @@ def config(folder: Path, device: str) -> DictConfig:
         model=benchmark.models[model],
         arm=benchmark.arms["group_ppo"],
         seed=1,
-        train=replace(benchmark.train, verl=keys),
+        train=replace(benchmark.train, verl=keys, **train),
         task_folder=folder,
         start=folder / "policy",
         out=folder,
@@ -84,14 +85,19 @@ def configs(folder: Path, device: str) -> dict[str, DictConfig]:
     )
     if device == "cpu":
         return {"padded": stock, "packed": _with(stock, models, use_remove_padding=True)}
+    plain = config(folder, device, attention="sdpa")
     for part in (*engines, "actor_rollout_ref.actor"):
-        OmegaConf.update(stock, f"{part}.use_torch_compile", False)
-    wide = _with(stock, engines, mixed_precision=dict.fromkeys(("param_dtype", "reduce_dtype", "buffer_dtype"), "fp32"))
+        for settings in (stock, plain):
+            OmegaConf.update(settings, f"{part}.use_torch_compile", False)
+    wide = {"mixed_precision": dict.fromkeys(("param_dtype", "reduce_dtype", "buffer_dtype"), "fp32")}
+    stock_wide = _with(stock, engines, **wide)
     return {
-        "float32": wide,
-        "stored": _with(wide, models, enable_gradient_checkpointing=False),
+        "float32": stock_wide,
+        "stored": _with(stock_wide, models, enable_gradient_checkpointing=False),
         "bfloat16": stock,
-        "fused": _with(wide, models[:1], use_fused_kernels=True),
+        "sdpa_float32": _with(plain, engines, **wide),
+        "sdpa_bfloat16": plain,
+        "fused": _with(stock_wide, models[:1], use_fused_kernels=True),
     }
 
 
@@ -237,16 +243,18 @@ def run_rank(
     batch = Batch.load(folder / "batch.safetensors")
     tensors: dict[str, Tensor] = {}
     for engine, settings in configs.items():
+        attention = settings.critic.model.override_config.attn_implementation
         if engine in ON_GPU:
             flash_attention.allow_float32(engine != "bfloat16")
+            # Where verl finds no flash-attn it has no such cross-entropy either.
+            torch_functional.FLAH_ATTN_CROSS_ENTROPY_LOSS_AVAILABLE = attention != "sdpa"
         before = dict(CALLS)
         mine = [update for update in updates if (update.engine, update.ranks) == (engine, ranks)]
         trainees: dict[Role, Trainee] = {
             role: Trainee(role, settings) for role in dict.fromkeys(update.role for update in mine)
         }
         for trainee in trainees.values() if ranks == 1 else ():
-            attention = trainee.worker.engine.module.config._attn_implementation
-            assert attention == ("flash_attention_2" if engine in ON_GPU else "sdpa"), attention
+            assert trainee.worker.engine.module.config._attn_implementation == attention
             for name, found in inferred(trainee, batch, engine).items():
                 tensors[f"infer-{name}-{engine}"] = found.contiguous()
         for update in mine:

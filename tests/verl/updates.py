@@ -14,9 +14,10 @@ from groupppo.verl.group_stage import GroupStage
 
 Role = Literal["policy", "value"]
 # The engines of a run on CPUs, padded as it is or packed, and those of one on GPUs: as it is but in float32, with all
-# activations stored, with verl's fused head, and as it is. The fused head comes last: verl gives it to a whole class.
+# activations stored, and as it is; without flash attention; with verl's fused head, which comes last, for verl gives it
+# to a whole class.
 ON_CPU = ("padded", "packed")
-ON_GPU = ("float32", "stored", "bfloat16", "fused")
+ON_GPU = ("float32", "stored", "bfloat16", "sdpa_float32", "sdpa_bfloat16", "fused")
 
 # The responses, two to a prompt; 1 is a token of the policy, 0 one that it did not write, such as a tool's answer.
 # The first six, one rank's where there are two, have most of the tokens.
@@ -162,6 +163,8 @@ def gathered_elsewhere(role: Role) -> list[Update]:
 def on_gpu(role: Role, engine: str, computes: str) -> list[Update]:
     """The step of reading A by the engines of a GPU's run, in ways that must not matter."""
     ways = ((1, {"tokens": 60}), (2, {"tokens": 30}))
+    if engine.startswith("sdpa"):
+        ways = ((1, {"responses": 3}), (2, {"responses": 1}))
     if engine == "float32":
         ways += ((1, {"tokens": WHOLE}), (2, {"responses": 1}))
     return [Update(role, engine=engine, computes=computes, ranks=ranks, **split) for ranks, split in ways]
@@ -183,7 +186,7 @@ def mistakes_on_gpu(role: Role) -> list[Update]:
 def of_gpus() -> list[Update]:
     found = [update for engine in ("float32", "stored", "bfloat16") for update in streamed(engine)]
     for role, computes in product(READINGS_OF_ROLE, ("", "gathered")):
-        for engine in ON_GPU[: 4 if role == "policy" else 3]:
+        for engine in ON_GPU if role == "policy" else ON_GPU[:-1]:
             found += on_gpu(role, engine, computes)
         found += steps_on_gpu(role, computes)
     return [*found, *mistakes_on_gpu("policy"), *mistakes_on_gpu("value")]
