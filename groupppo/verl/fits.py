@@ -54,7 +54,7 @@ def run_shape(config: DictConfig, model: Model, place_of: PlaceOf) -> RunShape:
 def _kept(config: DictConfig, shape: Shape, gpus: int, longest: int, place_of: PlaceOf) -> int:
     """Bytes that a GPU keeps of the keys and values of its part of a step, at the token limits."""
     params = config.algorithm.group_params
-    if params.update != "streamed" or params.kv != "reuse":
+    if params["update"] != "streamed" or params.kv != "reuse":  # `params.update` is a method of the mapping
         return 0
     responses = config.data.train_batch_size * config.actor_rollout_ref.rollout.n // gpus
     needed = kept_bytes(shape, responses * longest)

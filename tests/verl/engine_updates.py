@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 # Before verl is imported: its engines choose their device then.
-os.environ |= {"GROUPPPO_PLATFORM": "cpu", "GROUPPPO_HIDDEN_PACKAGES": "vllm", "OMP_NUM_THREADS": "1"}
+os.environ |= {"GROUPPPO_PLATFORM": "cpu", "GROUPPPO_HIDDEN_PACKAGES": "vllm,flash_attn", "OMP_NUM_THREADS": "1"}
 
 if sys.argv[2:] == ["gpu"]:
     from tests.verl import flash_attention

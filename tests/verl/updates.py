@@ -177,6 +177,7 @@ def steps_on_gpu(role: Role, computes: str) -> list[Update]:
 def mistakes_on_gpu(role: Role) -> list[Update]:
     """Endpoints one token late, masked and gathered, and streamed, which can also have stale keys and values."""
     wrong = [Update(role, tokens=60, engine="float32", computes=mode, shift=1) for mode in ("", "gathered")]
+    wrong.append(replace(wrong[1], engine="sdpa_bfloat16"))
     if role == "policy":
         stream = Update("policy", tokens=60, engine="float32", computes="streamed")
         wrong += [replace(stream, shift=1), replace(stream, kept=True, stale=True)]
