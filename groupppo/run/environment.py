@@ -100,7 +100,7 @@ def _held_gpus(count: int) -> Iterator[list[str]]:
     waiting = False
     while True:
         with contextlib.ExitStack() as stack:
-            names = []
+            names: list[str] = []
             for name, uuid in gpus.items():
                 if len(names) < count and (lease := _lease(uuid)) is not None:
                     stack.enter_context(lease)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from groupppo.config import REPOSITORY
@@ -150,6 +151,28 @@ def test_runs_side_by_side_never_share_a_gpu_and_a_killed_one_gives_its_own_back
     assert output.strip() == "left None"
     again = jobs.start(2)
     assert devices(again) == held[2]
+
+
+LAUNCHER = """
+import os, subprocess, sys
+from groupppo.run.family import marked, scratch
+with scratch() as folder:
+    print(subprocess.Popen(["sleep", "600"], env=os.environ | marked(folder)).pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_launcher_left_is_ended_before_a_gpu_is_used(jobs: Jobs) -> None:
+    command = [sys.executable, "-c", LAUNCHER]
+    launcher = subprocess.Popen(command, cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    jobs.all.append(launcher)
+    worker = psutil.Process(int(line(launcher)))
+    devices(jobs.start(1))
+    assert worker.is_running()  # of a launcher that lives
+    launcher.kill()
+    launcher.wait()
+    devices(jobs.start(1))
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
 def test_runs_that_hold_nothing_would_share_a_gpu(jobs: Jobs) -> None:
