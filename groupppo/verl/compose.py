@@ -71,7 +71,7 @@ class Cell:
 
 
 def cells_to_check(benchmark: Benchmark, folder: Path) -> Iterator[Cell]:
-    """The first seed of each task, model and arm of a matrix, every path of theirs `folder`: nothing is read or written."""
+    """The first seed of each task, model and arm of a matrix; every path of theirs is `folder`, and none is looked at."""
     for plan in benchmark.plans():
         for name in plan.arms:
             arm, model = benchmark.arms[name], benchmark.models[plan.model]

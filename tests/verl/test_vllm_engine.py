@@ -1,4 +1,7 @@
-"""vLLM takes the command line that verl builds for each kind of cell of the GPU matrices; `make gpu-lock` asks the GPU lock's."""
+"""vLLM takes the command line that verl builds for each kind of cell of the GPU matrices.
+
+Here it is the build for CPUs; `make gpu-lock` asks the one that GPU nodes install.
+"""
 
 import sys
 from dataclasses import replace

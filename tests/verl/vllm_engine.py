@@ -1,8 +1,8 @@
-"""What vLLM makes of every cell of the GPU matrices: its command line, as verl builds it, parsed, and its engine config.
+"""What vLLM makes of every cell of the GPU matrices: verl's command line for it, parsed, and its engine config.
 
-vLLM's platform is replaced by its own for CUDA with the answers of an H200, so that no GPU is needed and vLLM's build for
-CPUs serves, too. A model's folder has the config that its file's shape says, and no weights. The process that imports
-vLLM under this platform is of no other use:
+vLLM's platform is replaced by its own for CUDA with the answers of an H200, so that no GPU is needed and vLLM's build
+for CPUs serves, too. A model's folder has the config that its file's shape says, and no weights. The process that
+imports vLLM under this platform is of no other use:
 
     python -m tests.verl.vllm_engine OUT.json
 """
@@ -87,7 +87,7 @@ def shapes() -> list[tuple[Cell, int]]:
 
 def fake_h200(gpus: int) -> None:
     """Put an H200 in the place of this machine's devices, for the whole process; call it before vLLM is used."""
-    import groupppo.verl.cpu  # noqa: F401  answers for the version of vLLM's build for CPUs, where that is installed
+    import groupppo.verl.cpu  # answers for the version of vLLM's build for CPUs, where that is installed
 
     _load_kernels()
     import torch
@@ -121,7 +121,7 @@ def fake_h200(gpus: int) -> None:
 
 
 def _load_kernels() -> None:
-    """vLLM's own for GPUs, whose library asks for the driver's when it is loaded; where the build has none, a module."""
+    """vLLM's own for GPUs, whose library asks for the driver's when it is loaded; a module where the build has none."""
     name = "vllm._C_stable_libtorch"
     if importlib.util.find_spec(name) is None:
         sys.modules[name] = ModuleType(name)
@@ -174,8 +174,8 @@ def parsed(config: Any) -> Namespace:
     serves = rollout.tensor_model_parallel_size
     context = SimpleNamespace(get_job_id=lambda: "01000000")
     with (
-        mock.patch.object(ray, "get_runtime_context", lambda: context),
-        mock.patch.object(ray.util, "get_node_ip_address", lambda: "127.0.0.1"),
+        mock.patch.object(ray, "get_runtime_context", return_value=context),
+        mock.patch.object(ray.util, "get_node_ip_address", return_value="127.0.0.1"),
         mock.patch.dict(os.environ),
     ):
         server = Parsed(
