@@ -69,6 +69,18 @@ def test_their_cuda_is_that_of_the_locked_torch() -> None:
     assert re.search(r"^torch==2\.11\.0 ", lock, re.MULTILINE)  # whose CUDA that is
 
 
+def test_lock_images_and_conda_have_one_python() -> None:
+    places = {
+        FOLDER / "gpu.lock": r"^# GPU nodes, Linux x86-64, Python (3\.\d+)\.",
+        FOLDER / "lock.sh": r"--python-version (3\.\d+)\.",
+        FOLDER / "image.sh": r"^python(3\.\d+) -m venv",
+        REPOSITORY / "environment.yml": r"- python=(3\.\d+)$",
+        REPOSITORY / "Makefile": r"^PYTHON \?= python(3\.\d+)$",
+    }
+    found = {str(file): re.findall(pattern, file.read_text(), re.MULTILINE) for file, pattern in places.items()}
+    assert set(map(tuple, found.values())) == {("3.11",)}, found
+
+
 def run_image(folder: Path, *, fails: str = "nothing does") -> tuple[int, list[str]]:
     """What image.sh calls, where `fails` is a call that fails."""
     folder.mkdir()
