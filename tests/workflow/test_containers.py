@@ -32,7 +32,8 @@ case "$(basename "$0") $*" in *"{fails}"*) exit 1 ;; esac
 def of_docker(text: str) -> dict[str, Any]:
     """What a Dockerfile says: its base, where each file goes, what is run, and the path."""
     said = dict(re.findall(r"^(FROM|WORKDIR|RUN|ENV) (.+)$", text, re.MULTILINE))
-    home, files = said["WORKDIR"], {}
+    home = said["WORKDIR"]
+    files: dict[str, str] = {}
     for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE):
         *sources, place = line.split()
         files |= {each: f"{home}/{each if place == './' else place}" for each in sources}
@@ -158,8 +159,9 @@ def test_a_run_over_several_nodes_is_refused_in_an_image_which_has_no_srun(in_im
     model.write_text(yaml.safe_dump(data | {"resources": data["resources"] | {"nodes": 2}}))
     site = in_image / "benchmarks" / "site.yaml"
     site.write_text(site.read_text() + "network_is_ours: true\n")
-    done = snakemake(
-        in_image, "--dry-run", "--sdm", "apptainer", "results/quick/runs/sorting/tiny/ppo/seed1/status.json"
-    )
+    run = "results/quick/runs/sorting/tiny/ppo/seed1/status.json"
+    done = snakemake(in_image, "--sdm", "apptainer", "--dry-run", run)
     assert done.returncode != 0
     assert "tiny.yaml: resources.nodes = 2" in done.stdout + done.stderr
+    assert "an image has no srun" in done.stdout + done.stderr
+    assert snakemake(in_image, "--dry-run", run).returncode == 0
