@@ -2,6 +2,7 @@
 # `make test`  sets up what the tests need and runs them all
 # `make check` lint, and the tests that need no Ray, Slurm or browser and start no other program for long
 # `make docs`  builds the documentation, site/index.html
+# `make gpu-lock` installs what GPU nodes run, 11 GB in .venv-gpu, and looks at it; needs no GPU (docs/gpu.md)
 PYTHON ?= python3.11
 # PyTorch's own index of CPU builds, if you have one at hand: a far smaller download than the default build. TORCH_HASH is
 # for a build that the lock does not know, sha256:...
@@ -30,7 +31,7 @@ unexport PYTHONHOME PYTHONOPTIMIZE PYTHONWARNINGS PYTHONINSPECT PYTHONSTARTUP
 # Two things at once: Debian packages beside the lock, lint beside the tests.
 MAKEFLAGS += --jobs=2
 
-.PHONY: all test check setup lint pytest quick docs clean
+.PHONY: all test check setup lint pytest quick docs gpu-lock clean
 all: setup
 	snakemake --cores $(CORES) --resources mem_mb=$(MEMORY_MB) --config benchmark=$(BENCHMARK)
 	@echo "$(RESULTS)/report.html"
@@ -76,6 +77,11 @@ lint: setup
 docs: setup
 	python -m sphinx --quiet --fail-on-warning --builder html docs site
 	@echo site/index.html
+
+gpu-lock:
+	test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
+	PATH='$(CURDIR)/.venv-gpu/bin':$$PATH bash requirements/install.sh requirements/gpu.lock
+	.venv-gpu/bin/python -m tests.gpu_lock
 
 clean:
 	rm -rf results/quick .snakemake

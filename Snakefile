@@ -24,6 +24,7 @@ from groupppo.slurm.site import load_site
 from groupppo.verl.network import network_of
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 
 report: "workflow/report/overview.rst"
@@ -43,6 +44,12 @@ if re.search(r"[^\w/.+@%=,~-]", sys.executable):
 # Jobs inherit it.
 for name in os.environ.keys() - for_job(os.environ).keys():
     del os.environ[name]
+
+# An image has this package as it was when the image was made: jobs, and processes that they start, take this folder's.
+IN_IMAGE = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+if IN_IMAGE:
+    places = (os.getcwd(), os.environ.get("PYTHONPATH"))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
 
 # Every job reads this file with the same --config, on other machines, too.
 if "allow" in config:

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs a lock and this project into the environment of the `python` that comes first on the PATH:
 #   bash requirements/install.sh requirements/cpu.lock        # from the repository's folder
+#   bash requirements/install.sh requirements/flash_attn.lock # after gpu.lock: hours of building, needs nvcc and C++
 # Nothing is taken whose SHA-256 no lock has, and nothing is fetched to build with: what comes as source is built by the
 # lock's own setuptools, which is why that comes first. TORCH_INDEX is an index that serves one file, the CPU build of
 # torch; TORCH_HASH=sha256:... takes a build that torch_cpu.lock does not know.
@@ -14,6 +15,11 @@ torch_for_cpu() {
         <(sed "\$ s/\$/${TORCH_HASH:+ --hash=$TORCH_HASH}/" "$beside/torch_cpu.lock")
 }
 
+if [ "$(basename "$lock")" = flash_attn.lock ]; then
+    # Left to itself it takes a build from elsewhere, whose hash no lock has, and as many processes as memory may not carry.
+    export FLASH_ATTENTION_FORCE_BUILD=TRUE MAX_JOBS="${MAX_JOBS:-4}" FLASH_ATTN_CUDA_ARCHS="${FLASH_ATTN_CUDA_ARCHS:-80;90;100}"
+    exec $locked --require-hashes --requirement "$lock"
+fi
 $locked --require-hashes --requirement <(sed --quiet '/^setuptools==/,/[^\\]$/p' "$lock")
 if [ "$(basename "$lock")" = cpu.lock ]; then
     if [ -n "${TORCH_INDEX:-}" ]; then

@@ -22,5 +22,5 @@ bounds=$(grep --invert-match '^triton==' <<< "$pins") # vLLM's, which is another
 lock torch_cuda.lock "CUDA's libraries, without which PyPI's build of $torch cannot be imported; beside cpu.lock." \
     --constraint <(echo "$bounds") $(sed 's/==.*//; s/^/--no-emit-package=/' <<< "$pins") - <<< "$torch"
 
-lock gpu.lock "GPU nodes, Linux x86-64, Python 3.11. Made of gpu.in by lock.sh; never installed, never run by the authors." \
+lock gpu.lock "GPU nodes, Linux x86-64, Python 3.11. Made of gpu.in by lock.sh; looked at by make gpu-lock, never run by the authors." \
     gpu.in

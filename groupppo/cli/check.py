@@ -125,7 +125,7 @@ def _matrix_faults(path: Path) -> list[BadInput]:
     """Of its studies, and of each training run's config, composed as the run will: the first of each, each once."""
     from groupppo.studies.shared.study import study_faults
     from groupppo.verdicts.claims import load_claims
-    from groupppo.verl.compose import Canvas, Cell, compose
+    from groupppo.verl.compose import Canvas, cells_to_check, compose
 
     try:
         benchmark = load_benchmark(path)
@@ -134,28 +134,11 @@ def _matrix_faults(path: Path) -> list[BadInput]:
         return [fault]
     canvas = Canvas()
     faults = {str(fault): fault for fault in study_faults(benchmark)}
-    for plan in benchmark.plans():
-        for name in plan.arms:
-            arm, model = benchmark.arms[name], benchmark.models[plan.model]
-            cell = Cell(
-                task=benchmark.tasks[plan.task],
-                model=model,
-                arm=arm,
-                seed=plan.seeds[0],
-                train=benchmark.train,
-                task_folder=_NOWHERE,
-                start=_NOWHERE,
-                out=_NOWHERE,
-                device=benchmark.device,
-                ranks=model.ranks,
-                nodes=model.nodes,
-                density_source=None if arm.density_from is None else _NOWHERE,
-                matrix=benchmark.source,
-            )
-            try:
-                compose(cell, canvas)
-            except BadInput as fault:
-                faults.setdefault(str(fault), fault)
+    for cell in cells_to_check(benchmark, _NOWHERE):
+        try:
+            compose(cell, canvas)
+        except BadInput as fault:
+            faults.setdefault(str(fault), fault)
     return list(faults.values())
 
 

@@ -88,18 +88,7 @@ def build_model(family: str, shape: Shape, *, dtype: torch.dtype, checkpointing:
         device: "cpu", "cuda", or "meta", where weights have shapes only.
     """
     config = AutoConfig.for_model(
-        family,
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        intermediate_size=shape.intermediate,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        vocab_size=shape.vocabulary,
-        tie_word_embeddings=shape.tied,
-        max_position_embeddings=32768,
-        use_cache=False,
-        pad_token_id=None,
+        family, **shape.as_config(), max_position_embeddings=32768, use_cache=False, pad_token_id=None
     )
     torch.manual_seed(seed)
     with torch.device(device):

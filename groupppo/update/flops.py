@@ -44,6 +44,19 @@ class Shape:
             query_key_norm=config.model_type.startswith("qwen3"),
         )
 
+    def as_config(self) -> dict[str, Any]:
+        """What a Hugging Face config of these families says of the sizes, by its keys."""
+        return {
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "intermediate_size": self.intermediate,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "vocab_size": self.vocabulary,
+            "tie_word_embeddings": self.tied,
+        }
+
     @property
     def query(self) -> int:
         """Weights of the query projection."""

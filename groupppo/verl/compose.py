@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from groupppo.algorithm.params import HOME, KEYS, GroupParams
-from groupppo.config import GROUPED, Arm, Model, Task, Train
+from groupppo.config import GROUPED, Arm, Benchmark, Model, Task, Train
 from groupppo.config.allowed import require_choice
 from groupppo.errors import BadInput, suggest
 from groupppo.tasks.reward import MODULES as REWARDS
@@ -70,6 +70,28 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.task.name}/{self.model.name}/{self.arm.name}/seed{self.seed}"
+
+
+def cells_to_check(benchmark: Benchmark, folder: Path) -> Iterator[Cell]:
+    """The first seed of each task, model and arm of a matrix; every path of theirs is `folder`, and none is looked at."""
+    for plan in benchmark.plans():
+        for name in plan.arms:
+            arm, model = benchmark.arms[name], benchmark.models[plan.model]
+            yield Cell(
+                task=benchmark.tasks[plan.task],
+                model=model,
+                arm=arm,
+                seed=plan.seeds[0],
+                train=benchmark.train,
+                task_folder=folder,
+                start=folder,
+                out=folder,
+                device=benchmark.device,
+                ranks=model.ranks,
+                nodes=model.nodes,
+                density_source=None if arm.density_from is None else folder,
+                matrix=benchmark.source,
+            )
 
 
 def saves_between(train: Train) -> bool:

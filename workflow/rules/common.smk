@@ -122,7 +122,11 @@ ONE_GPU = {"gpu": 1} if BENCHMARK.device == "cuda" else {}
 
 def nodes_on_a_network(wildcards):
     """The machines of a run that has several, where nobody else can talk to its processes."""
-    nodes = BENCHMARK.models[wildcards.model].nodes
+    model = BENCHMARK.models[wildcards.model]
+    nodes = model.nodes
+    if nodes > 1 and IN_IMAGE:
+        hint = "write 1, or leave --sdm apptainer out: an image has no srun, which starts Ray on the other nodes."
+        raise WorkflowError(str(BadInput(model.source, "resources.nodes", nodes, hint)))
     try:
         site = config.get("site", "benchmarks/site.yaml")
         network_of(nodes, 1, ours=SITE.network_is_ours, site=site)
