@@ -78,8 +78,8 @@ def check_flash_attention() -> None:
     Raises:
         BadInput: it is missing, of another version, or was built for another torch.
     """
-    build = f"MAX_JOBS=4 pip install --no-build-isolation --no-deps flash-attn=={FLASH_ATTENTION}"
-    hint = f"build it here ({build}; docs/gpu.md), or write train.attention: sdpa, which does without."
+    build = "bash requirements/install.sh requirements/flash_attn.lock"
+    hint = f"build {FLASH_ATTENTION} here ({build}; docs/gpu.md), or write train.attention: sdpa, which does without."
     try:
         installed = version("flash-attn")
     except PackageNotFoundError:
