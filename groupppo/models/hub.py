@@ -17,9 +17,11 @@ from groupppo.config import Model
 from groupppo.config.files import HubName, HubRepo, Maybe, OwnPath
 from groupppo.errors import BadInput, ParamError
 from groupppo.records.hashing import sha256_file
+from groupppo.records.hub import chat_template, download
 from groupppo.update.flops import Shape
 
 COMPLETE = "copy the whole Hugging Face folder: config, tokenizer, chat template and safetensors."
+TemplateValue = bool | Annotated[str, Field(pattern=r"^[\w ,.:/-]+$")]
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*"]
 
 
@@ -30,7 +32,7 @@ def hub_model(
     repo: HubRepo,
     revision: HubName,
     pad_token: Maybe[Annotated[str, Field(pattern=r"\S")]] = None,
-    chat_template_set: Maybe[dict[str, bool]] = None,
+    chat_template_set: Maybe[dict[str, TemplateValue]] = None,
 ) -> None:
     """Download a publication into `folder`; what the hub's cache holds needs no network.
 
@@ -40,23 +42,15 @@ def hub_model(
         repo: its name on the hub, such as Qwen/Qwen3-0.6B.
         revision: a commit, or a branch such as main.
         pad_token: a special token of the tokenizer, where the publication has no padding token.
-        chat_template_set: values for variables of the chat template, such as `enable_thinking: false`; they are written
-            into the template itself, so that training, rollouts and evaluation speak alike.
+        chat_template_set: values for variables of the chat template, such as `enable_thinking: false` or
+            `date_string: 26 Jul 2024`; they are written into the template itself, so that training, rollouts and
+            evaluation speak alike, on any day.
 
     Raises:
         ParamError: the hub does not give the files, or they have no such token or variable.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        source = Path(snapshot_download(repo, revision=revision, allow_patterns=FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        hint = (
-            "check name, revision, network and, for a gated model, that its licence is accepted and HF_TOKEN set; "
-            f"the hub says: {str(error).splitlines()[0]}"
-        )
-        raise ParamError("repo", f"{repo}@{revision}", hint) from error
+    # A publication's folders hold the weights again, in another format.
+    source = download(repo, revision, kind="model", files=FILES, ignored=["*/*"])
     _copy([file for file in sorted(source.iterdir()) if file.is_file()], folder, pad_token, chat_template_set)
     _write_json(folder / "origin.json", {"repo": repo, "revision": revision, "commit": source.name})
 
@@ -67,7 +61,7 @@ def folder_model(
     seed: int,
     path: OwnPath,
     pad_token: Maybe[Annotated[str, Field(pattern=r"\S")]] = None,
-    chat_template_set: Maybe[dict[str, bool]] = None,
+    chat_template_set: Maybe[dict[str, TemplateValue]] = None,
 ) -> None:
     """Copy a Hugging Face folder on disk into `folder`: weights, config, tokenizer, template, model card and licence.
 
@@ -96,14 +90,15 @@ def own_model_files(folder: Path) -> list[Path]:
     return sorted(file for file in found if file.name != "origin.json")
 
 
-def _copy(files: list[Path], folder: Path, pad_token: str | None, chat_template_set: dict[str, bool] | None) -> None:
+def _copy(
+    files: list[Path], folder: Path, pad_token: str | None, chat_template_set: dict[str, bool | str] | None
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         shutil.copyfile(file, folder / file.name)
     if pad_token is not None:
         _write_pad_token(pad_token, folder / "tokenizer_config.json")
-    if chat_template_set is not None:
-        _write_template(chat_template_set, folder)
+    _write_template(chat_template_set or {}, folder)
 
 
 def _write_pad_token(token: str, file: Path) -> None:
@@ -113,18 +108,22 @@ def _write_pad_token(token: str, file: Path) -> None:
     _write_json(file, config | {"pad_token": token})
 
 
-def _write_template(values: dict[str, bool], folder: Path) -> None:
-    head = "".join(f"{{%- set {name} = {str(value).lower()} -%}}" for name, value in values.items())
-    config_file, template_file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+def _write_template(values: dict[str, bool | str], folder: Path) -> None:
+    """Set variables, and leave one template where there are several, for not everybody chooses as transformers does."""
+    config_file = folder / "tokenizer_config.json"
+    if not config_file.is_file():
+        return  # the folder is refused for it
     config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
-    template = config.pop("chat_template", "")
-    if template_file.is_file():
-        template = template_file.read_text(encoding="utf-8")
+    if not values and not isinstance(config.get("chat_template"), list):
+        return
+    template = chat_template(folder) or ""
     for name in values:
         if name not in template:
             raise ParamError("chat_template_set", name, "name a variable that the template reads.")
+    head = "".join(f"{{%- set {name} = {json.dumps(value)} -%}}" for name, value in values.items())
+    config.pop("chat_template", None)
     _write_json(config_file, config)
-    template_file.write_text(head + template, encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(head + template, encoding="utf-8")
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
@@ -175,8 +174,9 @@ def check_model_folder(folder: Path, *, padded: bool = False) -> int:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError, AttributeError) as error:
         raise BadInput(folder, "config or tokenizer", str(error).splitlines()[0], COMPLETE) from error
-    if not tokenizer.chat_template:
+    if not chat_template(folder):
         raise BadInput(folder / "chat_template.jinja", "file", None, COMPLETE)
+    _require_timeless(tokenizer, folder)
     for key in ("eos_token", "pad_token"):
         if getattr(tokenizer, key) is None:
             raise BadInput(folder / "tokenizer_config.json", key, None, "name one of the tokenizer's special tokens.")
@@ -195,3 +195,17 @@ def check_model_folder(folder: Path, *, padded: bool = False) -> int:
         except SafetensorError as error:
             raise BadInput(path, "file", str(error), f"the weights are damaged; {COMPLETE}") from error
     return parameters
+
+
+def _require_timeless(tokenizer: Any, folder: Path) -> None:
+    """Raise BadInput where the chat template tells the date: prompts would be others on another day."""
+    asked: list[str] = []
+    tokenizer.apply_chat_template(
+        [{"role": "user", "content": "7"}],
+        tokenize=False,
+        add_generation_prompt=True,
+        strftime_now=lambda date: asked.append(date) or "",
+    )
+    if asked:
+        hint = "name the variable that it is kept in, such as date_string: 26 Jul 2024, in params.chat_template_set."
+        raise BadInput(folder, "chat template", f"strftime_now({asked[0]!r})", f"prompts would change daily: {hint}")

@@ -1,0 +1,95 @@
+"""What the Hugging Face hub publishes: one download for models and data sets, errors that say what to do, chat templates.
+
+What comes stays in the hub's cache (HF_HOME). A transfer that broke off goes on there where it stopped; a commit that is
+there whole needs no network.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from groupppo.errors import ParamError
+
+Kind = Literal["model", "dataset"]
+
+
+def download(repo: str, revision: str, *, kind: Kind, files: Sequence[str], ignored: Sequence[str] = ()) -> Path:
+    """Give the folder of a repository's files at a revision; what the hub's cache holds is not asked for again.
+
+    Args:
+        repo: its name on the hub, such as Qwen/Qwen3-0.6B.
+        revision: a commit, or a branch such as main.
+        kind: "model" or "dataset".
+        files: patterns of the files that are wanted; a star goes through folders.
+        ignored: patterns of those that are not.
+
+    Returns:
+        A folder in the hub's cache that is named by the commit; its files are links to others in that cache.
+
+    Raises:
+        ParamError: of `repo`, whatever keeps the files away: a name or revision that the hub does not have, a licence
+            that was not accepted, no network, a transfer that broke off.
+    """
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(
+            snapshot_download(
+                repo, revision=revision, repo_type=kind, allow_patterns=[*files], ignore_patterns=[*ignored]
+            )
+        )
+    except (httpx.HTTPError, HFValidationError, OSError) as error:
+        hint = f"{_hint(error, repo, revision, kind)} It says: {str(error).strip().splitlines()[0]}"
+        raise ParamError("repo", f"{repo}@{revision}", hint) from error
+
+
+def _hint(error: Exception, repo: str, revision: str, kind: Kind) -> str:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+    by_hand = f"hf download {repo} --revision {revision}{' --repo-type dataset' if kind == 'dataset' else ''}"
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, GatedRepoError) or status == 403:
+        return f"accept the licence of this {kind} on {page}, and set HF_TOKEN to a token of the account that did."
+    if isinstance(error, RepositoryNotFoundError) or status == 401:
+        return (
+            f"check the name: there is no {kind} at {page}; of a private one, set HF_TOKEN to a token that may read it."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"name a commit or a branch of {page}/tree/main."
+    if isinstance(error, HFValidationError):
+        return "write owner/name, as on the hub."
+    if constants.HF_HUB_OFFLINE:
+        return (
+            f"unset HF_HUB_OFFLINE, or fill the cache where there is a network (`{by_hand}`) and let HF_HOME name it; "
+            f"{constants.HF_HUB_CACHE} does not hold all of it."
+        )
+    return (
+        f"run the same command again: what came is kept in {constants.HF_HUB_CACHE}, and a transfer goes on where it "
+        f"stopped. Where {constants.ENDPOINT} cannot be reached, fill the cache elsewhere (`{by_hand}`) and let HF_HOME "
+        f"name it."
+    )
+
+
+def chat_template(folder: Path) -> str | None:
+    """The text that conversations are written with, wherever a model's folder keeps it; None where there is none.
+
+    It is chat_template.jinja, or else an entry of tokenizer_config.json: a text, or several with names, of which
+    transformers takes the one called default unless tools are given. additional_chat_templates/ has never that one.
+    """
+    if (file := folder / "chat_template.jinja").is_file():
+        return file.read_text(encoding="utf-8")
+    template = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
+    if isinstance(template, list):
+        template = {each["name"]: each["template"] for each in template}.get("default")
+    return template or None
