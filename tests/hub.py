@@ -105,7 +105,7 @@ class _Answers(BaseHTTPRequestHandler):
 
     def _api(self, hub: Hub, path: str) -> None:
         repository, name, rest = self._find(hub, path)
-        what, revision, *below = [*rest, "revision", "main"] if not rest else rest
+        what, revision, *below = rest or ["revision", "main"]
         self._require(repository, revision)
         files = repository.files
         if what == "tree":

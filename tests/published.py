@@ -64,14 +64,13 @@ def qwen2_5(folder: Path) -> Path:
         **_SMALL,
     )
     sampling = {"repetition_penalty": 1.1, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "do_sample": True}
-    _write_model(
-        folder, Qwen2ForCausalLM(config), sampling, bos_token_id=pad, pad_token_id=pad, eos_token_id=[end, pad]
-    )
+    ids = {"bos_token_id": pad, "pad_token_id": pad, "eos_token_id": [end, pad]}
+    _write_model(folder, Qwen2ForCausalLM(config), ids | sampling)
     return folder
 
 
 def llama_3_2(folder: Path) -> Path:
-    """No padding token, a tokenizer that begins with one of its own, several ends, and weights in another folder, too."""
+    """No padding token, a tokenizer that adds a token of its own, several ends, and more files in another folder."""
     names = ("begin_of_text", "end_of_text", "finetune_right_pad_id", "start_header_id", "end_header_id", "eom_id")
     special = [f"<|{name}|>" for name in (*names, "eot_id")]
     ids = _write_tokenizer(
@@ -94,7 +93,7 @@ def llama_3_2(folder: Path) -> Path:
         **_SMALL,
     )
     sampling = {"do_sample": True, "temperature": 0.6, "top_p": 0.9}
-    _write_model(folder, LlamaForCausalLM(config), sampling, bos_token_id=ids[0], eos_token_id=ends)
+    _write_model(folder, LlamaForCausalLM(config), {"bos_token_id": ids[0], "eos_token_id": ends} | sampling)
     (folder / "original").mkdir()
     for name in ("params.json", "tokenizer.model", "consolidated.00.pth"):
         (folder / "original" / name).write_text("{}")
@@ -122,14 +121,14 @@ def _write_tokenizer(folder: Path, special: Sequence[str], config: dict[str, Any
     return ids
 
 
-def _write_model(folder: Path, model: PreTrainedModel, sampling: dict[str, Any], **ids: object) -> None:
+def _write_model(folder: Path, model: PreTrainedModel, generation: dict[str, Any]) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
     model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="40KB")
     assert len(list(folder.glob("*.safetensors"))) > 1
-    (folder / "generation_config.json").write_text(json.dumps(ids | sampling))
+    (folder / "generation_config.json").write_text(json.dumps(generation))
 
 
 def data_set(name: str, folder: Path) -> Path:

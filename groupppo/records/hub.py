@@ -1,7 +1,7 @@
-"""What the Hugging Face hub publishes: one download for models and data sets, errors that say what to do, chat templates.
+"""What the Hugging Face hub publishes: a download, its errors with what to do about them, and where chat templates are.
 
-What comes stays in the hub's cache (HF_HOME). A transfer that broke off goes on there where it stopped; a commit that is
-there whole needs no network.
+What comes stays in the hub's cache (HF_HOME). A transfer that broke off goes on there where it stopped; a commit that
+is there whole needs no network.
 """
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from groupppo.errors import ParamError
+from groupppo.records.storage import room_for
 
 Kind = Literal["model", "dataset"]
 
@@ -30,17 +31,16 @@ def download(repo: str, revision: str, *, kind: Kind, files: Sequence[str], igno
     Raises:
         ParamError: of `repo`, whatever keeps the files away: a name or revision that the hub does not have, a licence
             that was not accepted, no network, a transfer that broke off.
+        BadInput: the disk of the cache has no room.
     """
     import httpx
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    wanted = {"allow_patterns": [*files], "ignore_patterns": [*ignored]}
     try:
-        return Path(
-            snapshot_download(
-                repo, revision=revision, repo_type=kind, allow_patterns=[*files], ignore_patterns=[*ignored]
-            )
-        )
+        with room_for(Path(constants.HF_HUB_CACHE)):
+            return Path(snapshot_download(repo, revision=revision, repo_type=kind, **wanted))
     except (httpx.HTTPError, HFValidationError, OSError) as error:
         hint = f"{_hint(error, repo, revision, kind)} It says: {str(error).strip().splitlines()[0]}"
         raise ParamError("repo", f"{repo}@{revision}", hint) from error
@@ -50,8 +50,8 @@ def _hint(error: Exception, repo: str, revision: str, kind: Kind) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         GatedRepoError,
-        HFValidationError,
         HfHubHTTPError,
+        HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -62,9 +62,7 @@ def _hint(error: Exception, repo: str, revision: str, kind: Kind) -> str:
     if isinstance(error, GatedRepoError) or status == 403:
         return f"accept the licence of this {kind} on {page}, and set HF_TOKEN to a token of the account that did."
     if isinstance(error, RepositoryNotFoundError) or status == 401:
-        return (
-            f"check the name: there is no {kind} at {page}; of a private one, set HF_TOKEN to a token that may read it."
-        )
+        return f"check the name: there is no {kind} at {page}, or it is private: then set HF_TOKEN."
     if isinstance(error, RevisionNotFoundError):
         return f"name a commit or a branch of {page}/tree/main."
     if isinstance(error, HFValidationError):
@@ -76,8 +74,8 @@ def _hint(error: Exception, repo: str, revision: str, kind: Kind) -> str:
         )
     return (
         f"run the same command again: what came is kept in {constants.HF_HUB_CACHE}, and a transfer goes on where it "
-        f"stopped. Where {constants.ENDPOINT} cannot be reached, fill the cache elsewhere (`{by_hand}`) and let HF_HOME "
-        f"name it."
+        f"stopped. Where {constants.ENDPOINT} cannot be reached, fill the cache elsewhere (`{by_hand}`) and let "
+        f"HF_HOME name it."
     )
 
 
