@@ -134,9 +134,7 @@ def test_the_model_is_given_the_ids_of_training_where_its_tokenizer_adds_one_of_
     run(checkpoint=folder, published=True)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompts = [example.prompt for example in read_examples(small_task_folder / "test.parquet")]
-    assert sorted(map(tuple, seen)) == sorted(
-        tuple(chat_ids(tokenizer, prompt)) for prompt in prompts + prompts[:10] * 3
-    )
+    assert sorted(seen) == sorted(chat_ids(tokenizer, prompt) for prompt in prompts + prompts[:10] * 3)
     assert tokenizer.encode("7") == [tokenizer.bos_token_id, *tokenizer.encode("7", add_special_tokens=False)]
 
 

@@ -82,9 +82,7 @@ def model(small_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shutil.copytree(small_model_folder, snapshot)
     asked = {"repo": "some/name", "revision": "main"}
 
-    def download(
-        repo: str, *, revision: str, repo_type: str, allow_patterns: list[str], ignore_patterns: object
-    ) -> str:
+    def download(repo: str, *, revision: str, allow_patterns: list[str], **_: object) -> str:
         assert "*.safetensors" in allow_patterns
         if (repo, revision) != tuple(asked.values()):
             raise OSError(f"no {repo} at {revision}\nand more")
@@ -105,8 +103,8 @@ def test_a_published_model_is_copied_with_a_note_of_its_commit(
     check_model_folder(tmp_path / "start")
     assert json.loads((tmp_path / "start" / "lengths.json").read_text()) == lengths
     assert sha256_model(tmp_path / "start") == sha256_model(tmp_path / "out")  # the note is no part of the model
+    shorter = replace(small_task, max_prompt_tokens=small_task.max_prompt_tokens - 1)
     with pytest.raises(BadInput, match=f"at least {small_task.max_prompt_tokens}"):
-        shorter = replace(small_task, max_prompt_tokens=small_task.max_prompt_tokens - 1)
         start_as_published(shorter, tmp_path / "out", small_task_folder, tmp_path / "other")
 
 
@@ -234,7 +232,7 @@ def test_a_chat_template_is_found_wherever_a_model_keeps_it(
 ) -> None:
     placed(own.source.with_name("ours"), where)
     if where == "others":
-        with pytest.raises(BadInput, match="chat_template.jinja"):
+        with pytest.raises(BadInput, match=r"chat_template\.jinja"):
             build_model(own, tmp_path / "out")
         return
     build_model(own, tmp_path / "out")
