@@ -34,12 +34,11 @@ class Repository:
 
 @dataclass
 class Hub:
-    """`asked` has a line of each request, method and path, and `ranges` the first byte of each that began later."""
+    """`asked` has a line of each request: method and path."""
 
     url: str
     repositories: dict[str, Repository] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
-    ranges: dict[str, int] = field(default_factory=dict)
 
     def publish(self, name: str, folder: Path, *, commit: str = "", gated: bool = False) -> Repository:
         commit = commit or hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
@@ -134,7 +133,6 @@ class _Answers(BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         first = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
         if first:
-            hub.ranges[name] = first
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
         last = repository.breaks_at.get(name)
         self._send(206 if first else 200, content[first:], headers, only=None if last is None else max(0, last - first))

@@ -1,7 +1,7 @@
 """What the Hugging Face hub publishes: a download, its errors with what to do about them, and where chat templates are.
 
-What comes stays in the hub's cache (HF_HOME). A transfer that broke off goes on there where it stopped; a commit that
-is there whole needs no network.
+What comes stays in the hub's cache (HF_HOME): files that came whole are not asked for again, and a commit that is there
+whole needs no network.
 """
 
 import json
@@ -73,9 +73,8 @@ def _hint(error: Exception, repo: str, revision: str, kind: Kind) -> str:
             f"{constants.HF_HUB_CACHE} does not hold all of it."
         )
     return (
-        f"run the same command again: what came is kept in {constants.HF_HUB_CACHE}, and a transfer goes on where it "
-        f"stopped. Where {constants.ENDPOINT} cannot be reached, fill the cache elsewhere (`{by_hand}`) and let "
-        f"HF_HOME name it."
+        f"run the same command again: files that came whole are kept in {constants.HF_HUB_CACHE}. Where "
+        f"{constants.ENDPOINT} cannot be reached, fill the cache elsewhere (`{by_hand}`) and let HF_HOME name it."
     )
 
 
