@@ -41,7 +41,7 @@ LLAMA_TEMPLATE = (
     "'<|eot_id|>' }}\n{%- endfor %}\n{%- if add_generation_prompt %}\n"
     "    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}\n{%- endif %}\n"
 )
-_SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "max_position_embeddings": 2048}
+_SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 64, "max_position_embeddings": 2048}
 
 
 def qwen2_5(folder: Path) -> Path:
@@ -56,8 +56,8 @@ def qwen2_5(folder: Path) -> Path:
     )
     config = Qwen2Config(
         vocab_size=256 + len(special) + 13,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
         tie_word_embeddings=True,
         bos_token_id=pad,
         eos_token_id=end,
@@ -84,8 +84,8 @@ def llama_3_2(folder: Path) -> Path:
     rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, "high_freq_factor": 4.0}
     config = LlamaConfig(
         vocab_size=256 + len(special),
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
         tie_word_embeddings=True,
         rope_parameters=rope | {"low_freq_factor": 1.0, "original_max_position_embeddings": 1024},
         bos_token_id=ids[0],
@@ -126,7 +126,7 @@ def _write_model(folder: Path, model: PreTrainedModel, generation: dict[str, Any
         torch.manual_seed(7)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="40KB")
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="80KB")
     assert len(list(folder.glob("*.safetensors"))) > 1
     (folder / "generation_config.json").write_text(json.dumps(generation))
 

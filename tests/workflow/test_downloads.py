@@ -65,7 +65,7 @@ class Project:
         params = {"repo": f"of/{name}", "revision": revision}
         if name == "gated":
             params |= {"pad_token": "<|finetune_right_pad_id|>", "chat_template_set": {"date_string": "26 Jul 2024"}}  # type: ignore[dict-item]
-        shape = {"hidden": 32, "layers": 2, "intermediate": 64, "heads": 4, "kv_heads": 2, "head_dim": 8, "tied": True}
+        shape = {"hidden": 64, "layers": 2, "intermediate": 64, "heads": 2, "kv_heads": 1, "head_dim": 32, "tied": True}
         shape["vocabulary"] = 263 if name == "gated" else 272
         content = {"name": name, "title": name, "factory": "hub", "params": params, "shape": shape, "seed": 0}
         file = self.folder / "benchmarks" / "models" / f"{name}.yaml"
