@@ -6,12 +6,14 @@
 import json
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from groupppo.config import Model
 from groupppo.config.files import HubName, HubRepo, Maybe, OwnPath
@@ -21,8 +23,16 @@ from groupppo.records.hub import chat_template, download
 from groupppo.update.flops import Shape
 
 COMPLETE = "copy the whole Hugging Face folder: config, tokenizer, chat template and safetensors."
-TemplateValue = bool | Annotated[str, Field(pattern=r"^[\w ,.:/-]+$")]
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*"]
+
+
+def _as_in_a_template(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and re.fullmatch(r"[\w ,.:/-]+", value)):
+        return value
+    raise PydanticCustomError("template", "write true, false, or a text of words, digits and , . : / - alone")
+
+
+TemplateValue = Annotated[Any, AfterValidator(_as_in_a_template)]
 
 
 def hub_model(
@@ -147,19 +157,20 @@ def check_shape(model: Model, folder: Path) -> None:
             raise BadInput(model.source, f"shape.{key}", value, f"write {found[key]}, as {folder.name} is published.")
 
 
-def check_model_folder(folder: Path, *, padded: bool = False) -> int:
+def check_model_folder(folder: Path, *, padded: bool = False, set_later: Collection[str] = ()) -> int:
     """Check that a Hugging Face folder is complete and that model and tokenizer fit each other.
 
     Args:
         padded: whether the model may have more embeddings than the tokenizer has tokens, as published ones do. Their
             training has left the surplus next to no probability; random weights would give it its full share.
+        set_later: of `pad_token` and `chat_template_set`, what a copy of the folder will be given.
 
     Returns:
         Number of parameters in its files.
 
     Raises:
-        BadInput: config, tokenizer, chat template, end or pad token, or weights are missing or damaged, or the model
-            has another vocabulary size than the tokenizer.
+        BadInput: config, tokenizer, chat template, end or pad token, or weights are missing or damaged, the model has
+            another vocabulary size than the tokenizer, or the chat template tells the date.
     """
     from safetensors import SafetensorError, safe_open
     from transformers import AutoConfig, AutoTokenizer
@@ -176,9 +187,10 @@ def check_model_folder(folder: Path, *, padded: bool = False) -> int:
         raise BadInput(folder, "config or tokenizer", str(error).splitlines()[0], COMPLETE) from error
     if not chat_template(folder):
         raise BadInput(folder / "chat_template.jinja", "file", None, COMPLETE)
-    _require_timeless(tokenizer, folder)
+    if "chat_template_set" not in set_later:
+        _require_timeless(tokenizer, folder)
     for key in ("eos_token", "pad_token"):
-        if getattr(tokenizer, key) is None:
+        if key not in set_later and getattr(tokenizer, key) is None:
             raise BadInput(folder / "tokenizer_config.json", key, None, "name one of the tokenizer's special tokens.")
     if vocab_size < len(tokenizer) or (vocab_size > len(tokenizer) and not padded):
         hint = f"resize the embeddings to len(tokenizer) = {len(tokenizer)}: rollouts and trainer must agree."

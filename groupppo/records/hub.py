@@ -37,10 +37,12 @@ def download(repo: str, revision: str, *, kind: Kind, files: Sequence[str], igno
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    wanted = {"allow_patterns": [*files], "ignore_patterns": [*ignored]}
+    taken, left = [*files], [*ignored]
     try:
         with room_for(Path(constants.HF_HUB_CACHE)):
-            return Path(snapshot_download(repo, revision=revision, repo_type=kind, **wanted))
+            return Path(
+                snapshot_download(repo, revision=revision, repo_type=kind, allow_patterns=taken, ignore_patterns=left)
+            )
     except (httpx.HTTPError, HFValidationError, OSError) as error:
         hint = f"{_hint(error, repo, revision, kind)} It says: {str(error).strip().splitlines()[0]}"
         raise ParamError("repo", f"{repo}@{revision}", hint) from error

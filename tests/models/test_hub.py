@@ -20,6 +20,7 @@ from groupppo.records.hashing import sha256_file, sha256_model
 from groupppo.tasks.rows import check_prompt_lengths, measure_lengths, read_examples
 from groupppo.tasks.tokenizer import CHAT_TEMPLATE, chat_ids
 from groupppo.update.flops import Shape
+from tests.published import llama_3_2
 
 
 @pytest.fixture
@@ -252,17 +253,24 @@ def test_a_chat_template_is_found_wherever_a_model_keeps_it(
 
 
 def test_a_template_that_tells_the_date_is_refused_until_it_is_given_one(own: Model, tmp_path: Path) -> None:
-    today = "{%- if not day is defined -%}{%- set day = strftime_now('%d %b %Y') -%}{%- endif -%}{{ day }}"
-    placed(own.source.with_name("ours"), "the settings", today + CHAT_TEMPLATE)
-    with pytest.raises(BadInput, match=r"strftime_now.*\n.*chat_template_set"):
-        build_model(own, tmp_path / "out")
-    dated = replace(own, params=own.params | {"chat_template_set": {"day": "26 Jul 2024"}})
-    build_model(dated, tmp_path / "dated")
+    """As Llama's does, which has no padding token either."""
+    shutil.rmtree(own.source.with_name("ours"))
+    llama_3_2(own.source.with_name("ours"))
+    padded = own.params | {"pad_token": "<|finetune_right_pad_id|>"}
+    for params, fault in ((own.params, "chat template"), (padded, "chat template")):
+        assert [found.key for found in model_faults(replace(own, params=params))] == [fault]
+    [found] = model_faults(replace(own, params=padded))
+    assert found.value == "strftime_now('%d %b %Y')"
+    assert "params.chat_template_set" in found.hint
+    dated = padded | {"chat_template_set": {"date_string": "26 Jul 2024"}}
+    [found] = model_faults(replace(own, params={key: dated[key] for key in dated if key != "pad_token"}))
+    assert found.key == "pad_token"
+    build_model(replace(own, params=dated), tmp_path / "dated")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "dated")
-    assert tokenizer.decode(chat_ids(tokenizer, "7")).startswith("26 Jul 2024<|user|>7")
+    assert "Today Date: 26 Jul 2024" in tokenizer.decode(chat_ids(tokenizer, "7"))
     for bad in ('" -%}', "", 1.5):
-        wrong = replace(own, params=own.params | {"chat_template_set": {"day": bad}})
-        assert [fault.key for fault in model_faults(wrong)] == ["params.chat_template_set"]
+        wrong = replace(own, params=dated | {"chat_template_set": {"date_string": bad}})
+        assert [fault.key for fault in model_faults(wrong)] == ["params.chat_template_set.date_string"], bad
 
 
 def test_what_a_tasks_limits_cut_off_is_measured_with_the_models_own_tokenizer(
