@@ -41,7 +41,12 @@ LLAMA_TEMPLATE = (
     "'<|eot_id|>' }}\n{%- endfor %}\n{%- if add_generation_prompt %}\n"
     "    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}\n{%- endif %}\n"
 )
-_SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 64, "max_position_embeddings": 2048}
+_SMALL: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 2048,
+}
 
 
 def qwen2_5(folder: Path) -> Path:
@@ -126,7 +131,7 @@ def _write_model(folder: Path, model: PreTrainedModel, generation: dict[str, Any
         torch.manual_seed(7)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="80KB")
+    model.bfloat16().save_pretrained(folder, max_shard_size="80KB")
     assert len(list(folder.glob("*.safetensors"))) > 1
     (folder / "generation_config.json").write_text(json.dumps(generation))
 

@@ -212,12 +212,13 @@ def check_model_folder(folder: Path, *, padded: bool = False, set_later: Collect
 def _require_timeless(tokenizer: Any, folder: Path) -> None:
     """Raise BadInput where the chat template tells the date: prompts would be others on another day."""
     asked: list[str] = []
-    tokenizer.apply_chat_template(
-        [{"role": "user", "content": "7"}],
-        tokenize=False,
-        add_generation_prompt=True,
-        strftime_now=lambda date: asked.append(date) or "",
-    )
+
+    def strftime_now(date: str) -> str:  # in the place of transformers' own
+        asked.append(date)
+        return ""
+
+    chat = [{"role": "user", "content": "7"}]
+    tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, strftime_now=strftime_now)
     if asked:
         hint = "name the variable that it is kept in, such as date_string: 26 Jul 2024, in params.chat_template_set."
         raise BadInput(folder, "chat template", f"strftime_now({asked[0]!r})", f"prompts would change daily: {hint}")
