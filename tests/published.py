@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from groupppo.config import REPOSITORY
 
@@ -127,10 +127,17 @@ def _write_tokenizer(folder: Path, special: Sequence[str], config: dict[str, Any
 
 
 def _write_model(folder: Path, model: PreTrainedModel, generation: dict[str, Any]) -> None:
-    with torch.random.fork_rng():
+    """Random weights, but that embeddings of no word have no probability, as training leaves them: verl's vLLM server
+    forbids them, and its trainer counts them.
+    """
+    words = len(AutoTokenizer.from_pretrained(folder))
+    with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(7)
         for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.02)
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.2 if len(parameter) >= words else 0.02)
+        embeddings = model.get_input_embeddings().weight
+        embeddings[:words, 0], embeddings[words:, 0] = 2.0, -2.0
     model.bfloat16().save_pretrained(folder, max_shard_size="80KB")
     assert len(list(folder.glob("*.safetensors"))) > 1
     (folder / "generation_config.json").write_text(json.dumps(generation))
