@@ -44,7 +44,8 @@ def download(repo: str, revision: str, *, kind: Kind, files: Sequence[str], igno
                 snapshot_download(repo, revision=revision, repo_type=kind, allow_patterns=taken, ignore_patterns=left)
             )
     except (httpx.HTTPError, HFValidationError, OSError) as error:
-        hint = f"{_hint(error, repo, revision, kind)} It says: {str(error).strip().splitlines()[0]}"
+        said = str(error).strip() or type(error).__name__
+        hint = f"{_hint(error, repo, revision, kind)} It says: {said.splitlines()[0]}"
         raise ParamError("repo", f"{repo}@{revision}", hint) from error
 
 
