@@ -12,27 +12,17 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from groupppo.config import Model
 from groupppo.config.files import HubName, HubRepo, Maybe, OwnPath
 from groupppo.errors import BadInput, ParamError
 from groupppo.records.hashing import sha256_file
-from groupppo.records.hub import chat_template, download
+from groupppo.records.hub import TemplateValue, chat_template, download, require_timeless, set_in_template, write_json
 from groupppo.update.flops import Shape
 
 COMPLETE = "copy the whole Hugging Face folder: config, tokenizer, chat template and safetensors."
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*"]
-
-
-def _as_in_a_template(value: Any) -> Any:
-    if isinstance(value, bool) or (isinstance(value, str) and re.fullmatch(r"[\w ,.:/-]+", value)):
-        return value
-    raise PydanticCustomError("template", "write true, false, or a text of words, digits and , . : / - alone")
-
-
-TemplateValue = Annotated[Any, AfterValidator(_as_in_a_template)]
 
 
 def hub_model(
@@ -62,7 +52,7 @@ def hub_model(
     # A publication's folders hold the weights again, in another format.
     source = download(repo, revision, kind="model", files=FILES, ignored=["*/*"])
     _copy([file for file in sorted(source.iterdir()) if file.is_file()], folder, pad_token, chat_template_set)
-    _write_json(folder / "origin.json", {"repo": repo, "revision": revision, "commit": source.name})
+    write_json(folder / "origin.json", {"repo": repo, "revision": revision, "commit": source.name})
 
 
 def folder_model(
@@ -91,7 +81,7 @@ def folder_model(
     licence = re.search(r"^license: *(\S+)", card.read_text(errors="replace"), re.MULTILINE) if card.is_file() else None
     hashes = {file.name: sha256_file(file) for file in files}
     origin = {"folder": source.name, "license": licence[1] if licence else None, "files": hashes}
-    _write_json(folder / "origin.json", origin)
+    write_json(folder / "origin.json", origin)
 
 
 def own_model_files(folder: Path) -> list[Path]:
@@ -108,36 +98,14 @@ def _copy(
         shutil.copyfile(file, folder / file.name)
     if pad_token is not None:
         _write_pad_token(pad_token, folder / "tokenizer_config.json")
-    _write_template(chat_template_set or {}, folder)
+    set_in_template(chat_template_set or {}, folder)
 
 
 def _write_pad_token(token: str, file: Path) -> None:
     config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if token not in {entry["content"] for entry in config.get("added_tokens_decoder", {}).values()}:
         raise ParamError("pad_token", token, "name one of the tokenizer's special tokens.")
-    _write_json(file, config | {"pad_token": token})
-
-
-def _write_template(values: dict[str, bool | str], folder: Path) -> None:
-    """Set variables, and leave one template where there are several, for not everybody chooses as transformers does."""
-    config_file = folder / "tokenizer_config.json"
-    if not config_file.is_file():
-        return  # the folder is refused for it
-    config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
-    if not values and not isinstance(config.get("chat_template"), list):
-        return
-    template = chat_template(folder) or ""
-    for name in values:
-        if name not in template:
-            raise ParamError("chat_template_set", name, "name a variable that the template reads.")
-    head = "".join(f"{{%- set {name} = {json.dumps(value)} -%}}" for name, value in values.items())
-    config.pop("chat_template", None)
-    _write_json(config_file, config)
-    (folder / "chat_template.jinja").write_text(head + template, encoding="utf-8")
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(file, config | {"pad_token": token})
 
 
 def shape_of(folder: Path) -> dict[str, Any]:
@@ -188,7 +156,7 @@ def check_model_folder(folder: Path, *, padded: bool = False, set_later: Collect
     if not chat_template(folder):
         raise BadInput(folder / "chat_template.jinja", "file", None, COMPLETE)
     if "chat_template_set" not in set_later:
-        _require_timeless(tokenizer, folder)
+        require_timeless(tokenizer, folder)
     for key in ("eos_token", "pad_token"):
         if key not in set_later and getattr(tokenizer, key) is None:
             raise BadInput(folder / "tokenizer_config.json", key, None, "name one of the tokenizer's special tokens.")
@@ -207,18 +175,3 @@ def check_model_folder(folder: Path, *, padded: bool = False, set_later: Collect
         except SafetensorError as error:
             raise BadInput(path, "file", str(error), f"the weights are damaged; {COMPLETE}") from error
     return parameters
-
-
-def _require_timeless(tokenizer: Any, folder: Path) -> None:
-    """Raise BadInput where the chat template tells the date: prompts would be others on another day."""
-    asked: list[str] = []
-
-    def strftime_now(date: str) -> str:  # in the place of transformers' own
-        asked.append(date)
-        return ""
-
-    chat = [{"role": "user", "content": "7"}]
-    tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, strftime_now=strftime_now)
-    if asked:
-        hint = "name the variable that it is kept in, such as date_string: 26 Jul 2024, in params.chat_template_set."
-        raise BadInput(folder, "chat template", f"strftime_now({asked[0]!r})", f"prompts would change daily: {hint}")

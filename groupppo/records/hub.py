@@ -1,18 +1,31 @@
-"""What the Hugging Face hub publishes: a download, its errors with what to do about them, and where chat templates are.
+"""What the Hugging Face hub publishes: a download, its errors with what to do about them, and chat templates.
 
 What comes stays in the hub's cache (HF_HOME): files that came whole are not asked for again, and a commit that is there
 whole needs no network.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from groupppo.errors import ParamError
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from groupppo.errors import BadInput, ParamError
 from groupppo.records.storage import room_for
 
 Kind = Literal["model", "dataset"]
+
+
+def _as_in_a_template(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and re.fullmatch(r"[\w ,.:/-]+", value)):
+        return value
+    raise PydanticCustomError("template", "write true, false, or a text of words, digits and , . : / - alone")
+
+
+TemplateValue = Annotated[Any, AfterValidator(_as_in_a_template)]
 
 
 def download(repo: str, revision: str, *, kind: Kind, files: Sequence[str], ignored: Sequence[str] = ()) -> Path:
@@ -93,3 +106,54 @@ def chat_template(folder: Path) -> str | None:
     if isinstance(template, list):
         template = {each["name"]: each["template"] for each in template}.get("default")
     return template or None
+
+
+def set_in_template(values: dict[str, bool | str], folder: Path) -> None:
+    """Set variables of a folder's chat template, and leave one where there are several.
+
+    Not everybody who reads the folder chooses among them as transformers does.
+
+    Args:
+        values: by variable; none leaves a single template as it is.
+        folder: a model's, that may be changed.
+
+    Raises:
+        ParamError: the template does not read such a variable.
+    """
+    config_file = folder / "tokenizer_config.json"
+    if not config_file.is_file():
+        return  # the folder is refused for it
+    config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
+    if not values and not isinstance(config.get("chat_template"), list):
+        return
+    template = chat_template(folder) or ""
+    for name in values:
+        if name not in template:
+            raise ParamError("chat_template_set", name, "name a variable that the template reads.")
+    head = "".join(f"{{%- set {name} = {json.dumps(value)} -%}}" for name, value in values.items())
+    config.pop("chat_template", None)
+    write_json(config_file, config)
+    (folder / "chat_template.jinja").write_text(head + template, encoding="utf-8")
+
+
+def require_timeless(tokenizer: Any, folder: Path) -> None:
+    """Check that the chat template of a tokenizer, loaded from `folder`, does not tell the date.
+
+    Raises:
+        BadInput: it does, so that prompts would be others on another day.
+    """
+    asked: list[str] = []
+
+    def strftime_now(date: str) -> str:  # in the place of transformers' own
+        asked.append(date)
+        return ""
+
+    chat = [{"role": "user", "content": "7"}]
+    tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, strftime_now=strftime_now)
+    if asked:
+        hint = "name the variable that it is kept in, such as date_string: 26 Jul 2024, in params.chat_template_set."
+        raise BadInput(folder, "chat template", f"strftime_now({asked[0]!r})", f"prompts would change daily: {hint}")
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
