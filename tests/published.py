@@ -136,7 +136,7 @@ def _write_model(folder: Path, model: PreTrainedModel, generation: dict[str, Any
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.2 if len(parameter) >= words else 0.02)
-        embeddings = model.get_input_embeddings().weight
+        embeddings = model.get_parameter("model.embed_tokens.weight")
         embeddings[:words, 0], embeddings[words:, 0] = 2.0, -2.0
     model.bfloat16().save_pretrained(folder, max_shard_size="80KB")
     assert len(list(folder.glob("*.safetensors"))) > 1
