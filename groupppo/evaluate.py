@@ -113,7 +113,9 @@ def _run_lm_eval(
 
     # A path that ends in .json makes the tracker write beside it, not into a folder named after the model's path.
     tracker = EvaluationTracker(output_path=str(out / "results.json"))
-    model = HFLM(pretrained=str(checkpoint), dtype=dtype, batch_size=how.batch_size, device=device)
+    # What a chat begins with its template says, in training too.
+    load = {"dtype": dtype, "batch_size": how.batch_size, "device": device, "add_bos_token": False}
+    model = HFLM(pretrained=str(checkpoint), **load)
     decode_as_trained(model.model, model.tokenizer)
     results = simple_evaluate(
         model=model,

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from groupppo.config import Evaluation
 from groupppo.errors import BadInput
@@ -14,6 +14,7 @@ from groupppo.records.hashing import sha256_file, sha256_folder, sha256_model
 from groupppo.tasks.reward import score
 from groupppo.tasks.rows import read_examples
 from groupppo.tasks.tokenizer import chat_ids
+from tests.published import llama_3_2
 
 # Fields of published generation configs, and others that `generate` obeys without a word.
 HIDDEN = {
@@ -112,6 +113,29 @@ def test_prompts_reach_the_model_as_they_do_in_training(evaluated, start, small_
     examples = read_examples(small_task_folder / "test.parquet")
     for row, example in zip(samples(evaluated[0], "greedy"), examples, strict=True):
         assert tokenizer.encode(row["arguments"]["gen_args_0"]["arg_0"]) == chat_ids(tokenizer, example.prompt)
+
+
+@pytest.mark.parametrize("template", ["{{ bos_token }}", ""])
+def test_the_model_is_given_the_ids_of_training_where_its_tokenizer_adds_one_of_its_own(
+    run, small_task_folder, tmp_path, monkeypatch, template
+):
+    """As Llama's does, whose template says it, too."""
+    folder = llama_3_2(tmp_path / "llama")
+    settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"pad_token": "<|finetune_right_pad_id|>"}
+    settings["chat_template"] = template + "{{ messages[0].content }}>"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    seen, stock = [], LlamaForCausalLM.generate
+
+    def generate(model, input_ids, attention_mask, **others):
+        seen.extend(row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True))
+        return stock(model, input_ids=input_ids, attention_mask=attention_mask, **others)
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", generate)
+    run(checkpoint=folder, published=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompts = [example.prompt for example in read_examples(small_task_folder / "test.parquet")]
+    assert sorted(seen) == sorted(chat_ids(tokenizer, prompt) for prompt in prompts + prompts[:10] * 3)
+    assert tokenizer.encode("7") == [tokenizer.bos_token_id, *tokenizer.encode("7", add_special_tokens=False)]
 
 
 def test_the_same_seed_repeats_every_response_in_the_place_of_the_first_and_another_changes_only_sampled_ones(

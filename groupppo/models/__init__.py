@@ -45,7 +45,7 @@ def _own_parameters(model: Model) -> int:
     assert folder is not None
     for path in (folder, *own_model_files(folder)):
         require_inside(path, model.source, "params.path", REPOSITORY, beside(model.source, "models"))
-    parameters = check_model_folder(folder, padded=True)
+    parameters = check_model_folder(folder, padded=True, set_later=model.params)
     if "gpu" in model.resources and model.shape is None:
         hint = f"add it, GPU memory is planned with it; of this folder it is {shape_of(folder)}."
         raise BadInput(model.source, "shape", None, hint)

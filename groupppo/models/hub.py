@@ -6,6 +6,7 @@
 import json
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
@@ -17,6 +18,7 @@ from groupppo.config import Model
 from groupppo.config.files import HubName, HubRepo, Maybe, OwnPath
 from groupppo.errors import BadInput, ParamError
 from groupppo.records.hashing import sha256_file
+from groupppo.records.hub import TemplateValue, chat_template, download, require_timeless, set_in_template, write_json
 from groupppo.update.flops import Shape
 
 COMPLETE = "copy the whole Hugging Face folder: config, tokenizer, chat template and safetensors."
@@ -30,7 +32,7 @@ def hub_model(
     repo: HubRepo,
     revision: HubName,
     pad_token: Maybe[Annotated[str, Field(pattern=r"\S")]] = None,
-    chat_template_set: Maybe[dict[str, bool]] = None,
+    chat_template_set: Maybe[dict[str, TemplateValue]] = None,
 ) -> None:
     """Download a publication into `folder`; what the hub's cache holds needs no network.
 
@@ -40,25 +42,17 @@ def hub_model(
         repo: its name on the hub, such as Qwen/Qwen3-0.6B.
         revision: a commit, or a branch such as main.
         pad_token: a special token of the tokenizer, where the publication has no padding token.
-        chat_template_set: values for variables of the chat template, such as `enable_thinking: false`; they are written
-            into the template itself, so that training, rollouts and evaluation speak alike.
+        chat_template_set: values for variables of the chat template, such as `enable_thinking: false` or
+            `date_string: 26 Jul 2024`; they are written into the template itself, so that training, rollouts and
+            evaluation speak alike, on any day.
 
     Raises:
         ParamError: the hub does not give the files, or they have no such token or variable.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        source = Path(snapshot_download(repo, revision=revision, allow_patterns=FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        hint = (
-            "check name, revision, network and, for a gated model, that its licence is accepted and HF_TOKEN set; "
-            f"the hub says: {str(error).splitlines()[0]}"
-        )
-        raise ParamError("repo", f"{repo}@{revision}", hint) from error
+    # A publication's folders hold the weights again, in another format.
+    source = download(repo, revision, kind="model", files=FILES, ignored=["*/*"])
     _copy([file for file in sorted(source.iterdir()) if file.is_file()], folder, pad_token, chat_template_set)
-    _write_json(folder / "origin.json", {"repo": repo, "revision": revision, "commit": source.name})
+    write_json(folder / "origin.json", {"repo": repo, "revision": revision, "commit": source.name})
 
 
 def folder_model(
@@ -67,7 +61,7 @@ def folder_model(
     seed: int,
     path: OwnPath,
     pad_token: Maybe[Annotated[str, Field(pattern=r"\S")]] = None,
-    chat_template_set: Maybe[dict[str, bool]] = None,
+    chat_template_set: Maybe[dict[str, TemplateValue]] = None,
 ) -> None:
     """Copy a Hugging Face folder on disk into `folder`: weights, config, tokenizer, template, model card and licence.
 
@@ -87,7 +81,7 @@ def folder_model(
     licence = re.search(r"^license: *(\S+)", card.read_text(errors="replace"), re.MULTILINE) if card.is_file() else None
     hashes = {file.name: sha256_file(file) for file in files}
     origin = {"folder": source.name, "license": licence[1] if licence else None, "files": hashes}
-    _write_json(folder / "origin.json", origin)
+    write_json(folder / "origin.json", origin)
 
 
 def own_model_files(folder: Path) -> list[Path]:
@@ -96,39 +90,22 @@ def own_model_files(folder: Path) -> list[Path]:
     return sorted(file for file in found if file.name != "origin.json")
 
 
-def _copy(files: list[Path], folder: Path, pad_token: str | None, chat_template_set: dict[str, bool] | None) -> None:
+def _copy(
+    files: list[Path], folder: Path, pad_token: str | None, chat_template_set: dict[str, bool | str] | None
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         shutil.copyfile(file, folder / file.name)
     if pad_token is not None:
         _write_pad_token(pad_token, folder / "tokenizer_config.json")
-    if chat_template_set is not None:
-        _write_template(chat_template_set, folder)
+    set_in_template(chat_template_set or {}, folder)
 
 
 def _write_pad_token(token: str, file: Path) -> None:
     config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if token not in {entry["content"] for entry in config.get("added_tokens_decoder", {}).values()}:
         raise ParamError("pad_token", token, "name one of the tokenizer's special tokens.")
-    _write_json(file, config | {"pad_token": token})
-
-
-def _write_template(values: dict[str, bool], folder: Path) -> None:
-    head = "".join(f"{{%- set {name} = {str(value).lower()} -%}}" for name, value in values.items())
-    config_file, template_file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
-    config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
-    template = config.pop("chat_template", "")
-    if template_file.is_file():
-        template = template_file.read_text(encoding="utf-8")
-    for name in values:
-        if name not in template:
-            raise ParamError("chat_template_set", name, "name a variable that the template reads.")
-    _write_json(config_file, config)
-    template_file.write_text(head + template, encoding="utf-8")
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(file, config | {"pad_token": token})
 
 
 def shape_of(folder: Path) -> dict[str, Any]:
@@ -148,19 +125,20 @@ def check_shape(model: Model, folder: Path) -> None:
             raise BadInput(model.source, f"shape.{key}", value, f"write {found[key]}, as {folder.name} is published.")
 
 
-def check_model_folder(folder: Path, *, padded: bool = False) -> int:
+def check_model_folder(folder: Path, *, padded: bool = False, set_later: Collection[str] = ()) -> int:
     """Check that a Hugging Face folder is complete and that model and tokenizer fit each other.
 
     Args:
         padded: whether the model may have more embeddings than the tokenizer has tokens, as published ones do. Their
             training has left the surplus next to no probability; random weights would give it its full share.
+        set_later: of `pad_token` and `chat_template_set`, what a copy of the folder will be given.
 
     Returns:
         Number of parameters in its files.
 
     Raises:
-        BadInput: config, tokenizer, chat template, end or pad token, or weights are missing or damaged, or the model
-            has another vocabulary size than the tokenizer.
+        BadInput: config, tokenizer, chat template, end or pad token, or weights are missing or damaged, the model has
+            another vocabulary size than the tokenizer, or the chat template tells the date.
     """
     from safetensors import SafetensorError, safe_open
     from transformers import AutoConfig, AutoTokenizer
@@ -175,10 +153,12 @@ def check_model_folder(folder: Path, *, padded: bool = False) -> int:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError, AttributeError) as error:
         raise BadInput(folder, "config or tokenizer", str(error).splitlines()[0], COMPLETE) from error
-    if not tokenizer.chat_template:
+    if not chat_template(folder):
         raise BadInput(folder / "chat_template.jinja", "file", None, COMPLETE)
+    if "chat_template_set" not in set_later:
+        require_timeless(tokenizer, folder)
     for key in ("eos_token", "pad_token"):
-        if getattr(tokenizer, key) is None:
+        if key not in set_later and getattr(tokenizer, key) is None:
             raise BadInput(folder / "tokenizer_config.json", key, None, "name one of the tokenizer's special tokens.")
     if vocab_size < len(tokenizer) or (vocab_size > len(tokenizer) and not padded):
         hint = f"resize the embeddings to len(tokenizer) = {len(tokenizer)}: rollouts and trainer must agree."

@@ -22,7 +22,7 @@ from groupppo.models.sampling import Request, decode, end_tokens
 from groupppo.records.hashing import LOGS
 from groupppo.tasks.base import Example
 from groupppo.tasks.reward import scorer
-from groupppo.tasks.rows import read_examples
+from groupppo.tasks.rows import check_prompt_lengths, measure_lengths, read_examples
 from groupppo.tasks.tokenizer import chat_ids, save_tokenizer
 
 WARMUP_STEPS = 50
@@ -39,14 +39,21 @@ response, are means over the batches since the row before; `sampled_accuracy` an
 prompts answered right by one response, at temperature 1 and 0, None where nothing was sampled."""
 
 
-def start_as_published(model_folder: Path, out: Path) -> None:
+def start_as_published(task: Task, model_folder: Path, task_folder: Path, out: Path) -> dict[str, Any]:
     """The start of a task without a warm start: the model as downloaded, for a trained one can do the task already.
 
+    Returns:
+        What `measure_lengths` says of the task with this model's tokenizer, and `lengths.json` beside the model.
+
     Raises:
-        BadInput: the model folder is missing, damaged or incomplete.
+        BadInput: the model folder or a split is missing, damaged or incomplete, or a training prompt is too long.
     """
     check_model_folder(model_folder, padded=True)
+    check_prompt_lengths(task, task_folder, model_folder)
     shutil.copytree(model_folder, out, dirs_exist_ok=True)
+    lengths = measure_lengths(task, task_folder, model_folder)
+    (out / LOGS[2]).write_text(json.dumps(lengths, indent=2) + "\n", encoding="utf-8")
+    return lengths
 
 
 def warm_start(task: Task, model_folder: Path, task_folder: Path, out: Path, *, padded: bool = False) -> Row:

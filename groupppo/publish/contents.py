@@ -36,10 +36,7 @@ RUN = rf"runs/{_NAME}/{_NAME}/{_NAME}/{_NAME}"
 _START = rf"assets/starts/{_NAME}/{_NAME}"
 _EVALUATION = rf"evals/{_NAME}/{_NAME}/(?:start|{_NAME}/{_NAME})"
 RECORD, VERDICTS, ITEMS, CONFIG = "benchmark.yaml", "verdicts.json", "evals/items.parquet", "config"
-LOCKS = (
-    *(f"requirements/{name}.lock" for name in ("cpu", "gpu", "flash_attn")),
-    *("environment.yml", "environment.post-deploy.sh"),
-)
+LOCKS = ("requirements/cpu.lock", "requirements/gpu.lock", "environment.yml", "environment.post-deploy.sh")
 RIGHTS = ("LICENSE", "CITATION.cff")
 MANIFEST, METADATA, SUMS = "manifest.json", "ro-crate-metadata.json", "SHA256SUMS"
 LISTS = {MANIFEST, METADATA, SUMS}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from groupppo.records.folders import ResultsFolder, RunFolder
 
-LOGS = ("warmstart.jsonl", "warmstart.json")
-"""What a warm start writes beside the model, with its seconds: no part of the model."""
+LOGS = ("warmstart.jsonl", "warmstart.json", "lengths.json")
+"""What the job of a start writes beside the model, with its seconds or its task: no part of the model."""
 SNAKEMAKES_OWN = ".snakemake_timestamp"
 """What Snakemake puts into a folder that a rule made, after whoever made it has hashed it."""
 

@@ -15,7 +15,7 @@ from groupppo.records.hashing import sha256_file
 from groupppo.tasks.base import Example, bind
 from groupppo.tasks.file_data import data_file, draw_file
 from groupppo.tasks.hub_data import FORMATS, draw_published
-from groupppo.tasks.rows import SHARES, check_splits, split_of, write_split
+from groupppo.tasks.rows import SHARES, check_splits, lengths_of, split_of, write_split
 from groupppo.tasks.tokenizer import byte_tokenizer, chat_ids
 
 # Draws in a row without a new prompt after which a generator counts as exhausted.
@@ -92,13 +92,7 @@ def _describe(task: Task, examples: Sequence[Example]) -> dict[str, Any]:
             raise BadInput(task.source, key, getattr(task, key), hint)
     return {
         "prompts": len(examples),
-        "prompt_tokens": _lengths(prompts),
-        "response_tokens": _lengths(responses),
+        "prompt_tokens": lengths_of(prompts),
+        "response_tokens": lengths_of(responses),
         "sizes": {str(size): count for size, count in sorted(Counter(example.size for example in examples).items())},
     }
-
-
-def _lengths(tokens: Sequence[int]) -> dict[str, float]:
-    p10, p50, p90 = map(float, np.percentile(tokens, [10, 50, 90]))
-    mean = round(float(np.mean(tokens)), 3)
-    return {"min": min(tokens), "mean": mean, "p10": p10, "p50": p50, "p90": p90, "max": max(tokens)}

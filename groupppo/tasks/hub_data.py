@@ -15,7 +15,8 @@ from pydantic import Field
 from groupppo.config import REPOSITORY, Task
 from groupppo.config.allowed import is_allowed, require_inside
 from groupppo.config.files import HubName, keyword_faults
-from groupppo.errors import BadInput
+from groupppo.errors import BadInput, ParamError
+from groupppo.records.hub import download
 from groupppo.tasks.base import Example
 from groupppo.tasks.math_reward import BOX, MARK, boxed
 from groupppo.tasks.rows import SHARES, prompt_sha256, split_of
@@ -23,6 +24,7 @@ from groupppo.tasks.rows import SHARES, prompt_sha256, split_of
 Row = dict[str, Any]
 ASK_MARK = f'Let\'s think step by step and output the final answer after "{MARK}".'
 ASK_BOX = "Let's think step by step and put the final answer within \\boxed{}."
+DATA_FILES = ["README.md", ".huggingface.yaml", "*.parquet", "*.json", "*.jsonl", "*.csv", "*.arrow"]
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 
 
@@ -70,14 +72,20 @@ def published_rows(
     from datasets import load_dataset_builder
     from datasets.exceptions import DatasetsError
 
+    folder = Path(repo)
+    if not _is_folder(repo):
+        try:
+            folder = download(repo, revision, kind="dataset", files=DATA_FILES)
+        except ParamError as error:
+            raise BadInput(task.source, "params.repo", error.value, error.hint) from error
     for config in configs:
         try:
-            builder = load_dataset_builder(repo, config, revision=revision)
-            _require_own_files(task, repo, builder.config.data_files or {})
+            builder = load_dataset_builder(str(folder), config)
+            _require_own_files(task, repo, folder, builder.config.data_files or {})
             builder.download_and_prepare()
             rows = builder.as_dataset(split=split)
         except (DatasetsError, ValueError, OSError) as error:
-            hint = f"check name, revision, configs and network: {str(error).splitlines()[0]}"
+            hint = f"check the data set, its configs and splits: {str(error).splitlines()[0]}"
             raise BadInput(task.source, "params.repo", f"{repo}/{config}@{revision}", hint) from error
         yield from rows
 
@@ -146,11 +154,13 @@ def _is_folder(repo: str) -> bool:
     return len(repo) < 1000 and "\0" not in repo and Path(repo).is_dir()
 
 
-def _require_own_files(task: Task, repo: str, files: Mapping[str, Iterable[str]]) -> None:
+def _require_own_files(task: Task, repo: str, folder: Path, files: Mapping[str, Iterable[str]]) -> None:
     """A data set says in its README.md which files it has, and may say any file of the user or of a network."""
+    # Files of the hub's cache are links to others of the same data set there.
+    home = folder if _is_folder(repo) else folder.parents[1]
     for file in (str(file) for each in files.values() for file in each):
-        if _is_folder(repo) and "://" not in file:
-            require_inside(Path(file), task.source, "params.repo", Path(repo))
-        elif not file.startswith(f"hf://datasets/{repo}@") and not is_allowed("params.repo"):
+        if "://" not in file:
+            require_inside(Path(file), task.source, "params.repo", home)
+        elif not is_allowed("params.repo"):
             hint = f"name another data set: this one takes its rows from {file}."
             raise BadInput(task.source, "params.repo", repo, hint)

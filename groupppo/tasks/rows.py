@@ -7,7 +7,9 @@ split can move it, so that no change of a task file ever turns a training prompt
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -138,3 +140,37 @@ def check_prompt_lengths(task: Task, task_folder: Path, model_folder: Path) -> i
         hint = f"write at least {tokens[longest]}, the tokens of {longest[:60]!r}..., or narrow params."
         raise BadInput(task.source, "max_prompt_tokens", task.max_prompt_tokens, hint)
     return tokens[longest]
+
+
+def measure_lengths(task: Task, task_folder: Path, model_folder: Path) -> dict[str, Any]:
+    """What the task's limits cut off for a model: tokens of prompts and of the solutions that come with them.
+
+    Returns:
+        The limits, and for each split `lengths_of` its prompts, chat template included, and of its solutions, end
+        token included, with the share of each that is `above` its limit. A response above its limit is cut off there
+        and as a rule earns nothing; a model's own responses may be longer or shorter than a published solution.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    limits = {"prompt_tokens": task.max_prompt_tokens, "solution_tokens": task.max_response_tokens}
+    measured: dict[str, Any] = {"task": task.name, "limits": limits}
+    for split in SHARES:
+        examples = read_examples(task_folder / f"{split}.parquet")
+        solutions = tokenizer([example.demonstration for example in examples], add_special_tokens=False)["input_ids"]
+        tokens = {
+            "prompt_tokens": [len(chat_ids(tokenizer, example.prompt)) for example in examples],
+            "solution_tokens": [len(ids) + 1 for ids in solutions],
+        }
+        measured[split] = {"prompts": len(examples)} | {
+            key: lengths_of(found) | {"above": round(float(np.mean(np.array(found) > limits[key])), 5)}
+            for key, found in tokens.items()
+        }
+    return measured
+
+
+def lengths_of(tokens: Sequence[int]) -> dict[str, float]:
+    """Least, mean, tenth, fiftieth and ninetieth percentile, and most."""
+    p10, p50, p90 = map(float, np.percentile(tokens, [10, 50, 90]))
+    mean = round(float(np.mean(tokens)), 3)
+    return {"min": min(tokens), "mean": mean, "p10": p10, "p50": p50, "p90": p90, "max": max(tokens)}

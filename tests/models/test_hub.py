@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from groupppo.config import REPOSITORY, Model, load_model
+from groupppo.config import REPOSITORY, Model, Task, load_model
 from groupppo.config.allowed import VARIABLE
 from groupppo.errors import BadInput
+from groupppo.measure.provenance import provenance
 from groupppo.models import build_model, model_faults
 from groupppo.models.hub import check_model_folder
 from groupppo.models.warmstart import start_as_published
 from groupppo.profile.config import load_profile
-from groupppo.records.hashing import sha256_file
-from groupppo.tasks.rows import check_prompt_lengths
-from groupppo.tasks.tokenizer import chat_ids
+from groupppo.records.hashing import sha256_file, sha256_model
+from groupppo.tasks.rows import check_prompt_lengths, measure_lengths, read_examples
+from groupppo.tasks.tokenizer import CHAT_TEMPLATE, chat_ids
 from groupppo.update.flops import Shape
+from tests.published import llama_3_2
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def model(small_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shutil.copytree(small_model_folder, snapshot)
     asked = {"repo": "some/name", "revision": "main"}
 
-    def download(repo: str, *, revision: str, allow_patterns: list[str]) -> str:
+    def download(repo: str, *, revision: str, allow_patterns: list[str], **_: object) -> str:
         assert "*.safetensors" in allow_patterns
         if (repo, revision) != tuple(asked.values()):
             raise OSError(f"no {repo} at {revision}\nand more")
@@ -92,12 +94,19 @@ def model(small_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return replace(load_model(HUB_FILES[0]), params=asked, shape=shape, verl={})
 
 
-def test_a_published_model_is_copied_with_a_note_of_its_commit(model: Model, tmp_path: Path) -> None:
+def test_a_published_model_is_copied_with_a_note_of_its_commit(
+    model: Model, small_task: Task, small_task_folder: Path, tmp_path: Path
+) -> None:
     parameters = build_model(model, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "origin.json").read_text())["commit"] == COMMIT
     assert parameters == AutoModelForCausalLM.from_pretrained(tmp_path / "out").num_parameters()
-    start_as_published(tmp_path / "out", tmp_path / "start")
+    lengths = start_as_published(small_task, tmp_path / "out", small_task_folder, tmp_path / "start")
     check_model_folder(tmp_path / "start")
+    assert json.loads((tmp_path / "start" / "lengths.json").read_text()) == lengths
+    assert sha256_model(tmp_path / "start") == sha256_model(tmp_path / "out")  # the note is no part of the model
+    shorter = replace(small_task, max_prompt_tokens=small_task.max_prompt_tokens - 1)
+    with pytest.raises(BadInput, match=f"at least {small_task.max_prompt_tokens}"):
+        start_as_published(shorter, tmp_path / "out", small_task_folder, tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -204,6 +213,77 @@ def test_a_variable_of_the_chat_template_is_set_for_all_who_read_it(model: Model
         chat_ids(AutoTokenizer.from_pretrained(tmp_path / name), "7") for name in ("plain", "asked")
     )
     assert with_prompt[:-1] == without
+
+
+def placed(folder: Path, where: str, template: str = CHAT_TEMPLATE) -> Path:
+    """Put the chat template of a folder where publications have theirs."""
+    (folder / "chat_template.jinja").unlink()
+    named = [{"name": "tool_use", "template": "{{ 1/0 }}"}, {"name": "default", "template": template}]
+    if where == "a file":
+        (folder / "chat_template.jinja").write_text(template)
+    else:
+        entry = {"the settings": template, "several": named, "others": named[:1]}[where]
+        edit(folder / "tokenizer_config.json", chat_template=entry)
+    return folder
+
+
+@pytest.mark.parametrize("where", ["a file", "the settings", "several", "others"])
+def test_a_chat_template_is_found_wherever_a_model_keeps_it(
+    own: Model, small_model_folder: Path, tmp_path: Path, where: str
+) -> None:
+    placed(own.source.with_name("ours"), where)
+    if where == "others":
+        with pytest.raises(BadInput, match=r"chat_template\.jinja"):
+            build_model(own, tmp_path / "out")
+        return
+    build_model(own, tmp_path / "out")
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "train.parquet").touch()
+    said = [
+        provenance(device="cpu", config=tmp_path / "config.yaml", task_folder=tmp_path, start=folder)["inputs"]
+        for folder in (tmp_path / "out", small_model_folder)
+    ]
+    assert said[0]["chat_template_sha256"] == said[1]["chat_template_sha256"] is not None
+    ours, small = (AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "out", small_model_folder))
+    assert chat_ids(ours, "sort 12") == chat_ids(small, "sort 12")
+    assert isinstance(ours.chat_template, str)
+    set_ = replace(own, params=own.params | {"chat_template_set": {"add_generation_prompt": False}})
+    build_model(set_, tmp_path / "set")
+    assert chat_ids(AutoTokenizer.from_pretrained(tmp_path / "set"), "7") == chat_ids(small, "7")[:-1]
+
+
+def test_a_template_that_tells_the_date_is_refused_until_it_is_given_one(own: Model, tmp_path: Path) -> None:
+    """As Llama's does, which has no padding token either."""
+    shutil.rmtree(own.source.with_name("ours"))
+    llama_3_2(own.source.with_name("ours"))
+    padded = own.params | {"pad_token": "<|finetune_right_pad_id|>"}
+    for params, fault in ((own.params, "chat template"), (padded, "chat template")):
+        assert [found.key for found in model_faults(replace(own, params=params))] == [fault]
+    [found] = model_faults(replace(own, params=padded))
+    assert found.value == "strftime_now('%d %b %Y')"
+    assert "params.chat_template_set" in found.hint
+    dated = padded | {"chat_template_set": {"date_string": "26 Jul 2024"}}
+    [found] = model_faults(replace(own, params={key: dated[key] for key in dated if key != "pad_token"}))
+    assert found.key == "pad_token"
+    build_model(replace(own, params=dated), tmp_path / "dated")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "dated")
+    assert "Today Date: 26 Jul 2024" in tokenizer.decode(chat_ids(tokenizer, "7"))
+    for bad in ('" -%}', "", 1.5):
+        wrong = replace(own, params=dated | {"chat_template_set": {"date_string": bad}})
+        assert [fault.key for fault in model_faults(wrong)] == ["params.chat_template_set.date_string"], bad
+
+
+def test_what_a_tasks_limits_cut_off_is_measured_with_the_models_own_tokenizer(
+    small_task: Task, small_task_folder: Path, small_model_folder: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(small_model_folder)
+    lengths = measure_lengths(replace(small_task, max_response_tokens=8), small_task_folder, small_model_folder)
+    examples = read_examples(small_task_folder / "test.parquet")
+    solutions = [len(tokenizer.encode(example.demonstration)) + 1 for example in examples]
+    assert lengths["test"]["solution_tokens"]["max"] == max(solutions) > 8
+    assert lengths["test"]["solution_tokens"]["above"] == sum(each > 8 for each in solutions) / len(solutions)
+    assert lengths["train"]["prompt_tokens"]["above"] == 0
+    assert lengths["train"]["prompt_tokens"]["max"] <= lengths["limits"]["prompt_tokens"]
 
 
 def test_a_padded_vocabulary_is_a_publications_right_only(model: Model, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_own_data_own_model_and_own_reward_train_and_are_evaluated(
     task, model = replace(benchmark.tasks["digits"], max_prompt_tokens=40), benchmark.models["ours"]
     build_task(task, built / "task")
     build_model(model, built / "model")
-    start_as_published(built / "model", built / "start")
+    start_as_published(task, built / "model", built / "task", built / "start")
 
     settings = replace(benchmark.train, steps=2)
     arm = benchmark.arms["group_ppo"]

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 with job(snakemake) as benchmark:
     names, model, out = snakemake.wildcards, Path(snakemake.input.model), Path(snakemake.output[0])
     task, padded = benchmark.tasks[names.task], benchmark.weights(names.model).published
+    task_folder = Path(snakemake.input.train).parent
     if task.warmstart is None:
-        start_as_published(model, out)
-        print(f"{task.name} has no warm start: {out} is {model}")
+        lengths = start_as_published(task, model, task_folder, out)
+        print(f"{task.name} has no warm start: {out} is {model}; its lengths are {lengths}")
     else:
-        print(warm_start(task, model, Path(snakemake.input.train).parent, out, padded=padded))
+        print(warm_start(task, model, task_folder, out, padded=padded))
