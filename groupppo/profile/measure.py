@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from groupppo.measure.provenance import machine, software, source
 from groupppo.measure.stages import ProcessTreeProbe
+from groupppo.profile import Setting
 from groupppo.profile.bench import Bench, Outcome, guarded
-from groupppo.profile.config import Setting
 from groupppo.update.variants import MEASURED, find
 
 _ATEN = torch.ops.aten
@@ -43,11 +43,13 @@ class Counted:
 
     Attributes:
         flops: a multiply-add is two; matrix products and attention, the latter over all pairs of queries and keys.
+        operations: the same by torch's operation.
         saved_bytes: the largest size at any moment of what autograd kept for the backward pass, parameters left out.
         held: how often autograd holds a storage now, by its address.
     """
 
     flops: int = 0
+    operations: dict[str, int] = field(default_factory=dict)
     saved_bytes: int = 0
     saved_now: int = 0
     held: dict[int, int] = field(default_factory=dict)
@@ -62,6 +64,7 @@ def count() -> Iterator[Counted]:
     with hooks, FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         yield counted
     counted.flops = counter.get_total_flops()
+    counted.operations = {str(name): flops for name, flops in counter.get_flop_counts().get("Global", {}).items()}
 
 
 class _Held:
