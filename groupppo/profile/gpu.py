@@ -167,7 +167,7 @@ def _speed(flops: float, seconds: float, peak: Peak | None, credited: float | No
 
 
 def recursions(place: Place) -> Iterator[Row]:
-    """The loops over tokens as Python runs them, compiled, and with tensors of the device; every rule there and here."""
+    """The loops over tokens as Python runs them, compiled, with tensors of the device; every rule there and here."""
     rows, length = (7, 33) if place.small else (64, 513)
     generator = torch.Generator().manual_seed(1)
     grid = partial(torch.rand, rows, length, generator=generator, dtype=torch.float64)
@@ -238,9 +238,9 @@ def attention(place: Place) -> Iterator[Row]:
                     rise = probe.rise(bench.passes(outcome))
                 asked = sorted(each.removeprefix("aten._scaled_dot_product_") for each in counted.operations)
                 names = [each for each in asked if "attention" in each and "backward" not in each]
-                numbers = {"kernel": ", ".join(names) or "products", "seconds": median(times), "rise_bytes": rise}
-                error = abs(found / norm - 1)
-                yield Row("attention", label, numbers | {"norm_error": error}, {"norm_error": (None, NARROW)})
+                numbers: dict[str, Number] = {"kernel": ", ".join(names) or "products", "seconds": median(times)}
+                numbers |= {"rise_bytes": rise, "norm_error": abs(found / norm - 1)}
+                yield Row("attention", label, numbers, {"norm_error": (None, NARROW)})
 
 
 def _refused(run: Callable[[], object]) -> str:
@@ -257,8 +257,10 @@ def _refused(run: Callable[[], object]) -> str:
     return ""
 
 
-UPDATES = ("dense", "masked", "dense_fused", "verl_fused", "verl_triton")
-UPDATES += ("gathered_head_eager", "gathered", "streamed_recompute", "streamed_reuse")
+UPDATES = (
+    *("dense", "masked", "dense_fused", "verl_fused", "verl_triton"),
+    *("gathered_head_eager", "gathered", "streamed_recompute", "streamed_reuse"),
+)
 
 
 def updates(place: Place, title: str, checkpointing: bool) -> Iterator[Row]:
@@ -273,8 +275,8 @@ def updates(place: Place, title: str, checkpointing: bool) -> Iterator[Row]:
     try:
         weighed, timed = measure_memory(setting), measure_seconds(setting)
     except torch.OutOfMemoryError as error:  # of the dense update, to which nothing else has to be compared
-        numbers = {"peak_bytes": torch.cuda.max_memory_allocated(), "free_bytes": free_bytes(place.device)}
-        yield Row("updates", f"{label}: dense", numbers, status=NO_MEMORY, reason=str(error))
+        held = {"peak_bytes": torch.cuda.max_memory_allocated(), "free_bytes": free_bytes(place.device)}
+        yield Row("updates", f"{label}: dense", held, status=NO_MEMORY, reason=str(error))
         del error  # it holds the tensors
         rest = tuple(name for name in names if name != "dense")
         weighed, timed = (measure(replace(setting, variants=rest)) for measure in (measure_memory, measure_seconds))
@@ -365,7 +367,7 @@ def loop(place: Place) -> Iterator[Row]:
     for _ in range(steps):
         rollout.load_state_dict(model.state_dict())
         prompts = torch.randint(shape.vocabulary, (batch, prompt), device=place.device)
-        sequences = rollout.generate(prompts, attention_mask=torch.ones_like(prompts), pad_token_id=0, **sampled)
+        sequences = rollout.generate(prompts, attention_mask=torch.ones_like(prompts), **sampled)
         reward = (sequences[:, prompt:] < 16).float()
         to_go = reward.flip(1).cumsum(1).flip(1)
         tokens = Tokens(mask, rewards=reward, values=to_go.mean(0, keepdim=True).expand_as(to_go).contiguous())
@@ -419,7 +421,7 @@ def runs(place: Place) -> Iterator[Row]:
         except GroupPPOError as error:
             yield Row("runs", arm.name, status=FAILED, reason=str(error))
         else:
-            yield _run(arm.name, RunFolder(out), settings.steps, place.peak)
+            yield _run(arm.name, RunFolder(out), settings.steps)
 
 
 def _five_steps(place: Place) -> tuple["Benchmark", "Model", "Task"]:
@@ -442,13 +444,26 @@ def _five_steps(place: Place) -> tuple["Benchmark", "Model", "Task"]:
     return matrix, model, task
 
 
-def _run(arm: str, folder: RunFolder, steps: int, peak: Peak | None) -> Row:
-    """What a run that ended by itself wrote: its steps, seconds and memory, and how far rollouts and trainer agree."""
+_METRICS = {
+    "step_seconds": "timing_s/step",
+    "generation_seconds": "timing_s/gen",
+    "policy_update_seconds": "timing_s/update_actor",
+    "gradient_norm": "actor/grad_norm",
+    "reward_mean": "reward/mean",
+    "rollout_probs_diff_mean": "training/rollout_probs_diff_mean",
+    "update_density": "group/update_density",
+}
+AGREE = 0.05
+"""Largest mean difference of a token's probability between rollouts and trainer."""
+
+
+def _run(arm: str, folder: RunFolder, steps: int) -> Row:
+    """What a run that ended by itself wrote of its last steps, the first of which warm up."""
     status = json.loads(folder.status.read_text(encoding="utf-8"))
-    rows, stages = (
-        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        for file in (folder.steps, folder.stages)
-    )
+    rows = [json.loads(line) for line in folder.steps.read_text(encoding="utf-8").splitlines()]
     numbers: dict[str, Number] = {key: status[key] for key in ("steps", "wall_seconds", "startup_seconds")}
-    print(sorted(rows[-1]))
-    return Row("runs", arm, numbers, {"steps": (steps, steps)})
+    for name, metric in _METRICS.items():
+        if found := [row[metric] for row in rows[steps // 2 :] if metric in row]:
+            numbers[name] = median(found)
+    bounds: dict[str, Bound] = {"steps": (steps, steps), "gradient_norm": (None, None)}
+    return Row("runs", arm, numbers, bounds | {"rollout_probs_diff_mean": (None, AGREE)})
