@@ -9,7 +9,7 @@ import typer
 
 from groupppo.cli.terminal import results_folder, root, say, say_table
 from groupppo.draw.wording import plural
-from groupppo.errors import BadInput, suggest
+from groupppo.errors import BadInput
 
 if TYPE_CHECKING:
     from groupppo.publish.verify import Verification
@@ -19,7 +19,7 @@ def add(app: typer.Typer) -> None:
     app.command("report")(report)
     app.command("verify")(verify)
     app.command("compare")(compare)
-    app.command("gpu-check")(gpu_check)
+    app.command("gpu-check", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(gpu_check)
 
 
 def report(
@@ -159,46 +159,17 @@ def compare(
     raise typer.Exit(found.exit_code)
 
 
-def gpu_check(
-    device: Annotated[str, typer.Option(help="cuda, or cpu to see the command itself.")] = "cuda",
-    small: Annotated[bool, typer.Option(help="Tiny shapes, which a CPU runs in a minute.")] = False,
-    only: Annotated[str, typer.Option(help="Checks to run, with commas between them; all unless given.")] = "",
-    minutes: Annotated[float, typer.Option(help="Time for all checks together.", min=0.1)] = 10.0,
-    out: Annotated[Path, typer.Option(help="The folder of record and page.", file_okay=False)] = Path("results/gpu"),
-    model: Annotated[Path | None, typer.Option(help="Qwen2.5-0.5B-Instruct on disk, for the runs of verl.")] = None,
-    data: Annotated[Path | None, typer.Option(help="GSM8K on disk, likewise.")] = None,
-) -> None:
-    """See in ten minutes what of the project works on this machine's GPU.
+def gpu_check(context: typer.Context) -> None:
+    """See in ten minutes what of the project works on this machine's GPU: docs/gpu.md says what is tried.
 
-    Needs torch, transformers, numba and psutil; runs of verl need the whole lock, and are else named as not tried.
-    Writes gpu_check.json, which `groupppo verify` checks, and report.html. Exit code 1 where something fails, crashes
-    or runs out of time.
+    All options: python3 -m groupppo.cli.gpu_check --help, which needs neither typer nor pydantic.
 
     \b
     Examples:
       groupppo gpu-check
-      groupppo gpu-check --only attention,updates
+      groupppo gpu-check --only machine,attention,updates
       groupppo gpu-check --device cpu --small --only exact
     """
-    import time
+    from groupppo.cli.gpu_check import main
 
-    from groupppo.profile.gpu import Place
-    from groupppo.profile.gpu_check import FILE, NAMES, WRONG, Row, run_checks
-    from groupppo.records.storage import write_whole
-    from groupppo.report.gpu import gpu_page
-
-    if device not in ("cuda", "cpu"):
-        raise BadInput("--device", "device", device, "write cuda or cpu.")
-    asked = [name.strip() for name in only.split(",")] if only else list(NAMES)
-    for name in asked:
-        if name not in NAMES:
-            raise BadInput("--only", "check", name, f"{suggest(name, NAMES)}Write some of {', '.join(NAMES)}.")
-
-    def say_row(row: Row) -> None:
-        say(f"{row.check:12}{row.status:15}{row.name}{f': {row.reason}' if row.reason else ''}")
-
-    place = Place(device, small, out, time.monotonic() + 60 * minutes, model, data)
-    record = run_checks(place, asked, say_row)
-    write_whole(out / "report.html", gpu_page(record))
-    say(f"\n{record.answer}\n{out / FILE}\n{out / 'report.html'}")
-    raise typer.Exit(int(any(row.status in WRONG for row in record.rows)))
+    raise typer.Exit(main(context.args))

@@ -137,7 +137,7 @@ def seen(place: Place) -> Iterator[Row]:
     """The machine and its software, and what it makes of one large product of matrices in bfloat16."""
     if place.device == "cuda" and not torch.cuda.is_available():
         hint = "PyTorch sees no GPU: install a CUDA build of it, check nvidia-smi and CUDA_VISIBLE_DEVICES."
-        yield Row("machine", "machine", status=NOT_RUN, reason=hint, bounds={"gpu_memory_bytes": (1, None)})
+        yield Row("machine", "machine", status=FAILED, reason=hint)
         return
     peak = place.peak
     known = {"peak_flops_per_second": peak.flops_per_second, "peak_source": peak.source} if peak else {}
@@ -253,7 +253,7 @@ def _refused(run: Callable[[], object]) -> str:
             if not re.search("No (available kernel|viable backend)", str(error)):
                 raise
             why = [str(each.message).partition(" (Triggered")[0] for each in said if "attention" in str(each.message)]
-            return " ".join(dict.fromkeys(why)) or str(error)
+            return " ".join(dict.fromkeys(why)) or str(error).partition(". ")[0]
     return ""
 
 

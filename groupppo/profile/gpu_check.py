@@ -116,6 +116,7 @@ def run_checks(place: Place, only: Sequence[str] = NAMES, note: Callable[[Row], 
         for row in found:
             note(row)
         rows += found
+    gc.unfreeze()
     record = Record(
         format=FORMAT,
         version=VERSION,
