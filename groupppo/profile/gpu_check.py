@@ -196,9 +196,11 @@ def _alone(check: Check, place: Place) -> list[Row]:
 def _inside(check: Check, place: Place, file: Path, log: Path) -> None:
     """A check in its own process: rows to a file, all that is printed to a log."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what it started is ended on the way out
-    with log.open("a") as said, file.open("w", encoding="utf-8") as out:
-        for stream in (1, 2):
-            os.dup2(said.fileno(), stream)
+    # Not closed: the traceback of an error that nobody expects is written when all is over.
+    sys.stdout = sys.stderr = said = log.open("a", buffering=1)
+    for stream in (1, 2):
+        os.dup2(said.fileno(), stream)
+    with file.open("w", encoding="utf-8") as out:
         try:
             for row in check.run(place):
                 print(json.dumps(asdict(decided(row))), file=out, flush=True)

@@ -56,15 +56,15 @@ def gpu_page(record: Record) -> str:
     scope = f"{record.began}, {seconds_text(record.seconds)} of {seconds_text(record.limit_seconds)}"
     small = " Shapes were those of a test, which say nothing about a GPU." if record.small else ""
     head: list[Block] = [Text(record.answer, "answer"), Text(f"{scope}, on device {record.device}.{small}", "quiet")]
-    sections = [
-        Section(name, title, title, order, [Text(words), *_blocks([row for row in record.rows if row.check == name])])
-        for order, (name, (title, words)) in enumerate(TITLES.items())
-        if name in record.took
-    ]
+    sections = []
+    for order, name in enumerate(record.took):
+        title, words = TITLES.get(name, (name, ""))
+        blocks = _blocks([row for row in record.rows if row.check == name])
+        sections.append(Section(name, title, title, order, [Text(words), *blocks]))
     items: list[tuple[Words, Words]] = [(name, seconds_text(took)) for name, took in record.took.items()]
     items += [("commit", record.source.get("commit") or MISSING)]
     items += [("changed files", record.source.get("uncommitted_sha256") or "none"), ("SHA-256", record.sha256)]
-    sections.append(Section("record", "The record", "The record", len(TITLES), [Terms(items)]))
+    sections.append(Section("record", "The record", "The record", len(sections), [Terms(items)]))
     page = Page("What works on this machine", "GROUP-PPO bench, GPU check", "Skip to the checks", head, sections)
     return html(page, Path())
 
