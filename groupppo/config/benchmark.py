@@ -417,6 +417,8 @@ def _device_faults(benchmark: Benchmark) -> Iterator[BadInput]:
     on_gpu = device == "cuda"
     if on_gpu and rollout != "vllm":
         yield BadInput(path, "train.rollout", rollout, "write vllm: the others run on a CPU only.")
+    if not on_gpu and benchmark.train.attention == "sdpa":
+        yield BadInput(path, "train.attention", "sdpa", "leave it out: runs on a CPU have no other.")
     for model in benchmark.models.values():
         if on_gpu and ("gpu" not in model.resources or model.shape is None):
             hint = "add gpu and gpu_memory_gb, and the model's shape, for device: cuda, or write device: cpu."

@@ -275,6 +275,9 @@ class Train:
     """Lambda of GAE, in [0, 1]."""
     rollout: Literal["transformers", "vllm"] = "vllm"
     """Rollout server."""
+    attention: Literal["flash_attention_2", "sdpa"] = field(default="flash_attention_2", metadata=LATER)
+    """On GPUs: `flash_attention_2` on packed rows, which needs the package flash-attn, or torch's own, `sdpa`, on
+    padded rows. A CPU has the latter."""
     time_limit_s: Annotated[int, Field(ge=1, le=31_536_000)] = 3600
     """Wall-clock limit of one run, in seconds."""
     save_critic: bool = False

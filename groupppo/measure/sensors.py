@@ -110,15 +110,13 @@ class Gpus:
     """
 
     def __init__(self, count: int):
-        visible = os.environ.get(VISIBLE)
         try:
             pynvml.nvmlInit()
-            everyone = [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
-            names = everyone if visible is None else [name for name in map(str.strip, visible.split(",")) if name]
-            self.devices = [_gpu(name) for name in names[:count]]
+            self.devices = [_gpu(name) for name in _visible()[:count]]
         except pynvml.NVMLError as error:
             raise SensorMissing(f"NVML: {error}") from error
         if not self.devices:
+            visible = os.environ.get(VISIBLE)
             raise SensorMissing(f"{VISIBLE}={'unset' if visible is None else visible!r}: no GPU that NVML knows")
 
     def read(self) -> list[dict[str, Any]]:
@@ -126,6 +124,25 @@ class Gpus:
 
     def close(self) -> None:
         pynvml.nvmlShutdown()
+
+
+def _visible() -> list[str]:
+    """The GPUs that CUDA would show a process, as CUDA_VISIBLE_DEVICES names them, all of the machine's by default."""
+    visible = os.environ.get(VISIBLE)
+    if visible is None:
+        return [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    return [name for name in map(str.strip, visible.split(",")) if name]
+
+
+def visible_gpus() -> dict[str, str]:
+    """UUIDs of the GPUs that CUDA would show this process, by their names in CUDA_VISIBLE_DEVICES or their indices.
+
+    Raises:
+        SensorMissing: as `Gpus`.
+    """
+    gpus = Gpus(10_000)
+    gpus.close()
+    return dict(zip(_visible(), (gpu.uuid for gpu in gpus.devices), strict=True))
 
 
 def _gpu(name: str) -> Gpu:

@@ -1,5 +1,6 @@
 """Whether a node can carry a run, found out in a moment before anything is started rather than hours into it."""
 
+import importlib
 import os
 import platform
 import shutil
@@ -21,6 +22,10 @@ MAX_SKEW = 5.0
 """Seconds that a node's clock may differ from the file server's: beyond, files look older than what made them."""
 
 
+FLASH_ATTENTION = "2.8.3"
+"""The version of flash-attn that verl 0.9.1 names beside its torch. It is built on the machine, so no lock has it."""
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a run needs of a node.
@@ -28,12 +33,15 @@ class Needs:
     Args:
         lock: file of pinned packages. packages: of those, the ones that decide a run.
         disk_bytes: that it may write. memory_bytes: that was asked for.
+        compiler: whether Triton will build kernels' launchers. flash_attention: whether the package is imported.
     """
 
     lock: Path
     packages: Iterable[str]
     disk_bytes: int
     memory_bytes: int
+    compiler: bool = False
+    flash_attention: bool = False
 
 
 def check_node(folder: Path, needs: Needs) -> None:
@@ -56,6 +64,33 @@ def check_node(folder: Path, needs: Needs) -> None:
         hint = f"the run asks for {needs.memory_bytes / 1e9:.1f} GB: end what holds it, or choose another node."
         raise BadInput(where, "free memory (GB)", round(memory / 1e9, 1), hint)
     check_versions(needs.lock, needs.packages)
+    # As triton/runtime/build.py looks for one.
+    if needs.compiler and not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        hint = "install gcc (environment.yml has c-compiler), or name a C compiler in CC: Triton needs one on GPUs."
+        raise BadInput(where, "C compiler", None, hint)
+    if needs.flash_attention:
+        check_flash_attention()
+
+
+def check_flash_attention() -> None:
+    """Import flash-attn, as a worker would minutes later.
+
+    Raises:
+        BadInput: it is missing, of another version, or was built for another torch.
+    """
+    build = f"MAX_JOBS=4 pip install --no-build-isolation --no-deps flash-attn=={FLASH_ATTENTION}"
+    hint = f"build it here ({build}; docs/gpu.md), or write train.attention: sdpa, which does without."
+    try:
+        installed = version("flash-attn")
+    except PackageNotFoundError:
+        raise BadInput("environment", "flash-attn", None, hint) from None
+    if installed.partition("+")[0] != FLASH_ATTENTION:
+        raise BadInput("environment", "flash-attn", installed, hint)
+    try:
+        importlib.import_module("flash_attn")
+    except ImportError as error:
+        hint = f"{error}: it was built for another torch; {hint}"
+        raise BadInput("environment", "flash-attn", installed, hint) from error
 
 
 def answered_skew(folder: Path) -> float:

@@ -117,7 +117,7 @@ def prepare(variant: Variant, model: Any, batch: Batch) -> KeysValuesStore | Non
     """Keys and values of an earlier pass, where the variant reuses them."""
     if not variant.reuse:
         return None
-    store = KeysValuesStore(budget_bytes=2**40, device=str(batch.layout.input_ids.device))
+    store = KeysValuesStore(budget_bytes=2**40)
     _, layers = run_inside(model, lambda inside, **_: collect(inside, batch.layout))
     store.put(batch.layout, layers)
     return store

@@ -392,7 +392,7 @@ def loop(place: Place) -> Iterator[Row]:
 
 def runs(place: Place) -> Iterator[Row]:
     """A run of verl of each arm of benchmarks/gpu_check.yaml, through the launcher of every run."""
-    packages = ("verl", "ray") if place.device == "cpu" else ("verl", "ray", "vllm", "flash_attn")
+    packages = ("verl", "ray") if place.device == "cpu" else ("verl", "ray", "vllm")
     if missing := [name for name in packages if find_spec(name) is None]:
         yield Row("runs", "verl", status=NOT_RUN, reason=f"not installed: {', '.join(missing)}; docs/gpu.md says how")
         return
@@ -421,7 +421,7 @@ def runs(place: Place) -> Iterator[Row]:
         except GroupPPOError as error:
             yield Row("runs", arm.name, status=FAILED, reason=str(error))
         else:
-            yield _run(arm.name, RunFolder(out), settings.steps)
+            yield _run(f"{arm.name}, attention by {settings.attention}", RunFolder(out), settings.steps)
 
 
 def _five_steps(place: Place) -> tuple["Benchmark", "Model", "Task"]:
@@ -435,6 +435,8 @@ def _five_steps(place: Place) -> tuple["Benchmark", "Model", "Task"]:
         train = replace(quick.train, steps=2, prompts_per_step=4, responses_per_prompt=4, save_critic=False)
         matrix = replace(matrix, device="cpu", models=quick.models, tasks=quick.tasks, train=train)
     [model], [task] = matrix.models.values(), matrix.tasks.values()
+    elif find_spec("flash_attn") is None:
+        matrix = replace(matrix, train=replace(matrix.train, attention="sdpa"))
     if place.model is not None:
         model = replace(model, factory=FOLDER, params={"path": str(place.model.absolute())})
     if place.data is not None:

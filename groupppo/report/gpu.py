@@ -94,6 +94,8 @@ def _cell(row: Tried, column: str) -> TextCell:
 
 
 def _bound(column: str, bound: Bound) -> str:
+    if bound[0] is not None and bound[0] == bound[1]:
+        return f"must be {_text(column, bound[0])}"
     ends = {"at least": bound[0], "at most": bound[1]}
     return " and ".join(f"{words} {_text(column, end)}" for words, end in ends.items() if end is not None)
 
@@ -101,6 +103,8 @@ def _bound(column: str, bound: Bound) -> str:
 def _text(column: str, value: Number) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, int) and not column.endswith("_bytes"):
+        return f"{value:,}"
     unit = column.rpartition("_")[2]
     form = next((form for end, form in _FORMS.items() if unit == end), number)
     return form(value)

@@ -45,7 +45,7 @@ def scratch() -> Iterator[Path]:
 
     This process locks it: one that is not locked was left by a launcher that was killed, and goes with its processes.
     """
-    _sweep()
+    sweep()
     folder = short_folder(_PREFIX)
     with _locked(folder, wait=True):
         private(folder / _HOST_FILE, socket.gethostname())  # without which nobody sweeps it
@@ -99,7 +99,7 @@ def _places() -> list[str]:
         return list(_SHORT)
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Remove what killed launchers of this user left here; a network file system may show other machines' folders."""
     for place in _places():
         with contextlib.suppress(OSError):

@@ -9,7 +9,8 @@ import math
 import os
 import shutil
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from groupppo.records.folders import RunFolder
 from groupppo.records.hashing import sha256_model
 from groupppo.records.storage import no_room, room_for, write_whole
 from groupppo.run.checkpoints import Checkpoints, identity, read_rows
-from groupppo.run.environment import DEVICES, for_run
+from groupppo.run.environment import DEVICES, for_run, given_gpus
 from groupppo.run.family import MARK, alone, marked, scratch
 from groupppo.run.ray_cluster import across_allocation, with_secret
 from groupppo.run.watch import Verl
@@ -80,10 +81,17 @@ def train(cell: Cell) -> None:
     config = compose(cell)
     check_node(cell.out, needs(cell))
     net = network.network_of(cell.nodes, cell.ranks, ours=cell.network_is_ours)
-    if cell.device == "cuda":
-        require_gpus(cell.model, cell.ranks)
-    with room_for(cell.out), alone(cell.out):
+    with _gpus(cell), room_for(cell.out), alone(cell.out):
         _train(cell, config, net)
+
+
+@contextmanager
+def _gpus(cell: Cell) -> Iterator[None]:
+    """The GPUs of a run; on several nodes Slurm gives them."""
+    with given_gpus(cell.ranks if cell.device == "cuda" and cell.nodes == 1 else 0):
+        if cell.device == "cuda":
+            require_gpus(cell.model, cell.ranks)
+        yield
 
 
 def _train(cell: Cell, config: DictConfig, net: str) -> None:
@@ -123,6 +131,8 @@ def needs(cell: Cell) -> Needs:
         packages=[name for name in PACKAGES if cell.train.rollout == "vllm" or not name.startswith("vllm")],
         disk_bytes=networks * weights + resumable + _LOG_BYTES,
         memory_bytes=cell.model.resources["mem_mb"] * 1_000_000,
+        compiler=cell.device == "cuda",
+        flash_attention=cell.device == "cuda" and cell.train.attention == "flash_attention_2",
     )
 
 
@@ -137,6 +147,8 @@ def environment(cell: Cell) -> dict[str, str]:
         "VERL_LOGGING_LEVEL": "WARNING",
         "RAY_worker_niceness": "0",  # Ray's 15 lets anything else on the machine slow the training down
         "VLLM_NO_USAGE_STATS": "1",
+        # Left to itself vLLM 0.24 has its new model runner sample for Qwen3 and Llama, and the old one for Qwen2.5.
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
         "DO_NOT_TRACK": "1",
         "PYTHONHASHSEED": str(cell.seed),
         "PYTHONUTF8": "1",
@@ -148,6 +160,8 @@ def environment(cell: Cell) -> dict[str, str]:
     if cell.device == "cuda":
         # As NVML numbers them (measure/sensors.py).
         variables["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        # Weights are read, and what is offloaded is updated, by one process for each GPU.
+        variables["OMP_NUM_THREADS"] = str(max(1, cell.model.resources.get("cpus", 1) // cell.ranks))
     else:
         variables |= {
             "GROUPPPO_PLATFORM": "cpu",

@@ -1,6 +1,6 @@
 """Log-probability and entropy of chosen tokens from hidden rows, without ever holding all logits."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -37,7 +37,8 @@ def head_log_probs(
     """
     scale = torch.as_tensor(temperature, dtype=_wide(hidden.dtype), device=hidden.device).expand(len(hidden))
     rows = max(1, chunk_bytes // (4 * weight.shape[0]))
-    log_probs, entropies = _HeadLogProbs.apply(hidden, weight, labels, scale, rows, keep_bytes)
+    with _in_own_types(hidden):
+        log_probs, entropies = _HeadLogProbs.apply(hidden, weight, labels, scale, rows, keep_bytes)
     return log_probs, entropies
 
 
@@ -67,7 +68,14 @@ class _HeadLogProbs(torch.autograd.Function):
         return torch.cat([empty, *log_probs]), torch.cat([empty, *entropies])
 
     @staticmethod
-    def backward(ctx: Any, grad_log_probs: Tensor | None, grad_entropies: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        with _in_own_types(ctx.saved_tensors[0]):
+            return *_HeadLogProbs.gradients(ctx, *grads), None, None, None, None
+
+    @staticmethod
+    def gradients(
+        ctx: Any, grad_log_probs: Tensor | None, grad_entropies: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         hidden, weight, labels, scale, *kept = ctx.saved_tensors
         if grad_log_probs is None:
             grad_log_probs = torch.zeros_like(scale)
@@ -91,15 +99,13 @@ class _HeadLogProbs(torch.autograd.Function):
         if leaf is not None:
             leaf.grad = grad_weight
             grad_weight = None
-        return grad_hidden, grad_weight, None, None, None, None
+        return grad_hidden, grad_weight
 
 
 # Logits are by far the largest tensors of an update, so they are kept in the narrow type and freed as soon as may be.
 def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    """(c, V) in the weight's type; autocast would undo the caller's choice of types."""
-    device = hidden.device.type
-    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-        return functional.linear(hidden.to(weight.dtype), weight)
+    """(c, V) in the weight's type."""
+    return functional.linear(hidden.to(weight.dtype), weight)
 
 
 def _scaled(logits: Tensor, scale: Tensor) -> Tensor:
@@ -123,6 +129,12 @@ def _through_softmax(scaled: Tensor, grad_log_probs: Tensor, grad_entropies: Ten
 def _dot(left: Tensor, right: Tensor) -> Tensor:
     """(c, V), (c, V) -> (c,) without the product in between."""
     return torch.bmm(left[:, None], right[:, :, None]).flatten()
+
+
+def _in_own_types(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Without autocast, which narrows every product, the entropies' too, whatever types the caller chose."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -77,21 +77,26 @@ class Layout:
 class Rows:
     """Query rows of an attention whose keys are whole sequences; everything padded to (B, Q) rows and (B, S) keys.
 
+    The query heads that share keys and values are further rows of one head. So neither is repeated, and a kernel that
+    takes a mask but no grouped heads, as torch's memory-efficient one for GPUs is in some versions, can serve them.
+
     Attributes:
         table: (B, Q) number of each row in the list of K rows; padding repeats row 0.
         real: (B, Q) bool, false at padding.
         keys: (B, S) place of each key in the stream; padding repeats place 0.
-        mask: (B, 1, Q, S), which keys a row sees: those of its sequence up to itself; bool, or what is added to scores.
+        group: G, query heads for one head of keys and values.
+        mask: (B, 1, GQ, S), which keys a row sees: those of its sequence up to itself; bool, or added to scores.
     """
 
     table: Tensor
     real: Tensor
     keys: Tensor
+    group: int
     mask: Tensor
 
     @classmethod
-    def of(cls, layout: Layout, rows: Tensor) -> "Rows":
-        """Index K rows, (K,) increasing places in the stream."""
+    def of(cls, layout: Layout, rows: Tensor, group: int) -> "Rows":
+        """Index K rows, (K,) increasing places in the stream, for `group` query heads to one of keys."""
         sequence, position = layout.sequence[rows], layout.position[rows]
         count = torch.bincount(sequence, minlength=len(layout.lengths))
         slot = torch.arange(len(rows), device=rows.device) - (count.cumsum(0) - count)[sequence]
@@ -106,7 +111,8 @@ class Rows:
         inside = place[None] < layout.lengths[:, None]
         keys = torch.where(inside, layout.starts[:, None] + place[None], 0)
         # A padding row sees the first key, so that its softmax is defined; nobody reads it.
-        return cls(table, real, keys, (place[None, None] <= at[:, :, None])[:, None])
+        mask = (place[None, None] <= at[:, :, None]).repeat(1, group, 1)
+        return cls(table, real, keys, group, mask[:, None])
 
     def additive(self, dtype: torch.dtype) -> "Rows":
         """With a mask of zeros and minus infinities, which attention would otherwise make, and keep, in every layer."""

@@ -98,13 +98,14 @@ def _saved(shape: Shape, work: Work, mode: str, flowing: int, element: int) -> f
         return element * shape.hidden * flowing * shape.layers + normed
     whole = _saved_in_layer(shape, flowing, element) * (shape.layers - 1)
     whole += _saved_in_layer(shape, last, element)
-    # Attention at rows keeps keys and values of all tokens, and, shared by layers, their places and the mask.
-    unseen = element * 2 * shape.kv_heads * shape.head_dim
+    # Attention at rows keeps keys and values of all tokens, and, shared by layers, their places and the mask, which
+    # has a row for every query head that shares keys.
+    unseen, mask = element * 2 * shape.kv_heads * shape.head_dim, element * (shape.heads // shape.kv_heads)
     attended = 0.0
     if mode == "gathered":  # the last layer's first norm also runs for all tokens
-        attended = (flowing - last) * (unseen + norm) + (element * last + 8) * work.tokens
+        attended = (flowing - last) * (unseen + norm) + (mask * last + 8) * work.tokens
     elif mode.startswith("streamed"):  # a live token's keys and values are kept twice, alone and among all
-        attended = work.tokens * unseen * shape.layers + (element * (flowing + last) + 16) * work.tokens
+        attended = work.tokens * unseen * shape.layers + (mask * (flowing + last) + 16) * work.tokens
     return whole + attended + normed
 
 
@@ -125,6 +126,9 @@ _RESTING, _GRADIENT, _NARROW = 12, 4, 2
 MARGIN = 4e9
 # What the allocator cannot use of a GPU.
 FRAGMENTS = 0.05
+# Of the size by which a GPU is sold what a process may see: ECC takes a sixteenth of 48 GiB on an L40S, which leaves
+# 47.7 of 48 * 10^9 bytes; of a T4's 16 it leaves 15.7.
+NOMINAL = 0.97
 OFFLOADS = ("none", "between", "always")
 
 
@@ -136,7 +140,8 @@ class RunShape:
         shape: of policy and critic.
         gpus: that share the states.
         tensor_parallel: GPUs of one rollout server.
-        micro_batch: tokens in one forward pass of an update, per GPU.
+        micro_batch: tokens in one forward pass of an update, per GPU, padding included.
+        padded: whether rows are padded; verl then takes the logits of the tokens out into a second tensor.
         longest: tokens of the longest prompt with its longest response.
         fused: whether the policy's head keeps no logits.
         critic: whether there is one.
@@ -145,7 +150,7 @@ class RunShape:
         offload: where states are while others work: "none" leaves them on the GPU, "between" brings them for their own
             update, "always" never has more than a layer there.
         server_share: of the GPU's memory, for weights and keys and values of the rollout server.
-        kept: bytes that an update may keep from an earlier pass, as `streamed` does with keys and values.
+        kept: bytes of keys and values that `streamed` keeps on the GPU from an earlier pass until the policy's update.
     """
 
     shape: Shape
@@ -159,6 +164,7 @@ class RunShape:
     checkpointing: bool
     offload: str
     server_share: float
+    padded: bool = False
     kept: float = 0.0
 
 
@@ -170,7 +176,8 @@ def step_bytes(run: RunShape, gpu_bytes: float) -> dict[str, dict[str, float]]:
 
     Returns:
         by phase ("rollout", "update_actor", "update_critic" with a critic), bytes by cause: "states" of all networks
-        on the GPU, "gathered" layers of the one at work, "update" of one micro-batch, "server", "margin".
+        on the GPU, "gathered" layers of the one at work, "update" of one micro-batch, "keys_values" kept for it,
+        "server", "margin".
 
     Raises:
         ValueError: the offload is unknown.
@@ -189,19 +196,22 @@ def step_bytes(run: RunShape, gpu_bytes: float) -> dict[str, dict[str, float]]:
     gathered = (_NARROW + _GRADIENT) * layers
     phases = {"rollout": _phase(idle * networks + frozen, margin, server=run.server_share * gpu_bytes)}
     others = idle * (networks - 1) + frozen
-    phases["update_actor"] = _phase(
-        working + others, margin, gathered=gathered, update=_update(run, run.shape) + run.kept
-    )
+    shapes = {"update_actor": run.shape}
     if run.critic:
-        valued = replace(run.shape, vocabulary=1, tied=False)
-        phases["update_critic"] = _phase(working + others, margin, gathered=gathered, update=_update(run, valued))
+        shapes["update_critic"] = replace(run.shape, vocabulary=1, tied=False)
+    for phase, shape in shapes.items():
+        phases[phase] = _phase(working + others, margin, gathered, _update(run, shape), run.kept)
     return phases
+
+
+def kept_bytes(shape: Shape, tokens: int) -> int:
+    """Bytes of the keys and values of so many tokens in all layers, in bfloat16."""
+    return 2 * _NARROW * shape.kv_heads * shape.head_dim * shape.layers * tokens
 
 
 def server_bytes(run: RunShape) -> float:
     """Bytes that the rollout server needs at least on one GPU: its weights, and keys and values of one response."""
-    keys_values = 2 * run.shape.kv_heads * run.shape.head_dim * run.shape.layers * run.longest
-    return _NARROW * (run.shape.parameters + keys_values) / run.tensor_parallel
+    return (_NARROW * run.shape.parameters + kept_bytes(run.shape, run.longest)) / run.tensor_parallel
 
 
 def host_bytes(run: RunShape) -> float:
@@ -213,12 +223,19 @@ def host_bytes(run: RunShape) -> float:
 
 
 def _update(run: RunShape, shape: Shape) -> float:
-    """Of one micro-batch: verl's packed pass takes log-probabilities of the prompt's tokens as well."""
+    """Of one micro-batch: verl's passes take log-probabilities of the prompt's tokens as well."""
     work = Work(run.micro_batch, run.micro_batch, run.micro_batch, run.checkpointing)
-    return sum(update_bytes(shape, work, "fused" if run.fused else "dense").values())
+    second = _NARROW * shape.vocabulary * run.micro_batch if run.padded and not run.fused else 0
+    return second + sum(update_bytes(shape, work, "fused" if run.fused else "dense").values())
 
 
 def _phase(
-    states: float, margin: float, gathered: float = 0.0, update: float = 0.0, server: float = 0.0
+    states: float,
+    margin: float,
+    gathered: float = 0.0,
+    update: float = 0.0,
+    keys_values: float = 0.0,
+    server: float = 0.0,
 ) -> dict[str, float]:
-    return {"states": states, "gathered": gathered, "update": update, "server": server, "margin": margin}
+    causes = {"states": states, "gathered": gathered, "update": update, "keys_values": keys_values}
+    return causes | {"server": server, "margin": margin}

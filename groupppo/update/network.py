@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend
 from transformers.masking_utils import create_causal_mask
 
 from groupppo.errors import BadInput
@@ -120,7 +121,7 @@ def hidden_at_rows(model: Any, layout: Layout, rows: Tensor, *, cut: bool = True
     if not last_layer:
         return base.norm(flat[rows])
     turn = (_flat(rotation[0], layout), _flat(rotation[1], layout))
-    last = partial(layer_at_rows, rotation=turn, index=Rows.of(layout, rows), wanted=rows)
+    last = partial(layer_at_rows, rotation=turn, index=Rows.of(layout, rows, group_of(base)), wanted=rows)
     return base.norm(base.layers[-1](flat, instead=last))
 
 
@@ -236,14 +237,30 @@ def _rotate(heads: Tensor, rotation: Rotation) -> Tensor:
     return heads * cos + torch.cat((-second, first), dim=-1) * sin
 
 
+def group_of(base: Any) -> int:
+    """Query heads for one head of keys and values."""
+    return int(base.config.num_attention_heads // base.config.num_key_value_heads)
+
+
+def as_attended(query: Tensor, keys: Tensor, values: Tensor, rows: Rows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What torch's attention gets for K rows, (K, heads, head dim); keys and values are those of the whole stream.
+
+    Returns:
+        query (B, kv heads, GQ, head dim), keys and values (B, kv heads, S, head dim), and the mask.
+    """
+    apart = query[rows.table].unflatten(2, (-1, rows.group))  # (B, Q, kv heads, G, head dim)
+    together = apart.permute(0, 2, 3, 1, 4).flatten(2, 3)
+    return together, keys[rows.keys].transpose(1, 2), values[rows.keys].transpose(1, 2), rows.mask
+
+
+def kernel_of(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> str:
+    """Which kernel torch takes for what `as_attended` gives, on its device: a name of `SDPBackend`, in lower case."""
+    return SDPBackend(torch._fused_sdp_choice(query, keys, values, attn_mask=mask)).name.lower()
+
+
 def _attend(attention: Any, query: Tensor, keys: Tensor, values: Tensor, rows: Rows) -> Tensor:
-    """Causal attention of K rows, (K, heads, head dim) -> (K, heads * head dim); keys are those of the whole stream."""
-    output = functional.scaled_dot_product_attention(
-        query[rows.table].transpose(1, 2),
-        keys[rows.keys].transpose(1, 2),
-        values[rows.keys].transpose(1, 2),
-        attn_mask=rows.mask,
-        scale=attention.scaling,
-        enable_gqa=query.shape[1] != keys.shape[1],
-    )
-    return output.transpose(1, 2)[rows.real].flatten(1)
+    """Causal attention of K rows, (K, heads, head dim) -> (K, heads * head dim)."""
+    query, keys, values, mask = as_attended(query, keys, values, rows)
+    output = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=attention.scaling)
+    apart = output.unflatten(2, (rows.group, -1))  # (B, kv heads, G, Q, head dim)
+    return apart.permute(0, 3, 1, 2, 4)[rows.real].flatten(1)

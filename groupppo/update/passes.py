@@ -9,7 +9,7 @@ same weights; gradients miss what would flow through other tokens' keys and valu
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from groupppo.errors import BadInput
 from groupppo.update.head import head_log_probs
 from groupppo.update.layout import Layout, Rows
-from groupppo.update.network import KeysValues, base_of, collect, embed, hidden_at_rows, layer_at_rows
+from groupppo.update.network import KeysValues, base_of, collect, embed, group_of, hidden_at_rows, layer_at_rows
 
 MODES = ("gathered", "streamed")
 
@@ -147,23 +147,25 @@ def _streamed(model: Any, layout: Layout, rows: Tensor, live: Tensor, cached: li
     hidden = embed(model, layout.input_ids[live])
     turn = base.rotary_emb(hidden[None], position[None])
     shared = partial(layer_at_rows, rotation=(turn[0][0], turn[1][0]), places=live)
-    index = Rows.of(layout, live).additive(hidden.dtype)
+    group = group_of(base)
+    index = Rows.of(layout, live, group).additive(hidden.dtype)
     for layer, constants in zip(base.layers[:-1], cached, strict=False):
         hidden = layer(hidden, instead=partial(shared, index=index, cached=constants))
-    last = partial(shared, index=Rows.of(layout, rows), wanted=torch.searchsorted(live, rows), cached=cached[-1])
+    last = partial(shared, index=Rows.of(layout, rows, group), wanted=torch.searchsorted(live, rows), cached=cached[-1])
     return base.norm(base.layers[-1](hidden, instead=last))
 
 
 class KeysValuesStore:
     """Keys and values kept from one pass over a batch for a later one, found by the ids of a sequence.
 
+    They stay on the device that computed them, uncopied: there a step's rollout server sleeps until they are dropped.
+
     Args:
         budget_bytes: largest size of all that is kept.
-        device: where it is kept, "cpu" or the accelerator.
     """
 
-    def __init__(self, budget_bytes: int, device: str):
-        self.budget_bytes, self.device = budget_bytes, device
+    def __init__(self, budget_bytes: int):
+        self.budget_bytes = budget_bytes
         self._kept: dict[bytes, list[KeysValues]] = {}
 
     @property
@@ -186,10 +188,7 @@ class KeysValuesStore:
         lengths = layout.lengths.tolist()
         split = [list(zip(keys.split(lengths), values.split(lengths), strict=True)) for keys, values in layers]
         for number, name in enumerate(_names(layout)):
-            self._kept[name] = [
-                (layer[number][0].to(self.device, copy=True), layer[number][1].to(self.device, copy=True))
-                for layer in split
-            ]
+            self._kept[name] = [layer[number] for layer in split]
 
     def get(self, layout: Layout) -> list[KeysValues]:
         """Every layer's keys and values for the batch's stream, (N, kv heads, head dim) each.
@@ -203,15 +202,10 @@ class KeysValuesStore:
                 hint = "no log-probability pass of this step saw a sequence of the update; write kv: recompute."
                 raise BadInput("algorithm.group_params", "kv", "reuse", hint)
             kept.append(self._kept[name])
-        device = layout.input_ids.device
         return [
-            (_joined((keys for keys, _ in pairs), device), _joined((values for _, values in pairs), device))
+            (torch.cat([keys for keys, _ in pairs]), torch.cat([values for _, values in pairs]))
             for pairs in zip(*kept, strict=True)
         ]
-
-
-def _joined(parts: Iterable[Tensor], device: torch.device) -> Tensor:
-    return torch.cat([part.to(device, non_blocking=True) for part in parts])
 
 
 def _names(layout: Layout) -> list[bytes]:

@@ -13,7 +13,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from groupppo.algorithm.params import HOME, GroupParams
+from groupppo.algorithm.params import HOME, KEYS, GroupParams
 from groupppo.config import GROUPED, Arm, Model, Task, Train
 from groupppo.config.allowed import require_choice
 from groupppo.errors import BadInput, suggest
@@ -98,6 +98,8 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
     _check_device(cell)
     _check_lengths(cell)
     own = _fixed("shared") | _fixed(cell.device) | _of_cell(cell) | _of_device(cell)
+    if cell.device == "cuda" and cell.train.attention == "sdpa":
+        own |= _fixed("sdpa") | _of_padding(cell)
     if cell.density_source is not None:
         own["algorithm.group_params.density_source"] = str(cell.density_source)
     sources = ((cell.model.source, cell.model.verl), (cell.matrix, cell.train.verl), (cell.arm.source, cell.arm.verl))
@@ -125,6 +127,7 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
     new = asked not in canvas.accepted
     values = agreed(_write(own_keys)) if new or touches(written) else None
     config = _write(keys)
+    _reset_idle(config, {key for source, key, _ in said if source != cell.arm.source})
     for source, key, value in said:
         require_type(_verls_own(), key, value, source)
     if values is not None:
@@ -143,11 +146,14 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
         _refuse_corrections(config, params, place_of)
         _check_evidence(config, params, place_of)
         _check_losses(config, params, place_of)
+        _refuse_ulysses(config, "tokens are chosen", place_of)
+    if cell.train.attention == "sdpa":
+        _refuse_ulysses(config, "rows are padded (train.attention: sdpa)", place_of)
     if new:
         require_accepted(config, place_of, written)
         canvas.accepted.add(asked)
     if cell.device == "cuda":
-        require_fit(config, cell.model)
+        require_fit(config, cell.model, place_of)
     return config
 
 
@@ -183,6 +189,8 @@ def _check_device(cell: Cell) -> None:
         )
         raise BadInput(cell.matrix, "train.prompts_per_step", cell.train.prompts_per_step, hint)
     if cell.device == "cpu":
+        if cell.train.attention == "sdpa":
+            raise BadInput(cell.matrix, "train.attention", "sdpa", "leave it out: runs on a CPU have no other.")
         return
     if cell.train.rollout != "vllm":
         raise BadInput(cell.matrix, "train.rollout", cell.train.rollout, "write vllm: the others run on a CPU only.")
@@ -211,6 +219,14 @@ def _check_selection(keys: dict[str, Any], source: Path, *, of_arm: bool) -> Non
     rule = f"{HOME}.rule"
     if rule in keys and not of_arm:
         raise BadInput(source, rule, keys[rule], "write it in the file of each arm that is to choose tokens by it.")
+
+
+def _reset_idle(config: DictConfig, shared: set[str]) -> None:
+    """What a matrix or a model says of groups for all arms goes back to its default in those that it cannot change."""
+    params = config.algorithm.group_params
+    for name, key in KEYS.items():
+        if f"{HOME}.{name}" in shared and any(params.get(other) != wanted for other, wanted in key.only_with):
+            params[name] = getattr(GroupParams, name)
 
 
 def _refuse_idle_keys(arm: Arm) -> None:
@@ -284,6 +300,14 @@ def _refuse_corrections(config: DictConfig, params: GroupParams, place_of: Place
     if correction.rollout_is is not None and (params.ends or params.weights != "none"):
         hint = "leave it null with group_ppo, and with weights, whose place in the loss it takes."
         raise BadInput(*place_of(f"{home}.rollout_is"), correction.rollout_is, hint)
+
+
+def _refuse_ulysses(config: DictConfig, where: str, place_of: PlaceOf) -> None:
+    """A sequence must not be split over GPUs."""
+    for part in (_ACTOR, f"{_ACTOR}.fsdp_config", "actor_rollout_ref.ref.fsdp_config", "critic", "critic.fsdp"):
+        key = f"{part}.ulysses_sequence_parallel_size"
+        if (size := OmegaConf.select(config, key)) > 1:
+            raise BadInput(*place_of(key), size, f"write 1: sequences are whole on their GPU where {where}.")
 
 
 def _open(key: str) -> bool:
@@ -379,6 +403,24 @@ def _of_device(cell: Cell) -> dict[str, Any]:
     if cell.nodes > 1:  # the launcher starts Ray then, with what each node has; a client may not name it again
         keys |= {f"ray_kwargs.ray_init.{key}": None for key in ("num_cpus", "num_gpus", "object_store_memory")}
     return keys
+
+
+def _of_padding(cell: Cell) -> dict[str, Any]:
+    """verl's keys of a pass over padded rows: so many responses that, all at their longest, have no more tokens than a
+    packed one; verl's own division by tokens does not count padding."""
+    train, task = cell.train, cell.task
+    mini_batch = train.prompts_per_step // train.mini_batches * train.responses_per_prompt
+    mini_batch //= cell.ranks * cell.nodes
+    most = max(1, TOKENS_ON_GPU // (task.max_prompt_tokens + task.max_response_tokens))
+    responses = max(size for size in range(1, min(most, mini_batch) + 1) if mini_batch % size == 0)
+    parts = (
+        f"{_ACTOR}.ppo",
+        f"{_ROLLOUT}.log_prob",
+        "actor_rollout_ref.ref.log_prob",
+        "critic.ppo",
+        "critic.ppo_infer",
+    )
+    return {f"{part}_micro_batch_size_per_gpu": responses for part in parts}
 
 
 def ray_cpus(cell: Cell) -> int:

@@ -73,8 +73,6 @@ class _EndpointPasses:
         if plan is None and not keep:
             inputs, args = super().prepare_model_inputs(micro_batch)  # type: ignore[misc]
             return inputs, args
-        if self.use_ulysses_sp:  # type: ignore[attr-defined]
-            raise BadInput("actor_rollout_ref.actor", "ulysses_sequence_parallel_size", "above 1", "write 1.")
         install(self.module)  # type: ignore[attr-defined]
         where = _Endpoints(self, micro_batch, every=plan is None)
         return {"instead": self._pass(where, plan, micro_batch)}, {"endpoints": where}
@@ -129,7 +127,7 @@ class EndpointPolicyEngine(_EndpointPasses, FSDPEngineWithLMHead):
     def infer_batch(self, data: TensorDict, loss_function: Any = None) -> Any:
         keep = int(_read(data, KEEP_BYTES, 0))
         if keep:
-            self.store = KeysValuesStore(keep, device=str(data["input_ids"].device))
+            self.store = KeysValuesStore(keep)
         return super().infer_batch(data, loss_function=loss_function)
 
     def _pass(self, where: _Endpoints, plan: Plan | None, micro_batch: TensorDict) -> Callable[..., Any]:
@@ -163,10 +161,10 @@ class EndpointValueEngine(_EndpointPasses, FSDPEngineWithValueHead):
         return {"values": output}
 
     def _build_module(self) -> Any:
-        """On a CPU the class that the config's architecture names: verl's loader of critics wants flash attention."""
-        if get_device_name() != "cpu":
-            return super()._build_module()
+        """Without flash attention, which verl's loader of critics asks for, the class that the architecture names."""
         config = self.model_config.hf_config
+        if str(config._attn_implementation).startswith("flash"):
+            return super()._build_module()
         config.num_labels, config.classifier_dropout, config.summary_dropout_prob = 1, 0.0, 0.0
         config.hidden_dropout = "0"
         config.architectures = [config.architectures[0].replace("ForCausalLM", "ForTokenClassification")]
@@ -289,5 +287,4 @@ def _begin() -> None:
 require_platform()
 os.environ["VERL_ENGINE_VENDOR"] = VENDOR  # also for tests, which build engines without a worker
 patches.rollouts()
-if get_device_name() == "cpu":
-    patches.log_probabilities()
+patches.log_probabilities()

@@ -16,13 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 TOKEN = "RAY_AUTH_TOKEN_PATH"
 """Variable that holds the path of the file with the run's secret."""
 
 
 def log_probs_at_once(logits: Tensor, labels: Tensor) -> Tensor:
-    """Log-probabilities (...) of `labels` (...) under `logits` (..., vocabulary)."""
+    """Log-probabilities (...) of `labels` (...) under `logits` (..., vocabulary), float32 where those are narrower."""
+    if logits.element_size() < 4:  # as many bytes as update/memory.py counts
+        rows = -cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), reduction="none")
+        return rows.view(labels.shape)
     chosen = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
     return chosen - logits.logsumexp(-1)
 
@@ -39,10 +43,10 @@ def curve_keys(token: bytes) -> tuple[bytes, bytes]:
 @cache
 def log_probabilities() -> None:
     """verl.utils.torch_functional.logprobs_from_logits_v2: without flash attention it takes the logsumexp of one token
-    after the other; the same to the bit at once.
+    after the other, a thousand kernels for a response; the same to the bit at once in float32.
 
     Upstream: https://github.com/verl-project/verl/pull/220, which made the loop over rows; no issue known. Until verl
-    loops over chunks of rows, or not at all on a CPU.
+    loops over chunks of rows.
     """
     import verl.utils.torch_functional as functional
 

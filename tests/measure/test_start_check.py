@@ -1,11 +1,13 @@
 """The check of a node: each thing that it may lack is named with its hint, and a sound node passes."""
 
 import os
+import sys
 import threading
 import time
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
@@ -89,6 +91,51 @@ def test_every_package_that_decides_a_run_is_in_a_lock():
     for package in PACKAGES:
         assert any(line.startswith(f"{package.lower()}==") for line in text)
     assert lock_of("cuda").name == "gpu.lock"
+
+
+BUILDS = {
+    "missing": (None, "", None),
+    "of another version": ("2.7.4", "", "2.7.4"),
+    "built for another torch": ("2.8.3", "raise ImportError('undefined symbol: _ZN3c105ErrorC2')", "2.8.3"),
+    "built here": ("2.8.3", "", ...),
+    "built here, with a build's own suffix": ("2.8.3+cu130torch211", "", ...),
+}
+
+
+@pytest.mark.parametrize(("version", "code", "value"), BUILDS.values(), ids=BUILDS)
+def test_flash_attention_is_looked_for_before_anything_starts(tmp_path, monkeypatch, needs, version, code, value):
+    if version is not None:
+        (tmp_path / "flash_attn").mkdir()
+        (tmp_path / "flash_attn" / "__init__.py").write_text(code)
+        (tmp_path / f"flash_attn-{version}.dist-info").mkdir()
+        text = f"Metadata-Version: 2.1\nName: flash-attn\nVersion: {version}\n"
+        (tmp_path / f"flash_attn-{version}.dist-info" / "METADATA").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "flash_attn", raising=False)
+    asked = replace(needs, flash_attention=True)
+    if value is ...:
+        check_node(tmp_path / "run", asked)
+        monkeypatch.delitem(sys.modules, "flash_attn")
+        return
+    error = found(tmp_path / "run", asked)
+    assert (error.key, error.value) == ("flash-attn", value)
+    assert "flash-attn==2.8.3" in error.hint
+    assert "train.attention: sdpa" in error.hint
+    assert ("undefined symbol" in error.hint) == bool(code)
+    check_node(tmp_path / "run", needs)  # a run that does without
+
+
+def test_the_compiler_that_triton_looks_for_is_looked_for(tmp_path, monkeypatch, needs):
+    asked = replace(needs, compiler=True)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert found(tmp_path / "run", asked).key == "C compiler"
+    check_node(tmp_path / "run", needs)
+    monkeypatch.setenv("CC", "/opt/cc")
+    check_node(tmp_path / "run", asked)
+    assert {"c-compiler", "cxx-compiler"} <= set(
+        yaml.safe_load((REPOSITORY / "environment.yml").open())["dependencies"]
+    )
 
 
 @pytest.mark.parametrize("call", ["mkdir", "fsync"])

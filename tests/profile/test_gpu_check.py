@@ -308,9 +308,9 @@ def test_a_run_holds_if_it_made_its_steps_and_rollouts_agree_with_the_trainer(tm
 
 
 def test_runs_need_what_a_gpu_node_has(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "find_spec", lambda name: None if name == "flash_attn" else name)
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None if name == "vllm" else name)
     [row] = gpu.runs(replace(place, device="cuda"))
-    assert (row.status, row.reason) == (NOT_RUN, "not installed: flash_attn; docs/gpu.md says how")
+    assert (row.status, row.reason) == (NOT_RUN, "not installed: vllm; docs/gpu.md says how")
 
 
 def test_the_answer_names_what_works_what_does_not_and_what_was_not_tried() -> None:

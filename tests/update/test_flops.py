@@ -267,7 +267,8 @@ def test_only_the_policys_head_is_wide_and_a_fused_one_keeps_no_logits() -> None
     assert dense["update_actor"]["update"] > 4 * RUN.micro_batch * FULL.vocabulary
     assert fused["update_actor"]["update"] < dense["update_actor"]["update"] / 2
     assert dense["update_critic"]["update"] < dense["update_actor"]["update"] / 2
-    assert step_bytes(replace(RUN, kept=1e9), GPU)["update_actor"]["update"] - dense["update_actor"]["update"] == 1e9
+    kept = step_bytes(replace(RUN, kept=1e9), GPU)
+    assert [phase["keys_values"] for phase in kept.values()] == [0, 1e9, 1e9]
 
 
 def test_the_server_needs_its_weights_and_one_responses_keys_and_values() -> None:

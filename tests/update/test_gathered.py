@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from groupppo.errors import BadInput
-from groupppo.update.network import hidden_at_rows, run_inside
+from groupppo.update.layout import Rows
+from groupppo.update.network import as_attended, hidden_at_rows, kernel_of, run_inside
 from groupppo.update.passes import Plan, policy_pass, value_pass
 from tests.update.models import Batch, dense, gradients, make_batch, micro, worst
 
@@ -99,6 +100,19 @@ def test_a_critic_has_its_dense_gradients_at_endpoints():
     assert worst(found, expected) < 1e-5
     moved = run_inside(critic, value_pass(batch.layout, batch.rows - 1, Plan("gathered")))
     assert worst(gradients(critic, loss(moved)), expected) > 0.1
+
+
+def test_a_fused_kernel_serves_rows_and_no_keys_are_repeated_for_it():
+    batch, heads, groups = make_batch("1/5"), 6, 2
+    rows = Rows.of(batch.layout, batch.rows, heads // groups)
+    query, keys = torch.randn(len(batch.rows), heads, 8), torch.randn(len(batch.layout.input_ids), groups, 8)
+    asked = as_attended(query, keys, keys, rows)
+    sequences, longest = len(batch.layout.lengths), batch.layout.longest
+    assert asked[1].shape == asked[2].shape == (sequences, groups, longest, 8)
+    assert asked[0].shape == (sequences, groups, asked[3].shape[2], 8)
+    assert kernel_of(*asked) == "flash_attention"  # torch's for CPUs, which takes a mask
+    learned = torch.zeros(asked[3].shape, requires_grad=True)
+    assert kernel_of(*asked[:3], learned) == "math"
 
 
 def test_without_a_keyword_the_model_is_what_it_was():

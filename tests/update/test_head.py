@@ -41,6 +41,27 @@ def test_chunks_and_what_is_kept_change_neither_values_nor_gradients(rows, chunk
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+def test_entropies_and_their_gradients_are_float32_under_autocast():
+    torch.manual_seed(0)
+    hidden = torch.randn(16, 32, requires_grad=True)
+    weight = (0.05 * torch.randn(50_000, 32)).requires_grad_()
+    labels, one = torch.randint(0, 50_000, (16,)), torch.ones(16)
+
+    def entropies_and_gradient():
+        found = head_log_probs(hidden, weight, labels, one)[1]
+        return found, *torch.autograd.grad(found.sum(), hidden)
+
+    expected = plain(hidden.double(), weight.double(), labels, one)[1]
+    exact = torch.autograd.grad(expected.sum(), hidden)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found, gradient = entropies_and_gradient()
+        log_pi = torch.log_softmax(hidden @ weight.t(), dim=1)
+        narrow = torch.bmm(log_pi.exp()[:, None], -log_pi[:, :, None]).flatten()
+    torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=0)
+    assert (gradient - exact).norm() < 1e-4 * exact.norm()
+    assert (narrow - expected).abs().max() > 0.01  # as autocast computes the same product
+
+
 def test_labels_of_the_next_row_have_other_gradients(rows):
     hidden, weight, labels, temperature = rows
     wrong = gradients(head_log_probs(hidden, weight, labels.roll(1), temperature), [hidden, weight])

@@ -67,7 +67,7 @@ def test_constants_of_other_weights_change_the_values():
 
 def test_what_one_pass_keeps_another_batch_order_finds_again():
     model, batch = micro("qwen3"), make_batch("1/5")
-    store = KeysValuesStore(2**30, "cpu")
+    store = KeysValuesStore(2**30)
     run = caching_pass(
         batch.layout, batch.rows, batch.labels, batch.temperature, lambda kept: store.put(batch.layout, kept)
     )
@@ -86,8 +86,8 @@ def test_a_budget_that_is_too_small_and_an_unknown_sequence_are_named():
     model, batch = micro("qwen2"), make_batch("1/5")
     _, cached = run_inside(model, lambda inner, **_: collect(inner, batch.layout))
     with pytest.raises(BadInput, match=r"kv_bytes = 1000\n.*bytes of keys and values to keep"):
-        KeysValuesStore(1000, "cpu").put(batch.layout, cached)
-    store = KeysValuesStore(2**30, "cpu")
+        KeysValuesStore(1000).put(batch.layout, cached)
+    store = KeysValuesStore(2**30)
     store.put(batch.layout, cached)
     assert store.nbytes == sum(part.nbytes for pair in cached for part in pair)
     store.clear()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 # Before verl is imported: its engines choose their device then.
-os.environ |= {"GROUPPPO_PLATFORM": "cpu", "GROUPPPO_HIDDEN_PACKAGES": "vllm", "OMP_NUM_THREADS": "1"}
+os.environ |= {"GROUPPPO_PLATFORM": "cpu", "GROUPPPO_HIDDEN_PACKAGES": "vllm,flash_attn", "OMP_NUM_THREADS": "1"}
 
 import torch
 from omegaconf import DictConfig
@@ -38,9 +38,9 @@ from tests.verl.updates import LEARNING_RATE, RESPONSES, Batch, Role, Update, al
 Loss = Callable[..., tuple[Tensor, dict[str, Any]]]
 
 
-def config(folder: Path, packed: bool) -> DictConfig:
+def config(folder: Path, packed: bool, gpu: bool) -> DictConfig:
     """The config of a real run, with steps that are the gradient itself: no momentum, no clipping."""
-    benchmark = load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml")
+    benchmark = load_benchmark(REPOSITORY / "benchmarks" / ("origin_gsm8k.yaml" if gpu else "quick.yaml"))
     keys: dict[str, Any] = {}
     for role, part, model in (
         ("policy", "actor_rollout_ref.actor", "actor_rollout_ref.model"),
@@ -50,16 +50,19 @@ def config(folder: Path, packed: bool) -> DictConfig:
         keys[f"{part}.optim.lr"] = LEARNING_RATE[role]
         keys[f"{part}.optim.weight_decay"] = 0.0
         keys[f"{part}.optim.clip_grad"] = 1e9
-        keys[f"{model}.use_remove_padding"] = packed
+        if not gpu:
+            keys[f"{model}.use_remove_padding"] = packed
+    (task, *_), (model, *_) = benchmark.tasks.values(), benchmark.models.values()
     cell = Cell(
-        task=benchmark.tasks["sorting"],
-        model=benchmark.models["tiny"],
-        arm=benchmark.arms["group_ppo"],
+        task=task,
+        model=model,
+        arm=benchmark.arms["group_ppo_published" if gpu else "group_ppo"],
         seed=1,
-        train=replace(benchmark.train, verl=keys),
+        train=replace(benchmark.train, verl=keys, attention="sdpa" if gpu else "flash_attention_2"),
         task_folder=folder,
         start=folder / "policy",
         out=folder,
+        device=benchmark.device,
     )
     composed = compose(cell)
     composed.critic.model.path = str(folder / "critic")
@@ -181,19 +184,28 @@ def _spoilt(loss: Loss, update: Update) -> Loss:
 
 
 def run_rank(
-    folder: Path, updates: list[Update], configs: dict[bool, DictConfig], store: Path, rank: int, ranks: int
+    folder: Path,
+    updates: list[Update],
+    configs: dict[tuple[bool, bool], DictConfig],
+    store: Path,
+    rank: int,
+    ranks: int,
 ) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     os.environ["DIST_INIT_METHOD"] = f"file://{store}"
     batch = Batch.load(folder / "batch.safetensors")
     tensors: dict[str, Tensor] = {}
-    for packed, settings in configs.items():
+    for (packed, gpu), settings in configs.items():
+        if gpu and ranks > 1:
+            continue
         trainees: dict[Role, Trainee] = {role: Trainee(role, settings) for role in ("policy", "value")}
         if ranks == 1:
             for trainee in trainees.values():
-                tensors |= {f"infer-{name}-{packed}": found for name, found in trainee.infer(batch).items()}
+                tensors |= {
+                    f"infer-{name}-{'gpu' if gpu else packed}": found for name, found in trainee.infer(batch).items()
+                }
         for update in updates:
-            if (update.packed, update.ranks) == (packed, ranks):
+            if (update.packed, update.gpu, update.ranks) == (packed, gpu, ranks):
                 found = trainees[update.role].train(update, batch)
                 tensors |= {f"{name}-{update.name}": tensor for name, tensor in found.items()}
     if rank == 0:
@@ -203,7 +215,7 @@ def run_rank(
 
 def main(folder: Path) -> int:
     torch.set_num_threads(1)
-    configs = {packed: config(folder, packed) for packed in (False, True)}
+    configs = {kind: config(folder, *kind) for kind in ((False, False), (True, False), (False, True))}
     fork = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as stores:
         worlds = [(Path(stores) / str(ranks), rank, ranks) for ranks in (1, 2) for rank in range(ranks)]

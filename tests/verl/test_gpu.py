@@ -1,13 +1,17 @@
 """The GPU matrices without a GPU: what cannot run is refused; for all cells see tests/cli/test_faults.py."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from groupppo.config import REPOSITORY, Model, load_benchmark
 from groupppo.errors import BadInput
+from groupppo.run.launch import environment
+from groupppo.update.memory import step_bytes
 from groupppo.verl import fits
 from groupppo.verl.compose import Cell, compose
 from tests.verl.conftest import MakeCell
@@ -145,6 +149,100 @@ def test_a_device_that_cannot_serve_the_cell_is_refused(cell: Cell, changes: dic
     with pytest.raises(BadInput) as error:
         compose(replace(cell, train=train, model=model, **changes))
     assert error.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "model", "arm"),
+    [
+        ("gsm8k", "gsm8k", "qwen2_5_7b", "group_ppo_streamed"),
+        ("gsm8k", "gsm8k", "qwen3_0_6b", "group_ppo_fused"),
+        ("origin_gsm8k", "gsm8k_short", "qwen2_5_0_5b", "ppo"),
+        ("origin_8gpu", "gsm8k_short", "qwen2_5_0_5b_8gpu", "stride"),
+    ],
+)
+def test_every_matrix_can_be_run_without_flash_attention(
+    gpu_cell: GpuCell, name: str, task: str, model: str, arm: str
+) -> None:
+    packed = gpu_cell(name, task, model, arm)
+    padded = replace(packed, train=replace(packed.train, attention="sdpa"))
+    assert compose(packed).actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu is None
+    config = compose(padded)
+    actor, longest = config.actor_rollout_ref.actor, config.data.max_prompt_length + config.data.max_response_length
+    sizes = [actor.ppo_micro_batch_size_per_gpu, config.actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu]
+    sizes += [config.critic.ppo_micro_batch_size_per_gpu, config.critic.ppo_infer_micro_batch_size_per_gpu]
+    mini_batch = actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n // packed.ranks
+    assert len(set(sizes)) == 1
+    assert 0 < sizes[0] * longest <= 8192
+    assert mini_batch % sizes[0] == 0
+    assert (actor.use_dynamic_bsz, config.critic.use_dynamic_bsz) == (False, False)
+    for part in (config.actor_rollout_ref.model, config.critic.model):
+        assert (part.override_config.attn_implementation, part.use_remove_padding) == ("sdpa", False)
+    # verl holds the logits of padded rows twice.
+    runs = [fits.run_shape(one, packed.model, lambda key: (Path(key), key)) for one in (config, compose(packed))]
+    larger = [sum(step_bytes(replace(run, micro_batch=4096), 80e9)["update_actor"].values()) for run in runs]
+    assert (larger[0] > larger[1]) != runs[0].fused
+
+
+@pytest.mark.parametrize("part", ["actor_rollout_ref.actor", "actor_rollout_ref.actor.fsdp_config", "critic.fsdp"])
+@pytest.mark.parametrize(("arm", "attention"), [("group_ppo", "flash_attention_2"), ("ppo", "sdpa")])
+def test_sequences_are_not_split_over_gpus_where_that_cannot_work(
+    gpu_cell: GpuCell, part: str, arm: str, attention: str
+) -> None:
+    cell, key = gpu_cell(model="qwen2_5_3b", arm=arm), f"{part}.ulysses_sequence_parallel_size"
+    split = replace(cell, arm=replace(cell.arm, verl=cell.arm.verl | {key: 2}))
+    with pytest.raises(BadInput, match=r"= 2\n.*write 1: sequences are whole on their GPU") as error:
+        compose(replace(split, train=replace(cell.train, attention=attention)))
+    assert (error.value.file, error.value.key) == (str(cell.arm.source), key)
+    if arm == "ppo":
+        assert compose(split)
+
+
+def test_padded_rows_are_not_asked_for_where_there_are_no_others(make_cell: MakeCell) -> None:
+    with pytest.raises(BadInput, match="leave it out: runs on a CPU") as error:
+        compose(make_cell("ppo", attention="sdpa"))
+    assert error.value.key == "train.attention"
+
+
+def test_keys_and_values_that_a_gpu_cannot_keep_are_refused_and_others_are_counted_on_it(gpu_cell: GpuCell) -> None:
+    reuse = "algorithm.group_params.kv"
+    cell = gpu_cell("gsm8k", arm="group_ppo_streamed")
+    assert compose(cell).algorithm.group_params.kv == "recompute"  # what the matrix says
+    assert compose(gpu_cell("gsm8k", arm="group_ppo")).algorithm.group_params.kv == "reuse"  # a default without effect
+    kept = replace(cell, arm=replace(cell.arm, verl=cell.arm.verl | {reuse: "reuse"}))
+    # 64 prompts with 8 responses, 512 + 512 tokens, 24 layers with 2 heads of 64 channels, keys and values of 2 bytes.
+    needed = 64 * 8 * 1024 * 24 * 2 * 64 * 2 * 2
+    with pytest.raises(BadInput, match=f"write kv: recompute, or kv_bytes: {needed}, which") as error:
+        compose(kept)
+    assert error.value.key == "algorithm.group_params.kv_bytes"
+    assert error.value.file == str(cell.arm.source)
+    more = replace(kept, arm=replace(kept.arm, verl=kept.arm.verl | {"algorithm.group_params.kv_bytes": needed}))
+    phases = step_bytes(fits.run_shape(compose(more), cell.model, lambda key: (Path(key), key)), 48e9)
+    held = {phase: causes["keys_values"] for phase, causes in phases.items()}
+    assert held == {"rollout": 0, "update_actor": needed, "update_critic": needed}
+    with pytest.raises(BadInput, match=r"keys_values 6\.4"):
+        compose(replace(more, model=with_gpus(cell.model, 40)))
+
+
+def test_a_gpus_processes_share_its_cpus_and_every_model_samples_with_one_runner(
+    gpu_cell: GpuCell, make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as the scripts of the workflow leave it
+    seven = environment(gpu_cell(model="qwen2_5_7b"))
+    assert (seven["OMP_NUM_THREADS"], seven["CUDA_DEVICE_ORDER"]) == ("12", "PCI_BUS_ID")  # 48 CPUs, 4 GPUs
+    assert environment(make_cell("ppo"))["OMP_NUM_THREADS"] == "1"
+    runners = {environment(gpu_cell(model=name))["VLLM_USE_V2_MODEL_RUNNER"] for name in MATRICES["gsm8k"].models}
+    assert runners == {"0"}
+
+
+def test_a_gpu_is_as_large_as_it_is_sold(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for seen, taken in ((47.7e9, True), (51.0e9, True), (45.0e9, False)):  # an L40S, an A6000, a third of an H200
+        found = SimpleNamespace(name="a GPU", total_memory=seen)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index, found=found: found)
+        with nullcontext() if taken else pytest.raises(BadInput, match=r"45\.0 GB, and 46\.6 are counted on"):
+            fits.require_gpus(cell.model, 1)
 
 
 def test_a_machine_without_the_gpus_is_named(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.verl
 
 ROLES: tuple[Role, ...] = ("policy", "value")
 EVERY_READING = [(role, reading) for role in ROLES for reading in READINGS_OF_ROLE[role]]
-ROUNDING = 1e-5
+ROUNDING, BFLOAT16 = 1e-5, 3e-2
 # A step is small beside the parameters, which keep 24 bits of it and of themselves together.
 ROUNDING_OF_CHANGE = 3e-5
 
@@ -102,6 +102,15 @@ def test_the_gradient_is_that_of_the_formulas_whatever_the_micro_batches_the_pac
         assert distance(engines.gradients(update), expected) < ROUNDING, update
         assert distance(engines.change(update), change) < ROUNDING_OF_CHANGE, update
         assert distance(change, -LEARNING_RATE[role] * expected[0]) < ROUNDING
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_gpus_config_without_flash_attention_has_the_same_gradient_to_bfloat16(engines: Engines, role: Role) -> None:
+    *ways, mistake = updates.without_flash_attention(role)
+    expected, _ = engines.expected(ways[0])
+    found = [distance(engines.gradients(update), expected) for update in ways]
+    assert all(1e-5 < error < BFLOAT16 for error in found), found
+    assert distance(engines.gradients(mistake), expected) > 10 * BFLOAT16
 
 
 @pytest.mark.parametrize("role", ROLES)

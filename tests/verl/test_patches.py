@@ -99,6 +99,18 @@ def test_log_probs_taken_at_once_have_verls_values_and_gradients_to_the_bit(shap
     assert not any(map(torch.equal, both(log_probs_at_once, (labels + 1) % shape[-1]), stock))
 
 
+def test_log_probs_of_narrow_logits_are_float32_which_verls_are_not() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits, labels = 3 * torch.randn(30, 261, generator=random), torch.randint(261, (30,), generator=random)
+    narrow = logits.bfloat16()
+    exact = torch.log_softmax(narrow.double(), -1).gather(-1, labels[:, None]).squeeze(-1)
+    for shape in ((30,), (5, 6)):
+        found = log_probs_at_once(narrow.view(*shape, 261), labels.view(shape))
+        assert (found.dtype, found.shape) == (torch.float32, shape)
+        assert (found.flatten() - exact).abs().max() < 1e-5
+    assert (as_installed().logprobs_from_logits_v2(narrow, labels) - exact).abs().max() > 1e-3
+
+
 def test_verls_replay_buffer_still_polls_every_two_seconds() -> None:
     assert inspect.signature(replay_buffer.ReplayBuffer.__init__).parameters["poll_interval"].default == 2.0
 

@@ -66,6 +66,7 @@ class Update:
     Attributes:
         tokens, responses: size of a micro-batch, by at most so many tokens (`use_dynamic_bsz`) or in responses.
         packed: without padding (`use_remove_padding`). ranks: of data-parallel training.
+        gpu: in the config of a run on GPUs without flash-attn: bfloat16 over float32 weights, layers checkpointed.
         computes: "gathered" where our engine computes endpoints only; verl's own passes else.
         divides_by: whose tokens divide the loss; anything but "all" is a mistake, and so is a shift of the endpoints.
     """
@@ -81,6 +82,7 @@ class Update:
     computes: Literal["", "gathered"] = ""
     divides_by: Literal["all", "micro_batch", "rank"] = "all"
     shift: int = 0
+    gpu: bool = False
 
     @property
     def name(self) -> str:
@@ -142,8 +144,14 @@ def gathered_elsewhere(role: Role) -> list[Update]:
     return [replace(update, computes="gathered") for update in others]
 
 
+def without_flash_attention(role: Role) -> list[Update]:
+    """As a run on GPUs takes it with train.attention: sdpa; the last one is a mistake."""
+    ways = [Update(role, responses=3, computes=computes, gpu=True) for computes in ("", "gathered")]
+    return [*ways, replace(ways[1], shift=1)]
+
+
 def all_updates() -> list[Update]:
-    found = []
+    found = [*without_flash_attention("policy"), *without_flash_attention("value")]
     for role, readings in READINGS_OF_ROLE.items():
         for reading in readings:
             found += every_way(role, reading) + gathered(role, reading)

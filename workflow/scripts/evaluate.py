@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 from job import job
 
 from groupppo.evaluate import evaluate
+from groupppo.run.environment import given_gpus
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake) as benchmark:
+with job(snakemake) as benchmark, given_gpus(int(benchmark.device == "cuda")):
     names = snakemake.wildcards
     evaluate(
         Path(snakemake.input.checkpoint),

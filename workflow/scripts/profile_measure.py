@@ -7,6 +7,7 @@ from job import job
 
 from groupppo.profile.config import load_profile
 from groupppo.profile.measure import write_measured
+from groupppo.run.environment import given_gpus
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -15,4 +16,5 @@ with job(snakemake):
     profile, out = snakemake.input[0], snakemake.output[0]
     setting = load_profile(profile).measured[snakemake.wildcards.setting]
     command = f"snakemake --cores {setting.threads} --force {out} --config profile={profile}"
-    write_measured(Path(out), snakemake.params.what, setting, command)
+    with given_gpus(int(setting.device == "cuda")):
+        write_measured(Path(out), snakemake.params.what, setting, command)
