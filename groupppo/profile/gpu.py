@@ -412,8 +412,12 @@ def runs(place: Place) -> Iterator[Row]:
         return
     arms = list(matrix.arms.values())
     for number, arm in enumerate(arms):
-        # What the arms before it have left of the time is shared by those that are left.
-        settings = replace(matrix.train, time_limit_s=max(1, int(place.left / (len(arms) - number))))
+        # What the arms before it have left of the time, but for ending a run, is shared by those that are left.
+        limit = int((place.left - _ENDING) / (len(arms) - number))
+        if limit < _LEAST:
+            yield Row("runs", arm.name, status=NOT_RUN, reason=f"{max(0, limit)} s were left; --minutes gives more")
+            continue
+        settings = replace(matrix.train, time_limit_s=limit)
         out = place.out / "runs" / arm.name
         shutil.rmtree(out, ignore_errors=True)
         try:
@@ -434,9 +438,9 @@ def _five_steps(place: Place) -> tuple["Benchmark", "Model", "Task"]:
         quick = load_benchmark(REPOSITORY / "benchmarks" / "quick.yaml")
         train = replace(quick.train, steps=2, prompts_per_step=4, responses_per_prompt=4, save_critic=False)
         matrix = replace(matrix, device="cpu", models=quick.models, tasks=quick.tasks, train=train)
-    [model], [task] = matrix.models.values(), matrix.tasks.values()
     elif find_spec("flash_attn") is None:
         matrix = replace(matrix, train=replace(matrix.train, attention="sdpa"))
+    [model], [task] = matrix.models.values(), matrix.tasks.values()
     if place.model is not None:
         model = replace(model, factory=FOLDER, params={"path": str(place.model.absolute())})
     if place.data is not None:
@@ -455,6 +459,8 @@ _METRICS = {
     "rollout_probs_diff_mean": "training/rollout_probs_diff_mean",
     "update_density": "group/update_density",
 }
+_ENDING, _LEAST = 15, 40
+"""Seconds to end a run that is late, and seconds without which none is started."""
 AGREE = 0.05
 """Largest mean difference of a token's probability between rollouts and trainer."""
 

@@ -31,6 +31,7 @@ from groupppo.profile.gpu_check import Check, Record, answer, decided, digest, r
 from groupppo.publish.verify import verify
 from groupppo.records.folders import RunFolder
 from groupppo.report.gpu import gpu_page
+from groupppo.tasks.hub_data import published_faults
 from groupppo.update.variants import FAILED, MEASURED, NO_MEMORY, NOT_RUN
 
 BARE = ("torch", "transformers", "numba", "triton", "jsonschema", "psutil")
@@ -311,6 +312,26 @@ def test_runs_need_what_a_gpu_node_has(place: Place, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gpu, "find_spec", lambda name: None if name == "vllm" else name)
     [row] = gpu.runs(replace(place, device="cuda"))
     assert (row.status, row.reason) == (NOT_RUN, "not installed: vllm; docs/gpu.md says how")
+
+
+def test_runs_take_model_and_data_from_folders_and_do_without_flash_attention(place: Place, monkeypatch) -> None:
+    monkeypatch.setenv("GROUPPPO_ALLOW", "")
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None)
+    matrix, model, task = gpu._five_steps(replace(place, small=False, model=place.out, data=place.out))
+    assert (model.factory, model.params) == ("folder", {"path": str(place.out)})
+    assert task.params["repo"] == str(place.out)
+    assert (matrix.train.attention, matrix.train.steps, list(matrix.arms)[2]) == ("sdpa", 5, "group_ppo_gathered")
+    assert not [fault for fault in published_faults(task) if fault.key == "params.repo"]  # allowed, for it was named
+    monkeypatch.setattr(gpu, "find_spec", lambda name: name)
+    assert gpu._five_steps(replace(place, small=False))[0].train.attention == "flash_attention_2"
+
+
+def test_runs_that_could_not_end_in_time_are_not_started(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groupppo.tasks.build.build_task", lambda *_: None)
+    monkeypatch.setattr("groupppo.models.build_model", lambda *_: 0)
+    rows = list(gpu.runs(replace(place, until=time.monotonic() + 90)))
+    assert [(row.name, row.status) for row in rows] == [(arm, NOT_RUN) for arm in ("ppo", "grpo", "group_ppo_gathered")]
+    assert "--minutes" in rows[0].reason
 
 
 def test_the_answer_names_what_works_what_does_not_and_what_was_not_tried() -> None:
