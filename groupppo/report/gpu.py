@@ -103,8 +103,6 @@ def _bound(column: str, bound: Bound) -> str:
 def _text(column: str, value: Number) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, int) and not column.endswith("_bytes"):
-        return f"{value:,}"
-    unit = column.rpartition("_")[2]
-    form = next((form for end, form in _FORMS.items() if unit == end), number)
-    return form(value)
+    form = _FORMS.get(column.rpartition("_")[2], number)
+    # Whole numbers are integers where they were measured, and floats where a record was read.
+    return f"{value:,.0f}" if form is number and value is not None and float(value).is_integer() else form(value)
