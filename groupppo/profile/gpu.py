@@ -444,7 +444,9 @@ def _five_steps(place: Place) -> tuple["Benchmark", "Model", "Task"]:
     if place.model is not None:
         model = replace(model, factory=FOLDER, params={"path": str(place.model.absolute())})
     if place.data is not None:
-        task = replace(task, params=task.params | {"repo": str(place.data.absolute())})
+        # The hub's copy names its configs there; bare files train and test are one.
+        named = {} if (place.data / "README.md").is_file() else {"configs": ["default"]}
+        task = replace(task, params=task.params | {"repo": str(place.data.absolute())} | named)
     # Who names a folder on the command line means it.
     os.environ[VARIABLE] = ",".join([os.environ.get(VARIABLE, ""), "params.path", "params.repo"])
     return matrix, model, task
