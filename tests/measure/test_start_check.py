@@ -7,7 +7,6 @@ import time
 from dataclasses import replace
 
 import pytest
-import yaml
 
 from groupppo.config import REPOSITORY
 from groupppo.errors import BadInput
@@ -131,11 +130,8 @@ def test_the_compiler_that_triton_looks_for_is_looked_for(tmp_path, monkeypatch,
     monkeypatch.setenv("PATH", str(tmp_path))
     assert found(tmp_path / "run", asked).key == "C compiler"
     check_node(tmp_path / "run", needs)
-    monkeypatch.setenv("CC", "/opt/cc")
+    monkeypatch.setenv("CC", "a compiler")
     check_node(tmp_path / "run", asked)
-    assert {"c-compiler", "cxx-compiler"} <= set(
-        yaml.safe_load((REPOSITORY / "environment.yml").open())["dependencies"]
-    )
 
 
 @pytest.mark.parametrize("call", ["mkdir", "fsync"])
