@@ -425,7 +425,8 @@ def runs(place: Place) -> Iterator[Row]:
         except GroupPPOError as error:
             yield Row("runs", arm.name, status=FAILED, reason=str(error))
         else:
-            yield _run(f"{arm.name}, attention by {settings.attention}", RunFolder(out), settings.steps)
+            label = f"{arm.name}, {settings.attention}" if matrix.device == "cuda" else arm.name
+            yield _run(label, RunFolder(out), settings.steps)
 
 
 def _five_steps(place: Place) -> tuple["Benchmark", "Model", "Task"]:
