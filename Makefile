@@ -3,12 +3,16 @@
 # `make check` lint, and the tests that need no Ray, Slurm or browser and start no other program for long
 # `make docs`  builds the documentation, site/index.html
 # `make gpu-lock` installs what GPU nodes run, 11 GB in .venv-gpu, and looks at it; needs no GPU (docs/gpu.md)
+# `make gpu-check`  what works on this machine's GPU, in ten minutes, with the Python that is there: results/gpu/report.html
 PYTHON ?= python3.11
 # PyTorch's own index of CPU builds, if you have one at hand: a far smaller download than the default build. TORCH_HASH is
 # for a build that the lock does not know, sha256:...
 TORCH_INDEX ?=
 TORCH_HASH ?=
 BENCHMARK ?= benchmarks/quick.yaml
+# For `make gpu-check`: folders of Qwen2.5-0.5B-Instruct and GSM8K where the hub cannot be reached.
+MODEL ?=
+DATA ?=
 
 BIN := .venv/bin
 LOCK := requirements/cpu.lock
@@ -31,7 +35,7 @@ unexport PYTHONHOME PYTHONOPTIMIZE PYTHONWARNINGS PYTHONINSPECT PYTHONSTARTUP
 # Two things at once: Debian packages beside the lock, lint beside the tests.
 MAKEFLAGS += --jobs=2
 
-.PHONY: all test check setup lint pytest quick docs gpu-lock clean
+.PHONY: all test check setup lint pytest quick docs gpu-check gpu-lock clean
 all: setup
 	snakemake --cores $(CORES) --resources mem_mb=$(MEMORY_MB) --config benchmark=$(BENCHMARK)
 	@echo "$(RESULTS)/report.html"
@@ -82,6 +86,10 @@ gpu-lock:
 	test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
 	PATH='$(CURDIR)/.venv-gpu/bin':$$PATH bash requirements/install.sh requirements/gpu.lock
 	.venv-gpu/bin/python -m tests.gpu_lock
+
+# .venv's where there is one, else whatever has torch and transformers: nothing is installed.
+gpu-check:
+	python3 -m groupppo.cli.gpu_check $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)')
 
 clean:
 	rm -rf results/quick .snakemake

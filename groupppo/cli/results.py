@@ -1,4 +1,5 @@
-"""groupppo report, verify and compare: results that are there, that come from elsewhere, or from before."""
+"""groupppo report, verify and compare: results that are there, that come from elsewhere, or from before; and what a GPU
+shows in ten minutes, gpu-check."""
 
 import os
 from pathlib import Path
@@ -18,6 +19,7 @@ def add(app: typer.Typer) -> None:
     app.command("report")(report)
     app.command("verify")(verify)
     app.command("compare")(compare)
+    app.command("gpu-check", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(gpu_check)
 
 
 def report(
@@ -155,3 +157,19 @@ def compare(
         write_comparison(found, html, markdown)
         say(f"\n{html}\n{markdown}")
     raise typer.Exit(found.exit_code)
+
+
+def gpu_check(context: typer.Context) -> None:
+    """See in ten minutes what of the project works on this machine's GPU: docs/gpu.md says what is tried.
+
+    All options: python3 -m groupppo.cli.gpu_check --help, which needs neither typer nor pydantic.
+
+    \b
+    Examples:
+      groupppo gpu-check
+      groupppo gpu-check --only machine,attention,updates
+      groupppo gpu-check --device cpu --small --only exact
+    """
+    from groupppo.cli.gpu_check import main
+
+    raise typer.Exit(main(context.args))

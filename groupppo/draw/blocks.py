@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from groupppo.draw.figures import FigureRecord
 from groupppo.draw.wording import number
 
 
@@ -121,6 +120,25 @@ class Heading:
     """A heading inside a section."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class FigureRecord:
+    """What is known of a figure without looking at its pictures.
+
+    Args:
+        id: what verdicts and links call it.
+        title: its heading.
+        caption: how to read it, number of seeds included; for a figure without files, why it is not drawn.
+        files: file names by format of FORMATS, beside `figures.json`; empty when it is not drawn.
+        alt: what the picture shows, in words and numbers, for readers who do not see it.
+    """
+
+    id: str
+    title: str
+    caption: str
+    files: dict[str, str]
+    alt: str
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from groupppo.config import Benchmark
+from groupppo.draw.blocks import FigureRecord
 from groupppo.draw.style import (
     ARM_KEYS,
     MOST_BANDED,
@@ -38,25 +39,6 @@ FORMATS = ("svg", "png", "csv")
 """Of a figure: two pictures, and the numbers that they show."""
 DOTS, MOST_DOTS = 160, 6000
 """Dots per inch of a PNG, and the most that it is high."""
-
-
-@dataclass(frozen=True)
-class FigureRecord:
-    """What is known of a figure without looking at its pictures.
-
-    Args:
-        id: what verdicts and links call it.
-        title: its heading.
-        caption: how to read it, number of seeds included; for a figure without files, why it is not drawn.
-        files: file names by format of FORMATS, beside `figures.json`; empty when it is not drawn.
-        alt: what the picture shows, in words and numbers, for readers who do not see it.
-    """
-
-    id: str
-    title: str
-    caption: str
-    files: dict[str, str]
-    alt: str
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 import psutil
 
-from groupppo.config import REPOSITORY
 from groupppo.measure.sensors import driver_version
+from groupppo.records.folders import REPOSITORY
 from groupppo.records.hashing import sha256_file, sha256_model
 from groupppo.records.hub import chat_template
 

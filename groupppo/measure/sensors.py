@@ -14,7 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import pynvml
+try:
+    import pynvml
+except ModuleNotFoundError:  # next to torch alone: `driver_version` says so, and a run, which reads more, has it
+    pynvml = None
 
 INTERVAL = 1.0
 """Seconds between readings."""
@@ -170,6 +173,8 @@ def _values(gpu: Gpu) -> dict[str, float]:
 
 def driver_version() -> tuple[str | None, str | None]:
     """Version of the NVIDIA driver, or why NVML does not tell."""
+    if pynvml is None:
+        return None, "the package nvidia-ml-py is not installed"
     try:
         pynvml.nvmlInit()
         version = str(pynvml.nvmlSystemGetDriverVersion())

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from groupppo.algorithm.loss import LossMask, policy_loss
-from groupppo.profile.config import Setting
+from groupppo.profile import BYTES, Setting
 from groupppo.update.flops import Shape, Work
 from groupppo.update.head import head_log_probs
 from groupppo.update.layout import Layout
@@ -235,17 +235,23 @@ class Bench:
             kept=int(batch.rows[-1]) + 1 if variant.cut else 0,
         )
 
+    def counted_bytes(self, variant: Variant) -> float:
+        """The memory model's bytes of one pass, next to weights and gradients."""
+        element = BYTES[self.setting.dtype]
+        causes = update_bytes(self.shape, self.work(variant), variant.mode, eager=variant.eager, element=element)
+        return sum(causes.values())
+
     def prepare(self, outcome: Outcome) -> None:
         """Make what a variant needs before its passes, or note why it cannot run."""
         variant = find(outcome.variant)
         if missing := variant.missing(self.setting.device):
             outcome.status, outcome.reason = NOT_RUN, missing
             return
-        needed = sum(update_bytes(self.shape, self.work(variant), variant.mode, eager=variant.eager).values())
-        if self.setting.device == "cpu" and needed > psutil.virtual_memory().available:
-            # Linux would end the whole process, and with it the other variants' results.
+        needed, free = self.counted_bytes(variant), free_bytes(self.setting.device)
+        if needed > free:
+            # On a CPU Linux would end the whole process, and with it the other variants' results.
             outcome.status = NO_MEMORY
-            outcome.reason = f"not started: the memory model asks for {needed:.3g} bytes, more than are free"
+            outcome.reason = f"not started: counted are {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free"
             return
         with guarded(outcome):
             self.prepared[variant.name] = prepare(variant, self.model, self.batch)
@@ -260,6 +266,13 @@ class Bench:
             loss(variant, self.model, self.batch, self.prepared[variant.name]).backward()
 
         return run
+
+
+def free_bytes(device: str) -> int:
+    """Memory that a process can still take, what torch's CUDA allocator holds in reserve included."""
+    if device == "cpu":
+        return psutil.virtual_memory().available
+    return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
 
 
 @contextmanager

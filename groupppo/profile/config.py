@@ -6,46 +6,16 @@ from fractions import Fraction
 from pathlib import Path
 
 from groupppo.config.files import read_form
-from groupppo.config.forms import CountedEntry, ProfileFile, SettingEntry, TargetEntry
+from groupppo.config.forms import CountedEntry, ProfileFile, TargetEntry
 from groupppo.errors import BadInput, suggest
+from groupppo.profile import ModelShape, Setting
 from groupppo.records.where import Found
 from groupppo.records.where import find as find_home
-from groupppo.update.flops import Shape, Work
-from groupppo.update.memory import update_bytes
+from groupppo.update.flops import Shape
 from groupppo.update.variants import FUSED, MASKED, REFERENCE, find
 
 DEFAULT = "benchmarks/profile.yaml"
-BYTES = {"bfloat16": 2, "float32": 4}
 _COMPARED = {"memory_ratio_to_fused": (FUSED,), "seconds_speedup_to_masked": (MASKED,)}
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """A decoder by its sizes. `family`: "qwen2", "qwen3" or "llama"."""
-
-    name: str
-    title: str
-    family: str
-    shape: Shape
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting(SettingEntry):
-    """One model, one micro-batch of one sequence, and the variants of its update that run in turns."""
-
-    name: str
-    model: ModelShape
-    prompt: int
-    seed: int
-
-    @property
-    def memory_mb(self) -> int:
-        """What its process needs, roughly: weights and gradients, the largest update, and what it imports."""
-        shape, element = self.model.shape, BYTES[self.dtype]
-        work = work_of(self.prompt, self.response, self.density, self.checkpointing)
-        # Another project's head may hold twice what the naive one does.
-        update = 2 * sum(update_bytes(shape, work, REFERENCE, element=element).values())
-        return 2000 + int((2 * shape.parameters * element + update) / 1e6)
 
 
 @dataclass(frozen=True)
@@ -58,12 +28,6 @@ class Profile:
     measured: dict[str, Setting]
     targets: tuple[TargetEntry, ...]
     source: Path
-
-
-def work_of(prompt: int, response: int, density: str, checkpointing: bool) -> Work:
-    """One sequence, of whose response every (1/density)-th token and the last one are endpoints."""
-    endpoints = -(-response // Fraction(density).denominator)
-    return Work(prompt + response, response, endpoints, checkpointing)
 
 
 def load_profile(path: str | Path) -> Profile:

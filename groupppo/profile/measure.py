@@ -24,17 +24,34 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from groupppo.measure.provenance import machine, software, source
 from groupppo.measure.stages import ProcessTreeProbe
+from groupppo.profile import Setting
 from groupppo.profile.bench import Bench, Outcome, guarded
-from groupppo.profile.config import Setting
 from groupppo.update.variants import MEASURED, find
 
 _ATEN = torch.ops.aten
+
+
+def _per_query_head(formula: Callable[..., int], query: int) -> Callable[..., int]:
+    """A formula of torch's for attention, told that keys and values have the query's heads: torch 2.11 refuses others.
+
+    Args:
+        query: place of the query's shape among the arguments; those of keys and values follow.
+    """
+
+    def flops(*shapes: Any, out_shape: Any = None, **_: Any) -> int:
+        batch, heads = shapes[query][:2]
+        grouped = [(batch, heads, *shape[2:]) for shape in shapes[query + 1 : query + 3]]
+        return formula(*shapes[: query + 1], *grouped)
+
+    return flops
+
+
 # torch's counter has no formula for its flash attention on CPUs nor for products added in place.
-_LIKE = {
-    _ATEN._scaled_dot_product_flash_attention_for_cpu: _ATEN._scaled_dot_product_flash_attention,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _ATEN._scaled_dot_product_flash_attention_backward,
-    _ATEN.addmm_: _ATEN.addmm,
-}
+_FORMULAS: dict[Any, Callable[..., int]] = {_ATEN.addmm_: flop_registry[_ATEN.addmm].__wrapped__}
+for _name in ("flash_attention", "efficient_attention", "cudnn_attention", "flash_attention_for_cpu"):
+    for _end, _query in (("", 0), ("_backward", 1)):
+        _stock = flop_registry[getattr(_ATEN, f"_scaled_dot_product_{_name.removesuffix('_for_cpu')}{_end}")]
+        _FORMULAS[getattr(_ATEN, f"_scaled_dot_product_{_name}{_end}")] = _per_query_head(_stock.__wrapped__, _query)
 
 
 @dataclass
@@ -43,11 +60,13 @@ class Counted:
 
     Attributes:
         flops: a multiply-add is two; matrix products and attention, the latter over all pairs of queries and keys.
+        operations: the same by torch's operation.
         saved_bytes: the largest size at any moment of what autograd kept for the backward pass, parameters left out.
         held: how often autograd holds a storage now, by its address.
     """
 
     flops: int = 0
+    operations: dict[str, int] = field(default_factory=dict)
     saved_bytes: int = 0
     saved_now: int = 0
     held: dict[int, int] = field(default_factory=dict)
@@ -57,11 +76,11 @@ class Counted:
 def count() -> Iterator[Counted]:
     """Count what runs inside; the result is complete after the block."""
     counted = Counted()
-    formulas = {ours: flop_registry[theirs].__wrapped__ for ours, theirs in _LIKE.items()}
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Held(tensor, counted), lambda held: held.tensor)
-    with hooks, FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+    with hooks, FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
         yield counted
     counted.flops = counter.get_total_flops()
+    counted.operations = {str(name): flops for name, flops in counter.get_flop_counts().get("Global", {}).items()}
 
 
 class _Held:

@@ -11,7 +11,8 @@ import pandas as pd
 
 from groupppo.config.forms import TargetEntry
 from groupppo.errors import BadInput
-from groupppo.profile.config import BYTES, Profile, Setting, work_of
+from groupppo.profile import BYTES, Setting, work_of
+from groupppo.profile.config import Profile
 from groupppo.records.plain_json import read_object
 from groupppo.records.where import Found
 from groupppo.stats.intervals import Interval, paired_ratio

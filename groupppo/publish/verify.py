@@ -6,18 +6,22 @@
 Who makes raw records up consistently is not found: compare `Verification.sums_sha256` with the publisher's.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from groupppo.config import Benchmark
 from groupppo.config.allowed import VARIABLE
 from groupppo.config.things import REWARDS
 from groupppo.draw.wording import plural
 from groupppo.errors import BadInput
+from groupppo.profile import gpu_check
 from groupppo.publish import contents
 from groupppo.publish.bundle import underived
 from groupppo.publish.contents import CONFIG, LISTS, SUMS, VERDICTS, Kind, files_in, is_picture
@@ -26,7 +30,9 @@ from groupppo.publish.reading import difference, read_json, same_number
 from groupppo.publish.records import REWARD_FILE, evaluation_differences, may_judge, notes, record_differences
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened, source_differences, why_unchecked
 from groupppo.records.hashing import sha256_file
+from groupppo.records.plain_json import read_object
 from groupppo.records.plain_parquet import refuse_bomb
+from groupppo.report.gpu import gpu_page
 from groupppo.verdicts.claims import Claims
 
 _ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError)
@@ -54,7 +60,7 @@ class Verification:
     """What `verify` found."""
 
     path: Path
-    kind: str  # "bundle", "unpacked bundle" or "results folder"
+    kind: str  # "bundle", "unpacked bundle", "results folder" or "GPU check"
     benchmark: str = ""  # its name, empty where it cannot be read
     checks: dict[str, str] = field(default_factory=dict)  # what each covered
     differences: list[Difference] = field(default_factory=list)
@@ -73,7 +79,7 @@ class Verification:
 
 
 def verify(path: Path, *, pictures: bool = False) -> Verification:
-    """Check a bundle, an unpacked bundle or a results folder.
+    """Check a bundle, an unpacked bundle, a results folder, or the record of a check of a GPU or its folder.
 
     A results folder has no lists and no sources of its own: it is derived again with the repository's claims, if these
     still are the ones of its verdicts.
@@ -85,8 +91,42 @@ def verify(path: Path, *, pictures: bool = False) -> Verification:
     Raises:
         BadInput: nothing is there, the archive is hostile or damaged, or a folder holds links.
     """
+    record = path if path.suffix == ".json" else path / gpu_check.FILE
+    if record.is_file():
+        return _gpu_check(record)
     with opened(path) as source:
         return _Check(source).all(pictures)
+
+
+def _gpu_check(file: Path) -> Verification:
+    """A record of `groupppo gpu-check`: its seal, what its numbers decide, and the page beside it, made again.
+
+    Raises:
+        BadInput: it is no such record.
+    """
+    hint = "run `groupppo gpu-check` again: this is no record that it wrote."
+    content = read_object(file, hint)
+    try:
+        record = msgspec.convert(content, gpu_check.Record, strict=True)
+    except msgspec.ValidationError as error:
+        raise BadInput(file, "file", str(error), hint) from error
+    if (record.format, record.version) != (gpu_check.FORMAT, gpu_check.VERSION):
+        raise BadInput(file, "version", record.version, f"this command reads version {gpu_check.VERSION}.")
+    compared: dict[str, list[tuple[str, object, object]]] = {
+        "checksums": [("sha256", gpu_check.digest(content), record.sha256)],
+        "schemas": [("keys", json.loads(json.dumps(asdict(record))), content)],
+        "derived": [("answer", gpu_check.answer(record.rows), record.answer)],
+    }
+    compared["derived"] += [(f"{row.check}: {row.name}", gpu_check.decided(row), row) for row in record.rows]
+    if (page := file.with_name("report.html")).is_file():
+        same = page.read_text(encoding="utf-8") == gpu_page(record)
+        compared["derived"].append((page.name, "this record's page", "this record's page" if same else "another"))
+    outcome = Verification(file, "GPU check", sums_sha256=record.sha256)
+    for check, pairs in compared.items():
+        differ = [(place, str(made)[:300], str(found)[:300]) for place, made, found in pairs if made != found]
+        outcome.differences += [Difference(check, *each) for each in differ]
+        outcome.checks[check] = f"{plural(len(pairs), 'comparison')}, {plural(len(differ), 'difference')}"
+    return outcome
 
 
 class _Check:

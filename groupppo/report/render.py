@@ -15,10 +15,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
-from groupppo.draw.blocks import Block, FigureBlock, Page, Text
-from groupppo.draw.figures import FigureRecord, few_colours
+from groupppo.draw.blocks import Block, FigureBlock, FigureRecord, Page, Text
 from groupppo.errors import BadInput
 
 LARGEST_SVG = 400_000
@@ -137,6 +135,11 @@ def _inline(folder: Path, record: FigureRecord, largest: int | None) -> tuple[st
 
 def _smaller(png: bytes, largest: float) -> bytes:
     """The picture with 256 colours, and as many pixels as fit into `largest` bytes."""
+    # Here alone: a page without pictures is written where no library that draws is installed (profile/gpu.py).
+    from PIL import Image
+
+    from groupppo.draw.figures import few_colours
+
     picture, written = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
     few_colours(picture).save(written, "PNG", optimize=True)
     while written.tell() > largest and max(picture.size) > 64:

@@ -200,3 +200,16 @@ def test_a_gpu_pass_is_timed_between_events_and_read_after_it_has_finished(monke
     order = [fake.calls.index(name) for name in ("reset_peak_memory_stats", "memory_allocated", "pass")]
     assert order == sorted(order)
     assert fake.calls[-2:] == ["synchronize", "max_memory_allocated"]
+
+
+@pytest.mark.parametrize("kernel", ["flash", "efficient"])
+def test_the_kernels_of_a_gpu_are_counted_by_query_heads_where_these_share_keys(kernel):
+    query, keys = (torch.empty(1, heads, tokens, 64, device="meta") for heads, tokens in ((14, 32), (2, 256)))
+    ask = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_attention")
+    more = () if kernel == "flash" else (None, False)
+    with count() as found:
+        ask(query, keys, keys, *more)
+    assert found.operations == {f"aten._scaled_dot_product_{kernel}_attention": 2 * 2 * 14 * 32 * 256 * 64}
+    with count() as shared:
+        ask(query[:, :2], keys, keys, *more)
+    assert found.flops == 7 * shared.flops > 0

@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 import torch
 
+from groupppo.profile import work_of
 from groupppo.profile.bench import (
     CLIP_SAFE,
     build_model,
@@ -16,7 +17,6 @@ from groupppo.profile.bench import (
     prepare,
     random_batch,
 )
-from groupppo.profile.config import work_of
 from groupppo.update.flops import Shape
 from groupppo.update.variants import VARIANTS, find
 

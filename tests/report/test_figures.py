@@ -14,7 +14,8 @@ from PIL import Image
 
 from groupppo.config import Benchmark, CellPlan
 from groupppo.draw import style
-from groupppo.draw.figures import FigureRecord, read_figures, save
+from groupppo.draw.blocks import FigureRecord
+from groupppo.draw.figures import read_figures, save
 from groupppo.draw.style import MOST_SINGLE, figure_style, t_interval
 from groupppo.errors import BadInput
 from groupppo.report import figures

@@ -12,8 +12,8 @@ from PIL import Image
 
 from groupppo.config import Benchmark
 from groupppo.draw import blocks, style
-from groupppo.draw.blocks import FigureBlock, Page, Section
-from groupppo.draw.figures import FigureRecord, few_colours
+from groupppo.draw.blocks import FigureBlock, FigureRecord, Page, Section
+from groupppo.draw.figures import few_colours
 from groupppo.report import render
 from groupppo.report.figures import draw_figures
 from groupppo.report.figures import verdicts as overview

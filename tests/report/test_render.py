@@ -8,6 +8,7 @@ from groupppo.draw.blocks import (
     Block,
     Details,
     FigureBlock,
+    FigureRecord,
     Heading,
     Link,
     List,
@@ -24,7 +25,6 @@ from groupppo.draw.blocks import (
     strong,
     with_interval,
 )
-from groupppo.draw.figures import FigureRecord
 from groupppo.report.render import html, markdown
 
 ATTACK = "<b>|*x*](y)</b>"

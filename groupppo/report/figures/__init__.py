@@ -21,7 +21,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from groupppo.config import Benchmark
-from groupppo.draw.figures import FigureRecord, Picture, excluded, left_out, not_drawn, write_figure, write_index
+from groupppo.draw.blocks import FigureRecord
+from groupppo.draw.figures import Picture, excluded, left_out, not_drawn, write_figure, write_index
 from groupppo.draw.style import ARM_KEYS, MOST_FACETS, START, cells, refuse_empty
 from groupppo.tables import Only, StoredTables, Tables
 

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from groupppo.draw import style
-from groupppo.draw.figures import FigureRecord, Picture, write_figures
+from groupppo.draw.blocks import FigureRecord
+from groupppo.draw.figures import Picture, write_figures
 from groupppo.draw.wording import in_bytes, percentage, plural, plurals, ratio
 from groupppo.profile.config import Profile
 from groupppo.profile.tables import ProfileTables

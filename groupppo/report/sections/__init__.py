@@ -12,8 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
 from groupppo.config import Benchmark
-from groupppo.draw.blocks import Section
-from groupppo.draw.figures import FigureRecord
+from groupppo.draw.blocks import FigureRecord, Section
 from groupppo.errors import BadInput
 from groupppo.records.plain_json import read_object
 from groupppo.records.where import Where
