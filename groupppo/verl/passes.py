@@ -84,7 +84,7 @@ class Asks:
         responses: of a prompt, where all of them are on one rank, else 1.
     """
 
-    def __init__(self, params: GroupParams | None, responses: int):
+    def __init__(self, params: GroupParams | None, responses: int = 1):
         self.params, self.responses = params, responses
 
     @property
