@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from groupppo.profile.bench import build_model
+from groupppo.profile.measure import count
+from groupppo.update.flops import Shape, Work, update_bound, update_flops
 from groupppo.update.layout import Layout
 from groupppo.update.network import run_inside
 from groupppo.update.passes import Plan, policy_pass, value_pass
@@ -91,3 +94,23 @@ def test_a_critic_shares_prompts_too():
         for layout in (batch.layout, alone)
     )
     assert worst(found, expected) < 1e-12
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
+@pytest.mark.parametrize(("prompt", "response"), [(48, 12), (12, 48)])
+def test_operations_are_those_that_are_counted_by_formula(prompt, response, checkpointing):
+    shape, sharers = Shape(64, 3, 160, 4, 2, 16, 1009, tied=True), 4
+    model = build_model("qwen2", shape, dtype=torch.float32, checkpointing=checkpointing, seed=0, device="cpu")
+    ids = torch.randint(0, 1009, (prompt,)).repeat(sharers, 1)
+    ids = torch.cat([ids, torch.randint(0, 1009, (sharers, response))], dim=1)
+    lengths, prompts = torch.full((sharers,), prompt + response), torch.full((sharers,), prompt)
+    layout = Layout(ids.flatten(), lengths, False, prompts)
+    rows = (torch.arange(prompt - 1, prompt + response - 1) + layout.starts[:, None]).flatten()
+    run = policy_pass(layout, rows, layout.input_ids[rows + 1], 1.0, Plan("gathered"))
+    with count() as found:
+        run_inside(model, run)[0].sum().backward()
+    work = Work(prompt + response, response, response, checkpointing, kept=prompt + response - 1, sharers=sharers)
+    assert found.flops == pytest.approx(sharers * sum(update_flops(shape, work, "gathered").values()), rel=0.02)
+    alone = Work(prompt + response, response, response, checkpointing, kept=prompt + response - 1)
+    assert found.flops < 0.95 * sharers * sum(update_flops(shape, alone, "gathered").values())
+    assert update_bound(shape, work) > update_bound(shape, alone)
