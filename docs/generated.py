@@ -214,6 +214,14 @@ def bounds() -> str:
     return table(bounds_head(), counted())
 
 
+def savings() -> str:
+    """Counted bounds of an update in which responses share their prompt."""
+    from generated_profile import savings as counted
+    from generated_profile import savings_head
+
+    return table(savings_head(), counted())
+
+
 def commands() -> str:
     """What `--help` says of every command."""
     import typer
@@ -242,6 +250,6 @@ SECTIONS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
         keys, group_params, rules, columns, gates, study_tables, claims, quantities, metrics, update_costs,
-        bounds, commands,
+        bounds, savings, commands,
     )
 }  # fmt: skip

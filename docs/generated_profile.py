@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 
 import pandas as pd
 
 from groupppo.config import REPOSITORY
 from groupppo.profile.config import load_profile
 from groupppo.profile.tables import ProfileTables, tables_of
+from groupppo.update.flops import Work, update_bound
 
 SHOWN = {
     "r1024": ("masked", "dense_fused", "gathered", "streamed_recompute", "streamed_reuse"),
@@ -15,6 +17,8 @@ SHOWN = {
     "r512_ckpt": ("masked", "dense_fused", "verl_fused", "gathered"),
 }
 DENSITY = "1/16"
+LENGTHS, SHARERS = ((128, 512), (128, 1024), (1024, 128)), 8
+"""Tokens of prompt and response, and the responses to a prompt, of the table of savings."""
 
 
 @cache
@@ -55,3 +59,21 @@ def bounds_head() -> tuple[str, ...]:
     ends = sorted(set(_tables().counted["response"]))
     cells = [f"response {end}{how}" for end in (ends[0], ends[-1]) for how in ("", ", checkpointing")]
     return ("model", *cells)
+
+
+def savings() -> Iterator[tuple[str, ...]]:
+    """Model, lengths, and the largest speed-up of an exact update of all tokens and of every 16th."""
+    shapes = load_profile(REPOSITORY / "benchmarks" / "profile.yaml").shapes
+    for model in (shapes["qwen2_5_0_5b"], shapes["qwen2_5_7b"]):
+        for prompt, response in LENGTHS:
+            tokens, found = prompt + response, []
+            for rows, sharers in product((response, response // 16), (0, SHARERS)):
+                work = Work(tokens, response, rows, kept=tokens - 1, sharers=sharers)
+                found.append(f"{update_bound(model.shape, work):.2f}x")
+            yield model.title, f"{prompt} + {response}", *found
+
+
+def savings_head() -> tuple[str, ...]:
+    """The header of `savings`."""
+    once = f"prompt once for {SHARERS} responses"
+    return ("model", "prompt + response", "all tokens", f"all, {once}", "every 16th", f"every 16th, {once}")

@@ -128,6 +128,7 @@ class Key:
     Attributes:
         description: what it does.
         choices: its values, for a key that is a choice.
+        switch: whether it is true or false.
         whole: whether it is an integer.
         limits: of a number; None for a key that is no number.
         only_with: values of other keys without which it has no effect.
@@ -135,6 +136,7 @@ class Key:
 
     description: str
     choices: tuple[str, ...] = ()
+    switch: bool = False
     whole: bool = False
     limits: Limits | None = None
     only_with: tuple[tuple[str, str | bool], ...] = ()
@@ -143,6 +145,8 @@ class Key:
         """Raises BadInput: the value is of the wrong type, no choice, or out of range."""
         if self.choices and value not in self.choices:
             _refuse_choice(name, value, self.choices)
+        if self.switch and not isinstance(value, bool):
+            raise BadInput(HOME, name, value, "write true or false.")
         if self.limits is None:
             return
         low, high, closed = self.limits
@@ -155,10 +159,12 @@ class Key:
 
 
 def _key(default: Any, description: str, *choices: str, **limits: Any) -> Any:
-    return field(default=default, metadata={"key": Key(description, choices, isinstance(default, int), **limits)})
+    key = Key(description, choices, isinstance(default, bool), isinstance(default, int), **limits)
+    return field(default=default, metadata={"key": key})
 
 
-_STREAMED, _ADAPTIVE = (("update", "streamed"),), (("adaptive_threshold", True),)
+_STREAMED, _GATHERED = (("update", "streamed"),), (("update", "gathered"),)
+_ADAPTIVE = (("adaptive_threshold", True),)
 
 
 @dataclass(frozen=True)
@@ -232,6 +238,23 @@ class GroupParams:
     live_share: float = _key(
         0.0, "Random share of tokens that flow too in `streamed`.", limits=(0.0, 1.0, True), only_with=_STREAMED
     )
+    skip_zero_advantage: bool = _key(
+        False,
+        "The policy update leaves out tokens whose advantage is 0: with GRPO the responses to a prompt that all solve, "
+        "or none. The gradients are the same; a term for KL or entropy would need the tokens.",
+        only_with=_GATHERED,
+    )
+    shared_prompts: bool = _key(
+        False,
+        "Passes and updates compute a prompt once for all its responses in a micro-batch, with the same gradients.",
+        only_with=_GATHERED,
+    )
+    old_log_probs: str = _key(
+        "pass",
+        "`pass`: of a pass before the update. `update`: the update's own, which are the same where a batch gets one "
+        "optimizer step; the pass is left out, and with it the metrics of entropy and of the gap to the rollouts.",
+        *("pass", "update"),
+    )
     on_error: str = _key(
         "raise",
         "`raise`, or `dense`: a step whose grouping fails trains on every token, with `group_ppo` as dense PPO, is "
@@ -288,8 +311,6 @@ class GroupParams:
         for name, key in KEYS.items():
             if name != "density" or self.density is not None:
                 key.check(name, getattr(self, name))
-        if not isinstance(self.adaptive_threshold, bool):
-            raise BadInput(HOME, "adaptive_threshold", self.adaptive_threshold, "write true or false.")
         if self.min_threshold > self.max_threshold:
             raise BadInput(HOME, "min_threshold", self.min_threshold, f"keep it at most {self.max_threshold}.")
         if not self.min_threshold <= self.group_variance_threshold <= self.max_threshold:
@@ -398,7 +419,7 @@ KEYS: dict[str, Key] = {each.name: each.metadata["key"] for each in fields(Group
 
 # Keys that act whatever the rule; the others act only where the rule uses them.
 COMMON: tuple[str, ...] = ("rule", "weights", "advantage", "spread", "loss_normalizer", "update", "on_error")
-COMMON += tuple(name for name, key in KEYS.items() if key.only_with[:1] == _STREAMED)
+COMMON += ("old_log_probs", *(name for name, key in KEYS.items() if key.only_with[:1] in (_STREAMED, _GATHERED)))
 
 
 def default_of(name: str, *, stock: bool) -> Any:

@@ -90,7 +90,8 @@ class Work:
     """One sequence in one update: S tokens in the network, of which R belong to the response and K are endpoints.
 
     `checkpointing` runs layers a second time. `live` tokens flow in the streamed modes, the K among them. `kept` tokens
-    are left by `gathered` when it cuts behind the last endpoint; all unless given.
+    are left by `gathered` when it cuts behind the last endpoint; all unless given. In `gathered` the prompt is computed
+    once for `sharers` responses, each of which bears its part; 0 where prompts are not looked for.
     """
 
     tokens: int
@@ -99,6 +100,7 @@ class Work:
     checkpointing: bool = False
     live: int = 0
     kept: int = 0
+    sharers: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,19 +158,24 @@ def _flops(shape: Shape, work: Work, mode: str, passes: _Passes) -> dict[str, fl
         raise ValueError(f"mode {mode!r}: write one of {', '.join(MODES)}")
     rows, down = work.endpoints, shape.hidden * shape.intermediate
     tokens = work.kept or work.tokens if mode == "gathered" else work.tokens
-    flowing = max(work.live, rows) if mode.startswith("streamed") else tokens
+    flowing: float = max(work.live, rows) if mode.startswith("streamed") else tokens
     last = rows if mode.startswith(("gathered", "streamed")) and mode != "gathered_head" else flowing
     full = shape.layers - 1
+    queries = flowing * tokens  # pairs of a query and a key in a layer
+    if work.sharers and mode == "gathered":
+        prompt, response = work.tokens - work.response, tokens - (work.tokens - work.response)
+        flowing = response + prompt / work.sharers
+        queries = response * tokens + prompt * prompt / work.sharers
     rest = 2 * shape.query + shape.mlp - down  # what a token needs next to its keys and values
-    pair = 4 * shape.heads * shape.head_dim * tokens  # operations of one query, forward
+    pair = 4 * shape.heads * shape.head_dim  # operations of one query with one key, forward
     headed = {"dense": tokens, "masked": tokens, "fused": work.response}.get(mode, rows)
     constants = 0.0
     if mode == "streamed":
-        constants = 2 * (shape.layer * full + shape.keys_values) * tokens + pair * tokens * full
+        constants = 2 * (shape.layer * full + shape.keys_values) * tokens + pair * tokens * tokens * full
     layers = passes.layer * (shape.keys_values * flowing * shape.layers + rest * (flowing * full + last))
     return {
         "layers": 2 * (layers + passes.down * down * (flowing * full + last)),
-        "attention": passes.attention * pair * (flowing * full + last),
+        "attention": passes.attention * pair * (queries * full + last * tokens),
         "head": 2 * shape.head * headed * (passes.head + (1 if mode == "fused" and passes.head > 1 else 0)),
         "keys_values": constants,
     }
@@ -186,7 +193,7 @@ def head_bound(shape: Shape, work: Work) -> float:
 
 
 def update_bound(shape: Shape, work: Work) -> float:
-    """Largest speed-up of an exact update over dense: head and last layer at endpoints, all else unchanged."""
+    """Largest speed-up of an exact update over dense: head and last layer at endpoints, prompts once for `sharers`."""
     return speedup(shape, work, "gathered")
 
 

@@ -4,7 +4,7 @@ The functions here run as the model's own forward (`run_inside`), layer by layer
 FSDP, which fetch the weights, and gradient checkpointing, which runs a layer again, see ordinary calls.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
 from types import MethodType
@@ -104,13 +104,15 @@ def hidden_at_rows(model: Any, layout: Layout, rows: Tensor, *, cut: bool = True
 
     Args:
         model: a causal language model or token classifier; call through `run_inside`.
-        layout: the batch.
+        layout: the batch; with `prompts`, those that are equal are computed once.
         rows: (K,) increasing places in its stream.
         cut: drop what lies behind each sequence's last row.
         last_layer: run the last layer's queries, output projection and MLP at the rows only.
     """
     if cut:
         layout, rows = layout.cut(rows)
+    if layout.prompts is not None:
+        return _hidden_sharing(model, layout, rows, last_layer=last_layer)
     base, (hidden, mask, positions, rotation) = base_of(model), _embed(model, layout)
     layers = base.layers[:-1] if last_layer else base.layers
     for layer in layers:
@@ -121,8 +123,30 @@ def hidden_at_rows(model: Any, layout: Layout, rows: Tensor, *, cut: bool = True
     if not last_layer:
         return base.norm(flat[rows])
     turn = (_flat(rotation[0], layout), _flat(rotation[1], layout))
-    last = partial(layer_at_rows, rotation=turn, index=Rows.of(layout, rows, group_of(base)), wanted=rows)
+    last = partial(layer_at_rows, rotation=turn, index=[Rows.of(layout, rows, group_of(base))], wanted=rows)
     return base.norm(base.layers[-1](flat, instead=last))
+
+
+def _hidden_sharing(model: Any, layout: Layout, rows: Tensor, *, last_layer: bool) -> Tensor:
+    """As `hidden_at_rows`, equal prompts once: two attentions a layer, of their tokens and of all responses'."""
+    assert layout.prompts is not None
+    base, (kept, where) = base_of(model), layout.sharing()
+    hidden = embed(model, layout.input_ids[kept])
+    turn = base.rotary_emb(hidden[None], layout.position[kept][None])
+    shared = partial(layer_at_rows, rotation=(turn[0][0], turn[1][0]))
+    in_prompt = (layout.position < layout.prompts[layout.sequence])[kept]
+    every = [
+        Rows.of(layout, kept[numbers], group_of(base)).among(numbers, where).additive(hidden.dtype)
+        for numbers in (in_prompt.nonzero().flatten(), (~in_prompt).nonzero().flatten())
+        if len(numbers)
+    ]
+    for layer in base.layers[:-1] if last_layer else base.layers:
+        hidden = layer(hidden, instead=partial(shared, index=every))
+    wanted, back = where[rows].unique(return_inverse=True)  # the last token of a prompt has a row of every response
+    if not last_layer:
+        return base.norm(hidden[wanted])[back]
+    last = [Rows.of(layout, kept[wanted], group_of(base)).among(torch.arange(len(wanted), device=wanted.device), where)]
+    return base.norm(base.layers[-1](hidden, instead=partial(shared, index=last, wanted=wanted)))[back]
 
 
 def collect(model: Any, layout: Layout, *, output: bool = False) -> tuple[Tensor | None, list[KeysValues]]:
@@ -188,7 +212,7 @@ def layer_at_rows(
     hidden: Tensor,
     *,
     rotation: Rotation,
-    index: Rows,
+    index: Sequence[Rows],
     wanted: Tensor | None = None,
     places: Tensor | None = None,
     cached: KeysValues | None = None,
@@ -201,7 +225,7 @@ def layer_at_rows(
     Args:
         hidden: (N, H) the layer's input.
         rotation: at the same tokens.
-        index: of the K rows.
+        index: of the K rows, each in one of them.
         wanted: (K,) numbers of the input's tokens whose output is wanted; all unless given.
         places: (N,) the input's places in the stream, with `cached`.
         cached: keys and values of the whole stream, if the input is only a part of it.
@@ -258,8 +282,15 @@ def kernel_of(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> str:
     return SDPBackend(torch._fused_sdp_choice(query, keys, values, attn_mask=mask)).name.lower()
 
 
-def _attend(attention: Any, query: Tensor, keys: Tensor, values: Tensor, rows: Rows) -> Tensor:
+def _attend(attention: Any, query: Tensor, keys: Tensor, values: Tensor, index: Sequence[Rows]) -> Tensor:
     """Causal attention of K rows, (K, heads, head dim) -> (K, heads * head dim)."""
+    attended = torch.cat([_attend_in(attention, query, keys, values, rows) for rows in index])
+    if len(index) == 1:
+        return attended
+    return attended[torch.cat([rows.table[rows.real] for rows in index]).argsort()]
+
+
+def _attend_in(attention: Any, query: Tensor, keys: Tensor, values: Tensor, rows: Rows) -> Tensor:
     query, keys, values, mask = as_attended(query, keys, values, rows)
     output = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=attention.scaling)
     apart = output.unflatten(2, (rows.group, -1))  # (B, kv heads, G, Q, head dim)

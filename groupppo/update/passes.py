@@ -148,10 +148,11 @@ def _streamed(model: Any, layout: Layout, rows: Tensor, live: Tensor, cached: li
     turn = base.rotary_emb(hidden[None], position[None])
     shared = partial(layer_at_rows, rotation=(turn[0][0], turn[1][0]), places=live)
     group = group_of(base)
-    index = Rows.of(layout, live, group).additive(hidden.dtype)
+    index = [Rows.of(layout, live, group).additive(hidden.dtype)]
     for layer, constants in zip(base.layers[:-1], cached, strict=False):
         hidden = layer(hidden, instead=partial(shared, index=index, cached=constants))
-    last = partial(shared, index=Rows.of(layout, rows, group), wanted=torch.searchsorted(live, rows), cached=cached[-1])
+    at = torch.searchsorted(live, rows)
+    last = partial(shared, index=[Rows.of(layout, rows, group)], wanted=at, cached=cached[-1])
     return base.norm(base.layers[-1](hidden, instead=last))
 
 

@@ -73,7 +73,7 @@ class Cell:
 
 
 def cells_to_check(benchmark: Benchmark, folder: Path) -> Iterator[Cell]:
-    """The first seed of each task, model and arm of a matrix; every path of theirs is `folder`, and none is looked at."""
+    """The first seed of each task, model and arm of a matrix; their paths are `folder`, and none is looked at."""
     for plan in benchmark.plans():
         for name in plan.arms:
             arm, model = benchmark.arms[name], benchmark.models[plan.model]
@@ -170,6 +170,7 @@ def compose(cell: Cell, canvas: Canvas | None = None) -> DictConfig:
         _refuse_corrections(config, params, place_of)
         _check_evidence(config, params, place_of)
         _check_losses(config, params, place_of)
+        _check_savings(config, params, place_of)
         _refuse_ulysses(config, "tokens are chosen", place_of)
     if cell.train.attention == "sdpa":
         _refuse_ulysses(config, "rows are padded (train.attention: sdpa)", place_of)
@@ -302,15 +303,47 @@ def _check_losses(config: DictConfig, params: GroupParams, place_of: PlaceOf) ->
             if agg != "token-mean":
                 hint = "write token-mean with loss_normalizer: tokens."
                 raise BadInput(*place_of(f"{place}.loss_agg_mode"), agg, hint)
-    if params.weights == "none":
-        return
-    if mode not in _OF_TOKENS:
-        hint = f"with weights: {params.weights} write one that is a sum over tokens: {', '.join(_OF_TOKENS)}."
-        raise BadInput(*place_of(f"{home}.policy_loss.loss_mode"), mode, hint)
-    for key, value in (("entropy_coeff", actor.entropy_coeff), ("use_kl_loss", actor.use_kl_loss)):
-        if value:
-            hint = f"with weights: {params.weights} write {'false' if value is True else 0}: verl does not weight it."
-            raise BadInput(*place_of(f"{home}.{key}"), value, hint)
+    needs = {
+        f"weights: {params.weights}": (params.weights != "none", "verl does not weight it"),
+        "skip_zero_advantage: true": (params.skip_zero_advantage, "it needs the tokens that are left out"),
+    }
+    for given, why in [(given, why) for given, (asked, why) in needs.items() if asked]:
+        if mode not in _OF_TOKENS:
+            hint = f"with {given} write one that is a sum over tokens: {', '.join(_OF_TOKENS)}."
+            raise BadInput(*place_of(f"{home}.policy_loss.loss_mode"), mode, hint)
+        for key, value in (("entropy_coeff", actor.entropy_coeff), ("use_kl_loss", actor.use_kl_loss)):
+            if value:
+                hint = f"with {given} write {'false' if value is True else 0}: {why}."
+                raise BadInput(*place_of(f"{home}.{key}"), value, hint)
+
+
+def _check_savings(config: DictConfig, params: GroupParams, place_of: PlaceOf) -> None:
+    """What a saving takes for granted."""
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    if params.old_log_probs == "update":
+        at = place_of("algorithm.group_params.old_log_probs")
+        updates = config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
+        if updates > 1:
+            hint = f"write pass: a batch gets {updates} optimizer steps, and only before the first the ratio is 1."
+            raise BadInput(*at, "update", hint)
+        read = params.needs & {"log_probs", "rollout_log_probs", "entropies", "sum_pi_squared"}
+        users = [f"rule {params.rule} reads them" if read else ""]
+        users += ["algorithm.use_kl_in_reward does" if config.algorithm.use_kl_in_reward else ""]
+        users += ["kv: reuse is of the pass" if params.update == "streamed" and params.kv == "reuse" else ""]
+        if any(users):
+            raise BadInput(*at, "update", f"write pass: {next(filter(None, users))}.")
+    if params.shared_prompts:
+        if not actor.use_dynamic_bsz:
+            hint = "write false: micro-batches are made by number here, as with train.attention: sdpa."
+            raise BadInput(*place_of("algorithm.group_params.shared_prompts"), True, hint)
+        longest = rollout.n * (config.data.max_prompt_length + config.data.max_response_length)
+        limits = [f"{_ACTOR}.ppo_max_token_len_per_gpu", f"{_ROLLOUT}.log_prob_max_token_len_per_gpu"]
+        if config.critic.enable:
+            limits += ["critic.ppo_max_token_len_per_gpu", "critic.ppo_infer_max_token_len_per_gpu"]
+        for key in limits:
+            if (limit := OmegaConf.select(config, key)) < longest:
+                hint = f"write at least {longest}: with shared_prompts all responses of a prompt are one micro-batch."
+                raise BadInput(*place_of(key), limit, hint)
 
 
 def _refuse_corrections(config: DictConfig, params: GroupParams, place_of: PlaceOf) -> None:

@@ -25,7 +25,7 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.utils.losses import value_loss
-from verl.workers.utils.padding import no_padding_2_padding
+from verl.workers.utils.padding import no_padding_2_padding, response_from_nested
 
 from groupppo.errors import BadInput
 from groupppo.measure.stages import AllocatorPeaks
@@ -33,7 +33,18 @@ from groupppo.update.layout import Layout
 from groupppo.update.network import install
 from groupppo.update.passes import KeysValuesStore, LiveRows, Plan, caching_pass, policy_pass, value_pass
 from groupppo.verl import patches, require_platform
-from groupppo.verl.passes import KEEP_BYTES, MODE, SEED, SHARE, USE_KEPT, VALUE_WEIGHTS, WINDOW
+from groupppo.verl.passes import (
+    KEEP_BYTES,
+    MODE,
+    OWN_OLD,
+    SEED,
+    SHARE,
+    SHARED,
+    SKIP_ZERO,
+    USE_KEPT,
+    VALUE_WEIGHTS,
+    WINDOW,
+)
 
 VENDOR = "groupppo"
 _ENGINE = {"backend": ["fsdp", "fsdp2"], "device": ["cpu", "cuda"], "vendor": VENDOR}
@@ -47,12 +58,20 @@ class _Endpoints:
         lengths, responses = ids.offsets().diff(), mask.offsets().diff()
         flash = str(engine.module.config._attn_implementation).startswith("flash")
         packed = flash and bool(tu.get_non_tensor_data(micro_batch, key="use_remove_padding", default=True))
-        self.layout = Layout(ids.values(), lengths, packed)
+        prompts = lengths - responses if _read(micro_batch, SHARED, False) else None
+        self.layout = Layout(ids.values(), lengths, packed, prompts)
         self._offsets = ids.offsets()
         # The row before a token predicts it.
         before = torch.repeat_interleave(ids.offsets()[1:] - responses - mask.offsets()[:-1] - 1, responses)
         rows = before + torch.arange(len(before), device=before.device)
-        found = rows if every else rows[mask.values().bool()]
+        wanted = torch.ones_like(rows, dtype=torch.bool) if every else mask.values().bool()
+        self._skipped: tuple[Tensor, Tensor] | None = None
+        if _read(micro_batch, SKIP_ZERO, False):
+            moves = micro_batch["advantages"].values() != 0
+            skipped, wanted = wanted & ~moves, wanted & moves
+            if "old_log_probs" in micro_batch:  # their ratio is 1 then, as if they had been computed
+                self._skipped = rows[skipped], micro_batch["old_log_probs"].values()[skipped]
+        found = rows[wanted]
         # A rank without endpoints computes a row for nothing, as other ranks wait for it.
         self.rows, self._counts = (found, True) if len(found) else (rows[:1], False)
         self.labels = self.layout.input_ids[self.rows + 1]
@@ -62,6 +81,8 @@ class _Endpoints:
     def nested(self, values: Tensor) -> Tensor:
         """(K,) values at the rows as verl's nested (B, prompt + response)."""
         full = values.new_zeros(len(self.layout.input_ids)).index_put((self.rows,), values * self._counts)
+        if self._skipped is not None:
+            full = full.index_put((self._skipped[0],), self._skipped[1].to(full.dtype))
         return torch.nested.nested_tensor_from_jagged(full, self._offsets)
 
 
@@ -95,6 +116,8 @@ class _EndpointPasses:
         """verl's, where a mini-batch in which no token counts is a loss of zero, not zero over zero."""
         if _read(micro_batch, "batch_num_tokens", None) == 0:
             tu.assign_non_tensor(micro_batch, batch_num_tokens=1)
+        if loss_function is not None and _read(micro_batch, OWN_OLD, False):
+            loss_function = partial(_with_own_old, loss_function)
         return super().forward_step(micro_batch, loss_function=loss_function, forward_only=forward_only)  # type: ignore[misc]
 
     def _build_fsdp_module(self, module: Any) -> Any:
@@ -173,6 +196,14 @@ class EndpointValueEngine(_EndpointPasses, FSDPEngineWithValueHead):
             return super()._build_module()
         finally:
             self.model_config.model_type = "value_model"
+
+
+def _with_own_old(loss: Any, *, model_output: dict[str, Any], data: TensorDict, dp_group: Any = None) -> Any:
+    """verl's loss at the weights that gave the log-probabilities, before any step: every ratio is 1."""
+    own = response_from_nested(model_output["log_probs"].detach(), data["response_mask"])
+    data = data.copy()
+    data["old_log_probs"] = own
+    return loss(model_output=model_output, data=data, dp_group=dp_group)
 
 
 def _plan(micro_batch: TensorDict) -> Plan | None:

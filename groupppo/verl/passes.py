@@ -28,15 +28,14 @@ logger = logging.getLogger(__name__)
 MODE = "endpoint_update"
 # Of `streamed`: further tokens that flow, by window and random share, and the seed of the share.
 WINDOW, SHARE, SEED = "live_window", "live_share", "live_seed"
+# Of `gathered`: equal prompts once, for which a prompt's responses stay in one micro-batch; no rows of advantage 0.
+SHARED, TOGETHER, SKIP_ZERO = "shared_prompts", "force_group_size", "skip_zero_advantage"
+# Old log-probabilities are the update's own.
+OWN_OLD = "own_old_log_probs"
 # A token's weight in the policy's loss, which is verl's own field, and in the critic's (engine.py).
 POLICY_WEIGHTS, VALUE_WEIGHTS = "rollout_is_weights", "selection_weights"
 # Keep the pass's keys and values, up to so many bytes; use what was kept.
 KEEP_BYTES, USE_KEPT = "keep_kv_bytes", "use_kept_kv"
-
-
-def gathered_if(condition: bool) -> dict[str, Any]:
-    """What asks for a pass that computes endpoints only."""
-    return {MODE: "gathered"} if condition else {}
 
 
 def get_fields(batch: KVBatchMeta, fields: Sequence[str]) -> TensorDict:
@@ -78,10 +77,36 @@ def call_with(
 
 
 class Asks:
-    """What a run asks the engines for; without parameters it is one of an arm without groups."""
+    """What a run asks the engines for; without parameters it is one of an arm without groups.
 
-    def __init__(self, params: GroupParams | None):
-        self.params = params
+    Args:
+        params: of the run.
+        responses: of a prompt, where all of them are on one rank, else 1.
+    """
+
+    def __init__(self, params: GroupParams | None, responses: int = 1):
+        self.params, self.responses = params, responses
+
+    @property
+    def own_old(self) -> bool:
+        """Whether the policy's update takes its own log-probabilities for the old ones."""
+        return self.params is not None and self.params.old_log_probs == "update"
+
+    @property
+    def shares(self) -> bool:
+        """Whether a prompt is computed once for all its responses."""
+        return self.params is not None and self.params.shared_prompts
+
+    @property
+    def skips(self) -> bool:
+        """Whether the policy's update leaves out tokens without an advantage."""
+        return self.params is not None and self.params.skip_zero_advantage
+
+    def gathered_if(self, condition: bool) -> dict[str, Any]:
+        """What asks for a pass that computes the rows of the mask only, which are all in a pass before the rule."""
+        if self.shares:
+            return {MODE: "gathered", SHARED: True, TOGETHER: self.responses}
+        return {MODE: "gathered"} if condition else {}
 
     @property
     def keeps(self) -> bool:
@@ -101,7 +126,7 @@ class Asks:
 
     def log_probs(self, early: bool) -> dict[str, Any]:
         """Of the old-log-prob pass; `early` when the endpoints are known before it and nothing else is needed."""
-        keys = gathered_if(early)
+        keys = self.gathered_if(early)
         if self.params is not None and "sum_pi_squared" in self.params.needs:
             keys["calculate_sum_pi_squared"] = True
         if self.params is not None and self.keeps:
@@ -110,10 +135,11 @@ class Asks:
 
     def policy_update(self, grouped: Grouped | None, step: int) -> dict[str, Any]:
         gathers, params = self.gathers(grouped), self.params
+        own = {OWN_OLD: True} if self.own_old else {}
         if not gathers or params is None or params.update != "streamed":
-            return gathered_if(gathers)
+            return self.gathered_if(gathers) | ({SKIP_ZERO: True} if self.skips else {}) | own
         live = {WINDOW: params.live_window, SHARE: params.live_share, SEED: step}
-        return {MODE: "streamed", **live, USE_KEPT: params.kv == "reuse"}
+        return {MODE: "streamed", **live, USE_KEPT: params.kv == "reuse", **own}
 
     def modes(self, grouped: Grouped | None, early: bool) -> dict[str, str | None]:
         """How each stage is computed, by which operations are counted."""
@@ -121,6 +147,10 @@ class Asks:
         gathers, params = self.gathers(grouped), self.params
         critic: str = "gathered" if gathers else "dense"
         policy: str | None = critic
+        if self.shares:
+            return dict.fromkeys(("old_log_prob", "ref", "values", "update_critic", "update_actor"))
+        if self.skips:
+            policy = None  # how many tokens are left is known to the engine only
         if gathers and params is not None and params.update == "streamed":
             policy = "streamed_reuse" if params.kv == "reuse" else "streamed"
             if params.live_window or params.live_share:

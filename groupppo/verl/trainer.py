@@ -47,7 +47,6 @@ from groupppo.verl.passes import (
     FlopsOfStep,
     asking,
     call_with,
-    gathered_if,
     get_fields,
     mask_fields,
     put_fields,
@@ -102,7 +101,12 @@ class GroupPPOTrainer(PPOTrainerSync):
         if self.over_groups or algorithm.group_params.rule is not None:
             params = GroupParams.from_config(dict(algorithm.group_params), stock=not self.over_groups)
             self.group_stage = GroupStage(params, float(algorithm.gamma), float(algorithm.lam), seed=config.data.seed)
-        self.asks = Asks(None if self.group_stage is None else self.group_stage.params)
+        # Ranks get sequences by their lengths, which parts a prompt's responses.
+        alone = config.trainer.n_gpus_per_node * config.trainer.nnodes == 1
+        responses = config.actor_rollout_ref.rollout.n if alone else 1
+        self.asks = Asks(None if self.group_stage is None else self.group_stage.params, responses)
+        if self.asks.own_old:  # verl's stages then take the rollouts' log-probabilities along, and nothing uses them
+            self.config.algorithm.rollout_correction.bypass_mode = True
         actor = config.actor_rollout_ref.actor
         updates = config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
         if self.asks.keeps and updates > 1:
@@ -187,14 +191,16 @@ class GroupPPOTrainer(PPOTrainerSync):
         with self.meter.stage("old_log_prob"):
             self.this_step = Step(early=self._group_early(batch))
             with asking(batch, self.asks.log_probs(self.this_step.early)):
+                if self.asks.own_old:
+                    return super()._compute_old_log_prob(batch, metrics)  # no pass
                 return call_with(batch, _TOKENS, super()._compute_old_log_prob, metrics)
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("ref"), asking(batch, gathered_if(self.this_step.early)):
+        with self.meter.stage("ref"), asking(batch, self.asks.gathered_if(self.this_step.early)):
             return call_with(batch, _TOKENS, super()._compute_ref_log_prob, metrics)
 
     def _compute_values(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("values"), asking(batch, gathered_if(self.this_step.early)):
+        with self.meter.stage("values"), asking(batch, self.asks.gathered_if(self.this_step.early)):
             return call_with(batch, _TOKENS, super()._compute_values, metrics)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
@@ -228,7 +234,10 @@ class GroupPPOTrainer(PPOTrainerSync):
         return batch
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        with self.meter.stage("update_critic"), asking(batch, gathered_if(self.asks.gathers(self.this_step.grouped))):
+        with (
+            self.meter.stage("update_critic"),
+            asking(batch, self.asks.gathered_if(self.asks.gathers(self.this_step.grouped))),
+        ):
             return call_with(batch, self._value_fields, super()._update_critic, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
@@ -357,7 +366,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         names = [mask_name, "old_log_probs"]
         if self.use_critic and (grouped is None or not self.over_groups):
             names += ["values", "returns"]
-        if self.config.actor_rollout_ref.rollout.calculate_log_probs:
+        if self.config.actor_rollout_ref.rollout.calculate_log_probs and not self.asks.own_old:
             names.append("rollout_log_probs")
         data = get_fields(batch, names).to_padded_tensor()
         mask = data[mask_name].bool()
@@ -369,9 +378,10 @@ class GroupPPOTrainer(PPOTrainerSync):
         else:
             measured = self.group_stage.metrics(grouped)
             policy = grouped.losses.policy.counts
-            computed = int(policy.sum()) / int(mask.sum())
-            measured["group/update_density"] = computed if self.asks.gathers(grouped) else 1.0
-            measured["group/log_prob_density"] = computed if step.early else 1.0
+            updated = policy.bool() & (grouped.losses.advantages != 0) if self.asks.skips else policy
+            densities = [int(counts.sum()) / int(mask.sum()) for counts in (updated, policy)]
+            measured["group/update_density"] = densities[0] if self.asks.gathers(grouped) else 1.0
+            measured["group/log_prob_density"] = densities[1] if step.early else 1.0
             if step.early:
                 mask = policy  # nothing is known of the others
             elif self.over_groups:

@@ -51,6 +51,7 @@ BAD_VALUES = [
     ("rule", ["stride"]),
     ("adaptive_threshold", "yes"),
     ("adaptive_threshold", 1),
+    ("shared_prompts", "yes"),
     ("group_max_size", 2.5),
     ("group_max_size", True),
     ("group_variance_threshold", "1.0"),

@@ -5,7 +5,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2ForTokenClassification,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from groupppo.update.layout import Layout
 
@@ -34,6 +42,23 @@ def norm_in_own_type(norm: Any, hidden: Tensor) -> Tensor:
     return norm.weight * (hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon))
 
 
+def critic() -> Any:
+    """A token classifier with the body of `micro` and one label."""
+    policy = micro("qwen2")
+    torch.manual_seed(3)
+    policy.config.num_labels = 1
+    model = Qwen2ForTokenClassification(policy.config).double().eval()
+    model.model.load_state_dict(policy.model.state_dict())
+    _mend_norms(model)
+    return model
+
+
+def _mend_norms(model: Any) -> None:
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = norm_in_own_type.__get__(module)
+
+
 def micro(family: str, *, tied: bool = True, checkpointing: bool = False, dtype: torch.dtype = torch.float64) -> Any:
     config, model_class = FAMILIES[family]
     torch.manual_seed(0)
@@ -41,9 +66,8 @@ def micro(family: str, *, tied: bool = True, checkpointing: bool = False, dtype:
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms start at 0 and 1, where errors could hide
             parameter.add_(0.05 * torch.randn_like(parameter))
-    for module in model.modules():
-        if dtype == torch.float64 and type(module).__name__.endswith("RMSNorm"):
-            module.forward = norm_in_own_type.__get__(module)
+    if dtype == torch.float64:
+        _mend_norms(model)
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model

@@ -154,7 +154,8 @@ def test_arms_of_one_algorithm_differ_so_that_none_is_another_under_a_second_nam
 GROUP = "algorithm.group_params."
 CALCULATES = "actor_rollout_ref.rollout.calculate_log_probs"
 FUSES = "actor_rollout_ref.model.use_fused_kernels"
-ACTOR_MODE, CRITIC_MODE = "actor_rollout_ref.actor.loss_agg_mode", "critic.loss_agg_mode"
+ACTOR = "actor_rollout_ref.actor"
+ACTOR_MODE, CRITIC_MODE = f"{ACTOR}.loss_agg_mode", "critic.loss_agg_mode"
 BYPASS = "algorithm.rollout_correction.bypass_mode"
 # What an arm says, and the key that has to go, or to be mended, for it to be taken.
 WRONG = {
@@ -173,6 +174,30 @@ WRONG = {
     "advantages without values": ({"critic.enable": False}, "critic.enable"),
     "a density for a rule that has none": ({f"{GROUP}density": 0.1}, f"{GROUP}density"),
     "a cut-off for a rule that has none": ({f"{GROUP}probability_cutoff": 0.5}, f"{GROUP}probability_cutoff"),
+    "tokens left out that an entropy needs": (
+        {f"{GROUP}update": "gathered", f"{GROUP}skip_zero_advantage": True, f"{ACTOR}.entropy_coeff": 0.01},
+        f"{ACTOR}.entropy_coeff",
+    ),
+    "tokens left out of an update that computes all": (
+        {f"{GROUP}skip_zero_advantage": True},
+        f"{GROUP}skip_zero_advantage",
+    ),
+    "prompts shared by fewer than all responses": (
+        {f"{GROUP}update": "gathered", f"{GROUP}shared_prompts": True, f"{ACTOR}.ppo_max_token_len_per_gpu": 64},
+        f"{ACTOR}.ppo_max_token_len_per_gpu",
+    ),
+    "old log-probs of the update in its second epoch": (
+        {f"{ACTOR}.ppo_epochs": 2, f"{GROUP}old_log_probs": "update"},
+        f"{GROUP}old_log_probs",
+    ),
+    "old log-probs of the update for a rule that reads them": (
+        {f"{GROUP}score": "logit_norm", f"{GROUP}old_log_probs": "update"},
+        f"{GROUP}old_log_probs",
+    ),
+    "old log-probs of the update for a penalty in the reward": (
+        {"algorithm.use_kl_in_reward": True, f"{GROUP}old_log_probs": "update"},
+        f"{GROUP}old_log_probs",
+    ),
     "a rate of a threshold that stands still": (
         {f"{GROUP}adaptive_threshold": False, f"{GROUP}threshold_lr": 0.1},
         f"{GROUP}threshold_lr",

@@ -227,6 +227,22 @@ def test_sparse_updates_without_a_critic_and_with_weights_are_the_masked_one(
     assert [row["actor/grad_norm"] == pytest.approx(norm, rel=1e-5) for row in found.values()] == [True, True, False]
 
 
+SAVINGS = {"shared_prompts": True, "skip_zero_advantage": True, "old_log_probs": "update"}
+
+
+def test_savings_of_dense_grpo_leave_its_gradients_and_its_rollouts_as_they_were(run: Run, quick: Benchmark) -> None:
+    dense = rows(run("grpo"))
+    saving = rows(run(choosing(quick.arms["grpo"], "saving", rule="singleton", update="gathered", **SAVINGS)))
+    assert [row["group/density"] for row in saving] == [1.0] * 3
+    for first, second in zip(dense, saving, strict=True):
+        assert first["actor/grad_norm"] > 0
+        for key in ("actor/grad_norm", "actor/pg_loss", "reward/mean", "response_length/mean"):
+            assert second[key] == pytest.approx(first[key], rel=1e-4, abs=1e-9), key
+    assert min(row["group/update_density"] for row in saving) < 1.0  # a prompt that every response was paid for
+    assert "actor/entropy" in dense[0]
+    assert not {name for row in saving for name in row} & {"actor/entropy", "rollout/logp_gap/mean"}
+
+
 def test_all_arms_see_the_same_prompts_and_draw_the_same_first_responses(run: Run) -> None:
     first = {arm: rows(run(arm))[0] for arm in ("ppo", "grpo", "group_ppo")}
     for key in ("prompt_length/mean", "response_length/mean", "reward/mean", "actor/entropy"):

@@ -15,7 +15,10 @@ from groupppo.draw.wording import number
 from groupppo.report.figures import RunFigure
 
 COLUMNS = ("task", "model", "arm", "seed", "step", "family", "reward", "difference")
-UPDATE_KEYS = ("update", "kv", "kv_bytes", "live_window", "live_share")
+UPDATE_KEYS = (
+    *("update", "kv", "kv_bytes", "live_window", "live_share"),
+    *("skip_zero_advantage", "shared_prompts", "old_log_probs"),
+)
 """Keys of GroupParams that say how an update is computed and not what is trained on."""
 METRICS = ("reward/mean", "actor/entropy", "actor/grad_norm", "critic/vf_loss", "critic/grad_norm")
 """Not `actor/pg_loss`: with whitened advantages and one update per step it is zero but for rounding."""
