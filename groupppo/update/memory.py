@@ -98,14 +98,13 @@ def _saved(shape: Shape, work: Work, mode: str, flowing: int, element: int) -> f
         return element * shape.hidden * flowing * shape.layers + normed
     whole = _saved_in_layer(shape, flowing, element) * (shape.layers - 1)
     whole += _saved_in_layer(shape, last, element)
-    # Attention at rows keeps keys and values of all tokens, and, shared by layers, their places and the mask, which
-    # has a row for every query head that shares keys.
-    unseen, mask = element * 2 * shape.kv_heads * shape.head_dim, element * (shape.heads // shape.kv_heads)
+    # Attention at rows keeps keys and values of all tokens, and, shared by layers, their places and the mask.
+    unseen = element * 2 * shape.kv_heads * shape.head_dim
     attended = 0.0
     if mode == "gathered":  # the last layer's first norm also runs for all tokens
-        attended = (flowing - last) * (unseen + norm) + (mask * last + 8) * work.tokens
+        attended = (flowing - last) * (unseen + norm) + (element * last + 8) * work.tokens
     elif mode.startswith("streamed"):  # a live token's keys and values are kept twice, alone and among all
-        attended = work.tokens * unseen * shape.layers + (mask * (flowing + last) + 16) * work.tokens
+        attended = work.tokens * unseen * shape.layers + (element * (flowing + last) + 16) * work.tokens
     return whole + attended + normed
 
 

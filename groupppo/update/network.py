@@ -262,7 +262,9 @@ def _rotate(heads: Tensor, rotation: Rotation) -> Tensor:
 
 
 def group_of(base: Any) -> int:
-    """Query heads for one head of keys and values."""
+    """Query heads that attend as rows of one head: 1 on a CPU, whose kernel takes grouped heads beside a mask."""
+    if base.embed_tokens.weight.device.type == "cpu":
+        return 1
     return int(base.config.num_attention_heads // base.config.num_key_value_heads)
 
 
@@ -292,6 +294,9 @@ def _attend(attention: Any, query: Tensor, keys: Tensor, values: Tensor, index: 
 
 def _attend_in(attention: Any, query: Tensor, keys: Tensor, values: Tensor, rows: Rows) -> Tensor:
     query, keys, values, mask = as_attended(query, keys, values, rows)
-    output = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=attention.scaling)
+    grouped = query.shape[1] != keys.shape[1]
+    output = functional.scaled_dot_product_attention(
+        query, keys, values, attn_mask=mask, scale=attention.scaling, enable_gqa=grouped
+    )
     apart = output.unflatten(2, (rows.group, -1))  # (B, kv heads, G, Q, head dim)
     return apart.permute(0, 3, 1, 2, 4)[rows.real].flatten(1)

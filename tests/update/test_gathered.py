@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from groupppo.errors import BadInput
+from groupppo.update import network
 from groupppo.update.layout import Rows
 from groupppo.update.network import as_attended, hidden_at_rows, kernel_of, run_inside
 from groupppo.update.passes import Plan, policy_pass, value_pass
@@ -94,6 +95,18 @@ def test_a_critic_has_its_dense_gradients_at_endpoints():
     assert worst(found, expected) < 1e-12
     moved = run_inside(critic, value_pass(batch.layout, batch.rows - 1, Plan("gathered")))
     assert worst(gradients(critic, loss(moved)), expected) > 0.1
+
+
+@pytest.mark.parametrize(("group", "exact"), [(2, True), (4, False)])
+def test_heads_that_are_rows_of_one_head_have_the_same_gradient(monkeypatch, group, exact):
+    model, batch = micro("qwen3"), make_batch("irregular")
+    expected = gradients(model, dense(model, batch))
+    monkeypatch.setattr(network, "group_of", lambda base: group)
+    if exact:  # as on a GPU
+        assert worst(gradients(model, gathered(model, batch)), expected) < 1e-12
+    else:  # more heads than share keys
+        with pytest.raises(RuntimeError):
+            gathered(model, batch)
 
 
 def test_a_fused_kernel_serves_rows_and_no_keys_are_repeated_for_it():
