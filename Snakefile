@@ -45,11 +45,13 @@ if re.search(r"[^\w/.+@%=,~-]", sys.executable):
 for name in os.environ.keys() - for_job(os.environ).keys():
     del os.environ[name]
 
+SEARCHED = "PYTHONPATH"
+
 # An image has this package as it was when the image was made: jobs, and processes that they start, take this folder's.
 IN_IMAGE = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 if IN_IMAGE:
-    places = (os.getcwd(), os.environ.get("PYTHONPATH"))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
+    places = (os.getcwd(), os.environ.get(SEARCHED))
+    os.environ[SEARCHED] = os.pathsep.join(filter(None, places))
 
 # Every job reads this file with the same --config, on other machines, too.
 if "allow" in config:
