@@ -142,12 +142,18 @@ def digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def by_check(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.check, []).append(row)
+    return found
+
+
 def answer(rows: Sequence[Row]) -> str:
     """What works on this machine, what does not, and what was not tried, in a line."""
     named = (row.numbers.get("gpu") or row.numbers.get("cpu") for row in rows if row.name == "machine")
     works, wrong, untried = list[str](), list[str](), list[str]()
-    for name in dict.fromkeys(row.check for row in rows):
-        own = [row for row in rows if row.check == name]
+    for name, own in by_check(rows).items():
         count = {status: sum(row.status == status for row in own) for status in STATUSES}
         rest = ", ".join(f"{count[status]} {status}" for status in STATUSES[1:] if count[status])
         if not count[MEASURED] and not any(count[status] for status in WRONG):

@@ -24,18 +24,20 @@ from groupppo.errors import BadInput
 from groupppo.profile import gpu_check
 from groupppo.publish import contents
 from groupppo.publish.bundle import underived
-from groupppo.publish.contents import CONFIG, LISTS, SUMS, VERDICTS, Kind, files_in, is_picture
+from groupppo.publish.contents import CONFIG, LISTS, RECORD, SUMS, VERDICTS, Kind, files_in, is_picture
 from groupppo.publish.derive import derive, derived_files, made_by
 from groupppo.publish.reading import difference, read_json, same_number
 from groupppo.publish.records import REWARD_FILE, evaluation_differences, may_judge, notes, record_differences
 from groupppo.publish.source import RESULTS, Source, loaded_config, opened, source_differences, why_unchecked
 from groupppo.records.hashing import sha256_file
-from groupppo.records.plain_json import read_object
+from groupppo.records.plain_json import read_bytes, read_object
 from groupppo.records.plain_parquet import refuse_bomb
 from groupppo.report.gpu import gpu_page
 from groupppo.verdicts.claims import Claims
 
 _ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError)
+_MOST_CELLS = 20_000
+"""Of the page of a check of a GPU, which has some 5,000."""
 """What functions that read a machine's own records may raise on a stranger's."""
 _WORDS = {"reason", "items_reason"}
 """Of a verdict: how a version tells it."""
@@ -91,8 +93,11 @@ def verify(path: Path, *, pictures: bool = False) -> Verification:
     Raises:
         BadInput: nothing is there, the archive is hostile or damaged, or a folder holds links.
     """
-    record = path if path.suffix == ".json" else path / gpu_check.FILE
-    if record.is_file():
+    if path.suffix == ".json" and not path.is_dir():
+        return _gpu_check(path)
+    record = path / gpu_check.FILE
+    # In a bundle or results it is one file too many, which must not stand in for what is there.
+    if record.exists() and not any((path / name).exists() for name in (SUMS, RECORD, VERDICTS)):
         return _gpu_check(record)
     with opened(path) as source:
         return _Check(source).all(pictures)
@@ -102,9 +107,12 @@ def _gpu_check(file: Path) -> Verification:
     """A record of `groupppo gpu-check`: its seal, what its numbers decide, and the page beside it, made again.
 
     Raises:
-        BadInput: it is no such record.
+        BadInput: it is no such record, larger than one can be, or it or the page is a link.
     """
-    hint = "run `groupppo gpu-check` again: this is no record that it wrote."
+    hint, page = "run `groupppo gpu-check` again: this is no record that it wrote.", file.with_name("report.html")
+    for each in (file, page):
+        if each.is_symlink():
+            raise BadInput(each, "file", "a link", hint)
     content = read_object(file, hint)
     try:
         record = msgspec.convert(content, gpu_check.Record, strict=True)
@@ -112,14 +120,18 @@ def _gpu_check(file: Path) -> Verification:
         raise BadInput(file, "file", str(error), hint) from error
     if (record.format, record.version) != (gpu_check.FORMAT, gpu_check.VERSION):
         raise BadInput(file, "version", record.version, f"this command reads version {gpu_check.VERSION}.")
+    # A page has a cell for each row and column: of megabytes of short ones it would be gigabytes.
+    cells = len(record.took) + len(record.rows) * (1 + len({key for row in record.rows for key in row.numbers}))
+    if cells > _MOST_CELLS:
+        raise BadInput(file, "rows", len(record.rows), f"refused: their page has more than {_MOST_CELLS:,} cells.")
     compared: dict[str, list[tuple[str, object, object]]] = {
         "checksums": [("sha256", gpu_check.digest(content), record.sha256)],
         "schemas": [("keys", json.loads(json.dumps(asdict(record))), content)],
         "derived": [("answer", gpu_check.answer(record.rows), record.answer)],
     }
     compared["derived"] += [(f"{row.check}: {row.name}", gpu_check.decided(row), row) for row in record.rows]
-    if (page := file.with_name("report.html")).is_file():
-        same = page.read_text(encoding="utf-8") == gpu_page(record)
+    if page.exists():
+        same = read_bytes(page, hint) == gpu_page(record).encode()
         compared["derived"].append((page.name, "this record's page", "this record's page" if same else "another"))
     outcome = Verification(file, "GPU check", sums_sha256=record.sha256)
     for check, pairs in compared.items():

@@ -10,7 +10,7 @@ from groupppo.draw.blocks import Block, Details, Page, Row, Section, Table, Term
 from groupppo.draw.wording import MISSING, in_bytes, number, percentage, seconds_text
 from groupppo.profile.gpu import Bound, Number
 from groupppo.profile.gpu import Row as Tried
-from groupppo.profile.gpu_check import WRONG, Record
+from groupppo.profile.gpu_check import WRONG, Record, by_check
 from groupppo.report.render import html
 from groupppo.update.variants import MEASURED
 
@@ -56,11 +56,10 @@ def gpu_page(record: Record) -> str:
     scope = f"{record.began}, {seconds_text(record.seconds)} of {seconds_text(record.limit_seconds)}"
     small = " Shapes were those of a test, which say nothing about a GPU." if record.small else ""
     head: list[Block] = [Text(record.answer, "answer"), Text(f"{scope}, on device {record.device}.{small}", "quiet")]
-    sections = []
+    sections, rows = [], by_check(record.rows)
     for order, name in enumerate(record.took):
         title, words = TITLES.get(name, (name, ""))
-        blocks = _blocks([row for row in record.rows if row.check == name])
-        sections.append(Section(name, title, title, order, [Text(words), *blocks]))
+        sections.append(Section(name, title, title, order, [Text(words), *_blocks(rows.get(name, []))]))
     items: list[tuple[Words, Words]] = [(name, seconds_text(took)) for name, took in record.took.items()]
     items += [("commit", record.source.get("commit") or MISSING)]
     items += [("changed files", record.source.get("uncommitted_sha256") or "none"), ("SHA-256", record.sha256)]
@@ -71,11 +70,12 @@ def gpu_page(record: Record) -> str:
 
 def _blocks(rows: Sequence[Tried]) -> list[Block]:
     """A table of what was tried; rows whose numbers are words, of a machine and its software, as terms."""
-    told = [row for row in rows if sum(isinstance(value, str) for value in row.numbers.values()) > 1]
-    blocks: list[Block] = [
-        Details(row.name, [Terms([(key, _text(key, value)) for key, value in row.numbers.items()])]) for row in told
-    ]
-    measured = [row for row in rows if row not in told]
+    blocks, measured = list[Block](), list[Tried]()
+    for row in rows:
+        if sum(isinstance(value, str) for value in row.numbers.values()) > 1:
+            blocks.append(Details(row.name, [Terms([(key, _text(key, value)) for key, value in row.numbers.items()])]))
+        else:
+            measured.append(row)
     columns = list(dict.fromkeys(key for row in measured for key in row.numbers))
     head = ["Tried", "", *(HEADS.get(column, column.replace("_", " ")) for column in columns)]
     lines: list[Row] = [[row.name, _status(row), *(_cell(row, column) for column in columns)] for row in measured]
