@@ -2,6 +2,7 @@
 project works on this machine's GPU, in ten minutes."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", type=Path, help="Qwen2.5-0.5B-Instruct on disk, for the runs of verl")
     parser.add_argument("--data", type=Path, help="GSM8K on disk, likewise")
     asked = parser.parse_args(arguments)
+    # What is imported may ask whether there is a GPU; asked in CUDA, no fork of this process could use one.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     # Imports of seconds, which no help waits for.
     from groupppo.profile.gpu import Place, Row
     from groupppo.profile.gpu_check import FILE, NAMES, WRONG, run_checks

@@ -3,11 +3,13 @@
 Weights and tokens are random, which changes neither operations nor memory.
 """
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import psutil
@@ -204,6 +206,7 @@ class Bench:
 
     def __init__(self, setting: Setting):
         self.setting, self.shape = setting, setting.model.shape
+        gc.collect()  # the model of the bench before this one is in cycles, and two may not fit
         torch.set_num_threads(setting.threads)
         self.model = build_model(
             setting.model.family,
@@ -275,12 +278,17 @@ def free_bytes(device: str) -> int:
     return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
 
 
+def _of_triton() -> tuple[type[Exception], ...]:
+    """No RuntimeError: another project's kernel may want more shared memory than a smaller card has."""
+    return (import_module("triton.errors").TritonError,) if find_spec("triton") else ()
+
+
 @contextmanager
 def guarded(outcome: Outcome) -> Iterator[None]:
     """A failure ends its variant and not the setting, unless it is the reference: no ratio exists without it."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError, *_of_triton()) as error:
         if outcome.variant == REFERENCE:
             raise
         ran_out = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -8,7 +8,6 @@ whoever reads a record can judge it again. None of this has been run on a GPU by
 import json
 import math
 import os
-import re
 import shutil
 import time
 import warnings
@@ -30,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from groupppo.algorithm import GroupParams, Tokens, group_tokens, kernels, known_rules
 from groupppo.algorithm.kernels import reference
 from groupppo.algorithm.loss import group_batch, policy_loss
-from groupppo.errors import GroupPPOError
+from groupppo.errors import BadInput, GroupPPOError
 from groupppo.measure.mfu import Peak, peak_of
 from groupppo.measure.provenance import machine, software
 from groupppo.profile import BYTES, ModelShape, Setting
@@ -39,7 +38,7 @@ from groupppo.profile.measure import CudaProbe, HostProbe, count, measure_memory
 from groupppo.records.folders import REPOSITORY, RunFolder
 from groupppo.update.flops import Shape, Work, update_flops
 from groupppo.update.layout import Layout
-from groupppo.update.memory import update_bytes
+from groupppo.update.memory import NOMINAL, update_bytes
 from groupppo.update.network import run_inside
 from groupppo.update.passes import Plan, policy_pass
 from groupppo.update.variants import FAILED, MEASURED, NO_MEMORY, NOT_RUN, find
@@ -223,10 +222,13 @@ def attention(place: Place) -> Iterator[Row]:
             thin = replace(shape, layers=layers, vocabulary=1024)
             bench, outcome, norm = Bench(place.setting(title, thin, (name,))), Outcome(name), math.nan
             bench.prepare(outcome)
+            if outcome.status != MEASURED:
+                yield Row("attention", f"{title}, {find(name).title}", status=outcome.status, reason=outcome.reason)
+                continue
             for backend in backends:
                 label = f"{title}, {find(name).title}, {backend.lower().replace('_', ' ') or 'as torch chooses'}"
                 with sdpa_kernel(getattr(SDPBackend, backend)) if backend else nullcontext():
-                    if reason := _refused(bench.passes(outcome)):
+                    if reason := _refused(bench.passes(outcome), needed=backend in ("MATH", "")):
                         yield Row("attention", label, status=NOT_RUN, reason=reason)
                         continue
                     with count() as counted:
@@ -243,17 +245,20 @@ def attention(place: Place) -> Iterator[Row]:
                 yield Row("attention", label, numbers, {"norm_error": (None, NARROW)})
 
 
-def _refused(run: Callable[[], object]) -> str:
-    """Why torch has no attention kernel of the kind that it was told to take; nothing where the pass ran."""
+def _refused(run: Callable[[], object], *, needed: bool) -> str:
+    """Why torch has no attention kernel of the kind that it was told to take; nothing where the pass ran.
+
+    A kernel may be there and fail, as cuDNN's does without a plan for a shape: no fault as long as none `needed` does.
+    """
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
             run()
         except RuntimeError as error:
-            if not re.search("No (available kernel|viable backend)", str(error)):
+            if needed:
                 raise
             why = [str(each.message).partition(" (Triggered")[0] for each in said if "attention" in str(each.message)]
-            return " ".join(dict.fromkeys(why)) or str(error).partition(". ")[0]
+            return " ".join(dict.fromkeys(why)) or str(error).partition(". ")[0][:300]
     return ""
 
 
@@ -315,6 +320,7 @@ def _update(
 
 def exact(place: Place) -> Iterator[Row]:
     """Whole gradients of equal updates at a small width, and that endpoints one token late would be seen."""
+    torch.set_float32_matmul_precision("highest")  # NVIDIA's images allow products in TF32, by a variable
     names = ("dense", "masked", "dense_fused", "gathered_head", "gathered_head_cut", "gathered")
     response = 96 if place.small else 256
     for checkpointing in (False, True):
@@ -410,10 +416,8 @@ def runs(place: Place) -> Iterator[Row]:
     except GroupPPOError as error:
         yield Row("runs", "model and data", status=NOT_RUN, reason=str(error))
         return
-    arms = list(matrix.arms.values())
-    for number, arm in enumerate(arms):
-        # What the arms before it have left of the time, but for ending a run, is shared by those that are left.
-        limit = int((place.left - _ENDING) / (len(arms) - number))
+    for arm in matrix.arms.values():
+        limit = int(min(matrix.train.time_limit_s, place.left - _ENDING))
         if limit < _LEAST:
             yield Row("runs", arm.name, status=NOT_RUN, reason=f"{max(0, limit)} s were left; --minutes gives more")
             continue
@@ -423,7 +427,8 @@ def runs(place: Place) -> Iterator[Row]:
         try:
             train(Cell(task, model, arm, 1, settings, task_folder, start, out, matrix.device, matrix=matrix.source))
         except GroupPPOError as error:
-            yield Row("runs", arm.name, status=FAILED, reason=str(error))
+            small = isinstance(error, BadInput) and error.key == "resources.gpu_memory_gb"
+            yield Row("runs", arm.name, status=NO_MEMORY if small else FAILED, reason=str(error))
         else:
             label = f"{arm.name}, {settings.attention}" if matrix.device == "cuda" else arm.name
             yield _run(label, RunFolder(out), settings.steps)
@@ -442,6 +447,10 @@ def _five_steps(place: Place) -> tuple["Benchmark", "Model", "Task"]:
     elif find_spec("flash_attn") is None:
         matrix = replace(matrix, train=replace(matrix.train, attention="sdpa"))
     [model], [task] = matrix.models.values(), matrix.tasks.values()
+    if place.device == "cuda":  # the file names cards of 48 GB, and the count may find a smaller one enough
+        held = torch.cuda.get_device_properties(0).total_memory / 1e9 / NOMINAL
+        planned = model.resources["gpu_memory_gb"]
+        model = replace(model, resources=model.resources | {"gpu_memory_gb": min(planned, int(held))})
     if place.model is not None:
         model = replace(model, factory=FOLDER, params={"path": str(place.model.absolute())})
     if place.data is not None:
@@ -462,8 +471,8 @@ _METRICS = {
     "rollout_probs_diff_mean": "training/rollout_probs_diff_mean",
     "update_density": "group/update_density",
 }
-_ENDING, _LEAST = 15, 40
-"""Seconds to end a run that is late, and seconds without which none is started."""
+_ENDING, _LEAST = 15, 90
+"""Seconds to end a run that is late, and seconds without which none is started: a GPU's begins with a minute."""
 AGREE = 0.05
 """Largest mean difference of a token's probability between rollouts and trainer."""
 
