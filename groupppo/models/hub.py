@@ -12,17 +12,27 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from groupppo.config import Model
 from groupppo.config.files import HubName, HubRepo, Maybe, OwnPath
 from groupppo.errors import BadInput, ParamError
 from groupppo.records.hashing import sha256_file
-from groupppo.records.hub import TemplateValue, chat_template, download, require_timeless, set_in_template, write_json
+from groupppo.records.hub import chat_template, download, require_timeless, set_in_template, write_json
 from groupppo.update.flops import Shape
 
 COMPLETE = "copy the whole Hugging Face folder: config, tokenizer, chat template and safetensors."
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*"]
+
+
+def _as_in_a_template(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and re.fullmatch(r"[\w ,.:/-]+", value)):
+        return value
+    raise PydanticCustomError("template", "write true, false, or a text of words, digits and , . : / - alone")
+
+
+TemplateValue = Annotated[Any, AfterValidator(_as_in_a_template)]
 
 
 def hub_model(

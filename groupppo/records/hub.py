@@ -5,27 +5,14 @@ whole needs no network.
 """
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import AfterValidator
-from pydantic_core import PydanticCustomError
+from typing import Any, Literal
 
 from groupppo.errors import BadInput, ParamError
 from groupppo.records.storage import room_for
 
 Kind = Literal["model", "dataset"]
-
-
-def _as_in_a_template(value: Any) -> Any:
-    if isinstance(value, bool) or (isinstance(value, str) and re.fullmatch(r"[\w ,.:/-]+", value)):
-        return value
-    raise PydanticCustomError("template", "write true, false, or a text of words, digits and , . : / - alone")
-
-
-TemplateValue = Annotated[Any, AfterValidator(_as_in_a_template)]
 
 
 def download(repo: str, revision: str, *, kind: Kind, files: Sequence[str], ignored: Sequence[str] = ()) -> Path:

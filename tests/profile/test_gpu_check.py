@@ -68,6 +68,12 @@ def needed(names: tuple[str, ...]) -> Iterator[str]:
         todo += [each.name for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs allow the folders that were named, in this process and those that it starts."""
+    monkeypatch.setenv("GROUPPPO_ALLOW", "")
+
+
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Variables of a Python that has the packages of a bare machine, this repository, and nothing else."""
@@ -316,7 +322,6 @@ def test_runs_need_what_a_gpu_node_has(place: Place, monkeypatch: pytest.MonkeyP
 
 
 def test_runs_take_model_and_data_from_folders_and_do_without_flash_attention(place: Place, monkeypatch) -> None:
-    monkeypatch.setenv("GROUPPPO_ALLOW", "")
     monkeypatch.setattr(gpu, "find_spec", lambda name: None)
     matrix, model, task = gpu._five_steps(replace(place, small=False, model=place.out, data=place.out))
     assert (model.factory, model.params) == ("folder", {"path": str(place.out)})
