@@ -310,11 +310,11 @@ def _update(
     numbers = _speed(weighed["flops"], seconds, place.peak, credited)
     numbers |= {key: weighed[key] for key in ("flops", "rise_bytes", "held_bytes", "gradient_norm")}
     if not variant.package:
-        causes = update_bytes(shape, work, variant.mode, eager=variant.eager, element=BYTES[setting.dtype])
-        numbers |= {"counted_bytes": sum(causes.values())}
-        numbers |= {
-            "counted_over_found": sum(causes.values()) / weighed["rise_bytes"] if weighed["rise_bytes"] else None
-        }
+        counted = sum(
+            update_bytes(shape, work, variant.mode, eager=variant.eager, element=BYTES[setting.dtype]).values()
+        )
+        ratio = counted / weighed["rise_bytes"] if weighed["rise_bytes"] else None
+        numbers |= {"counted_bytes": counted, "counted_over_found": ratio}
     return numbers, {"gradient_norm": (1e-12, None)}
 
 
@@ -362,13 +362,8 @@ def loop(place: Place) -> Iterator[Row]:
     mask = torch.ones(batch, length, dtype=torch.bool, device=place.device)
     starts = torch.arange(batch, device=place.device)[:, None] * (prompt + length) + prompt - 1
     rows = starts + torch.arange(length, device=place.device)
-    sampled: dict[str, Any] = {
-        "do_sample": True,
-        "top_k": 0,
-        "min_new_tokens": length,
-        "max_new_tokens": length,
-        "use_cache": True,
-    }
+    sampled: dict[str, Any] = {"do_sample": True, "top_k": 0, "use_cache": True}
+    sampled |= {"min_new_tokens": length, "max_new_tokens": length}
     rewards, norms, began = list[float](), list[float](), time.monotonic()
     for _ in range(steps):
         rollout.load_state_dict(model.state_dict())

@@ -257,8 +257,8 @@ def test_a_template_that_tells_the_date_is_refused_until_it_is_given_one(own: Mo
     shutil.rmtree(own.source.with_name("ours"))
     llama_3_2(own.source.with_name("ours"))
     padded = own.params | {"pad_token": "<|finetune_right_pad_id|>"}
-    for params, fault in ((own.params, "chat template"), (padded, "chat template")):
-        assert [found.key for found in model_faults(replace(own, params=params))] == [fault]
+    for params in (own.params, padded):
+        assert [found.key for found in model_faults(replace(own, params=params))] == ["chat template"]
     [found] = model_faults(replace(own, params=padded))
     assert found.value == "strftime_now('%d %b %Y')"
     assert "params.chat_template_set" in found.hint

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from packaging.requirements import Requirement
+from triton.errors import TritonError
 from typer.testing import CliRunner
 
 from groupppo.algorithm import kernels
@@ -37,17 +38,8 @@ from groupppo.update.variants import FAILED, MEASURED, NO_MEMORY, NOT_RUN
 BARE = ("torch", "transformers", "numba", "triton", "jsonschema", "psutil")
 """What a bare GPU machine has, with what these need themselves; typer needs pydantic, and is not of any use without."""
 HIDDEN = (
-    "pydantic",
-    "msgspec",
-    "pandas",
-    "matplotlib",
-    "PIL",
-    "verl",
-    "ray",
-    "vllm",
-    "tensordict",
-    "datasets",
-    "pynvml",
+    *("pydantic", "msgspec", "pandas", "matplotlib", "PIL"),
+    *("verl", "ray", "vllm", "tensordict", "datasets", "pynvml"),
 )
 
 
@@ -159,17 +151,40 @@ def test_a_record_is_verified_and_one_that_was_edited_is_not(checked: Path, tmp_
     assert CliRunner().invoke(app, ["verify", str(checked)]).exit_code == 0
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place("cpu", True, tmp_path, time.monotonic() + 600)
+
+
+def test_a_strangers_record_stands_for_nothing_else_and_is_read_within_bounds(place: Place, monkeypatch) -> None:
+    monkeypatch.setattr(gpu_check, "checks", lambda _: [])
+    run_checks(place)
+    folder, record = place.out, record_of(place.out)
+    page, file = folder / "report.html", folder / gpu_check.FILE
+    (folder / "SHA256SUMS").touch()
+    assert verify(folder).kind == "unpacked bundle"
+    assert not verify(folder).ok
+    (folder / "SHA256SUMS").unlink()
+    assert verify(folder).ok
+    assert verify(folder).kind == "GPU check"
+    for link in (page, file):
+        link.unlink(missing_ok=True)
+        link.symlink_to("elsewhere" if link == page else written(folder.parent, record))
+        with pytest.raises(BadInput, match=f"{link.name}: file = 'a link'"):
+            verify(folder)
+        link.unlink()
+        written(folder, record)
+    many = [{"check": "x", "name": str(number), "numbers": {str(number): 1}} for number in range(200)]
+    with pytest.raises(BadInput, match="more than 20,000 cells"):
+        verify(written(folder, record | {"rows": many}, seal=True))
+
+
 @pytest.mark.parametrize(
     "wrong", [{"rows": 3}, {"version": 2}, {"rows": [{"check": "x"}]}, {"seconds": "long"}, {"format": "a bundle"}]
 )
 def test_what_is_no_record_is_refused(checked: Path, tmp_path: Path, wrong: dict) -> None:
     with pytest.raises(BadInput, match=str(tmp_path)):
         verify(written(tmp_path, record_of(checked) | wrong, seal=True))
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place("cpu", True, tmp_path, time.monotonic() + 600)
 
 
 def failures(rows: Iterator[Row]) -> list[str]:
@@ -203,6 +218,30 @@ def test_one_token_that_is_grouped_otherwise_turns_grouping_red(place: Place, mo
 
     monkeypatch.setattr(kernels, "published", off_by_one)
     assert failures(gpu.recursions(place)) == ["loop published"]
+
+
+def test_a_kernel_that_torch_offers_and_cannot_run_is_named_and_plain_products_that_fail_are_red() -> None:
+    def fail() -> None:
+        raise RuntimeError("cuDNN Frontend error: no valid execution plans built. And more")
+
+    assert gpu._refused(fail, needed=False) == "cuDNN Frontend error: no valid execution plans built"
+    with pytest.raises(RuntimeError, match="execution plans"):
+        gpu._refused(fail, needed=True)
+
+
+@pytest.mark.parametrize("error", [TritonError("out of resource: shared memory"), ImportError("undefined symbol")])
+def test_another_projects_head_that_fails_leaves_the_other_updates(place: Place, monkeypatch, error) -> None:
+    stock = bench.loss
+
+    def broken(variant, *rest):
+        if variant.name == "dense_fused":
+            raise error
+        return stock(variant, *rest)
+
+    monkeypatch.setattr(gpu, "UPDATES", ("dense", "dense_fused"))
+    monkeypatch.setattr(bench, "loss", broken)
+    rows = [decided(row) for row in gpu.updates(place, "tiny Qwen2", False)]
+    assert [(row.status, row.reason) for row in rows] == [(MEASURED, ""), (FAILED, str(error))]
 
 
 def crash(_: Place) -> Iterator[Row]:
@@ -338,6 +377,26 @@ def test_runs_that_could_not_end_in_time_are_not_started(place: Place, monkeypat
     rows = list(gpu.runs(replace(place, until=time.monotonic() + 50)))
     assert [(row.name, row.status) for row in rows] == [(arm, NOT_RUN) for arm in ("ppo", "grpo", "group_ppo_gathered")]
     assert "--minutes" in rows[0].reason
+
+
+@pytest.mark.parametrize(("key", "status"), [("resources.gpu_memory_gb", NO_MEMORY), ("resources.gpu", FAILED)])
+def test_a_run_that_a_card_is_too_small_for_is_no_failure(place: Place, monkeypatch, key, status) -> None:
+    def refuse(cell) -> None:
+        raise BadInput("model.yaml", key, 24, "ask for a larger GPU.")
+
+    monkeypatch.setattr("groupppo.tasks.build.build_task", lambda *_: None)
+    monkeypatch.setattr("groupppo.models.build_model", lambda *_: 0)
+    monkeypatch.setattr("groupppo.run.launch.train", refuse)
+    assert [row.status for row in gpu.runs(place)] == [status] * 3
+
+
+def test_a_smaller_card_is_planned_for_by_its_own_memory(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch tells it of a card of 40 GB, and of one of 141."""
+    for size, planned in ((42.4e9, 43), (150e9, 48)):
+        cuda = SimpleNamespace(get_device_properties=lambda _, size=size: SimpleNamespace(total_memory=size))
+        monkeypatch.setattr(torch, "cuda", cuda)
+        model = gpu._five_steps(replace(place, device="cuda", small=False))[1]
+        assert model.resources["gpu_memory_gb"] == planned
 
 
 def test_the_answer_names_what_works_what_does_not_and_what_was_not_tried() -> None:
