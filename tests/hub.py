@@ -108,15 +108,13 @@ class _Answers(BaseHTTPRequestHandler):
         self._require(repository, revision)
         files = repository.files
         if what == "tree":
-            found = [_entry(name, file) for name, file in files.items() if name.startswith("/".join(below))]
+            self._json([_entry(name, file) for name, file in files.items() if name.startswith("/".join(below))])
         elif what == "revision":
             siblings = [{"rfilename": name} for name in files]
             about = {"id": name, "sha": repository.commit, "private": False, "gated": repository.gated}
             self._json(about | {"tags": [], "downloads": 0, "siblings": siblings})
-            return
         else:
             raise _Refused(404, "EntryNotFound")
-        self._json(found)
 
     def _resolve(self, hub: Hub, path: str) -> None:
         repository, _, rest = self._find(hub, path)

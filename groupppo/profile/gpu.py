@@ -270,20 +270,28 @@ UPDATES = (
 
 def updates(place: Place, title: str, checkpointing: bool) -> Iterator[Row]:
     """Updates at a real shape: seconds, operations, what the allocator saw beside the count, and equal gradients."""
-    names = tuple(name for name in UPDATES if not (place.small and find(name).package))  # verl's import takes long
-    setting = place.setting(title, place.shapes[title], names, checkpointing=checkpointing)
+    ours, others = (tuple(name for name in UPDATES if bool(find(name).package) is far) for far in (False, True))
+    setting = place.setting(title, place.shapes[title], ours, checkpointing=checkpointing)
     label, weights = f"{title}{', checkpointing' if checkpointing else ''}", 2 * setting.model.shape.parameters
     if (needed := 2 * weights) > (free := free_bytes(place.device)):
         reason = f"not started: weights and gradients take {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free"
         yield Row("updates", label, {"needed_bytes": needed, "free_bytes": free}, status=NO_MEMORY, reason=reason)
         return
+    yield from _measured(place, setting, label)
+    if others and not place.small:
+        # Last: what they import and compile may take the time that is left. Dense again, to compare with.
+        again = _measured(place, replace(setting, variants=("dense", *others)), label)
+        yield from (row for row in again if row.name != f"{label}: dense")
+
+
+def _measured(place: Place, setting: Setting, label: str) -> Iterator[Row]:
     try:
         weighed, timed = measure_memory(setting), measure_seconds(setting)
     except torch.OutOfMemoryError as error:  # of the dense update, to which nothing else has to be compared
         held = {"peak_bytes": torch.cuda.max_memory_allocated(), "free_bytes": free_bytes(place.device)}
         yield Row("updates", f"{label}: dense", held, status=NO_MEMORY, reason=str(error))
         del error  # it holds the tensors
-        rest = tuple(name for name in names if name != "dense")
+        rest = tuple(name for name in setting.variants if name != "dense")
         weighed, timed = (measure(replace(setting, variants=rest)) for measure in (measure_memory, measure_seconds))
     memory, seconds = ({each["variant"]: each for each in found["results"]} for found in (weighed, timed))
     clock = "seconds" if place.device == "cuda" else "cpu_seconds"
@@ -310,9 +318,8 @@ def _update(
     numbers = _speed(weighed["flops"], seconds, place.peak, credited)
     numbers |= {key: weighed[key] for key in ("flops", "rise_bytes", "held_bytes", "gradient_norm")}
     if not variant.package:
-        counted = sum(
-            update_bytes(shape, work, variant.mode, eager=variant.eager, element=BYTES[setting.dtype]).values()
-        )
+        causes = update_bytes(shape, work, variant.mode, eager=variant.eager, element=BYTES[setting.dtype])
+        counted = sum(causes.values())
         ratio = counted / weighed["rise_bytes"] if weighed["rise_bytes"] else None
         numbers |= {"counted_bytes": counted, "counted_over_found": ratio}
     return numbers, {"gradient_norm": (1e-12, None)}

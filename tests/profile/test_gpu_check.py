@@ -229,6 +229,19 @@ def test_a_kernel_that_torch_offers_and_cannot_run_is_named_and_plain_products_t
         gpu._refused(fail, needed=True)
 
 
+def test_updates_of_other_projects_come_last_and_dense_stands_once(place: Place, monkeypatch) -> None:
+    def measured(place, setting, label):
+        return iter([Row("updates", f"{label}: {name}") for name in setting.variants])
+
+    monkeypatch.setattr(gpu, "_measured", measured)
+    monkeypatch.setattr(gpu, "free_bytes", lambda device: 1e12)
+    rows = list(gpu.updates(replace(place, small=False), "Qwen2.5-0.5B", True))
+    found = [row.name.removeprefix("Qwen2.5-0.5B, checkpointing: ") for row in rows]
+    assert sorted(found) == sorted(gpu.UPDATES)
+    assert found[-2:] == ["verl_fused", "verl_triton"]
+    assert "verl_fused" not in [row.name.rpartition(" ")[2] for row in gpu.updates(place, "tiny Qwen2", True)]
+
+
 @pytest.mark.parametrize("error", [TritonError("out of resource: shared memory"), ImportError("undefined symbol")])
 def test_another_projects_head_that_fails_leaves_the_other_updates(place: Place, monkeypatch, error) -> None:
     stock = bench.loss

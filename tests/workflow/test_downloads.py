@@ -46,11 +46,9 @@ class Project:
             (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / name)
         (folder / "profiles").symlink_to((REPOSITORY / "profiles").readlink())
         made = {"broken": qwen2_5, "gated": llama_3_2, "right": qwen2_5, "stale": qwen2_5}
-        commits = {}
         for name, make in made.items():
             repository = hub.publish(f"models/of/{name}", make(folder / "hub" / name), gated=name == "gated")
-            commits[name] = "0" * 40 if name == "stale" else repository.commit
-            self._model(name, revision=repository.commit if name != "stale" else commits[name])
+            self._model(name, revision="0" * 40 if name == "stale" else repository.commit)
         hub.repositories["models/of/broken"].breaks_at = {SHARD: 10_000}
         base = yaml.safe_load((folder / "benchmarks" / "quick.yaml").read_text())
         del base["profile"]
@@ -62,9 +60,9 @@ class Project:
         good.touch()
 
     def _model(self, name: str, revision: str) -> None:
-        params = {"repo": f"of/{name}", "revision": revision}
+        params: dict[str, object] = {"repo": f"of/{name}", "revision": revision}
         if name == "gated":
-            params |= {"pad_token": "<|finetune_right_pad_id|>", "chat_template_set": {"date_string": "26 Jul 2024"}}  # type: ignore[dict-item]
+            params |= {"pad_token": "<|finetune_right_pad_id|>", "chat_template_set": {"date_string": "26 Jul 2024"}}
         shape = {"hidden": 64, "layers": 2, "intermediate": 64, "heads": 2, "kv_heads": 1, "head_dim": 32, "tied": True}
         shape["vocabulary"] = 263 if name == "gated" else 272
         content = {"name": name, "title": name, "factory": "hub", "params": params, "shape": shape, "seed": 0}
@@ -81,12 +79,6 @@ class Project:
         shell |= self.hub.environment(self.folder / "home") | {"XDG_CACHE_HOME": str(self.folder / "cache")} | variables
         done = subprocess.run(command, cwd=self.folder, env=shell, capture_output=True, text=True, timeout=300)
         return done.returncode, done.stdout + done.stderr
-
-    def forget(self) -> str:
-        """Remove what was made; returns what the models' folder and the cards were."""
-        made = sha256_folder(self.results)
-        shutil.rmtree(self.results)
-        return made
 
     def hints(self, said: str) -> dict[str, str]:
         """The error and its hint by the file that is at fault."""
