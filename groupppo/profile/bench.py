@@ -278,9 +278,10 @@ def free_bytes(device: str) -> int:
     return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
 
 
-def _of_triton() -> tuple[type[Exception], ...]:
-    """No RuntimeError: another project's kernel may want more shared memory than a smaller card has."""
-    return (import_module("triton.errors").TritonError,) if find_spec("triton") else ()
+def _failures() -> tuple[type[Exception], ...]:
+    """Triton's own are no RuntimeErrors: another project's kernel may want more shared memory than a card has."""
+    of_triton = [import_module("triton.errors").TritonError] if find_spec("triton") else []
+    return (MemoryError, RuntimeError, ImportError, *of_triton)
 
 
 @contextmanager
@@ -288,7 +289,7 @@ def guarded(outcome: Outcome) -> Iterator[None]:
     """A failure ends its variant and not the setting, unless it is the reference: no ratio exists without it."""
     try:
         yield
-    except (MemoryError, RuntimeError, ImportError, *_of_triton()) as error:
+    except _failures() as error:
         if outcome.variant == REFERENCE:
             raise
         ran_out = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
