@@ -305,19 +305,22 @@ def _check_losses(config: DictConfig, params: GroupParams, place_of: PlaceOf) ->
             if agg != "token-mean":
                 hint = "write token-mean with loss_normalizer: tokens."
                 raise BadInput(*place_of(f"{place}.loss_agg_mode"), agg, hint)
-    own = ("entropy_coeff", "use_kl_loss")  # terms beside the advantage's
-    limits = [
-        (params.weights != "none", f"weights: {params.weights}", _OF_TOKENS, own, "verl does not weight it"),
+    weights, lacking = params.weights, "it needs the tokens that are left out"
+    terms = ["entropy_coeff", "use_kl_loss"]
+    for asked, given, modes, others, why in (
+        (weights != "none", f"weights: {weights}", _OF_TOKENS, terms, "verl does not weight it"),
         (
-            *(params.skip_zero_advantage, "skip_zero_advantage: true", _OF_ADVANTAGES),
-            *((*own, "calculate_entropy"), "it needs the tokens that are left out"),
+            params.skip_zero_advantage,
+            "skip_zero_advantage: true",
+            _OF_ADVANTAGES,
+            [*terms, "calculate_entropy"],
+            lacking,
         ),
-    ]
-    for asked, given, modes, terms, why in limits:
+    ):
         if asked and mode not in modes:
             hint = f"with {given} write one of {', '.join(modes)}."
             raise BadInput(*place_of(f"{home}.policy_loss.loss_mode"), mode, hint)
-        for key, value in ((key, actor[key]) for key in terms if asked and actor[key]):
+        for key, value in ((key, actor[key]) for key in others if asked and actor[key]):
             hint = f"with {given} write {'false' if value is True else 0}: {why}."
             raise BadInput(*place_of(f"{home}.{key}"), value, hint)
 
