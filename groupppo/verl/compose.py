@@ -305,17 +305,11 @@ def _check_losses(config: DictConfig, params: GroupParams, place_of: PlaceOf) ->
             if agg != "token-mean":
                 hint = "write token-mean with loss_normalizer: tokens."
                 raise BadInput(*place_of(f"{place}.loss_agg_mode"), agg, hint)
-    weights, lacking = params.weights, "it needs the tokens that are left out"
-    terms = ["entropy_coeff", "use_kl_loss"]
+    beside = ["entropy_coeff", "use_kl_loss"]
+    left_out = (_OF_ADVANTAGES, [*beside, "calculate_entropy"], "it needs the tokens that are left out")
     for asked, given, modes, others, why in (
-        (weights != "none", f"weights: {weights}", _OF_TOKENS, terms, "verl does not weight it"),
-        (
-            params.skip_zero_advantage,
-            "skip_zero_advantage: true",
-            _OF_ADVANTAGES,
-            [*terms, "calculate_entropy"],
-            lacking,
-        ),
+        (params.weights != "none", f"weights: {params.weights}", _OF_TOKENS, beside, "verl does not weight it"),
+        (params.skip_zero_advantage, "skip_zero_advantage: true", *left_out),
     ):
         if asked and mode not in modes:
             hint = f"with {given} write one of {', '.join(modes)}."
