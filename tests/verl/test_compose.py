@@ -160,7 +160,7 @@ LOSS = f"{LOSS_KEYS}loss_mode"
 ACTOR_MODE, CRITIC_MODE = f"{ACTOR}.loss_agg_mode", "critic.loss_agg_mode"
 BYPASS = "algorithm.rollout_correction.bypass_mode"
 # What an arm says, and the key that has to go, or to be mended, for it to be taken.
-WRONG = {
+WRONG: dict[str, tuple[dict[str, object], str]] = {
     "a score of log-ratios without the rollout's": ({f"{GROUP}score": "log_ratio", CALCULATES: False}, CALCULATES),
     "the published rule without the rollout's": ({f"{GROUP}rule": "published", CALCULATES: False}, CALCULATES),
     "logits that fused kernels do not keep": ({f"{GROUP}score": "logit_norm", FUSES: True}, FUSES),

@@ -3,6 +3,7 @@ the policy's micro-batches of which tokens are left out."""
 
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,7 @@ def test_tokens_without_an_advantage_are_not_computed_and_keep_their_old_log_pro
     advantages: list[list[float]], skips: bool, rows: list[int], found: list[float]
 ) -> None:
     """The second token is none of the policy's; a token's log-probability is that of the row before it."""
-    lists = {"advantages": advantages, "old_log_probs": [[-1.0, -2.0, -3.0], [-4.0, -5.0]]}
+    lists: dict[str, list[Any]] = {"advantages": advantages, "old_log_probs": [[-1.0, -2.0, -3.0], [-4.0, -5.0]]}
     lists |= {"response_mask": [[1, 0, 1], [1, 1]], "input_ids": [[*range(5)], [*range(4)]]}
     data = TensorDict({name: nested([*map(torch.tensor, each)]) for name, each in lists.items()}, batch_size=2)
     tu.assign_non_tensor(data, temperature=1.0, skip_zero_advantage=skips)
