@@ -141,8 +141,9 @@ def visible_gpus() -> dict[str, str]:
         SensorMissing: as `Gpus`.
     """
     gpus = Gpus(10_000)
+    names = _visible()  # while NVML is open: it is asked how many there are
     gpus.close()
-    return dict(zip(_visible(), (gpu.uuid for gpu in gpus.devices), strict=True))
+    return dict(zip(names, (gpu.uuid for gpu in gpus.devices), strict=True))
 
 
 def _gpu(name: str) -> Gpu:

@@ -131,6 +131,7 @@ def _lease(uuid: str) -> socket.socket | None:
 
 def _holder(uuid: str) -> str:
     with socket.socket(socket.AF_UNIX) as asking:
+        asking.setblocking(False)  # nobody takes what is asked: its queue may be full
         try:
             asking.connect(_LEASE + uuid)
         except OSError:

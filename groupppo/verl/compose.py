@@ -286,8 +286,10 @@ def _check_evidence(config: DictConfig, params: GroupParams, place_of: PlaceOf) 
 
 # Losses of verl's whose ratio is one of whole responses: a mean over the tokens that count.
 _OF_RESPONSES = ("gspo", "geo_mean")
+# Losses whose term of a token is its advantage times something, and nothing where that is 0.
+_OF_ADVANTAGES = ("vanilla", "dppo_tv", "dppo_kl", "gpg", "cispo")
 # Losses that are sums over tokens, each times its weight.
-_OF_TOKENS = ("vanilla", "dppo_tv", "dppo_kl", "gpg", "clip_cov", "kl_cov", "dro", "cispo")
+_OF_TOKENS = (*_OF_ADVANTAGES, "clip_cov", "kl_cov", "dro")
 
 
 def _check_losses(config: DictConfig, params: GroupParams, place_of: PlaceOf) -> None:
@@ -303,18 +305,25 @@ def _check_losses(config: DictConfig, params: GroupParams, place_of: PlaceOf) ->
             if agg != "token-mean":
                 hint = "write token-mean with loss_normalizer: tokens."
                 raise BadInput(*place_of(f"{place}.loss_agg_mode"), agg, hint)
-    needs = {
-        f"weights: {params.weights}": (params.weights != "none", "verl does not weight it"),
-        "skip_zero_advantage: true": (params.skip_zero_advantage, "it needs the tokens that are left out"),
-    }
-    for given, why in [(given, why) for given, (asked, why) in needs.items() if asked]:
-        if mode not in _OF_TOKENS:
-            hint = f"with {given} write one that is a sum over tokens: {', '.join(_OF_TOKENS)}."
+    beside = ["entropy_coeff", "use_kl_loss"]
+    left_out = (_OF_ADVANTAGES, [*beside, "calculate_entropy"], "it needs the tokens that are left out")
+    for asked, given, modes, others, why in (
+        (params.weights != "none", f"weights: {params.weights}", _OF_TOKENS, beside, "verl does not weight it"),
+        (params.skip_zero_advantage, "skip_zero_advantage: true", *left_out),
+    ):
+        if asked and mode not in modes:
+            hint = f"with {given} write one of {', '.join(modes)}."
             raise BadInput(*place_of(f"{home}.policy_loss.loss_mode"), mode, hint)
-        for key, value in (("entropy_coeff", actor.entropy_coeff), ("use_kl_loss", actor.use_kl_loss)):
-            if value:
-                hint = f"with {given} write {'false' if value is True else 0}: {why}."
-                raise BadInput(*place_of(f"{home}.{key}"), value, hint)
+        for key, value in ((key, actor[key]) for key in others if asked and actor[key]):
+            hint = f"with {given} write {'false' if value is True else 0}: {why}."
+            raise BadInput(*place_of(f"{home}.{key}"), value, hint)
+
+
+def responses_together(config: DictConfig) -> int:
+    """Responses to a prompt that `shared_prompts` keeps in one micro-batch: ranks get sequences by their lengths, which
+    parts a prompt's."""
+    alone = config.trainer.n_gpus_per_node * config.trainer.nnodes == 1
+    return int(config.actor_rollout_ref.rollout.n) if alone else 1
 
 
 def _check_savings(config: DictConfig, params: GroupParams, place_of: PlaceOf) -> None:
@@ -330,13 +339,21 @@ def _check_savings(config: DictConfig, params: GroupParams, place_of: PlaceOf) -
         users = [f"rule {params.rule} reads them" if read else ""]
         users += ["algorithm.use_kl_in_reward does" if config.algorithm.use_kl_in_reward else ""]
         users += ["kv: reuse is of the pass" if params.update == "streamed" and params.kv == "reuse" else ""]
+        corrects = config.algorithm.rollout_correction.rollout_is is not None
+        users += ["algorithm.rollout_correction.rollout_is reads them" if corrects else ""]
         if any(users):
             raise BadInput(*at, "update", f"write pass: {next(filter(None, users))}.")
+        if not rollout.calculate_log_probs:
+            hint = "write true: with old_log_probs: update verl's stages carry the rollouts' in their place."
+            raise BadInput(*place_of(f"{_ROLLOUT}.calculate_log_probs"), False, hint)
     if params.shared_prompts:
         if not actor.use_dynamic_bsz:
             hint = "write false: micro-batches are made by number here, as with train.attention: sdpa."
             raise BadInput(*place_of("algorithm.group_params.shared_prompts"), True, hint)
-        longest = rollout.n * (config.data.max_prompt_length + config.data.max_response_length)
+        if "sum_pi_squared" in params.needs:
+            hint = f"write false: rule {params.rule} with score {params.score} needs a pass that cannot share prompts."
+            raise BadInput(*place_of("algorithm.group_params.shared_prompts"), True, hint)
+        longest = responses_together(config) * (config.data.max_prompt_length + config.data.max_response_length)
         limits = [f"{_ACTOR}.ppo_max_token_len_per_gpu", f"{_ROLLOUT}.log_prob_max_token_len_per_gpu"]
         if config.critic.enable:
             limits += ["critic.ppo_max_token_len_per_gpu", "critic.ppo_infer_max_token_len_per_gpu"]

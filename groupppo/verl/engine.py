@@ -69,7 +69,7 @@ class _Endpoints:
         if _read(micro_batch, SKIP_ZERO, False):
             moves = micro_batch["advantages"].values() != 0
             skipped, wanted = wanted & ~moves, wanted & moves
-            if "old_log_probs" in micro_batch:  # their ratio is 1 then, as if they had been computed
+            if "old_log_probs" in micro_batch:  # their ratio is 1 then, and no metric of ratios overflows
                 self._skipped = rows[skipped], micro_batch["old_log_probs"].values()[skipped]
         found = rows[wanted]
         # A rank without endpoints computes a row for nothing, as other ranks wait for it.

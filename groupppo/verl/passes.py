@@ -147,16 +147,16 @@ class Asks:
         gathers, params = self.gathers(grouped), self.params
         critic: str = "gathered" if gathers else "dense"
         policy: str | None = critic
+        passes = ("ref", "values") if self.own_old else ("old_log_prob", "ref", "values")
         if self.shares:
-            return dict.fromkeys(("old_log_prob", "ref", "values", "update_critic", "update_actor"))
+            return dict.fromkeys((*passes, "update_critic", "update_actor"))
         if self.skips:
             policy = None  # how many tokens are left is known to the engine only
         if gathers and params is not None and params.update == "streamed":
             policy = "streamed_reuse" if params.kv == "reuse" else "streamed"
             if params.live_window or params.live_share:
                 policy = None  # how many tokens flow next to the endpoints is known to the engine only
-        first = dict.fromkeys(("old_log_prob", "ref", "values"), before)
-        return {**first, "update_critic": critic, "update_actor": policy}
+        return {**dict.fromkeys(passes, before), "update_critic": critic, "update_actor": policy}
 
 
 class FlopsOfStep:

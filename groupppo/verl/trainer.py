@@ -37,6 +37,7 @@ from groupppo.config import GROUPED
 from groupppo.measure.stages import AllocatorProbe, ProcessTreeProbe, StageMeter
 from groupppo.records.folders import RunFolder
 from groupppo.records.storage import write_whole
+from groupppo.verl.compose import responses_together
 from groupppo.verl.endings import watch_engines
 from groupppo.verl.engine import ActorWorker, CriticWorker
 from groupppo.verl.group_stage import Grouped, GroupStage
@@ -101,10 +102,7 @@ class GroupPPOTrainer(PPOTrainerSync):
         if self.over_groups or algorithm.group_params.rule is not None:
             params = GroupParams.from_config(dict(algorithm.group_params), stock=not self.over_groups)
             self.group_stage = GroupStage(params, float(algorithm.gamma), float(algorithm.lam), seed=config.data.seed)
-        # Ranks get sequences by their lengths, which parts a prompt's responses.
-        alone = config.trainer.n_gpus_per_node * config.trainer.nnodes == 1
-        responses = config.actor_rollout_ref.rollout.n if alone else 1
-        self.asks = Asks(None if self.group_stage is None else self.group_stage.params, responses)
+        self.asks = Asks(None if self.group_stage is None else self.group_stage.params, responses_together(config))
         if self.asks.own_old:  # verl's stages then take the rollouts' log-probabilities along, and nothing uses them
             self.config.algorithm.rollout_correction.bypass_mode = True
         actor = config.actor_rollout_ref.actor

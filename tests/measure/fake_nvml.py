@@ -49,12 +49,18 @@ class FakeNvml:
         return partial(self._answer, name)
 
     def _answer(self, name: str, device: Device) -> Any:
+        self._require_open()
         if name in device.errors:
             raise pynvml.NVMLError(device.errors[name])
         value = _ANSWERS[name](device)
         if name == "nvmlDeviceGetTotalEnergyConsumption":
             device.after_reading(device)
         return value
+
+    def _require_open(self) -> None:
+        """As the driver does, which knows nothing before it is asked to begin and after it was told to end."""
+        if self.open <= 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_UNINITIALIZED)
 
     def nvmlInit(self) -> None:  # noqa: N802  the library's names, here and below
         if self.init:
@@ -65,17 +71,21 @@ class FakeNvml:
         self.open -= 1
 
     def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        self._require_open()
         return "570.86.15"
 
     def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        self._require_open()
         return len(self.devices)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Device:  # noqa: N802
+        self._require_open()
         if index >= len(self.devices):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
         return self.devices[index]
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Device:  # noqa: N802
+        self._require_open()
         for device in (*self.devices, *self.instances):
             if device.uuid == uuid:
                 return device

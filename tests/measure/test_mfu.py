@@ -124,6 +124,13 @@ def test_endpoints_known_beforehand_make_the_passes_before_the_update_cheaper(co
     assert early["update_actor"] == late["update_actor"]
 
 
+def test_a_pass_that_is_left_out_has_no_operations(counter):
+    found = counter(update="gathered", old_log_probs="update").count(TAGS, RESPONSES, grouped(), early=False)
+    every = counter(update="gathered").count(TAGS, RESPONSES, grouped(), early=False)
+    assert every.pop("old_log_prob") > 0
+    assert found == every
+
+
 def test_padding_is_not_counted(counter):
     padded = [*TAGS, {"seq_len": 9, "is_padding": True}]
     assert counter().count(padded, [*RESPONSES, 4], None, early=False) == counter().count(TAGS, RESPONSES, None, False)

@@ -155,10 +155,12 @@ GROUP = "algorithm.group_params."
 CALCULATES = "actor_rollout_ref.rollout.calculate_log_probs"
 FUSES = "actor_rollout_ref.model.use_fused_kernels"
 ACTOR = "actor_rollout_ref.actor"
+LOSS_KEYS = f"{ACTOR}.policy_loss."
+LOSS = f"{LOSS_KEYS}loss_mode"
 ACTOR_MODE, CRITIC_MODE = f"{ACTOR}.loss_agg_mode", "critic.loss_agg_mode"
 BYPASS = "algorithm.rollout_correction.bypass_mode"
 # What an arm says, and the key that has to go, or to be mended, for it to be taken.
-WRONG = {
+WRONG: dict[str, tuple[dict[str, object], str]] = {
     "a score of log-ratios without the rollout's": ({f"{GROUP}score": "log_ratio", CALCULATES: False}, CALCULATES),
     "the published rule without the rollout's": ({f"{GROUP}rule": "published", CALCULATES: False}, CALCULATES),
     "logits that fused kernels do not keep": ({f"{GROUP}score": "logit_norm", FUSES: True}, FUSES),
@@ -178,6 +180,18 @@ WRONG = {
         {f"{GROUP}update": "gathered", f"{GROUP}skip_zero_advantage": True, f"{ACTOR}.entropy_coeff": 0.01},
         f"{ACTOR}.entropy_coeff",
     ),
+    "tokens left out that a mean entropy needs": (
+        {f"{GROUP}update": "gathered", f"{GROUP}skip_zero_advantage": True, f"{ACTOR}.calculate_entropy": True},
+        f"{ACTOR}.calculate_entropy",
+    ),
+    "tokens left out that a loss pulls back without an advantage": (
+        {f"{GROUP}update": "gathered", f"{GROUP}skip_zero_advantage": True, LOSS: "dro", f"{LOSS_KEYS}dro_beta": 0.1},
+        LOSS,
+    ),
+    "tokens left out that a loss may choose to punish": (
+        {f"{GROUP}update": "gathered", f"{GROUP}skip_zero_advantage": True, LOSS: "kl_cov"},
+        LOSS,
+    ),
     "tokens left out of an update that computes all": (
         {f"{GROUP}skip_zero_advantage": True},
         f"{GROUP}skip_zero_advantage",
@@ -185,6 +199,14 @@ WRONG = {
     "prompts shared by fewer than all responses": (
         {f"{GROUP}update": "gathered", f"{GROUP}shared_prompts": True, f"{ACTOR}.ppo_max_token_len_per_gpu": 64},
         f"{ACTOR}.ppo_max_token_len_per_gpu",
+    ),
+    "prompts shared by a pass that takes logits": (
+        {f"{GROUP}update": "gathered", f"{GROUP}shared_prompts": True, f"{GROUP}score": "logit_norm"},
+        f"{GROUP}shared_prompts",
+    ),
+    "old log-probs of the update for the rollouts' that there are not": (
+        {f"{GROUP}old_log_probs": "update", CALCULATES: False},
+        CALCULATES,
     ),
     "old log-probs of the update in its second epoch": (
         {f"{ACTOR}.ppo_epochs": 2, f"{GROUP}old_log_probs": "update"},
@@ -218,6 +240,22 @@ def test_a_wrong_combination_is_an_error_with_file_key_value_and_mend(
     assert error.value.hint
     rest = {key: value for key, value in keys.items() if key != wrong}
     assert compose(replace(cell, arm=replace(cell.arm, verl=cell.arm.verl | rest)))
+
+
+def test_several_ranks_share_prompts_without_room_for_all_responses_of_one(make_cell: MakeCell) -> None:
+    """verl deals sequences out by length then; one rank with so little room is among the wrong combinations."""
+    keys, wrong = WRONG["prompts shared by fewer than all responses"]
+    cell = make_cell("group_ppo")
+    config = compose(replace(cell, ranks=2, arm=replace(cell.arm, verl=cell.arm.verl | keys)))
+    assert OmegaConf.select(config, wrong) == keys[wrong]
+
+
+def test_old_log_probs_of_the_update_leave_no_correction_of_the_rollouts(make_cell: MakeCell) -> None:
+    keys = {"rule": "singleton", "old_log_probs": "update"}
+    arm = with_keys(make_cell("grpo").arm, **{f"algorithm__group_params__{key}": value for key, value in keys.items()})
+    assert compose(make_cell(arm))
+    with pytest.raises(BadInput, match="rollout_is reads them"):
+        compose(make_cell(with_keys(arm, algorithm__rollout_correction__rollout_is="token")))
 
 
 @pytest.mark.parametrize("rule", ["random", "entropy"])

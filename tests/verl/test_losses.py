@@ -1,6 +1,9 @@
-"""The critic's loss with weights: verl's own without them, and each token's term as often as its weight with them."""
+"""The critic's loss with weights: verl's own without them, and each token's term as often as its weight with them; and
+the policy's micro-batches of which tokens are left out."""
 
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import CriticConfig
 from verl.workers.utils.losses import value_loss
 
-from groupppo.verl.engine import weighted_value_loss, with_weights
+from groupppo.verl.engine import _Endpoints, weighted_value_loss, with_weights
 
 PROMPT, LENGTHS = 2, [3, 2]
 pytestmark = pytest.mark.verl
@@ -74,3 +77,30 @@ def test_only_verls_value_loss_is_replaced() -> None:
     assert (replaced.func, replaced.keywords) == (weighted_value_loss, {"config": CONFIG})
     for other in (partial(print, sep=""), print):
         assert with_weights(other) is other
+
+
+@pytest.mark.parametrize(
+    ("advantages", "skips", "rows", "found"),
+    [
+        ([[1.0, 1.0, 0.0], [0.0, 2.0]], False, [1, 3, 6, 7], [7.0, 0.0, 7.0, 7.0, 7.0]),
+        ([[1.0, 1.0, 0.0], [0.0, 2.0]], True, [1, 7], [7.0, 0.0, -3.0, -4.0, 7.0]),
+        ([[0.0, 1.0, 0.0], [0.0, 0.0]], True, [1], [-1.0, 0.0, -3.0, -4.0, -5.0]),  # one row for nothing
+    ],
+)
+def test_tokens_without_an_advantage_are_not_computed_and_keep_their_old_log_probability(
+    advantages: list[list[float]], skips: bool, rows: list[int], found: list[float]
+) -> None:
+    """The second token is none of the policy's; a token's log-probability is that of the row before it."""
+    lists: dict[str, list[Any]] = {"advantages": advantages, "old_log_probs": [[-1.0, -2.0, -3.0], [-4.0, -5.0]]}
+    lists |= {"response_mask": [[1, 0, 1], [1, 1]], "input_ids": [[*range(5)], [*range(4)]]}
+    data = TensorDict({name: nested([*map(torch.tensor, each)]) for name, each in lists.items()}, batch_size=2)
+    tu.assign_non_tensor(data, temperature=1.0, skip_zero_advantage=skips)
+    engine = SimpleNamespace(module=SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa")))
+    where = _Endpoints(engine, data, every=False)
+    assert where.rows.tolist() == rows
+    computed = torch.full((len(rows),), 7.0, requires_grad=True)
+    whole = where.nested(computed).values()
+    assert whole[[1, 2, 3, 6, 7]].tolist() == found
+    whole.sum().backward()
+    assert computed.grad is not None
+    assert computed.grad.unique().tolist() == [float(7.0 in found)]
