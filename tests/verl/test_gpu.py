@@ -75,7 +75,7 @@ def test_the_cuda_path_is_verls_own_and_the_cpu_path_is_unchanged(cell: Cell, ma
     # On GPUs verl's own agent loops run, which score in other processes.
     loops = [config.actor_rollout_ref.rollout.agent.agent_loop_manager_class for config in (gpu, cpu)]
     assert loops == [None, "groupppo.verl.rollouts.InPlaceManager"]
-    assert cpu.reward.custom_reward_function.path == "pkg://groupppo.tasks.reward"
+    assert cpu.reward.custom_reward_function.path == "pkg://groupppo.tasks.own_reward"
     assert gpu.actor_rollout_ref.actor.fsdp_config.mixed_precision is None  # bfloat16 over float32 weights
     assert not gpu.actor_rollout_ref.actor.fsdp_config.full_determinism
 

@@ -27,7 +27,14 @@ def test_vllm_makes_the_engine_that_the_files_of_each_cell_say(engines: list[Eng
 
 def test_every_cell_of_every_gpu_matrix_is_of_a_kind_that_was_looked_at(engines: list[Engine]) -> None:
     matrices = [load_benchmark(file) for file in cuda_matrices()]
-    assert len(matrices) == 5
+    assert {matrix.name for matrix in matrices} >= {
+        "gsm8k",
+        "math",
+        "reasoning_gym",
+        "origin_gsm8k",
+        "origin_8gpu",
+        "gpu_check",
+    }
     cells = sum(len(plan.arms) for matrix in matrices for plan in matrix.plans())
     assert sum(engine.cells for engine in engines if engine.name not in CONTROLS) == cells
     models = {model for matrix in matrices for model in matrix.models}
