@@ -176,7 +176,7 @@ def run_engines(folder: Path, branch: str) -> Engines:
     policy, critic = Plain("policy", folder / "policy"), Plain("value", folder / "critic")
     hand_made_batch(policy, critic).save(folder / "batch.safetensors")
     command = [sys.executable, "-W", "ignore", "-m", "tests.verl.engine_updates", str(folder), branch]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     tensors: dict[str, Tensor] = {}
     for ranks in (1, 2):
