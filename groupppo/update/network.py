@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention import SDPBackend
 from transformers.masking_utils import create_causal_mask
 
 from groupppo.errors import BadInput
@@ -277,11 +276,6 @@ def as_attended(query: Tensor, keys: Tensor, values: Tensor, rows: Rows) -> tupl
     apart = query[rows.table].unflatten(2, (-1, rows.group))  # (B, Q, kv heads, G, head dim)
     together = apart.permute(0, 2, 3, 1, 4).flatten(2, 3)
     return together, keys[rows.keys].transpose(1, 2), values[rows.keys].transpose(1, 2), rows.mask
-
-
-def kernel_of(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> str:
-    """Which kernel torch takes for what `as_attended` gives, on its device: a name of `SDPBackend`, in lower case."""
-    return SDPBackend(torch._fused_sdp_choice(query, keys, values, attn_mask=mask)).name.lower()
 
 
 def _attend(attention: Any, query: Tensor, keys: Tensor, values: Tensor, index: Sequence[Rows]) -> Tensor:

@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
 
 from groupppo.errors import BadInput
 from groupppo.update import network
 from groupppo.update.layout import Rows
-from groupppo.update.network import as_attended, hidden_at_rows, kernel_of, run_inside
+from groupppo.update.network import as_attended, hidden_at_rows, run_inside
 from groupppo.update.passes import Plan, policy_pass, value_pass
 from tests.update.models import Batch, dense, gradients, make_batch, micro, worst
 from tests.update.models import critic as make_critic
@@ -107,6 +108,11 @@ def test_heads_that_are_rows_of_one_head_have_the_same_gradient(monkeypatch, gro
     else:  # more heads than share keys
         with pytest.raises(RuntimeError):
             gathered(model, batch)
+
+
+def kernel_of(query, keys, values, mask) -> str:
+    """Which kernel torch takes: a name of `SDPBackend`, in lower case."""
+    return SDPBackend(torch._fused_sdp_choice(query, keys, values, attn_mask=mask)).name.lower()
 
 
 def test_a_fused_kernel_serves_rows_and_no_keys_are_repeated_for_it():
